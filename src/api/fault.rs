@@ -1,0 +1,386 @@
+//! What the server's refusals mean: five error shapes in, one status out. The only place where that is decided.
+
+use serde_json::{Map, Value};
+
+use super::EXCERPT;
+use crate::error::{ApiFault, Error, Status};
+use crate::http::{Answer, retry_after};
+
+/// Whether a refreshed token can make a refused call succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cure {
+    /// Yes: the access token is dead.
+    Refresh,
+    /// The server's words are not known: worth one try per token.
+    Perhaps,
+    /// No: it would burn a refresh token for nothing.
+    None,
+}
+
+/// The error for an answer that is no success.
+pub fn error(answer: &Answer, secrets: &[&str]) -> Error {
+    let fault = read(answer, secrets);
+    let (status, help) = meaning(answer.status, &fault);
+    let message = match &fault.message {
+        Some(words) => format!("the API answered {}: {words}", answer.status),
+        None => format!("the API answered {}", answer.status),
+    };
+    let mut error = Error::new(status, message).with_retry_after(retry_after(&answer.headers));
+    if !help.is_empty() {
+        error = error.with_help(help);
+    }
+    error.with_api(answer.status, fault)
+}
+
+/// Whether a fresh token would help against this error.
+pub fn cure(error: &Error) -> Cure {
+    if error.http_status() != Some(401) || error.status() != Status::Unauthorized {
+        return Cure::None;
+    }
+    let words = error
+        .api()
+        .and_then(|fault| fault.message.as_deref())
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    if words.contains("invalid jwt") || words.contains("access token") || words.contains("token expired") {
+        Cure::Refresh
+    } else {
+        Cure::Perhaps
+    }
+}
+
+/// The status and the advice for what the server said.
+fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
+    let code = fault.code.as_deref().unwrap_or_default();
+    let words = fault.message.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let says = |part: &str| words.contains(part);
+
+    if (400..500).contains(&http_status) {
+        if says("location is not active") {
+            return (
+                Status::LocationInactive,
+                "the location is paused or its subscription ended; its token is kept, try again once it is active",
+            );
+        }
+        if code == "invalid_grant" || says("invalid grant") || says("authorization code not found") {
+            return (
+                Status::ReauthorizationRequired,
+                "the grant was spent, has expired or was never given to this app; let the user consent again, \
+                 and check clientId and clientSecret if it was new",
+            );
+        }
+        if code == "RESOURCE_NOT_FOUND" {
+            return (
+                Status::NotFound,
+                "check the id, and that the app is installed there",
+            );
+        }
+    }
+    match http_status {
+        401 if says("version header") => (Status::InvalidRequest, "check apiVersion"),
+        401 if says("not authorized for this scope") => (
+            Status::Forbidden,
+            "the token lacks the scope; add it to the app and let the user consent again",
+        ),
+        401 if says("authclass type is not allowed") || says("user type") => (
+            Status::Forbidden,
+            "this endpoint wants the other kind of token, the company's or the location's",
+        ),
+        401 => (
+            Status::Unauthorized,
+            "check clientId and clientSecret, and that the app is still installed",
+        ),
+        403 => (
+            Status::Forbidden,
+            "check that the app is installed there, and that no firewall stands in between",
+        ),
+        404 => (Status::NotFound, "check the id, baseUrl and apiVersion"),
+        408 => (Status::Timeout, "try again"),
+        429 => (Status::RateLimited, "wait, then try again"),
+        400..=499 => (
+            Status::InvalidRequest,
+            "the API says what is wrong with the request",
+        ),
+        500..=599 => (Status::Server, "the API failed; try again later"),
+        300..=399 => (
+            Status::Protocol,
+            "redirects are never followed with a token; check baseUrl",
+        ),
+        _ => (Status::Protocol, ""),
+    }
+}
+
+/// Reads any of the error shapes.
+fn read(answer: &Answer, secrets: &[&str]) -> ApiFault {
+    let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(&answer.body) else {
+        return unreadable(answer, secrets);
+    };
+    // {"error": {"code", "message", "details", "resolution"}}
+    if let Some(Value::Object(envelope)) = body.get("error") {
+        return ApiFault {
+            code: text(envelope, "code", secrets),
+            message: text(envelope, "message", secrets),
+            details: censored(envelope.get("details").cloned().unwrap_or_default(), secrets),
+            resolution: text(envelope, "resolution", secrets),
+            trace_id: trace_id(answer, &body).or_else(|| trace_id(answer, envelope)),
+        };
+    }
+    // {"statusCode", "message"[, "error"]}, `message` perhaps a list, or {"error", "error_description"}
+    ApiFault {
+        code: text(&body, "error", secrets),
+        message: text(&body, "message", secrets).or_else(|| text(&body, "error_description", secrets)),
+        details: Value::Null,
+        resolution: None,
+        trace_id: trace_id(answer, &body),
+    }
+}
+
+/// An answer that is no JSON object: its beginning, so that a person can see what it was.
+pub fn unreadable(answer: &Answer, secrets: &[&str]) -> ApiFault {
+    let words = String::from_utf8_lossy(&answer.body);
+    // Censored before it is cut, lest the cut go through a secret and hide it from the search.
+    let mut words = without_secrets(words.trim(), secrets);
+    // A success that cannot be read may still hold the new token.
+    if (200..300).contains(&answer.status) {
+        words = format!("({} bytes, not shown: they may hold a token)", answer.body.len());
+    }
+    let message = words.chars().take(EXCERPT).collect::<String>();
+    ApiFault {
+        message: (!message.is_empty()).then_some(message),
+        trace_id: trace_id(answer, &Map::new()),
+        ..ApiFault::default()
+    }
+}
+
+fn trace_id(answer: &Answer, body: &Map<String, Value>) -> Option<String> {
+    let header = || answer.headers.get("x-trace-id")?.to_str().ok().map(str::to_owned);
+    body.get("traceId")
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+        .or_else(header)
+}
+
+fn text(body: &Map<String, Value>, name: &str, secrets: &[&str]) -> Option<String> {
+    let words = match body.get(name)? {
+        Value::String(words) => words.clone(),
+        Value::Array(list) => list
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join("; "),
+        Value::Null => return None,
+        other => other.to_string(),
+    };
+    (!words.is_empty()).then(|| without_secrets(&words, secrets))
+}
+
+fn censored(details: Value, secrets: &[&str]) -> Value {
+    match details {
+        Value::String(words) => without_secrets(&words, secrets).into(),
+        Value::Array(list) => list.into_iter().map(|value| censored(value, secrets)).collect(),
+        Value::Object(map) => map
+            .into_iter()
+            .map(|(name, value)| (name, censored(value, secrets)))
+            .collect(),
+        other => other,
+    }
+}
+
+fn without_secrets(words: &str, secrets: &[&str]) -> String {
+    secrets
+        .iter()
+        .filter(|secret| !secret.is_empty())
+        .fold(words.to_owned(), |words, secret| words.replace(secret, "…"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ureq::http::HeaderMap;
+    use zeroize::Zeroizing;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status,
+            headers: HeaderMap::new(),
+            body: Zeroizing::new(body.as_bytes().to_vec()),
+        }
+    }
+
+    #[test]
+    fn the_vendors_answers_become_codes() {
+        use Status::*;
+        for (status, body, expected, heals) in [
+            (
+                400,
+                r#"{"statusCode":400,"message":"Invalid grant: refresh token is invalid"}"#,
+                ReauthorizationRequired,
+                Cure::None,
+            ),
+            (
+                400,
+                r#"{"error":"invalid_grant"}"#,
+                ReauthorizationRequired,
+                Cure::None,
+            ),
+            (
+                400,
+                r#"{"error":"invalid_grant","error_description":"gone"}"#,
+                ReauthorizationRequired,
+                Cure::None,
+            ),
+            (
+                400,
+                r#"{"statusCode":400,"message":"Location is not active"}"#,
+                LocationInactive,
+                Cure::None,
+            ),
+            (
+                400,
+                r#"{"statusCode":400,"message":"Invalid parameter: grantType"}"#,
+                InvalidRequest,
+                Cure::None,
+            ),
+            (
+                400,
+                r#"{"statusCode":400,"message":"Endpoint x was removed in version v3","error":"Bad Request"}"#,
+                InvalidRequest,
+                Cure::None,
+            ),
+            (
+                401,
+                r#"{"error":"UnAuthorized!","error_description":"Authorization code not found"}"#,
+                ReauthorizationRequired,
+                Cure::None,
+            ),
+            (
+                401,
+                r#"{"statusCode":401,"message":"Invalid JWT"}"#,
+                Unauthorized,
+                Cure::Refresh,
+            ),
+            (
+                401,
+                r#"{"statusCode":401,"message":"Invalid token: access token is invalid"}"#,
+                Unauthorized,
+                Cure::Refresh,
+            ),
+            (
+                401,
+                r#"{"statusCode":401,"message":"version header was not found."}"#,
+                InvalidRequest,
+                Cure::None,
+            ),
+            (
+                401,
+                r#"{"statusCode":401,"message":"The token is not authorized for this scope."}"#,
+                Forbidden,
+                Cure::None,
+            ),
+            (
+                401,
+                r#"{"statusCode":401,"message":"This authClass type is not allowed to access this scope. Please…"}"#,
+                Forbidden,
+                Cure::None,
+            ),
+            (
+                401,
+                r#"{"statusCode":401,"message":"Token's user type mismatch!"}"#,
+                Forbidden,
+                Cure::None,
+            ),
+            (
+                401,
+                r#"{"statusCode":401,"message":"This token's user type is not yet supported!"}"#,
+                Forbidden,
+                Cure::None,
+            ),
+            (
+                401,
+                r#"{"statusCode":401,"message":"Something new"}"#,
+                Unauthorized,
+                Cure::Perhaps,
+            ),
+            (
+                403,
+                r#"{"statusCode":403,"message":"The token does not have access to this location."}"#,
+                Forbidden,
+                Cure::None,
+            ),
+            (403, "<html>error code: 1010</html>", Forbidden, Cure::None),
+            (
+                404,
+                r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#,
+                NotFound,
+                Cure::None,
+            ),
+            (
+                400,
+                r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#,
+                NotFound,
+                Cure::None,
+            ),
+            (
+                422,
+                r#"{"message":["a must be b","c"],"error":"Unprocessable Entity","statusCode":422}"#,
+                InvalidRequest,
+                Cure::None,
+            ),
+            (429, "", RateLimited, Cure::None),
+            (500, "<html>oops</html>", Server, Cure::None),
+            (503, r#"{"message":"Location is not active"}"#, Server, Cure::None),
+            (302, "", Protocol, Cure::None),
+        ] {
+            let error = error(&answer(status, body), &[]);
+            assert_eq!(error.status(), expected, "{status} {body}");
+            assert_eq!(cure(&error), heals, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn every_shape_is_read() {
+        let list = error(
+            &answer(
+                422,
+                r#"{"message":["a must be b","c"],"error":"Unprocessable Entity","traceId":"t-1"}"#,
+            ),
+            &[],
+        );
+        let fault = list.api().unwrap();
+        assert_eq!(fault.message.as_deref(), Some("a must be b; c"));
+        assert_eq!(fault.trace_id.as_deref(), Some("t-1"));
+        let aip = error(
+            &answer(
+                404,
+                r#"{"error":{"code":"X","message":"m","details":{"a":1},"resolution":"r"}}"#,
+            ),
+            &[],
+        );
+        let fault = aip.api().unwrap();
+        assert_eq!(
+            (fault.code.as_deref(), fault.resolution.as_deref()),
+            (Some("X"), Some("r"))
+        );
+        assert_eq!(fault.details, serde_json::json!({"a": 1}));
+        let page = error(&answer(502, &"x".repeat(5000)), &[]);
+        assert_eq!(
+            page.api().unwrap().message.as_ref().map(String::len),
+            Some(EXCERPT)
+        );
+    }
+
+    #[test]
+    fn what_the_server_repeats_of_our_secrets_is_censored() {
+        for body in [
+            r#"{"message":"bad secret hunter2"}"#,
+            r#"{"error":{"code":"X","message":"hunter2","details":{"got":["hunter2"]},"resolution":"not hunter2"}}"#,
+            r#"{"error":"hunter2","error_description":"hunter2"}"#,
+            "<p>hunter2</p>",
+        ] {
+            let shown = error(&answer(400, body), &["hunter2"]).to_json().to_string();
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        let success = unreadable(&answer(200, r#"{"accessToken":"fresh"#), &[]);
+        assert!(!success.message.unwrap().contains("fresh"));
+    }
+}

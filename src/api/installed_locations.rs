@@ -1,0 +1,196 @@
+//! `GET /oauth/installed-locations` (the vendor's `get-installed-location`), page by page or all of them.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use ureq::http::Method;
+
+use super::{Api, Call, Failure, Outcome, required};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::http::Effect;
+use crate::json::in_camel_case;
+use crate::secret::Secret;
+
+/// The most pages that `all` follows: a million locations.
+const MOST_PAGES: usize = 10_000;
+
+/// The parameters of the list.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct InstalledLocationsParams {
+    /// The company; required.
+    pub company_id: Option<String>,
+    /// The app. Default: the part of the client id before its first `-`.
+    pub app_id: Option<String>,
+    /// Items per page, 1 to 100. Default: the server's, 20; with `all`, 100.
+    pub page_size: Option<i64>,
+    /// Where to go on: the last page's `nextPageToken`.
+    pub page_token: Option<String>,
+    /// Part of a location's name.
+    pub query: Option<String>,
+    /// Only locations with, or without, the app.
+    pub is_installed: Option<bool>,
+    /// Only locations that the current user may see.
+    pub restrict_to_user_locations: Option<bool>,
+    /// A version of the app.
+    pub version_id: Option<String>,
+    /// Only locations that try the app.
+    pub on_trial: Option<bool>,
+    /// Only locations on that plan.
+    pub plan_id: Option<String>,
+    /// One location.
+    pub location_id: Option<String>,
+    /// Follow the pages to the end, and return every item.
+    pub all: bool,
+    /// The company's access token. Default: the one held for the company.
+    pub access_token: Option<Secret>,
+}
+
+impl InstalledLocationsParams {
+    /// Checks what can be checked before anything is sent, and returns the company.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, naming the parameter.
+    pub fn validate(&self) -> Result<&str> {
+        if let Some(page_size) = self.page_size
+            && !(1..=100).contains(&page_size)
+        {
+            return Err(Error::invalid_argument(
+                "pageSize",
+                format!("pageSize is {page_size}, not from 1 to 100"),
+            ));
+        }
+        if self
+            .app_id
+            .as_deref()
+            .is_some_and(|app_id| app_id.trim().is_empty())
+        {
+            return Err(Error::invalid_argument("appId", "appId is empty"));
+        }
+        required("companyId", self.company_id.as_deref())
+    }
+}
+
+impl Api {
+    /// Lists the locations of a company: one page, or all.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; `PROTOCOL` for pages that lead
+    /// in a circle; else what the API or the network says.
+    pub fn installed_locations(
+        &self,
+        params: &InstalledLocationsParams,
+        bearer: &Secret,
+        deadline: &Deadline,
+    ) -> Result<Map<String, Value>, Failure> {
+        params.validate()?;
+        if !params.all {
+            return self.page(params, bearer, deadline);
+        }
+        let mut params = params.clone();
+        params.page_size.get_or_insert(100);
+        let mut items = Vec::new();
+        let mut seen = HashSet::new();
+        loop {
+            let mut page = self.page(&params, bearer, deadline)?;
+            match page.remove("items") {
+                Some(Value::Array(more)) => items.extend(more),
+                _ => return Err(endless("a page has no items")),
+            }
+            match next_page_token(&page) {
+                None => {
+                    let total = items.len();
+                    page.insert("items".into(), items.into());
+                    page.insert(
+                        "pagination".into(),
+                        json!({"totalRecords": total, "currentPageSize": total, "hasNextPage": false, "hasPrevPage": false}),
+                    );
+                    return Ok(page);
+                }
+                Some(next) if seen.len() < MOST_PAGES && seen.insert(next.clone()) => {
+                    params.page_token = Some(next)
+                }
+                Some(_) => {
+                    return Err(endless(
+                        "the pages lead in a circle, or there are too many of them",
+                    ));
+                }
+            }
+        }
+    }
+
+    fn page(
+        &self,
+        params: &InstalledLocationsParams,
+        bearer: &Secret,
+        deadline: &Deadline,
+    ) -> Result<Map<String, Value>, Failure> {
+        let company_id = params.validate()?;
+        let page_size = params.page_size.map(|size| size.to_string());
+        let flag = |flag: Option<bool>| flag.map(|flag| if flag { "true" } else { "false" });
+        let fields = [
+            ("companyId", Some(company_id)),
+            ("appId", Some(params.app_id.as_deref().unwrap_or(&self.app_id))),
+            ("pageSize", page_size.as_deref()),
+            ("pageToken", params.page_token.as_deref()),
+            ("query", params.query.as_deref()),
+            ("isInstalled", flag(params.is_installed)),
+            ("restrictToUserLocations", flag(params.restrict_to_user_locations)),
+            ("versionId", params.version_id.as_deref()),
+            ("onTrial", flag(params.on_trial)),
+            ("planId", params.plan_id.as_deref()),
+            ("locationId", params.location_id.as_deref()),
+        ];
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(
+            fields
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let call = Call {
+            method: Method::GET,
+            path: "/oauth/installed-locations",
+            query: Some(query.finish()),
+            bearer: Some(bearer),
+            body: None,
+            secret: None,
+            effect: Effect::Repeatable,
+            paced_as: Some(company_id),
+        };
+        let mut page = self.call(call, deadline)?;
+        // The older answers call the list `locations` and have no pagination.
+        if let Some(locations) = page.remove("locations") {
+            page.entry("items").or_insert(locations);
+        }
+        if let Some(Value::Object(pagination)) = page.remove("pagination") {
+            page.insert("pagination".into(), in_camel_case(pagination).into());
+        }
+        Ok(page)
+    }
+}
+
+fn next_page_token(page: &Map<String, Value>) -> Option<String> {
+    let pagination = page.get("pagination")?;
+    let token = pagination
+        .get("nextPageToken")?
+        .as_str()
+        .filter(|token| !token.is_empty())?;
+    let more = pagination
+        .get("hasNextPage")
+        .is_none_or(|more| !matches!(more, Value::Bool(false)) && more != "false");
+    more.then(|| token.to_owned())
+}
+
+fn endless(why: &str) -> Failure {
+    let error = Error::new(
+        Status::Protocol,
+        format!("the list of locations cannot be read to its end: {why}"),
+    )
+    .with_help("ask for single pages with pageToken");
+    Failure {
+        error,
+        outcome: Outcome::Refused,
+    }
+}

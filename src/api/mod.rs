@@ -1,0 +1,205 @@
+//! The API's three OAuth endpoints: parameters in, typed answer out. Knows the wire and nothing of storage.
+
+mod fault;
+mod installed_locations;
+mod location_token;
+mod token;
+
+use serde_json::{Map, Value};
+use ureq::http::{HeaderName, Method, Uri, header};
+use zeroize::Zeroizing;
+
+use crate::config::{Config, Encoding};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::http::{Answer, Counters, Effect, Http, Request};
+use crate::json;
+use crate::secret::Secret;
+
+pub use fault::{Cure, cure};
+pub use installed_locations::InstalledLocationsParams;
+pub use location_token::LocationTokenParams;
+pub use token::{GrantType, TokenParams};
+
+/// The longest part of an unreadable answer that an error repeats, in characters.
+const EXCERPT: usize = 500;
+
+/// The API, as one app sees it.
+pub struct Api {
+    http: Http,
+    base_url: String,
+    version: String,
+    encoding: Encoding,
+    client_id: String,
+    client_secret: Secret,
+    app_id: String,
+}
+
+/// Why a call to the API gave no result, and what it may have done there.
+#[derive(Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: Error,
+    /// What the server may have done.
+    pub outcome: Outcome,
+}
+
+/// What a failed call may have done at the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing: it was not sent, or turned away before it was looked at (429, 503).
+    NothingHappened,
+    /// Nobody knows: it was sent, and no answer, or none that can be read, came back.
+    Unknown,
+    /// The server looked at it and said no.
+    Refused,
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        failure.error
+    }
+}
+
+impl From<Error> for Failure {
+    /// An error of our own, found before anything was sent.
+    fn from(error: Error) -> Failure {
+        Failure {
+            error,
+            outcome: Outcome::NothingHappened,
+        }
+    }
+}
+
+impl Api {
+    /// The API that a configuration describes.
+    ///
+    /// # Errors
+    /// `CONFIG`, naming the key.
+    pub fn new(config: &Config) -> Result<Api> {
+        Ok(Api {
+            http: Http::new(config)?,
+            base_url: config.base_url.trim_end_matches('/').to_owned(),
+            version: config.api_version.clone(),
+            encoding: config.token_request_encoding,
+            client_id: config.client_id.clone(),
+            client_secret: config.client_secret.clone(),
+            app_id: config.app_id().to_owned(),
+        })
+    }
+
+    /// How many requests were made.
+    pub fn counters(&self) -> &Counters {
+        self.http.counters()
+    }
+
+    /// Sends one call and reads the object that it answers with.
+    fn call(&self, call: Call, deadline: &Deadline) -> Result<Map<String, Value>, Failure> {
+        let mut headers = vec![(HeaderName::from_static("version"), self.version.as_str())];
+        if let Some((content_type, _)) = &call.body {
+            headers.push((header::CONTENT_TYPE, content_type));
+        }
+        let request = Request {
+            method: call.method,
+            uri: self.uri(call.path, call.query.as_deref())?,
+            headers,
+            bearer: call.bearer,
+            body: call.body.map(|(_, body)| body),
+            effect: call.effect,
+            paced_as: call.paced_as,
+        };
+        let answer = self
+            .http
+            .exchange(&request, deadline)
+            .map_err(|failure| Failure {
+                error: failure.error,
+                outcome: if failure.sent {
+                    Outcome::Unknown
+                } else {
+                    Outcome::NothingHappened
+                },
+            })?;
+        let secrets = [Some(&self.client_secret), call.bearer, call.secret];
+        let secrets: Vec<&str> = secrets.into_iter().flatten().map(Secret::expose).collect();
+        if (200..300).contains(&answer.status) {
+            return object(&answer, &secrets);
+        }
+        let outcome = match answer.status {
+            429 | 503 => Outcome::NothingHappened,
+            400..=499 => Outcome::Refused,
+            _ => Outcome::Unknown,
+        };
+        Err(Failure {
+            error: fault::error(&answer, &secrets),
+            outcome,
+        })
+    }
+
+    fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri> {
+        let url = match query {
+            Some(query) => format!("{}{path}?{query}", self.base_url),
+            None => format!("{}{path}", self.base_url),
+        };
+        let too_long = |_| Error::new(Status::InvalidArgument, "the parameters do not fit into a URL");
+        url.parse().map_err(too_long)
+    }
+}
+
+/// One call, before it is written down for the wire.
+struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    query: Option<String>,
+    bearer: Option<&'a Secret>,
+    /// The content type and the body.
+    body: Option<(&'a str, Zeroizing<String>)>,
+    /// A secret in the body, so that an answer that repeats it can be censored.
+    secret: Option<&'a Secret>,
+    effect: Effect,
+    paced_as: Option<&'a str>,
+}
+
+/// Writes a form; the text is wiped after use, for it may hold secrets.
+fn form<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> (&'static str, Zeroizing<String>) {
+    // Room for everything at once: a text that grows leaves pieces of itself behind.
+    let mut form = form_urlencoded::Serializer::new(String::with_capacity(4096));
+    form.extend_pairs(fields);
+    ("application/x-www-form-urlencoded", Zeroizing::new(form.finish()))
+}
+
+/// The JSON object of a 2xx answer.
+fn object(answer: &Answer, secrets: &[&str]) -> Result<Map<String, Value>, Failure> {
+    match serde_json::from_slice(&answer.body) {
+        Ok(Value::Object(fields)) => Ok(json::in_camel_case(fields)),
+        _ => Err(not_understood("is not a JSON object", answer, secrets)),
+    }
+}
+
+/// A 2xx that is not what the contract says: whatever it stood for has happened.
+fn not_understood(why: &str, answer: &Answer, secrets: &[&str]) -> Failure {
+    let error = Error::new(
+        Status::Protocol,
+        format!("the API answered {}, but the answer {why}", answer.status),
+    )
+    .with_help("a proxy between here and the API may have answered; try again")
+    .with_api(answer.status, fault::unreadable(answer, secrets));
+    Failure {
+        error,
+        outcome: Outcome::Unknown,
+    }
+}
+
+/// An id is the part of a URL or form that decides who is meant: it must be there.
+fn required<'a>(parameter: &str, value: Option<&'a str>) -> Result<&'a str> {
+    match value {
+        Some(value) if !value.trim().is_empty() => Ok(value),
+        Some(_) => Err(Error::invalid_argument(
+            parameter,
+            format!("{parameter} is empty"),
+        )),
+        None => Err(Error::invalid_argument(
+            parameter,
+            format!("{parameter} is missing"),
+        )),
+    }
+}

@@ -1,0 +1,228 @@
+//! `POST /oauth/token` (the vendor's `get-access-token`; RFC 6749, 4.1.3, 4.4 and 6).
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use ureq::http::Method;
+use zeroize::Zeroizing;
+
+use super::{Api, Call, Failure, Outcome, form, required};
+use crate::config::Encoding;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::http::Effect;
+use crate::json::{take_integer, take_text};
+use crate::secret::Secret;
+use crate::token::{Token, UserType, expiry};
+
+/// What a token is asked for with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrantType {
+    /// The code of a consent.
+    AuthorizationCode,
+    /// A refresh token; single use.
+    RefreshToken,
+    /// The app itself.
+    ClientCredentials,
+}
+
+impl GrantType {
+    const fn name(self) -> &'static str {
+        match self {
+            GrantType::AuthorizationCode => "authorization_code",
+            GrantType::RefreshToken => "refresh_token",
+            GrantType::ClientCredentials => "client_credentials",
+        }
+    }
+}
+
+/// The parameters of a token request.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenParams {
+    /// Which grant.
+    pub grant_type: GrantType,
+    /// Required for `authorization_code`.
+    pub code: Option<Secret>,
+    /// Required for `refresh_token`.
+    pub refresh_token: Option<Secret>,
+    /// The kind of token that is wanted.
+    pub user_type: Option<UserType>,
+    /// The redirect URI that the consent used.
+    pub redirect_uri: Option<String>,
+    /// Default: the configured one.
+    pub client_id: Option<String>,
+    /// Default: the configured one.
+    pub client_secret: Option<Secret>,
+}
+
+impl TokenParams {
+    /// A refresh of a token of that kind.
+    pub fn refresh(refresh_token: Secret, user_type: UserType) -> TokenParams {
+        TokenParams {
+            refresh_token: Some(refresh_token),
+            ..TokenParams::of(GrantType::RefreshToken, Some(user_type))
+        }
+    }
+
+    /// The exchange of a consent's code.
+    pub fn code(code: Secret, redirect_uri: String, user_type: Option<UserType>) -> TokenParams {
+        TokenParams {
+            code: Some(code),
+            redirect_uri: Some(redirect_uri),
+            ..TokenParams::of(GrantType::AuthorizationCode, user_type)
+        }
+    }
+
+    fn of(grant_type: GrantType, user_type: Option<UserType>) -> TokenParams {
+        TokenParams {
+            grant_type,
+            code: None,
+            refresh_token: None,
+            user_type,
+            redirect_uri: None,
+            client_id: None,
+            client_secret: None,
+        }
+    }
+}
+
+impl Api {
+    /// Asks for a token. Nothing is stored.
+    ///
+    /// A refresh is repeated only when it surely did nothing: who refreshes must know what to do then. A code
+    /// whose answer was lost is tried once more.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a missing parameter; else what the API or the network says.
+    pub fn token(&self, params: &TokenParams, now_ms: i64, deadline: &Deadline) -> Result<Token, Failure> {
+        let (secret, effect) = match params.grant_type {
+            GrantType::AuthorizationCode => (Some(secret("code", &params.code)?), Effect::Spends),
+            GrantType::RefreshToken => (
+                Some(secret("refreshToken", &params.refresh_token)?),
+                Effect::Spends,
+            ),
+            GrantType::ClientCredentials => (None, Effect::Repeatable),
+        };
+        let ask = || {
+            let call = Call {
+                method: Method::POST,
+                path: "/oauth/token",
+                query: None,
+                bearer: None,
+                body: Some(self.token_body(params)?),
+                secret,
+                effect,
+                paced_as: None,
+            };
+            granted(self.call(call, deadline)?, now_ms)
+        };
+        let outcome = ask();
+        if params.grant_type != GrantType::AuthorizationCode {
+            return outcome.map_err(|failure| about_the_client(failure, params.grant_type));
+        }
+        match outcome {
+            Err(lost) if lost.outcome == Outcome::Unknown && deadline.check().is_ok() => {
+                log::warn!("the answer to an authorization code was lost; the code is tried once more");
+                ask().map_err(|failure| match failure.outcome {
+                    Outcome::Refused => Failure {
+                        error: failure.error.with_help(
+                            "the answer to this code was lost and the code is spent; the user must consent again",
+                        ),
+                        ..failure
+                    },
+                    _ => failure,
+                })
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn token_body(&self, params: &TokenParams) -> Result<(&'static str, Zeroizing<String>)> {
+        let client_secret = params.client_secret.as_ref().unwrap_or(&self.client_secret);
+        let fields = [
+            (
+                "clientId",
+                Some(params.client_id.as_deref().unwrap_or(&self.client_id)),
+            ),
+            ("clientSecret", Some(client_secret.expose())),
+            ("grantType", Some(params.grant_type.name())),
+            ("code", params.code.as_ref().map(Secret::expose)),
+            ("refreshToken", params.refresh_token.as_ref().map(Secret::expose)),
+            ("userType", params.user_type.map(UserType::name)),
+            ("redirectUri", params.redirect_uri.as_deref()),
+        ];
+        let fields = fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        match self.encoding {
+            Encoding::Form => Ok(form(fields)),
+            Encoding::Json => {
+                let mut body = Zeroizing::new(Vec::with_capacity(4096));
+                let unwritable =
+                    |_| Error::new(Status::Internal, "the token request could not be written as JSON");
+                let fields: std::collections::BTreeMap<_, _> = fields.collect();
+                serde_json::to_writer(&mut *body, &fields).map_err(unwritable)?;
+                // serde_json writes UTF-8.
+                let body = String::from_utf8(std::mem::take(&mut *body)).unwrap_or_default();
+                Ok(("application/json", Zeroizing::new(body)))
+            }
+        }
+    }
+}
+
+/// Reads a token out of an answer; every field that is not known goes along.
+pub(super) fn granted(mut fields: Map<String, Value>, now_ms: i64) -> Result<Token, Failure> {
+    let Some(access_token) = take_text(&mut fields, "accessToken") else {
+        let error = Error::new(
+            Status::Protocol,
+            "the API answered with success, but without an accessToken",
+        )
+        .with_help("try again; if it stays so, a proxy may be changing answers");
+        return Err(Failure {
+            error,
+            outcome: Outcome::Unknown,
+        });
+    };
+    let expires_in = fields.get("expiresIn").cloned();
+    let seconds = take_integer(&mut fields, "expiresIn");
+    if let Some(expires_in) = expires_in {
+        fields.insert("expiresIn".into(), seconds.map_or(expires_in, Value::from));
+    }
+    Ok(Token {
+        access_token: Secret::new(access_token),
+        refresh_token: take_text(&mut fields, "refreshToken").map(Secret::new),
+        issued_at: Some(now_ms),
+        expires_at: expiry(now_ms, seconds),
+        user_type: take_text(&mut fields, "userType").and_then(|name| UserType::from_name(&name)),
+        company_id: take_text(&mut fields, "companyId"),
+        location_id: take_text(&mut fields, "locationId"),
+        scope: take_text(&mut fields, "scope"),
+        fields,
+    })
+}
+
+/// Without a code in the request, "Authorization code not found" can only mean the client's own credentials.
+fn about_the_client(failure: Failure, grant_type: GrantType) -> Failure {
+    let fault = failure.error.api().cloned();
+    match (failure.error.http_status(), fault) {
+        (Some(401), Some(fault)) if failure.error.status() == Status::ReauthorizationRequired => {
+            let message = format!(
+                "the API refused the client's credentials for {}",
+                grant_type.name()
+            );
+            let error = Error::new(Status::Unauthorized, message)
+                .with_help("check clientId and clientSecret; the stored token was not touched")
+                .with_api(401, fault);
+            Failure { error, ..failure }
+        }
+        _ => failure,
+    }
+}
+
+fn secret<'a>(parameter: &str, value: &'a Option<Secret>) -> Result<&'a Secret> {
+    required(parameter, value.as_ref().map(Secret::expose))?;
+    value
+        .as_ref()
+        .ok_or_else(|| Error::invalid_argument(parameter, format!("{parameter} is missing")))
+}

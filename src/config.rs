@@ -1,0 +1,463 @@
+//! The configuration object: its keys, their defaults, and what is refused.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use ureq::http::Uri;
+
+use crate::error::{Error, Result, Status};
+use crate::json;
+use crate::secret::Secret;
+
+/// How a client reaches the API and keeps its tokens.
+///
+/// Only the client's id and secret are required; everything else has the default that is named here.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// The app's client id, `<appId>-<suffix>`.
+    pub client_id: String,
+    /// The app's client secret.
+    pub client_secret: Secret,
+    /// Where the consent page sends the browser back to. Default: none; then each call names it.
+    #[serde(default)]
+    pub redirect_uri: Option<String>,
+    /// The scopes that a consent asks for. Default: none; then each call names them.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// Where the API lives; may carry a path prefix. Default: `https://services.leadconnectorhq.com`.
+    #[serde(default = "default_base_url")]
+    pub base_url: String,
+    /// The consent page. Default: `https://marketplace.gohighlevel.com/v2/oauth/chooselocation`; the
+    /// white-label one is `https://marketplace.leadconnectorhq.com/v2/oauth/chooselocation`.
+    #[serde(default = "default_authorize_url")]
+    pub authorize_url: String,
+    /// The value of the `Version` header. Default: `v3`.
+    #[serde(default = "default_api_version")]
+    pub api_version: String,
+    /// How the body of a token request is written. Default: form.
+    #[serde(default)]
+    pub token_request_encoding: Encoding,
+    /// Where tokens are kept. Default: in memory.
+    #[serde(default)]
+    pub store: StoreConfig,
+    /// How long calls may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// What is tried again, and when.
+    #[serde(default)]
+    pub retry: Retry,
+    /// The pace that the API allows each company or location.
+    #[serde(default)]
+    pub rate_limit: RateLimit,
+    /// When tokens are renewed.
+    #[serde(default)]
+    pub refresh: Refresh,
+    /// What is too much.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The transport.
+    #[serde(default)]
+    pub http: HttpConfig,
+}
+
+/// How the body of a token request is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// `application/x-www-form-urlencoded`, as RFC 6749 has it.
+    #[default]
+    Form,
+    /// `application/json`.
+    Json,
+}
+
+/// Where tokens are kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StoreConfig {
+    /// `memory` (the default) or `sqlite`.
+    pub kind: String,
+    /// The database file of `sqlite`.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+}
+
+impl Default for StoreConfig {
+    fn default() -> StoreConfig {
+        StoreConfig {
+            kind: "memory".into(),
+            path: None,
+        }
+    }
+}
+
+/// How long calls may take, in milliseconds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// Looking up the name, connecting, and the TLS handshake. Default: 10,000.
+    pub connect_ms: u64,
+    /// A whole call, waiting and retries included. Default: 30,000.
+    pub total_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            connect_ms: 10_000,
+            total_ms: 30_000,
+        }
+    }
+}
+
+/// What is tried again, and when.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Retry {
+    /// How often a request is sent at most. Default: 3.
+    pub max_attempts: u32,
+    /// The longest wait before the second attempt, in milliseconds; doubled for each further one. Default: 200.
+    pub base_delay_ms: u64,
+    /// No wait is longer, unless the server asks for it. Default: 5,000.
+    pub max_delay_ms: u64,
+}
+
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry {
+            max_attempts: 3,
+            base_delay_ms: 200,
+            max_delay_ms: 5_000,
+        }
+    }
+}
+
+/// The pace that the API allows each company or location.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RateLimit {
+    /// Requests in any window. Default: 100.
+    pub requests: u32,
+    /// The window's length in milliseconds. Default: 10,000.
+    pub per_ms: u64,
+    /// Requests in a day. Default: 200,000.
+    pub per_day: u64,
+}
+
+impl Default for RateLimit {
+    fn default() -> RateLimit {
+        RateLimit {
+            requests: 100,
+            per_ms: 10_000,
+            per_day: 200_000,
+        }
+    }
+}
+
+/// When tokens are renewed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Refresh {
+    /// How long before its death a token is renewed at the latest, in seconds; never more than a quarter
+    /// of its life. Default: 300.
+    pub margin_seconds: u64,
+    /// The part of a token's life, in percent, below which maintenance renews it. Default: 25.
+    pub runway_percent: u8,
+}
+
+impl Default for Refresh {
+    fn default() -> Refresh {
+        Refresh {
+            margin_seconds: 300,
+            runway_percent: 25,
+        }
+    }
+}
+
+impl Refresh {
+    /// The margin as a duration.
+    pub fn margin(&self) -> Duration {
+        Duration::from_secs(self.margin_seconds)
+    }
+}
+
+/// What is too much.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// The longest answer that is read, in bytes. Default: 1,048,576.
+    pub response_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            response_bytes: 1 << 20,
+        }
+    }
+}
+
+/// The transport.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// An HTTP proxy, `http://user:password@host:port`. Default: none; the environment is not read.
+    pub proxy: Option<Secret>,
+    /// A PEM file of certificates that are trusted beside the platform's own. Default: none.
+    pub ca_bundle_path: Option<PathBuf>,
+    /// Added to the `User-Agent`. Default: none.
+    pub user_agent_suffix: Option<String>,
+    /// Allows plain HTTP to hosts other than loopback. Default: false.
+    pub allow_insecure_http: bool,
+}
+
+fn default_base_url() -> String {
+    "https://services.leadconnectorhq.com".into()
+}
+
+fn default_authorize_url() -> String {
+    "https://marketplace.gohighlevel.com/v2/oauth/chooselocation".into()
+}
+
+fn default_api_version() -> String {
+    "v3".into()
+}
+
+impl Config {
+    /// A configuration with every default.
+    pub fn new(client_id: impl Into<String>, client_secret: impl Into<String>) -> Config {
+        Config {
+            client_id: client_id.into(),
+            client_secret: Secret::new(client_secret.into()),
+            redirect_uri: None,
+            scopes: Vec::new(),
+            base_url: default_base_url(),
+            authorize_url: default_authorize_url(),
+            api_version: default_api_version(),
+            token_request_encoding: Encoding::default(),
+            store: StoreConfig::default(),
+            timeouts: Timeouts::default(),
+            retry: Retry::default(),
+            rate_limit: RateLimit::default(),
+            refresh: Refresh::default(),
+            limits: Limits::default(),
+            http: HttpConfig::default(),
+        }
+    }
+
+    /// Reads the JSON form.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for an unknown, missing or mistyped key, which it names; `CONFIG` as [`Config::validate`].
+    pub fn from_json(text: &str) -> Result<Config> {
+        let config: Config = json::read("config_json", text)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The app's id: the part of the client id before its first `-`.
+    pub fn app_id(&self) -> &str {
+        self.client_id.split('-').next().unwrap_or(&self.client_id)
+    }
+
+    /// Checks what types alone cannot.
+    ///
+    /// # Errors
+    /// `CONFIG`, naming the key.
+    pub fn validate(&self) -> Result<()> {
+        not_blank("clientId", &self.client_id)?;
+        not_blank("clientSecret", self.client_secret.expose())?;
+        if let Some(redirect_uri) = &self.redirect_uri {
+            absolute("redirectUri", redirect_uri)?;
+        }
+        for scope in &self.scopes {
+            if scope.is_empty() || scope.contains(char::is_whitespace) {
+                return Err(refused(
+                    "scopes",
+                    "each scope is one word, such as \"locations.readonly\"",
+                ));
+            }
+        }
+        self.reachable("baseUrl", &self.base_url)?;
+        self.reachable("authorizeUrl", &self.authorize_url)?;
+        if self.base_url.contains(['?', '#']) {
+            return Err(refused(
+                "baseUrl",
+                "it may have a path, but no query and no fragment",
+            ));
+        }
+        header_text("apiVersion", &self.api_version)?;
+        if let Some(suffix) = &self.http.user_agent_suffix {
+            header_text("http.userAgentSuffix", suffix)?;
+        }
+        in_range("timeouts.connectMs", self.timeouts.connect_ms, 1, 600_000)?;
+        in_range("timeouts.totalMs", self.timeouts.total_ms, 1, 600_000)?;
+        in_range("retry.maxAttempts", self.retry.max_attempts.into(), 1, 20)?;
+        in_range("retry.baseDelayMs", self.retry.base_delay_ms, 0, 600_000)?;
+        in_range("retry.maxDelayMs", self.retry.max_delay_ms, 0, 600_000)?;
+        in_range(
+            "rateLimit.requests",
+            self.rate_limit.requests.into(),
+            1,
+            1_000_000,
+        )?;
+        in_range("rateLimit.perMs", self.rate_limit.per_ms, 1, 86_400_000)?;
+        in_range("rateLimit.perDay", self.rate_limit.per_day, 1, u64::MAX)?;
+        in_range("refresh.marginSeconds", self.refresh.margin_seconds, 0, 86_400)?;
+        in_range("refresh.runwayPercent", self.refresh.runway_percent.into(), 0, 90)?;
+        in_range("limits.responseBytes", self.limits.response_bytes, 1024, 1 << 30)?;
+        self.store.validate()
+    }
+
+    /// A URL that the library, or the person's browser, is sent to: TLS, unless it stays on this machine.
+    fn reachable(&self, key: &str, url: &str) -> Result<()> {
+        let uri = absolute(key, url)?;
+        let host = uri.host().unwrap_or_default();
+        if uri
+            .authority()
+            .is_some_and(|authority| authority.as_str().contains('@'))
+        {
+            return Err(refused(key, "it must not carry a user name or password"));
+        }
+        match uri.scheme_str() {
+            Some("https") => Ok(()),
+            Some("http") if is_loopback(host) || self.http.allow_insecure_http => Ok(()),
+            Some("http") => Err(refused(key, "plain http is accepted for loopback hosts only")
+                .with_help("use https, or set http.allowInsecureHttp to true on a network you trust")),
+            _ => Err(refused(key, "its scheme must be https")),
+        }
+    }
+}
+
+impl StoreConfig {
+    fn validate(&self) -> Result<()> {
+        match self.kind.as_str() {
+            "memory" if self.path.is_some() => Err(refused("store.path", "a memory store has no path")),
+            "memory" => Ok(()),
+            _ => Err(refused("store.kind", "it must be \"memory\"")),
+        }
+    }
+}
+
+/// Whether a host of a URL is this machine itself.
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn absolute(key: &str, url: &str) -> Result<Uri> {
+    let uri: Option<Uri> = url.parse().ok();
+    uri.filter(|uri| uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty()))
+        .ok_or_else(|| refused(key, "it must be an absolute URL"))
+}
+
+fn not_blank(key: &str, value: &str) -> Result<()> {
+    if value.trim().is_empty() {
+        Err(refused(key, "it must not be empty"))
+    } else {
+        Ok(())
+    }
+}
+
+fn header_text(key: &str, value: &str) -> Result<()> {
+    not_blank(key, value)?;
+    if value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        Ok(())
+    } else {
+        Err(refused(key, "it must be printable ASCII"))
+    }
+}
+
+fn in_range(key: &str, value: u64, least: u64, most: u64) -> Result<()> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(refused(key, &format!("it must be from {least} to {most}")))
+    }
+}
+
+fn refused(key: &str, why: &str) -> Error {
+    Error::new(Status::Config, format!("{key} cannot be used: {why}")).with_parameter(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(more: &str) -> Error {
+        let text = format!("{{\"clientId\":\"app-1\",\"clientSecret\":\"s\"{more}}}");
+        Config::from_json(&text)
+            .err()
+            .unwrap_or_else(|| panic!("{text} was accepted"))
+    }
+
+    #[test]
+    fn the_defaults_need_two_keys_only() {
+        let config = Config::from_json(r#"{"clientId":"app-1","clientSecret":"s"}"#).unwrap();
+        assert_eq!(config.app_id(), "app");
+        assert_eq!(config.base_url, "https://services.leadconnectorhq.com");
+        assert_eq!(config.timeouts.total_ms, 30_000);
+        assert_eq!(config.store.kind, "memory");
+    }
+
+    #[test]
+    fn refusals_name_the_key() {
+        for (more, key) in [
+            (r#","baseUrl":"http://services.example""#, "baseUrl"),
+            (r#","baseUrl":"services.example""#, "baseUrl"),
+            (r#","baseUrl":"ftp://services.example""#, "baseUrl"),
+            (r#","baseUrl":"https://user:pass@services.example""#, "baseUrl"),
+            (r#","baseUrl":"https://services.example/?a=b""#, "baseUrl"),
+            (r#","authorizeUrl":"http://services.example""#, "authorizeUrl"),
+            (r#","redirectUri":"/callback""#, "redirectUri"),
+            (r#","scopes":["a b"]"#, "scopes"),
+            (r#","store":{"kind":"floppy"}"#, "store.kind"),
+            (r#","store":{"kind":"memory","path":"x"}"#, "store.path"),
+            (r#","timeouts":{"totalMs":0}"#, "timeouts.totalMs"),
+            (r#","retry":{"maxAttempts":0}"#, "retry.maxAttempts"),
+            (r#","rateLimit":{"requests":0}"#, "rateLimit.requests"),
+            (r#","refresh":{"runwayPercent":100}"#, "refresh.runwayPercent"),
+            (r#","limits":{"responseBytes":1}"#, "limits.responseBytes"),
+            (r#","apiVersion":"v3\r\nX: y""#, "apiVersion"),
+        ] {
+            let error = refusal(more);
+            assert_eq!(
+                (error.status(), error.parameter()),
+                (Status::Config, Some(key)),
+                "{more}: {error}"
+            );
+        }
+        assert_eq!(refusal(r#","colour":1"#).parameter(), Some("colour"));
+        assert_eq!(
+            refusal(r#","store":{"kind":"memory","size":1}"#).parameter(),
+            Some("store.size")
+        );
+        assert_eq!(
+            Config::from_json(r#"{"clientId":"a"}"#).unwrap_err().parameter(),
+            Some("clientSecret")
+        );
+        let blank = Config::from_json(r#"{"clientId":" ","clientSecret":"s"}"#).unwrap_err();
+        assert_eq!(
+            (blank.status(), blank.parameter()),
+            (Status::Config, Some("clientId"))
+        );
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        for host in ["127.0.0.1:8080", "localhost:8080", "[::1]:8080"] {
+            let mut config = Config::new("app-1", "s");
+            config.base_url = format!("http://{host}/v3");
+            assert!(config.validate().is_ok(), "{host}");
+        }
+        let mut config = Config::new("app-1", "s");
+        config.base_url = "http://127.0.0.1.example".into();
+        assert!(config.validate().is_err());
+        config.http.allow_insecure_http = true;
+        assert!(config.validate().is_ok());
+    }
+}

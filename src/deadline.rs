@@ -1,0 +1,90 @@
+//! How long a call may take, and how it is cancelled.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result, Status};
+
+/// Cancels the calls that are waiting when it is raised. Calls made afterwards work as ever.
+#[derive(Debug, Default)]
+pub struct Cancellation {
+    raised: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Cancellation {
+    /// Cancels every call that is under way.
+    pub fn raise(&self) {
+        *self.count() += 1;
+        self.changed.notify_all();
+    }
+
+    fn count(&self) -> MutexGuard<'_, u64> {
+        self.raised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end of one call's patience: a moment, or a cancellation that comes first.
+#[derive(Debug, Clone)]
+pub struct Deadline {
+    ends: Instant,
+    total: Duration,
+    cancellation: Arc<Cancellation>,
+    raised_before: u64,
+}
+
+impl Deadline {
+    /// A deadline `total` from now that `cancellation` can bring forward.
+    pub fn after(total: Duration, cancellation: &Arc<Cancellation>) -> Deadline {
+        Deadline {
+            ends: Instant::now() + total,
+            total,
+            cancellation: Arc::clone(cancellation),
+            raised_before: *cancellation.count(),
+        }
+    }
+
+    /// The time left; zero once it is over.
+    pub fn remaining(&self) -> Duration {
+        self.ends.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether the call was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        *self.cancellation.count() != self.raised_before
+    }
+
+    /// `CANCELLED` or `TIMEOUT` when the call should not go on.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() {
+            return Err(Error::new(Status::Cancelled, "the call was cancelled"));
+        }
+        if self.remaining().is_zero() {
+            return Err(self.timed_out());
+        }
+        Ok(())
+    }
+
+    /// The error for a deadline that passed.
+    pub fn timed_out(&self) -> Error {
+        let message = format!("no result within the deadline of {} ms", self.total.as_millis());
+        Error::new(Status::Timeout, message).with_help("try again, or raise timeouts.totalMs")
+    }
+
+    /// Waits; returns early with an error when the call is cancelled or its deadline would pass first.
+    pub fn sleep(&self, wait: Duration) -> Result<()> {
+        self.check()?;
+        let wakes = Instant::now() + wait.min(self.remaining());
+        let mut raised = self.cancellation.count();
+        loop {
+            let left = wakes.saturating_duration_since(Instant::now());
+            if *raised != self.raised_before || left.is_zero() {
+                break;
+            }
+            let woken = self.cancellation.changed.wait_timeout(raised, left);
+            raised = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(raised);
+        self.check()
+    }
+}

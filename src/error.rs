@@ -1,0 +1,352 @@
+//! What went wrong, to which resource, and what to do: the one error type of the library.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+/// The reason of a failure, with the stable number that the C ABI returns for it.
+///
+/// A number, once released, never changes its meaning; 0 is success and no `Status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i32)]
+#[non_exhaustive]
+pub enum Status {
+    /// An argument is missing, malformed, unknown or out of range; the error names it.
+    InvalidArgument = 1,
+    /// The configuration cannot be used; the error names the key.
+    Config = 2,
+    /// No token is held for the resource, or the API does not know it.
+    NotFound = 3,
+    /// Only a person's consent can help.
+    ReauthorizationRequired = 4,
+    /// The location is paused or its subscription ended; its token is kept.
+    LocationInactive = 5,
+    /// A 401 that a fresh token did not cure, or refused client credentials.
+    Unauthorized = 6,
+    /// The scope or the location is not granted.
+    Forbidden = 7,
+    /// The API names what is wrong with the request (400, 422).
+    InvalidRequest = 8,
+    /// Too many requests; try again after the time given.
+    RateLimited = 9,
+    /// Not sent, or no answer.
+    Network = 10,
+    /// The deadline passed.
+    Timeout = 11,
+    /// The API failed (5xx).
+    Server = 12,
+    /// An answer that is not what the contract says.
+    Protocol = 13,
+    /// The token store failed.
+    Store = 14,
+    /// The call was cancelled.
+    Cancelled = 15,
+    /// The `state` of a consent is missing, unknown, expired or already used.
+    StateMismatch = 16,
+    /// The person, or the marketplace, refused consent.
+    ConsentDenied = 17,
+    /// A webhook's signature does not fit.
+    SignatureInvalid = 18,
+    /// A defect of the library.
+    Internal = 19,
+    /// The caller's buffer is too small; the size needed is given.
+    BufferTooSmall = 20,
+    /// A store's record has another version than expected.
+    Conflict = 21,
+}
+
+impl Status {
+    /// Every status, in the order of its number.
+    pub const ALL: [Status; 21] = [
+        Status::InvalidArgument,
+        Status::Config,
+        Status::NotFound,
+        Status::ReauthorizationRequired,
+        Status::LocationInactive,
+        Status::Unauthorized,
+        Status::Forbidden,
+        Status::InvalidRequest,
+        Status::RateLimited,
+        Status::Network,
+        Status::Timeout,
+        Status::Server,
+        Status::Protocol,
+        Status::Store,
+        Status::Cancelled,
+        Status::StateMismatch,
+        Status::ConsentDenied,
+        Status::SignatureInvalid,
+        Status::Internal,
+        Status::BufferTooSmall,
+        Status::Conflict,
+    ];
+
+    /// The stable number.
+    pub const fn code(self) -> i32 {
+        self as i32
+    }
+
+    /// The status with that number, if there is one.
+    pub fn from_code(code: i32) -> Option<Status> {
+        let index = usize::try_from(code.checked_sub(1)?).ok()?;
+        Status::ALL.get(index).copied()
+    }
+
+    /// The name that the C header and the error JSON use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::InvalidArgument => "GHL_ERR_INVALID_ARGUMENT",
+            Status::Config => "GHL_ERR_CONFIG",
+            Status::NotFound => "GHL_ERR_NOT_FOUND",
+            Status::ReauthorizationRequired => "GHL_ERR_REAUTHORIZATION_REQUIRED",
+            Status::LocationInactive => "GHL_ERR_LOCATION_INACTIVE",
+            Status::Unauthorized => "GHL_ERR_UNAUTHORIZED",
+            Status::Forbidden => "GHL_ERR_FORBIDDEN",
+            Status::InvalidRequest => "GHL_ERR_INVALID_REQUEST",
+            Status::RateLimited => "GHL_ERR_RATE_LIMITED",
+            Status::Network => "GHL_ERR_NETWORK",
+            Status::Timeout => "GHL_ERR_TIMEOUT",
+            Status::Server => "GHL_ERR_SERVER",
+            Status::Protocol => "GHL_ERR_PROTOCOL",
+            Status::Store => "GHL_ERR_STORE",
+            Status::Cancelled => "GHL_ERR_CANCELLED",
+            Status::StateMismatch => "GHL_ERR_STATE_MISMATCH",
+            Status::ConsentDenied => "GHL_ERR_CONSENT_DENIED",
+            Status::SignatureInvalid => "GHL_ERR_SIGNATURE_INVALID",
+            Status::Internal => "GHL_ERR_INTERNAL",
+            Status::BufferTooSmall => "GHL_ERR_BUFFER_TOO_SMALL",
+            Status::Conflict => "GHL_ERR_CONFLICT",
+        }
+    }
+
+    /// Whether the same call, unchanged, may succeed later.
+    pub const fn retryable(self) -> bool {
+        matches!(
+            self,
+            Status::LocationInactive
+                | Status::RateLimited
+                | Status::Network
+                | Status::Timeout
+                | Status::Server
+                | Status::Protocol
+                | Status::Store
+                | Status::Cancelled
+                | Status::Conflict
+        )
+    }
+}
+
+/// What the server said, whichever of its error shapes it used.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ApiFault {
+    /// The machine-readable code: `error` of RFC 6749, or `code` of the AIP envelope.
+    pub code: Option<String>,
+    /// The server's words; several messages are joined with `; `.
+    pub message: Option<String>,
+    /// The AIP envelope's `details`, else null.
+    pub details: Value,
+    /// The AIP envelope's advice.
+    pub resolution: Option<String>,
+    /// The server's own id of the request, to quote to the vendor's support.
+    pub trace_id: Option<String>,
+}
+
+/// An error of the library. Never holds a secret.
+#[derive(Clone)]
+pub struct Error(Box<Details>);
+
+#[derive(Clone)]
+struct Details {
+    status: Status,
+    message: String,
+    help: Option<String>,
+    parameter: Option<String>,
+    retryable: bool,
+    retry_after: Option<Duration>,
+    resource_id: Option<String>,
+    http_status: Option<u16>,
+    api: Option<ApiFault>,
+}
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error that says in one sentence what happened.
+    pub fn new(status: Status, message: impl Into<String>) -> Error {
+        Error(Box::new(Details {
+            status,
+            message: message.into(),
+            help: None,
+            parameter: None,
+            retryable: status.retryable(),
+            retry_after: None,
+            resource_id: None,
+            http_status: None,
+            api: None,
+        }))
+    }
+
+    /// Bad input: names the parameter or key, and says what is wrong with it.
+    pub fn invalid_argument(parameter: impl Into<String>, message: impl Into<String>) -> Error {
+        Error::new(Status::InvalidArgument, message).with_parameter(parameter)
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Error {
+        self.0.help = Some(help.into());
+        self
+    }
+
+    /// Names the offending parameter or key.
+    #[must_use]
+    pub fn with_parameter(mut self, parameter: impl Into<String>) -> Error {
+        self.0.parameter = Some(parameter.into());
+        self
+    }
+
+    /// Names the company or location, unless one is named already: the innermost knows best.
+    #[must_use]
+    pub fn with_resource(mut self, resource_id: &str) -> Error {
+        self.0.resource_id.get_or_insert_with(|| resource_id.to_owned());
+        self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Option<Duration>) -> Error {
+        self.0.retry_after = wait;
+        self
+    }
+
+    /// Adds the server's answer.
+    #[must_use]
+    pub fn with_api(mut self, http_status: u16, fault: ApiFault) -> Error {
+        self.0.http_status = Some(http_status);
+        self.0.api = Some(fault);
+        self
+    }
+
+    /// The reason.
+    pub fn status(&self) -> Status {
+        self.0.status
+    }
+
+    /// What happened, in one sentence.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What to do, where there is something to do.
+    pub fn help(&self) -> Option<&str> {
+        self.0.help.as_deref()
+    }
+
+    /// The offending parameter or key (`store.kind`).
+    pub fn parameter(&self) -> Option<&str> {
+        self.0.parameter.as_deref()
+    }
+
+    /// Whether the same call, unchanged, may succeed later.
+    pub fn retryable(&self) -> bool {
+        self.0.retryable
+    }
+
+    /// How long to wait before that, where it is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The company or location concerned.
+    pub fn resource_id(&self) -> Option<&str> {
+        self.0.resource_id.as_deref()
+    }
+
+    /// The HTTP status of the answer, where there was one.
+    pub fn http_status(&self) -> Option<u16> {
+        self.0.http_status
+    }
+
+    /// What the server said, where it said something.
+    pub fn api(&self) -> Option<&ApiFault> {
+        self.0.api.as_ref()
+    }
+
+    /// The error object of the C ABI: `{"error": {…}}`.
+    pub fn to_json(&self) -> Value {
+        let details = &*self.0;
+        let api = details.api.as_ref().map(|fault| {
+            json!({
+                "code": fault.code,
+                "message": fault.message,
+                "details": fault.details,
+                "resolution": fault.resolution,
+            })
+        });
+        let mut error = Map::new();
+        error.insert("status".into(), details.status.name().into());
+        error.insert("message".into(), details.message.clone().into());
+        error.insert("help".into(), json!(details.help));
+        error.insert("parameter".into(), json!(details.parameter));
+        error.insert("retryable".into(), details.retryable.into());
+        error.insert(
+            "retryAfterMs".into(),
+            json!(details.retry_after.map(|wait| wait.as_millis() as u64)),
+        );
+        error.insert("resourceId".into(), json!(details.resource_id));
+        error.insert("httpStatus".into(), json!(details.http_status));
+        error.insert(
+            "traceId".into(),
+            json!(details.api.as_ref().and_then(|fault| fault.trace_id.as_deref())),
+        );
+        error.insert("api".into(), json!(api));
+        json!({ "error": error })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.status.name(), self.0.message)?;
+        if let Some(resource) = &self.0.resource_id {
+            write!(f, " [resource {resource}]")?;
+        }
+        if let Some(help) = &self.0.help {
+            write!(f, " ({help})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_lead_back_to_the_status() {
+        for status in Status::ALL {
+            assert_eq!(Status::from_code(status.code()), Some(status));
+            assert!(status.name().starts_with("GHL_ERR_"));
+        }
+        for code in [0, 22, -1, i32::MIN, i32::MAX] {
+            assert_eq!(Status::from_code(code), None);
+        }
+    }
+
+    #[test]
+    fn the_innermost_resource_is_kept() {
+        let error = Error::new(Status::Network, "no answer")
+            .with_resource("location")
+            .with_resource("company");
+        assert_eq!(error.resource_id(), Some("location"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Two things that only the transport can know: whether a request left, and that nobody waits any more.
+
+use std::cell::RefCell;
+
+use ureq::Error;
+use ureq::unversioned::transport::time::Duration as Wait;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+};
+
+use crate::deadline::Deadline;
+
+/// How long a wait for input goes on before it looks for a cancellation.
+const SLICE: std::time::Duration = std::time::Duration::from_millis(50);
+
+thread_local! {
+    // A call blocks its thread from the first byte to the last, and pooled connections outlive calls:
+    // so what belongs to the call stands beside the thread, not in the connection.
+    static CALL: RefCell<Call> = const { RefCell::new(Call { sent: false, abandon: None }) };
+}
+
+struct Call {
+    sent: bool,
+    abandon: Option<Deadline>,
+}
+
+/// Runs one exchange. Answers, too, whether any byte of the request was given to the connection; with
+/// `abandon`, a wait ends when that call is cancelled.
+pub fn watched<T>(abandon: Option<&Deadline>, exchange: impl FnOnce() -> T) -> (T, bool) {
+    CALL.set(Call {
+        sent: false,
+        abandon: abandon.cloned(),
+    });
+    let result = exchange();
+    (
+        result,
+        CALL.replace(Call {
+            sent: false,
+            abandon: None,
+        })
+        .sent,
+    )
+}
+
+/// The usual chain (proxy, TCP, TLS) with the watch on top.
+pub fn connector() -> impl Connector {
+    DefaultConnector::new().chain(WatchConnector)
+}
+
+#[derive(Debug)]
+struct WatchConnector;
+
+impl<In: Transport> Connector<In> for WatchConnector {
+    type Out = Watched<In>;
+
+    fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Watched<In>>, Error> {
+        Ok(chained.map(Watched))
+    }
+}
+
+#[derive(Debug)]
+struct Watched<T>(T);
+
+impl<T: Transport> Transport for Watched<T> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        // Before the write: one that fails half way has sent something, too.
+        CALL.with_borrow_mut(|call| call.sent = true);
+        self.0.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let Some(deadline) = CALL.with_borrow(|call| call.abandon.clone()) else {
+            return self.0.await_input(timeout);
+        };
+        let began = std::time::Instant::now();
+        loop {
+            let left = timeout.after.saturating_sub(began.elapsed());
+            let slice = NextTimeout {
+                after: Wait::Exact(left.min(SLICE)),
+                ..timeout
+            };
+            match self.0.await_input(slice) {
+                Err(Error::Timeout(_)) if deadline.is_cancelled() => {
+                    return Err(Error::Timeout(timeout.reason));
+                }
+                Err(Error::Timeout(_)) if left > SLICE => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.is_tls()
+    }
+}

@@ -1,0 +1,216 @@
+//! Strict reading of what callers say, lenient reading of what the API says.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// Reads a caller's JSON object: an unknown or mistyped key is refused by name.
+///
+/// `argument` names the document itself in errors. No error repeats a value, for it may be a secret.
+pub fn read<T: DeserializeOwned>(argument: &str, text: &str) -> Result<T> {
+    if !text.trim_start().starts_with('{') {
+        return Err(Error::invalid_argument(
+            argument,
+            format!("{argument} is not a JSON object"),
+        ));
+    }
+    let mut source = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut source).map_err(|error| {
+        let path = error.path().to_string();
+        refusal(argument, &path, error.inner())
+    })?;
+    source.end().map_err(|error| refusal(argument, ".", &error))?;
+    Ok(value)
+}
+
+fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
+    let text = error.to_string();
+    if !error.is_data() {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        return Error::invalid_argument(argument, format!("{argument} is not valid JSON ({place})"));
+    }
+    // serde's own words are "unknown field `x`, expected …", "missing field `x`" or
+    // "invalid type: string \"<the value>\", expected u64 at line 1 column 5".
+    let quoted = || text.split('`').nth(1).unwrap_or_default().to_owned();
+    if text.starts_with("unknown field") {
+        let parent = if path == "." { "" } else { path };
+        let name = quoted();
+        let key = match parent.strip_suffix(name.as_str()) {
+            Some(_) => parent.to_owned(),
+            None if parent.is_empty() => name,
+            None => format!("{parent}.{name}"),
+        };
+        return Error::invalid_argument(&key, format!("{argument} has an unknown key {key:?}"))
+            .with_help("check the spelling; keys are camelCase");
+    }
+    if text.starts_with("missing field") {
+        let key = if path == "." {
+            quoted()
+        } else {
+            format!("{path}.{}", quoted())
+        };
+        return Error::invalid_argument(&key, format!("{argument} lacks the required key {key:?}"));
+    }
+    let expected = text
+        .rsplit_once("expected ")
+        .map_or("another type", |(_, expected)| expected);
+    let expected = expected.split(" at line ").next().unwrap_or(expected);
+    let key = if path == "." { argument } else { path };
+    Error::invalid_argument(
+        key,
+        format!("{key:?} in {argument} has the wrong type: expected {expected}"),
+    )
+}
+
+/// The fields of an answer in camelCase. Where a field came in both casings, the camelCase one wins:
+/// it is the newer spelling, and the other may be a leftover.
+pub fn in_camel_case(answer: Map<String, Value>) -> Map<String, Value> {
+    let mut fields = Map::new();
+    let mut older = Vec::new();
+    for (name, value) in answer {
+        match camel_case(&name) {
+            Some(newer) => older.push((newer, value)),
+            None => {
+                fields.insert(name, value);
+            }
+        }
+    }
+    for (name, value) in older {
+        fields.entry(name).or_insert(value);
+    }
+    fields
+}
+
+/// `access_token` as `accessToken`; `None` where there is nothing to change. A leading underscore stays:
+/// the API's `_id` is its own name.
+fn camel_case(name: &str) -> Option<String> {
+    if !name.trim_start_matches('_').contains('_') {
+        return None;
+    }
+    let mut camel = String::with_capacity(name.len());
+    let mut raise = false;
+    for (index, character) in name.char_indices() {
+        if character == '_' && !camel.is_empty() && !name[..index].ends_with('_') {
+            raise = true;
+        } else if raise {
+            camel.extend(character.to_uppercase());
+            raise = false;
+        } else {
+            camel.push(character);
+        }
+    }
+    Some(camel)
+}
+
+/// Takes a text out of an answer; numbers and booleans count as their text, an empty text as absent.
+pub fn take_text(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
+    match fields.remove(name)? {
+        Value::String(text) if !text.is_empty() => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
+/// Takes a whole number out of an answer, be it a number, a fraction (cut) or a text.
+pub fn take_integer(fields: &mut Map<String, Value>, name: &str) -> Option<i64> {
+    match fields.remove(name)? {
+        Value::Number(number) => number
+            .as_i64()
+            .or_else(|| number.as_f64().map(|fraction| fraction as i64)),
+        Value::String(text) => {
+            let text = text.trim();
+            text.parse()
+                .ok()
+                .or_else(|| text.parse::<f64>().ok().map(|fraction| fraction as i64))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use serde_json::json;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    #[allow(dead_code)]
+    struct Outer {
+        client_id: String,
+        #[serde(default)]
+        inner: Inner,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+    #[allow(dead_code)]
+    struct Inner {
+        total_ms: u64,
+    }
+
+    #[test]
+    fn refusals_name_the_key_and_no_value() {
+        for (text, parameter) in [
+            ("[1]", "config_json"),
+            ("", "config_json"),
+            ("null", "config_json"),
+            ("{\"clientId\":", "config_json"),
+            ("{} x", "clientId"),
+            ("{\"clientId\":\"a\"} x", "config_json"),
+            ("{}", "clientId"),
+            ("{\"clientId\":\"a\",\"colour\":1}", "colour"),
+            (
+                "{\"clientId\":\"a\",\"inner\":{\"totalMillis\":1}}",
+                "inner.totalMillis",
+            ),
+            (
+                "{\"clientId\":\"a\",\"inner\":{\"totalMs\":\"hunter2\"}}",
+                "inner.totalMs",
+            ),
+            (
+                "{\"clientId\":\"a\",\"inner\":{\"totalMs\":-4711}}",
+                "inner.totalMs",
+            ),
+            ("{\"clientId\":\"a\",\"inner\":\"hunter2\"}", "inner"),
+        ] {
+            let error = read::<Outer>("config_json", text).unwrap_err();
+            assert_eq!(error.parameter(), Some(parameter), "{text}: {error}");
+            assert!(
+                !error.message().contains("hunter2") && !error.message().contains("4711"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_newer_casing_wins() {
+        let Value::Object(answer) =
+            json!({"access_token": "old", "accessToken": "new", "_id": 1, "expires_in": "5", "scope": "a"})
+        else {
+            unreachable!()
+        };
+        let mut fields = in_camel_case(answer);
+        assert_eq!(take_text(&mut fields, "accessToken").as_deref(), Some("new"));
+        assert_eq!(take_integer(&mut fields, "expiresIn"), Some(5));
+        assert_eq!(Value::Object(fields), json!({"_id": 1, "scope": "a"}));
+    }
+
+    #[test]
+    fn numbers_come_in_many_shapes() {
+        for (value, expected) in [
+            (json!(86399), Some(86399)),
+            (json!(86399.9), Some(86399)),
+            (json!("86399"), Some(86399)),
+            (json!(" 86399.0 "), Some(86399)),
+            (json!("soon"), None),
+            (json!(null), None),
+            (json!([1]), None),
+        ] {
+            let mut fields = Map::from_iter([("n".to_owned(), value.clone())]);
+            assert_eq!(take_integer(&mut fields, "n"), expected, "{value}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Randomness of the operating system.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::error::{Error, Result, Status};
+
+/// 256 random bits as a URL-safe text.
+pub fn token() -> Result<String> {
+    let mut bytes = [0; 32];
+    let failed = |_| Error::new(Status::Internal, "the operating system gave no random bytes");
+    SystemRandom::new().fill(&mut bytes).map_err(failed)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// A number from 0 to `most`; `most` itself where the system has no randomness to give.
+pub fn up_to(most: u64) -> u64 {
+    let mut bytes = [0; 8];
+    match SystemRandom::new().fill(&mut bytes) {
+        // The remainder's bias is below 2⁻³² for the pauses that this serves.
+        Ok(()) => u64::from_ne_bytes(bytes) % most.saturating_add(1).max(1),
+        Err(_) => most,
+    }
+}

@@ -1,0 +1,221 @@
+//! A token as the API grants it, and the arithmetic of its life.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::secret::Secret;
+
+/// The life that is assumed when the API does not say (RFC 6749, 5.1, leaves `expires_in` optional), or
+/// says zero or less: long enough not to refresh in a loop, far shorter than the day that is usual.
+pub const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
+
+/// No token is believed to live longer than this.
+const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// What kind of resource a token opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum UserType {
+    /// An agency.
+    Company,
+    /// A sub-account.
+    Location,
+}
+
+impl UserType {
+    /// The API's name for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            UserType::Company => "Company",
+            UserType::Location => "Location",
+        }
+    }
+
+    /// Reads the API's name, in any case; the older answers say `Agency` and `Account`, too.
+    pub fn from_name(name: &str) -> Option<UserType> {
+        if name.eq_ignore_ascii_case("company") || name.eq_ignore_ascii_case("agency") {
+            Some(UserType::Company)
+        } else if name.eq_ignore_ascii_case("location") || name.eq_ignore_ascii_case("account") {
+            Some(UserType::Location)
+        } else {
+            None
+        }
+    }
+}
+
+/// What a consent, a refresh or a mint gave.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// The bearer token.
+    pub access_token: Secret,
+    /// Single use; absent where the API gave none.
+    pub refresh_token: Option<Secret>,
+    /// When it was granted, in milliseconds since the epoch; unknown for some imports.
+    pub issued_at: Option<i64>,
+    /// When the access token dies, in milliseconds since the epoch.
+    pub expires_at: i64,
+    /// Company or Location, by the answer, never by the app's settings.
+    pub user_type: Option<UserType>,
+    /// The company, where known.
+    pub company_id: Option<String>,
+    /// The location; present on location tokens only.
+    pub location_id: Option<String>,
+    /// Space-separated scopes.
+    pub scope: Option<String>,
+    /// Every other field of the answer, as it came.
+    pub fields: Map<String, Value>,
+}
+
+impl Token {
+    /// The company or location that this token opens.
+    pub fn resource_id(&self) -> Option<&str> {
+        match self.user_type {
+            Some(UserType::Company) => self.company_id.as_deref(),
+            Some(UserType::Location) => self.location_id.as_deref(),
+            None => self.location_id.as_deref().or(self.company_id.as_deref()),
+        }
+    }
+
+    /// Company or Location: as the answer says, else by whether it names a location.
+    pub fn kind(&self) -> UserType {
+        self.user_type.unwrap_or(match self.location_id {
+            Some(_) => UserType::Location,
+            None => UserType::Company,
+        })
+    }
+
+    /// Keeps what a refresh's answer leaves out: the refresh token, and whom the token belongs to.
+    #[must_use]
+    pub fn completed_from(mut self, older: &Token) -> Token {
+        fn keep<T: Clone>(newer: &mut Option<T>, older: &Option<T>) {
+            if newer.is_none() {
+                newer.clone_from(older);
+            }
+        }
+        keep(&mut self.refresh_token, &older.refresh_token);
+        keep(&mut self.user_type, &older.user_type);
+        keep(&mut self.company_id, &older.company_id);
+        keep(&mut self.location_id, &older.location_id);
+        keep(&mut self.scope, &older.scope);
+        for (name, value) in &older.fields {
+            self.fields.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        self
+    }
+
+    /// The whole life of the access token, where it is known.
+    pub fn life(&self) -> Option<Duration> {
+        let life = self.expires_at.checked_sub(self.issued_at?)?;
+        u64::try_from(life).ok().map(Duration::from_millis)
+    }
+
+    /// The life that is left at `now_ms`; zero for a dead token.
+    pub fn left(&self, now_ms: i64) -> Duration {
+        Duration::from_millis(u64::try_from(self.expires_at.saturating_sub(now_ms)).unwrap_or(0))
+    }
+
+    /// How long before its death a token counts as due: `margin`, but never more than a quarter of its
+    /// life, or a short-lived token would be refreshed at every call.
+    pub fn margin(&self, margin: Duration) -> Duration {
+        self.life().map_or(margin, |life| margin.min(life / 4))
+    }
+
+    /// Whether it may still be handed out at `now_ms` without a thought.
+    pub fn is_fresh(&self, now_ms: i64, margin: Duration) -> bool {
+        self.left(now_ms) > self.margin(margin)
+    }
+
+    /// Whether the API would still accept it at `now_ms`.
+    pub fn is_alive(&self, now_ms: i64) -> bool {
+        !self.left(now_ms).is_zero()
+    }
+
+    /// The answer as the API gives it, secrets included, with `expiresAt`.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let mut json = self.fields.clone();
+        json.insert("accessToken".into(), self.access_token.expose().into());
+        if let Some(refresh_token) = &self.refresh_token {
+            json.insert("refreshToken".into(), refresh_token.expose().into());
+        }
+        json.insert("expiresAt".into(), self.expires_at.into());
+        let described = [
+            ("userType", self.user_type.map(|kind| kind.name().to_owned())),
+            ("companyId", self.company_id.clone()),
+            ("locationId", self.location_id.clone()),
+            ("scope", self.scope.clone()),
+        ];
+        for (name, value) in described {
+            if let Some(value) = value {
+                json.insert(name.into(), value.into());
+            }
+        }
+        json
+    }
+}
+
+/// When a token granted at `now_ms` dies, from the `expiresIn` seconds of the answer.
+pub fn expiry(now_ms: i64, expires_in: Option<i64>) -> i64 {
+    let life = match expires_in {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()).min(LONGEST_LIFE),
+        _ => ASSUMED_LIFE,
+    };
+    now_ms.saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(issued_at: Option<i64>, expires_at: i64) -> Token {
+        Token {
+            access_token: Secret::new("access".into()),
+            refresh_token: None,
+            issued_at,
+            expires_at,
+            user_type: None,
+            company_id: None,
+            location_id: None,
+            scope: None,
+            fields: Map::new(),
+        }
+    }
+
+    #[test]
+    fn a_token_is_due_before_it_is_dead() {
+        let token = token(Some(0), 86_400_000);
+        let margin = Duration::from_secs(300);
+        assert!(token.is_fresh(0, margin));
+        assert!(token.is_fresh(86_099_999, margin));
+        assert!(!token.is_fresh(86_100_000, margin));
+        assert!(token.is_alive(86_399_999));
+        assert!(!token.is_alive(86_400_000));
+    }
+
+    #[test]
+    fn a_short_life_shrinks_the_margin() {
+        assert!(token(Some(0), 60_000).is_fresh(44_000, Duration::from_secs(300)));
+        assert!(!token(Some(0), 60_000).is_fresh(46_000, Duration::from_secs(300)));
+        assert!(!token(None, 60_000).is_fresh(0, Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn a_life_that_is_no_life_is_assumed() {
+        let assumed = ASSUMED_LIFE.as_millis() as i64;
+        assert_eq!(expiry(1000, Some(86_399)), 86_400_000);
+        for odd in [None, Some(0), Some(-5), Some(i64::MIN)] {
+            assert_eq!(expiry(1000, odd), 1000 + assumed, "{odd:?}");
+        }
+        assert!(expiry(1000, Some(i64::MAX)) < 1_000_000_000_000);
+    }
+
+    #[test]
+    fn the_resource_follows_the_answer() {
+        let mut token = token(None, 0);
+        token.company_id = Some("company".into());
+        token.location_id = Some("location".into());
+        assert_eq!(token.resource_id(), Some("location"));
+        token.user_type = Some(UserType::Company);
+        assert_eq!(token.resource_id(), Some("company"));
+    }
+}
