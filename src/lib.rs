@@ -1,12 +1,49 @@
-//! scaffolding
+#![doc = include_str!("../README.md")]
+//!
+//! # Architecture
+//!
+//! The modules below stand in the order of their layers: each uses those further down, never one above it.
+//! C programs come in through [`ffi`], Rust programs through [`Client`].
+//!
+//! ```text
+//!            ffi                    the C ABI: all the unsafe code, no decisions
+//!             |
+//!           client                  builds the parts, gives each call its deadline
+//!          /      \
+//!  authorization  tokens            consent; the life of a token
+//!          \      /    \
+//!            api        \           the three endpoints, and what their answers mean
+//!             |        store        where tokens are kept
+//!            http                   deadlines, pace, retries, size caps
+//! ```
+//!
+//! Leaves that everyone may use: [`config`], [`error`], [`token`], [`secret`], [`clock`], [`deadline`], [`event`].
+#![deny(missing_docs)]
 #![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
+pub mod ffi;
+
+mod client;
+
+pub mod authorization;
+pub mod tokens;
+
 pub mod api;
+mod http;
+pub mod store;
+
 pub mod clock;
 pub mod config;
 pub mod deadline;
 pub mod error;
-pub mod http;
-mod json;
-mod random;
+pub mod event;
 pub mod secret;
 pub mod token;
+
+mod json;
+mod random;
+
+pub use client::Client;
+pub use config::Config;
+pub use error::{Error, Result, Status};

@@ -1,0 +1,52 @@
+//! Makes the C header from the documentation in `src/ffi`, into `OUT_DIR`. The copy in `include/` is held equal by
+//! a test: a build never writes into the source tree.
+
+use std::path::Path;
+use std::{env, error::Error};
+
+/// The files of the ABI, in the order of the manual.
+const PARTS: [&str; 7] = [
+    "status",
+    "library",
+    "log",
+    "client",
+    "authorization",
+    "tokens",
+    "endpoints",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=cbindgen.toml");
+    println!("cargo::rerun-if-changed=src/ffi");
+    let root = env::var("CARGO_MANIFEST_DIR")?;
+    let version = env::var("CARGO_PKG_VERSION")?;
+
+    let mut config = cbindgen::Config::from_file(Path::new(&root).join("cbindgen.toml"))?;
+    let manual = std::fs::read_to_string(Path::new(&root).join("src/ffi/manual.h"))?;
+    println!("cargo::rerun-if-changed=src/ffi/manual.h");
+    config.header = Some(manual.trim_end().to_owned());
+    let number = |part: &str| env::var(format!("CARGO_PKG_VERSION_{part}"));
+    config.after_includes = Some(format!(
+        "\n/** The version of this header; ghl_version() gives the library's. */\n\
+         #define GHL_OAUTH_VERSION \"{version}\"\n\
+         #define GHL_OAUTH_VERSION_MAJOR {}\n\
+         #define GHL_OAUTH_VERSION_MINOR {}\n\
+         #define GHL_OAUTH_VERSION_PATCH {}\n",
+        number("MAJOR")?,
+        number("MINOR")?,
+        number("PATCH")?,
+    ));
+    let mut builder = cbindgen::Builder::new().with_config(config);
+    for part in PARTS {
+        builder = builder.with_src(Path::new(&root).join(format!("src/ffi/{part}.rs")));
+    }
+    builder
+        .generate()?
+        .write_to_file(Path::new(&env::var("OUT_DIR")?).join("ghl_oauth.h"));
+
+    // Unloading would leave the fork handlers of the process pointing nowhere.
+    if env::var("CARGO_CFG_TARGET_OS")? == "linux" {
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Consent: from a link to a stored token.
+
+use std::ffi::c_char;
+
+use super::boundary::{self, render};
+use super::client::ghl_client;
+
+/// Makes the link to send a person to (RFC 6749, 4.1.1). Nothing is sent.
+///
+/// The link is good for one consent within an hour. Any thread; does not wait.
+///
+/// @param client       a client
+/// @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?}; scopes and redirect URI
+///                     default to the configured ones, "state" to 256 random bits
+/// @param out_json     {"url", "state"}, or the error; to be freed with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_authorization_url(
+    client: *mut ghl_client,
+    params_json: *const c_char,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    unsafe {
+        boundary::call(out_json, || {
+            let client = boundary::client(client)?;
+            render(client.authorization_url(boundary::params("params_json", params_json)?)?)
+        })
+    }
+}
+
+/// Checks what the consent page sent back, exchanges the code and stores the token (RFC 6749, 4.1.2 and 4.1.3).
+///
+/// The answer decides whose token it is: an app made for locations can be installed by a company. Any thread; waits
+/// for the answer, at most timeouts.totalMs.
+///
+/// @param client       a client
+/// @param params_json  {"redirectUrl": the whole URL that the browser was sent to, "state"?, "allowMissingState"?,
+///                     "userType"? ("Company" | "Location")}; "state" is the one that the host keeps for this browser
+///                     session, needed where another process made the link; "allowMissingState": true accepts an
+///                     installation that was started inside the marketplace, which comes without one
+/// @param out_json     the stored token's metadata {"resourceId", "userType", "companyId", "locationId", "scope",
+///                     "expiresAt", "refreshable", "state"}, or the error; to be freed with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a URL that is not the app's redirect, GHL_ERR_CONSENT_DENIED,
+///         GHL_ERR_STATE_MISMATCH, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code, GHL_ERR_NETWORK,
+///         GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_authorization_complete(
+    client: *mut ghl_client,
+    params_json: *const c_char,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    unsafe {
+        boundary::call(out_json, || {
+            let client = boundary::client(client)?;
+            render(client.authorization_complete(&boundary::params("params_json", params_json)?)?)
+        })
+    }
+}

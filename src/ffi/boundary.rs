@@ -1,0 +1,118 @@
+//! The one way through the boundary: NULLs the out-pointer, keeps panics in, renders the result or the error.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use super::client::ghl_client;
+use super::text;
+use crate::client::Client;
+use crate::error::{Error, Result, Status};
+use crate::json;
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs one call. Its JSON, or the error's, goes to `out` unless that is NULL.
+///
+/// # Safety
+/// `out` is NULL or valid for a write.
+pub unsafe fn call(out: *mut *mut c_char, work: impl FnOnce() -> Result<Zeroizing<String>>) -> i32 {
+    // SAFETY: by the contract.
+    unsafe { set_null(out) };
+    let (code, document) = match guarded(work) {
+        Ok(document) => (0, document),
+        Err(error) => (error.status().code(), Zeroizing::new(error.to_json().to_string())),
+    };
+    if !out.is_null() {
+        // SAFETY: not NULL, so valid by the contract.
+        unsafe { out.write(text::hand_out(&document)) };
+    }
+    code
+}
+
+/// Sets an out-pointer to NULL, unless it is NULL itself.
+///
+/// # Safety
+/// `out` is NULL or valid for a write.
+pub unsafe fn set_null<T>(out: *mut *mut T) {
+    if !out.is_null() {
+        // SAFETY: not NULL, so valid by the contract.
+        unsafe { out.write(std::ptr::null_mut()) };
+    }
+}
+
+/// The client behind a handle.
+///
+/// # Safety
+/// `client` is NULL or came from `ghl_client_new` and is not freed before the call returns.
+pub unsafe fn client<'a>(client: *const ghl_client) -> Result<&'a Client> {
+    // SAFETY: by the contract, not NULL means alive.
+    match unsafe { client.as_ref() } {
+        Some(client) => Ok(client.core()),
+        None => Err(Error::invalid_argument("client", "client is NULL")),
+    }
+}
+
+/// Reads a call's parameters.
+///
+/// # Safety
+/// As [`text::read`].
+pub unsafe fn params<T: DeserializeOwned>(parameter: &str, document: *const c_char) -> Result<T> {
+    // SAFETY: by the contract.
+    json::read(parameter, unsafe { text::read(parameter, document) }?)
+}
+
+/// Renders a result that may hold secrets; the copy here is wiped.
+pub fn render(result: impl Into<serde_json::Value>) -> Result<Zeroizing<String>> {
+    // Room for a token's answer at once: a text that grows leaves pieces of itself behind.
+    let mut document = Zeroizing::new(Vec::with_capacity(4096));
+    let unwritable = |_| Error::new(Status::Internal, "the result could not be written as JSON");
+    serde_json::to_writer(&mut *document, &result.into()).map_err(unwritable)?;
+    // serde_json writes UTF-8.
+    Ok(Zeroizing::new(
+        String::from_utf8(std::mem::take(&mut *document)).unwrap_or_default(),
+    ))
+}
+
+/// Turns a panic into `INTERNAL`.
+pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    quiet_panics();
+    let outer = INSIDE.replace(true);
+    // Unwind safe: what the core shares is behind locks whose poison is passed over, and each holds whole values.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(work));
+    INSIDE.set(outer);
+    outcome.unwrap_or_else(|payload| {
+        // A payload may panic when it is dropped.
+        std::mem::forget(payload);
+        Err(Error::new(
+            Status::Internal,
+            "the library met a defect of its own; the client stays usable",
+        )
+        .with_help("please report it, with the log"))
+    })
+}
+
+/// Keeps panics inside the library from being printed: a library does not write to stderr, and a message may
+/// quote what must not be seen. The place goes to the log. Panics outside are the host's, as ever.
+fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let outside = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| match (INSIDE.get(), panic.location()) {
+            (true, Some(place)) => log::error!("panic at {}:{}", place.file(), place.line()),
+            (true, None) => log::error!("panic at an unknown place"),
+            (false, _) => outside(panic),
+        }));
+    });
+}
+
+/// A static text for C.
+pub const fn fixed(text: &'static CStr) -> *const c_char {
+    text.as_ptr()
+}

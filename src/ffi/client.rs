@@ -1,0 +1,162 @@
+//! The client's handle: making, freeing, cancelling, watching.
+
+use std::ffi::{CString, c_char, c_void};
+use std::sync::Arc;
+
+use super::boundary::{self, guarded, render, set_null};
+use super::callback::{Callback, Context, Slot};
+use super::text;
+use crate::client::Client;
+use crate::config::Config;
+use crate::error::Error;
+
+/// A client: one app, its tokens, and its connections to the API.
+///
+/// Made by ghl_client_new, freed by ghl_client_free, usable from any number of threads at once.
+pub struct ghl_client {
+    core: Client,
+    events: Arc<Slot<EventFunction>>,
+}
+
+impl ghl_client {
+    pub(super) fn core(&self) -> &Client {
+        &self.core
+    }
+}
+
+/// Receives events as JSON: {"type", "resourceId", "at", "expiresAt"[, "error"]}, times in milliseconds since the
+/// epoch, never a secret. The types are token.saved, token.refreshed, token.minted, token.deleted,
+/// token.reauthorizationRequired, token.refreshFailed and token.unsaved.
+///
+/// Runs on a thread that is inside a call, with no lock of the library held. It may call the library, but not
+/// ghl_client_free; it must not unwind (no C++ exception, no longjmp).
+///
+/// @param event_json  NUL-terminated UTF-8, valid until the callback returns
+/// @param context     what was given to ghl_client_on_event
+pub type ghl_event_callback = Option<unsafe extern "C" fn(event_json: *const c_char, context: *mut c_void)>;
+
+type EventFunction = unsafe extern "C" fn(*const c_char, *mut c_void);
+
+/// A handle for a client that was made in Rust, for instance with a clock of its own. Free it with
+/// [`ghl_client_free`].
+pub fn client_from(core: Client) -> *mut ghl_client {
+    Box::into_raw(Box::new(ghl_client {
+        core,
+        events: Arc::new(Slot::new()),
+    }))
+}
+
+/// Makes a client. Nothing is sent, and no file but the store's is opened.
+///
+/// @param config_json  the configuration, one JSON object; only "clientId" and "clientSecret" are required. The other
+///                     keys and their defaults: docs/configuration.md
+/// @param out_client   the client, to be freed with ghl_client_free; NULL on error
+/// @param out_json     "{}", or the error; to be freed with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, bad UTF-8, bad JSON, and an unknown, missing or mistyped key,
+///         which the error's "parameter" names; GHL_ERR_CONFIG for a value that cannot be used; GHL_ERR_STORE when the
+///         store cannot be opened
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_client_new(
+    config_json: *const c_char,
+    out_client: *mut *mut ghl_client,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires valid pointers, or NULL.
+    unsafe {
+        set_null(out_client);
+        boundary::call(out_json, || {
+            if out_client.is_null() {
+                return Err(Error::invalid_argument("out_client", "out_client is NULL"));
+            }
+            let config = Config::from_json(text::read("config_json", config_json)?)?;
+            out_client.write(client_from(Client::new(&config)?));
+            render(serde_json::json!({}))
+        })
+    }
+}
+
+/// Frees a client, its connections and what it holds in memory. Tokens that a durable store keeps stay there.
+///
+/// Call it after the last call on the client has returned (ghl_client_cancel hastens that), and not from inside a
+/// callback. Any thread.
+///
+/// @param client  a client, or NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_client_free(client: *mut ghl_client) {
+    if client.is_null() {
+        return;
+    }
+    // SAFETY: the header requires a client of this library, freed once, with no call on it under way.
+    let client = unsafe { Box::from_raw(client) };
+    let _ = guarded(|| {
+        drop(client);
+        Ok(())
+    });
+}
+
+/// Ends every call that is waiting at this moment with GHL_ERR_CANCELLED; calls made afterwards work as ever.
+///
+/// Any thread; never fails. A refresh whose request was sent runs on, on the thread that sent it, until its answer is
+/// saved: that is the price of single-use tokens. Waiting callers of that refresh return at once.
+///
+/// @param client  a client, or NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_client_cancel(client: *mut ghl_client) {
+    let _ = guarded(|| {
+        // SAFETY: the header requires a living client, or NULL.
+        unsafe { boundary::client(client) }.map(Client::cancel)
+    });
+}
+
+/// Figures for an operator: requests sent, repeated and unanswered; tokens in memory, refreshed, minted, failed, and
+/// those that the store did not take yet. Never a secret.
+///
+/// Any thread.
+///
+/// @param client    a client
+/// @param out_json  {"version", "requests": {"sent", "repeated", "unanswered"}, "tokens": {"inMemory", "unsaved",
+///                  "refreshed", "minted", "failed"}}, or the error; to be freed with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_client_stats(client: *const ghl_client, out_json: *mut *mut c_char) -> i32 {
+    // SAFETY: the header requires a living client and a valid pointer, or NULL.
+    unsafe { boundary::call(out_json, || render(boundary::client(client)?.stats())) }
+}
+
+/// Sets, or with NULL takes away, the receiver of this client's events.
+///
+/// Returns once the receiver that was set before no longer runs, so that its context may then be freed. Any thread,
+/// but not from inside the callback.
+///
+/// @param client    a client
+/// @param callback  the receiver, or NULL
+/// @param context   passed to the callback as it is; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client, or from inside the callback
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_client_on_event(
+    client: *mut ghl_client,
+    callback: ghl_event_callback,
+    context: *mut c_void,
+) -> i32 {
+    let outcome = guarded(|| {
+        // SAFETY: the header requires a living client, or NULL.
+        let client =
+            unsafe { client.as_ref() }.ok_or_else(|| Error::invalid_argument("client", "client is NULL"))?;
+        client.events.replace(callback.map(|function| Callback {
+            function,
+            context: Context(context),
+        }))?;
+        let events = Arc::clone(&client.events);
+        client.core.on_event(callback.map(|_| -> crate::event::Listener {
+            Arc::new(move |event| {
+                let Ok(event) = CString::new(event.to_string()) else {
+                    return;
+                };
+                // SAFETY: the header requires a function of this type that is safe to call from any thread.
+                events.run(|function, context| unsafe { function(event.as_ptr(), context) });
+            })
+        }));
+        Ok(())
+    });
+    outcome.map_or_else(|error| error.status().code(), |()| 0)
+}

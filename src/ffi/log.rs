@@ -1,0 +1,108 @@
+//! The library's log, on its way to the host.
+
+use std::ffi::{CString, c_char, c_void};
+use std::sync::Once;
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use super::boundary::guarded;
+use super::callback::{Callback, Context, Slot};
+use crate::error::Error;
+
+/// Receives the library's log.
+///
+/// Runs on any thread that is inside a call, with no lock of the library held. It may call the library, but not
+/// ghl_set_log_callback; what the library logs meanwhile on this thread is dropped. It must not unwind (no C++
+/// exception, no longjmp).
+///
+/// @param level    1 error, 2 warning, 3 information, 4 debug, 5 trace
+/// @param message  NUL-terminated UTF-8, valid until the callback returns; never holds a secret
+/// @param context  what was given to ghl_set_log_callback
+pub type ghl_log_callback =
+    Option<unsafe extern "C" fn(level: i32, message: *const c_char, context: *mut c_void)>;
+
+type Function = unsafe extern "C" fn(i32, *const c_char, *mut c_void);
+
+static SLOT: Slot<Function> = Slot::new();
+
+struct HostLog;
+
+impl Log for HostLog {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        // The crates below log what is sent: headers and bodies, that is, secrets.
+        metadata.target().starts_with("ghl_oauth") && !SLOT.is_running_here()
+    }
+
+    fn log(&self, record: &Record) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let message = record.args().to_string().replace('\0', "");
+        let Ok(message) = CString::new(message) else {
+            return;
+        };
+        SLOT.run(|function, context| {
+            // SAFETY: the header requires a function of this type that is safe to call from any thread.
+            unsafe { function(record.level() as i32, message.as_ptr(), context) }
+        });
+    }
+
+    fn flush(&self) {}
+}
+
+/// Sets, or with NULL takes away, the receiver of the library's log, for the whole process.
+///
+/// Returns once the receiver that was set before no longer runs, so that its context may then be freed. Any
+/// thread, but not from inside the callback. Without a receiver nothing is logged anywhere.
+///
+/// @param callback   the receiver, or NULL
+/// @param context    passed to the callback as it is; may be NULL
+/// @param max_level  0 nothing, 1 errors, 2 and warnings, 3 and information, 4 and debug, 5 everything
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for another max_level, from inside the callback, or where a Rust host
+///         has set a logger of its own
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_set_log_callback(
+    callback: ghl_log_callback,
+    context: *mut c_void,
+    max_level: i32,
+) -> i32 {
+    let levels = [
+        LevelFilter::Off,
+        LevelFilter::Error,
+        LevelFilter::Warn,
+        LevelFilter::Info,
+        LevelFilter::Debug,
+        LevelFilter::Trace,
+    ];
+    let outcome = guarded(|| {
+        static INSTALL: Once = Once::new();
+        static mut INSTALLED: bool = false;
+        // SAFETY: written once under `Once`, read only after it.
+        let installed = unsafe {
+            INSTALL.call_once(|| INSTALLED = log::set_logger(&HostLog).is_ok());
+            INSTALLED
+        };
+        if !installed {
+            return Err(Error::invalid_argument(
+                "callback",
+                "this process has a logger of its own",
+            ));
+        }
+        let level = usize::try_from(max_level)
+            .ok()
+            .and_then(|level| levels.get(level));
+        let level =
+            level.ok_or_else(|| Error::invalid_argument("max_level", "max_level is not from 0 to 5"))?;
+        SLOT.replace(callback.map(|function| Callback {
+            function,
+            context: Context(context),
+        }))?;
+        log::set_max_level(if callback.is_some() {
+            *level
+        } else {
+            LevelFilter::Off
+        });
+        Ok(())
+    });
+    outcome.map_or_else(|error| error.status().code(), |()| 0)
+}

@@ -1,0 +1,41 @@
+//! The C ABI: all of the crate's `unsafe`, and no decision.
+//!
+//! Conventions, without exception:
+//!
+//! - A function that can fail returns 0 or the number of a [`ghl_status`], and writes one JSON document to its
+//!   last parameter: the result, or the error. Each out-pointer that is not NULL is set to NULL or 0 on entry.
+//! - A `char *` that is handed out belongs to the caller and goes back through `ghl_string_free`.
+//! - Texts that come in are read during the call only; NULL and bad UTF-8 are refused by the parameter's name.
+//! - No panic crosses the boundary, and none leaves the client unusable.
+//!
+//! Every export is a few lines: [`boundary`] guards and renders, [`text`] carries texts across, and the core does
+//! the work. The documentation of the exports is the header's, so it speaks to C.
+#![allow(non_camel_case_types)]
+// The exports' documentation is the header's: its conventions above, and each parameter's line, are the contract.
+#![allow(clippy::missing_safety_doc)]
+
+mod boundary;
+mod callback;
+mod text;
+
+mod authorization;
+mod client;
+mod endpoints;
+mod library;
+mod log;
+mod status;
+mod tokens;
+
+pub use authorization::{ghl_authorization_complete, ghl_authorization_url};
+pub use client::{
+    client_from, ghl_client, ghl_client_cancel, ghl_client_free, ghl_client_new, ghl_client_on_event,
+    ghl_client_stats, ghl_event_callback,
+};
+pub use endpoints::{ghl_oauth_installed_locations, ghl_oauth_location_token, ghl_oauth_token};
+pub use library::{ghl_abi_version, ghl_status_name, ghl_string_free, ghl_version};
+pub use log::{ghl_log_callback, ghl_set_log_callback};
+pub use status::ghl_status;
+pub use tokens::{
+    ghl_access_token, ghl_access_token_into, ghl_token_delete, ghl_token_refresh, ghl_tokens_export,
+    ghl_tokens_import, ghl_tokens_list,
+};

@@ -1,0 +1,274 @@
+//! The token manager.
+
+use std::ffi::c_char;
+
+use zeroize::Zeroizing;
+
+use super::boundary::{self, guarded, render, set_null};
+use super::client::ghl_client;
+use super::text;
+use crate::client::Client;
+use crate::error::{Error, Result, Status};
+use crate::secret::Secret;
+
+/// A live access token for a company or location: from memory while it is fresh; else refreshed, or minted for a
+/// location of a company that is held, by one caller while the others wait.
+///
+/// Any thread; waits at most timeouts.totalMs, and only when a token is due. While an old token still lives, a
+/// failed refresh does not fail the caller.
+///
+/// @param client       a client
+/// @param resource_id  a company id or a location id
+/// @param out_token    the bare token, to be freed with ghl_string_free, which wipes it; NULL on error; may be NULL
+/// @param out_error    NULL, or the error; to be freed with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_REAUTHORIZATION_REQUIRED,
+///         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_UNAUTHORIZED, GHL_ERR_FORBIDDEN, GHL_ERR_INVALID_REQUEST,
+///         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
+///         GHL_ERR_CANCELLED
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_access_token(
+    client: *mut ghl_client,
+    resource_id: *const c_char,
+    out_token: *mut *mut c_char,
+    out_error: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    unsafe {
+        set_null(out_token);
+        let result = token(client, resource_id, out_error, |secret| {
+            text::hand_out(secret.expose())
+        });
+        match result {
+            Ok(handed_out) if out_token.is_null() => text::take_back(handed_out),
+            Ok(handed_out) => out_token.write(handed_out),
+            Err(code) => return code,
+        }
+        0
+    }
+}
+
+/// ghl_access_token into a buffer of the caller's own: no allocation while the token is fresh.
+///
+/// The buffer holds an empty text on error, and is the caller's to wipe.
+///
+/// @param client       a client
+/// @param resource_id  a company id or a location id
+/// @param buffer       where the token goes, NUL-terminated; may be NULL where *length is 0
+/// @param length       in: the buffer's size in bytes; out: the bytes needed, NUL included, 0 on other errors than
+///                     GHL_ERR_BUFFER_TOO_SMALL
+/// @param out_error    NULL, or the error; to be freed with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; and what ghl_access_token returns
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_access_token_into(
+    client: *mut ghl_client,
+    resource_id: *const c_char,
+    buffer: *mut c_char,
+    length: *mut usize,
+    out_error: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client and valid pointers, or NULL; a buffer is as long as *length says.
+    unsafe {
+        let size = if length.is_null() { 0 } else { length.replace(0) };
+        if !buffer.is_null() && size > 0 {
+            buffer.write(0);
+        }
+        let wrong = match () {
+            () if length.is_null() => Some("length"),
+            () if buffer.is_null() && size > 0 => Some("buffer"),
+            () => None,
+        };
+        if let Some(parameter) = wrong {
+            let refused = || Err(Error::invalid_argument(parameter, format!("{parameter} is NULL")));
+            return boundary::call(out_error, refused);
+        }
+        let copied = token(client, resource_id, out_error, |secret| {
+            let token = secret.expose().as_bytes();
+            let needed = token.len() + 1;
+            if needed <= size {
+                std::ptr::copy_nonoverlapping(token.as_ptr(), buffer.cast(), token.len());
+                buffer.add(token.len()).write(0);
+            }
+            needed
+        });
+        match copied {
+            Ok(needed) => {
+                length.write(needed);
+                if needed <= size {
+                    0
+                } else {
+                    boundary::call(out_error, || Err(too_small(size, needed)))
+                }
+            }
+            Err(code) => code,
+        }
+    }
+}
+
+fn too_small(size: usize, needed: usize) -> Error {
+    Error::new(
+        Status::BufferTooSmall,
+        format!("the buffer has {size} bytes, the token needs {needed}"),
+    )
+    .with_parameter("buffer")
+    .with_help("call again with a buffer of the size that *length now says")
+}
+
+/// Gives the token to `take`: from memory, or by the longer way.
+///
+/// # Safety
+/// As the exported functions.
+unsafe fn token<T>(
+    client: *const ghl_client,
+    resource_id: *const c_char,
+    out_error: *mut *mut c_char,
+    take: impl Fn(&Secret) -> T,
+) -> Result<T, i32> {
+    // SAFETY: by the contract.
+    unsafe {
+        set_null(out_error);
+        let found = guarded(|| {
+            let client = boundary::client(client)?;
+            let resource_id = text::read("resource_id", resource_id)?;
+            match client.with_fresh_token(resource_id, &take) {
+                Some(taken) => Ok(taken),
+                None => client.access_token(resource_id).map(|secret| take(&secret)),
+            }
+        });
+        found.map_err(|error| boundary::call(out_error, || Err(error)))
+    }
+}
+
+/// Refreshes, or mints, now, whatever the clock says.
+///
+/// Callers at the same moment share one refresh. Any thread; waits at most timeouts.totalMs.
+///
+/// @param client       a client
+/// @param resource_id  a company id or a location id
+/// @param out_json     the new token's metadata, as ghl_authorization_complete gives it, or the error; to be freed with
+///                     ghl_string_free; may be NULL
+/// @return GHL_OK; what ghl_access_token returns. An old token that still lives does not hide a failure here
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_token_refresh(
+    client: *mut ghl_client,
+    resource_id: *const c_char,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    unsafe { about(client, resource_id, out_json, Client::token_refresh) }
+}
+
+/// Deletes a token here, in memory and in the store. The API does not learn of it: the app stays installed.
+///
+/// Any thread; waits for a refresh of the same resource, at most timeouts.totalMs.
+///
+/// @param client       a client
+/// @param resource_id  a company id or a location id
+/// @param out_json     the deleted token's metadata, or the error; to be freed with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_token_delete(
+    client: *mut ghl_client,
+    resource_id: *const c_char,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    unsafe { about(client, resource_id, out_json, Client::token_delete) }
+}
+
+/// Lists the tokens held, page by page: metadata, never a secret.
+///
+/// Any thread; does not wait for the API.
+///
+/// @param client       a client
+/// @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000, default 100),
+///                     "pageToken"?}; "companyId" lists the company and its locations
+/// @param out_json     {"items": [metadata], "nextPageToken"}, the latter null on the last page, or the error; to be
+///                     freed with ghl_string_free; may be NULL. A metadata's "state" is "ok", "inactive",
+///                     "reauthorizationRequired" or "unsaved"
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_tokens_list(
+    client: *mut ghl_client,
+    params_json: *const c_char,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    unsafe {
+        boundary::call(out_json, || {
+            let client = boundary::client(client)?;
+            render(client.tokens_list(&boundary::params("params_json", params_json)?)?)
+        })
+    }
+}
+
+/// Takes over tokens that were granted elsewhere: from an export, or as the vendor's SDKs store them.
+///
+/// Any thread; waits for refreshes of the same resources, at most timeouts.totalMs.
+///
+/// @param client       a client
+/// @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since the epoch) or
+///                     "expiresIn" (seconds from now), "userType", "companyId", "locationId", "scope", …}], "replace"?};
+///                     snake_case is read, too ("access_token", "expire_at", …), and the camelCase spelling wins. An
+///                     older token does not replace a newer one unless "replace" is true
+/// @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error; to be freed with
+///                     ghl_string_free; may be NULL
+/// @return GHL_OK, also where all were skipped; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+///         GHL_ERR_CANCELLED; after one of the latter three, the tokens before the failing one are imported
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_tokens_import(
+    client: *mut ghl_client,
+    tokens_json: *const c_char,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    unsafe {
+        boundary::call(out_json, || {
+            let client = boundary::client(client)?;
+            render(client.tokens_import(boundary::params("tokens_json", tokens_json)?)?)
+        })
+    }
+}
+
+/// Exports tokens with their secrets, page by page, in the form that ghl_tokens_import reads.
+///
+/// Two programs that both refresh an exported token burn it for each other: stop one first. Any thread; does not wait
+/// for the API.
+///
+/// @param client       a client
+/// @param params_json  as for ghl_tokens_list
+/// @param out_json     {"tokens": […], "nextPageToken"}, or the error; to be freed with ghl_string_free, which wipes it;
+///                     may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_tokens_export(
+    client: *mut ghl_client,
+    params_json: *const c_char,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    unsafe {
+        boundary::call(out_json, || {
+            let client = boundary::client(client)?;
+            render(client.tokens_export(&boundary::params("params_json", params_json)?)?)
+        })
+    }
+}
+
+/// A call about one resource that answers with metadata.
+///
+/// # Safety
+/// As the exported functions.
+unsafe fn about(
+    client: *const ghl_client,
+    resource_id: *const c_char,
+    out_json: *mut *mut c_char,
+    work: impl FnOnce(&Client, &str) -> Result<serde_json::Value>,
+) -> i32 {
+    // SAFETY: by the contract.
+    unsafe {
+        boundary::call(out_json, || -> Result<Zeroizing<String>> {
+            let client = boundary::client(client)?;
+            render(work(client, text::read("resource_id", resource_id)?)?)
+        })
+    }
+}

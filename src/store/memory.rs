@@ -1,0 +1,120 @@
+//! Tokens in this process's memory: for tests, and for hosts that import tokens when they start.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Lock, Page, Query, Record, Store};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+
+/// How long a wait for a lock goes on before it looks for a cancellation.
+const SLICE: Duration = Duration::from_millis(20);
+
+/// A store that ends with its process.
+#[derive(Default)]
+pub struct MemoryStore {
+    records: Mutex<BTreeMap<String, Record>>,
+    locks: Arc<Locks>,
+}
+
+#[derive(Default)]
+struct Locks {
+    held: Mutex<HashSet<String>>,
+    freed: Condvar,
+}
+
+struct HeldLock {
+    locks: Arc<Locks>,
+    resource_id: String,
+}
+
+impl Lock for HeldLock {}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        self.locks
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.resource_id);
+        self.locks.freed.notify_all();
+    }
+}
+
+impl MemoryStore {
+    fn records(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn load(&self, resource_id: &str) -> Result<Option<Record>> {
+        Ok(self.records().get(resource_id).cloned())
+    }
+
+    fn save(&self, record: &Record) -> Result<u64> {
+        let mut records = self.records();
+        let stored = records
+            .get(&record.resource_id)
+            .map_or(0, |stored| stored.version);
+        if stored != record.version {
+            return Err(
+                Error::new(Status::Conflict, "the stored token was changed by somebody else")
+                    .with_resource(&record.resource_id),
+            );
+        }
+        let version = stored + 1;
+        records.insert(
+            record.resource_id.clone(),
+            Record {
+                version,
+                ..record.clone()
+            },
+        );
+        Ok(version)
+    }
+
+    fn remove(&self, resource_id: &str) -> Result<bool> {
+        Ok(self.records().remove(resource_id).is_some())
+    }
+
+    fn list(&self, query: &Query) -> Result<Page> {
+        let records = self.records();
+        let start = query.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut matching = records
+            .range::<str, _>((start, Bound::Unbounded))
+            .map(|(_, record)| record)
+            .filter(|record| {
+                query.user_type.is_none_or(|kind| record.token.kind() == kind)
+                    && query
+                        .company_id
+                        .as_ref()
+                        .is_none_or(|id| record.token.company_id.as_ref() == Some(id))
+            });
+        let page: Vec<Record> = matching.by_ref().take(query.limit).cloned().collect();
+        let more = matching.next().is_some();
+        let next = page.last().filter(|_| more).map(|last| last.resource_id.clone());
+        Ok(Page { records: page, next })
+    }
+
+    fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
+        let mut held = self.locks.held.lock().unwrap_or_else(PoisonError::into_inner);
+        while held.contains(resource_id) {
+            deadline.check()?;
+            let slice = deadline.remaining().min(SLICE);
+            held = self
+                .locks
+                .freed
+                .wait_timeout(held, slice)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        held.insert(resource_id.to_owned());
+        Ok(Box::new(HeldLock {
+            locks: Arc::clone(&self.locks),
+            resource_id: resource_id.to_owned(),
+        }))
+    }
+}

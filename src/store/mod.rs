@@ -1,0 +1,75 @@
+//! Where tokens are kept. A store knows nothing of HTTP, and nothing of when a token is due.
+
+mod memory;
+mod record;
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::Result;
+use crate::token::UserType;
+
+pub use memory::MemoryStore;
+pub use record::{Intent, Record, Standing};
+
+/// A place that keeps one [`Record`] per company or location.
+///
+/// What `save` has answered with success survives a crash, as far as the store promises to survive one.
+pub trait Store: Send + Sync {
+    /// The record of a resource, if there is one.
+    fn load(&self, resource_id: &str) -> Result<Option<Record>>;
+
+    /// Saves durably, provided that the stored version is still `record.version` (0: there is no record yet).
+    /// Returns the new version.
+    ///
+    /// # Errors
+    /// `CONFLICT` when the stored version is another one; `STORE` when it could not be saved.
+    fn save(&self, record: &Record) -> Result<u64>;
+
+    /// Removes a record; answers whether there was one.
+    fn remove(&self, resource_id: &str) -> Result<bool>;
+
+    /// A page of records, in the order of their resource ids.
+    fn list(&self, query: &Query) -> Result<Page>;
+
+    /// The refresh lock of a resource, held until the guard is dropped or its holder dies. Never blocks
+    /// another resource for longer than a refresh takes.
+    ///
+    /// # Errors
+    /// `TIMEOUT`, `CANCELLED`, or `STORE`.
+    fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>>;
+}
+
+/// A held refresh lock; dropping it gives it back.
+pub trait Lock {}
+
+/// Which records are listed.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Only this company and its locations.
+    pub company_id: Option<String>,
+    /// Only companies, or only locations.
+    pub user_type: Option<UserType>,
+    /// Only ids after this one.
+    pub after: Option<String>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// A page of records.
+#[derive(Debug)]
+pub struct Page {
+    /// The records.
+    pub records: Vec<Record>,
+    /// The id to go on after, when there are more.
+    pub next: Option<String>,
+}
+
+/// Opens the store that the configuration names.
+///
+/// # Errors
+/// `STORE` when it cannot be opened.
+pub fn open(_config: &Config) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(MemoryStore::default()))
+}

@@ -1,0 +1,208 @@
+//! One flight per key: the first to come does the work, the others wait for its result. Knows nothing of tokens.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::deadline::Deadline;
+use crate::error::Result;
+
+/// The flights that are under way.
+pub struct Flights<K, T> {
+    open: Mutex<HashMap<K, Arc<Flight<T>>>>,
+}
+
+/// One piece of work that several callers wait for.
+pub struct Flight<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+enum State<T> {
+    Flying,
+    Landed(T),
+    /// The leader went without a result: it panicked.
+    Abandoned,
+}
+
+/// A caller's part in a flight.
+pub enum Seat<'a, K: Hash + Eq, T: Clone> {
+    /// Does the work, and lands it.
+    Leader(Leader<'a, K, T>),
+    /// Waits for the result.
+    Passenger(Arc<Flight<T>>),
+}
+
+/// The right and the duty to do the work. Dropped without a landing, it wakes the others to try again.
+pub struct Leader<'a, K: Hash + Eq, T: Clone> {
+    flights: &'a Flights<K, T>,
+    key: K,
+    flight: Arc<Flight<T>>,
+    landed: bool,
+}
+
+impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
+    pub fn new() -> Flights<K, T> {
+        Flights {
+            open: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Takes a seat: the first caller leads.
+    pub fn board(&self, key: K) -> Seat<'_, K, T> {
+        let mut open = self.open();
+        if let Some(flight) = open.get(&key) {
+            return Seat::Passenger(Arc::clone(flight));
+        }
+        let flight = Arc::new(Flight {
+            state: Mutex::new(State::Flying),
+            changed: Condvar::new(),
+        });
+        open.insert(key.clone(), Arc::clone(&flight));
+        Seat::Leader(Leader {
+            flights: self,
+            key,
+            flight,
+            landed: false,
+        })
+    }
+
+    /// Wakes every passenger to look at its deadline again.
+    pub fn wake_all(&self) {
+        for flight in self.open().values() {
+            // Taking the lock once makes sure that no passenger is between its look and its sleep.
+            drop(flight.state());
+            flight.changed.notify_all();
+        }
+    }
+}
+
+impl<K: Hash + Eq, T> Flights<K, T> {
+    fn open(&self) -> MutexGuard<'_, HashMap<K, Arc<Flight<T>>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Flight<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, end: State<T>) {
+        *self.state() = end;
+        self.changed.notify_all();
+    }
+}
+
+impl<T: Clone> Flight<T> {
+    /// Waits for the result; `None` when the leader went without one.
+    ///
+    /// # Errors
+    /// `TIMEOUT` or `CANCELLED`, by the waiter's own deadline.
+    pub fn wait(&self, deadline: &Deadline) -> Result<Option<T>> {
+        let mut state = self.state();
+        loop {
+            match &*state {
+                State::Landed(result) => return Ok(Some(result.clone())),
+                State::Abandoned => return Ok(None),
+                State::Flying => deadline.check()?,
+            }
+            state = self
+                .changed
+                .wait_timeout(state, deadline.remaining())
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+impl<K: Hash + Eq, T: Clone> Leader<'_, K, T> {
+    /// Ends the flight: whoever comes from now on begins a new one.
+    pub fn land(mut self, result: T) {
+        self.landed = true;
+        self.flights.open().remove(&self.key);
+        self.flight.end(State::Landed(result));
+    }
+}
+
+impl<K: Hash + Eq, T: Clone> Drop for Leader<'_, K, T> {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.flights.open().remove(&self.key);
+            self.flight.end(State::Abandoned);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deadline::Cancellation;
+    use crate::error::Status;
+    use std::time::Duration;
+
+    fn deadline(cancellation: &Arc<Cancellation>) -> Deadline {
+        Deadline::after(Duration::from_secs(60), cancellation)
+    }
+
+    #[test]
+    fn the_others_get_the_leaders_result() {
+        let flights = Flights::new();
+        let Seat::Leader(leader) = flights.board("a") else {
+            panic!("the first leads")
+        };
+        let cancellation = Arc::default();
+        std::thread::scope(|scope| {
+            let waiting: Vec<_> = (0..4)
+                .map(|_| {
+                    let Seat::Passenger(flight) = flights.board("a") else {
+                        panic!("the others wait")
+                    };
+                    let deadline = deadline(&cancellation);
+                    scope.spawn(move || flight.wait(&deadline).unwrap())
+                })
+                .collect();
+            assert!(matches!(flights.board("b"), Seat::Leader(_)));
+            leader.land(7);
+            for waiter in waiting {
+                assert_eq!(waiter.join().unwrap(), Some(7));
+            }
+        });
+        assert!(matches!(flights.board("a"), Seat::Leader(_)));
+    }
+
+    #[test]
+    fn a_leader_that_goes_without_a_result_wakes_the_others() {
+        let flights = Flights::<_, u8>::new();
+        let leader = flights.board("a");
+        let Seat::Passenger(flight) = flights.board("a") else {
+            panic!("the second waits")
+        };
+        drop(leader);
+        assert_eq!(flight.wait(&deadline(&Arc::default())).unwrap(), None);
+    }
+
+    #[test]
+    fn a_waiter_leaves_when_cancelled_and_the_flight_goes_on() {
+        let flights = Flights::new();
+        let Seat::Leader(leader) = flights.board("a") else {
+            panic!("the first leads")
+        };
+        let cancellation = Arc::default();
+        std::thread::scope(|scope| {
+            let Seat::Passenger(flight) = flights.board("a") else {
+                panic!("the second waits")
+            };
+            let patience = deadline(&cancellation);
+            let waiter = scope.spawn(move || flight.wait(&patience));
+            cancellation.raise();
+            flights.wake_all();
+            assert_eq!(waiter.join().unwrap().unwrap_err().status(), Status::Cancelled);
+        });
+        let Seat::Passenger(flight) = flights.board("a") else {
+            panic!("the flight goes on")
+        };
+        leader.land(1);
+        assert_eq!(flight.wait(&deadline(&cancellation)).unwrap(), Some(1));
+    }
+}

@@ -1,0 +1,459 @@
+//! The token manager: a live access token for a company or location, whatever happened to the last one.
+//!
+//! [`Tokens::access_token`] is the promise. A token that is fresh in memory is handed out at once. Else one
+//! caller per resource takes the store's lock, reads the store again, renews what is still due, saves it,
+//! and only then hands it out; the others wait for that one.
+
+mod flight;
+mod live;
+mod refresh;
+mod transfer;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::api::{Api, Cure, Failure, InstalledLocationsParams, LocationTokenParams, cure};
+use crate::clock::Clock;
+use crate::config::Refresh;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::event::{Event, Events};
+use crate::secret::Secret;
+use crate::store::{Query, Record, Store};
+use crate::token::{Token, UserType};
+
+use flight::{Flights, Seat};
+use live::LiveTokens;
+pub use transfer::{ImportParams, ListParams};
+
+/// The longest id of a company or location that is accepted, in bytes. The API's own have 20.
+const LONGEST_ID: usize = 255;
+
+/// The tokens of one app.
+pub struct Tokens {
+    api: Arc<Api>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    events: Arc<Events>,
+    policy: Refresh,
+    live: LiveTokens,
+    flights: Flights<(String, Want), Result<Secret>>,
+    /// New tokens that the store did not take; nothing else holds them.
+    unsaved: Mutex<HashMap<String, Record>>,
+    /// The companies of locations that were seen in lists.
+    companies: Mutex<HashMap<String, String>>,
+    counters: Counters,
+}
+
+/// How often something happened since the client was made.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Tokens refreshed.
+    pub refreshed: AtomicU64,
+    /// Location tokens minted.
+    pub minted: AtomicU64,
+    /// Refreshes and mints that failed.
+    pub failed: AtomicU64,
+}
+
+/// What a caller needs of a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Want {
+    /// A token that is not due yet; an old one that still lives will do if the renewal fails.
+    Fresh,
+    /// Another token than the one that the caller knows.
+    Another,
+}
+
+impl Tokens {
+    /// The tokens that `store` keeps.
+    pub fn new(
+        api: Arc<Api>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        events: Arc<Events>,
+        policy: Refresh,
+    ) -> Tokens {
+        Tokens {
+            api,
+            store,
+            clock,
+            events,
+            policy,
+            live: LiveTokens::new(),
+            flights: Flights::new(),
+            unsaved: Mutex::default(),
+            companies: Mutex::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// A live access token. The usual way: a look into memory.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, `REAUTHORIZATION_REQUIRED`, `LOCATION_INACTIVE`, and what the API, the network or the store say
+    /// when the old token is dead, too.
+    pub fn access_token(&self, resource_id: &str, deadline: impl FnOnce() -> Deadline) -> Result<Secret> {
+        match self.with_fresh(resource_id, Secret::clone) {
+            Some(access_token) => Ok(access_token),
+            None => {
+                valid_id("resource_id", resource_id)?;
+                self.renewed(resource_id, Want::Fresh, None, &deadline())
+                    .map_err(|error| error.with_resource(resource_id))
+            }
+        }
+    }
+
+    /// Gives a token that is fresh in memory to `take`; no I/O, no wait, no allocation.
+    pub fn with_fresh<T>(&self, resource_id: &str, take: impl FnOnce(&Secret) -> T) -> Option<T> {
+        self.live.with_fresh(resource_id, self.clock.uptime(), take)
+    }
+
+    /// Refreshes, or mints, now, whatever the clock says.
+    ///
+    /// # Errors
+    /// As [`Tokens::access_token`]; an old token that still lives does not hide a failure here.
+    pub fn refresh(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
+        valid_id("resource_id", resource_id)?;
+        let named = |error: Error| error.with_resource(resource_id);
+        let known = self.record(resource_id)?.map(|record| record.token.access_token);
+        self.renewed(resource_id, Want::Another, known.as_ref(), deadline)
+            .map_err(named)?;
+        self.metadata(resource_id)?.ok_or_else(|| not_held(resource_id))
+    }
+
+    /// Deletes a token here; the API does not learn of it.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, `STORE`, `TIMEOUT`, `CANCELLED`.
+    pub fn delete(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
+        valid_id("resource_id", resource_id)?;
+        let lock = self
+            .store
+            .lock(resource_id, deadline)
+            .map_err(|error| error.with_resource(resource_id))?;
+        let metadata = self.metadata(resource_id)?.ok_or_else(|| not_held(resource_id))?;
+        self.store.remove(resource_id)?;
+        self.unsaved().remove(resource_id);
+        self.live.forget(resource_id);
+        drop(lock);
+        self.emit(&Event::Deleted, resource_id, None);
+        Ok(metadata)
+    }
+
+    /// Takes over a token that a person's consent gave.
+    ///
+    /// # Errors
+    /// `PROTOCOL` when the answer does not say whose token it is. A store that fails does not lose the token: it
+    /// is held in memory, and its state is `unsaved`.
+    pub fn adopt(&self, token: Token, deadline: &Deadline) -> Result<Value> {
+        let Some(resource_id) = token.resource_id().map(str::to_owned) else {
+            return Err(Error::new(
+                Status::Protocol,
+                "the API granted a token without saying for which company or location",
+            )
+            .with_help("report this to the vendor with the trace id"));
+        };
+        // The code is spent: whatever happens to the lock, the token must be kept.
+        let lock = self.store.lock(&resource_id, deadline);
+        let mut record = Record::new(resource_id.clone(), token);
+        record.version = self
+            .store
+            .load(&resource_id)
+            .ok()
+            .flatten()
+            .map_or(0, |stored| stored.version);
+        self.keep(record, &Event::Saved);
+        drop(lock);
+        self.metadata(&resource_id)?.ok_or_else(|| not_held(&resource_id))
+    }
+
+    /// The raw mint, with the company's token from here unless one is given. Stores nothing.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for an empty id; else as [`Tokens::access_token`].
+    pub fn location_token(&self, params: &LocationTokenParams, deadline: &Deadline) -> Result<Token> {
+        valid_id("companyId", &params.company_id)?;
+        valid_id("locationId", &params.location_id)?;
+        self.with_bearer(
+            &params.company_id,
+            params.access_token.as_ref(),
+            deadline,
+            |bearer| {
+                self.api.location_token(
+                    &params.company_id,
+                    &params.location_id,
+                    bearer,
+                    self.clock.wall_ms(),
+                    deadline,
+                )
+            },
+        )
+        .map_err(|error| error.with_resource(&params.location_id))
+    }
+
+    /// The list of a company's locations, with the company's token from here unless one is given.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; else as [`Tokens::access_token`].
+    pub fn installed_locations(
+        &self,
+        params: &InstalledLocationsParams,
+        deadline: &Deadline,
+    ) -> Result<Map<String, Value>> {
+        let company_id = params.validate()?;
+        valid_id("companyId", company_id)?;
+        let page = self
+            .with_bearer(company_id, params.access_token.as_ref(), deadline, |bearer| {
+                self.api.installed_locations(params, bearer, deadline)
+            })
+            .map_err(|error| error.with_resource(company_id))?;
+        self.remember_locations(company_id, &page);
+        Ok(page)
+    }
+
+    /// Wakes every waiting call, to see whether it was cancelled.
+    pub fn wake_all(&self) {
+        self.flights.wake_all();
+    }
+
+    /// What happened since the client was made.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many access tokens this process holds in memory.
+    pub fn live_count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// How many new tokens the store did not take yet.
+    pub fn unsaved_count(&self) -> usize {
+        self.unsaved().len()
+    }
+
+    /// Makes a call with a company's token; one that the API calls dead is refreshed, once.
+    fn with_bearer<T>(
+        &self,
+        company_id: &str,
+        given: Option<&Secret>,
+        deadline: &Deadline,
+        call: impl Fn(&Secret) -> Result<T, Failure>,
+    ) -> Result<T> {
+        if let Some(bearer) = given {
+            return Ok(call(bearer)?);
+        }
+        let bearer = self.access_token(company_id, || deadline.clone())?;
+        match call(&bearer) {
+            Err(failure) if cure(&failure.error) == Cure::Refresh => {
+                let renewed = self.renewed(company_id, Want::Another, Some(&bearer), deadline)?;
+                Ok(call(&renewed)?)
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// A renewed token: one flight for all who want the same.
+    fn renewed(
+        &self,
+        resource_id: &str,
+        want: Want,
+        known: Option<&Secret>,
+        deadline: &Deadline,
+    ) -> Result<Secret> {
+        loop {
+            match self.flights.board((resource_id.to_owned(), want)) {
+                Seat::Leader(leader) => {
+                    let result = self.renew(resource_id, want, known, deadline);
+                    leader.land(result.clone());
+                    return result;
+                }
+                Seat::Passenger(flight) => match flight.wait(deadline)? {
+                    // The leader left for reasons of its own, or brought what this caller knows already.
+                    None => {}
+                    Some(Err(error)) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {}
+                    Some(Ok(token)) if known.is_some_and(|known| known.matches(token.expose())) => {}
+                    Some(result) => return result,
+                },
+            }
+            deadline.check()?;
+        }
+    }
+
+    /// The newest record: one that the store did not take yet, else the stored one.
+    fn record(&self, resource_id: &str) -> Result<Option<Record>> {
+        match self.unsaved().get(resource_id) {
+            Some(record) => Ok(Some(record.clone())),
+            None => self.store.load(resource_id),
+        }
+    }
+
+    fn metadata(&self, resource_id: &str) -> Result<Option<Value>> {
+        Ok(self.record(resource_id)?.map(|record| self.describe(&record)))
+    }
+
+    /// A record's metadata, with what only this process knows.
+    fn describe(&self, record: &Record) -> Value {
+        match self.unsaved().get(&record.resource_id) {
+            Some(unsaved) => {
+                let mut metadata = unsaved.metadata();
+                metadata["state"] = "unsaved".into();
+                metadata
+            }
+            None => record.metadata(),
+        }
+    }
+
+    /// Saves a new token, then publishes it. It is published, too, when the store does not take it: then this
+    /// process is all that holds it, and offers it again at every later chance.
+    fn keep(&self, mut record: Record, event: &Event) {
+        let saved = self.save_newest(&mut record);
+        let (resource_id, expires_at) = (record.resource_id.clone(), record.token.expires_at);
+        self.publish(&record);
+        match saved {
+            Ok(()) => {
+                self.unsaved().remove(&resource_id);
+                self.emit(event, &resource_id, Some(expires_at));
+            }
+            Err(error) => {
+                log::error!("the new token of {resource_id} is in memory only: {error}");
+                self.unsaved().insert(resource_id.clone(), record);
+                self.emit(&Event::Unsaved(error), &resource_id, Some(expires_at));
+            }
+        }
+    }
+
+    /// Saves a record that holds the newest token there is. A conflict means that somebody wrote without the
+    /// lock; the newer token wins, and this one was just granted.
+    fn save_newest(&self, record: &mut Record) -> Result<()> {
+        for _ in 0..3 {
+            match self.store.save(record) {
+                Err(error) if error.status() == Status::Conflict => {
+                    record.version = self
+                        .store
+                        .load(&record.resource_id)?
+                        .map_or(0, |stored| stored.version);
+                }
+                saved => {
+                    record.version = saved?;
+                    return Ok(());
+                }
+            }
+        }
+        Err(Error::new(
+            Status::Store,
+            "the store's record changes faster than it can be saved",
+        )
+        .with_resource(&record.resource_id))
+    }
+
+    /// Offers a resource's unsaved token to the store again.
+    fn offer_again(&self, resource_id: &str) {
+        let Some(mut record) = self.unsaved().get(resource_id).cloned() else {
+            return;
+        };
+        match self.save_newest(&mut record) {
+            Ok(()) => {
+                self.unsaved().remove(resource_id);
+                self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+            }
+            Err(error) => log::error!("the token of {resource_id} is still in memory only: {error}"),
+        }
+    }
+
+    fn publish(&self, record: &Record) {
+        let margin = record.token.margin(self.policy.margin());
+        let fresh_for = record.token.left(self.clock.wall_ms()).saturating_sub(margin);
+        self.live.publish(
+            &record.resource_id,
+            &record.token.access_token,
+            self.clock.uptime() + fresh_for,
+        );
+    }
+
+    /// The company whose token can mint for a location: the one that is known, else the only one held.
+    fn company_of(&self, location_id: &str, record: Option<&Record>) -> Result<String> {
+        let known = record.and_then(|record| record.token.company_id.clone());
+        let seen = || {
+            self.companies
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(location_id)
+                .cloned()
+        };
+        if let Some(company_id) = known.or_else(seen) {
+            return Ok(company_id);
+        }
+        let query = Query {
+            user_type: Some(UserType::Company),
+            limit: 2,
+            ..Query::default()
+        };
+        let mut companies = self.store.list(&query)?.records;
+        match (companies.pop(), companies.is_empty()) {
+            (Some(only), true) => Ok(only.resource_id),
+            (None, _) => Err(not_held(location_id)),
+            (Some(_), false) => {
+                let message =
+                    format!("no token is held for {location_id}, and several companies could mint one");
+                Err(Error::new(Status::NotFound, message)
+                    .with_help("list the company's installed locations first, or import the token with its companyId")
+                    .with_resource(location_id))
+            }
+        }
+    }
+
+    fn remember_locations(&self, company_id: &str, page: &Map<String, Value>) {
+        let Some(Value::Array(items)) = page.get("items") else {
+            return;
+        };
+        let mut companies = self.companies.lock().unwrap_or_else(PoisonError::into_inner);
+        for location_id in items.iter().filter_map(|item| item.get("_id")?.as_str()) {
+            companies.insert(location_id.to_owned(), company_id.to_owned());
+        }
+    }
+
+    fn emit(&self, event: &Event, resource_id: &str, expires_at: Option<i64>) {
+        self.events
+            .emit(event, resource_id, self.clock.wall_ms(), expires_at);
+    }
+
+    fn unsaved(&self) -> std::sync::MutexGuard<'_, HashMap<String, Record>> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn valid_id(parameter: &str, id: &str) -> Result<()> {
+    let wrong = if id.trim().is_empty() {
+        "is empty"
+    } else if id.len() > LONGEST_ID {
+        "is longer than 255 bytes"
+    } else if id.chars().any(char::is_control) {
+        "holds a control character"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid_argument(parameter, format!("{parameter} {wrong}")))
+}
+
+fn not_held(resource_id: &str) -> Error {
+    Error::new(
+        Status::NotFound,
+        format!("no token is held for {resource_id}, and no company's token to mint one with"),
+    )
+    .with_help("let the user consent (authorization_url), or import a token")
+    .with_resource(resource_id)
+}
+
+/// How long an old token is held on to after so many failures in a row.
+fn hold(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.min(6))
+}

@@ -1,0 +1,336 @@
+//! The flight's body: lock, read again, say what will be done, send, save, publish, unlock. In this order a
+//! single-use refresh token is spent by one process only, and what it bought is never handed out unsaved.
+
+use super::{Tokens, Want, hold};
+use crate::api::{Failure, Outcome, TokenParams};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::event::Event;
+use crate::secret::Secret;
+use crate::store::{Intent, Record, Standing};
+use crate::token::UserType;
+use std::time::Duration;
+
+/// How often a refresh whose end is unknown is sent within one flight.
+const ATTEMPTS: u32 = 3;
+
+/// The pause before a refresh token that was called invalid is tried once more, when its last use had no
+/// answer: far shorter than the 30 seconds in which the server gives the same answer twice.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a location that the API calls inactive is left in peace.
+const INACTIVE_HOLD_MS: i64 = 60_000;
+
+impl Tokens {
+    /// A token that fulfils `want`: somebody else's, or a new one. Runs once at a time per resource, across all
+    /// who share the store.
+    pub(super) fn renew(
+        &self,
+        resource_id: &str,
+        want: Want,
+        known: Option<&Secret>,
+        deadline: &Deadline,
+    ) -> Result<Secret> {
+        if want == Want::Fresh
+            && let Some(token) = self.with_fresh(resource_id, Secret::clone)
+        {
+            return Ok(token); // The flight before this one landed between the caller's look and its seat.
+        }
+        let _lock = match self.store.lock(resource_id, deadline) {
+            Ok(lock) => lock,
+            Err(error) => return self.despite(error, self.record(resource_id).ok().flatten(), want),
+        };
+        self.offer_again(resource_id);
+        let Some(record) = self.record(resource_id)? else {
+            return self.mint(resource_id, None, deadline);
+        };
+        if self.fulfils(&record, want, known) {
+            self.publish(&record);
+            return Ok(record.token.access_token);
+        }
+        let old = record.clone();
+        let renewed = match self.held_back(&record) {
+            Some(error) => Err(error),
+            None if record.token.refresh_token.is_some() => self.spend(record, deadline),
+            None => self.mint(resource_id, Some(&record), deadline),
+        };
+        renewed.or_else(|error| {
+            Tokens::count(&self.counters.failed);
+            self.despite(error, Some(old), want)
+        })
+    }
+
+    /// Whether a record already is what the caller wants.
+    fn fulfils(&self, record: &Record, want: Want, known: Option<&Secret>) -> bool {
+        let now = self.clock.wall_ms();
+        match want {
+            Want::Fresh => record.token.is_fresh(now, self.policy.margin()),
+            // Somebody else renewed it after the caller looked.
+            Want::Another => {
+                known.is_some_and(|known| !known.matches(record.token.access_token.expose()))
+                    && record.token.is_alive(now)
+            }
+        }
+    }
+
+    /// While the old access token lives, a failed renewal fails nobody who did not ask for a new one.
+    fn despite(&self, error: Error, old: Option<Record>, want: Want) -> Result<Secret> {
+        let Some(old) = old else { return Err(error) };
+        let now = self.clock.wall_ms();
+        if !matches!(
+            error.status(),
+            Status::ReauthorizationRequired | Status::Cancelled
+        ) {
+            self.emit(
+                &Event::RefreshFailed(error.clone()),
+                &old.resource_id,
+                Some(old.token.expires_at),
+            );
+        }
+        if want == Want::Another || !old.token.is_alive(now) {
+            return Err(error);
+        }
+        let (uptime, left) = (self.clock.uptime(), old.token.left(now));
+        self.live
+            .hold_on(&old.resource_id, &old.token.access_token, |failures| {
+                uptime + left.min(hold(failures))
+            });
+        Ok(old.token.access_token)
+    }
+
+    /// The error of a resource that must not be asked for again yet.
+    fn held_back(&self, record: &Record) -> Option<Error> {
+        match &record.standing {
+            Standing::Good => None,
+            Standing::Inactive { since_ms } => {
+                // A clock that was set back must not hold it back for longer.
+                let passed = self.clock.wall_ms().saturating_sub(*since_ms);
+                let left = INACTIVE_HOLD_MS - passed;
+                (0..INACTIVE_HOLD_MS).contains(&passed).then(|| {
+                    Error::new(
+                        Status::LocationInactive,
+                        "the location is not active; its token is kept",
+                    )
+                    .with_help("try again once the location is active")
+                    .with_retry_after(Some(Duration::from_millis(left.unsigned_abs())))
+                })
+            }
+            Standing::ReauthorizationRequired { reason, .. } => {
+                if record.token.kind() == UserType::Location && self.has_newer_company(record) {
+                    return None;
+                }
+                Some(reauthorization_required(reason))
+            }
+        }
+    }
+
+    /// Whether the location's company got new consent after the location's token was refused.
+    fn has_newer_company(&self, record: &Record) -> bool {
+        let Standing::ReauthorizationRequired { since_ms, .. } = record.standing else {
+            return false;
+        };
+        let company = record
+            .token
+            .company_id
+            .as_deref()
+            .and_then(|id| self.record(id).ok().flatten());
+        company.is_some_and(|company| {
+            company.standing == Standing::Good
+                && company.token.issued_at.is_some_and(|issued| issued > since_ms)
+        })
+    }
+
+    /// Spends the refresh token.
+    fn spend(&self, mut record: Record, deadline: &Deadline) -> Result<Secret> {
+        let Some(refresh_token) = record.token.refresh_token.clone() else {
+            return self.mint(&record.resource_id.clone(), Some(&record), deadline);
+        };
+        // An earlier use had no answer, here or in a process that died: this one may find the token spent.
+        let mut doubtful = record.intent.is_some();
+        record.intent.get_or_insert(Intent {
+            since_ms: self.clock.wall_ms(),
+        });
+        // What cannot be written down now could not be kept later: then nothing is spent.
+        self.note(&mut record)?;
+
+        let params = TokenParams::refresh(refresh_token.clone(), record.token.kind());
+        let mut refused = false;
+        for attempt in 1.. {
+            let failure = match self.api.token(&params, self.clock.wall_ms(), deadline) {
+                Ok(token) => {
+                    Tokens::count(&self.counters.refreshed);
+                    return Ok(self.replace(record, token, &Event::Refreshed));
+                }
+                Err(failure) => failure,
+            };
+            let again = match failure.outcome {
+                Outcome::Unknown => {
+                    doubtful = true;
+                    attempt < ATTEMPTS
+                }
+                Outcome::Refused if failure.error.status() == Status::ReauthorizationRequired => {
+                    // After a lost answer the server may need a moment to know its own newest token.
+                    let first = doubtful && !refused;
+                    refused = true;
+                    first && deadline.sleep(PAUSE).is_ok()
+                }
+                Outcome::Refused | Outcome::NothingHappened => false,
+            };
+            if !again || deadline.check().is_err() {
+                return self.failed(record, failure, doubtful, deadline);
+            }
+            log::warn!(
+                "the refresh of {} is sent again: {}",
+                record.resource_id,
+                failure.error
+            );
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    /// A refresh that gave no token: what is now known is written down.
+    fn failed(
+        &self,
+        mut record: Record,
+        failure: Failure,
+        doubtful: bool,
+        deadline: &Deadline,
+    ) -> Result<Secret> {
+        let Failure { error, outcome } = failure;
+        match (outcome, error.status()) {
+            (Outcome::Refused, Status::ReauthorizationRequired) => {
+                return self.spent(record, error, deadline);
+            }
+            (Outcome::Refused, Status::LocationInactive) => {
+                record.standing = Standing::Inactive {
+                    since_ms: self.clock.wall_ms(),
+                };
+                record.intent = None;
+            }
+            // The token was not looked at; unless an earlier use is in doubt, it is as good as before.
+            (Outcome::Refused | Outcome::NothingHappened, _) if !doubtful => record.intent = None,
+            _ => {}
+        }
+        if let Err(unnoted) = self.note(&mut record) {
+            log::error!(
+                "{}: the end of a refresh could not be written down: {unnoted}",
+                record.resource_id
+            );
+        }
+        Err(error)
+    }
+
+    /// The refresh token is spent, expired or unknown.
+    fn spent(&self, mut record: Record, error: Error, deadline: &Deadline) -> Result<Secret> {
+        // A host that does not share the lock may have rotated it.
+        if let Some(stored) = self.store.load(&record.resource_id)? {
+            let same = match (&stored.token.refresh_token, &record.token.refresh_token) {
+                (Some(theirs), Some(ours)) => theirs.matches(ours.expose()),
+                (theirs, ours) => theirs.is_none() == ours.is_none(),
+            };
+            if !same && stored.token.is_alive(self.clock.wall_ms()) {
+                self.publish(&stored);
+                return Ok(stored.token.access_token);
+            }
+        }
+        if record.token.kind() == UserType::Location {
+            match self.mint(&record.resource_id.clone(), Some(&record), deadline) {
+                // No company to mint with, or none that may: then only consent is left.
+                Err(mint)
+                    if matches!(
+                        mint.status(),
+                        Status::NotFound | Status::ReauthorizationRequired | Status::Forbidden
+                    ) =>
+                {
+                    log::warn!("{}: no new token from its company: {mint}", record.resource_id);
+                }
+                minted => return minted,
+            }
+        }
+        let reason = error
+            .api()
+            .and_then(|fault| fault.message.clone())
+            .unwrap_or_else(|| error.message().to_owned());
+        record.standing = Standing::ReauthorizationRequired {
+            since_ms: self.clock.wall_ms(),
+            reason,
+        };
+        record.intent = None;
+        if let Err(unnoted) = self.note(&mut record) {
+            log::error!(
+                "{}: that consent is needed could not be written down: {unnoted}",
+                record.resource_id
+            );
+        }
+        let error = error.with_resource(&record.resource_id);
+        self.emit(
+            &Event::ReauthorizationRequired(error.clone()),
+            &record.resource_id,
+            Some(record.token.expires_at),
+        );
+        Err(error)
+    }
+
+    /// Mints a location's token from its company's. Spends nothing.
+    fn mint(&self, location_id: &str, record: Option<&Record>, deadline: &Deadline) -> Result<Secret> {
+        if let Some(record) = record
+            && record.token.kind() == UserType::Company
+        {
+            return Err(reauthorization_required(
+                "the company's token came without a refresh token",
+            ));
+        }
+        let company_id = self.company_of(location_id, record)?;
+        let minted = self.with_bearer(&company_id, None, deadline, |bearer| {
+            self.api
+                .location_token(&company_id, location_id, bearer, self.clock.wall_ms(), deadline)
+        });
+        let token = match (minted, record) {
+            (Ok(token), _) => token,
+            (Err(error), Some(record)) if error.status() == Status::LocationInactive => {
+                let mut record = record.clone();
+                record.standing = Standing::Inactive {
+                    since_ms: self.clock.wall_ms(),
+                };
+                record.intent = None;
+                self.note(&mut record)?;
+                return Err(error);
+            }
+            (Err(error), _) => return Err(error),
+        };
+        Tokens::count(&self.counters.minted);
+        let record = record
+            .cloned()
+            .unwrap_or_else(|| Record::new(location_id.to_owned(), token.clone()));
+        Ok(self.replace(record, token, &Event::Minted))
+    }
+
+    /// Puts a new token in the place of the old one: saved, then published.
+    fn replace(&self, mut record: Record, token: crate::token::Token, event: &Event) -> Secret {
+        record.token = token.completed_from(&record.token);
+        record.standing = Standing::Good;
+        record.intent = None;
+        let access_token = record.token.access_token.clone();
+        self.keep(record, event);
+        access_token
+    }
+
+    /// Writes down how a resource stands; its token stays what it is.
+    fn note(&self, record: &mut Record) -> Result<()> {
+        match self.store.save(record) {
+            Ok(version) => {
+                record.version = version;
+                Ok(())
+            }
+            Err(error) => Err(error.with_resource(&record.resource_id)),
+        }
+    }
+}
+
+fn reauthorization_required(reason: &str) -> Error {
+    Error::new(
+        Status::ReauthorizationRequired,
+        format!("the connection was lost: {reason}"),
+    )
+    .with_help("let the user consent again (authorization_url), or import a new token")
+}

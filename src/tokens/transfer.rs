@@ -1,0 +1,271 @@
+//! Tokens in and out: lists without secrets, export with them, and import of what other clients stored.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{Tokens, valid_id};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::json::{in_camel_case, take_integer, take_text};
+use crate::secret::Secret;
+use crate::store::{Page, Query, Record, Standing};
+use crate::token::{Token, UserType, expiry};
+
+/// Which tokens are listed or exported.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ListParams {
+    /// Only this company and its locations.
+    pub company_id: Option<String>,
+    /// Only companies, or only locations.
+    pub user_type: Option<UserType>,
+    /// Items per page, 1 to 1,000. Default: 100.
+    pub page_size: Option<i64>,
+    /// Where to go on: the last page's `nextPageToken`.
+    pub page_token: Option<String>,
+}
+
+/// The tokens to import.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImportParams {
+    /// One object per token, in either casing.
+    pub tokens: Vec<Map<String, Value>>,
+    /// Whether an older token may replace a newer one. Default: false.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+impl Tokens {
+    /// A page of metadata; never a secret.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a page size out of range; `STORE`.
+    pub fn list(&self, params: &ListParams) -> Result<Value> {
+        let page = self.page(params)?;
+        let items: Vec<Value> = page.records.iter().map(|record| self.describe(record)).collect();
+        Ok(json!({"items": items, "nextPageToken": page.next}))
+    }
+
+    /// A page of whole tokens, secrets included, as [`Tokens::import`] reads them.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a page size out of range; `STORE`.
+    pub fn export(&self, params: &ListParams) -> Result<Value> {
+        let page = self.page(params)?;
+        let tokens: Vec<Value> = page
+            .records
+            .into_iter()
+            .map(|record| record.token.to_json().into())
+            .collect();
+        Ok(json!({"tokens": tokens, "nextPageToken": page.next}))
+    }
+
+    /// Takes over tokens that were granted elsewhere, such as the sessions that the vendor's SDKs store.
+    ///
+    /// What cannot be imported is skipped and named with the reason; the rest is imported.
+    ///
+    /// # Errors
+    /// `STORE`, `TIMEOUT`, `CANCELLED`: then the tokens before the failing one are imported.
+    pub fn import(&self, params: ImportParams, deadline: &Deadline) -> Result<Value> {
+        let mut imported = 0;
+        let mut skipped = Vec::new();
+        for (index, entry) in params.tokens.into_iter().enumerate() {
+            let (resource_id, refusal) = match read(entry, self.clock.wall_ms()) {
+                Err(refusal) => (None, Some(refusal)),
+                Ok(token) => {
+                    let resource_id = token.resource_id().unwrap_or_default().to_owned();
+                    let refusal = self.take_over(&resource_id, token, params.replace, deadline)?;
+                    (Some(resource_id), refusal)
+                }
+            };
+            match refusal {
+                None => imported += 1,
+                Some(reason) => {
+                    skipped.push(json!({"index": index, "resourceId": resource_id, "reason": reason}));
+                }
+            }
+        }
+        Ok(json!({"imported": imported, "skipped": skipped}))
+    }
+
+    /// Stores an imported token, or says why not.
+    fn take_over(
+        &self,
+        resource_id: &str,
+        token: Token,
+        replace: bool,
+        deadline: &Deadline,
+    ) -> Result<Option<String>> {
+        let named = |error: Error| error.with_resource(resource_id);
+        let _lock = self.store.lock(resource_id, deadline).map_err(named)?;
+        let held = self.record(resource_id)?;
+        let version = self.store.load(resource_id)?.map_or(0, |stored| stored.version);
+        if let Some(held) = held.filter(|_| !replace) {
+            if held.token.access_token.matches(token.access_token.expose()) {
+                return Ok(Some("this very token is held already".into()));
+            }
+            let lost = matches!(held.standing, Standing::ReauthorizationRequired { .. });
+            if held.token.expires_at > token.expires_at && !lost {
+                return Ok(Some(
+                    "a newer token is held; \"replace\": true takes this one all the same".into(),
+                ));
+            }
+        }
+        let mut record = Record {
+            version,
+            ..Record::new(resource_id.to_owned(), token)
+        };
+        // Unlike a fresh grant, an import can be given again: it is not kept when the store does not take it.
+        self.save_newest(&mut record).map_err(named)?;
+        self.unsaved().remove(resource_id);
+        self.publish(&record);
+        self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+        Ok(None)
+    }
+
+    fn page(&self, params: &ListParams) -> Result<Page> {
+        let limit = params.page_size.unwrap_or(100);
+        let limit = usize::try_from(limit)
+            .ok()
+            .filter(|limit| (1..=1000).contains(limit))
+            .ok_or_else(|| {
+                Error::invalid_argument("pageSize", format!("pageSize is {limit}, not from 1 to 1000"))
+            })?;
+        for (parameter, id) in [
+            ("companyId", &params.company_id),
+            ("pageToken", &params.page_token),
+        ] {
+            if let Some(id) = id {
+                valid_id(parameter, id)?;
+            }
+        }
+        // Whatever the store did not take is offered again first, so that the list shows it.
+        let waiting: Vec<String> = self.unsaved().keys().cloned().collect();
+        for resource_id in waiting {
+            self.offer_again(&resource_id);
+        }
+        self.store.list(&Query {
+            company_id: params.company_id.clone(),
+            user_type: params.user_type,
+            after: params.page_token.clone(),
+            limit,
+        })
+    }
+}
+
+/// Reads an imported token; the refusal names the field.
+fn read(entry: Map<String, Value>, now_ms: i64) -> Result<Token, String> {
+    let mut fields = in_camel_case(entry);
+    let refresh_token = take_text(&mut fields, "refreshToken").map(Secret::new);
+    let access_token = take_text(&mut fields, "accessToken");
+    if access_token.is_none() && refresh_token.is_none() {
+        return Err("accessToken is missing".into());
+    }
+    let mut number = |name: &str| match fields.get(name) {
+        None | Some(Value::Null) => {
+            fields.remove(name);
+            Ok(None)
+        }
+        Some(_) => take_integer(&mut fields, name)
+            .map(Some)
+            .ok_or_else(|| format!("{name} is not a number")),
+    };
+    let expires_at = number("expiresAt")?;
+    // The vendor's SDKs call it `expire_at`.
+    let expire_at = number("expireAt")?;
+    let expires_in = number("expiresIn")?;
+    let (issued_at, expires_at) = match (expires_at.or(expire_at), expires_in) {
+        // Nothing to hand out: due at once.
+        _ if access_token.is_none() => (None, 0),
+        (Some(expires_at), _) => (None, expires_at),
+        (None, Some(seconds)) => (Some(now_ms), expiry(now_ms, Some(seconds))),
+        // Of unknown age: with a refresh token it is renewed at its first use, without one it is tried.
+        (None, None) if refresh_token.is_some() => (None, now_ms),
+        (None, None) => (Some(now_ms), expiry(now_ms, None)),
+    };
+    let user_type = match take_text(&mut fields, "userType") {
+        None => None,
+        Some(name) => Some(UserType::from_name(&name).ok_or("userType is neither Company nor Location")?),
+    };
+    let token = Token {
+        access_token: Secret::new(access_token.unwrap_or_default()),
+        refresh_token,
+        issued_at,
+        expires_at,
+        user_type,
+        company_id: take_text(&mut fields, "companyId"),
+        location_id: take_text(&mut fields, "locationId"),
+        scope: take_text(&mut fields, "scope"),
+        fields,
+    };
+    let owner = match token.kind() {
+        UserType::Company => "companyId",
+        UserType::Location => "locationId",
+    };
+    let resource_id = token.resource_id().ok_or_else(|| format!("{owner} is missing"))?;
+    valid_id(owner, resource_id).map_err(|error| error.message().to_owned())?;
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_json(entry: Value) -> Result<Token, String> {
+        let Value::Object(entry) = entry else {
+            panic!("an object")
+        };
+        read(entry, 1_000_000)
+    }
+
+    #[test]
+    fn the_vendors_sessions_come_over() {
+        let token = read_json(json!({
+            "access_token": "old", "accessToken": "new", "refresh_token": "r", "expire_at": "1700000000000",
+            "userType": "Company", "companyId": "c", "scope": "a b", "resourceId": "c"
+        }))
+        .unwrap();
+        assert_eq!(token.access_token.expose(), "new");
+        assert_eq!(token.expires_at, 1_700_000_000_000);
+        assert_eq!(token.resource_id(), Some("c"));
+        assert_eq!(token.fields.get("resourceId"), Some(&json!("c")));
+    }
+
+    #[test]
+    fn an_unknown_age_means_due_at_once() {
+        let token = read_json(json!({"accessToken": "a", "refreshToken": "r", "locationId": "l"})).unwrap();
+        assert!(!token.is_alive(1_000_000));
+        let only =
+            read_json(json!({"refreshToken": "r", "companyId": "c", "expiresAt": 1_700_000_000_000_i64}))
+                .unwrap();
+        assert!(!only.is_alive(1_000_000));
+        let bare = read_json(json!({"accessToken": "a", "locationId": "l"})).unwrap();
+        assert!(bare.is_alive(1_000_000));
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        for (entry, field) in [
+            (json!({"companyId": "c"}), "accessToken"),
+            (json!({"accessToken": "a"}), "companyId"),
+            (
+                json!({"accessToken": "a", "companyId": "c", "userType": "Location"}),
+                "locationId",
+            ),
+            (
+                json!({"accessToken": "a", "companyId": "c", "expiresAt": "soon"}),
+                "expiresAt",
+            ),
+            (
+                json!({"accessToken": "a", "companyId": "c", "userType": "Robot"}),
+                "userType",
+            ),
+            (json!({"accessToken": "a", "companyId": "c\n"}), "companyId"),
+        ] {
+            let refusal = read_json(entry.clone()).unwrap_err();
+            assert!(refusal.starts_with(field), "{entry}: {refusal}");
+        }
+    }
+}

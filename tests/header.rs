@@ -1,0 +1,16 @@
+//! The committed header is the one that the sources make.
+
+use std::{env, fs, path::Path};
+
+#[test]
+fn the_committed_header_is_up_to_date() {
+    let made = fs::read_to_string(concat!(env!("OUT_DIR"), "/ghl_oauth.h")).unwrap();
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/ghl_oauth.h");
+    if env::var_os("GHL_UPDATE_HEADER").is_some() {
+        fs::write(&committed, &made).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&committed).unwrap_or_default() == made,
+        "include/ghl_oauth.h is out of date: run GHL_UPDATE_HEADER=1 cargo test --test header"
+    );
+}
