@@ -1,1 +1,334 @@
-//! Emulator.
+//! A local server that behaves like GoHighLevel's OAuth endpoints and its consent page.
+//!
+//! Tests start one in their own process ([`Emulator::start`]) and programs in other languages run
+//! the binary of the same name; both can move its clock, see what came in, and make it fail on
+//! demand. It is strict about what it accepts, since a lenient emulator hides bugs, and it knows
+//! nothing of the library that is tested against it, since a shared mistake would hide too.
+//!
+//! ```
+//! use ghl_oauth_emulator::{Decision, Emulator, Options};
+//!
+//! let emulator = Emulator::start(Options::default())?;
+//! let url = format!(
+//!     "{}?response_type=code&client_id={}&redirect_uri=https%3A%2F%2Fapp.example%2Foauth%2Fcallback&scope=oauth.write",
+//!     emulator.authorize_url(),
+//!     emulator.client_id(),
+//! );
+//! let redirect = emulator.consent(&url, Decision::Company(emulator.company_id()));
+//! assert!(redirect.unwrap().starts_with("https://app.example/oauth/callback?code="));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod answer;
+mod api;
+mod bearer;
+mod call;
+mod clock;
+mod consent;
+mod consent_page;
+mod control;
+mod delivery;
+mod directory;
+mod distortion;
+mod fault;
+mod fields;
+mod hold;
+mod installed_locations;
+mod jwt;
+mod location;
+mod location_token;
+mod options;
+mod random;
+mod rate_limit;
+mod request_log;
+mod server;
+mod state;
+mod token;
+mod tokens;
+
+pub use clock::Clock;
+pub use consent::Decision;
+pub use control::CONTROL_ENDPOINTS;
+pub use fault::{Ending, Endpoint, FaultId, FaultKind, GrantType, Rule, Stage};
+pub use hold::Hold;
+pub use options::{ExpiresIn, Options, RateLimit};
+pub use request_log::RecordedRequest;
+pub use tokens::{LiveToken, UserType};
+
+use server::Server;
+use state::{Shared, State};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+/// A running emulator. Dropping it stops it and closes every connection.
+#[derive(Debug)]
+pub struct Emulator {
+    shared: Shared,
+    identity: Identity,
+    clock: Clock,
+    _server: Server,
+}
+
+/// What never changes while an emulator runs, so that it can be lent out.
+#[derive(Debug)]
+struct Identity {
+    base_url: String,
+    client_id: String,
+    client_secret: String,
+    redirect_uri: String,
+    app_id: String,
+    version_id: String,
+}
+
+impl Emulator {
+    /// Starts an emulator on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the port is taken, or the options contradict themselves.
+    pub fn start(options: Options) -> io::Result<Self> {
+        options.check()?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))?;
+        let base_url = format!("http://{}", listener.local_addr()?);
+        let state = State::new(&options, base_url.clone());
+        let app = &state.directory.app;
+        let identity = Identity {
+            base_url,
+            client_id: app.client_id.clone(),
+            client_secret: app.client_secret.clone(),
+            redirect_uri: app.redirect_uris[0].clone(),
+            app_id: app.id.clone(),
+            version_id: app.version_id.clone(),
+        };
+        let clock = state.clock.clone();
+        let shared = Shared::new(state);
+        Ok(Self {
+            _server: Server::start(listener, &shared)?,
+            shared,
+            identity,
+            clock,
+        })
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn base_url(&self) -> String {
+        self.identity.base_url.clone()
+    }
+
+    /// The consent page. The path without `/v2` is served as well.
+    pub fn authorize_url(&self) -> String {
+        self.shared.lock().authorize_url()
+    }
+
+    /// The app's client id.
+    pub fn client_id(&self) -> &str {
+        &self.identity.client_id
+    }
+
+    /// The app's client secret.
+    pub fn client_secret(&self) -> &str {
+        &self.identity.client_secret
+    }
+
+    /// The first of the redirect URIs that are registered for the app.
+    pub fn redirect_uri(&self) -> &str {
+        &self.identity.redirect_uri
+    }
+
+    /// The app's id: the client id up to its first `-`.
+    pub fn app_id(&self) -> &str {
+        &self.identity.app_id
+    }
+
+    /// The id of the app's version.
+    pub fn version_id(&self) -> &str {
+        &self.identity.version_id
+    }
+
+    /// A configuration for the library, ready to use, as JSON.
+    pub fn configuration(&self) -> String {
+        format!("{:#}", self.shared.lock().configuration())
+    }
+
+    /// The first company.
+    pub fn company_id(&self) -> String {
+        self.shared.lock().directory.companies[0].id.clone()
+    }
+
+    /// All companies.
+    pub fn company_ids(&self) -> Vec<String> {
+        let state = self.shared.lock();
+        let companies = state.directory.companies.iter();
+        companies.map(|company| company.id.clone()).collect()
+    }
+
+    /// All locations, company by company.
+    pub fn location_ids(&self) -> Vec<String> {
+        let state = self.shared.lock();
+        let locations = state.directory.locations.iter();
+        locations.map(|location| location.id.clone()).collect()
+    }
+
+    /// The clock that codes, tokens and the reuse window live by.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    /// Decides on an authorization URL, as a person on the consent page would.
+    ///
+    /// Returns the URL to which the browser would be sent: with `code`, or with
+    /// `error=access_denied`, and with `state` when the authorization URL had one.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the URL or the decision, in a sentence.
+    pub fn consent(&self, authorization_url: &str, decision: Decision) -> Result<String, String> {
+        consent::decide_on_url(&mut self.shared.lock(), authorization_url, decision)
+    }
+
+    /// Every request so far, the control API's aside. The oldest go after 100,000.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.shared.lock().log.entries()
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear_requests(&self) {
+        self.shared.lock().log.clear();
+    }
+
+    /// How many refresh tokens were exchanged for new ones. Repeats inside the reuse window do not count.
+    pub fn refreshes(&self) -> u64 {
+        self.shared.lock().tokens.rotations()
+    }
+
+    /// The refresh tokens that would be accepted now, spent ones inside their window aside.
+    pub fn live_refresh_tokens(&self) -> Vec<LiveToken> {
+        let state = self.shared.lock();
+        state.tokens.live(state.clock.now_ms())
+    }
+
+    /// Whether an access token would be accepted now.
+    pub fn access_token_is_live(&self, access_token: &str) -> bool {
+        let state = self.shared.lock();
+        state
+            .tokens
+            .authenticate(access_token, state.clock.now_ms())
+            .is_some()
+    }
+
+    /// Ends every access token; refresh tokens live on.
+    pub fn expire_access_tokens(&self) {
+        self.shared.lock().tokens.expire_access_tokens();
+    }
+
+    /// Ends the refresh tokens of a company or location, and says how many those were; its access tokens live on.
+    pub fn revoke_refresh_token(&self, resource_id: &str) -> usize {
+        self.shared.lock().tokens.revoke_refresh_tokens(resource_id)
+    }
+
+    /// Pauses a location's subscription (`Location is not active`), or takes it up again.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such location.
+    pub fn set_location_active(&self, location_id: &str, active: bool) {
+        let known = self.shared.lock().set_location_active(location_id, active);
+        assert!(known, "there is no location {location_id}");
+    }
+
+    /// Installs the app on a location of a company that has it, as happens for locations made later.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such location.
+    pub fn install_location(&self, location_id: &str) {
+        let known = self.shared.lock().install_location(location_id);
+        assert!(known, "there is no location {location_id}");
+    }
+
+    /// Takes the app off a location, or off a company and all its locations, and ends their tokens.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such company or location.
+    pub fn uninstall(&self, resource_id: &str) {
+        let known = self.shared.lock().uninstall(resource_id);
+        assert!(known, "there is no company or location {resource_id}");
+    }
+
+    /// How long access tokens live from now on.
+    pub fn set_access_token_seconds(&self, seconds: i64) {
+        self.shared.lock().settings.access_token_seconds = seconds;
+    }
+
+    /// What token answers say in `expiresIn` from now on.
+    pub fn set_expires_in(&self, expires_in: ExpiresIn) {
+        self.shared.lock().settings.expires_in = expires_in;
+    }
+
+    /// How long a spent refresh token still gets the tokens that replaced it; 0 switches that off.
+    pub fn set_reuse_window_seconds(&self, seconds: u64) {
+        self.shared.lock().settings.reuse_window_seconds = seconds;
+    }
+
+    /// Whether minted location tokens come with refresh tokens from now on.
+    pub fn set_location_refresh_tokens(&self, given: bool) {
+        self.shared.lock().settings.location_refresh_tokens = given;
+    }
+
+    /// The limit on requests from now on; `None` lifts it.
+    ///
+    /// # Panics
+    ///
+    /// When the interval is zero.
+    pub fn set_rate_limit(&self, limit: Option<RateLimit>) {
+        assert!(
+            limit.is_none_or(|limit| limit.per_ms > 0),
+            "the interval of the rate limit must not be zero"
+        );
+        self.shared.lock().settings.rate_limit = limit;
+    }
+
+    /// Holds every answer of the API back for this long, after the request was processed.
+    pub fn respond_latency(&self, latency: Duration) {
+        self.shared.lock().settings.latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+    }
+
+    /// Makes requests fail: those that the rule picks, as long as the fault is there. Where several
+    /// faults match, the one that was injected first strikes.
+    ///
+    /// # Panics
+    ///
+    /// When the fault asks for a status or a header that HTTP does not have.
+    pub fn inject(&self, rule: Rule, kind: FaultKind) -> FaultId {
+        if let Err(complaint) = fault::check(&kind) {
+            panic!("{complaint}");
+        }
+        self.shared.lock().faults.inject(rule, kind).0
+    }
+
+    /// Holds the requests that the rule picks, before or after they are processed, until the
+    /// returned value releases them or is dropped.
+    pub fn hold(&self, rule: Rule, stage: Stage) -> Hold {
+        let (id, gate) = self.shared.lock().faults.inject(rule, FaultKind::Stall { stage });
+        Hold::new(gate, id, self.shared.clone())
+    }
+
+    /// How often a fault has struck; 0 when it was removed.
+    pub fn strikes(&self, id: FaultId) -> u32 {
+        self.shared.lock().faults.struck(id).unwrap_or(0)
+    }
+
+    /// Removes a fault and lets go of the requests that it holds. False when it was gone already.
+    pub fn remove_fault(&self, id: FaultId) -> bool {
+        self.shared.lock().faults.remove(id)
+    }
+
+    /// Removes every fault and lets go of the requests that they hold.
+    pub fn clear_faults(&self) {
+        self.shared.lock().faults.clear();
+    }
+}

@@ -1,1 +1,175 @@
-fn main() {}
+//! The emulator as a program: for development without an account, and for tests in any language.
+#![forbid(unsafe_code)]
+
+use ghl_oauth_emulator::{CONTROL_ENDPOINTS, Emulator, Options, RateLimit};
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::str::FromStr;
+
+const HELP: &str = "\
+A local server that behaves like GoHighLevel's OAuth endpoints and consent page.
+
+Usage: ghl-oauth-emulator [OPTIONS]
+
+Options:
+      --port PORT                 Port on 127.0.0.1; 0 takes a free one [default: 8080]
+      --companies N               Companies (agencies) [default: 1]
+      --locations N               Locations of each company [default: 25]
+      --access-token-seconds N    Lifetime of an access token [default: 86399]
+      --reuse-window-seconds N    How long a spent refresh token is still answered; 0 is off [default: 30]
+      --rate-limit N|off          Requests per company or location in 10 seconds [default: 100]
+      --redirect-uri URL          A redirect URI registered for the app; may be repeated
+                                  [default: https://app.example/oauth/callback]
+      --allow-loopback-redirects  Accept http://localhost and http://127.0.0.1 unregistered
+      --seed N                    What ids and the client secret are derived from [default: 1]
+  -h, --help                      Print this help
+";
+
+fn main() -> ExitCode {
+    let options = match parse(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(complaint) => {
+            eprintln!("error: {complaint}\n\nFor the options, try --help.");
+            return ExitCode::from(2);
+        }
+    };
+    let port = options.port;
+    let emulator = match Emulator::start(options) {
+        Ok(emulator) => emulator,
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+        Err(error) => {
+            eprintln!("error: cannot listen on 127.0.0.1:{port}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Whoever started this may have closed its end; the emulator serves all the same.
+    let _ = announce(&emulator);
+    loop {
+        std::thread::park();
+    }
+}
+
+fn announce(emulator: &Emulator) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let base_url = emulator.base_url();
+    writeln!(out, "GHL OAuth emulator on {base_url}\n")?;
+    writeln!(
+        out,
+        "Configuration for ghl-oauth:\n{}\n",
+        emulator.configuration()
+    )?;
+    let locations = emulator.location_ids();
+    let first = locations.first().map_or("none", String::as_str);
+    writeln!(out, "Company {}, first location {first}\n", emulator.company_id())?;
+    writeln!(out, "Control:")?;
+    for (endpoint, what) in CONTROL_ENDPOINTS {
+        writeln!(out, "  {endpoint:<37} {what}")?;
+    }
+    writeln!(out, "\nTry: curl {base_url}/_emulator\nStop with Ctrl-C.")?;
+    out.flush()
+}
+
+/// The options that the arguments ask for; `None` when they ask for help.
+fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+    let mut options = Options {
+        port: 8080,
+        ..Options::default()
+    };
+    let mut redirect_uris = Vec::new();
+    let mut arguments = arguments;
+    while let Some(argument) = arguments.next() {
+        let (name, attached) = match argument.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+            _ => (argument.as_str(), None),
+        };
+        let switch = matches!(name, "-h" | "--help" | "--allow-loopback-redirects");
+        if switch && attached.is_some() {
+            return Err(format!("{name} takes no value"));
+        }
+        let mut value = || {
+            attached
+                .clone()
+                .or_else(|| arguments.next())
+                .ok_or_else(|| format!("{name} needs a value"))
+        };
+        match name {
+            "-h" | "--help" => return Ok(None),
+            "--port" => options.port = number(name, &value()?)?,
+            "--companies" => options.companies = number(name, &value()?)?,
+            "--locations" => options.locations = number(name, &value()?)?,
+            "--access-token-seconds" => options.access_token_seconds = number(name, &value()?)?,
+            "--reuse-window-seconds" => options.reuse_window_seconds = number(name, &value()?)?,
+            "--seed" => options.seed = number(name, &value()?)?,
+            "--rate-limit" => options.rate_limit = rate_limit(name, &value()?)?,
+            "--redirect-uri" => redirect_uris.push(value()?),
+            "--allow-loopback-redirects" => options.allow_loopback_redirects = true,
+            _ => return Err(format!("there is no option {argument}")),
+        }
+    }
+    if !redirect_uris.is_empty() {
+        options.redirect_uris = redirect_uris;
+    }
+    Ok(Some(options))
+}
+
+fn number<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|error| format!("{name} {value}: {error}"))
+}
+
+fn rate_limit(name: &str, value: &str) -> Result<Option<RateLimit>, String> {
+    if value == "off" {
+        return Ok(None);
+    }
+    Ok(Some(RateLimit {
+        requests: number(name, value)?,
+        ..RateLimit::default()
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Option<Options>, String> {
+        parse(arguments.iter().map(|&argument| argument.to_owned()))
+    }
+
+    #[test]
+    fn options_are_read_in_both_spellings() {
+        let options = parsed(&["--port", "0", "--locations=3", "--rate-limit", "off"])
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (options.port, options.locations, options.rate_limit),
+            (0, 3, None)
+        );
+        let options = parsed(&["--redirect-uri", "http://a?b=c", "--redirect-uri=https://d"])
+            .unwrap()
+            .unwrap();
+        assert_eq!(options.redirect_uris, ["http://a?b=c", "https://d"]);
+        assert!(parsed(&["--help"]).unwrap().is_none());
+    }
+
+    #[test]
+    fn bad_arguments_are_named() {
+        for (arguments, complaint) in [
+            (&["--prot", "1"][..], "--prot"),
+            (&["--port"], "--port needs a value"),
+            (&["--port", "70000"], "70000"),
+            (&["--rate-limit", "none"], "none"),
+            (&["--allow-loopback-redirects=yes"], "takes no value"),
+            (&["8080"], "8080"),
+        ] {
+            let error = parsed(arguments).unwrap_err();
+            assert!(error.contains(complaint), "{arguments:?}: {error}");
+        }
+    }
+}

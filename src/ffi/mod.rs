@@ -8,7 +8,7 @@
 //! - Texts that come in are read during the call only; NULL and bad UTF-8 are refused by the parameter's name.
 //! - No panic crosses the boundary, and none leaves the client unusable.
 //!
-//! Every export is a few lines: [`boundary`] guards and renders, [`text`] carries texts across, and the core does
+//! Every export is a few lines: `boundary` guards and renders, `text` carries texts across, and the core does
 //! the work. The documentation of the exports is the header's, so it speaks to C.
 #![allow(non_camel_case_types)]
 // The exports' documentation is the header's: its conventions above, and each parameter's line, are the contract.

@@ -182,7 +182,7 @@ pub unsafe extern "C" fn ghl_token_delete(
 /// @param client       a client
 /// @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000, default 100),
 ///                     "pageToken"?}; "companyId" lists the company and its locations
-/// @param out_json     {"items": [metadata], "nextPageToken"}, the latter null on the last page, or the error; to be
+/// @param out_json     {"items": [{metadata}], "nextPageToken"}, the latter null on the last page, or the error; to be
 ///                     freed with ghl_string_free; may be NULL. A metadata's "state" is "ok", "inactive",
 ///                     "reauthorizationRequired" or "unsaved"
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE

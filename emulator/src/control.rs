@@ -1,0 +1,396 @@
+//! The control API below `/_emulator`: what [`Emulator`](crate::Emulator) offers to Rust, for programs in other languages.
+
+use crate::clock::iso8601;
+use crate::consent::{Decision, decide_on_url};
+use crate::fault::{self, FaultId};
+use crate::options::SettingsChange;
+use crate::state::{Shared, State as Emulated};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+pub(crate) fn router() -> Router<Shared> {
+    Router::new()
+        .route("/", get(overview))
+        .route("/clock", post(set_clock))
+        .route("/requests", get(requests).delete(clear_requests))
+        .route("/tokens", get(tokens))
+        .route("/tokens/expire", post(expire))
+        .route("/tokens/revoke", post(revoke))
+        .route("/consent", post(consent))
+        .route("/settings", get(settings).post(change_settings))
+        .route("/locations/{id}", post(change_location))
+        .route("/companies/{id}", post(change_company))
+        .route("/faults", get(faults).post(inject).delete(clear_faults))
+        .route("/faults/{id}", delete(remove_fault))
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "GET /_emulator lists what there is"))
+        .method_not_allowed_fallback(async || {
+            refuse(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "GET /_emulator lists what there is",
+            )
+        })
+        .layer(from_fn(from_this_machine))
+}
+
+/// What the control API offers, for its overview and the program's start-up text.
+pub const CONTROL_ENDPOINTS: [(&str, &str); 16] = [
+    ("GET /_emulator", "ids, credentials, URLs and the clock"),
+    (
+        "POST /_emulator/clock",
+        r#"{"advanceSeconds": n} or {"setMs": n}"#,
+    ),
+    ("GET /_emulator/requests", "every request so far"),
+    ("DELETE /_emulator/requests", "forgets them"),
+    ("GET /_emulator/tokens", "the live refresh tokens"),
+    ("POST /_emulator/tokens/expire", "{}: ends every access token"),
+    (
+        "POST /_emulator/tokens/revoke",
+        r#"{"resourceId"}: ends its refresh tokens"#,
+    ),
+    (
+        "POST /_emulator/consent",
+        r#"{"url", "companyId" [, "locationIds"] | "locationId" | "deny": true} -> {"redirectUrl"}"#,
+    ),
+    ("GET /_emulator/settings", "the settings"),
+    (
+        "POST /_emulator/settings",
+        "accessTokenSeconds, expiresIn, reuseWindowSeconds, locationRefreshTokens, rateLimit, latencyMs",
+    ),
+    (
+        "POST /_emulator/locations/{id}",
+        r#"{"active"?: bool, "installed"?: bool}"#,
+    ),
+    ("POST /_emulator/companies/{id}", r#"{"installed": false}"#),
+    (
+        "GET /_emulator/faults",
+        "the faults, how often each has struck, and how many requests it holds",
+    ),
+    (
+        "POST /_emulator/faults",
+        r#"{"kind", parameters of the kind, "endpoint"?, "grantType"?, "resourceId"?, "skip"?, "count"?, "probability"?} -> {"id"}"#,
+    ),
+    ("DELETE /_emulator/faults", "ends them all"),
+    (
+        "DELETE /_emulator/faults/{id}",
+        "ends one, and lets go whom it holds",
+    ),
+];
+
+/// Only this machine reaches the port. A page in this machine's browser does too, under a name of
+/// its own choosing (DNS rebinding); its requests end here.
+async fn from_this_machine(request: Request, next: Next) -> Response {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let name = host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name));
+    if matches!(name, Some("127.0.0.1" | "localhost" | "[::1]")) {
+        next.run(request).await
+    } else {
+        refuse(
+            StatusCode::FORBIDDEN,
+            "the Host header does not name this machine",
+        )
+    }
+}
+
+fn reply(body: &Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+fn refuse(status: StatusCode, complaint: impl AsRef<str>) -> Response {
+    (status, reply(&json!({"error": complaint.as_ref()}))).into_response()
+}
+
+fn not_found(what: &str, id: &str) -> Response {
+    refuse(StatusCode::NOT_FOUND, format!("there is no {what} {id}"))
+}
+
+/// Reads a body; names that nobody knows are refused. No body counts as an empty object.
+#[expect(clippy::result_large_err, reason = "built once, returned at once")]
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Response> {
+    let text = if body.is_empty() { &b"{}"[..] } else { body };
+    // serde would take a list for a struct as well.
+    if !text.trim_ascii_start().starts_with(b"{") {
+        return Err(refuse(StatusCode::BAD_REQUEST, "the body must be a JSON object"));
+    }
+    serde_json::from_slice(text).map_err(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+async fn overview(State(shared): State<Shared>) -> Response {
+    reply(&describe(&shared.lock()))
+}
+
+fn describe(state: &Emulated) -> Value {
+    let app = &state.directory.app;
+    let companies: Vec<_> = state
+        .directory
+        .companies
+        .iter()
+        .map(|company| {
+            let locations: Vec<_> = state.directory.locations_of(&company.id).collect();
+            json!({
+                "id": company.id,
+                "name": company.name,
+                "locationIds": locations.iter().map(|location| &location.id).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let endpoints: Vec<_> = CONTROL_ENDPOINTS
+        .iter()
+        .map(|(endpoint, what)| json!({"endpoint": endpoint, "what": what}))
+        .collect();
+    json!({
+        "baseUrl": state.base_url,
+        "authorizeUrl": state.authorize_url(),
+        "clientId": app.client_id,
+        "clientSecret": app.client_secret,
+        "redirectUris": app.redirect_uris,
+        "appId": app.id,
+        "versionId": app.version_id,
+        "scopes": app.scopes,
+        "companies": companies,
+        "clock": clock(state),
+        "refreshes": state.tokens.rotations(),
+        "settings": state.settings,
+        "configuration": state.configuration(),
+        "control": endpoints,
+    })
+}
+
+fn clock(state: &Emulated) -> Value {
+    let now_ms = state.clock.now_ms();
+    json!({"nowMs": now_ms, "now": iso8601(now_ms)})
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ClockChange {
+    advance_seconds: Option<f64>,
+    set_ms: Option<i64>,
+}
+
+async fn set_clock(State(shared): State<Shared>, body: Bytes) -> Response {
+    let change: ClockChange = match read(&body) {
+        Ok(change) => change,
+        Err(refusal) => return refusal,
+    };
+    let state = shared.lock();
+    match (
+        change.advance_seconds.map(Duration::try_from_secs_f64),
+        change.set_ms,
+    ) {
+        (Some(Ok(by)), None) => state.clock.advance(by),
+        (Some(Err(_)), None) => {
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                "advanceSeconds must not be negative; setMs goes back",
+            );
+        }
+        (None, Some(now_ms)) => state.clock.set_ms(now_ms),
+        _ => return refuse(StatusCode::BAD_REQUEST, "either advanceSeconds or setMs"),
+    }
+    reply(&clock(&state))
+}
+
+async fn requests(State(shared): State<Shared>) -> Response {
+    let entries = shared.lock().log.entries();
+    reply(&json!({ "requests": entries }))
+}
+
+async fn clear_requests(State(shared): State<Shared>) -> Response {
+    reply(&json!({"cleared": shared.lock().log.clear()}))
+}
+
+async fn tokens(State(shared): State<Shared>) -> Response {
+    let state = shared.lock();
+    reply(&json!({
+        "refreshTokens": state.tokens.live(state.clock.now_ms()),
+        "refreshes": state.tokens.rotations(),
+    }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+async fn expire(State(shared): State<Shared>, body: Bytes) -> Response {
+    match read(&body) {
+        Ok(Nothing {}) => {
+            shared.lock().tokens.expire_access_tokens();
+            reply(&json!({}))
+        }
+        Err(refusal) => refusal,
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Revocation {
+    resource_id: String,
+}
+
+async fn revoke(State(shared): State<Shared>, body: Bytes) -> Response {
+    match read(&body) {
+        Ok(Revocation { resource_id }) => {
+            let revoked = shared.lock().tokens.revoke_refresh_tokens(&resource_id);
+            reply(&json!({ "revoked": revoked }))
+        }
+        Err(refusal) => refusal,
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Consent {
+    url: String,
+    company_id: Option<String>,
+    location_ids: Option<Vec<String>>,
+    location_id: Option<String>,
+    #[serde(default)]
+    deny: bool,
+}
+
+impl Consent {
+    fn decision(self) -> Option<Decision> {
+        match (self.company_id, self.location_ids, self.location_id, self.deny) {
+            (Some(company), None, None, false) => Some(Decision::Company(company)),
+            (Some(company), Some(locations), None, false) => {
+                Some(Decision::CompanyWithLocations { company, locations })
+            }
+            (None, None, Some(location), false) => Some(Decision::Location(location)),
+            (None, None, None, true) => Some(Decision::Deny),
+            _ => None,
+        }
+    }
+}
+
+async fn consent(State(shared): State<Shared>, body: Bytes) -> Response {
+    let mut consent: Consent = match read(&body) {
+        Ok(consent) => consent,
+        Err(refusal) => return refusal,
+    };
+    let url = std::mem::take(&mut consent.url);
+    let Some(decision) = consent.decision() else {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            r#"exactly one of companyId (with locationIds or without), locationId and "deny": true"#,
+        );
+    };
+    match decide_on_url(&mut shared.lock(), &url, decision) {
+        Ok(redirect_url) => reply(&json!({ "redirectUrl": redirect_url })),
+        Err(complaint) => refuse(StatusCode::BAD_REQUEST, complaint),
+    }
+}
+
+async fn settings(State(shared): State<Shared>) -> Response {
+    reply(&json!(shared.lock().settings))
+}
+
+async fn change_settings(State(shared): State<Shared>, body: Bytes) -> Response {
+    let change: SettingsChange = match read(&body) {
+        Ok(change) => change,
+        Err(refusal) => return refusal,
+    };
+    let mut state = shared.lock();
+    match state.settings.apply(change) {
+        Ok(()) => reply(&json!(state.settings)),
+        Err(complaint) => refuse(StatusCode::BAD_REQUEST, complaint),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LocationChange {
+    active: Option<bool>,
+    installed: Option<bool>,
+}
+
+async fn change_location(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes) -> Response {
+    let change: LocationChange = match read(&body) {
+        Ok(change) => change,
+        Err(refusal) => return refusal,
+    };
+    let mut state = shared.lock();
+    if state.directory.location(&id).is_none() {
+        return not_found("location", &id);
+    }
+    if let Some(active) = change.active {
+        state.set_location_active(&id, active);
+    }
+    match change.installed {
+        Some(true) => drop(state.install_location(&id)),
+        Some(false) => drop(state.uninstall(&id)),
+        None => {}
+    }
+    let location = state.directory.location(&id);
+    reply(&json!({
+        "id": id,
+        "active": location.is_some_and(|location| location.active),
+        "installed": location.is_some_and(|location| location.installed_at_ms.is_some()),
+    }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CompanyChange {
+    installed: bool,
+}
+
+async fn change_company(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes) -> Response {
+    let change: CompanyChange = match read(&body) {
+        Ok(change) => change,
+        Err(refusal) => return refusal,
+    };
+    let mut state = shared.lock();
+    if state.directory.company(&id).is_none() {
+        return not_found("company", &id);
+    }
+    if change.installed {
+        return refuse(StatusCode::BAD_REQUEST, "a company is installed by consent alone");
+    }
+    state.uninstall(&id);
+    reply(&json!({"id": id, "installed": false}))
+}
+
+async fn faults(State(shared): State<Shared>) -> Response {
+    reply(&json!({"faults": shared.lock().faults.describe()}))
+}
+
+async fn inject(State(shared): State<Shared>, body: Bytes) -> Response {
+    let fault = match read::<Map<String, Value>>(&body) {
+        Ok(members) => fault::from_json(members),
+        Err(refusal) => return refusal,
+    };
+    match fault {
+        Ok((rule, kind)) => {
+            let (id, _) = shared.lock().faults.inject(rule, kind);
+            reply(&json!({ "id": id }))
+        }
+        Err(complaint) => refuse(StatusCode::BAD_REQUEST, complaint),
+    }
+}
+
+async fn clear_faults(State(shared): State<Shared>) -> Response {
+    reply(&json!({"removed": shared.lock().faults.clear()}))
+}
+
+async fn remove_fault(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    let removed = id
+        .parse()
+        .is_ok_and(|id| shared.lock().faults.remove(FaultId(id)));
+    if removed {
+        reply(&json!({"removed": 1}))
+    } else {
+        not_found("fault", &id)
+    }
+}

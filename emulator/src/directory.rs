@@ -1,0 +1,165 @@
+//! Who exists: the app, the companies, their locations, and where the app is installed.
+
+use crate::options::Options;
+use crate::random::Seeded;
+use std::collections::HashMap;
+
+/// The marketplace app that the emulator serves.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) id: String,
+    pub(crate) version_id: String,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: String,
+    pub(crate) redirect_uris: Vec<String>,
+    pub(crate) allow_loopback_redirects: bool,
+    pub(crate) require_version_id: bool,
+    pub(crate) scopes: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Company {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// The person who installs the app here.
+    pub(crate) user_id: String,
+    pub(crate) install_to_future_locations: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Location {
+    pub(crate) id: String,
+    pub(crate) company_id: String,
+    pub(crate) name: String,
+    pub(crate) address: String,
+    /// False while its subscription is paused.
+    pub(crate) active: bool,
+    pub(crate) plan_id: String,
+    pub(crate) on_trial: bool,
+    /// When the app was installed here, if it is.
+    pub(crate) installed_at_ms: Option<i64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub(crate) app: App,
+    pub(crate) companies: Vec<Company>,
+    pub(crate) locations: Vec<Location>,
+    /// Where in `locations` an id is: there may be 10,000.
+    location_index: HashMap<String, usize>,
+}
+
+impl Directory {
+    pub(crate) fn new(options: &Options) -> Self {
+        let mut seeded = Seeded::new(options.seed);
+        let app = App::new(options, &mut seeded);
+        let plans = [seeded.object_id(), seeded.object_id()];
+        let mut companies = Vec::with_capacity(options.companies);
+        let mut locations = Vec::with_capacity(options.companies * options.locations);
+        for number in 1..=options.companies {
+            let company = Company {
+                id: seeded.resource_id(),
+                name: format!("Agency {number}"),
+                user_id: seeded.resource_id(),
+                install_to_future_locations: true,
+            };
+            for number in 1..=options.locations {
+                locations.push(Location::new(number, &company.id, &plans, &mut seeded));
+            }
+            companies.push(company);
+        }
+        let location_index = locations
+            .iter()
+            .enumerate()
+            .map(|(index, location)| (location.id.clone(), index))
+            .collect();
+        Self {
+            app,
+            companies,
+            locations,
+            location_index,
+        }
+    }
+
+    pub(crate) fn company(&self, id: &str) -> Option<&Company> {
+        self.companies.iter().find(|company| company.id == id)
+    }
+
+    pub(crate) fn location(&self, id: &str) -> Option<&Location> {
+        self.location_index.get(id).map(|&index| &self.locations[index])
+    }
+
+    pub(crate) fn location_mut(&mut self, id: &str) -> Option<&mut Location> {
+        self.location_index
+            .get(id)
+            .map(|&index| &mut self.locations[index])
+    }
+
+    pub(crate) fn locations_of<'a>(&'a self, company_id: &'a str) -> impl Iterator<Item = &'a Location> {
+        self.locations
+            .iter()
+            .filter(move |location| location.company_id == company_id)
+    }
+}
+
+impl App {
+    fn new(options: &Options, seeded: &mut Seeded) -> Self {
+        let id = seeded.object_id();
+        let suffix = seeded.text("abcdefghijklmnopqrstuvwxyz0123456789", 8);
+        let mut secret_part = |length| seeded.text(crate::random::HEX, length);
+        let client_secret = [8, 4, 4, 4, 12].map(&mut secret_part).join("-");
+        Self {
+            client_id: format!("{id}-{suffix}"),
+            id,
+            version_id: seeded.object_id(),
+            client_secret,
+            redirect_uris: options.redirect_uris.clone(),
+            allow_loopback_redirects: options.allow_loopback_redirects,
+            require_version_id: options.require_version_id,
+            scopes: options.scopes.clone(),
+        }
+    }
+}
+
+impl Location {
+    fn new(number: usize, company_id: &str, plans: &[String; 2], seeded: &mut Seeded) -> Self {
+        // Names that repeat, for searches to find several, and that need escaping on a page.
+        const OWNERS: [&str; 5] = ["Harbor", "Maple Street", "Smith & Sons", "O'Neil's", "Sunrise"];
+        const TRADES: [&str; 4] = ["Dental", "Fitness", "Plumbing", "Law"];
+        Self {
+            id: seeded.resource_id(),
+            company_id: company_id.to_owned(),
+            name: format!(
+                "{} {} {number}",
+                OWNERS[number % OWNERS.len()],
+                TRADES[number % TRADES.len()]
+            ),
+            address: format!("{number} Main St, Springfield, IL 62701, USA"),
+            active: true,
+            plan_id: plans[number % plans.len()].clone(),
+            on_trial: number % 5 == 0,
+            installed_at_ms: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_look_real_and_never_change() {
+        let directory = Directory::new(&Options::default());
+        let again = Directory::new(&Options::default());
+        let (app_id, suffix) = directory.app.client_id.split_once('-').unwrap();
+        assert_eq!((app_id.len(), suffix.len()), (24, 8));
+        assert_eq!(app_id, directory.app.id);
+        assert_eq!(directory.app.client_id, again.app.client_id);
+        assert_eq!(directory.locations.len(), 25);
+        for (location, same) in directory.locations.iter().zip(&again.locations) {
+            assert_eq!(location.id, same.id);
+            assert_eq!(location.id.len(), 20);
+            assert_eq!(directory.location(&location.id).unwrap().name, location.name);
+        }
+    }
+}

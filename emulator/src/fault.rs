@@ -1,0 +1,597 @@
+//! Faults on demand: which requests they strike, and what they do to them.
+
+use crate::hold::Gate;
+use crate::random::Seeded;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// An endpoint of the API, as far as faults tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Endpoint {
+    /// Every request of the API, those to paths without an endpoint included.
+    #[default]
+    Any,
+    /// `POST /oauth/token`
+    Token,
+    /// `POST /oauth/location-token`
+    LocationToken,
+    /// `GET /oauth/installed-locations`
+    InstalledLocations,
+    /// `GET /locations/{locationId}`
+    Location,
+}
+
+/// What a token request offers in exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrantType {
+    /// A code from the consent page.
+    AuthorizationCode,
+    /// A refresh token.
+    RefreshToken,
+    /// The client's own credentials.
+    ClientCredentials,
+}
+
+/// Which requests a fault strikes.
+///
+/// ```
+/// use ghl_oauth_emulator::{Endpoint, GrantType, Rule};
+///
+/// // The second refresh from now on, and no other.
+/// let rule = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).skip(1).times(1);
+/// # assert_eq!(rule.count, Some(1));
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Rule {
+    /// Requests to this endpoint.
+    pub endpoint: Endpoint,
+    /// Only token requests of this kind.
+    pub grant_type: Option<GrantType>,
+    /// Only requests about this location or company: the one that is asked about, else the one that asks.
+    pub resource_id: Option<String>,
+    /// How many of these requests pass unharmed first.
+    pub skip: u32,
+    /// How many are struck before the fault is used up; `None`: all.
+    pub count: Option<u32>,
+    /// How likely each of them is struck, from 0 to 1. The emulator's seed makes the sequence repeatable.
+    pub probability: f64,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Self {
+            endpoint: Endpoint::Any,
+            grant_type: None,
+            resource_id: None,
+            skip: 0,
+            count: None,
+            probability: 1.0,
+        }
+    }
+}
+
+impl Rule {
+    /// Every request to an endpoint.
+    pub fn on(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            ..Self::default()
+        }
+    }
+
+    /// Only token requests of this kind.
+    #[must_use]
+    pub fn grant_type(mut self, grant_type: GrantType) -> Self {
+        self.grant_type = Some(grant_type);
+        self
+    }
+
+    /// Only requests about this location or company.
+    #[must_use]
+    pub fn resource(mut self, resource_id: impl Into<String>) -> Self {
+        self.resource_id = Some(resource_id.into());
+        self
+    }
+
+    /// Lets the first `skip` of these requests pass.
+    #[must_use]
+    pub fn skip(mut self, skip: u32) -> Self {
+        self.skip = skip;
+        self
+    }
+
+    /// Strikes this often, then never again.
+    #[must_use]
+    pub fn times(mut self, count: u32) -> Self {
+        self.count = Some(count);
+        self
+    }
+
+    /// Strikes with this probability.
+    #[must_use]
+    pub fn probability(mut self, probability: f64) -> Self {
+        self.probability = probability;
+        self
+    }
+
+    fn matches(&self, target: &Target) -> bool {
+        (self.endpoint == Endpoint::Any || Some(self.endpoint) == target.endpoint)
+            && (self.grant_type.is_none() || self.grant_type == target.grant_type)
+            && (self.resource_id.is_none() || self.resource_id == target.resource_id)
+    }
+}
+
+/// What a rule looks at in a request.
+#[derive(Debug, Default)]
+pub(crate) struct Target {
+    pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) grant_type: Option<GrantType>,
+    pub(crate) resource_id: Option<String>,
+}
+
+/// On which side of its processing a fault strikes a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stage {
+    /// The request changes nothing: no token is spent.
+    #[default]
+    BeforeProcessing,
+    /// The request has done its work, and the client does not learn of it as it should.
+    AfterProcessing,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ending {
+    /// In order, as at the end of a stream.
+    #[default]
+    Close,
+    /// By a TCP reset.
+    Reset,
+    /// Not at all: nothing more comes until the client leaves.
+    Silence,
+}
+
+/// What a fault does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
+pub enum FaultKind {
+    /// Processes the request, then closes the connection without a word.
+    ReplyLost,
+    /// Resets the connection before the first byte of an answer.
+    Reset {
+        /// Whether the request is processed first.
+        #[serde(default)]
+        stage: Stage,
+    },
+    /// Processes the request, announces the whole answer, and breaks off within its body.
+    CutBody {
+        /// How much of the body arrives.
+        #[serde(default)]
+        body_bytes: usize,
+        /// How the connection ends.
+        #[serde(default)]
+        ending: Ending,
+    },
+    /// Holds the request until the fault is removed, then goes on as if nothing had been.
+    Stall {
+        /// Whether the request is processed first.
+        #[serde(default)]
+        stage: Stage,
+    },
+    /// Processes the request, and sends the answer a byte at a time.
+    Drip {
+        /// The pause before each byte, in milliseconds.
+        every_ms: u64,
+        /// Whether the head comes at once, and only the body drips.
+        #[serde(default)]
+        body_only: bool,
+    },
+    /// Gives an answer of the rule's own.
+    Status {
+        /// Its status.
+        status: u16,
+        /// Its body.
+        #[serde(default)]
+        body: String,
+        /// Its `Content-Type`; JSON or HTML by the looks of the body when not given.
+        #[serde(default)]
+        content_type: Option<String>,
+        /// Headers beside that, `Retry-After` for one.
+        #[serde(default)]
+        headers: Vec<(String, String)>,
+        /// Whether the request is processed first.
+        #[serde(default)]
+        stage: Stage,
+    },
+    /// Processes the request, and answers as it should but for the status: 201 instead of 200.
+    ReplaceStatus {
+        /// The status.
+        status: u16,
+    },
+    /// Processes the request, and answers without a body.
+    EmptyBody,
+    /// Processes the request, and answers with the first half of the JSON, in a complete message.
+    TruncatedJson,
+    /// Processes the request, and answers with text that calls itself JSON.
+    NotJson,
+    /// Processes the request, and answers with numbers and booleans as strings.
+    Stringified,
+    /// Processes the request, and answers with values of other types: numbers for strings, lists for numbers.
+    WrongTypes,
+    /// Processes the request, and answers with `snake_case` keys, as older versions did.
+    SnakeCase,
+    /// Processes the request, and answers with its JSON followed by blanks without end: still valid, if read.
+    HugeBody {
+        /// The size of the body.
+        #[serde(default = "two_hundred_megabytes")]
+        bytes: u64,
+        /// Whether the size is left unsaid.
+        #[serde(default)]
+        chunked: bool,
+    },
+    /// Processes the request, and answers with its JSON gzipped, which nobody asked for.
+    Gzip {
+        /// Whether a `Content-Encoding` says so.
+        #[serde(default)]
+        marked: bool,
+    },
+    /// Processes the request, and answers with far more headers than anybody needs.
+    HugeHead {
+        /// Their size.
+        #[serde(default = "one_megabyte")]
+        bytes: usize,
+        /// Over how many lines they are spread.
+        #[serde(default = "one")]
+        lines: usize,
+    },
+    /// Redirects the request without processing it.
+    Redirect {
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+        /// Where to; back to the same URL when not given.
+        #[serde(default)]
+        location: Option<String>,
+    },
+    /// Answers with these bytes instead of HTTP, without processing the request.
+    Raw {
+        /// What is sent.
+        text: String,
+        /// How the connection ends.
+        #[serde(default)]
+        ending: Ending,
+    },
+}
+
+fn two_hundred_megabytes() -> u64 {
+    200_000_000
+}
+
+fn one_megabyte() -> usize {
+    1 << 20
+}
+
+fn one() -> usize {
+    1
+}
+
+impl FaultKind {
+    /// Whether the request is processed.
+    pub(crate) fn processes(&self) -> bool {
+        match self {
+            // A stall only delays what happens anyway.
+            Self::Stall { .. } => true,
+            Self::Reset { stage } | Self::Status { stage, .. } => *stage == Stage::AfterProcessing,
+            Self::Redirect { .. } | Self::Raw { .. } => false,
+            _ => true,
+        }
+    }
+}
+
+/// Names an injected fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct FaultId(pub(crate) u64);
+
+/// A fault that strikes a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Strike {
+    pub(crate) kind: FaultKind,
+    pub(crate) gate: Arc<Gate>,
+}
+
+#[derive(Debug)]
+struct Injected {
+    id: FaultId,
+    rule: Rule,
+    kind: FaultKind,
+    matched: u32,
+    struck: u32,
+    gate: Arc<Gate>,
+}
+
+impl Injected {
+    fn is_used_up(&self) -> bool {
+        self.rule.count.is_some_and(|count| self.struck >= count)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Faults {
+    injected: Vec<Injected>,
+    next_id: u64,
+    chance: Seeded,
+}
+
+impl Faults {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            injected: Vec::new(),
+            next_id: 1,
+            chance: Seeded::new(seed),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.injected.is_empty()
+    }
+
+    pub(crate) fn inject(&mut self, rule: Rule, kind: FaultKind) -> (FaultId, Arc<Gate>) {
+        let id = FaultId(self.next_id);
+        self.next_id += 1;
+        let gate = Arc::new(Gate::default());
+        self.injected.push(Injected {
+            id,
+            rule,
+            kind,
+            matched: 0,
+            struck: 0,
+            gate: Arc::clone(&gate),
+        });
+        (id, gate)
+    }
+
+    /// The fault that strikes this request: of those that match, the one that was injected first.
+    pub(crate) fn strike(&mut self, target: &Target) -> Option<Strike> {
+        for fault in &mut self.injected {
+            if fault.is_used_up() || !fault.rule.matches(target) {
+                continue;
+            }
+            fault.matched = fault.matched.saturating_add(1);
+            if fault.matched <= fault.rule.skip || self.chance.fraction() >= fault.rule.probability {
+                continue;
+            }
+            fault.struck = fault.struck.saturating_add(1);
+            return Some(Strike {
+                kind: fault.kind.clone(),
+                gate: Arc::clone(&fault.gate),
+            });
+        }
+        None
+    }
+
+    /// How often a fault has struck; `None`: there is none of that id.
+    pub(crate) fn struck(&self, id: FaultId) -> Option<u32> {
+        self.injected
+            .iter()
+            .find(|fault| fault.id == id)
+            .map(|fault| fault.struck)
+    }
+
+    /// Removes a fault and lets go of whom it holds. False: there is none of that id.
+    pub(crate) fn remove(&mut self, id: FaultId) -> bool {
+        let before = self.injected.len();
+        self.injected.retain(|fault| {
+            if fault.id == id {
+                fault.gate.open();
+            }
+            fault.id != id
+        });
+        self.injected.len() < before
+    }
+
+    /// Removes every fault and lets go of whom they hold.
+    pub(crate) fn clear(&mut self) -> usize {
+        let removed = self.injected.drain(..);
+        removed.map(|fault| fault.gate.open()).count()
+    }
+
+    pub(crate) fn describe(&self) -> Value {
+        self.injected.iter().map(describe).collect()
+    }
+}
+
+/// A fault as the control API writes it: rule, kind and the kind's parameters side by side.
+fn describe(fault: &Injected) -> Value {
+    let mut description = Map::new();
+    let mut join = |members: Value| {
+        if let Value::Object(members) = members {
+            description.extend(members);
+        }
+    };
+    join(json!({
+        "id": fault.id,
+        "struck": fault.struck,
+        "usedUp": fault.is_used_up(),
+        "waiting": fault.gate.waiting(),
+    }));
+    join(json!(fault.rule));
+    match json!(fault.kind) {
+        Value::Object(tagged) => {
+            for (kind, parameters) in tagged {
+                join(json!({ "kind": kind }));
+                join(parameters);
+            }
+        }
+        kind => join(json!({ "kind": kind })),
+    }
+    Value::Object(description)
+}
+
+/// Reads a fault as the control API takes it.
+pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultKind), String> {
+    const RULE: [&str; 6] = [
+        "endpoint",
+        "grantType",
+        "resourceId",
+        "skip",
+        "count",
+        "probability",
+    ];
+    let mut rule = Map::new();
+    for name in RULE {
+        if let Some(value) = members.remove(name) {
+            rule.insert(name.to_owned(), value);
+        }
+    }
+    let rule: Rule = serde_json::from_value(Value::Object(rule)).map_err(|error| error.to_string())?;
+    if !(0.0..=1.0).contains(&rule.probability) {
+        return Err("probability must be between 0 and 1".to_owned());
+    }
+    let Some(Value::String(name)) = members.remove("kind") else {
+        return Err("kind is missing, or no string".to_owned());
+    };
+    // Kinds without parameters are read from the bare name, the others from an object of that one name.
+    let bare = serde_json::from_value::<FaultKind>(json!(name));
+    let kind = match bare {
+        Ok(kind) if members.is_empty() => kind,
+        Ok(_) => return Err(format!("{name} takes no parameters")),
+        Err(_) => serde_json::from_value(json!({ name: members })).map_err(|error| error.to_string())?,
+    };
+    check(&kind)?;
+    Ok((rule, kind))
+}
+
+/// What cannot be sent is refused when it is asked for, not when it strikes.
+pub(crate) fn check(kind: &FaultKind) -> Result<(), String> {
+    let (status, headers) = match kind {
+        FaultKind::Status { status, headers, .. } => (*status, headers.as_slice()),
+        FaultKind::ReplaceStatus { status } | FaultKind::Redirect { status, .. } => (*status, &[][..]),
+        _ => return Ok(()),
+    };
+    if !(200..=599).contains(&status) {
+        return Err(format!("status {status} is none of a final answer"));
+    }
+    let valid = |(name, value): &(String, String)| {
+        hyper::header::HeaderName::try_from(name).is_ok()
+            && hyper::header::HeaderValue::try_from(value).is_ok()
+    };
+    match headers.iter().find(|header| !valid(header)) {
+        Some((name, _)) => Err(format!("{name} is no valid header")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn struck(faults: &mut Faults, target: &Target) -> bool {
+        faults.strike(target).is_some()
+    }
+
+    fn refresh() -> Target {
+        Target {
+            endpoint: Some(Endpoint::Token),
+            grant_type: Some(GrantType::RefreshToken),
+            resource_id: Some("a".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_rule_picks_its_requests() {
+        let target = refresh();
+        let matches = |rule: Rule| rule.matches(&target);
+        assert!(matches(Rule::default()));
+        assert!(matches(
+            Rule::on(Endpoint::Token)
+                .grant_type(GrantType::RefreshToken)
+                .resource("a")
+        ));
+        assert!(!matches(Rule::on(Endpoint::Location)));
+        assert!(!matches(Rule::default().grant_type(GrantType::AuthorizationCode)));
+        assert!(!matches(Rule::default().resource("b")));
+        assert!(Rule::default().matches(&Target::default()));
+    }
+
+    #[test]
+    fn it_skips_strikes_and_is_used_up() {
+        let mut faults = Faults::new(0);
+        let (id, _) = faults.inject(Rule::default().skip(1).times(2), FaultKind::ReplyLost);
+        let struck: Vec<_> = (0..5).map(|_| struck(&mut faults, &refresh())).collect();
+        assert_eq!(struck, [false, true, true, false, false]);
+        assert_eq!(faults.struck(id), Some(2));
+        assert!(faults.remove(id) && !faults.remove(id));
+    }
+
+    #[test]
+    fn chance_is_repeatable() {
+        let run = || {
+            let mut faults = Faults::new(7);
+            faults.inject(Rule::default().probability(0.3), FaultKind::ReplyLost);
+            (0..1_000)
+                .map(|_| struck(&mut faults, &refresh()))
+                .collect::<Vec<_>>()
+        };
+        let struck = run().iter().filter(|struck| **struck).count();
+        assert!((250..350).contains(&struck), "{struck}");
+        assert_eq!(run(), run());
+    }
+
+    #[test]
+    fn json_is_read_strictly_and_written_back() {
+        let read = |value: Value| match value {
+            Value::Object(members) => from_json(members),
+            _ => panic!("no object"),
+        };
+        let flat = json!({
+            "endpoint": "installed-locations", "count": 1,
+            "kind": "status", "status": 429, "headers": [["retry-after", "1"]],
+        });
+        let (rule, kind) = read(flat).unwrap();
+        assert_eq!(rule, Rule::on(Endpoint::InstalledLocations).times(1));
+        assert!(matches!(kind, FaultKind::Status { status: 429, .. }));
+        assert_eq!(
+            read(json!({"kind": "replyLost"})).unwrap().1,
+            FaultKind::ReplyLost
+        );
+        assert!(matches!(
+            read(json!({"kind": "stall"})).unwrap().1,
+            FaultKind::Stall {
+                stage: Stage::BeforeProcessing
+            }
+        ));
+
+        let mut faults = Faults::new(0);
+        let (rule, kind) = read(json!({"grantType": "refresh_token", "kind": "drip", "everyMs": 5})).unwrap();
+        faults.inject(rule, kind);
+        let described = &faults.describe()[0];
+        assert_eq!(described["kind"], "drip");
+        assert_eq!(described["everyMs"], 5);
+        assert_eq!(described["grantType"], "refresh_token");
+
+        for wrong in [
+            json!({}),
+            json!({"kind": "nothing"}),
+            json!({"kind": "replyLost", "bytes": 1}),
+            json!({"kind": "stall", "bytes": 1}),
+            json!({"kind": "drip"}),
+            json!({"kind": "replyLost", "probability": 2}),
+            json!({"kind": "replyLost", "endpoint": "tokens"}),
+            json!({"kind": "status", "status": 99}),
+            json!({"kind": "status", "status": 200, "headers": [["a b", "c"]]}),
+            json!({"kind": "status", "status": 200, "headers": [["a", "b\r\nc: d"]]}),
+        ] {
+            assert!(read(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+}

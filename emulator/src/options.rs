@@ -1,0 +1,242 @@
+//! What an emulator is started with, and what may change while it runs.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use std::io;
+use std::time::Duration;
+
+/// What an emulator is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The port on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+    /// How many companies (agencies) there are; at least one.
+    pub companies: usize,
+    /// How many locations each company has.
+    pub locations: usize,
+    /// How long an access token lives. Zero and less make tokens that are dead when they arrive.
+    pub access_token_seconds: i64,
+    /// How long a spent refresh token is answered with the tokens that replaced it; 0 switches that off.
+    pub reuse_window_seconds: u64,
+    /// Whether a minted location token comes with a refresh token of its own.
+    pub location_refresh_tokens: bool,
+    /// The limit on requests per company or location; `None` lifts it.
+    pub rate_limit: Option<RateLimit>,
+    /// The redirect URIs registered for the app; the first is [`Emulator::redirect_uri`](crate::Emulator::redirect_uri).
+    pub redirect_uris: Vec<String>,
+    /// Whether `http://` redirect URIs on this machine pass without being registered. The real portal refuses them.
+    pub allow_loopback_redirects: bool,
+    /// Whether the consent page insists on `version_id`, as it does for some private apps.
+    pub require_version_id: bool,
+    /// The scopes registered for the app. Consent may ask for these and no others.
+    pub scopes: Vec<String>,
+    /// What ids and the client's secret are derived from: the same seed gives the same ones.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            companies: 1,
+            locations: 25,
+            access_token_seconds: 86_399,
+            reuse_window_seconds: 30,
+            location_refresh_tokens: true,
+            rate_limit: Some(RateLimit::default()),
+            redirect_uris: vec!["https://app.example/oauth/callback".to_owned()],
+            allow_loopback_redirects: false,
+            require_version_id: false,
+            scopes: [
+                "oauth.readonly",
+                "oauth.write",
+                "locations.readonly",
+                "contacts.readonly",
+                "contacts.write",
+                "calendars.readonly",
+                "calendars.write",
+                "conversations.readonly",
+                "conversations.write",
+                "conversations/message.readonly",
+                "conversations/message.write",
+                "opportunities.readonly",
+                "opportunities.write",
+                "users.readonly",
+                "workflows.readonly",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            seed: 1,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let complaint = if self.companies == 0 {
+            "there must be at least one company"
+        } else if self.redirect_uris.is_empty() {
+            "there must be at least one redirect URI"
+        } else if self.scopes.is_empty() {
+            "there must be at least one scope"
+        } else if self.rate_limit.is_some_and(|limit| limit.per_ms == 0) {
+            "the interval of the rate limit must not be zero"
+        } else {
+            return Ok(());
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidInput, complaint))
+    }
+}
+
+/// How many requests a company or a location may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RateLimit {
+    /// Requests in any window of `per_ms`.
+    pub requests: u32,
+    /// The window, in milliseconds.
+    pub per_ms: u64,
+    /// Requests in a day (UTC, on the emulator's clock).
+    pub per_day: u64,
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self {
+            requests: 100,
+            per_ms: 10_000,
+            per_day: 200_000,
+        }
+    }
+}
+
+/// What token answers say in `expiresIn`. What they say changes nothing about how long a token lives.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ExpiresIn {
+    /// The seconds that the token has left.
+    #[default]
+    Truth,
+    /// Nothing: the field is missing.
+    Absent,
+    /// This, whatever it is: a string, a negative number, null.
+    Value(Value),
+}
+
+/// What may change while the emulator runs.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Settings {
+    pub(crate) access_token_seconds: i64,
+    pub(crate) expires_in: ExpiresIn,
+    pub(crate) reuse_window_seconds: u64,
+    pub(crate) location_refresh_tokens: bool,
+    pub(crate) rate_limit: Option<RateLimit>,
+    pub(crate) latency_ms: u64,
+}
+
+impl Settings {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            access_token_seconds: options.access_token_seconds,
+            expires_in: ExpiresIn::Truth,
+            reuse_window_seconds: options.reuse_window_seconds,
+            location_refresh_tokens: options.location_refresh_tokens,
+            rate_limit: options.rate_limit,
+            latency_ms: 0,
+        }
+    }
+
+    pub(crate) fn latency(&self) -> Duration {
+        Duration::from_millis(self.latency_ms)
+    }
+
+    pub(crate) fn apply(&mut self, change: SettingsChange) -> Result<(), String> {
+        if change.rate_limit.flatten().is_some_and(|limit| limit.per_ms == 0) {
+            return Err("rateLimit.perMs must not be zero".to_owned());
+        }
+        let SettingsChange {
+            access_token_seconds,
+            expires_in,
+            reuse_window_seconds,
+            location_refresh_tokens,
+            rate_limit,
+            latency_ms,
+        } = change;
+        replace(&mut self.access_token_seconds, access_token_seconds);
+        replace(&mut self.expires_in, expires_in);
+        replace(&mut self.reuse_window_seconds, reuse_window_seconds);
+        replace(&mut self.location_refresh_tokens, location_refresh_tokens);
+        replace(&mut self.rate_limit, rate_limit);
+        replace(&mut self.latency_ms, latency_ms);
+        Ok(())
+    }
+}
+
+fn replace<T>(setting: &mut T, change: Option<T>) {
+    if let Some(value) = change {
+        *setting = value;
+    }
+}
+
+/// The settings that a control request names; the others stay as they are.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct SettingsChange {
+    access_token_seconds: Option<i64>,
+    expires_in: Option<ExpiresIn>,
+    reuse_window_seconds: Option<u64>,
+    location_refresh_tokens: Option<bool>,
+    /// `null` lifts the limit, which is another thing than not naming it.
+    #[serde(deserialize_with = "present")]
+    rate_limit: Option<Option<RateLimit>>,
+    latency_ms: Option<u64>,
+}
+
+fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn change(value: Value) -> Result<Settings, String> {
+        let mut settings = Settings::new(&Options::default());
+        let change = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        settings.apply(change)?;
+        Ok(settings)
+    }
+
+    #[test]
+    fn a_limit_of_null_is_no_limit_and_a_missing_one_no_change() {
+        assert_eq!(change(json!({})).unwrap().rate_limit, Some(RateLimit::default()));
+        assert_eq!(change(json!({"rateLimit": null})).unwrap().rate_limit, None);
+        let limit = change(json!({"rateLimit": {"requests": 3}})).unwrap().rate_limit;
+        assert_eq!(limit.unwrap().requests, 3);
+        assert_eq!(limit.unwrap().per_ms, 10_000);
+    }
+
+    #[test]
+    fn expires_in_takes_any_value() {
+        let expires_in = |value| change(json!({ "expiresIn": value })).unwrap().expires_in;
+        assert_eq!(expires_in(json!("absent")), ExpiresIn::Absent);
+        assert_eq!(expires_in(json!("truth")), ExpiresIn::Truth);
+        assert_eq!(
+            expires_in(json!({"value": "soon"})),
+            ExpiresIn::Value(json!("soon"))
+        );
+        assert_eq!(expires_in(json!({"value": null})), ExpiresIn::Value(Value::Null));
+    }
+
+    #[test]
+    fn unknown_settings_are_refused() {
+        let error = change(json!({"accessTokenSecond": 1})).unwrap_err();
+        assert!(error.contains("accessTokenSecond"), "{error}");
+    }
+}

@@ -1,0 +1,125 @@
+//! The limit on requests: an exact sliding window, and a quota for the day, per company or location.
+//!
+//! The window runs on real time, not on the emulator's clock: what it protects against is speed.
+
+use crate::options::RateLimit;
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Default)]
+pub(crate) struct RateLimiter {
+    resources: HashMap<String, Usage>,
+}
+
+#[derive(Debug, Default)]
+struct Usage {
+    /// When the requests of the present window were admitted.
+    recent: VecDeque<Instant>,
+    day: i64,
+    today: u64,
+}
+
+/// The verdict on one request, and what is left after it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quota {
+    pub(crate) admitted: bool,
+    limit: RateLimit,
+    remaining: u64,
+    daily_remaining: u64,
+}
+
+impl RateLimiter {
+    /// Counts a request, unless that is one too many. Refused requests do not count.
+    pub(crate) fn take(&mut self, limit: RateLimit, resource_id: &str, now: Instant, day: i64) -> Quota {
+        let usage = self.resources.entry(resource_id.to_owned()).or_default();
+        let window = Duration::from_millis(limit.per_ms);
+        while usage
+            .recent
+            .front()
+            .is_some_and(|&earlier| now.saturating_duration_since(earlier) >= window)
+        {
+            usage.recent.pop_front();
+        }
+        if usage.day != day {
+            usage.day = day;
+            usage.today = 0;
+        }
+
+        let requests = u64::from(limit.requests);
+        let admitted = (usage.recent.len() as u64) < requests && usage.today < limit.per_day;
+        if admitted {
+            usage.recent.push_back(now);
+            usage.today += 1;
+        }
+        Quota {
+            admitted,
+            limit,
+            remaining: requests.saturating_sub(usage.recent.len() as u64),
+            daily_remaining: limit.per_day.saturating_sub(usage.today),
+        }
+    }
+}
+
+impl Quota {
+    pub(crate) fn headers(&self) -> [(&'static str, String); 5] {
+        [
+            ("x-ratelimit-limit-daily", self.limit.per_day.to_string()),
+            ("x-ratelimit-daily-remaining", self.daily_remaining.to_string()),
+            ("x-ratelimit-interval-milliseconds", self.limit.per_ms.to_string()),
+            ("x-ratelimit-max", self.limit.requests.to_string()),
+            ("x-ratelimit-remaining", self.remaining.to_string()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: RateLimit = RateLimit {
+        requests: 2,
+        per_ms: 1_000,
+        per_day: 3,
+    };
+
+    #[test]
+    fn the_window_slides() {
+        let mut limiter = RateLimiter::default();
+        let start = Instant::now();
+        let mut at = |ms| {
+            limiter
+                .take(LIMIT, "a", start + Duration::from_millis(ms), 0)
+                .admitted
+        };
+        assert!(at(0));
+        assert!(at(900));
+        assert!(!at(999), "two within a second are all there is");
+        assert!(at(1_000), "the first has left the window");
+        assert!(!at(1_001));
+    }
+
+    #[test]
+    fn the_day_has_a_quota_of_its_own() {
+        let mut limiter = RateLimiter::default();
+        let start = Instant::now();
+        let mut at = |seconds, day| {
+            limiter
+                .take(LIMIT, "a", start + Duration::from_secs(seconds), day)
+                .admitted
+        };
+        assert!(at(0, 0) && at(2, 0) && at(4, 0));
+        assert!(!at(6, 0));
+        assert!(at(8, 1), "a new day");
+    }
+
+    #[test]
+    fn resources_do_not_share() {
+        let mut limiter = RateLimiter::default();
+        let now = Instant::now();
+        for resource in ["a", "b"] {
+            assert!(limiter.take(LIMIT, resource, now, 0).admitted);
+            assert_eq!(limiter.take(LIMIT, resource, now, 0).remaining, 0);
+            assert!(!limiter.take(LIMIT, resource, now, 0).admitted);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The thread that serves: it accepts connections, and hands each request to who answers it.
+
+use crate::consent::PATHS;
+use crate::delivery::Script;
+use crate::state::Shared;
+use crate::{api, consent_page, control};
+use axum::Router;
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+/// The running server; dropping it stops it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn start(listener: TcpListener, shared: &Shared) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let listener = {
+            let _guard = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        let router = router(shared);
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("ghl-oauth-emulator".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = accept(listener, router) => {}
+                        _ = stopped => {}
+                    }
+                });
+                // The runtime ends here, and every connection with it.
+            })?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic over there was reported over there.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, router: Router) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => drop(tokio::spawn(connection(socket, router.clone()))),
+            // Out of descriptors, most likely: some will be free again soon.
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    }
+}
+
+async fn connection(socket: TcpStream, router: Router) {
+    // Answers are small and complete: waiting to fill a packet would only delay them.
+    let _ = socket.set_nodelay(true);
+    let scripted = Arc::new(Mutex::new(None));
+    let service = service_fn(|request| {
+        let answer = TowerToHyperService::new(router.clone()).call(request);
+        let scripted = Arc::clone(&scripted);
+        Box::pin(async move {
+            let Ok(mut response) = answer.await;
+            match response.extensions_mut().remove::<Script>() {
+                None => Ok(response),
+                Some(script) => {
+                    *scripted.lock().unwrap_or_else(PoisonError::into_inner) = Some(script);
+                    // hyper answers an error with nothing at all, which leaves the socket to the script.
+                    Err(ScriptTakesOver)
+                }
+            }
+        })
+    });
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+    // However this ends, for a client that breaks off too, there is nobody left to tell.
+    let _ = (&mut connection).await;
+    let script = scripted.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(script) = script {
+        script.play(connection.into_parts().io.into_inner()).await;
+    }
+}
+
+#[derive(Debug)]
+struct ScriptTakesOver;
+
+impl fmt::Display for ScriptTakesOver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a script takes over")
+    }
+}
+
+impl Error for ScriptTakesOver {}
+
+fn router(shared: &Shared) -> Router {
+    let mut router = Router::new();
+    for path in PATHS {
+        router = router.route(path, get(consent_page::show).post(consent_page::decide));
+    }
+    router
+        .nest("/_emulator", control::router())
+        .fallback(api::serve)
+        .with_state(shared.clone())
+}

@@ -1,0 +1,127 @@
+//! Everything the emulator knows, behind one lock.
+
+use crate::call::Call;
+use crate::clock::Clock;
+use crate::consent;
+use crate::directory::Directory;
+use crate::fault::Faults;
+use crate::options::{Options, Settings};
+use crate::rate_limit::RateLimiter;
+use crate::request_log::RequestLog;
+use crate::tokens::{Issue, Tokens};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) base_url: String,
+    pub(crate) clock: Clock,
+    pub(crate) settings: Settings,
+    pub(crate) directory: Directory,
+    pub(crate) tokens: Tokens,
+    pub(crate) limiter: RateLimiter,
+    pub(crate) log: RequestLog,
+    pub(crate) faults: Faults,
+}
+
+impl State {
+    pub(crate) fn new(options: &Options, base_url: String) -> Self {
+        Self {
+            base_url,
+            clock: Clock::default(),
+            settings: Settings::new(options),
+            directory: Directory::new(options),
+            tokens: Tokens::default(),
+            limiter: RateLimiter::default(),
+            log: RequestLog::default(),
+            faults: Faults::new(options.seed),
+        }
+    }
+
+    pub(crate) fn authorize_url(&self) -> String {
+        format!("{}{}", self.base_url, consent::PATHS[0])
+    }
+
+    /// Where a request went.
+    pub(crate) fn url_of(&self, call: &Call) -> String {
+        let query = call.query.as_ref().map(|query| format!("?{query}"));
+        format!("{}{}{}", self.base_url, call.path, query.unwrap_or_default())
+    }
+
+    /// A configuration for the library, in the words of its documentation.
+    pub(crate) fn configuration(&self) -> Value {
+        let app = &self.directory.app;
+        json!({
+            "clientId": app.client_id,
+            "clientSecret": app.client_secret,
+            "redirectUri": app.redirect_uris[0],
+            "scopes": app.scopes,
+            "baseUrl": self.base_url,
+            "authorizeUrl": self.authorize_url(),
+        })
+    }
+
+    /// How tokens are issued now.
+    pub(crate) fn issue(&self, with_refresh_token: bool) -> Issue {
+        Issue {
+            now_ms: self.clock.now_ms(),
+            access_token_seconds: self.settings.access_token_seconds,
+            with_refresh_token,
+        }
+    }
+
+    /// Pauses a location's subscription, or takes it up again. False: there is no such location.
+    pub(crate) fn set_location_active(&mut self, location_id: &str, active: bool) -> bool {
+        let Some(location) = self.directory.location_mut(location_id) else {
+            return false;
+        };
+        location.active = active;
+        true
+    }
+
+    /// Installs the app on a location, as an automatic installation does. False: there is no such location.
+    pub(crate) fn install_location(&mut self, location_id: &str) -> bool {
+        let now_ms = self.clock.now_ms();
+        let Some(location) = self.directory.location_mut(location_id) else {
+            return false;
+        };
+        location.installed_at_ms.get_or_insert(now_ms);
+        true
+    }
+
+    /// Takes the app off a location, or off a company with its locations, and ends their tokens.
+    /// False: there is no such place.
+    pub(crate) fn uninstall(&mut self, resource_id: &str) -> bool {
+        if let Some(location) = self.directory.location_mut(resource_id) {
+            location.installed_at_ms = None;
+            self.tokens
+                .end_grants(|grant| grant.location_id.as_deref() == Some(resource_id));
+            return true;
+        }
+        if self.directory.company(resource_id).is_none() {
+            return false;
+        }
+        for location in &mut self.directory.locations {
+            if location.company_id == resource_id {
+                location.installed_at_ms = None;
+            }
+        }
+        self.tokens.end_grants(|grant| grant.company_id == resource_id);
+        true
+    }
+}
+
+/// The state, shared between the server's thread and the handle that tests hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared(Arc<Mutex<State>>);
+
+impl Shared {
+    pub(crate) fn new(state: State) -> Self {
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Never held across an `await`. A panic elsewhere is no reason to fail here too.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

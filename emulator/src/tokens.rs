@@ -1,0 +1,414 @@
+//! Codes, access tokens and refresh tokens: who holds which, until when, and what became of the spent ones.
+
+use crate::directory::App;
+use crate::jwt;
+use crate::random::unpredictable_hex;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const CODE_LIFE_MS: i64 = 10 * 60 * 1_000;
+const REFRESH_TOKEN_LIFE_MS: i64 = 365 * DAY_MS;
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+/// How many tokens are issued between two clearances of those that no answer depends on any more.
+const CLEARANCE: u64 = 1_024;
+
+/// The class of a token: what it was installed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserType {
+    /// An agency.
+    Company,
+    /// A sub-account.
+    Location,
+}
+
+impl UserType {
+    /// The name that the API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Company => "Company",
+            Self::Location => "Location",
+        }
+    }
+}
+
+/// A refresh token that the server would accept now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LiveToken {
+    /// The company or location that it belongs to.
+    pub resource_id: String,
+    /// Which of the two.
+    pub user_type: UserType,
+    /// The token.
+    pub refresh_token: String,
+}
+
+/// What somebody consented to; every token of it shares it.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) user_type: UserType,
+    pub(crate) company_id: String,
+    pub(crate) location_id: Option<String>,
+    pub(crate) scope: String,
+    pub(crate) user_id: String,
+    pub(crate) plan_id: Option<String>,
+    /// The locations chosen one by one; `None` where all were.
+    pub(crate) approved_locations: Option<Vec<String>>,
+    pub(crate) install_to_future_locations: bool,
+}
+
+impl Grant {
+    /// The id that tokens, limits and refusals go by: the location's, or the company's.
+    pub(crate) fn resource_id(&self) -> &str {
+        self.location_id.as_deref().unwrap_or(&self.company_id)
+    }
+
+    pub(crate) fn has_scope(&self, wanted: &str) -> bool {
+        self.scope.split(' ').any(|scope| scope == wanted)
+    }
+}
+
+/// An access token with its refresh token, as handed out.
+#[derive(Debug, Clone)]
+pub(crate) struct Pair {
+    pub(crate) grant: Arc<Grant>,
+    pub(crate) access_token: Arc<str>,
+    pub(crate) access_expires_at_ms: i64,
+    pub(crate) refresh: Option<IssuedRefresh>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct IssuedRefresh {
+    pub(crate) id: String,
+    pub(crate) token: Arc<str>,
+}
+
+#[derive(Debug)]
+struct Code {
+    grant: Arc<Grant>,
+    redirect_uri: String,
+    expires_at_ms: i64,
+}
+
+#[derive(Debug)]
+struct AccessToken {
+    grant: Arc<Grant>,
+    expires_at_ms: i64,
+}
+
+#[derive(Debug)]
+struct RefreshToken {
+    grant: Arc<Grant>,
+    sequence: u64,
+    expires_at_ms: i64,
+    spent: Option<Spent>,
+}
+
+/// When a refresh token was used, and what it was exchanged for.
+#[derive(Debug)]
+struct Spent {
+    at_ms: i64,
+    successor: Pair,
+}
+
+/// Why a code is not exchanged.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum CodeRefusal {
+    Unknown,
+    RedirectUriDiffers,
+}
+
+/// What a refresh token is good for at a moment.
+pub(crate) enum RefreshStanding {
+    /// Unknown, expired, or spent too long ago: the server does not tell them apart.
+    Invalid,
+    /// Unspent.
+    Fresh(Arc<Grant>),
+    /// Spent a moment ago, for this pair.
+    JustSpent(Pair),
+}
+
+impl RefreshStanding {
+    pub(crate) fn grant(&self) -> Option<&Arc<Grant>> {
+        match self {
+            Self::Invalid => None,
+            Self::Fresh(grant) => Some(grant),
+            Self::JustSpent(pair) => Some(&pair.grant),
+        }
+    }
+}
+
+/// The moment and the lifetime that new tokens get.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Issue {
+    pub(crate) now_ms: i64,
+    pub(crate) access_token_seconds: i64,
+    pub(crate) with_refresh_token: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    codes: HashMap<String, Code>,
+    access: HashMap<Arc<str>, AccessToken>,
+    refresh: HashMap<Arc<str>, RefreshToken>,
+    issued: u64,
+    rotations: u64,
+}
+
+impl Tokens {
+    /// A new authorization code.
+    pub(crate) fn issue_code(&mut self, grant: Grant, redirect_uri: &str, now_ms: i64) -> String {
+        self.codes.retain(|_, code| code.expires_at_ms > now_ms);
+        let code = unpredictable_hex::<20>();
+        self.codes.insert(
+            code.clone(),
+            Code {
+                grant: Arc::new(grant),
+                redirect_uri: redirect_uri.to_owned(),
+                expires_at_ms: now_ms + CODE_LIFE_MS,
+            },
+        );
+        code
+    }
+
+    /// Takes a code, once.
+    pub(crate) fn redeem_code(
+        &mut self,
+        code: &str,
+        redirect_uri: Option<&str>,
+        now_ms: i64,
+    ) -> Result<Arc<Grant>, CodeRefusal> {
+        let known = self
+            .codes
+            .get(code)
+            .filter(|known| known.expires_at_ms > now_ms)
+            .ok_or(CodeRefusal::Unknown)?;
+        if redirect_uri.is_some_and(|uri| uri != known.redirect_uri) {
+            return Err(CodeRefusal::RedirectUriDiffers);
+        }
+        let grant = Arc::clone(&known.grant);
+        self.codes.remove(code);
+        Ok(grant)
+    }
+
+    /// New tokens for a grant.
+    pub(crate) fn issue(&mut self, app: &App, grant: Arc<Grant>, how: Issue) -> Pair {
+        self.issued += 1;
+        if self.issued.is_multiple_of(CLEARANCE) {
+            self.clear_out(how.now_ms);
+        }
+        let access_expires_at_ms = how
+            .now_ms
+            .saturating_add(how.access_token_seconds.saturating_mul(1_000));
+        let access_token: Arc<str> = jwt::access_token(app, &grant, how.now_ms, access_expires_at_ms).into();
+        self.access.insert(
+            Arc::clone(&access_token),
+            AccessToken {
+                grant: Arc::clone(&grant),
+                expires_at_ms: access_expires_at_ms,
+            },
+        );
+        let refresh = how
+            .with_refresh_token
+            .then(|| self.issue_refresh(app, &grant, how.now_ms));
+        Pair {
+            grant,
+            access_token,
+            access_expires_at_ms,
+            refresh,
+        }
+    }
+
+    fn issue_refresh(&mut self, app: &App, grant: &Arc<Grant>, now_ms: i64) -> IssuedRefresh {
+        let expires_at_ms = now_ms + REFRESH_TOKEN_LIFE_MS;
+        let token: Arc<str> = jwt::refresh_token(app, grant, now_ms, expires_at_ms).into();
+        self.refresh.insert(
+            Arc::clone(&token),
+            RefreshToken {
+                grant: Arc::clone(grant),
+                sequence: self.issued,
+                expires_at_ms,
+                spent: None,
+            },
+        );
+        IssuedRefresh {
+            id: unpredictable_hex::<12>(),
+            token,
+        }
+    }
+
+    pub(crate) fn refresh_standing(&self, token: &str, now_ms: i64, window_seconds: u64) -> RefreshStanding {
+        let Some(known) = self
+            .refresh
+            .get(token)
+            .filter(|known| known.expires_at_ms > now_ms)
+        else {
+            return RefreshStanding::Invalid;
+        };
+        let window_ms = i64::try_from(window_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        match &known.spent {
+            None => RefreshStanding::Fresh(Arc::clone(&known.grant)),
+            Some(spent) if now_ms.saturating_sub(spent.at_ms) < window_ms => {
+                RefreshStanding::JustSpent(spent.successor.clone())
+            }
+            Some(_) => RefreshStanding::Invalid,
+        }
+    }
+
+    /// Whose a refresh token is, or was before it was spent.
+    pub(crate) fn owner_of_refresh_token(&self, token: &str) -> Option<Arc<Grant>> {
+        self.refresh.get(token).map(|known| Arc::clone(&known.grant))
+    }
+
+    /// Spends a refresh token, and issues the pair that replaces it.
+    pub(crate) fn rotate(&mut self, app: &App, token: &str, grant: Arc<Grant>, how: Issue) -> Pair {
+        let successor = self.issue(app, grant, how);
+        if let Some(known) = self.refresh.get_mut(token) {
+            known.spent = Some(Spent {
+                at_ms: how.now_ms,
+                successor: successor.clone(),
+            });
+        }
+        self.rotations += 1;
+        successor
+    }
+
+    /// The grant behind an access token that is alive.
+    pub(crate) fn authenticate(&self, access_token: &str, now_ms: i64) -> Option<Arc<Grant>> {
+        self.access
+            .get(access_token)
+            .filter(|known| known.expires_at_ms > now_ms)
+            .map(|known| Arc::clone(&known.grant))
+    }
+
+    /// How often a refresh token was exchanged for a new one.
+    pub(crate) fn rotations(&self) -> u64 {
+        self.rotations
+    }
+
+    /// The refresh tokens that are good now, by resource and age.
+    pub(crate) fn live(&self, now_ms: i64) -> Vec<LiveToken> {
+        let mut live: Vec<_> = self
+            .refresh
+            .iter()
+            .filter(|(_, known)| known.spent.is_none() && known.expires_at_ms > now_ms)
+            .collect();
+        live.sort_by_key(|(_, known)| (known.grant.resource_id(), known.sequence));
+        live.into_iter()
+            .map(|(token, known)| LiveToken {
+                resource_id: known.grant.resource_id().to_owned(),
+                user_type: known.grant.user_type,
+                refresh_token: token.to_string(),
+            })
+            .collect()
+    }
+
+    /// Ends every access token.
+    pub(crate) fn expire_access_tokens(&mut self) {
+        self.access.clear();
+    }
+
+    /// Ends the refresh tokens of a company or location; its access tokens live on.
+    pub(crate) fn revoke_refresh_tokens(&mut self, resource_id: &str) -> usize {
+        let before = self.refresh.len();
+        self.refresh
+            .retain(|_, known| known.grant.resource_id() != resource_id);
+        before - self.refresh.len()
+    }
+
+    /// Ends everything that was granted by those for whom `ended` is true.
+    pub(crate) fn end_grants(&mut self, ended: impl Fn(&Grant) -> bool) {
+        self.codes.retain(|_, code| !ended(&code.grant));
+        self.access.retain(|_, known| !ended(&known.grant));
+        self.refresh.retain(|_, known| !ended(&known.grant));
+    }
+
+    /// Forgets what has been dead for a day: the answer about it is the same as about the unknown.
+    fn clear_out(&mut self, now_ms: i64) {
+        let bygone = now_ms - DAY_MS;
+        self.access.retain(|_, known| known.expires_at_ms > bygone);
+        self.refresh.retain(|_, known| {
+            known.expires_at_ms > bygone && known.spent.as_ref().is_none_or(|spent| spent.at_ms > bygone)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::Directory;
+    use crate::options::Options;
+
+    const HOW: Issue = Issue {
+        now_ms: 0,
+        access_token_seconds: 100,
+        with_refresh_token: true,
+    };
+
+    fn grant() -> Grant {
+        Grant {
+            user_type: UserType::Company,
+            company_id: "company".to_owned(),
+            location_id: None,
+            scope: "oauth.readonly oauth.write locations.readonly".to_owned(),
+            user_id: "user".to_owned(),
+            plan_id: None,
+            approved_locations: None,
+            install_to_future_locations: true,
+        }
+    }
+
+    #[test]
+    fn texts_have_the_size_of_the_real_ones() {
+        let app = Directory::new(&Options::default()).app;
+        let pair = Tokens::default().issue(&app, Arc::new(grant()), HOW);
+        let sizes = (pair.access_token.len(), pair.refresh.unwrap().token.len());
+        assert!((800..1_000).contains(&sizes.0), "{sizes:?}");
+        assert!((350..450).contains(&sizes.1), "{sizes:?}");
+    }
+
+    #[test]
+    fn a_code_is_good_once_and_for_ten_minutes() {
+        let mut tokens = Tokens::default();
+        let code = tokens.issue_code(grant(), "https://a", 0);
+        let refused = tokens.redeem_code(&code, Some("https://b"), 1);
+        assert_eq!(refused.unwrap_err(), CodeRefusal::RedirectUriDiffers);
+        assert!(tokens.redeem_code(&code, Some("https://a"), 1).is_ok());
+        assert_eq!(
+            tokens.redeem_code(&code, None, 1).unwrap_err(),
+            CodeRefusal::Unknown
+        );
+
+        let late = tokens.issue_code(grant(), "https://a", 0);
+        assert!(tokens.redeem_code(&late, None, CODE_LIFE_MS).is_err());
+    }
+
+    #[test]
+    fn a_spent_token_stays_good_for_the_window_and_no_longer() {
+        let app = Directory::new(&Options::default()).app;
+        let mut tokens = Tokens::default();
+        let first = tokens.issue(&app, Arc::new(grant()), HOW);
+        let old = first.refresh.unwrap().token;
+        let next = tokens.rotate(&app, &old, first.grant, HOW);
+
+        match tokens.refresh_standing(&old, 29_999, 30) {
+            RefreshStanding::JustSpent(pair) => assert_eq!(pair.access_token, next.access_token),
+            _ => panic!("inside the window"),
+        }
+        assert!(tokens.refresh_standing(&old, 30_000, 30).grant().is_none());
+        assert!(tokens.refresh_standing(&old, 0, 0).grant().is_none());
+        assert_eq!(tokens.live(0).len(), 1);
+        assert_eq!(tokens.rotations(), 1);
+    }
+
+    #[test]
+    fn an_unused_refresh_token_lives_a_year() {
+        let app = Directory::new(&Options::default()).app;
+        let mut tokens = Tokens::default();
+        let token = tokens.issue(&app, Arc::new(grant()), HOW).refresh.unwrap().token;
+        let standing = |at| tokens.refresh_standing(&token, at, 30).grant().is_some();
+        assert!(standing(REFRESH_TOKEN_LIFE_MS - 1));
+        assert!(!standing(REFRESH_TOKEN_LIFE_MS));
+    }
+}

@@ -1,0 +1,184 @@
+//! The control API, as programs in other languages use it.
+
+mod support;
+
+use ghl_oauth_emulator::{Emulator, Options};
+use serde_json::{Value, json};
+use support::*;
+
+fn start() -> Emulator {
+    Emulator::start(Options::default()).unwrap()
+}
+
+fn post(emulator: &Emulator, path: &str, body: Value) -> Reply {
+    control(emulator, "POST", path, &body.to_string())
+}
+
+#[test]
+fn the_overview_is_enough_to_start_from() {
+    let emulator = start();
+    let overview = control(&emulator, "GET", "", "").expect(200);
+    assert_eq!(overview["baseUrl"], emulator.base_url());
+    assert_eq!(overview["authorizeUrl"], emulator.authorize_url());
+    assert_eq!(overview["clientId"], emulator.client_id());
+    assert_eq!(overview["clientSecret"], emulator.client_secret());
+    assert_eq!(overview["companies"][0]["id"], emulator.company_id());
+    assert_eq!(
+        overview["companies"][0]["locationIds"],
+        json!(emulator.location_ids())
+    );
+    assert_eq!(
+        overview["configuration"],
+        serde_json::from_str::<Value>(&emulator.configuration()).unwrap()
+    );
+    assert!(overview["clock"]["nowMs"].is_i64());
+}
+
+#[test]
+fn a_program_can_do_the_whole_job() {
+    let emulator = start();
+    let url = format!("{}?{}", emulator.authorize_url(), consent_query(&emulator, SCOPE));
+    let consent = |decision: Value| {
+        let mut body = decision;
+        body["url"] = json!(url);
+        post(&emulator, "/consent", body)
+    };
+    let denied = consent(json!({"deny": true})).expect(200);
+    assert!(text(&denied, "redirectUrl").contains("error=access_denied"));
+    let some = consent(json!({
+        "companyId": emulator.company_id(),
+        "locationIds": [emulator.location_ids()[0]],
+    }));
+    some.expect(200);
+    assert_eq!(consent(json!({})).status, 400);
+    assert_eq!(consent(json!({"companyId": "x", "locationId": "y"})).status, 400);
+    assert_eq!(consent(json!({"companyId": "x"})).status, 400);
+
+    let consented = consent(json!({"companyId": emulator.company_id()})).expect(200);
+    let (_, query) = text(&consented, "redirectUrl").split_once("?code=").unwrap();
+    let (code, _) = query.split_once('&').unwrap();
+    let answer = token(&emulator, &[("grantType", "authorization_code"), ("code", code)]).expect(200);
+
+    let tokens = control(&emulator, "GET", "/tokens", "").expect(200);
+    assert_eq!(
+        tokens["refreshTokens"],
+        json!([{
+            "resourceId": emulator.company_id(),
+            "userType": "Company",
+            "refreshToken": answer["refreshToken"],
+        }])
+    );
+    assert_eq!(tokens["refreshes"], 0);
+
+    post(&emulator, "/tokens/expire", json!({})).expect(200);
+    assert!(!emulator.access_token_is_live(text(&answer, "accessToken")));
+    let revoked = post(
+        &emulator,
+        "/tokens/revoke",
+        json!({"resourceId": emulator.company_id()}),
+    );
+    assert_eq!(revoked.expect(200)["revoked"], 1);
+    assert_eq!(emulator.live_refresh_tokens(), []);
+}
+
+#[test]
+fn requests_are_recorded_whole_and_forgotten_on_demand() {
+    let emulator = start();
+    token(&emulator, &[("grantType", "client_credentials")]).expect(200);
+    send(&emulator, "GET", "/nowhere?a=b", &[("x-probe", "1")], "");
+    let recorded = control(&emulator, "GET", "/requests", "").expect(200);
+    let requests = recorded["requests"].as_array().unwrap();
+    assert_eq!(requests.len(), 2, "the control API's own are not among them");
+    assert_eq!(requests[0]["method"], "POST");
+    assert_eq!(requests[0]["path"], "/oauth/token");
+    assert_eq!(requests[0]["status"], 200);
+    assert!(text(&requests[0], "body").contains("grantType=client_credentials"));
+    assert_eq!(requests[1]["query"], "a=b");
+    assert_eq!(requests[1]["status"], 404);
+    let headers = requests[1]["headers"].as_array().unwrap();
+    assert!(headers.contains(&json!(["x-probe", "1"])));
+    assert_eq!(emulator.requests().len(), 2);
+
+    assert_eq!(
+        control(&emulator, "DELETE", "/requests", "").expect(200)["cleared"],
+        2
+    );
+    assert_eq!(emulator.requests(), []);
+}
+
+#[test]
+fn the_clock_moves_both_ways() {
+    let emulator = start();
+    let before = emulator.clock().now_ms();
+    let moved = post(&emulator, "/clock", json!({"advanceSeconds": 86_400})).expect(200);
+    assert!(moved["nowMs"].as_i64().unwrap() >= before + 86_400_000);
+    let set = post(&emulator, "/clock", json!({"setMs": 1_705_314_600_000_i64})).expect(200);
+    assert!(text(&set, "now").starts_with("2024-01-15T10:30:0"));
+    assert!(emulator.clock().now_ms() < before);
+    for wrong in [
+        json!({}),
+        json!({"setMs": 1, "advanceSeconds": 1}),
+        json!({"advanceSeconds": -1}),
+        json!({"seconds": 1}),
+    ] {
+        assert_eq!(post(&emulator, "/clock", wrong).status, 400);
+    }
+}
+
+#[test]
+fn settings_change_one_by_one() {
+    let emulator = start();
+    let changed = post(
+        &emulator,
+        "/settings",
+        json!({"accessTokenSeconds": 5, "expiresIn": {"value": "5"}, "rateLimit": null}),
+    );
+    let changed = changed.expect(200);
+    assert_eq!(changed["accessTokenSeconds"], 5);
+    assert_eq!(changed["reuseWindowSeconds"], 30);
+    assert_eq!(changed["rateLimit"], Value::Null);
+    assert_eq!(connect(&emulator)["expiresIn"], "5");
+    assert_eq!(control(&emulator, "GET", "/settings", "").expect(200), changed);
+    for wrong in [
+        json!({"latency": 1}),
+        json!({"rateLimit": {"perMs": 0}}),
+        json!([]),
+    ] {
+        assert_eq!(post(&emulator, "/settings", wrong).status, 400);
+    }
+}
+
+#[test]
+fn places_are_paused_and_uninstalled() {
+    let emulator = start();
+    let company = connect(&emulator);
+    let location_id = &emulator.location_ids()[0];
+    let path = format!("/locations/{location_id}");
+    let state = post(&emulator, &path, json!({"active": false})).expect(200);
+    assert_eq!(
+        state,
+        json!({"id": location_id, "active": false, "installed": true})
+    );
+    let refused = mint(&emulator, text(&company, "accessToken"), location_id);
+    assert_eq!(refused.message(), "Location is not active");
+    let state = post(&emulator, &path, json!({"active": true, "installed": false})).expect(200);
+    assert_eq!(state["installed"], false);
+    assert_eq!(post(&emulator, "/locations/unknown", json!({})).status, 404);
+    assert_eq!(post(&emulator, &path, json!({"paused": true})).status, 400);
+
+    let path = format!("/companies/{}", emulator.company_id());
+    assert_eq!(post(&emulator, &path, json!({"installed": true})).status, 400);
+    post(&emulator, &path, json!({"installed": false})).expect(200);
+    assert!(!emulator.access_token_is_live(text(&company, "accessToken")));
+}
+
+#[test]
+fn it_answers_to_this_machines_names_alone() {
+    let emulator = start();
+    let status = |host: &str| send(&emulator, "GET", "/_emulator", &[("host", host)], "").status;
+    assert_eq!(status("127.0.0.1:1"), 200);
+    assert_eq!(status("localhost"), 200);
+    assert_eq!(status("rebound.example:80"), 403);
+    assert_eq!(control(&emulator, "GET", "/nothing", "").status, 404);
+    assert_eq!(control(&emulator, "PUT", "/clock", "").status, 405);
+}

@@ -1,0 +1,86 @@
+//! The binary: what it prints, and how it takes bad arguments.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Output, Stdio};
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ghl-oauth-emulator"));
+    command.args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program(arguments).output().unwrap()
+}
+
+#[test]
+fn it_says_where_it_listens_and_serves_there() {
+    let mut child = program(&["--port", "0", "--locations", "2"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let (_, base_url) = first.split_once(" on ").unwrap();
+    let rest: Vec<_> = lines
+        .map(Result::unwrap)
+        .take_while(|line| !line.starts_with("Stop"))
+        .collect();
+    let rest = rest.join("\n");
+    for expected in [
+        "\"clientId\"",
+        "\"baseUrl\"",
+        "\"authorizeUrl\"",
+        base_url,
+        "POST /_emulator/clock",
+        "POST /_emulator/faults",
+    ] {
+        assert!(rest.contains(expected), "{expected}: {rest}");
+    }
+
+    let authority = base_url.strip_prefix("http://").unwrap();
+    let mut socket = std::net::TcpStream::connect(authority).unwrap();
+    let request = format!("GET /_emulator HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    std::io::Write::write_all(&mut socket, request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[test]
+fn help_is_an_answer_and_a_mistake_an_error() {
+    let help = run(&["--help"]);
+    assert!(help.status.success());
+    assert!(
+        String::from_utf8(help.stdout)
+            .unwrap()
+            .contains("--access-token-seconds")
+    );
+
+    for arguments in [
+        &["--prot", "1"][..],
+        &["--port", "x"],
+        &["--companies", "0"],
+        &["--rate-limit"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: "));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_a_failure() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let output = run(&["--port", &port]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("cannot listen")
+    );
+}

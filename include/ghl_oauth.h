@@ -1,0 +1,535 @@
+/*
+ * ghl-oauth: OAuth 2.0 access to the GoHighLevel API that is never lost.
+ *
+ * Generated from src/ffi by cbindgen; change the documentation there.
+ *
+ *     ghl_client *client;
+ *     char *out;
+ *     int32_t status = ghl_client_new("{\"clientId\": \"…\", \"clientSecret\": \"…\"}", &client, &out);
+ *     if (status != GHL_OK) {
+ *         fprintf(stderr, "%s: %s\n", ghl_status_name(status), out);
+ *     }
+ *     ghl_string_free(out);
+ *
+ *     char *token, *error;
+ *     if (ghl_access_token(client, "a company id or location id", &token, &error) == GHL_OK) {
+ *         // Authorization: Bearer <token>
+ *     }
+ *     ghl_string_free(token);
+ *     ghl_string_free(error);
+ *     ghl_client_free(client);
+ *
+ * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code, and writes one JSON document to its last
+ *     parameter: the result, or {"error": {"status", "message", "help", "parameter", "retryable", "retryAfterMs",
+ *     "resourceId", "httpStatus", "traceId", "api"}}. "message" says what happened, "help" what to do, "parameter" which
+ *     argument or key is wrong, "retryable" whether the same call may succeed later, "api" what the server said. Where
+ *     only the code matters, that parameter may be NULL.
+ *
+ * Ownership.  Every out-pointer that is not NULL is set to NULL or 0 on entry. Every char * that is handed out is the
+ *     caller's, to be freed with ghl_string_free, which accepts NULL and wipes the text. Texts that go in are read
+ *     during the call only. They are NUL-terminated UTF-8; NULL and bad UTF-8 are refused with the parameter's name,
+ *     and JSON with an unknown or mistyped key with the key's name.
+ *
+ * Threads.  A client may be used from any number of threads at once. Free it after the last call on it has returned.
+ *     The library starts no threads of its own, but for a short one while a host name is looked up. Callbacks run on a
+ *     thread that is inside a call, with no lock of the library held; they may call the library, except
+ *     ghl_client_free, and must not unwind.
+ *
+ * Quiet.  The library installs no signal handler, writes to neither stdout nor stderr, and reads no environment
+ *     variable, save SSL_CERT_FILE and SSL_CERT_DIR where the platform's certificates are found through them.
+ */
+
+#ifndef GHL_OAUTH_H
+#define GHL_OAUTH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/** The version of this header; ghl_version() gives the library's. */
+#define GHL_OAUTH_VERSION "0.1.0"
+#define GHL_OAUTH_VERSION_MAJOR 0
+#define GHL_OAUTH_VERSION_MINOR 1
+#define GHL_OAUTH_VERSION_PATCH 0
+
+
+/**
+ * What a call returns: `GHL_OK`, or the reason of its failure.
+ *
+ * A number never changes its meaning. Functions return `int32_t`, so that a newer library may return a code that
+ * an older header does not name: treat any code that you do not know as a failure, and look at the error's
+ * `retryable`. 22 to 63 are reserved.
+ */
+enum ghl_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Success.
+     */
+    GHL_OK = 0,
+    /**
+     * An argument is NULL, malformed, unknown or out of range; the error's `parameter` names it.
+     */
+    GHL_ERR_INVALID_ARGUMENT = 1,
+    /**
+     * The configuration cannot be used; the error's `parameter` names the key.
+     */
+    GHL_ERR_CONFIG = 2,
+    /**
+     * No token is held for the resource and none can be minted, or the API does not know it.
+     */
+    GHL_ERR_NOT_FOUND = 3,
+    /**
+     * Only a person's consent can help.
+     */
+    GHL_ERR_REAUTHORIZATION_REQUIRED = 4,
+    /**
+     * The location is paused or its subscription ended. Its token is kept: try again later.
+     */
+    GHL_ERR_LOCATION_INACTIVE = 5,
+    /**
+     * A 401 that a fresh token did not cure, or refused client credentials.
+     */
+    GHL_ERR_UNAUTHORIZED = 6,
+    /**
+     * The scope or the location is not granted.
+     */
+    GHL_ERR_FORBIDDEN = 7,
+    /**
+     * The API names what is wrong with the request (400, 422).
+     */
+    GHL_ERR_INVALID_REQUEST = 8,
+    /**
+     * Too many requests; `retryAfterMs` says when to try again.
+     */
+    GHL_ERR_RATE_LIMITED = 9,
+    /**
+     * Not sent, or no answer.
+     */
+    GHL_ERR_NETWORK = 10,
+    /**
+     * The deadline passed.
+     */
+    GHL_ERR_TIMEOUT = 11,
+    /**
+     * The API failed (5xx).
+     */
+    GHL_ERR_SERVER = 12,
+    /**
+     * An answer that is not what the contract says.
+     */
+    GHL_ERR_PROTOCOL = 13,
+    /**
+     * The token store failed.
+     */
+    GHL_ERR_STORE = 14,
+    /**
+     * The call was cancelled.
+     */
+    GHL_ERR_CANCELLED = 15,
+    /**
+     * The `state` of a consent is missing, unknown, expired or already used.
+     */
+    GHL_ERR_STATE_MISMATCH = 16,
+    /**
+     * The person, or the marketplace, refused consent.
+     */
+    GHL_ERR_CONSENT_DENIED = 17,
+    /**
+     * A webhook's signature does not fit.
+     */
+    GHL_ERR_SIGNATURE_INVALID = 18,
+    /**
+     * A defect of the library; the client stays usable.
+     */
+    GHL_ERR_INTERNAL = 19,
+    /**
+     * The buffer is too small; the size that is needed is given.
+     */
+    GHL_ERR_BUFFER_TOO_SMALL = 20,
+    /**
+     * A store's record has another version than expected.
+     */
+    GHL_ERR_CONFLICT = 21,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ghl_status ghl_status;
+#else
+typedef int32_t ghl_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * A client: one app, its tokens, and its connections to the API.
+ *
+ * Made by ghl_client_new, freed by ghl_client_free, usable from any number of threads at once.
+ */
+typedef struct ghl_client ghl_client;
+
+/**
+ * Receives the library's log.
+ *
+ * Runs on any thread that is inside a call, with no lock of the library held. It may call the library, but not
+ * ghl_set_log_callback; what the library logs meanwhile on this thread is dropped. It must not unwind (no C++
+ * exception, no longjmp).
+ *
+ * @param level    1 error, 2 warning, 3 information, 4 debug, 5 trace
+ * @param message  NUL-terminated UTF-8, valid until the callback returns; never holds a secret
+ * @param context  what was given to ghl_set_log_callback
+ */
+typedef void (*ghl_log_callback)(int32_t level,
+                                 const char *message,
+                                 void *context);
+
+/**
+ * Receives events as JSON: {"type", "resourceId", "at", "expiresAt"[, "error"]}, times in milliseconds since the
+ * epoch, never a secret. The types are token.saved, token.refreshed, token.minted, token.deleted,
+ * token.reauthorizationRequired, token.refreshFailed and token.unsaved.
+ *
+ * Runs on a thread that is inside a call, with no lock of the library held. It may call the library, but not
+ * ghl_client_free; it must not unwind (no C++ exception, no longjmp).
+ *
+ * @param event_json  NUL-terminated UTF-8, valid until the callback returns
+ * @param context     what was given to ghl_client_on_event
+ */
+typedef void (*ghl_event_callback)(const char *event_json,
+                                   void *context);
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The version of this ABI: 1. It rises when something is added; what exists never changes its meaning.
+ *
+ * Any thread; never fails.
+ */
+uint32_t ghl_abi_version(void);
+
+/**
+ * The version of the library, such as "0.1.0".
+ *
+ * Any thread; never fails. The text is static: do not free it.
+ */
+const char *ghl_version(void);
+
+/**
+ * The name of a status, such as "GHL_ERR_RATE_LIMITED"; "GHL_ERR_UNKNOWN" for a number that is none.
+ *
+ * Any thread; never fails. The text is static: do not free it.
+ *
+ * @param status  what a call returned
+ */
+const char *ghl_status_name(int32_t status);
+
+/**
+ * Frees a text that the library handed out, after wiping it.
+ *
+ * Any thread; never fails. The text may have been changed by its owner before: it carries its own length.
+ *
+ * @param string  a text from this library, or NULL
+ */
+void ghl_string_free(char *string);
+
+/**
+ * Sets, or with NULL takes away, the receiver of the library's log, for the whole process.
+ *
+ * Returns once the receiver that was set before no longer runs, so that its context may then be freed. Any
+ * thread, but not from inside the callback. Without a receiver nothing is logged anywhere.
+ *
+ * @param callback   the receiver, or NULL
+ * @param context    passed to the callback as it is; may be NULL
+ * @param max_level  0 nothing, 1 errors, 2 and warnings, 3 and information, 4 and debug, 5 everything
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for another max_level, from inside the callback, or where a Rust host
+ *         has set a logger of its own
+ */
+int32_t ghl_set_log_callback(ghl_log_callback callback,
+                             void *context,
+                             int32_t max_level);
+
+/**
+ * Makes a client. Nothing is sent, and no file but the store's is opened.
+ *
+ * @param config_json  the configuration, one JSON object; only "clientId" and "clientSecret" are required. The other
+ *                     keys and their defaults: docs/configuration.md
+ * @param out_client   the client, to be freed with ghl_client_free; NULL on error
+ * @param out_json     "{}", or the error; to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, bad UTF-8, bad JSON, and an unknown, missing or mistyped key,
+ *         which the error's "parameter" names; GHL_ERR_CONFIG for a value that cannot be used; GHL_ERR_STORE when the
+ *         store cannot be opened
+ */
+int32_t ghl_client_new(const char *config_json,
+                       struct ghl_client **out_client,
+                       char **out_json);
+
+/**
+ * Frees a client, its connections and what it holds in memory. Tokens that a durable store keeps stay there.
+ *
+ * Call it after the last call on the client has returned (ghl_client_cancel hastens that), and not from inside a
+ * callback. Any thread.
+ *
+ * @param client  a client, or NULL
+ */
+void ghl_client_free(struct ghl_client *client);
+
+/**
+ * Ends every call that is waiting at this moment with GHL_ERR_CANCELLED; calls made afterwards work as ever.
+ *
+ * Any thread; never fails. A refresh whose request was sent runs on, on the thread that sent it, until its answer is
+ * saved: that is the price of single-use tokens. Waiting callers of that refresh return at once.
+ *
+ * @param client  a client, or NULL
+ */
+void ghl_client_cancel(struct ghl_client *client);
+
+/**
+ * Figures for an operator: requests sent, repeated and unanswered; tokens in memory, refreshed, minted, failed, and
+ * those that the store did not take yet. Never a secret.
+ *
+ * Any thread.
+ *
+ * @param client    a client
+ * @param out_json  {"version", "requests": {"sent", "repeated", "unanswered"}, "tokens": {"inMemory", "unsaved",
+ *                  "refreshed", "minted", "failed"}}, or the error; to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client
+ */
+int32_t ghl_client_stats(const struct ghl_client *client,
+                         char **out_json);
+
+/**
+ * Sets, or with NULL takes away, the receiver of this client's events.
+ *
+ * Returns once the receiver that was set before no longer runs, so that its context may then be freed. Any thread,
+ * but not from inside the callback.
+ *
+ * @param client    a client
+ * @param callback  the receiver, or NULL
+ * @param context   passed to the callback as it is; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client, or from inside the callback
+ */
+int32_t ghl_client_on_event(struct ghl_client *client,
+                            ghl_event_callback callback,
+                            void *context);
+
+/**
+ * Makes the link to send a person to (RFC 6749, 4.1.1). Nothing is sent.
+ *
+ * The link is good for one consent within an hour. Any thread; does not wait.
+ *
+ * @param client       a client
+ * @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?}; scopes and redirect URI
+ *                     default to the configured ones, "state" to 256 random bits
+ * @param out_json     {"url", "state"}, or the error; to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT
+ */
+int32_t ghl_authorization_url(struct ghl_client *client,
+                              const char *params_json,
+                              char **out_json);
+
+/**
+ * Checks what the consent page sent back, exchanges the code and stores the token (RFC 6749, 4.1.2 and 4.1.3).
+ *
+ * The answer decides whose token it is: an app made for locations can be installed by a company. Any thread; waits
+ * for the answer, at most timeouts.totalMs.
+ *
+ * @param client       a client
+ * @param params_json  {"redirectUrl": the whole URL that the browser was sent to, "state"?, "allowMissingState"?,
+ *                     "userType"? ("Company" | "Location")}; "state" is the one that the host keeps for this browser
+ *                     session, needed where another process made the link; "allowMissingState": true accepts an
+ *                     installation that was started inside the marketplace, which comes without one
+ * @param out_json     the stored token's metadata {"resourceId", "userType", "companyId", "locationId", "scope",
+ *                     "expiresAt", "refreshable", "state"}, or the error; to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a URL that is not the app's redirect, GHL_ERR_CONSENT_DENIED,
+ *         GHL_ERR_STATE_MISMATCH, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code, GHL_ERR_NETWORK,
+ *         GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE
+ */
+int32_t ghl_authorization_complete(struct ghl_client *client,
+                                   const char *params_json,
+                                   char **out_json);
+
+/**
+ * A live access token for a company or location: from memory while it is fresh; else refreshed, or minted for a
+ * location of a company that is held, by one caller while the others wait.
+ *
+ * Any thread; waits at most timeouts.totalMs, and only when a token is due. While an old token still lives, a
+ * failed refresh does not fail the caller.
+ *
+ * @param client       a client
+ * @param resource_id  a company id or a location id
+ * @param out_token    the bare token, to be freed with ghl_string_free, which wipes it; NULL on error; may be NULL
+ * @param out_error    NULL, or the error; to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_REAUTHORIZATION_REQUIRED,
+ *         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_UNAUTHORIZED, GHL_ERR_FORBIDDEN, GHL_ERR_INVALID_REQUEST,
+ *         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
+ *         GHL_ERR_CANCELLED
+ */
+int32_t ghl_access_token(struct ghl_client *client,
+                         const char *resource_id,
+                         char **out_token,
+                         char **out_error);
+
+/**
+ * ghl_access_token into a buffer of the caller's own: no allocation while the token is fresh.
+ *
+ * The buffer holds an empty text on error, and is the caller's to wipe.
+ *
+ * @param client       a client
+ * @param resource_id  a company id or a location id
+ * @param buffer       where the token goes, NUL-terminated; may be NULL where *length is 0
+ * @param length       in: the buffer's size in bytes; out: the bytes needed, NUL included, 0 on other errors than
+ *                     GHL_ERR_BUFFER_TOO_SMALL
+ * @param out_error    NULL, or the error; to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; and what ghl_access_token returns
+ */
+int32_t ghl_access_token_into(struct ghl_client *client,
+                              const char *resource_id,
+                              char *buffer,
+                              size_t *length,
+                              char **out_error);
+
+/**
+ * Refreshes, or mints, now, whatever the clock says.
+ *
+ * Callers at the same moment share one refresh. Any thread; waits at most timeouts.totalMs.
+ *
+ * @param client       a client
+ * @param resource_id  a company id or a location id
+ * @param out_json     the new token's metadata, as ghl_authorization_complete gives it, or the error; to be freed with
+ *                     ghl_string_free; may be NULL
+ * @return GHL_OK; what ghl_access_token returns. An old token that still lives does not hide a failure here
+ */
+int32_t ghl_token_refresh(struct ghl_client *client,
+                          const char *resource_id,
+                          char **out_json);
+
+/**
+ * Deletes a token here, in memory and in the store. The API does not learn of it: the app stays installed.
+ *
+ * Any thread; waits for a refresh of the same resource, at most timeouts.totalMs.
+ *
+ * @param client       a client
+ * @param resource_id  a company id or a location id
+ * @param out_json     the deleted token's metadata, or the error; to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+ */
+int32_t ghl_token_delete(struct ghl_client *client,
+                         const char *resource_id,
+                         char **out_json);
+
+/**
+ * Lists the tokens held, page by page: metadata, never a secret.
+ *
+ * Any thread; does not wait for the API.
+ *
+ * @param client       a client
+ * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000, default 100),
+ *                     "pageToken"?}; "companyId" lists the company and its locations
+ * @param out_json     {"items": [{metadata}], "nextPageToken"}, the latter null on the last page, or the error; to be
+ *                     freed with ghl_string_free; may be NULL. A metadata's "state" is "ok", "inactive",
+ *                     "reauthorizationRequired" or "unsaved"
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE
+ */
+int32_t ghl_tokens_list(struct ghl_client *client,
+                        const char *params_json,
+                        char **out_json);
+
+/**
+ * Takes over tokens that were granted elsewhere: from an export, or as the vendor's SDKs store them.
+ *
+ * Any thread; waits for refreshes of the same resources, at most timeouts.totalMs.
+ *
+ * @param client       a client
+ * @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since the epoch) or
+ *                     "expiresIn" (seconds from now), "userType", "companyId", "locationId", "scope", …}], "replace"?};
+ *                     snake_case is read, too ("access_token", "expire_at", …), and the camelCase spelling wins. An
+ *                     older token does not replace a newer one unless "replace" is true
+ * @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error; to be freed with
+ *                     ghl_string_free; may be NULL
+ * @return GHL_OK, also where all were skipped; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+ *         GHL_ERR_CANCELLED; after one of the latter three, the tokens before the failing one are imported
+ */
+int32_t ghl_tokens_import(struct ghl_client *client,
+                          const char *tokens_json,
+                          char **out_json);
+
+/**
+ * Exports tokens with their secrets, page by page, in the form that ghl_tokens_import reads.
+ *
+ * Two programs that both refresh an exported token burn it for each other: stop one first. Any thread; does not wait
+ * for the API.
+ *
+ * @param client       a client
+ * @param params_json  as for ghl_tokens_list
+ * @param out_json     {"tokens": […], "nextPageToken"}, or the error; to be freed with ghl_string_free, which wipes it;
+ *                     may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE
+ */
+int32_t ghl_tokens_export(struct ghl_client *client,
+                          const char *params_json,
+                          char **out_json);
+
+/**
+ * POST /oauth/token (operation get-access-token; RFC 6749, 4.1.3, 4.4 and 6), as it is. Stores nothing: a program
+ * that uses it keeps its own tokens. ghl_authorization_complete and ghl_access_token are the managed way.
+ *
+ * A refresh whose answer is lost is not repeated here: call again at once with the same refresh token. Any thread;
+ * waits for the answer, at most timeouts.totalMs.
+ *
+ * @param client       a client
+ * @param params_json  {"grantType": "authorization_code" | "refresh_token" | "client_credentials", "code"?,
+ *                     "refreshToken"?, "userType"? ("Company" | "Location"), "redirectUri"?, "clientId"?,
+ *                     "clientSecret"?}; the client's id and secret default to the configured ones
+ * @param out_json     the API's answer in camelCase with "expiresAt" (milliseconds since the epoch) added, or the
+ *                     error; to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code or refresh token,
+ *         GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
+ *         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_CANCELLED
+ */
+int32_t ghl_oauth_token(struct ghl_client *client,
+                        const char *params_json,
+                        char **out_json);
+
+/**
+ * POST /oauth/location-token (operation get-location-access-token), as it is: mints a location's token from its
+ * company's. Stores nothing; ghl_access_token is the managed way.
+ *
+ * Any thread; waits for the answer, at most timeouts.totalMs.
+ *
+ * @param client       a client
+ * @param params_json  {"companyId", "locationId", "accessToken"?}; the company's token defaults to the one held here,
+ *                     refreshed if need be
+ * @param out_json     the API's answer in camelCase with "expiresAt", "userType" and "companyId" added, or the error;
+ *                     to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token, GHL_ERR_FORBIDDEN,
+ *         GHL_ERR_UNAUTHORIZED, and what ghl_access_token returns
+ */
+int32_t ghl_oauth_location_token(struct ghl_client *client,
+                                 const char *params_json,
+                                 char **out_json);
+
+/**
+ * GET /oauth/installed-locations (operation get-installed-location): one page of a company's locations, or all.
+ *
+ * Any thread; waits for the answer, at most timeouts.totalMs for all pages together.
+ *
+ * @param client       a client
+ * @param params_json  {"companyId", "appId"?, "pageSize"? (1 to 100), "pageToken"?, "query"?, "isInstalled"?,
+ *                     "restrictToUserLocations"?, "versionId"?, "onTrial"?, "planId"?, "locationId"?, "all"?,
+ *                     "accessToken"?}; "appId" defaults to the part of the client id before its first "-", the token to
+ *                     the company's, and "all": true follows the pages to their end
+ * @param out_json     {"items": [{"_id", "name", "address", …}], "pagination": {"nextPageToken", …}, …}, or the error;
+ *                     to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token, GHL_ERR_FORBIDDEN,
+ *         GHL_ERR_UNAUTHORIZED, GHL_ERR_PROTOCOL for pages that lead in a circle, and what ghl_access_token returns
+ */
+int32_t ghl_oauth_installed_locations(struct ghl_client *client,
+                                      const char *params_json,
+                                      char **out_json);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* GHL_OAUTH_H */
