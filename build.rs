@@ -5,15 +5,7 @@ use std::path::Path;
 use std::{env, error::Error};
 
 /// The files of the ABI, in the order of the manual.
-const PARTS: [&str; 7] = [
-    "status",
-    "library",
-    "log",
-    "client",
-    "authorization",
-    "tokens",
-    "endpoints",
-];
+const PARTS: [&str; 7] = ["status", "library", "log", "client", "authorization", "tokens", "endpoints"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=cbindgen.toml");
@@ -40,9 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for part in PARTS {
         builder = builder.with_src(Path::new(&root).join(format!("src/ffi/{part}.rs")));
     }
-    builder
-        .generate()?
-        .write_to_file(Path::new(&env::var("OUT_DIR")?).join("ghl_oauth.h"));
+    builder.generate()?.write_to_file(Path::new(&env::var("OUT_DIR")?).join("ghl_oauth.h"));
 
     // Unloading would leave the fork handlers of the process pointing nowhere.
     if env::var("CARGO_CFG_TARGET_OS")? == "linux" {

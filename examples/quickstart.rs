@@ -14,40 +14,25 @@ use ghl_oauth::{Client, Config};
 use ghl_oauth_emulator::{Decision, Emulator, Options};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let emulator = Emulator::start(Options {
-        locations: 5,
-        ..Options::default()
-    })?;
-    let mut tour = Tour {
-        emulator: &emulator,
-        shown: 0,
-        steps: 0,
-    };
+    let emulator = Emulator::start(Options { locations: 5, ..Options::default() })?;
+    let mut tour = Tour { emulator: &emulator, shown: 0, steps: 0 };
 
     let mut config = Config::new(emulator.client_id(), emulator.client_secret());
     config.base_url = emulator.base_url();
     config.authorize_url = emulator.authorize_url();
     config.redirect_uri = Some(emulator.redirect_uri().to_owned());
-    config.scopes = ["oauth.readonly", "oauth.write", "locations.readonly"]
-        .map(String::from)
-        .to_vec();
+    config.scopes = ["oauth.readonly", "oauth.write", "locations.readonly"].map(String::from).to_vec();
     let client = Client::with_clock(&config, Arc::new(EmulatorClock::new(&emulator)))?;
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
 
     tour.step("A client for your app");
-    tour.came_back(&format!(
-        "client id {}, API at {}",
-        config.client_id, config.base_url
-    ));
+    tour.came_back(&format!("client id {}, API at {}", config.client_id, config.base_url));
 
     tour.step("authorization_url: the link to send your user to");
     let link = client.authorization_url(UrlParams::default())?;
     let url = link["url"].as_str().unwrap_or_default();
     tour.came_back(&format!("url   {url}"));
-    tour.came_back(&format!(
-        "state {}",
-        shortened(link["state"].as_str().unwrap_or_default())
-    ));
+    tour.came_back(&format!("state {}", shortened(link["state"].as_str().unwrap_or_default())));
 
     tour.step("The user clicks \"Allow\" for the company, and the browser comes back");
     let redirect_url = emulator.consent(url, Decision::Company(company.clone()))?;
@@ -116,17 +101,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         shortened(renewed.expose()),
         !renewed.matches(minted.expose())
     ));
-    tour.came_back(&format!(
-        "live at the server: {}",
-        emulator.access_token_is_live(renewed.expose())
-    ));
+    tour.came_back(&format!("live at the server: {}", emulator.access_token_is_live(renewed.expose())));
 
     tour.step("tokens_list: what is held now, without secrets");
-    for item in client.tokens_list(&Default::default())?["items"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
+    for item in client.tokens_list(&Default::default())?["items"].as_array().into_iter().flatten() {
         tour.came_back(&item.to_string());
     }
 
@@ -143,10 +121,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         tour.came_back(&format!("help    {}", error.help().unwrap_or("-")));
     }
 
-    println!(
-        "\nDone: {} requests reached the API. Next: README.md.",
-        emulator.requests().len()
-    );
+    println!("\nDone: {} requests reached the API. Next: README.md.", emulator.requests().len());
     Ok(())
 }
 
@@ -167,20 +142,13 @@ impl Tour<'_> {
     fn sent(&mut self) {
         let requests = self.emulator.requests();
         for request in &requests[self.shown..] {
-            let query = if request.query.is_empty() {
-                String::new()
-            } else {
-                format!("?{}", request.query)
-            };
+            let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
             let body = if request.body.is_empty() {
                 String::new()
             } else {
                 format!("  {}", without_secrets(&request.body))
             };
-            println!(
-                "    -> {} {}{query}{body}  ({})",
-                request.method, request.path, request.status
-            );
+            println!("    -> {} {}{query}{body}  ({})", request.method, request.path, request.status);
         }
         if requests.len() == self.shown {
             println!("    -> nothing was sent");
@@ -201,9 +169,7 @@ fn shortened(secret: &str) -> String {
 
 /// A query or form with its secrets shortened.
 fn without_secrets(form: &str) -> String {
-    let (before, fields) = form
-        .split_once('?')
-        .map_or(("", form), |(before, fields)| (before, fields));
+    let (before, fields) = form.split_once('?').map_or(("", form), |(before, fields)| (before, fields));
     let fields: Vec<String> = fields
         .split('&')
         .map(|field| match field.split_once('=') {
@@ -213,11 +179,7 @@ fn without_secrets(form: &str) -> String {
             _ => field.to_owned(),
         })
         .collect();
-    if before.is_empty() {
-        fields.join("&")
-    } else {
-        format!("{before}?{}", fields.join("&"))
-    }
+    if before.is_empty() { fields.join("&") } else { format!("{before}?{}", fields.join("&")) }
 }
 
 /// The emulator's clock as the library's, so that a day can pass for both.
@@ -229,10 +191,7 @@ struct EmulatorClock {
 impl EmulatorClock {
     fn new(emulator: &Emulator) -> EmulatorClock {
         let clock = emulator.clock();
-        EmulatorClock {
-            started_ms: clock.now_ms(),
-            clock,
-        }
+        EmulatorClock { started_ms: clock.now_ms(), clock }
     }
 }
 

@@ -99,15 +99,9 @@ impl Authorization {
     pub fn url(&self, params: UrlParams) -> Result<Value> {
         let scopes = params.scopes.unwrap_or_else(|| self.scopes.clone());
         if scopes.is_empty() {
-            return Err(Error::invalid_argument(
-                "scopes",
-                "scopes are neither given nor configured",
-            ));
+            return Err(Error::invalid_argument("scopes", "scopes are neither given nor configured"));
         }
-        if scopes
-            .iter()
-            .any(|scope| scope.is_empty() || scope.contains(char::is_whitespace))
-        {
+        if scopes.iter().any(|scope| scope.is_empty() || scope.contains(char::is_whitespace)) {
             return Err(Error::invalid_argument(
                 "scopes",
                 "each scope is one word, such as \"locations.readonly\"",
@@ -134,20 +128,9 @@ impl Authorization {
         if params.login_in_same_tab {
             query.append_pair("loginWindowOpenMode", "self");
         }
-        let separator = if self.authorize_url.contains('?') {
-            '&'
-        } else {
-            '?'
-        };
+        let separator = if self.authorize_url.contains('?') { '&' } else { '?' };
         let url = format!("{}{separator}{}", self.authorize_url, query.finish());
-        self.remember(
-            state.clone(),
-            Consent {
-                began: self.clock.uptime(),
-                redirect_uri,
-                used: false,
-            },
-        );
+        self.remember(state.clone(), Consent { began: self.clock.uptime(), redirect_uri, used: false });
         Ok(json!({"url": url, "state": state}))
     }
 
@@ -197,11 +180,7 @@ impl Authorization {
                 "begin again with a new link; if nobody began one, somebody may be trying to slip in a code",
             )
         };
-        if params
-            .state
-            .as_deref()
-            .is_some_and(|state| state.trim().is_empty())
-        {
+        if params.state.as_deref().is_some_and(|state| state.trim().is_empty()) {
             return Err(Error::invalid_argument("state", "state is empty"));
         }
         let Some(state) = redirect.parameter("state").filter(|state| !state.is_empty()) else {
@@ -231,11 +210,7 @@ impl Authorization {
             None if params.state.is_some() => {
                 drop(consents);
                 let redirect_uri = self.redirect_uri(None)?;
-                let used = Consent {
-                    began: now,
-                    redirect_uri: redirect_uri.clone(),
-                    used: true,
-                };
+                let used = Consent { began: now, redirect_uri: redirect_uri.clone(), used: true };
                 self.remember(state.to_owned(), used);
                 Ok(redirect_uri)
             }
@@ -250,10 +225,7 @@ impl Authorization {
         })?;
         match uri.parse::<Uri>() {
             Ok(parsed) if parsed.scheme().is_some() && parsed.host().is_some() => Ok(uri),
-            _ => Err(Error::invalid_argument(
-                "redirectUri",
-                "redirectUri is not an absolute URL",
-            )),
+            _ => Err(Error::invalid_argument("redirectUri", "redirectUri is not an absolute URL")),
         }
     }
 
@@ -264,10 +236,8 @@ impl Authorization {
             consents.retain(|_, consent| now.saturating_sub(consent.began) <= PATIENCE);
         }
         if consents.len() >= MOST_PENDING
-            && let Some(oldest) = consents
-                .iter()
-                .min_by_key(|(_, consent)| consent.began)
-                .map(|(state, _)| state.clone())
+            && let Some(oldest) =
+                consents.iter().min_by_key(|(_, consent)| consent.began).map(|(state, _)| state.clone())
         {
             consents.remove(&oldest);
         }
@@ -293,9 +263,7 @@ impl Redirect {
             return Err(wrong());
         }
         let query = target.query().unwrap_or_default();
-        let parameters = form_urlencoded::parse(query.as_bytes())
-            .into_owned()
-            .collect::<Vec<_>>();
+        let parameters = form_urlencoded::parse(query.as_bytes()).into_owned().collect::<Vec<_>>();
         for name in ["code", "state", "error"] {
             if parameters.iter().filter(|(key, _)| key == name).count() > 1 {
                 let message = format!("redirectUrl has {name} more than once");
@@ -306,10 +274,7 @@ impl Redirect {
     }
 
     fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Same origin and same path.
@@ -338,11 +303,7 @@ mod tests {
 
     #[test]
     fn a_redirect_leads_to_one_place_only() {
-        let is_to = |url: &str| {
-            Redirect::read(url)
-                .unwrap()
-                .is_to("https://app.example/oauth/callback")
-        };
+        let is_to = |url: &str| Redirect::read(url).unwrap().is_to("https://app.example/oauth/callback");
         assert!(is_to("https://app.example/oauth/callback?code=1"));
         assert!(is_to("https://APP.example:443/oauth/callback?code=1#top"));
         for other in [

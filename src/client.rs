@@ -108,9 +108,7 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT` for a missing parameter; else what the API or the network says.
     pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
-        self.api
-            .token(params, self.clock.wall_ms(), &self.deadline())
-            .map_err(Error::from)
+        self.api.token(params, self.clock.wall_ms(), &self.deadline()).map_err(Error::from)
     }
 
     /// `POST /oauth/location-token` as it is; stores nothing.

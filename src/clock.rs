@@ -23,9 +23,7 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock whose uptime begins now.
     pub fn new() -> SystemClock {
-        SystemClock {
-            started: Instant::now(),
-        }
+        SystemClock { started: Instant::now() }
     }
 }
 

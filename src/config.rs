@@ -87,10 +87,7 @@ pub struct StoreConfig {
 
 impl Default for StoreConfig {
     fn default() -> StoreConfig {
-        StoreConfig {
-            kind: "memory".into(),
-            path: None,
-        }
+        StoreConfig { kind: "memory".into(), path: None }
     }
 }
 
@@ -106,10 +103,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Timeouts {
-        Timeouts {
-            connect_ms: 10_000,
-            total_ms: 30_000,
-        }
+        Timeouts { connect_ms: 10_000, total_ms: 30_000 }
     }
 }
 
@@ -127,11 +121,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Retry {
-        Retry {
-            max_attempts: 3,
-            base_delay_ms: 200,
-            max_delay_ms: 5_000,
-        }
+        Retry { max_attempts: 3, base_delay_ms: 200, max_delay_ms: 5_000 }
     }
 }
 
@@ -149,11 +139,7 @@ pub struct RateLimit {
 
 impl Default for RateLimit {
     fn default() -> RateLimit {
-        RateLimit {
-            requests: 100,
-            per_ms: 10_000,
-            per_day: 200_000,
-        }
+        RateLimit { requests: 100, per_ms: 10_000, per_day: 200_000 }
     }
 }
 
@@ -170,10 +156,7 @@ pub struct Refresh {
 
 impl Default for Refresh {
     fn default() -> Refresh {
-        Refresh {
-            margin_seconds: 300,
-            runway_percent: 25,
-        }
+        Refresh { margin_seconds: 300, runway_percent: 25 }
     }
 }
 
@@ -194,9 +177,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            response_bytes: 1 << 20,
-        }
+        Limits { response_bytes: 1 << 20 }
     }
 }
 
@@ -275,19 +256,13 @@ impl Config {
         }
         for scope in &self.scopes {
             if scope.is_empty() || scope.contains(char::is_whitespace) {
-                return Err(refused(
-                    "scopes",
-                    "each scope is one word, such as \"locations.readonly\"",
-                ));
+                return Err(refused("scopes", "each scope is one word, such as \"locations.readonly\""));
             }
         }
         self.reachable("baseUrl", &self.base_url)?;
         self.reachable("authorizeUrl", &self.authorize_url)?;
         if self.base_url.contains(['?', '#']) {
-            return Err(refused(
-                "baseUrl",
-                "it may have a path, but no query and no fragment",
-            ));
+            return Err(refused("baseUrl", "it may have a path, but no query and no fragment"));
         }
         header_text("apiVersion", &self.api_version)?;
         if let Some(suffix) = &self.http.user_agent_suffix {
@@ -298,12 +273,7 @@ impl Config {
         in_range("retry.maxAttempts", self.retry.max_attempts.into(), 1, 20)?;
         in_range("retry.baseDelayMs", self.retry.base_delay_ms, 0, 600_000)?;
         in_range("retry.maxDelayMs", self.retry.max_delay_ms, 0, 600_000)?;
-        in_range(
-            "rateLimit.requests",
-            self.rate_limit.requests.into(),
-            1,
-            1_000_000,
-        )?;
+        in_range("rateLimit.requests", self.rate_limit.requests.into(), 1, 1_000_000)?;
         in_range("rateLimit.perMs", self.rate_limit.per_ms, 1, 86_400_000)?;
         in_range("rateLimit.perDay", self.rate_limit.per_day, 1, u64::MAX)?;
         in_range("refresh.marginSeconds", self.refresh.margin_seconds, 0, 86_400)?;
@@ -316,10 +286,7 @@ impl Config {
     fn reachable(&self, key: &str, url: &str) -> Result<()> {
         let uri = absolute(key, url)?;
         let host = uri.host().unwrap_or_default();
-        if uri
-            .authority()
-            .is_some_and(|authority| authority.as_str().contains('@'))
-        {
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(refused(key, "it must not carry a user name or password"));
         }
         match uri.scheme_str() {
@@ -337,7 +304,14 @@ impl StoreConfig {
         match self.kind.as_str() {
             "memory" if self.path.is_some() => Err(refused("store.path", "a memory store has no path")),
             "memory" => Ok(()),
-            _ => Err(refused("store.kind", "it must be \"memory\"")),
+            "sqlite" if cfg!(not(feature = "sqlite")) => {
+                Err(refused("store.kind", "this build of the library has no SQLite"))
+            }
+            "sqlite" => match &self.path {
+                Some(path) if !path.as_os_str().is_empty() => Ok(()),
+                _ => Err(refused("store.path", "an SQLite store needs the path of its file")),
+            },
+            _ => Err(refused("store.kind", "it must be \"memory\" or \"sqlite\"")),
         }
     }
 }
@@ -356,11 +330,7 @@ fn absolute(key: &str, url: &str) -> Result<Uri> {
 }
 
 fn not_blank(key: &str, value: &str) -> Result<()> {
-    if value.trim().is_empty() {
-        Err(refused(key, "it must not be empty"))
-    } else {
-        Ok(())
-    }
+    if value.trim().is_empty() { Err(refused(key, "it must not be empty")) } else { Ok(()) }
 }
 
 fn header_text(key: &str, value: &str) -> Result<()> {
@@ -390,9 +360,7 @@ mod tests {
 
     fn refusal(more: &str) -> Error {
         let text = format!("{{\"clientId\":\"app-1\",\"clientSecret\":\"s\"{more}}}");
-        Config::from_json(&text)
-            .err()
-            .unwrap_or_else(|| panic!("{text} was accepted"))
+        Config::from_json(&text).err().unwrap_or_else(|| panic!("{text} was accepted"))
     }
 
     #[test]
@@ -417,6 +385,8 @@ mod tests {
             (r#","scopes":["a b"]"#, "scopes"),
             (r#","store":{"kind":"floppy"}"#, "store.kind"),
             (r#","store":{"kind":"memory","path":"x"}"#, "store.path"),
+            (r#","store":{"kind":"sqlite"}"#, "store.path"),
+            (r#","store":{"kind":"sqlite","path":""}"#, "store.path"),
             (r#","timeouts":{"totalMs":0}"#, "timeouts.totalMs"),
             (r#","retry":{"maxAttempts":0}"#, "retry.maxAttempts"),
             (r#","rateLimit":{"requests":0}"#, "rateLimit.requests"),
@@ -425,26 +395,13 @@ mod tests {
             (r#","apiVersion":"v3\r\nX: y""#, "apiVersion"),
         ] {
             let error = refusal(more);
-            assert_eq!(
-                (error.status(), error.parameter()),
-                (Status::Config, Some(key)),
-                "{more}: {error}"
-            );
+            assert_eq!((error.status(), error.parameter()), (Status::Config, Some(key)), "{more}: {error}");
         }
         assert_eq!(refusal(r#","colour":1"#).parameter(), Some("colour"));
-        assert_eq!(
-            refusal(r#","store":{"kind":"memory","size":1}"#).parameter(),
-            Some("store.size")
-        );
-        assert_eq!(
-            Config::from_json(r#"{"clientId":"a"}"#).unwrap_err().parameter(),
-            Some("clientSecret")
-        );
+        assert_eq!(refusal(r#","store":{"kind":"memory","size":1}"#).parameter(), Some("store.size"));
+        assert_eq!(Config::from_json(r#"{"clientId":"a"}"#).unwrap_err().parameter(), Some("clientSecret"));
         let blank = Config::from_json(r#"{"clientId":" ","clientSecret":"s"}"#).unwrap_err();
-        assert_eq!(
-            (blank.status(), blank.parameter()),
-            (Status::Config, Some("clientId"))
-        );
+        assert_eq!((blank.status(), blank.parameter()), (Status::Config, Some("clientId")));
     }
 
     #[test]

@@ -291,10 +291,7 @@ impl Error {
         error.insert("help".into(), json!(details.help));
         error.insert("parameter".into(), json!(details.parameter));
         error.insert("retryable".into(), details.retryable.into());
-        error.insert(
-            "retryAfterMs".into(),
-            json!(details.retry_after.map(|wait| wait.as_millis() as u64)),
-        );
+        error.insert("retryAfterMs".into(), json!(details.retry_after.map(|wait| wait.as_millis() as u64)));
         error.insert("resourceId".into(), json!(details.resource_id));
         error.insert("httpStatus".into(), json!(details.http_status));
         error.insert(
@@ -344,9 +341,8 @@ mod tests {
 
     #[test]
     fn the_innermost_resource_is_kept() {
-        let error = Error::new(Status::Network, "no answer")
-            .with_resource("location")
-            .with_resource("company");
+        let error =
+            Error::new(Status::Network, "no answer").with_resource("location").with_resource("company");
         assert_eq!(error.resource_id(), Some("location"));
     }
 }

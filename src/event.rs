@@ -68,11 +68,7 @@ impl Events {
     /// Tells the host.
     pub fn emit(&self, event: &Event, resource_id: &str, at_ms: i64, expires_at: Option<i64>) {
         log::info!("{} {resource_id}", event.name());
-        let listener = self
-            .listener
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(listener) = listener {
             listener(&event.to_json(resource_id, at_ms, expires_at));
         }

@@ -10,10 +10,7 @@ use crate::error::{Error, Result};
 /// `argument` names the document itself in errors. No error repeats a value, for it may be a secret.
 pub fn read<T: DeserializeOwned>(argument: &str, text: &str) -> Result<T> {
     if !text.trim_start().starts_with('{') {
-        return Err(Error::invalid_argument(
-            argument,
-            format!("{argument} is not a JSON object"),
-        ));
+        return Err(Error::invalid_argument(argument, format!("{argument} is not a JSON object")));
     }
     let mut source = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut source).map_err(|error| {
@@ -45,22 +42,13 @@ fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
             .with_help("check the spelling; keys are camelCase");
     }
     if text.starts_with("missing field") {
-        let key = if path == "." {
-            quoted()
-        } else {
-            format!("{path}.{}", quoted())
-        };
+        let key = if path == "." { quoted() } else { format!("{path}.{}", quoted()) };
         return Error::invalid_argument(&key, format!("{argument} lacks the required key {key:?}"));
     }
-    let expected = text
-        .rsplit_once("expected ")
-        .map_or("another type", |(_, expected)| expected);
+    let expected = text.rsplit_once("expected ").map_or("another type", |(_, expected)| expected);
     let expected = expected.split(" at line ").next().unwrap_or(expected);
     let key = if path == "." { argument } else { path };
-    Error::invalid_argument(
-        key,
-        format!("{key:?} in {argument} has the wrong type: expected {expected}"),
-    )
+    Error::invalid_argument(key, format!("{key:?} in {argument} has the wrong type: expected {expected}"))
 }
 
 /// The fields of an answer in camelCase. Where a field came in both casings, the camelCase one wins:
@@ -116,14 +104,10 @@ pub fn take_text(fields: &mut Map<String, Value>, name: &str) -> Option<String> 
 /// Takes a whole number out of an answer, be it a number, a fraction (cut) or a text.
 pub fn take_integer(fields: &mut Map<String, Value>, name: &str) -> Option<i64> {
     match fields.remove(name)? {
-        Value::Number(number) => number
-            .as_i64()
-            .or_else(|| number.as_f64().map(|fraction| fraction as i64)),
+        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|fraction| fraction as i64)),
         Value::String(text) => {
             let text = text.trim();
-            text.parse()
-                .ok()
-                .or_else(|| text.parse::<f64>().ok().map(|fraction| fraction as i64))
+            text.parse().ok().or_else(|| text.parse::<f64>().ok().map(|fraction| fraction as i64))
         }
         _ => None,
     }
@@ -162,26 +146,14 @@ mod tests {
             ("{\"clientId\":\"a\"} x", "config_json"),
             ("{}", "clientId"),
             ("{\"clientId\":\"a\",\"colour\":1}", "colour"),
-            (
-                "{\"clientId\":\"a\",\"inner\":{\"totalMillis\":1}}",
-                "inner.totalMillis",
-            ),
-            (
-                "{\"clientId\":\"a\",\"inner\":{\"totalMs\":\"hunter2\"}}",
-                "inner.totalMs",
-            ),
-            (
-                "{\"clientId\":\"a\",\"inner\":{\"totalMs\":-4711}}",
-                "inner.totalMs",
-            ),
+            ("{\"clientId\":\"a\",\"inner\":{\"totalMillis\":1}}", "inner.totalMillis"),
+            ("{\"clientId\":\"a\",\"inner\":{\"totalMs\":\"hunter2\"}}", "inner.totalMs"),
+            ("{\"clientId\":\"a\",\"inner\":{\"totalMs\":-4711}}", "inner.totalMs"),
             ("{\"clientId\":\"a\",\"inner\":\"hunter2\"}", "inner"),
         ] {
             let error = read::<Outer>("config_json", text).unwrap_err();
             assert_eq!(error.parameter(), Some(parameter), "{text}: {error}");
-            assert!(
-                !error.message().contains("hunter2") && !error.message().contains("4711"),
-                "{error}"
-            );
+            assert!(!error.message().contains("hunter2") && !error.message().contains("4711"), "{error}");
         }
     }
 

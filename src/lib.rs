@@ -42,6 +42,7 @@ pub mod secret;
 pub mod token;
 
 mod json;
+mod process;
 mod random;
 
 pub use client::Client;

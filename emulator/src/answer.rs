@@ -18,10 +18,7 @@ impl Answer {
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self {
             status,
-            headers: vec![(
-                "content-type".to_owned(),
-                "application/json; charset=utf-8".to_owned(),
-            )],
+            headers: vec![("content-type".to_owned(), "application/json; charset=utf-8".to_owned())],
             body: body.to_string().into_bytes(),
         }
     }
@@ -90,21 +87,14 @@ impl Answer {
     }
 
     pub(crate) fn invalid_argument(field: &str, message: &str, resolution: &str) -> Self {
-        Self::envelope(
-            400,
-            "INVALID_ARGUMENT",
-            message,
-            &json!({ "field": field }),
-            resolution,
-        )
+        Self::envelope(400, "INVALID_ARGUMENT", message, &json!({ "field": field }), resolution)
     }
 
     pub(crate) fn with_headers<N: Into<String>>(
         mut self,
         headers: impl IntoIterator<Item = (N, String)>,
     ) -> Self {
-        self.headers
-            .extend(headers.into_iter().map(|(name, value)| (name.into(), value)));
+        self.headers.extend(headers.into_iter().map(|(name, value)| (name.into(), value)));
         self
     }
 }

@@ -27,10 +27,7 @@ pub(crate) async fn serve(Extract(shared): Extract<Shared>, request: Request) ->
         (entry, strike(&mut state, &call))
     };
     let stall = match &fault {
-        Some(Strike {
-            kind: FaultKind::Stall { stage },
-            gate,
-        }) => Some((*stage, Arc::clone(gate))),
+        Some(Strike { kind: FaultKind::Stall { stage }, gate }) => Some((*stage, Arc::clone(gate))),
         _ => None,
     };
     if let Some((Stage::BeforeProcessing, gate)) = &stall {
@@ -42,9 +39,7 @@ pub(crate) async fn serve(Extract(shared): Extract<Shared>, request: Request) ->
             None => Delivery::Whole(process(&mut state, &call)),
             Some(Strike { kind, .. }) => {
                 let answer = kind.processes().then(|| process(&mut state, &call));
-                state
-                    .log
-                    .set_status(entry, answer.as_ref().map_or(0, |answer| answer.status));
+                state.log.set_status(entry, answer.as_ref().map_or(0, |answer| answer.status));
                 delivery::spoil(kind, answer, &state.url_of(&call))
             }
         };
@@ -102,10 +97,7 @@ fn target_of(state: &State, call: &Call) -> Target {
         _ => Ok(Fields::default()),
     };
     let fields = fields.unwrap_or_default();
-    let asked_about = fields
-        .get("locationId")
-        .or(location_id(&call.path))
-        .map(str::to_owned);
+    let asked_about = fields.get("locationId").or(location_id(&call.path)).map(str::to_owned);
     let asking = || {
         let refresh_token = fields.get("refreshToken");
         refresh_token
@@ -143,9 +135,7 @@ fn process(state: &mut State, call: &Call) -> Answer {
     };
     let quota = state.settings.rate_limit.map(|limit| {
         let day = day_of(state.clock.now_ms());
-        state
-            .limiter
-            .take(limit, caller.resource_id(), Instant::now(), day)
+        state.limiter.take(limit, caller.resource_id(), Instant::now(), day)
     });
     let answer = if quota.is_some_and(|quota| !quota.admitted) {
         Answer::refusal(429, "Too Many Requests")
@@ -171,10 +161,7 @@ fn check_headers(call: &Call, endpoint: Endpoint) -> Result<(), Answer> {
         Some(version) if is_dated(version) && endpoint != Endpoint::Token => return Err(not_routed(call)),
         Some(_) => return Err(Answer::refusal(401, "version header is invalid")),
     }
-    let mut accepted = call
-        .header_values("accept")
-        .flat_map(|value| value.split(','))
-        .peekable();
+    let mut accepted = call.header_values("accept").flat_map(|value| value.split(',')).peekable();
     let takes_json = |media_range: &str| {
         let (media_type, _) = media_range.split_once(';').unwrap_or((media_range, ""));
         ["application/json", "application/*", "*/*"]

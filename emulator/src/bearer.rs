@@ -30,10 +30,7 @@ pub(crate) fn require_scope(grant: &Grant, scope: &str) -> Result<(), Answer> {
     if grant.has_scope(scope) {
         Ok(())
     } else {
-        Err(Answer::refusal(
-            401,
-            "The token is not authorized for this scope.",
-        ))
+        Err(Answer::refusal(401, "The token is not authorized for this scope."))
     }
 }
 

@@ -22,9 +22,7 @@ impl Call {
     /// Reads a whole request.
     pub(crate) async fn read(request: Request) -> Result<Self, Answer> {
         let (head, body) = request.into_parts();
-        let body = to_bytes(body, BODY_LIMIT)
-            .await
-            .map_err(|_| Answer::refusal(413, "Payload Too Large"))?;
+        let body = to_bytes(body, BODY_LIMIT).await.map_err(|_| Answer::refusal(413, "Payload Too Large"))?;
         Ok(Self {
             method: head.method.as_str().to_owned(),
             path: head.uri.path().to_owned(),
@@ -33,10 +31,7 @@ impl Call {
                 .headers
                 .iter()
                 .map(|(name, value)| {
-                    (
-                        name.as_str().to_owned(),
-                        String::from_utf8_lossy(value.as_bytes()).into_owned(),
-                    )
+                    (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
                 })
                 .collect(),
             body: body.to_vec(),
@@ -48,10 +43,7 @@ impl Call {
         &'a self,
         name: &'n str,
     ) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
-        self.headers
-            .iter()
-            .filter(move |(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The value of a header that came exactly once.
@@ -98,10 +90,6 @@ impl Call {
 
     /// Refuses a body where none belongs.
     pub(crate) fn without_body(&self) -> Result<(), Answer> {
-        if self.body.is_empty() {
-            Ok(())
-        } else {
-            Err(Answer::refusal(400, "Unexpected body"))
-        }
+        if self.body.is_empty() { Ok(()) } else { Err(Answer::refusal(400, "Unexpected body")) }
     }
 }

@@ -27,8 +27,7 @@ impl Clock {
 
     /// Sets the clock to a moment, past or future. Time flows on from there.
     pub fn set_ms(&self, now_ms: i64) {
-        self.offset_ms
-            .store(now_ms.saturating_sub(system_ms()), Ordering::SeqCst);
+        self.offset_ms.store(now_ms.saturating_sub(system_ms()), Ordering::SeqCst);
     }
 }
 

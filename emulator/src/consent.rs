@@ -9,15 +9,8 @@ use form_urlencoded::Serializer;
 /// The paths at which the consent page is served.
 pub(crate) const PATHS: [&str; 2] = ["/v2/oauth/chooselocation", "/oauth/chooselocation"];
 
-const PARAMETERS: [&str; 7] = [
-    "response_type",
-    "client_id",
-    "redirect_uri",
-    "scope",
-    "state",
-    "loginWindowOpenMode",
-    "version_id",
-];
+const PARAMETERS: [&str; 7] =
+    ["response_type", "client_id", "redirect_uri", "scope", "state", "loginWindowOpenMode", "version_id"];
 
 /// What a person decides on the consent page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,10 +46,7 @@ impl AuthorizationRequest {
             return Err(format!("There is no parameter {stranger}."));
         }
         let required = |name: &str| {
-            fields
-                .get(name)
-                .filter(|value| !value.is_empty())
-                .ok_or_else(|| format!("{name} is missing."))
+            fields.get(name).filter(|value| !value.is_empty()).ok_or_else(|| format!("{name} is missing."))
         };
         if required("response_type")? != "code" {
             return Err("response_type must be code.".to_owned());
@@ -73,27 +63,20 @@ impl AuthorizationRequest {
         }
         let redirect_uri = required("redirect_uri")?;
         let registered = app.redirect_uris.iter().any(|known| known == redirect_uri);
-        if !registered && !(app.allow_loopback_redirects && is_loopback(redirect_uri)) {
-            return Err(format!(
-                "redirect_uri {redirect_uri} is not registered for the app."
-            ));
+        let allowed = registered || (app.allow_loopback_redirects && is_loopback(redirect_uri));
+        if !allowed {
+            return Err(format!("redirect_uri {redirect_uri} is not registered for the app."));
         }
         let scope = required("scope")?;
         let mut scopes: Vec<_> = scope.split(' ').collect();
-        if let Some(unknown) = scopes
-            .iter()
-            .find(|wanted| !app.scopes.iter().any(|known| known == *wanted))
-        {
+        if let Some(unknown) = scopes.iter().find(|wanted| !app.scopes.iter().any(|known| known == *wanted)) {
             return Err(format!("scope '{unknown}' is not registered for the app."));
         }
         scopes.sort_unstable();
         if scopes.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err("scope names a scope twice.".to_owned());
         }
-        if fields
-            .get("loginWindowOpenMode")
-            .is_some_and(|mode| mode != "self")
-        {
+        if fields.get("loginWindowOpenMode").is_some_and(|mode| mode != "self") {
             return Err("loginWindowOpenMode can only be self.".to_owned());
         }
         Ok(Self {
@@ -126,11 +109,7 @@ impl AuthorizationRequest {
             install_to_future_locations: company.install_to_future_locations && chosen.is_none(),
         };
         let installed = match chosen {
-            None => state
-                .directory
-                .locations_of(&company_id)
-                .map(|location| location.id.clone())
-                .collect(),
+            None => state.directory.locations_of(&company_id).map(|location| location.id.clone()).collect(),
             Some(chosen) => {
                 if chosen.is_empty() {
                     return Err("No location was chosen.".to_owned());
@@ -245,22 +224,22 @@ mod tests {
             ("&scope=oauth.write%20%20oauth.readonly", "scope ''"),
             ("&scope=oauth.write%20oauth.write", "twice"),
             ("&scope=oauth.write&version_id=0", "version_id"),
-            (
-                "&scope=oauth.write&loginWindowOpenMode=tab",
-                "loginWindowOpenMode",
-            ),
-            (
-                "&scope=oauth.write&code_challenge=x",
-                "no parameter code_challenge",
-            ),
-            (
-                "&scope=oauth.write&state=1&state=2",
-                "state is given more than once",
-            ),
+            ("&scope=oauth.write&loginWindowOpenMode=tab", "loginWindowOpenMode"),
+            ("&scope=oauth.write&code_challenge=x", "no parameter code_challenge"),
+            ("&scope=oauth.write&state=1&state=2", "state is given more than once"),
         ] {
             let error = read(rest).unwrap_err();
             assert!(error.contains(complaint), "{rest}: {error}");
         }
+    }
+
+    #[test]
+    fn a_private_app_may_need_its_version() {
+        let mut app = state().directory.app;
+        app.require_version_id = true;
+        let read = |rest: &str| AuthorizationRequest::read(&query(&app, rest), &app);
+        assert!(read("&scope=oauth.write").unwrap_err().contains("version_id"));
+        assert!(read(&format!("&scope=oauth.write&version_id={}", app.version_id)).is_ok());
     }
 
     #[test]
@@ -273,19 +252,10 @@ mod tests {
         .unwrap();
         let company = state.directory.companies[0].id.clone();
         let chosen = state.directory.locations[3].id.clone();
-        let decision = |locations| Decision::CompanyWithLocations {
-            company: company.clone(),
-            locations,
-        };
+        let decision = |locations| Decision::CompanyWithLocations { company: company.clone(), locations };
         assert!(request.decide(&mut state, decision(vec![])).is_err());
-        assert!(
-            request
-                .decide(&mut state, decision(vec!["elsewhere".to_owned()]))
-                .is_err()
-        );
-        request
-            .decide(&mut state, decision(vec![chosen.clone()]))
-            .unwrap();
+        assert!(request.decide(&mut state, decision(vec!["elsewhere".to_owned()])).is_err());
+        request.decide(&mut state, decision(vec![chosen.clone()])).unwrap();
         for location in &state.directory.locations {
             assert_eq!(location.installed_at_ms.is_some(), location.id == chosen);
         }
@@ -298,27 +268,15 @@ mod tests {
             scope: String::new(),
             state: Some("x&y z".to_owned()),
         };
-        assert_eq!(
-            request.redirect("code", "1"),
-            "https://a/b?c=d&code=1&state=x%26y+z"
-        );
+        assert_eq!(request.redirect("code", "1"), "https://a/b?c=d&code=1&state=x%26y+z");
     }
 
     #[test]
     fn loopback_is_this_machine_alone() {
-        for uri in [
-            "http://127.0.0.1:80/a",
-            "http://localhost",
-            "http://[::1]:9/",
-            "http://[::1]",
-        ] {
+        for uri in ["http://127.0.0.1:80/a", "http://localhost", "http://[::1]:9/", "http://[::1]"] {
             assert!(is_loopback(uri), "{uri}");
         }
-        for uri in [
-            "https://localhost/",
-            "http://localhost.example/",
-            "http://127.0.0.1@evil.example/",
-        ] {
+        for uri in ["https://localhost/", "http://localhost.example/", "http://127.0.0.1@evil.example/"] {
             assert!(!is_loopback(uri), "{uri}");
         }
     }

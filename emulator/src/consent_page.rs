@@ -74,10 +74,7 @@ async fn recorded(
 /// The decision in the consent page's form.
 fn decision(form: &[u8]) -> Result<Decision, String> {
     let fields = Fields::from_form(form).map_err(|error| format!("{error}."))?;
-    match (
-        fields.get("decision"),
-        fields.get("place").and_then(|place| place.split_once(':')),
-    ) {
+    match (fields.get("decision"), fields.get("place").and_then(|place| place.split_once(':'))) {
         (Some("deny"), _) => Ok(Decision::Deny),
         (Some("allow"), Some(("company", id))) => Ok(Decision::Company(id.to_owned())),
         (Some("allow"), Some(("location", id))) => Ok(Decision::Location(id.to_owned())),
@@ -111,10 +108,7 @@ fn choose(request: &AuthorizationRequest, directory: &Directory) -> String {
          <p>It asks for:</p>\n<ul>\n",
     );
     for scope in request.scope.split(' ') {
-        write_to(
-            &mut main,
-            format_args!("<li><code>{}</code></li>\n", Escaped(scope)),
-        );
+        write_to(&mut main, format_args!("<li><code>{}</code></li>\n", Escaped(scope)));
     }
     main.push_str(
         "</ul>\n<form method=\"post\">\n\

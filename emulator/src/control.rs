@@ -33,10 +33,7 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/faults/{id}", delete(remove_fault))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "GET /_emulator lists what there is"))
         .method_not_allowed_fallback(async || {
-            refuse(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "GET /_emulator lists what there is",
-            )
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "GET /_emulator lists what there is")
         })
         .layer(from_fn(from_this_machine))
 }
@@ -44,18 +41,12 @@ pub(crate) fn router() -> Router<Shared> {
 /// What the control API offers, for its overview and the program's start-up text.
 pub const CONTROL_ENDPOINTS: [(&str, &str); 16] = [
     ("GET /_emulator", "ids, credentials, URLs and the clock"),
-    (
-        "POST /_emulator/clock",
-        r#"{"advanceSeconds": n} or {"setMs": n}"#,
-    ),
+    ("POST /_emulator/clock", r#"{"advanceSeconds": n} or {"setMs": n}"#),
     ("GET /_emulator/requests", "every request so far"),
     ("DELETE /_emulator/requests", "forgets them"),
     ("GET /_emulator/tokens", "the live refresh tokens"),
     ("POST /_emulator/tokens/expire", "{}: ends every access token"),
-    (
-        "POST /_emulator/tokens/revoke",
-        r#"{"resourceId"}: ends its refresh tokens"#,
-    ),
+    ("POST /_emulator/tokens/revoke", r#"{"resourceId"}: ends its refresh tokens"#),
     (
         "POST /_emulator/consent",
         r#"{"url", "companyId" [, "locationIds"] | "locationId" | "deny": true} -> {"redirectUrl"}"#,
@@ -65,41 +56,26 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 16] = [
         "POST /_emulator/settings",
         "accessTokenSeconds, expiresIn, reuseWindowSeconds, locationRefreshTokens, rateLimit, latencyMs",
     ),
-    (
-        "POST /_emulator/locations/{id}",
-        r#"{"active"?: bool, "installed"?: bool}"#,
-    ),
+    ("POST /_emulator/locations/{id}", r#"{"active"?: bool, "installed"?: bool}"#),
     ("POST /_emulator/companies/{id}", r#"{"installed": false}"#),
-    (
-        "GET /_emulator/faults",
-        "the faults, how often each has struck, and how many requests it holds",
-    ),
+    ("GET /_emulator/faults", "the faults, how often each has struck, and how many requests it holds"),
     (
         "POST /_emulator/faults",
         r#"{"kind", parameters of the kind, "endpoint"?, "grantType"?, "resourceId"?, "skip"?, "count"?, "probability"?} -> {"id"}"#,
     ),
     ("DELETE /_emulator/faults", "ends them all"),
-    (
-        "DELETE /_emulator/faults/{id}",
-        "ends one, and lets go whom it holds",
-    ),
+    ("DELETE /_emulator/faults/{id}", "ends one, and lets go whom it holds"),
 ];
 
 /// Only this machine reaches the port. A page in this machine's browser does too, under a name of
 /// its own choosing (DNS rebinding); its requests end here.
 async fn from_this_machine(request: Request, next: Next) -> Response {
-    let host = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let name = host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name));
     if matches!(name, Some("127.0.0.1" | "localhost" | "[::1]")) {
         next.run(request).await
     } else {
-        refuse(
-            StatusCode::FORBIDDEN,
-            "the Host header does not name this machine",
-        )
+        refuse(StatusCode::FORBIDDEN, "the Host header does not name this machine")
     }
 }
 
@@ -185,16 +161,10 @@ async fn set_clock(State(shared): State<Shared>, body: Bytes) -> Response {
         Err(refusal) => return refusal,
     };
     let state = shared.lock();
-    match (
-        change.advance_seconds.map(Duration::try_from_secs_f64),
-        change.set_ms,
-    ) {
+    match (change.advance_seconds.map(Duration::try_from_secs_f64), change.set_ms) {
         (Some(Ok(by)), None) => state.clock.advance(by),
         (Some(Err(_)), None) => {
-            return refuse(
-                StatusCode::BAD_REQUEST,
-                "advanceSeconds must not be negative; setMs goes back",
-            );
+            return refuse(StatusCode::BAD_REQUEST, "advanceSeconds must not be negative; setMs goes back");
         }
         (None, Some(now_ms)) => state.clock.set_ms(now_ms),
         _ => return refuse(StatusCode::BAD_REQUEST, "either advanceSeconds or setMs"),
@@ -385,12 +355,6 @@ async fn clear_faults(State(shared): State<Shared>) -> Response {
 }
 
 async fn remove_fault(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
-    let removed = id
-        .parse()
-        .is_ok_and(|id| shared.lock().faults.remove(FaultId(id)));
-    if removed {
-        reply(&json!({"removed": 1}))
-    } else {
-        not_found("fault", &id)
-    }
+    let removed = id.parse().is_ok_and(|id| shared.lock().faults.remove(FaultId(id)));
+    if removed { reply(&json!({"removed": 1})) } else { not_found("fault", &id) }
 }

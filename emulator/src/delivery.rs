@@ -39,10 +39,7 @@ enum Step {
 
 impl Script {
     fn new(steps: impl Into<Arc<[Step]>>, ending: Ending) -> Self {
-        Self {
-            steps: steps.into(),
-            ending,
-        }
+        Self { steps: steps.into(), ending }
     }
 
     /// Plays the script to its end, or until the client leaves.
@@ -99,20 +96,10 @@ pub(crate) fn spoil(kind: FaultKind, answer: Option<Answer>, url: &str) -> Deliv
                 body: Vec::new(),
             });
         }
-        FaultKind::Status {
-            status,
-            body,
-            content_type,
-            mut headers,
-            ..
-        } => {
+        FaultKind::Status { status, body, content_type, mut headers, .. } => {
             let content_type = content_type.unwrap_or_else(|| looks_like(&body).to_owned());
             headers.push(("content-type".to_owned(), content_type));
-            return Delivery::Whole(Answer {
-                status,
-                headers,
-                body: body.into_bytes(),
-            });
+            return Delivery::Whole(Answer { status, headers, body: body.into_bytes() });
         }
         _ => {}
     }
@@ -132,28 +119,18 @@ fn distort(kind: FaultKind, mut answer: Answer) -> Delivery {
     };
     Delivery::Whole(match kind {
         FaultKind::ReplaceStatus { status } => Answer { status, ..answer },
-        FaultKind::EmptyBody => Answer {
-            body: Vec::new(),
-            ..answer
-        },
+        FaultKind::EmptyBody => Answer { body: Vec::new(), ..answer },
         FaultKind::TruncatedJson => {
             answer.body.truncate(answer.body.len() / 2);
             answer
         }
-        FaultKind::NotJson => Answer {
-            body: b"OK, here is your token".to_vec(),
-            ..answer
-        },
+        FaultKind::NotJson => Answer { body: b"OK, here is your token".to_vec(), ..answer },
         FaultKind::Stringified => json(answer, distortion::stringified),
         FaultKind::WrongTypes => json(answer, distortion::wrong_types),
         FaultKind::SnakeCase => json(answer, distortion::snake_case),
         FaultKind::Gzip { marked } => {
             answer.body = distortion::gzip(&answer.body);
-            if marked {
-                answer.with_headers([("content-encoding", "gzip".to_owned())])
-            } else {
-                answer
-            }
+            if marked { answer.with_headers([("content-encoding", "gzip".to_owned())]) } else { answer }
         }
         kind => return slowly_or_at_length(kind, answer),
     })
@@ -206,19 +183,12 @@ fn huge_body(answer: &Answer, bytes: u64, chunked: bool) -> Script {
         }
         [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
     };
-    let length = if chunked {
-        Length::Chunked
-    } else {
-        Length::Known(padding + answer.body.len() as u64)
-    };
+    let length = if chunked { Length::Chunked } else { Length::Known(padding + answer.body.len() as u64) };
     let end: &[u8] = if chunked { b"0\r\n\r\n" } else { b"" };
     Script::new(
         [
             Step::Send([head(answer, length), frame(&answer.body)].concat()),
-            Step::Repeat {
-                block: frame(&[b' '; BLOCK]),
-                count,
-            },
+            Step::Repeat { block: frame(&[b' '; BLOCK]), count },
             Step::Send([frame(&rest).as_slice(), end].concat()),
         ],
         Ending::Close,

@@ -68,17 +68,9 @@ impl Directory {
             }
             companies.push(company);
         }
-        let location_index = locations
-            .iter()
-            .enumerate()
-            .map(|(index, location)| (location.id.clone(), index))
-            .collect();
-        Self {
-            app,
-            companies,
-            locations,
-            location_index,
-        }
+        let location_index =
+            locations.iter().enumerate().map(|(index, location)| (location.id.clone(), index)).collect();
+        Self { app, companies, locations, location_index }
     }
 
     pub(crate) fn company(&self, id: &str) -> Option<&Company> {
@@ -90,15 +82,11 @@ impl Directory {
     }
 
     pub(crate) fn location_mut(&mut self, id: &str) -> Option<&mut Location> {
-        self.location_index
-            .get(id)
-            .map(|&index| &mut self.locations[index])
+        self.location_index.get(id).map(|&index| &mut self.locations[index])
     }
 
     pub(crate) fn locations_of<'a>(&'a self, company_id: &'a str) -> impl Iterator<Item = &'a Location> {
-        self.locations
-            .iter()
-            .filter(move |location| location.company_id == company_id)
+        self.locations.iter().filter(move |location| location.company_id == company_id)
     }
 }
 
@@ -129,15 +117,11 @@ impl Location {
         Self {
             id: seeded.resource_id(),
             company_id: company_id.to_owned(),
-            name: format!(
-                "{} {} {number}",
-                OWNERS[number % OWNERS.len()],
-                TRADES[number % TRADES.len()]
-            ),
+            name: format!("{} {} {number}", OWNERS[number % OWNERS.len()], TRADES[number % TRADES.len()]),
             address: format!("{number} Main St, Springfield, IL 62701, USA"),
             active: true,
             plan_id: plans[number % plans.len()].clone(),
-            on_trial: number % 5 == 0,
+            on_trial: number.is_multiple_of(5),
             installed_at_ms: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::hold::Gate;
 use crate::random::Seeded;
+use hyper::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -77,10 +78,7 @@ impl Default for Rule {
 impl Rule {
     /// Every request to an endpoint.
     pub fn on(endpoint: Endpoint) -> Self {
-        Self {
-            endpoint,
-            ..Self::default()
-        }
+        Self { endpoint, ..Self::default() }
     }
 
     /// Only token requests of this kind.
@@ -159,11 +157,7 @@ pub enum Ending {
 
 /// What a fault does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields
-)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum FaultKind {
     /// Processes the request, then closes the connection without a word.
     ReplyLost,
@@ -334,11 +328,7 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            injected: Vec::new(),
-            next_id: 1,
-            chance: Seeded::new(seed),
-        }
+        Self { injected: Vec::new(), next_id: 1, chance: Seeded::new(seed) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -349,14 +339,7 @@ impl Faults {
         let id = FaultId(self.next_id);
         self.next_id += 1;
         let gate = Arc::new(Gate::default());
-        self.injected.push(Injected {
-            id,
-            rule,
-            kind,
-            matched: 0,
-            struck: 0,
-            gate: Arc::clone(&gate),
-        });
+        self.injected.push(Injected { id, rule, kind, matched: 0, struck: 0, gate: Arc::clone(&gate) });
         (id, gate)
     }
 
@@ -371,20 +354,14 @@ impl Faults {
                 continue;
             }
             fault.struck = fault.struck.saturating_add(1);
-            return Some(Strike {
-                kind: fault.kind.clone(),
-                gate: Arc::clone(&fault.gate),
-            });
+            return Some(Strike { kind: fault.kind.clone(), gate: Arc::clone(&fault.gate) });
         }
         None
     }
 
     /// How often a fault has struck; `None`: there is none of that id.
     pub(crate) fn struck(&self, id: FaultId) -> Option<u32> {
-        self.injected
-            .iter()
-            .find(|fault| fault.id == id)
-            .map(|fault| fault.struck)
+        self.injected.iter().find(|fault| fault.id == id).map(|fault| fault.struck)
     }
 
     /// Removes a fault and lets go of whom it holds. False: there is none of that id.
@@ -439,14 +416,7 @@ fn describe(fault: &Injected) -> Value {
 
 /// Reads a fault as the control API takes it.
 pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultKind), String> {
-    const RULE: [&str; 6] = [
-        "endpoint",
-        "grantType",
-        "resourceId",
-        "skip",
-        "count",
-        "probability",
-    ];
+    const RULE: [&str; 6] = ["endpoint", "grantType", "resourceId", "skip", "count", "probability"];
     let mut rule = Map::new();
     for name in RULE {
         if let Some(value) = members.remove(name) {
@@ -481,14 +451,15 @@ pub(crate) fn check(kind: &FaultKind) -> Result<(), String> {
     if !(200..=599).contains(&status) {
         return Err(format!("status {status} is none of a final answer"));
     }
-    let valid = |(name, value): &(String, String)| {
-        hyper::header::HeaderName::try_from(name).is_ok()
-            && hyper::header::HeaderValue::try_from(value).is_ok()
-    };
-    match headers.iter().find(|header| !valid(header)) {
-        Some((name, _)) => Err(format!("{name} is no valid header")),
-        None => Ok(()),
+    for (name, value) in headers {
+        if HeaderName::try_from(name).is_err() || HeaderValue::try_from(value).is_err() {
+            return Err(format!("{name} is no valid header"));
+        }
+        if ["content-length", "transfer-encoding"].contains(&name.to_ascii_lowercase().as_str()) {
+            return Err(format!("{name} is set by the emulator; raw sends what it likes"));
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -512,11 +483,7 @@ mod tests {
         let target = refresh();
         let matches = |rule: Rule| rule.matches(&target);
         assert!(matches(Rule::default()));
-        assert!(matches(
-            Rule::on(Endpoint::Token)
-                .grant_type(GrantType::RefreshToken)
-                .resource("a")
-        ));
+        assert!(matches(Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource("a")));
         assert!(!matches(Rule::on(Endpoint::Location)));
         assert!(!matches(Rule::default().grant_type(GrantType::AuthorizationCode)));
         assert!(!matches(Rule::default().resource("b")));
@@ -538,9 +505,7 @@ mod tests {
         let run = || {
             let mut faults = Faults::new(7);
             faults.inject(Rule::default().probability(0.3), FaultKind::ReplyLost);
-            (0..1_000)
-                .map(|_| struck(&mut faults, &refresh()))
-                .collect::<Vec<_>>()
+            (0..1_000).map(|_| struck(&mut faults, &refresh())).collect::<Vec<_>>()
         };
         let struck = run().iter().filter(|struck| **struck).count();
         assert!((250..350).contains(&struck), "{struck}");
@@ -560,15 +525,10 @@ mod tests {
         let (rule, kind) = read(flat).unwrap();
         assert_eq!(rule, Rule::on(Endpoint::InstalledLocations).times(1));
         assert!(matches!(kind, FaultKind::Status { status: 429, .. }));
-        assert_eq!(
-            read(json!({"kind": "replyLost"})).unwrap().1,
-            FaultKind::ReplyLost
-        );
+        assert_eq!(read(json!({"kind": "replyLost"})).unwrap().1, FaultKind::ReplyLost);
         assert!(matches!(
             read(json!({"kind": "stall"})).unwrap().1,
-            FaultKind::Stall {
-                stage: Stage::BeforeProcessing
-            }
+            FaultKind::Stall { stage: Stage::BeforeProcessing }
         ));
 
         let mut faults = Faults::new(0);
@@ -589,6 +549,7 @@ mod tests {
             json!({"kind": "replyLost", "endpoint": "tokens"}),
             json!({"kind": "status", "status": 99}),
             json!({"kind": "status", "status": 200, "headers": [["a b", "c"]]}),
+            json!({"kind": "status", "status": 200, "headers": [["Content-Length", "1"]]}),
             json!({"kind": "status", "status": 200, "headers": [["a", "b\r\nc: d"]]}),
         ] {
             assert!(read(wrong.clone()).is_err(), "{wrong}");

@@ -87,31 +87,19 @@ impl Fields {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The names that are not among `allowed`.
     pub(crate) fn strangers<'a>(&'a self, allowed: &'a [&str]) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .filter(move |name| !allowed.contains(name))
+        self.0.iter().map(|(name, _)| name.as_str()).filter(move |name| !allowed.contains(name))
     }
 
     /// Refuses names that are not among `allowed`, each by name.
     pub(crate) fn allow_only(&self, allowed: &[&str]) -> Result<(), Answer> {
-        let messages: Vec<_> = self
-            .strangers(allowed)
-            .map(|name| format!("property {name} should not exist"))
-            .collect();
-        if messages.is_empty() {
-            Ok(())
-        } else {
-            Err(Answer::unprocessable(&messages))
-        }
+        let messages: Vec<_> =
+            self.strangers(allowed).map(|name| format!("property {name} should not exist")).collect();
+        if messages.is_empty() { Ok(()) } else { Err(Answer::unprocessable(&messages)) }
     }
 }
 
@@ -198,10 +186,7 @@ mod tests {
         let repeated = Err(FieldError::Repeated("a".to_owned()));
         assert_eq!(Fields::from_form(b"a=1&a=1").map(|_| ()), repeated);
         assert_eq!(Fields::from_json(br#"{"a":"1","a":"1"}"#).map(|_| ()), repeated);
-        assert_eq!(
-            Fields::from_json(br#"{"a":1}"#).map(|_| ()),
-            Err(FieldError::NotAString("a".to_owned()))
-        );
+        assert_eq!(Fields::from_json(br#"{"a":1}"#).map(|_| ()), Err(FieldError::NotAString("a".to_owned())));
         for json in ["", "[]", "null", "{", "{} {}"] {
             assert!(Fields::from_json(json.as_bytes()).is_err(), "{json}");
         }

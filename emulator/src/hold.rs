@@ -26,11 +26,7 @@ struct Counts {
 
 impl Default for Gate {
     fn default() -> Self {
-        Self {
-            counts: Mutex::default(),
-            changed: Condvar::default(),
-            permits: Semaphore::new(0),
-        }
+        Self { counts: Mutex::default(), changed: Condvar::default(), permits: Semaphore::new(0) }
     }
 }
 

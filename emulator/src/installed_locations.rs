@@ -35,10 +35,7 @@ pub(crate) fn answer(state: &State, call: &Call, caller: &Grant) -> Result<Answe
     let fields = call.query_fields().map_err(|error| error.answer())?;
     let parameters = Parameters::read(&fields)?;
     if parameters.company_id != caller.company_id {
-        return Err(Answer::refusal(
-            403,
-            "The token does not have access to this company.",
-        ));
+        return Err(Answer::refusal(403, "The token does not have access to this company."));
     }
     let app = &state.directory.app;
     if parameters.app_id != app.id {
@@ -57,10 +54,7 @@ pub(crate) fn answer(state: &State, call: &Call, caller: &Grant) -> Result<Answe
     }
     let end = found.len().min(parameters.offset + parameters.page_size);
     let page = &found[parameters.offset..end];
-    let items: Vec<_> = page
-        .iter()
-        .map(|location| item(location, &app.version_id))
-        .collect();
+    let items: Vec<_> = page.iter().map(|location| item(location, &app.version_id)).collect();
 
     let mut pagination = json!({
         "totalRecords": found.len(),
@@ -187,9 +181,7 @@ impl<'a> Parameters<'a> {
         let version_id = installed.then_some(app_version_id);
         let plan_id = installed.then_some(location.plan_id.as_str());
         let on_trial = installed && location.on_trial;
-        self.query
-            .as_ref()
-            .is_none_or(|query| location.name.to_lowercase().contains(query))
+        self.query.as_ref().is_none_or(|query| location.name.to_lowercase().contains(query))
             && self.is_installed.is_none_or(|wanted| wanted == installed)
             && self.version_id.is_none_or(|wanted| Some(wanted) == version_id)
             && self.plan_id.is_none_or(|wanted| Some(wanted) == plan_id)

@@ -105,12 +105,7 @@ impl Emulator {
         };
         let clock = state.clock.clone();
         let shared = Shared::new(state);
-        Ok(Self {
-            _server: Server::start(listener, &shared)?,
-            shared,
-            identity,
-            clock,
-        })
+        Ok(Self { _server: Server::start(listener, &shared)?, shared, identity, clock })
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -189,7 +184,7 @@ impl Emulator {
         consent::decide_on_url(&mut self.shared.lock(), authorization_url, decision)
     }
 
-    /// Every request so far, the control API's aside. The oldest go after 100,000.
+    /// Every request so far, the control API's aside. The oldest go after 50,000.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.shared.lock().log.entries()
     }
@@ -213,10 +208,7 @@ impl Emulator {
     /// Whether an access token would be accepted now.
     pub fn access_token_is_live(&self, access_token: &str) -> bool {
         let state = self.shared.lock();
-        state
-            .tokens
-            .authenticate(access_token, state.clock.now_ms())
-            .is_some()
+        state.tokens.authenticate(access_token, state.clock.now_ms()).is_some()
     }
 
     /// Ends every access token; refresh tokens live on.

@@ -78,9 +78,6 @@ mod tests {
             minted_scope("contacts.readonly oauth.write"),
             "contacts.readonly oauth.write oauth.readonly"
         );
-        assert_eq!(
-            minted_scope("oauth.readonly oauth.write"),
-            "oauth.readonly oauth.write"
-        );
+        assert_eq!(minted_scope("oauth.readonly oauth.write"), "oauth.readonly oauth.write");
     }
 }

@@ -61,11 +61,7 @@ fn announce(emulator: &Emulator) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let base_url = emulator.base_url();
     writeln!(out, "GHL OAuth emulator on {base_url}\n")?;
-    writeln!(
-        out,
-        "Configuration for ghl-oauth:\n{}\n",
-        emulator.configuration()
-    )?;
+    writeln!(out, "Configuration for ghl-oauth:\n{}\n", emulator.configuration())?;
     let locations = emulator.location_ids();
     let first = locations.first().map_or("none", String::as_str);
     writeln!(out, "Company {}, first location {first}\n", emulator.company_id())?;
@@ -79,10 +75,7 @@ fn announce(emulator: &Emulator) -> io::Result<()> {
 
 /// The options that the arguments ask for; `None` when they ask for help.
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-    let mut options = Options {
-        port: 8080,
-        ..Options::default()
-    };
+    let mut options = Options { port: 8080, ..Options::default() };
     let mut redirect_uris = Vec::new();
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
@@ -94,12 +87,8 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
         if switch && attached.is_some() {
             return Err(format!("{name} takes no value"));
         }
-        let mut value = || {
-            attached
-                .clone()
-                .or_else(|| arguments.next())
-                .ok_or_else(|| format!("{name} needs a value"))
-        };
+        let mut value =
+            || attached.clone().or_else(|| arguments.next()).ok_or_else(|| format!("{name} needs a value"));
         match name {
             "-h" | "--help" => return Ok(None),
             "--port" => options.port = number(name, &value()?)?,
@@ -128,10 +117,7 @@ fn rate_limit(name: &str, value: &str) -> Result<Option<RateLimit>, String> {
     if value == "off" {
         return Ok(None);
     }
-    Ok(Some(RateLimit {
-        requests: number(name, value)?,
-        ..RateLimit::default()
-    }))
+    Ok(Some(RateLimit { requests: number(name, value)?, ..RateLimit::default() }))
 }
 
 #[cfg(test)]
@@ -144,16 +130,10 @@ mod tests {
 
     #[test]
     fn options_are_read_in_both_spellings() {
-        let options = parsed(&["--port", "0", "--locations=3", "--rate-limit", "off"])
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (options.port, options.locations, options.rate_limit),
-            (0, 3, None)
-        );
-        let options = parsed(&["--redirect-uri", "http://a?b=c", "--redirect-uri=https://d"])
-            .unwrap()
-            .unwrap();
+        let options = parsed(&["--port", "0", "--locations=3", "--rate-limit", "off"]).unwrap().unwrap();
+        assert_eq!((options.port, options.locations, options.rate_limit), (0, 3, None));
+        let options =
+            parsed(&["--redirect-uri", "http://a?b=c", "--redirect-uri=https://d"]).unwrap().unwrap();
         assert_eq!(options.redirect_uris, ["http://a?b=c", "https://d"]);
         assert!(parsed(&["--help"]).unwrap().is_none());
     }

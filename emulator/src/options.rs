@@ -102,11 +102,7 @@ pub struct RateLimit {
 
 impl Default for RateLimit {
     fn default() -> Self {
-        Self {
-            requests: 100,
-            per_ms: 10_000,
-            per_day: 200_000,
-        }
+        Self { requests: 100, per_ms: 10_000, per_day: 200_000 }
     }
 }
 
@@ -227,10 +223,7 @@ mod tests {
         let expires_in = |value| change(json!({ "expiresIn": value })).unwrap().expires_in;
         assert_eq!(expires_in(json!("absent")), ExpiresIn::Absent);
         assert_eq!(expires_in(json!("truth")), ExpiresIn::Truth);
-        assert_eq!(
-            expires_in(json!({"value": "soon"})),
-            ExpiresIn::Value(json!("soon"))
-        );
+        assert_eq!(expires_in(json!({"value": "soon"})), ExpiresIn::Value(json!("soon")));
         assert_eq!(expires_in(json!({"value": null})), ExpiresIn::Value(Value::Null));
     }
 

@@ -56,9 +56,7 @@ pub(crate) const HEX: &str = "0123456789abcdef";
 /// Bytes that nobody can foresee.
 pub(crate) fn unpredictable<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .expect("the system's randomness is available");
+    SystemRandom::new().fill(&mut bytes).expect("the system's randomness is available");
     bytes
 }
 

@@ -33,11 +33,7 @@ impl RateLimiter {
     pub(crate) fn take(&mut self, limit: RateLimit, resource_id: &str, now: Instant, day: i64) -> Quota {
         let usage = self.resources.entry(resource_id.to_owned()).or_default();
         let window = Duration::from_millis(limit.per_ms);
-        while usage
-            .recent
-            .front()
-            .is_some_and(|&earlier| now.saturating_duration_since(earlier) >= window)
-        {
+        while usage.recent.front().is_some_and(|&earlier| now.saturating_duration_since(earlier) >= window) {
             usage.recent.pop_front();
         }
         if usage.day != day {
@@ -76,21 +72,13 @@ impl Quota {
 mod tests {
     use super::*;
 
-    const LIMIT: RateLimit = RateLimit {
-        requests: 2,
-        per_ms: 1_000,
-        per_day: 3,
-    };
+    const LIMIT: RateLimit = RateLimit { requests: 2, per_ms: 1_000, per_day: 3 };
 
     #[test]
     fn the_window_slides() {
         let mut limiter = RateLimiter::default();
         let start = Instant::now();
-        let mut at = |ms| {
-            limiter
-                .take(LIMIT, "a", start + Duration::from_millis(ms), 0)
-                .admitted
-        };
+        let mut at = |ms| limiter.take(LIMIT, "a", start + Duration::from_millis(ms), 0).admitted;
         assert!(at(0));
         assert!(at(900));
         assert!(!at(999), "two within a second are all there is");
@@ -102,11 +90,8 @@ mod tests {
     fn the_day_has_a_quota_of_its_own() {
         let mut limiter = RateLimiter::default();
         let start = Instant::now();
-        let mut at = |seconds, day| {
-            limiter
-                .take(LIMIT, "a", start + Duration::from_secs(seconds), day)
-                .admitted
-        };
+        let mut at =
+            |seconds, day| limiter.take(LIMIT, "a", start + Duration::from_secs(seconds), day).admitted;
         assert!(at(0, 0) && at(2, 0) && at(4, 0));
         assert!(!at(6, 0));
         assert!(at(8, 1), "a new day");

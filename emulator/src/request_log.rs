@@ -5,7 +5,7 @@ use serde::Serialize;
 use std::collections::VecDeque;
 
 /// Older requests make room: an emulator may run for days.
-const CAPACITY: usize = 100_000;
+const CAPACITY: usize = 50_000;
 
 /// A request that reached the emulator, and what it was answered with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,9 +58,7 @@ impl RequestLog {
     }
 
     pub(crate) fn set_status(&mut self, id: EntryId, status: u16) {
-        let index =
-            id.0.checked_sub(self.gone)
-                .and_then(|index| usize::try_from(index).ok());
+        let index = id.0.checked_sub(self.gone).and_then(|index| usize::try_from(index).ok());
         if let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) {
             entry.status = status;
         }

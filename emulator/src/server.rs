@@ -29,30 +29,23 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(listener: TcpListener, shared: &Shared) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _guard = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
         let router = router(shared);
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("ghl-oauth-emulator".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = accept(listener, router) => {}
-                        _ = stopped => {}
-                    }
-                });
-                // The runtime ends here, and every connection with it.
-            })?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("ghl-oauth-emulator".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener, router) => {}
+                    _ = stopped => {}
+                }
+            });
+            // The runtime ends here, and every connection with it.
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -120,8 +113,5 @@ fn router(shared: &Shared) -> Router {
     for path in PATHS {
         router = router.route(path, get(consent_page::show).post(consent_page::decide));
     }
-    router
-        .nest("/_emulator", control::router())
-        .fallback(api::serve)
-        .with_state(shared.clone())
+    router.nest("/_emulator", control::router()).fallback(api::serve).with_state(shared.clone())
 }

@@ -94,8 +94,7 @@ impl State {
     pub(crate) fn uninstall(&mut self, resource_id: &str) -> bool {
         if let Some(location) = self.directory.location_mut(resource_id) {
             location.installed_at_ms = None;
-            self.tokens
-                .end_grants(|grant| grant.location_id.as_deref() == Some(resource_id));
+            self.tokens.end_grants(|grant| grant.location_id.as_deref() == Some(resource_id));
             return true;
         }
         if self.directory.company(resource_id).is_none() {

@@ -9,15 +9,8 @@ use crate::tokens::{CodeRefusal, Grant, Pair, RefreshStanding, UserType};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-const FIELDS: [&str; 7] = [
-    "clientId",
-    "clientSecret",
-    "grantType",
-    "code",
-    "refreshToken",
-    "userType",
-    "redirectUri",
-];
+const FIELDS: [&str; 7] =
+    ["clientId", "clientSecret", "grantType", "code", "refreshToken", "userType", "redirectUri"];
 
 pub(crate) fn answer(state: &mut State, call: &Call) -> Result<Answer, Answer> {
     let fields = call.form_or_json()?;
@@ -48,23 +41,20 @@ pub(crate) fn answer(state: &mut State, call: &Call) -> Result<Answer, Answer> {
 
 /// An empty value counts as missing, as it does in the vendor's OAuth server.
 fn required<'a>(fields: &'a Fields, name: &str) -> Result<&'a str, Answer> {
-    fields
-        .get(name)
-        .filter(|value| !value.is_empty())
-        .ok_or_else(|| Answer::missing_parameter(name))
+    fields.get(name).filter(|value| !value.is_empty()).ok_or_else(|| Answer::missing_parameter(name))
 }
 
 /// `userType` is a wish here: the class of the token follows the installation.
 fn redeem(state: &mut State, fields: &Fields) -> Result<Pair, Answer> {
     let code = required(fields, "code")?;
     let now_ms = state.clock.now_ms();
-    let grant = state
-        .tokens
-        .redeem_code(code, fields.get("redirectUri"), now_ms)
-        .map_err(|refusal| match refusal {
-            CodeRefusal::Unknown => Answer::code_not_found(),
-            CodeRefusal::RedirectUriDiffers => Answer::invalid_parameter("redirectUri"),
-        })?;
+    let grant =
+        state.tokens.redeem_code(code, fields.get("redirectUri"), now_ms).map_err(
+            |refusal| match refusal {
+                CodeRefusal::Unknown => Answer::code_not_found(),
+                CodeRefusal::RedirectUriDiffers => Answer::invalid_parameter("redirectUri"),
+            },
+        )?;
     let how = state.issue(true);
     Ok(state.tokens.issue(&state.directory.app, grant, how))
 }
@@ -72,9 +62,7 @@ fn redeem(state: &mut State, fields: &Fields) -> Result<Pair, Answer> {
 fn refresh(state: &mut State, fields: &Fields, user_type: Option<UserType>) -> Result<Pair, Answer> {
     let token = required(fields, "refreshToken")?;
     let standing =
-        state
-            .tokens
-            .refresh_standing(token, state.clock.now_ms(), state.settings.reuse_window_seconds);
+        state.tokens.refresh_standing(token, state.clock.now_ms(), state.settings.reuse_window_seconds);
     let Some(grant) = standing.grant() else {
         return Err(Answer::refusal(400, "Invalid grant: refresh token is invalid"));
     };
@@ -95,20 +83,14 @@ fn refresh(state: &mut State, fields: &Fields, user_type: Option<UserType>) -> R
 }
 
 fn is_active(state: &State, grant: &Grant) -> bool {
-    let location = grant
-        .location_id
-        .as_deref()
-        .and_then(|id| state.directory.location(id));
+    let location = grant.location_id.as_deref().and_then(|id| state.directory.location(id));
     location.is_none_or(|location| location.active)
 }
 
 /// The app's own token: a company's, without a refresh token. Nobody consents to it, so nothing is spent.
 fn client_credentials(state: &mut State, user_type: Option<UserType>) -> Result<Pair, Answer> {
     if user_type == Some(UserType::Location) {
-        return Err(Answer::refusal(
-            401,
-            "This token's user type is not yet supported!",
-        ));
+        return Err(Answer::refusal(401, "This token's user type is not yet supported!"));
     }
     let company = &state.directory.companies[0];
     let grant = Grant {
@@ -130,19 +112,10 @@ fn body(state: &State, pair: &Pair) -> Map<String, Value> {
     let mut body = issued(&state.settings, pair, state.clock.now_ms());
     body.insert("userType".to_owned(), json!(grant.user_type));
     body.insert("companyId".to_owned(), json!(grant.company_id));
-    body.insert(
-        "isBulkInstallation".to_owned(),
-        json!(grant.user_type == UserType::Company),
-    );
+    body.insert("isBulkInstallation".to_owned(), json!(grant.user_type == UserType::Company));
     if grant.user_type == UserType::Company {
-        body.insert(
-            "installToFutureLocations".to_owned(),
-            json!(grant.install_to_future_locations),
-        );
-        body.insert(
-            "approveAllLocations".to_owned(),
-            json!(grant.approved_locations.is_none()),
-        );
+        body.insert("installToFutureLocations".to_owned(), json!(grant.install_to_future_locations));
+        body.insert("approveAllLocations".to_owned(), json!(grant.approved_locations.is_none()));
         if let Some(approved) = &grant.approved_locations {
             body.insert("approvedLocations".to_owned(), json!(approved));
         }

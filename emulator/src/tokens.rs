@@ -179,11 +179,8 @@ impl Tokens {
         redirect_uri: Option<&str>,
         now_ms: i64,
     ) -> Result<Arc<Grant>, CodeRefusal> {
-        let known = self
-            .codes
-            .get(code)
-            .filter(|known| known.expires_at_ms > now_ms)
-            .ok_or(CodeRefusal::Unknown)?;
+        let known =
+            self.codes.get(code).filter(|known| known.expires_at_ms > now_ms).ok_or(CodeRefusal::Unknown)?;
         if redirect_uri.is_some_and(|uri| uri != known.redirect_uri) {
             return Err(CodeRefusal::RedirectUriDiffers);
         }
@@ -198,26 +195,14 @@ impl Tokens {
         if self.issued.is_multiple_of(CLEARANCE) {
             self.clear_out(how.now_ms);
         }
-        let access_expires_at_ms = how
-            .now_ms
-            .saturating_add(how.access_token_seconds.saturating_mul(1_000));
+        let access_expires_at_ms = how.now_ms.saturating_add(how.access_token_seconds.saturating_mul(1_000));
         let access_token: Arc<str> = jwt::access_token(app, &grant, how.now_ms, access_expires_at_ms).into();
         self.access.insert(
             Arc::clone(&access_token),
-            AccessToken {
-                grant: Arc::clone(&grant),
-                expires_at_ms: access_expires_at_ms,
-            },
+            AccessToken { grant: Arc::clone(&grant), expires_at_ms: access_expires_at_ms },
         );
-        let refresh = how
-            .with_refresh_token
-            .then(|| self.issue_refresh(app, &grant, how.now_ms));
-        Pair {
-            grant,
-            access_token,
-            access_expires_at_ms,
-            refresh,
-        }
+        let refresh = how.with_refresh_token.then(|| self.issue_refresh(app, &grant, how.now_ms));
+        Pair { grant, access_token, access_expires_at_ms, refresh }
     }
 
     fn issue_refresh(&mut self, app: &App, grant: &Arc<Grant>, now_ms: i64) -> IssuedRefresh {
@@ -225,25 +210,13 @@ impl Tokens {
         let token: Arc<str> = jwt::refresh_token(app, grant, now_ms, expires_at_ms).into();
         self.refresh.insert(
             Arc::clone(&token),
-            RefreshToken {
-                grant: Arc::clone(grant),
-                sequence: self.issued,
-                expires_at_ms,
-                spent: None,
-            },
+            RefreshToken { grant: Arc::clone(grant), sequence: self.issued, expires_at_ms, spent: None },
         );
-        IssuedRefresh {
-            id: unpredictable_hex::<12>(),
-            token,
-        }
+        IssuedRefresh { id: unpredictable_hex::<12>(), token }
     }
 
     pub(crate) fn refresh_standing(&self, token: &str, now_ms: i64, window_seconds: u64) -> RefreshStanding {
-        let Some(known) = self
-            .refresh
-            .get(token)
-            .filter(|known| known.expires_at_ms > now_ms)
-        else {
+        let Some(known) = self.refresh.get(token).filter(|known| known.expires_at_ms > now_ms) else {
             return RefreshStanding::Invalid;
         };
         let window_ms = i64::try_from(window_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
@@ -265,10 +238,7 @@ impl Tokens {
     pub(crate) fn rotate(&mut self, app: &App, token: &str, grant: Arc<Grant>, how: Issue) -> Pair {
         let successor = self.issue(app, grant, how);
         if let Some(known) = self.refresh.get_mut(token) {
-            known.spent = Some(Spent {
-                at_ms: how.now_ms,
-                successor: successor.clone(),
-            });
+            known.spent = Some(Spent { at_ms: how.now_ms, successor: successor.clone() });
         }
         self.rotations += 1;
         successor
@@ -312,8 +282,7 @@ impl Tokens {
     /// Ends the refresh tokens of a company or location; its access tokens live on.
     pub(crate) fn revoke_refresh_tokens(&mut self, resource_id: &str) -> usize {
         let before = self.refresh.len();
-        self.refresh
-            .retain(|_, known| known.grant.resource_id() != resource_id);
+        self.refresh.retain(|_, known| known.grant.resource_id() != resource_id);
         before - self.refresh.len()
     }
 
@@ -340,11 +309,7 @@ mod tests {
     use crate::directory::Directory;
     use crate::options::Options;
 
-    const HOW: Issue = Issue {
-        now_ms: 0,
-        access_token_seconds: 100,
-        with_refresh_token: true,
-    };
+    const HOW: Issue = Issue { now_ms: 0, access_token_seconds: 100, with_refresh_token: true };
 
     fn grant() -> Grant {
         Grant {
@@ -375,10 +340,7 @@ mod tests {
         let refused = tokens.redeem_code(&code, Some("https://b"), 1);
         assert_eq!(refused.unwrap_err(), CodeRefusal::RedirectUriDiffers);
         assert!(tokens.redeem_code(&code, Some("https://a"), 1).is_ok());
-        assert_eq!(
-            tokens.redeem_code(&code, None, 1).unwrap_err(),
-            CodeRefusal::Unknown
-        );
+        assert_eq!(tokens.redeem_code(&code, None, 1).unwrap_err(), CodeRefusal::Unknown);
 
         let late = tokens.issue_code(grant(), "https://a", 0);
         assert!(tokens.redeem_code(&late, None, CODE_LIFE_MS).is_err());

@@ -22,11 +22,7 @@ fn the_page_offers_every_place_and_escapes_it() {
         let page = send(&emulator, "GET", &target, &[], "");
         assert_eq!(page.status, 200);
         assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
-        assert!(
-            page.header("content-security-policy")
-                .unwrap()
-                .contains("default-src 'none'")
-        );
+        assert!(page.header("content-security-policy").unwrap().contains("default-src 'none'"));
         let html = page.text();
         assert!(html.contains(&format!("value=\"company:{}\"", emulator.company_id())));
         for location_id in emulator.location_ids() {
@@ -51,11 +47,7 @@ fn allowing_sends_the_browser_back_with_a_code() {
     assert_eq!(uri, emulator.redirect_uri());
     let fields: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
     assert_eq!(fields[1], ("state".into(), "some state".into()));
-    let answer = token(
-        &emulator,
-        &[("grantType", "authorization_code"), ("code", &fields[0].1)],
-    )
-    .expect(200);
+    let answer = token(&emulator, &[("grantType", "authorization_code"), ("code", &fields[0].1)]).expect(200);
     assert_eq!(text(&answer, "locationId"), location_id);
 }
 
@@ -78,10 +70,7 @@ fn a_wrong_link_gets_a_page_that_says_so_and_no_redirect() {
     let emulator = start();
     let query = consent_query(&emulator, SCOPE);
     for (query, complaint) in [
-        (
-            query.replace("response_type=code", "response_type=token"),
-            "response_type",
-        ),
+        (query.replace("response_type=code", "response_type=token"), "response_type"),
         (query.replace("callback", "elsewhere"), "redirect_uri"),
         (query.replace("oauth.write", "no.such"), "no.such"),
         (format!("{query}&prompt=login"), "prompt"),
@@ -89,13 +78,7 @@ fn a_wrong_link_gets_a_page_that_says_so_and_no_redirect() {
         (format!("{query}&%3Cscript%3E=1"), "&lt;script&gt;"),
         (String::new(), "response_type"),
     ] {
-        let page = send(
-            &emulator,
-            "GET",
-            &format!("/oauth/chooselocation?{query}"),
-            &[],
-            "",
-        );
+        let page = send(&emulator, "GET", &format!("/oauth/chooselocation?{query}"), &[], "");
         assert_eq!(page.status, 400, "{query}");
         assert_eq!(page.header("location"), None);
         assert!(page.text().contains(complaint), "{complaint}: {}", page.text());
@@ -140,10 +123,7 @@ fn loopback_redirects_pass_when_allowed() {
         emulator.consent(&url, Decision::Company(emulator.company_id()))
     };
     assert!(consent(Options::default()).is_err());
-    let redirect = consent(Options {
-        allow_loopback_redirects: true,
-        ..Options::default()
-    });
+    let redirect = consent(Options { allow_loopback_redirects: true, ..Options::default() });
     let redirect = redirect.unwrap();
     assert!(redirect.starts_with(uri));
     assert!(!redirect.contains("state"), "none was given, none comes back");

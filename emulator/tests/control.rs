@@ -23,14 +23,8 @@ fn the_overview_is_enough_to_start_from() {
     assert_eq!(overview["clientId"], emulator.client_id());
     assert_eq!(overview["clientSecret"], emulator.client_secret());
     assert_eq!(overview["companies"][0]["id"], emulator.company_id());
-    assert_eq!(
-        overview["companies"][0]["locationIds"],
-        json!(emulator.location_ids())
-    );
-    assert_eq!(
-        overview["configuration"],
-        serde_json::from_str::<Value>(&emulator.configuration()).unwrap()
-    );
+    assert_eq!(overview["companies"][0]["locationIds"], json!(emulator.location_ids()));
+    assert_eq!(overview["configuration"], serde_json::from_str::<Value>(&emulator.configuration()).unwrap());
     assert!(overview["clock"]["nowMs"].is_i64());
 }
 
@@ -72,11 +66,7 @@ fn a_program_can_do_the_whole_job() {
 
     post(&emulator, "/tokens/expire", json!({})).expect(200);
     assert!(!emulator.access_token_is_live(text(&answer, "accessToken")));
-    let revoked = post(
-        &emulator,
-        "/tokens/revoke",
-        json!({"resourceId": emulator.company_id()}),
-    );
+    let revoked = post(&emulator, "/tokens/revoke", json!({"resourceId": emulator.company_id()}));
     assert_eq!(revoked.expect(200)["revoked"], 1);
     assert_eq!(emulator.live_refresh_tokens(), []);
 }
@@ -99,10 +89,7 @@ fn requests_are_recorded_whole_and_forgotten_on_demand() {
     assert!(headers.contains(&json!(["x-probe", "1"])));
     assert_eq!(emulator.requests().len(), 2);
 
-    assert_eq!(
-        control(&emulator, "DELETE", "/requests", "").expect(200)["cleared"],
-        2
-    );
+    assert_eq!(control(&emulator, "DELETE", "/requests", "").expect(200)["cleared"], 2);
     assert_eq!(emulator.requests(), []);
 }
 
@@ -139,11 +126,7 @@ fn settings_change_one_by_one() {
     assert_eq!(changed["rateLimit"], Value::Null);
     assert_eq!(connect(&emulator)["expiresIn"], "5");
     assert_eq!(control(&emulator, "GET", "/settings", "").expect(200), changed);
-    for wrong in [
-        json!({"latency": 1}),
-        json!({"rateLimit": {"perMs": 0}}),
-        json!([]),
-    ] {
+    for wrong in [json!({"latency": 1}), json!({"rateLimit": {"perMs": 0}}), json!([])] {
         assert_eq!(post(&emulator, "/settings", wrong).status, 400);
     }
 }
@@ -155,10 +138,7 @@ fn places_are_paused_and_uninstalled() {
     let location_id = &emulator.location_ids()[0];
     let path = format!("/locations/{location_id}");
     let state = post(&emulator, &path, json!({"active": false})).expect(200);
-    assert_eq!(
-        state,
-        json!({"id": location_id, "active": false, "installed": true})
-    );
+    assert_eq!(state, json!({"id": location_id, "active": false, "installed": true}));
     let refused = mint(&emulator, text(&company, "accessToken"), location_id);
     assert_eq!(refused.message(), "Location is not active");
     let state = post(&emulator, &path, json!({"active": true, "installed": false})).expect(200);

@@ -19,25 +19,17 @@ impl Connected {
     fn new() -> Self {
         let emulator = Emulator::start(Options::default()).unwrap();
         let token = connect(&emulator);
-        Self {
-            refresh_token: text(&token, "refreshToken").to_owned(),
-            emulator,
-        }
+        Self { refresh_token: text(&token, "refreshToken").to_owned(), emulator }
     }
 
     fn struck_by(kind: FaultKind) -> Self {
         let connected = Self::new();
-        connected
-            .emulator
-            .inject(Rule::on(Endpoint::Token).times(1), kind);
+        connected.emulator.inject(Rule::on(Endpoint::Token).times(1), kind);
         connected
     }
 
     fn open_refresh(&self) -> TcpStream {
-        let fields = [
-            ("grantType", "refresh_token"),
-            ("refreshToken", self.refresh_token.as_str()),
-        ];
+        let fields = [("grantType", "refresh_token"), ("refreshToken", self.refresh_token.as_str())];
         let form = token_form(&self.emulator, &fields);
         open(&self.emulator, "POST", "/oauth/token", &[VERSION, FORM], &form)
     }
@@ -68,11 +60,7 @@ fn a_lost_reply_has_spent_the_token() {
     assert!(connected.processed());
     assert_eq!(connected.emulator.requests().last().unwrap().status, 200);
     connected.refresh().expect(200);
-    assert_eq!(
-        connected.emulator.refreshes(),
-        1,
-        "the window gave the same pair back"
-    );
+    assert_eq!(connected.emulator.refreshes(), 1, "the window gave the same pair back");
 }
 
 #[test]
@@ -103,19 +91,13 @@ fn a_cut_body_announces_more_than_it_brings() {
 
 #[test]
 fn silence_within_a_body_lasts_until_the_client_leaves() {
-    let connected = Connected::struck_by(FaultKind::CutBody {
-        body_bytes: 10,
-        ending: Ending::Silence,
-    });
+    let connected = Connected::struck_by(FaultKind::CutBody { body_bytes: 10, ending: Ending::Silence });
     let socket = connected.open_refresh();
     socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let (received, ended) = drain(socket);
     assert_eq!(parse(&received).body.len(), 10);
     let kind = ended.unwrap_err().kind();
-    assert!(matches!(
-        kind,
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    ));
+    assert!(matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut));
 }
 
 #[test]
@@ -135,12 +117,8 @@ fn held_requests_go_on_when_released() {
 
     std::thread::scope(|scope| {
         let hold = connected.emulator.hold(rule, Stage::AfterProcessing);
-        let held = scope.spawn(|| {
-            token(
-                &connected.emulator,
-                &[("grantType", "refresh_token"), ("refreshToken", "x")],
-            )
-        });
+        let held = scope
+            .spawn(|| token(&connected.emulator, &[("grantType", "refresh_token"), ("refreshToken", "x")]));
         hold.wait_for(1);
         assert_eq!(connected.emulator.requests().last().unwrap().status, 400);
         assert!(!held.is_finished());
@@ -152,9 +130,7 @@ fn held_requests_go_on_when_released() {
 #[test]
 fn held_requests_can_go_one_by_one() {
     let connected = Connected::new();
-    let hold = connected
-        .emulator
-        .hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
+    let hold = connected.emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
     let first = connected.open_refresh();
     hold.wait_for(1);
     let second = connected.open_refresh();
@@ -164,19 +140,13 @@ fn held_requests_can_go_one_by_one() {
     assert_eq!(hold.arrived(), 2);
     connected.emulator.set_reuse_window_seconds(0);
     hold.release();
-    assert_eq!(
-        parse(&drain(second).0).status,
-        400,
-        "the first has spent the token"
-    );
+    assert_eq!(parse(&drain(second).0).status, 400, "the first has spent the token");
 }
 
 #[test]
 fn a_held_request_whose_client_left_is_never_processed() {
     let connected = Connected::new();
-    let hold = connected
-        .emulator
-        .hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
+    let hold = connected.emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
     let socket = connected.open_refresh();
     hold.wait_for(1);
     drop(socket);
@@ -201,13 +171,9 @@ fn a_dripping_answer_is_whole_in_the_end() {
     for body_only in [false, true] {
         let connected = Connected::new();
         let started = Instant::now();
-        connected.emulator.inject(
-            Rule::on(Endpoint::Token).times(1),
-            FaultKind::Drip {
-                every_ms: 1,
-                body_only,
-            },
-        );
+        connected
+            .emulator
+            .inject(Rule::on(Endpoint::Token).times(1), FaultKind::Drip { every_ms: 1, body_only });
         let reply = token(&connected.emulator, &[("grantType", "password")]);
         assert_eq!(reply.message(), "Invalid parameter: grantType");
         let dripped = Duration::from_millis(reply.body.len() as u64);
@@ -256,16 +222,8 @@ fn bodies_can_be_empty_cut_short_or_no_json() {
         let connected = Connected::struck_by(kind.clone());
         let reply = connected.refresh();
         assert_eq!(reply.status, 200);
-        assert!(
-            reply
-                .header("content-type")
-                .unwrap()
-                .starts_with("application/json")
-        );
-        assert_eq!(
-            reply.header("content-length"),
-            Some(&*reply.body.len().to_string())
-        );
+        assert!(reply.header("content-type").unwrap().starts_with("application/json"));
+        assert_eq!(reply.header("content-length"), Some(&*reply.body.len().to_string()));
         assert!(serde_json::from_slice::<Value>(&reply.body).is_err());
         assert_eq!(reply.body.is_empty(), kind == FaultKind::EmptyBody);
         assert!(connected.processed());
@@ -293,10 +251,7 @@ fn json_can_be_of_other_types_and_spelling() {
 fn a_huge_body_is_valid_json_of_the_size_asked_for() {
     const BYTES: u64 = 1_000_000;
     for chunked in [false, true] {
-        let connected = Connected::struck_by(FaultKind::HugeBody {
-            bytes: BYTES,
-            chunked,
-        });
+        let connected = Connected::struck_by(FaultKind::HugeBody { bytes: BYTES, chunked });
         let reply = connected.refresh();
         if chunked {
             assert_eq!(reply.header("transfer-encoding"), Some("chunked"));
@@ -309,10 +264,7 @@ fn a_huge_body_is_valid_json_of_the_size_asked_for() {
             assert!(reply.json()["accessToken"].is_string());
         }
     }
-    let connected = Connected::struck_by(FaultKind::HugeBody {
-        bytes: 200_000_000,
-        chunked: false,
-    });
+    let connected = Connected::struck_by(FaultKind::HugeBody { bytes: 200_000_000, chunked: false });
     drop(connected.open_refresh());
     connected.refresh().expect(200);
 }
@@ -348,18 +300,11 @@ fn gzip_comes_marked_or_not() {
 #[test]
 fn a_huge_head_has_the_size_and_the_lines_asked_for() {
     for lines in [1, 1_024] {
-        let connected = Connected::struck_by(FaultKind::HugeHead {
-            bytes: 1 << 20,
-            lines,
-        });
+        let connected = Connected::struck_by(FaultKind::HugeHead { bytes: 1 << 20, lines });
         let reply = connected.refresh();
-        let padding = reply
-            .headers
-            .iter()
-            .filter(|(name, _)| name.starts_with("x-padding"));
-        let (count, bytes) = padding.fold((0, 0), |(count, bytes), (_, value)| {
-            (count + 1, bytes + value.len())
-        });
+        let padding = reply.headers.iter().filter(|(name, _)| name.starts_with("x-padding"));
+        let (count, bytes) =
+            padding.fold((0, 0), |(count, bytes), (_, value)| (count + 1, bytes + value.len()));
         assert_eq!((count, bytes), (lines, 1 << 20));
         reply.expect(200);
     }
@@ -368,10 +313,7 @@ fn a_huge_head_has_the_size_and_the_lines_asked_for() {
 #[test]
 fn redirects_lead_back_or_away_and_process_nothing() {
     for status in [301, 302, 303, 307, 308] {
-        let connected = Connected::struck_by(FaultKind::Redirect {
-            status,
-            location: None,
-        });
+        let connected = Connected::struck_by(FaultKind::Redirect { status, location: None });
         let reply = connected.refresh();
         assert_eq!(reply.status, status);
         let back = format!("{}/oauth/token", connected.emulator.base_url());
@@ -379,10 +321,8 @@ fn redirects_lead_back_or_away_and_process_nothing() {
         assert!(!connected.processed());
     }
     let away = "https://evil.example/oauth/token";
-    let connected = Connected::struck_by(FaultKind::Redirect {
-        status: 307,
-        location: Some(away.to_owned()),
-    });
+    let connected =
+        Connected::struck_by(FaultKind::Redirect { status: 307, location: Some(away.to_owned()) });
     assert_eq!(connected.refresh().header("location"), Some(away));
 }
 
@@ -436,11 +376,7 @@ fn paths_without_an_endpoint_can_be_made_to_answer() {
     );
     let answer = send(&emulator, "GET", "/contacts", &[], "").expect(200);
     assert_eq!(answer, json!({"contacts": []}));
-    assert_eq!(
-        control(&emulator, "GET", "", "").status,
-        200,
-        "the control API is never struck"
-    );
+    assert_eq!(control(&emulator, "GET", "", "").status, 200, "the control API is never struck");
 }
 
 #[test]
@@ -475,14 +411,8 @@ fn other_programs_inject_over_http() {
     assert!(connected.processed());
     control(emulator, "DELETE", &format!("/faults/{id}"), "").expect(200);
     assert_eq!(parse(&drain(held).0).status, 200);
-    assert_eq!(
-        control(emulator, "DELETE", &format!("/faults/{id}"), "").status,
-        404
-    );
-    assert_eq!(
-        control(emulator, "DELETE", "/faults", "").expect(200)["removed"],
-        1
-    );
+    assert_eq!(control(emulator, "DELETE", &format!("/faults/{id}"), "").status, 404);
+    assert_eq!(control(emulator, "DELETE", "/faults", "").expect(200)["removed"], 1);
 }
 
 #[test]

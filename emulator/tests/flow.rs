@@ -69,18 +69,11 @@ fn a_location_can_be_installed_by_itself() {
     let elsewhere = format!("/locations/{}", emulator.location_ids()[3]);
     let refused = get(&emulator, text(&token, "accessToken"), &elsewhere);
     assert_eq!(refused.status, 403);
-    assert_eq!(
-        refused.message(),
-        "The token does not have access to this location."
-    );
+    assert_eq!(refused.message(), "The token does not have access to this location.");
 
     let refused = mint(&emulator, text(&token, "accessToken"), &location_id);
     assert_eq!(refused.status, 401);
-    assert!(
-        refused
-            .message()
-            .starts_with("This authClass type is not allowed to access this scope.")
-    );
+    assert!(refused.message().starts_with("This authClass type is not allowed to access this scope."));
 }
 
 #[test]
@@ -90,10 +83,7 @@ fn a_company_may_choose_some_of_its_locations() {
     let token = connect_with(
         &emulator,
         SCOPE,
-        Decision::CompanyWithLocations {
-            company: emulator.company_id(),
-            locations: locations[..2].to_vec(),
-        },
+        Decision::CompanyWithLocations { company: emulator.company_id(), locations: locations[..2].to_vec() },
     );
     assert_eq!(token["approvedLocations"], json!(locations[..2]));
     assert_eq!(token["approveAllLocations"], false);
@@ -129,18 +119,11 @@ fn the_redirect_uri_must_be_the_one_of_the_consent() {
     let emulator = start();
     let code = code(&emulator, SCOPE, Decision::Company(emulator.company_id()));
     let redeem = |uri: &str| {
-        let fields = [
-            ("grantType", "authorization_code"),
-            ("code", code.as_str()),
-            ("redirectUri", uri),
-        ];
+        let fields = [("grantType", "authorization_code"), ("code", code.as_str()), ("redirectUri", uri)];
         token(&emulator, &fields)
     };
     let refused = redeem("https://app.example/other");
-    assert_eq!(
-        (refused.status, refused.message().as_str()),
-        (400, "Invalid parameter: redirectUri")
-    );
+    assert_eq!((refused.status, refused.message().as_str()), (400, "Invalid parameter: redirectUri"));
     redeem(emulator.redirect_uri()).expect(200);
 }
 
@@ -170,11 +153,7 @@ fn a_refresh_token_is_single_use_but_for_the_window() {
 
 #[test]
 fn without_the_window_a_spent_token_is_invalid_at_once() {
-    let emulator = Emulator::start(Options {
-        reuse_window_seconds: 0,
-        ..Options::default()
-    })
-    .unwrap();
+    let emulator = Emulator::start(Options { reuse_window_seconds: 0, ..Options::default() }).unwrap();
     let token = connect(&emulator);
     refresh(&emulator, text(&token, "refreshToken")).expect(200);
     assert_eq!(refresh(&emulator, text(&token, "refreshToken")).status, 400);
@@ -188,16 +167,9 @@ fn of_concurrent_refreshes_one_rotates() {
         let threads: Vec<_> = (0..8)
             .map(|_| scope.spawn(|| refresh(&emulator, text(&token, "refreshToken")).expect(200)))
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect::<Vec<_>>()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
-    assert!(
-        replies
-            .iter()
-            .all(|reply| reply["refreshToken"] == replies[0]["refreshToken"])
-    );
+    assert!(replies.iter().all(|reply| reply["refreshToken"] == replies[0]["refreshToken"]));
     assert_eq!(emulator.refreshes(), 1);
 }
 
@@ -211,10 +183,7 @@ fn tokens_expire_on_the_emulators_clock() {
     get(&emulator, access_token, &path).expect(200);
     emulator.clock().advance(Duration::from_secs(10));
     let refused = get(&emulator, access_token, &path);
-    assert_eq!(
-        refused.expect(401),
-        json!({"statusCode": 401, "message": "Invalid JWT"})
-    );
+    assert_eq!(refused.expect(401), json!({"statusCode": 401, "message": "Invalid JWT"}));
     assert!(!emulator.access_token_is_live(access_token));
 
     emulator.clock().advance(Duration::from_secs(365 * 86_400));
@@ -250,14 +219,10 @@ fn an_inactive_location_keeps_its_refresh_token() {
     let minted = mint(&emulator, access_token, location_id).expect(200);
 
     emulator.set_location_active(location_id, false);
-    for refused in [
-        refresh(&emulator, text(&minted, "refreshToken")),
-        mint(&emulator, access_token, location_id),
-    ] {
-        assert_eq!(
-            refused.expect(400),
-            json!({"statusCode": 400, "message": "Location is not active"})
-        );
+    for refused in
+        [refresh(&emulator, text(&minted, "refreshToken")), mint(&emulator, access_token, location_id)]
+    {
+        assert_eq!(refused.expect(400), json!({"statusCode": 400, "message": "Location is not active"}));
     }
     emulator.set_location_active(location_id, true);
     refresh(&emulator, text(&minted, "refreshToken")).expect(200);
@@ -298,27 +263,12 @@ fn access_and_refresh_tokens_can_be_ended_apart() {
 
 #[test]
 fn minting_without_refresh_tokens_and_with_the_added_scopes() {
-    let emulator = Emulator::start(Options {
-        location_refresh_tokens: false,
-        ..Options::default()
-    })
-    .unwrap();
-    let company = connect_with(
-        &emulator,
-        "contacts.readonly oauth.write",
-        Decision::Company(emulator.company_id()),
-    );
-    let minted = mint(
-        &emulator,
-        text(&company, "accessToken"),
-        &emulator.location_ids()[0],
-    )
-    .expect(200);
+    let emulator = Emulator::start(Options { location_refresh_tokens: false, ..Options::default() }).unwrap();
+    let company =
+        connect_with(&emulator, "contacts.readonly oauth.write", Decision::Company(emulator.company_id()));
+    let minted = mint(&emulator, text(&company, "accessToken"), &emulator.location_ids()[0]).expect(200);
     assert!(minted.get("refreshToken").is_none());
-    assert_eq!(
-        text(&minted, "scope"),
-        "contacts.readonly oauth.write oauth.readonly"
-    );
+    assert_eq!(text(&minted, "scope"), "contacts.readonly oauth.write oauth.readonly");
 }
 
 #[test]
@@ -328,27 +278,17 @@ fn client_credentials_give_a_companys_token_without_a_refresh_token() {
     assert_eq!(text(&answer, "userType"), "Company");
     assert!(answer.get("refreshToken").is_none());
     assert!(emulator.access_token_is_live(text(&answer, "accessToken")));
-    let refused = token(
-        &emulator,
-        &[("grantType", "client_credentials"), ("userType", "Location")],
-    );
+    let refused = token(&emulator, &[("grantType", "client_credentials"), ("userType", "Location")]);
     assert_eq!(refused.status, 401);
 }
 
 #[test]
 fn scopes_are_enforced() {
     let emulator = start();
-    let token = connect_with(
-        &emulator,
-        "contacts.readonly",
-        Decision::Company(emulator.company_id()),
-    );
+    let token = connect_with(&emulator, "contacts.readonly", Decision::Company(emulator.company_id()));
     let access_token = text(&token, "accessToken");
-    let list = format!(
-        "/oauth/installed-locations?companyId={}&appId={}",
-        emulator.company_id(),
-        emulator.app_id()
-    );
+    let list =
+        format!("/oauth/installed-locations?companyId={}&appId={}", emulator.company_id(), emulator.app_id());
     let location = format!("/locations/{}", emulator.location_ids()[0]);
     for refused in [
         mint(&emulator, access_token, &emulator.location_ids()[0]),
@@ -364,10 +304,7 @@ fn scopes_are_enforced() {
 fn dropping_the_emulator_frees_its_port() {
     let emulator = start();
     let port = emulator.base_url().rsplit_once(':').unwrap().1.parse().unwrap();
-    let options = Options {
-        port,
-        ..Options::default()
-    };
+    let options = Options { port, ..Options::default() };
     assert!(Emulator::start(options.clone()).is_err(), "the port is taken");
     drop(emulator);
     let again = Emulator::start(options).unwrap();

@@ -16,34 +16,22 @@ impl Agency {
         let emulator = Emulator::start(options).unwrap();
         let decision = decision(&emulator);
         let token = connect_with(&emulator, SCOPE, decision);
-        Self {
-            access_token: text(&token, "accessToken").to_owned(),
-            emulator,
-        }
+        Self { access_token: text(&token, "accessToken").to_owned(), emulator }
     }
 
     fn with_all() -> Self {
-        Self::new(Options::default(), |emulator| {
-            Decision::Company(emulator.company_id())
-        })
+        Self::new(Options::default(), |emulator| Decision::Company(emulator.company_id()))
     }
 
     fn query(&self, extra: &[(&str, &str)]) -> String {
         let company_id = self.emulator.company_id();
-        let mut fields = vec![
-            ("companyId", company_id.as_str()),
-            ("appId", self.emulator.app_id()),
-        ];
+        let mut fields = vec![("companyId", company_id.as_str()), ("appId", self.emulator.app_id())];
         fields.extend_from_slice(extra);
         encode(&fields)
     }
 
     fn get(&self, query: &str) -> Reply {
-        get(
-            &self.emulator,
-            &self.access_token,
-            &format!("/oauth/installed-locations?{query}"),
-        )
+        get(&self.emulator, &self.access_token, &format!("/oauth/installed-locations?{query}"))
     }
 
     #[track_caller]
@@ -61,16 +49,10 @@ impl Agency {
 fn pages_cover_everything_once() {
     let agency = Agency::with_all();
     let first = agency.list(&[]);
-    assert_eq!(
-        first["pagination"]["currentPageSize"], 20,
-        "the default page size"
-    );
+    assert_eq!(first["pagination"]["currentPageSize"], 20, "the default page size");
     assert_eq!(first["pagination"]["hasPrevPage"], false);
     assert!(first["pagination"].get("prevPageToken").is_none());
-    assert_eq!(
-        first["metadata"]["filterApplied"]["companyId"],
-        agency.emulator.company_id()
-    );
+    assert_eq!(first["metadata"]["filterApplied"]["companyId"], agency.emulator.company_id());
     assert_eq!(first["installToFutureLocations"], true);
 
     let mut seen = Vec::new();
@@ -90,10 +72,7 @@ fn pages_cover_everything_once() {
         }
         let pagination = &page["pagination"];
         assert_eq!(pagination["totalRecords"], 25);
-        assert_eq!(
-            pagination["hasNextPage"],
-            pagination.get("nextPageToken").is_some()
-        );
+        assert_eq!(pagination["hasNextPage"], pagination.get("nextPageToken").is_some());
         token = pagination["nextPageToken"].as_str().map(str::to_owned);
         if token.is_none() {
             assert_eq!(pagination["currentPageSize"], 4);
@@ -157,17 +136,9 @@ fn queries_are_read_strictly() {
     assert_eq!(missing["message"][0], "companyId should not be empty");
 
     let company_id = agency.emulator.company_id();
-    let other_app = agency
-        .get(&encode(&[("companyId", &company_id), ("appId", "abc")]))
-        .expect(404);
-    assert_eq!(
-        other_app["error"]["message"],
-        "The requested App 'abc' was not found."
-    );
-    let elsewhere = agency.get(&encode(&[
-        ("companyId", "x"),
-        ("appId", agency.emulator.app_id()),
-    ]));
+    let other_app = agency.get(&encode(&[("companyId", &company_id), ("appId", "abc")])).expect(404);
+    assert_eq!(other_app["error"]["message"], "The requested App 'abc' was not found.");
+    let elsewhere = agency.get(&encode(&[("companyId", "x"), ("appId", agency.emulator.app_id())]));
     assert_eq!(elsewhere.status, 403);
 }
 
@@ -176,11 +147,7 @@ fn the_limit_counts_each_resource_by_itself() {
     let agency = Agency::new(
         Options {
             // An interval that outlasts the test: nothing leaves the window while it runs.
-            rate_limit: Some(RateLimit {
-                requests: 3,
-                per_ms: 3_600_000,
-                per_day: 200_000,
-            }),
+            rate_limit: Some(RateLimit { requests: 3, per_ms: 3_600_000, per_day: 200_000 }),
             ..Options::default()
         },
         |emulator| Decision::Company(emulator.company_id()),
@@ -190,10 +157,7 @@ fn the_limit_counts_each_resource_by_itself() {
     let minted = mint(emulator, &agency.access_token, &location_id);
     assert_eq!(minted.header("x-ratelimit-limit-daily"), Some("200000"));
     assert_eq!(minted.header("x-ratelimit-daily-remaining"), Some("199999"));
-    assert_eq!(
-        minted.header("x-ratelimit-interval-milliseconds"),
-        Some("3600000")
-    );
+    assert_eq!(minted.header("x-ratelimit-interval-milliseconds"), Some("3600000"));
     assert_eq!(minted.header("x-ratelimit-max"), Some("3"));
     assert_eq!(minted.header("x-ratelimit-remaining"), Some("2"));
     let minted = minted.expect(200);

@@ -15,17 +15,11 @@ fn run(arguments: &[&str]) -> Output {
 
 #[test]
 fn it_says_where_it_listens_and_serves_there() {
-    let mut child = program(&["--port", "0", "--locations", "2"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = program(&["--port", "0", "--locations", "2"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = lines.next().unwrap().unwrap();
     let (_, base_url) = first.split_once(" on ").unwrap();
-    let rest: Vec<_> = lines
-        .map(Result::unwrap)
-        .take_while(|line| !line.starts_with("Stop"))
-        .collect();
+    let rest: Vec<_> = lines.map(Result::unwrap).take_while(|line| !line.starts_with("Stop")).collect();
     let rest = rest.join("\n");
     for expected in [
         "\"clientId\"",
@@ -53,18 +47,9 @@ fn it_says_where_it_listens_and_serves_there() {
 fn help_is_an_answer_and_a_mistake_an_error() {
     let help = run(&["--help"]);
     assert!(help.status.success());
-    assert!(
-        String::from_utf8(help.stdout)
-            .unwrap()
-            .contains("--access-token-seconds")
-    );
+    assert!(String::from_utf8(help.stdout).unwrap().contains("--access-token-seconds"));
 
-    for arguments in [
-        &["--prot", "1"][..],
-        &["--port", "x"],
-        &["--companies", "0"],
-        &["--rate-limit"],
-    ] {
+    for arguments in [&["--prot", "1"][..], &["--port", "x"], &["--companies", "0"], &["--rate-limit"]] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: "));
@@ -78,9 +63,5 @@ fn a_port_that_is_taken_is_a_failure() {
     let port = listener.local_addr().unwrap().port().to_string();
     let output = run(&["--port", &port]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        String::from_utf8(output.stderr)
-            .unwrap()
-            .contains("cannot listen")
-    );
+    assert!(String::from_utf8(output.stderr).unwrap().contains("cannot listen"));
 }

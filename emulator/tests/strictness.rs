@@ -24,13 +24,7 @@ fn the_version_header_is_required() {
     assert_eq!(status(&[FORM, ("version", "v4")]), invalid);
     assert_eq!(status(&[FORM, ("version", "V3")]), invalid);
     assert_eq!(status(&[FORM, ("version", "2021-07-28")]), invalid);
-    let old = send(
-        &emulator,
-        "GET",
-        "/oauth/installed-locations",
-        &[("version", "2021-07-28")],
-        "",
-    );
+    let old = send(&emulator, "GET", "/oauth/installed-locations", &[("version", "2021-07-28")], "");
     assert_eq!(old.status, 404, "v2 has no kebab-case paths");
 }
 
@@ -39,14 +33,7 @@ fn only_json_is_on_offer() {
     let emulator = start();
     let form = token_form(&emulator, &[("grantType", "client_credentials")]);
     let status = |accept: &str| {
-        send(
-            &emulator,
-            "POST",
-            "/oauth/token",
-            &[VERSION, FORM, ("accept", accept)],
-            &form,
-        )
-        .status
+        send(&emulator, "POST", "/oauth/token", &[VERSION, FORM, ("accept", accept)], &form).status
     };
     assert_eq!(status("application/json"), 200);
     assert_eq!(status("text/html, */*;q=0.1"), 200);
@@ -89,27 +76,12 @@ fn token_requests_are_read_strictly() {
 
     let refused = |status, message: &str| (status, message.to_owned());
     assert_eq!(form(&[]), refused(400, "Missing parameter: clientId"));
-    assert_eq!(
-        form(&[("clientId", "")]),
-        refused(400, "Missing parameter: clientId")
-    );
-    assert_eq!(
-        form(&[("clientId", id)]),
-        refused(400, "Missing parameter: clientSecret")
-    );
+    assert_eq!(form(&[("clientId", "")]), refused(400, "Missing parameter: clientId"));
+    assert_eq!(form(&[("clientId", id)]), refused(400, "Missing parameter: clientSecret"));
     assert_eq!(with(&[]), refused(400, "Missing parameter: grantType"));
-    assert_eq!(
-        with(&[("grantType", "password")]),
-        refused(400, "Invalid parameter: grantType")
-    );
-    assert_eq!(
-        with(&[("grantType", "authorization_code")]),
-        refused(400, "Missing parameter: code")
-    );
-    assert_eq!(
-        with(&[("grantType", "refresh_token")]),
-        refused(400, "Missing parameter: refreshToken")
-    );
+    assert_eq!(with(&[("grantType", "password")]), refused(400, "Invalid parameter: grantType"));
+    assert_eq!(with(&[("grantType", "authorization_code")]), refused(400, "Missing parameter: code"));
+    assert_eq!(with(&[("grantType", "refresh_token")]), refused(400, "Missing parameter: refreshToken"));
     assert_eq!(
         with(&[("grantType", "client_credentials"), ("userType", "company")]),
         refused(400, "Invalid parameter: userType")
@@ -127,38 +99,19 @@ fn token_requests_are_read_strictly() {
         refused(400, "Invalid grant: refresh token is invalid")
     );
     assert_eq!(
-        form(&[
-            ("clientId", id),
-            ("clientSecret", "wrong"),
-            ("grantType", "client_credentials")
-        ]),
+        form(&[("clientId", id), ("clientSecret", "wrong"), ("grantType", "client_credentials")]),
         refused(401, "Authorization code not found")
     );
-    assert_eq!(
-        post(FORM.1, "clientId=%zz"),
-        refused(400, "Malformed form: a broken escape")
-    );
-    assert_eq!(
-        post("application/json", r#"{"clientId": 1}"#),
-        refused(422, "clientId must be a string")
-    );
+    assert_eq!(post(FORM.1, "clientId=%zz"), refused(400, "Malformed form: a broken escape"));
+    assert_eq!(post("application/json", r#"{"clientId": 1}"#), refused(422, "clientId must be a string"));
     assert_eq!(
         post("application/json", r#"{"clientId": "a", "clientId": "a"}"#),
         refused(400, "Invalid parameter: clientId")
     );
-    assert_eq!(
-        post("application/json", "clientId=a").0,
-        400,
-        "a form that calls itself JSON"
-    );
+    assert_eq!(post("application/json", "clientId=a").0, 400, "a form that calls itself JSON");
     assert_eq!(post("text/plain", "clientId=a").0, 415);
-    let in_the_url = send(
-        &emulator,
-        "POST",
-        "/oauth/token?clientId=a",
-        &[VERSION, FORM],
-        "grantType=refresh_token",
-    );
+    let in_the_url =
+        send(&emulator, "POST", "/oauth/token?clientId=a", &[VERSION, FORM], "grantType=refresh_token");
     assert_eq!(in_the_url.status, 422);
 }
 
@@ -166,10 +119,7 @@ fn token_requests_are_read_strictly() {
 fn unprocessable_requests_have_a_list_of_messages() {
     let emulator = start();
     let body = token(&emulator, &[("a", ""), ("b", "")]).expect(422);
-    assert_eq!(
-        body["message"],
-        json!(["property a should not exist", "property b should not exist"])
-    );
+    assert_eq!(body["message"], json!(["property a should not exist", "property b should not exist"]));
     assert_eq!(body["error"], "Unprocessable Entity");
     assert_eq!(body["statusCode"], 422);
     assert!(!text(&body, "traceId").is_empty());
@@ -205,21 +155,14 @@ fn a_refresh_for_the_wrong_class_spends_nothing() {
         )
     };
     let refused = refresh_as("Location");
-    assert_eq!(
-        (refused.status, refused.message().as_str()),
-        (401, "Token's user type mismatch!")
-    );
+    assert_eq!((refused.status, refused.message().as_str()), (401, "Token's user type mismatch!"));
     assert_eq!(emulator.refreshes(), 0);
     refresh_as("Company").expect(200);
 }
 
 #[test]
 fn location_token_requests_are_read_strictly() {
-    let emulator = Emulator::start(Options {
-        companies: 2,
-        ..Options::default()
-    })
-    .unwrap();
+    let emulator = Emulator::start(Options { companies: 2, ..Options::default() }).unwrap();
     let company = connect(&emulator);
     let bearer = format!("Bearer {}", text(&company, "accessToken"));
     let authorization = ("authorization", bearer.as_str());
@@ -227,54 +170,22 @@ fn location_token_requests_are_read_strictly() {
     let location_id = emulator.location_ids()[0].clone();
     let others_location = emulator.location_ids()[25].clone();
     let status = |headers: &[(&str, &str)], fields: &[(&str, &str)]| {
-        send(
-            &emulator,
-            "POST",
-            "/oauth/location-token",
-            headers,
-            &encode(fields),
-        )
-        .status
+        send(&emulator, "POST", "/oauth/location-token", headers, &encode(fields)).status
     };
     let good = [VERSION, FORM, authorization];
-    let fields = [
-        ("companyId", company_id.as_str()),
-        ("locationId", location_id.as_str()),
-    ];
+    let fields = [("companyId", company_id.as_str()), ("locationId", location_id.as_str())];
     assert_eq!(status(&good, &fields), 200);
     assert_eq!(status(&good, &fields[..1]), 422);
     assert_eq!(status(&good, &[fields[0], ("locationId", "")]), 422);
-    assert_eq!(
-        status(
-            &good,
-            &[
-                fields[0],
-                ("location_id", location_id.as_str()),
-                ("locationId", "x")
-            ]
-        ),
-        422
-    );
+    assert_eq!(status(&good, &[fields[0], ("location_id", location_id.as_str()), ("locationId", "x")]), 422);
     assert_eq!(status(&good, &[fields[0], fields[0], fields[1]]), 400);
     assert_eq!(status(&good, &[fields[0], ("locationId", &others_location)]), 403);
     assert_eq!(status(&good, &[("companyId", &other_company), fields[1]]), 403);
     assert_eq!(status(&good, &[fields[0], ("locationId", "unknown")]), 403);
     assert_eq!(status(&[VERSION, FORM], &fields), 401);
-    assert_eq!(
-        status(&[VERSION, FORM, authorization, authorization], &fields),
-        401
-    );
-    assert_eq!(
-        status(&[VERSION, FORM, ("authorization", "Bearer x")], &fields),
-        401
-    );
-    assert_eq!(
-        status(
-            &[VERSION, FORM, ("authorization", text(&company, "accessToken"))],
-            &fields
-        ),
-        401
-    );
+    assert_eq!(status(&[VERSION, FORM, authorization, authorization], &fields), 401);
+    assert_eq!(status(&[VERSION, FORM, ("authorization", "Bearer x")], &fields), 401);
+    assert_eq!(status(&[VERSION, FORM, ("authorization", text(&company, "accessToken"))], &fields), 401);
     let json = [VERSION, authorization, ("content-type", "application/json")];
     assert_eq!(status(&json, &fields), 415);
 }
@@ -283,11 +194,7 @@ fn location_token_requests_are_read_strictly() {
 fn a_location_that_does_not_exist_is_not_found() {
     let emulator = start();
     let company = connect(&emulator);
-    let refused = get(
-        &emulator,
-        text(&company, "accessToken"),
-        "/locations/00000000000000000000",
-    );
+    let refused = get(&emulator, text(&company, "accessToken"), "/locations/00000000000000000000");
     let body = refused.expect(404);
     assert_eq!(body["error"]["code"], "RESOURCE_NOT_FOUND");
     assert_eq!(body["error"]["details"]["resource"], "Location");
@@ -297,14 +204,8 @@ fn a_location_that_does_not_exist_is_not_found() {
 #[test]
 fn options_that_make_no_sense_are_refused() {
     for options in [
-        Options {
-            companies: 0,
-            ..Options::default()
-        },
-        Options {
-            redirect_uris: Vec::new(),
-            ..Options::default()
-        },
+        Options { companies: 0, ..Options::default() },
+        Options { redirect_uris: Vec::new(), ..Options::default() },
     ] {
         let error = Emulator::start(options).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);

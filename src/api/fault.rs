@@ -37,11 +37,8 @@ pub fn cure(error: &Error) -> Cure {
     if error.http_status() != Some(401) || error.status() != Status::Unauthorized {
         return Cure::None;
     }
-    let words = error
-        .api()
-        .and_then(|fault| fault.message.as_deref())
-        .unwrap_or_default()
-        .to_ascii_lowercase();
+    let words =
+        error.api().and_then(|fault| fault.message.as_deref()).unwrap_or_default().to_ascii_lowercase();
     if words.contains("invalid jwt") || words.contains("access token") || words.contains("token expired") {
         Cure::Refresh
     } else {
@@ -70,26 +67,19 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
             );
         }
         if code == "RESOURCE_NOT_FOUND" {
-            return (
-                Status::NotFound,
-                "check the id, and that the app is installed there",
-            );
+            return (Status::NotFound, "check the id, and that the app is installed there");
         }
     }
     match http_status {
         401 if says("version header") => (Status::InvalidRequest, "check apiVersion"),
-        401 if says("not authorized for this scope") => (
-            Status::Forbidden,
-            "the token lacks the scope; add it to the app and let the user consent again",
-        ),
+        401 if says("not authorized for this scope") => {
+            (Status::Forbidden, "the token lacks the scope; add it to the app and let the user consent again")
+        }
         401 if says("authclass type is not allowed") || says("user type") => (
             Status::Forbidden,
             "this endpoint wants the other kind of token, the company's or the location's",
         ),
-        401 => (
-            Status::Unauthorized,
-            "check clientId and clientSecret, and that the app is still installed",
-        ),
+        401 => (Status::Unauthorized, "check clientId and clientSecret, and that the app is still installed"),
         403 => (
             Status::Forbidden,
             "check that the app is installed there, and that no firewall stands in between",
@@ -97,15 +87,9 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
         404 => (Status::NotFound, "check the id, baseUrl and apiVersion"),
         408 => (Status::Timeout, "try again"),
         429 => (Status::RateLimited, "wait, then try again"),
-        400..=499 => (
-            Status::InvalidRequest,
-            "the API says what is wrong with the request",
-        ),
+        400..=499 => (Status::InvalidRequest, "the API says what is wrong with the request"),
         500..=599 => (Status::Server, "the API failed; try again later"),
-        300..=399 => (
-            Status::Protocol,
-            "redirects are never followed with a token; check baseUrl",
-        ),
+        300..=399 => (Status::Protocol, "redirects are never followed with a token; check baseUrl"),
         _ => (Status::Protocol, ""),
     }
 }
@@ -154,20 +138,13 @@ pub fn unreadable(answer: &Answer, secrets: &[&str]) -> ApiFault {
 
 fn trace_id(answer: &Answer, body: &Map<String, Value>) -> Option<String> {
     let header = || answer.headers.get("x-trace-id")?.to_str().ok().map(str::to_owned);
-    body.get("traceId")
-        .and_then(Value::as_str)
-        .map(str::to_owned)
-        .or_else(header)
+    body.get("traceId").and_then(Value::as_str).map(str::to_owned).or_else(header)
 }
 
 fn text(body: &Map<String, Value>, name: &str, secrets: &[&str]) -> Option<String> {
     let words = match body.get(name)? {
         Value::String(words) => words.clone(),
-        Value::Array(list) => list
-            .iter()
-            .filter_map(Value::as_str)
-            .collect::<Vec<_>>()
-            .join("; "),
+        Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "),
         Value::Null => return None,
         other => other.to_string(),
     };
@@ -178,10 +155,7 @@ fn censored(details: Value, secrets: &[&str]) -> Value {
     match details {
         Value::String(words) => without_secrets(&words, secrets).into(),
         Value::Array(list) => list.into_iter().map(|value| censored(value, secrets)).collect(),
-        Value::Object(map) => map
-            .into_iter()
-            .map(|(name, value)| (name, censored(value, secrets)))
-            .collect(),
+        Value::Object(map) => map.into_iter().map(|(name, value)| (name, censored(value, secrets))).collect(),
         other => other,
     }
 }
@@ -200,11 +174,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     fn answer(status: u16, body: &str) -> Answer {
-        Answer {
-            status,
-            headers: HeaderMap::new(),
-            body: Zeroizing::new(body.as_bytes().to_vec()),
-        }
+        Answer { status, headers: HeaderMap::new(), body: Zeroizing::new(body.as_bytes().to_vec()) }
     }
 
     #[test]
@@ -217,24 +187,14 @@ mod tests {
                 ReauthorizationRequired,
                 Cure::None,
             ),
-            (
-                400,
-                r#"{"error":"invalid_grant"}"#,
-                ReauthorizationRequired,
-                Cure::None,
-            ),
+            (400, r#"{"error":"invalid_grant"}"#, ReauthorizationRequired, Cure::None),
             (
                 400,
                 r#"{"error":"invalid_grant","error_description":"gone"}"#,
                 ReauthorizationRequired,
                 Cure::None,
             ),
-            (
-                400,
-                r#"{"statusCode":400,"message":"Location is not active"}"#,
-                LocationInactive,
-                Cure::None,
-            ),
+            (400, r#"{"statusCode":400,"message":"Location is not active"}"#, LocationInactive, Cure::None),
             (
                 400,
                 r#"{"statusCode":400,"message":"Invalid parameter: grantType"}"#,
@@ -253,12 +213,7 @@ mod tests {
                 ReauthorizationRequired,
                 Cure::None,
             ),
-            (
-                401,
-                r#"{"statusCode":401,"message":"Invalid JWT"}"#,
-                Unauthorized,
-                Cure::Refresh,
-            ),
+            (401, r#"{"statusCode":401,"message":"Invalid JWT"}"#, Unauthorized, Cure::Refresh),
             (
                 401,
                 r#"{"statusCode":401,"message":"Invalid token: access token is invalid"}"#,
@@ -283,24 +238,14 @@ mod tests {
                 Forbidden,
                 Cure::None,
             ),
-            (
-                401,
-                r#"{"statusCode":401,"message":"Token's user type mismatch!"}"#,
-                Forbidden,
-                Cure::None,
-            ),
+            (401, r#"{"statusCode":401,"message":"Token's user type mismatch!"}"#, Forbidden, Cure::None),
             (
                 401,
                 r#"{"statusCode":401,"message":"This token's user type is not yet supported!"}"#,
                 Forbidden,
                 Cure::None,
             ),
-            (
-                401,
-                r#"{"statusCode":401,"message":"Something new"}"#,
-                Unauthorized,
-                Cure::Perhaps,
-            ),
+            (401, r#"{"statusCode":401,"message":"Something new"}"#, Unauthorized, Cure::Perhaps),
             (
                 403,
                 r#"{"statusCode":403,"message":"The token does not have access to this location."}"#,
@@ -308,18 +253,8 @@ mod tests {
                 Cure::None,
             ),
             (403, "<html>error code: 1010</html>", Forbidden, Cure::None),
-            (
-                404,
-                r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#,
-                NotFound,
-                Cure::None,
-            ),
-            (
-                400,
-                r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#,
-                NotFound,
-                Cure::None,
-            ),
+            (404, r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#, NotFound, Cure::None),
+            (400, r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#, NotFound, Cure::None),
             (
                 422,
                 r#"{"message":["a must be b","c"],"error":"Unprocessable Entity","statusCode":422}"#,
@@ -340,33 +275,21 @@ mod tests {
     #[test]
     fn every_shape_is_read() {
         let list = error(
-            &answer(
-                422,
-                r#"{"message":["a must be b","c"],"error":"Unprocessable Entity","traceId":"t-1"}"#,
-            ),
+            &answer(422, r#"{"message":["a must be b","c"],"error":"Unprocessable Entity","traceId":"t-1"}"#),
             &[],
         );
         let fault = list.api().unwrap();
         assert_eq!(fault.message.as_deref(), Some("a must be b; c"));
         assert_eq!(fault.trace_id.as_deref(), Some("t-1"));
         let aip = error(
-            &answer(
-                404,
-                r#"{"error":{"code":"X","message":"m","details":{"a":1},"resolution":"r"}}"#,
-            ),
+            &answer(404, r#"{"error":{"code":"X","message":"m","details":{"a":1},"resolution":"r"}}"#),
             &[],
         );
         let fault = aip.api().unwrap();
-        assert_eq!(
-            (fault.code.as_deref(), fault.resolution.as_deref()),
-            (Some("X"), Some("r"))
-        );
+        assert_eq!((fault.code.as_deref(), fault.resolution.as_deref()), (Some("X"), Some("r")));
         assert_eq!(fault.details, serde_json::json!({"a": 1}));
         let page = error(&answer(502, &"x".repeat(5000)), &[]);
-        assert_eq!(
-            page.api().unwrap().message.as_ref().map(String::len),
-            Some(EXCERPT)
-        );
+        assert_eq!(page.api().unwrap().message.as_ref().map(String::len), Some(EXCERPT));
     }
 
     #[test]

@@ -62,11 +62,7 @@ impl InstalledLocationsParams {
                 format!("pageSize is {page_size}, not from 1 to 100"),
             ));
         }
-        if self
-            .app_id
-            .as_deref()
-            .is_some_and(|app_id| app_id.trim().is_empty())
-        {
+        if self.app_id.as_deref().is_some_and(|app_id| app_id.trim().is_empty()) {
             return Err(Error::invalid_argument("appId", "appId is empty"));
         }
         required("companyId", self.company_id.as_deref())
@@ -113,9 +109,7 @@ impl Api {
                     params.page_token = Some(next)
                 }
                 Some(_) => {
-                    return Err(endless(
-                        "the pages lead in a circle, or there are too many of them",
-                    ));
+                    return Err(endless("the pages lead in a circle, or there are too many of them"));
                 }
             }
         }
@@ -144,11 +138,7 @@ impl Api {
             ("locationId", params.location_id.as_deref()),
         ];
         let mut query = form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(
-            fields
-                .into_iter()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
+        query.extend_pairs(fields.into_iter().filter_map(|(name, value)| Some((name, value?))));
         let call = Call {
             method: Method::GET,
             path: "/oauth/installed-locations",
@@ -173,10 +163,7 @@ impl Api {
 
 fn next_page_token(page: &Map<String, Value>) -> Option<String> {
     let pagination = page.get("pagination")?;
-    let token = pagination
-        .get("nextPageToken")?
-        .as_str()
-        .filter(|token| !token.is_empty())?;
+    let token = pagination.get("nextPageToken")?.as_str().filter(|token| !token.is_empty())?;
     let more = pagination
         .get("hasNextPage")
         .is_none_or(|more| !matches!(more, Value::Bool(false)) && more != "false");
@@ -184,13 +171,8 @@ fn next_page_token(page: &Map<String, Value>) -> Option<String> {
 }
 
 fn endless(why: &str) -> Failure {
-    let error = Error::new(
-        Status::Protocol,
-        format!("the list of locations cannot be read to its end: {why}"),
-    )
-    .with_help("ask for single pages with pageToken");
-    Failure {
-        error,
-        outcome: Outcome::Refused,
-    }
+    let error =
+        Error::new(Status::Protocol, format!("the list of locations cannot be read to its end: {why}"))
+            .with_help("ask for single pages with pageToken");
+    Failure { error, outcome: Outcome::Refused }
 }

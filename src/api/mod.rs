@@ -64,10 +64,7 @@ impl From<Failure> for Error {
 impl From<Error> for Failure {
     /// An error of our own, found before anything was sent.
     fn from(error: Error) -> Failure {
-        Failure {
-            error,
-            outcome: Outcome::NothingHappened,
-        }
+        Failure { error, outcome: Outcome::NothingHappened }
     }
 }
 
@@ -108,17 +105,10 @@ impl Api {
             effect: call.effect,
             paced_as: call.paced_as,
         };
-        let answer = self
-            .http
-            .exchange(&request, deadline)
-            .map_err(|failure| Failure {
-                error: failure.error,
-                outcome: if failure.sent {
-                    Outcome::Unknown
-                } else {
-                    Outcome::NothingHappened
-                },
-            })?;
+        let answer = self.http.exchange(&request, deadline).map_err(|failure| Failure {
+            error: failure.error,
+            outcome: if failure.sent { Outcome::Unknown } else { Outcome::NothingHappened },
+        })?;
         let secrets = [Some(&self.client_secret), call.bearer, call.secret];
         let secrets: Vec<&str> = secrets.into_iter().flatten().map(Secret::expose).collect();
         if (200..300).contains(&answer.status) {
@@ -129,10 +119,7 @@ impl Api {
             400..=499 => Outcome::Refused,
             _ => Outcome::Unknown,
         };
-        Err(Failure {
-            error: fault::error(&answer, &secrets),
-            outcome,
-        })
+        Err(Failure { error: fault::error(&answer, &secrets), outcome })
     }
 
     fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri> {
@@ -177,29 +164,18 @@ fn object(answer: &Answer, secrets: &[&str]) -> Result<Map<String, Value>, Failu
 
 /// A 2xx that is not what the contract says: whatever it stood for has happened.
 fn not_understood(why: &str, answer: &Answer, secrets: &[&str]) -> Failure {
-    let error = Error::new(
-        Status::Protocol,
-        format!("the API answered {}, but the answer {why}", answer.status),
-    )
-    .with_help("a proxy between here and the API may have answered; try again")
-    .with_api(answer.status, fault::unreadable(answer, secrets));
-    Failure {
-        error,
-        outcome: Outcome::Unknown,
-    }
+    let error =
+        Error::new(Status::Protocol, format!("the API answered {}, but the answer {why}", answer.status))
+            .with_help("a proxy between here and the API may have answered; try again")
+            .with_api(answer.status, fault::unreadable(answer, secrets));
+    Failure { error, outcome: Outcome::Unknown }
 }
 
 /// An id is the part of a URL or form that decides who is meant: it must be there.
 fn required<'a>(parameter: &str, value: Option<&'a str>) -> Result<&'a str> {
     match value {
         Some(value) if !value.trim().is_empty() => Ok(value),
-        Some(_) => Err(Error::invalid_argument(
-            parameter,
-            format!("{parameter} is empty"),
-        )),
-        None => Err(Error::invalid_argument(
-            parameter,
-            format!("{parameter} is missing"),
-        )),
+        Some(_) => Err(Error::invalid_argument(parameter, format!("{parameter} is empty"))),
+        None => Err(Error::invalid_argument(parameter, format!("{parameter} is missing"))),
     }
 }

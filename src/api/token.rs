@@ -98,10 +98,7 @@ impl Api {
     pub fn token(&self, params: &TokenParams, now_ms: i64, deadline: &Deadline) -> Result<Token, Failure> {
         let (secret, effect) = match params.grant_type {
             GrantType::AuthorizationCode => (Some(secret("code", &params.code)?), Effect::Spends),
-            GrantType::RefreshToken => (
-                Some(secret("refreshToken", &params.refresh_token)?),
-                Effect::Spends,
-            ),
+            GrantType::RefreshToken => (Some(secret("refreshToken", &params.refresh_token)?), Effect::Spends),
             GrantType::ClientCredentials => (None, Effect::Repeatable),
         };
         let ask = || {
@@ -141,10 +138,7 @@ impl Api {
     fn token_body(&self, params: &TokenParams) -> Result<(&'static str, Zeroizing<String>)> {
         let client_secret = params.client_secret.as_ref().unwrap_or(&self.client_secret);
         let fields = [
-            (
-                "clientId",
-                Some(params.client_id.as_deref().unwrap_or(&self.client_id)),
-            ),
+            ("clientId", Some(params.client_id.as_deref().unwrap_or(&self.client_id))),
             ("clientSecret", Some(client_secret.expose())),
             ("grantType", Some(params.grant_type.name())),
             ("code", params.code.as_ref().map(Secret::expose)),
@@ -152,9 +146,7 @@ impl Api {
             ("userType", params.user_type.map(UserType::name)),
             ("redirectUri", params.redirect_uri.as_deref()),
         ];
-        let fields = fields
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)));
+        let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
         match self.encoding {
             Encoding::Form => Ok(form(fields)),
             Encoding::Json => {
@@ -174,15 +166,9 @@ impl Api {
 /// Reads a token out of an answer; every field that is not known goes along.
 pub(super) fn granted(mut fields: Map<String, Value>, now_ms: i64) -> Result<Token, Failure> {
     let Some(access_token) = take_text(&mut fields, "accessToken") else {
-        let error = Error::new(
-            Status::Protocol,
-            "the API answered with success, but without an accessToken",
-        )
-        .with_help("try again; if it stays so, a proxy may be changing answers");
-        return Err(Failure {
-            error,
-            outcome: Outcome::Unknown,
-        });
+        let error = Error::new(Status::Protocol, "the API answered with success, but without an accessToken")
+            .with_help("try again; if it stays so, a proxy may be changing answers");
+        return Err(Failure { error, outcome: Outcome::Unknown });
     };
     let expires_in = fields.get("expiresIn").cloned();
     let seconds = take_integer(&mut fields, "expiresIn");
@@ -207,10 +193,7 @@ fn about_the_client(failure: Failure, grant_type: GrantType) -> Failure {
     let fault = failure.error.api().cloned();
     match (failure.error.http_status(), fault) {
         (Some(401), Some(fault)) if failure.error.status() == Status::ReauthorizationRequired => {
-            let message = format!(
-                "the API refused the client's credentials for {}",
-                grant_type.name()
-            );
+            let message = format!("the API refused the client's credentials for {}", grant_type.name());
             let error = Error::new(Status::Unauthorized, message)
                 .with_help("check clientId and clientSecret; the stored token was not touched")
                 .with_api(401, fault);
@@ -222,7 +205,5 @@ fn about_the_client(failure: Failure, grant_type: GrantType) -> Failure {
 
 fn secret<'a>(parameter: &str, value: &'a Option<Secret>) -> Result<&'a Secret> {
     required(parameter, value.as_ref().map(Secret::expose))?;
-    value
-        .as_ref()
-        .ok_or_else(|| Error::invalid_argument(parameter, format!("{parameter} is missing")))
+    value.as_ref().ok_or_else(|| Error::invalid_argument(parameter, format!("{parameter} is missing")))
 }

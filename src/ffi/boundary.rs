@@ -75,9 +75,7 @@ pub fn render(result: impl Into<serde_json::Value>) -> Result<Zeroizing<String>>
     let unwritable = |_| Error::new(Status::Internal, "the result could not be written as JSON");
     serde_json::to_writer(&mut *document, &result.into()).map_err(unwritable)?;
     // serde_json writes UTF-8.
-    Ok(Zeroizing::new(
-        String::from_utf8(std::mem::take(&mut *document)).unwrap_or_default(),
-    ))
+    Ok(Zeroizing::new(String::from_utf8(std::mem::take(&mut *document)).unwrap_or_default()))
 }
 
 /// Turns a panic into `INTERNAL`.
@@ -90,11 +88,8 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     outcome.unwrap_or_else(|payload| {
         // A payload may panic when it is dropped.
         std::mem::forget(payload);
-        Err(Error::new(
-            Status::Internal,
-            "the library met a defect of its own; the client stays usable",
-        )
-        .with_help("please report it, with the log"))
+        Err(Error::new(Status::Internal, "the library met a defect of its own; the client stays usable")
+            .with_help("please report it, with the log"))
     })
 }
 

@@ -45,11 +45,7 @@ struct State<F: Copy> {
 impl<F: Copy> Slot<F> {
     pub const fn new() -> Slot<F> {
         Slot {
-            state: Mutex::new(State {
-                callback: None,
-                epoch: 0,
-                running: [0; 2],
-            }),
+            state: Mutex::new(State { callback: None, epoch: 0, running: [0; 2] }),
             ended: Condvar::new(),
             replacing: Mutex::new(()),
         }

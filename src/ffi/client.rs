@@ -40,10 +40,7 @@ type EventFunction = unsafe extern "C" fn(*const c_char, *mut c_void);
 /// A handle for a client that was made in Rust, for instance with a clock of its own. Free it with
 /// [`ghl_client_free`].
 pub fn client_from(core: Client) -> *mut ghl_client {
-    Box::into_raw(Box::new(ghl_client {
-        core,
-        events: Arc::new(Slot::new()),
-    }))
+    Box::into_raw(Box::new(ghl_client { core, events: Arc::new(Slot::new()) }))
 }
 
 /// Makes a client. Nothing is sent, and no file but the store's is opened.
@@ -142,10 +139,7 @@ pub unsafe extern "C" fn ghl_client_on_event(
         // SAFETY: the header requires a living client, or NULL.
         let client =
             unsafe { client.as_ref() }.ok_or_else(|| Error::invalid_argument("client", "client is NULL"))?;
-        client.events.replace(callback.map(|function| Callback {
-            function,
-            context: Context(context),
-        }))?;
+        client.events.replace(callback.map(|function| Callback { function, context: Context(context) }))?;
         let events = Arc::clone(&client.events);
         client.core.on_event(callback.map(|_| -> crate::event::Listener {
             Arc::new(move |event| {

@@ -30,11 +30,7 @@ pub unsafe extern "C" fn ghl_oauth_token(
     unsafe {
         boundary::call(out_json, || {
             let client = boundary::client(client)?;
-            render(
-                client
-                    .oauth_token(&boundary::params("params_json", params_json)?)?
-                    .to_json(),
-            )
+            render(client.oauth_token(&boundary::params("params_json", params_json)?)?.to_json())
         })
     }
 }
@@ -61,11 +57,7 @@ pub unsafe extern "C" fn ghl_oauth_location_token(
     unsafe {
         boundary::call(out_json, || {
             let client = boundary::client(client)?;
-            render(
-                client
-                    .oauth_location_token(&boundary::params("params_json", params_json)?)?
-                    .to_json(),
-            )
+            render(client.oauth_location_token(&boundary::params("params_json", params_json)?)?.to_json())
         })
     }
 }

@@ -83,25 +83,13 @@ pub unsafe extern "C" fn ghl_set_log_callback(
             INSTALLED
         };
         if !installed {
-            return Err(Error::invalid_argument(
-                "callback",
-                "this process has a logger of its own",
-            ));
+            return Err(Error::invalid_argument("callback", "this process has a logger of its own"));
         }
-        let level = usize::try_from(max_level)
-            .ok()
-            .and_then(|level| levels.get(level));
+        let level = usize::try_from(max_level).ok().and_then(|level| levels.get(level));
         let level =
             level.ok_or_else(|| Error::invalid_argument("max_level", "max_level is not from 0 to 5"))?;
-        SLOT.replace(callback.map(|function| Callback {
-            function,
-            context: Context(context),
-        }))?;
-        log::set_max_level(if callback.is_some() {
-            *level
-        } else {
-            LevelFilter::Off
-        });
+        SLOT.replace(callback.map(|function| Callback { function, context: Context(context) }))?;
+        log::set_max_level(if callback.is_some() { *level } else { LevelFilter::Off });
         Ok(())
     });
     outcome.map_or_else(|error| error.status().code(), |()| 0)

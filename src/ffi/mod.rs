@@ -16,6 +16,7 @@
 
 mod boundary;
 mod callback;
+mod fork;
 mod text;
 
 mod authorization;

@@ -20,8 +20,7 @@ pub unsafe fn read<'a>(parameter: &str, text: *const c_char) -> Result<&'a str> 
     }
     // SAFETY: not NULL, and NUL-terminated by this function's contract.
     let text = unsafe { CStr::from_ptr(text) };
-    text.to_str()
-        .map_err(|_| Error::invalid_argument(parameter, format!("{parameter} is not valid UTF-8")))
+    text.to_str().map_err(|_| Error::invalid_argument(parameter, format!("{parameter} is not valid UTF-8")))
 }
 
 /// Copies a text into memory that the caller owns until `ghl_string_free`.

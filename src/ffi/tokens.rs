@@ -35,9 +35,7 @@ pub unsafe extern "C" fn ghl_access_token(
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
         set_null(out_token);
-        let result = token(client, resource_id, out_error, |secret| {
-            text::hand_out(secret.expose())
-        });
+        let result = token(client, resource_id, out_error, |secret| text::hand_out(secret.expose()));
         match result {
             Ok(handed_out) if out_token.is_null() => text::take_back(handed_out),
             Ok(handed_out) => out_token.write(handed_out),
@@ -93,11 +91,7 @@ pub unsafe extern "C" fn ghl_access_token_into(
         match copied {
             Ok(needed) => {
                 length.write(needed);
-                if needed <= size {
-                    0
-                } else {
-                    boundary::call(out_error, || Err(too_small(size, needed)))
-                }
+                if needed <= size { 0 } else { boundary::call(out_error, || Err(too_small(size, needed))) }
             }
             Err(code) => code,
         }
@@ -105,12 +99,9 @@ pub unsafe extern "C" fn ghl_access_token_into(
 }
 
 fn too_small(size: usize, needed: usize) -> Error {
-    Error::new(
-        Status::BufferTooSmall,
-        format!("the buffer has {size} bytes, the token needs {needed}"),
-    )
-    .with_parameter("buffer")
-    .with_help("call again with a buffer of the size that *length now says")
+    Error::new(Status::BufferTooSmall, format!("the buffer has {size} bytes, the token needs {needed}"))
+        .with_parameter("buffer")
+        .with_help("call again with a buffer of the size that *length now says")
 }
 
 /// Gives the token to `take`: from memory, or by the longer way.

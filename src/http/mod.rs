@@ -122,9 +122,7 @@ impl Http {
         let mut attempt = 1;
         loop {
             if let Some(resource) = request.paced_as {
-                self.pace
-                    .wait(resource, deadline)
-                    .map_err(|error| NoAnswer { error, sent: false })?;
+                self.pace.wait(resource, deadline).map_err(|error| NoAnswer { error, sent: false })?;
             }
             let outcome = self.send(request, deadline);
             let wait = match &outcome {
@@ -146,9 +144,7 @@ impl Http {
                 request.method,
                 request.uri.path()
             );
-            deadline
-                .sleep(pause)
-                .map_err(|error| NoAnswer { error, sent: false })?;
+            deadline.sleep(pause).map_err(|error| NoAnswer { error, sent: false })?;
             self.counters.repeated.fetch_add(1, Ordering::Relaxed);
             attempt += 1;
         }
@@ -156,17 +152,13 @@ impl Http {
 
     /// Sends once.
     fn send(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
-        deadline
-            .check()
-            .map_err(|error| NoAnswer { error, sent: false })?;
+        deadline.check().map_err(|error| NoAnswer { error, sent: false })?;
         let agent = self.agent().map_err(|error| NoAnswer { error, sent: false })?;
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
         let abandon = (request.effect == Effect::Repeatable).then_some(deadline);
         let (result, sent) = transport::watched(abandon, || self.run(agent, request, deadline.remaining()));
-        let outcome = result.map_err(|failure| NoAnswer {
-            error: self.explain(failure, sent, request, deadline),
-            sent,
-        });
+        let outcome = result
+            .map_err(|failure| NoAnswer { error: self.explain(failure, sent, request, deadline), sent });
         match &outcome {
             Ok(answer) => log::debug!("{} {}: {}", request.method, request.uri.path(), answer.status),
             Err(failure) => {
@@ -178,15 +170,11 @@ impl Http {
     }
 
     fn run(&self, agent: &Agent, request: &Request, remaining: Duration) -> Result<Answer, ureq::Error> {
-        let mut wire = WireRequest::builder()
-            .method(request.method.clone())
-            .uri(request.uri.clone());
+        let mut wire = WireRequest::builder().method(request.method.clone()).uri(request.uri.clone());
         for (name, value) in &request.headers {
             wire = wire.header(name, *value);
         }
-        wire = wire
-            .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, &self.user_agent);
+        wire = wire.header(header::ACCEPT, "application/json").header(header::USER_AGENT, &self.user_agent);
         if let Some(bearer) = request.bearer {
             let text = Zeroizing::new(format!("Bearer {}", bearer.expose()));
             let mut value = HeaderValue::from_str(&text).map_err(|error| ureq::Error::Http(error.into()))?;
@@ -196,21 +184,11 @@ impl Http {
         let response = match &request.body {
             Some(body) => {
                 let wire = wire.body(body.as_bytes())?;
-                agent.run(
-                    agent
-                        .configure_request(wire)
-                        .timeout_global(Some(remaining))
-                        .build(),
-                )?
+                agent.run(agent.configure_request(wire).timeout_global(Some(remaining)).build())?
             }
             None => {
                 let wire = wire.body(())?;
-                agent.run(
-                    agent
-                        .configure_request(wire)
-                        .timeout_global(Some(remaining))
-                        .build(),
-                )?
+                agent.run(agent.configure_request(wire).timeout_global(Some(remaining)).build())?
             }
         };
         let (head, body) = response.into_parts();
@@ -221,11 +199,7 @@ impl Http {
         if bytes.len() as u64 > cap {
             return Err(ureq::Error::BodyExceedsLimit(cap));
         }
-        Ok(Answer {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body: bytes,
-        })
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: bytes })
     }
 
     fn explain(&self, failure: ureq::Error, sent: bool, request: &Request, deadline: &Deadline) -> Error {
@@ -236,23 +210,17 @@ impl Http {
         match failure {
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
                 let limit = self.config.timeouts.connect_ms;
-                Error::new(
-                    Status::Timeout,
-                    format!("no connection to {host} within {limit} ms"),
-                )
-                .with_help("check the network and the proxy, or raise timeouts.connectMs")
+                Error::new(Status::Timeout, format!("no connection to {host} within {limit} ms"))
+                    .with_help("check the network and the proxy, or raise timeouts.connectMs")
             }
             ureq::Error::Timeout(_) => deadline.timed_out(),
-            ureq::Error::BodyExceedsLimit(cap) => Error::new(
-                Status::Protocol,
-                format!("{host} answered with more than {cap} bytes"),
-            )
-            .with_help("a proxy may have answered; if the answer is right, raise limits.responseBytes"),
-            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) | ureq::Error::Http(_) => {
-                Error::new(
-                    Status::Protocol,
-                    format!("{host} did not answer in valid HTTP: {failure}"),
+            ureq::Error::BodyExceedsLimit(cap) => {
+                Error::new(Status::Protocol, format!("{host} answered with more than {cap} bytes")).with_help(
+                    "a proxy may have answered; if the answer is right, raise limits.responseBytes",
                 )
+            }
+            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) | ureq::Error::Http(_) => {
+                Error::new(Status::Protocol, format!("{host} did not answer in valid HTTP: {failure}"))
             }
             _ if sent => Error::new(
                 Status::Network,
@@ -288,11 +256,7 @@ impl Http {
                 .max_idle_connections(64)
                 .max_idle_connections_per_host(64)
                 .build();
-            Ok(Agent::with_parts(
-                config,
-                transport::connector(),
-                resolver::Resolver::default(),
-            ))
+            Ok(Agent::with_parts(config, transport::connector(), resolver::Resolver::default()))
         })
     }
 }
@@ -302,11 +266,8 @@ fn proxy(config: &Config) -> Result<Option<ureq::Proxy>> {
         return Ok(None);
     };
     let unusable = |_| {
-        Error::new(
-            Status::Config,
-            "http.proxy cannot be used: it must be http://[user:password@]host:port",
-        )
-        .with_parameter("http.proxy")
+        Error::new(Status::Config, "http.proxy cannot be used: it must be http://[user:password@]host:port")
+            .with_parameter("http.proxy")
     };
     ureq::Proxy::new(url.expose()).map(Some).map_err(unusable)
 }

@@ -67,9 +67,7 @@ impl Pace {
         let mut lanes = self.lanes();
         if lanes.len() > PRUNE_ABOVE {
             lanes.retain(|_, lane| {
-                lane.slots
-                    .back()
-                    .is_some_and(|last| now.saturating_duration_since(*last) < self.per)
+                lane.slots.back().is_some_and(|last| now.saturating_duration_since(*last) < self.per)
             });
         }
         let lane = lanes.entry(resource.to_owned()).or_insert_with(|| Lane {
@@ -109,24 +107,14 @@ impl Pace {
 
     /// Learns from an answer: a 429 holds everyone back, a lower limit is kept to.
     pub fn learn(&self, resource: &str, answer: &Answer) {
-        let number = |name: &str| {
-            answer
-                .headers
-                .get(name)?
-                .to_str()
-                .ok()?
-                .trim()
-                .parse::<u64>()
-                .ok()
-        };
+        let number = |name: &str| answer.headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let mut lanes = self.lanes();
         let Some(lane) = lanes.get_mut(resource) else {
             return;
         };
-        if let (Some(most), Some(interval)) = (
-            number("x-ratelimit-max"),
-            number("x-ratelimit-interval-milliseconds"),
-        ) {
+        if let (Some(most), Some(interval)) =
+            (number("x-ratelimit-max"), number("x-ratelimit-interval-milliseconds"))
+        {
             // Only a limit over the same window or a longer one can be compared; it never loosens ours.
             if most > 0 && u128::from(interval) >= self.per.as_millis() {
                 lane.requests = self.requests.min(usize::try_from(most).unwrap_or(usize::MAX));
@@ -152,47 +140,28 @@ mod tests {
 
     #[test]
     fn no_window_holds_more_than_its_limit() {
-        let pace = Pace::new(&RateLimit {
-            requests: 3,
-            per_ms: 1000,
-            per_day: 100,
-        });
+        let pace = Pace::new(&RateLimit { requests: 3, per_ms: 1000, per_day: 100 });
         let start = Instant::now();
-        let slots: Vec<_> = (0..10)
-            .map(|_| pace.reserve("location", start, Duration::from_secs(60)).unwrap())
-            .collect();
+        let slots: Vec<_> =
+            (0..10).map(|_| pace.reserve("location", start, Duration::from_secs(60)).unwrap()).collect();
         for window in slots.windows(4) {
             assert!(window[3] - window[0] >= Duration::from_millis(1000));
         }
         assert_eq!(slots[9] - start, Duration::from_secs(3));
-        assert_eq!(
-            pace.reserve("other", start, Duration::from_secs(60)).unwrap(),
-            start
-        );
+        assert_eq!(pace.reserve("other", start, Duration::from_secs(60)).unwrap(), start);
     }
 
     #[test]
     fn a_slot_beyond_the_deadline_is_refused_and_not_taken() {
-        let pace = Pace::new(&RateLimit {
-            requests: 1,
-            per_ms: 10_000,
-            per_day: 2,
-        });
+        let pace = Pace::new(&RateLimit { requests: 1, per_ms: 10_000, per_day: 2 });
         let start = Instant::now();
         pace.reserve("location", start, Duration::from_secs(1)).unwrap();
-        let error = pace
-            .reserve("location", start, Duration::from_secs(1))
-            .unwrap_err();
+        let error = pace.reserve("location", start, Duration::from_secs(1)).unwrap_err();
         assert_eq!(error.status(), Status::RateLimited);
         assert_eq!(error.retry_after(), Some(Duration::from_secs(10)));
         let later = start + Duration::from_secs(10);
-        assert_eq!(
-            pace.reserve("location", later, Duration::from_secs(1)).unwrap(),
-            later
-        );
-        let tomorrow = pace
-            .reserve("location", later + Duration::from_secs(10), Duration::MAX / 4)
-            .unwrap();
+        assert_eq!(pace.reserve("location", later, Duration::from_secs(1)).unwrap(), later);
+        let tomorrow = pace.reserve("location", later + Duration::from_secs(10), Duration::MAX / 4).unwrap();
         assert_eq!(tomorrow, start + DAY);
     }
 }

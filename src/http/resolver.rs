@@ -20,17 +20,10 @@ impl Resolve for Resolver {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        let literal = uri.host().and_then(|host| {
-            host.trim_start_matches('[')
-                .trim_end_matches(']')
-                .parse::<IpAddr>()
-                .ok()
-        });
-        let default_port = if uri.scheme_str() == Some("https") {
-            443
-        } else {
-            80
-        };
+        let literal = uri
+            .host()
+            .and_then(|host| host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok());
+        let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
         match literal {
             Some(address) => {
                 let mut resolved = self.empty();

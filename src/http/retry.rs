@@ -30,9 +30,7 @@ pub fn after_failure(failure: &NoAnswer, effect: Effect) -> Option<Asked> {
 /// The pause before the attempt after this one: what the server asked for, else exponential with full jitter.
 pub fn pause(policy: &Retry, attempt: u32, asked: Asked) -> Duration {
     asked.unwrap_or_else(|| {
-        let doubled = policy
-            .base_delay_ms
-            .saturating_mul(1_u64 << (attempt - 1).min(32));
+        let doubled = policy.base_delay_ms.saturating_mul(1_u64 << (attempt - 1).min(32));
         Duration::from_millis(random::up_to(doubled.min(policy.max_delay_ms)))
     })
 }
@@ -53,23 +51,13 @@ mod tests {
 
     #[test]
     fn the_pause_doubles_up_to_its_cap() {
-        let policy = Retry {
-            max_attempts: 9,
-            base_delay_ms: 100,
-            max_delay_ms: 1000,
-        };
+        let policy = Retry { max_attempts: 9, base_delay_ms: 100, max_delay_ms: 1000 };
         for (attempt, most) in [(1, 100), (2, 200), (3, 400), (5, 1000), (60, 1000)] {
             for _ in 0..50 {
-                assert!(
-                    pause(&policy, attempt, None) <= Duration::from_millis(most),
-                    "attempt {attempt}"
-                );
+                assert!(pause(&policy, attempt, None) <= Duration::from_millis(most), "attempt {attempt}");
             }
         }
-        assert_eq!(
-            pause(&policy, 1, Some(Duration::from_secs(7))),
-            Duration::from_secs(7)
-        );
+        assert_eq!(pause(&policy, 1, Some(Duration::from_secs(7))), Duration::from_secs(7));
     }
 
     #[test]

@@ -27,19 +27,9 @@ struct Call {
 /// Runs one exchange. Answers, too, whether any byte of the request was given to the connection; with
 /// `abandon`, a wait ends when that call is cancelled.
 pub fn watched<T>(abandon: Option<&Deadline>, exchange: impl FnOnce() -> T) -> (T, bool) {
-    CALL.set(Call {
-        sent: false,
-        abandon: abandon.cloned(),
-    });
+    CALL.set(Call { sent: false, abandon: abandon.cloned() });
     let result = exchange();
-    (
-        result,
-        CALL.replace(Call {
-            sent: false,
-            abandon: None,
-        })
-        .sent,
-    )
+    (result, CALL.replace(Call { sent: false, abandon: None }).sent)
 }
 
 /// The usual chain (proxy, TCP, TLS) with the watch on top.
@@ -79,10 +69,7 @@ impl<T: Transport> Transport for Watched<T> {
         let began = std::time::Instant::now();
         loop {
             let left = timeout.after.saturating_sub(began.elapsed());
-            let slice = NextTimeout {
-                after: Wait::Exact(left.min(SLICE)),
-                ..timeout
-            };
+            let slice = NextTimeout { after: Wait::Exact(left.min(SLICE)), ..timeout };
             match self.0.await_input(slice) {
                 Err(Error::Timeout(_)) if deadline.is_cancelled() => {
                     return Err(Error::Timeout(timeout.reason));

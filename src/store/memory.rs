@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Lock, Page, Query, Record, Store};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::Result;
 
 /// How long a wait for a lock goes on before it looks for a cancellation.
 const SLICE: Duration = Duration::from_millis(20);
@@ -34,11 +34,7 @@ impl Lock for HeldLock {}
 
 impl Drop for HeldLock {
     fn drop(&mut self) {
-        self.locks
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.resource_id);
+        self.locks.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.resource_id);
         self.locks.freed.notify_all();
     }
 }
@@ -56,23 +52,12 @@ impl Store for MemoryStore {
 
     fn save(&self, record: &Record) -> Result<u64> {
         let mut records = self.records();
-        let stored = records
-            .get(&record.resource_id)
-            .map_or(0, |stored| stored.version);
+        let stored = records.get(&record.resource_id).map_or(0, |stored| stored.version);
         if stored != record.version {
-            return Err(
-                Error::new(Status::Conflict, "the stored token was changed by somebody else")
-                    .with_resource(&record.resource_id),
-            );
+            return Err(super::changed_meanwhile(&record.resource_id));
         }
         let version = stored + 1;
-        records.insert(
-            record.resource_id.clone(),
-            Record {
-                version,
-                ..record.clone()
-            },
-        );
+        records.insert(record.resource_id.clone(), Record { version, ..record.clone() });
         Ok(version)
     }
 
@@ -83,20 +68,21 @@ impl Store for MemoryStore {
     fn list(&self, query: &Query) -> Result<Page> {
         let records = self.records();
         let start = query.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut matching = records
-            .range::<str, _>((start, Bound::Unbounded))
-            .map(|(_, record)| record)
-            .filter(|record| {
+        let matching =
+            records.range::<str, _>((start, Bound::Unbounded)).map(|(_, record)| record).filter(|record| {
                 query.user_type.is_none_or(|kind| record.token.kind() == kind)
-                    && query
-                        .company_id
-                        .as_ref()
-                        .is_none_or(|id| record.token.company_id.as_ref() == Some(id))
+                    && query.company_id.as_ref().is_none_or(|id| record.token.company_id.as_ref() == Some(id))
+                    && query.renew_by.is_none_or(|renew_by| record.renew_at <= renew_by)
             });
-        let page: Vec<Record> = matching.by_ref().take(query.limit).cloned().collect();
-        let more = matching.next().is_some();
-        let next = page.last().filter(|_| more).map(|last| last.resource_id.clone());
-        Ok(Page { records: page, next })
+        Ok(Page::cut(matching.take(query.limit + 1).cloned().collect(), query.limit))
+    }
+
+    fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
+        let records = self.records();
+        let matching = records
+            .values()
+            .filter(|record| company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id)));
+        Ok(matching.map(|record| record.renew_at).min())
     }
 
     fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
@@ -104,17 +90,9 @@ impl Store for MemoryStore {
         while held.contains(resource_id) {
             deadline.check()?;
             let slice = deadline.remaining().min(SLICE);
-            held = self
-                .locks
-                .freed
-                .wait_timeout(held, slice)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            held = self.locks.freed.wait_timeout(held, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
         held.insert(resource_id.to_owned());
-        Ok(Box::new(HeldLock {
-            locks: Arc::clone(&self.locks),
-            resource_id: resource_id.to_owned(),
-        }))
+        Ok(Box::new(HeldLock { locks: Arc::clone(&self.locks), resource_id: resource_id.to_owned() }))
     }
 }

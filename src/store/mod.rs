@@ -1,17 +1,23 @@
 //! Where tokens are kept. A store knows nothing of HTTP, and nothing of when a token is due.
 
+#[cfg(feature = "sqlite")]
+mod file_lock;
 mod memory;
 mod record;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::error::Result;
+use crate::error::{Error, Result, Status};
 use crate::token::UserType;
 
 pub use memory::MemoryStore;
 pub use record::{Intent, Record, Standing};
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
 
 /// A place that keeps one [`Record`] per company or location.
 ///
@@ -33,6 +39,10 @@ pub trait Store: Send + Sync {
     /// A page of records, in the order of their resource ids.
     fn list(&self, query: &Query) -> Result<Page>;
 
+    /// When the first of the records, of a company and its locations or of all, should be renewed, in milliseconds since the
+    /// epoch.
+    fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>>;
+
     /// The refresh lock of a resource, held until the guard is dropped or its holder dies. Never blocks
     /// another resource for longer than a refresh takes.
     ///
@@ -51,6 +61,8 @@ pub struct Query {
     pub company_id: Option<String>,
     /// Only companies, or only locations.
     pub user_type: Option<UserType>,
+    /// Only those that should be renewed by then, in milliseconds since the epoch.
+    pub renew_by: Option<i64>,
     /// Only ids after this one.
     pub after: Option<String>,
     /// How many at most.
@@ -66,10 +78,28 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+impl Page {
+    /// A page of at most `limit` records, out of a list that has one more where there is a next page.
+    fn cut(mut records: Vec<Record>, limit: usize) -> Page {
+        let more = records.len() > limit;
+        records.truncate(limit);
+        let next = records.last().filter(|_| more).map(|last| last.resource_id.clone());
+        Page { records, next }
+    }
+}
+
+fn changed_meanwhile(resource_id: &str) -> Error {
+    Error::new(Status::Conflict, "the stored token was changed by somebody else").with_resource(resource_id)
+}
+
 /// Opens the store that the configuration names.
 ///
 /// # Errors
 /// `STORE` when it cannot be opened.
-pub fn open(_config: &Config) -> Result<Arc<dyn Store>> {
-    Ok(Arc::new(MemoryStore::default()))
+pub fn open(config: &Config) -> Result<Arc<dyn Store>> {
+    match &config.store.path {
+        #[cfg(feature = "sqlite")]
+        Some(path) => Ok(Arc::new(SqliteStore::open(path, &config.client_id)?)),
+        _ => Ok(Arc::new(MemoryStore::default())),
+    }
 }

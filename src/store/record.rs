@@ -1,7 +1,11 @@
 //! What is kept of a resource: its token, how it stands, and whether a refresh is under way.
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
+use crate::error::{Error, Result, Status};
+use crate::secret::Secret;
 use crate::token::{Token, UserType};
 
 /// What is kept of one company or location.
@@ -17,10 +21,13 @@ pub struct Record {
     pub standing: Standing,
     /// Set before a refresh is sent, cleared when its end is known.
     pub intent: Option<Intent>,
+    /// When maintenance should renew it, in milliseconds since the epoch; never, where only a person can help.
+    pub renew_at: i64,
 }
 
 /// Whether the API still honours a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Standing {
     /// As far as is known.
     Good,
@@ -39,22 +46,110 @@ pub enum Standing {
 }
 
 /// A refresh that was sent and whose end is not known: its refresh token may be spent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Intent {
     /// When it was first sent, in milliseconds since the epoch.
     pub since_ms: i64,
 }
 
+/// A record on its way out.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    access_token: &'a str,
+    refresh_token: Option<&'a str>,
+    issued_at: Option<i64>,
+    expires_at: i64,
+    user_type: Option<UserType>,
+    company_id: Option<&'a str>,
+    location_id: Option<&'a str>,
+    scope: Option<&'a str>,
+    fields: &'a Map<String, Value>,
+    standing: &'a Standing,
+    intent: Option<Intent>,
+    renew_at: i64,
+}
+
+/// The same on its way in.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredDocument {
+    access_token: Secret,
+    refresh_token: Option<Secret>,
+    issued_at: Option<i64>,
+    expires_at: i64,
+    user_type: Option<UserType>,
+    company_id: Option<String>,
+    location_id: Option<String>,
+    scope: Option<String>,
+    fields: Map<String, Value>,
+    standing: Standing,
+    intent: Option<Intent>,
+    renew_at: i64,
+}
+
 impl Record {
     /// A record that no store has seen yet.
     pub fn new(resource_id: String, token: Token) -> Record {
-        Record {
+        let renew_at = token.expires_at;
+        Record { resource_id, version: 0, token, standing: Standing::Good, intent: None, renew_at }
+    }
+
+    /// The record as a durable store keeps it, secrets included; the id and the version stand beside it.
+    ///
+    /// # Errors
+    /// `INTERNAL`, should a field not fit into JSON.
+    pub fn to_document(&self) -> Result<Zeroizing<Vec<u8>>> {
+        let document = Document {
+            access_token: self.token.access_token.expose(),
+            refresh_token: self.token.refresh_token.as_ref().map(Secret::expose),
+            issued_at: self.token.issued_at,
+            expires_at: self.token.expires_at,
+            user_type: self.token.user_type,
+            company_id: self.token.company_id.as_deref(),
+            location_id: self.token.location_id.as_deref(),
+            scope: self.token.scope.as_deref(),
+            fields: &self.token.fields,
+            standing: &self.standing,
+            intent: self.intent,
+            renew_at: self.renew_at,
+        };
+        // Room for everything at once: a text that grows leaves pieces of itself behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+        let unwritable = |_| Error::new(Status::Internal, "a record could not be written as JSON");
+        serde_json::to_writer(&mut *bytes, &document).map_err(unwritable)?;
+        Ok(bytes)
+    }
+
+    /// Reads what [`Record::to_document`] wrote.
+    ///
+    /// # Errors
+    /// `STORE` for a document that is none.
+    pub fn from_document(resource_id: String, version: u64, document: &[u8]) -> Result<Record> {
+        let read: StoredDocument = serde_json::from_slice(document).map_err(|_| {
+            Error::new(Status::Store, "a stored record cannot be read")
+                .with_help("it was written by something else, or damaged; delete it and let the user consent again")
+                .with_resource(&resource_id)
+        })?;
+        Ok(Record {
             resource_id,
-            version: 0,
-            token,
-            standing: Standing::Good,
-            intent: None,
-        }
+            version,
+            token: Token {
+                access_token: read.access_token,
+                refresh_token: read.refresh_token,
+                issued_at: read.issued_at,
+                expires_at: read.expires_at,
+                user_type: read.user_type,
+                company_id: read.company_id,
+                location_id: read.location_id,
+                scope: read.scope,
+                fields: read.fields,
+            },
+            standing: read.standing,
+            intent: read.intent,
+            renew_at: read.renew_at,
+        })
     }
 
     /// Whether it can be renewed without a person.

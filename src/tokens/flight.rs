@@ -43,9 +43,7 @@ pub struct Leader<'a, K: Hash + Eq, T: Clone> {
 
 impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
     pub fn new() -> Flights<K, T> {
-        Flights {
-            open: Mutex::new(HashMap::new()),
-        }
+        Flights { open: Mutex::new(HashMap::new()) }
     }
 
     /// Takes a seat: the first caller leads.
@@ -54,17 +52,9 @@ impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
         if let Some(flight) = open.get(&key) {
             return Seat::Passenger(Arc::clone(flight));
         }
-        let flight = Arc::new(Flight {
-            state: Mutex::new(State::Flying),
-            changed: Condvar::new(),
-        });
+        let flight = Arc::new(Flight { state: Mutex::new(State::Flying), changed: Condvar::new() });
         open.insert(key.clone(), Arc::clone(&flight));
-        Seat::Leader(Leader {
-            flights: self,
-            key,
-            flight,
-            landed: false,
-        })
+        Seat::Leader(Leader { flights: self, key, flight, landed: false })
     }
 
     /// Wakes every passenger to look at its deadline again.
@@ -148,16 +138,12 @@ mod tests {
     #[test]
     fn the_others_get_the_leaders_result() {
         let flights = Flights::new();
-        let Seat::Leader(leader) = flights.board("a") else {
-            panic!("the first leads")
-        };
+        let Seat::Leader(leader) = flights.board("a") else { panic!("the first leads") };
         let cancellation = Arc::default();
         std::thread::scope(|scope| {
             let waiting: Vec<_> = (0..4)
                 .map(|_| {
-                    let Seat::Passenger(flight) = flights.board("a") else {
-                        panic!("the others wait")
-                    };
+                    let Seat::Passenger(flight) = flights.board("a") else { panic!("the others wait") };
                     let deadline = deadline(&cancellation);
                     scope.spawn(move || flight.wait(&deadline).unwrap())
                 })
@@ -175,9 +161,7 @@ mod tests {
     fn a_leader_that_goes_without_a_result_wakes_the_others() {
         let flights = Flights::<_, u8>::new();
         let leader = flights.board("a");
-        let Seat::Passenger(flight) = flights.board("a") else {
-            panic!("the second waits")
-        };
+        let Seat::Passenger(flight) = flights.board("a") else { panic!("the second waits") };
         drop(leader);
         assert_eq!(flight.wait(&deadline(&Arc::default())).unwrap(), None);
     }
@@ -185,23 +169,17 @@ mod tests {
     #[test]
     fn a_waiter_leaves_when_cancelled_and_the_flight_goes_on() {
         let flights = Flights::new();
-        let Seat::Leader(leader) = flights.board("a") else {
-            panic!("the first leads")
-        };
+        let Seat::Leader(leader) = flights.board("a") else { panic!("the first leads") };
         let cancellation = Arc::default();
         std::thread::scope(|scope| {
-            let Seat::Passenger(flight) = flights.board("a") else {
-                panic!("the second waits")
-            };
+            let Seat::Passenger(flight) = flights.board("a") else { panic!("the second waits") };
             let patience = deadline(&cancellation);
             let waiter = scope.spawn(move || flight.wait(&patience));
             cancellation.raise();
             flights.wake_all();
             assert_eq!(waiter.join().unwrap().unwrap_err().status(), Status::Cancelled);
         });
-        let Seat::Passenger(flight) = flights.board("a") else {
-            panic!("the flight goes on")
-        };
+        let Seat::Passenger(flight) = flights.board("a") else { panic!("the flight goes on") };
         leader.land(1);
         assert_eq!(flight.wait(&deadline(&cancellation)).unwrap(), Some(1));
     }

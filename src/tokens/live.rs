@@ -39,59 +39,36 @@ impl LiveTokens {
         uptime: Duration,
         take: impl FnOnce(&Secret) -> T,
     ) -> Option<T> {
-        let shard = self
-            .shard(resource_id)
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let shard = self.shard(resource_id).read().unwrap_or_else(PoisonError::into_inner);
         let live = shard.get(resource_id).filter(|live| uptime < live.fresh_until)?;
         Some(take(&live.access_token))
     }
 
     /// Holds a token that was just granted or loaded.
     pub fn publish(&self, resource_id: &str, access_token: &Secret, fresh_until: Duration) {
-        self.put(
-            resource_id,
-            LiveToken {
-                access_token: access_token.clone(),
-                fresh_until,
-                failures: 0,
-            },
-        );
+        self.put(resource_id, LiveToken { access_token: access_token.clone(), fresh_until, failures: 0 });
     }
 
     /// Holds on to an old token after a failed refresh; answers how often that has happened in a row.
     pub fn hold_on(&self, resource_id: &str, access_token: &Secret, until: impl FnOnce(u32) -> Duration) {
         let failures = {
-            let shard = self
-                .shard(resource_id)
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
+            let shard = self.shard(resource_id).read().unwrap_or_else(PoisonError::into_inner);
             shard.get(resource_id).map_or(0, |live| live.failures) + 1
         };
         self.put(
             resource_id,
-            LiveToken {
-                access_token: access_token.clone(),
-                fresh_until: until(failures),
-                failures,
-            },
+            LiveToken { access_token: access_token.clone(), fresh_until: until(failures), failures },
         );
     }
 
     /// Forgets a resource.
     pub fn forget(&self, resource_id: &str) {
-        self.shard(resource_id)
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(resource_id);
+        self.shard(resource_id).write().unwrap_or_else(PoisonError::into_inner).remove(resource_id);
     }
 
     /// How many tokens are held.
     pub fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len())
-            .sum()
+        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
     fn put(&self, resource_id: &str, live: LiveToken) {

@@ -121,8 +121,7 @@ impl Tokens {
         valid_id("resource_id", resource_id)?;
         let named = |error: Error| error.with_resource(resource_id);
         let known = self.record(resource_id)?.map(|record| record.token.access_token);
-        self.renewed(resource_id, Want::Another, known.as_ref(), deadline)
-            .map_err(named)?;
+        self.renewed(resource_id, Want::Another, known.as_ref(), deadline).map_err(named)?;
         self.metadata(resource_id)?.ok_or_else(|| not_held(resource_id))
     }
 
@@ -132,10 +131,8 @@ impl Tokens {
     /// `NOT_FOUND`, `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn delete(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
-        let lock = self
-            .store
-            .lock(resource_id, deadline)
-            .map_err(|error| error.with_resource(resource_id))?;
+        let lock =
+            self.store.lock(resource_id, deadline).map_err(|error| error.with_resource(resource_id))?;
         let metadata = self.metadata(resource_id)?.ok_or_else(|| not_held(resource_id))?;
         self.store.remove(resource_id)?;
         self.unsaved().remove(resource_id);
@@ -161,12 +158,7 @@ impl Tokens {
         // The code is spent: whatever happens to the lock, the token must be kept.
         let lock = self.store.lock(&resource_id, deadline);
         let mut record = Record::new(resource_id.clone(), token);
-        record.version = self
-            .store
-            .load(&resource_id)
-            .ok()
-            .flatten()
-            .map_or(0, |stored| stored.version);
+        record.version = self.store.load(&resource_id).ok().flatten().map_or(0, |stored| stored.version);
         self.keep(record, &Event::Saved);
         drop(lock);
         self.metadata(&resource_id)?.ok_or_else(|| not_held(&resource_id))
@@ -179,20 +171,15 @@ impl Tokens {
     pub fn location_token(&self, params: &LocationTokenParams, deadline: &Deadline) -> Result<Token> {
         valid_id("companyId", &params.company_id)?;
         valid_id("locationId", &params.location_id)?;
-        self.with_bearer(
-            &params.company_id,
-            params.access_token.as_ref(),
-            deadline,
-            |bearer| {
-                self.api.location_token(
-                    &params.company_id,
-                    &params.location_id,
-                    bearer,
-                    self.clock.wall_ms(),
-                    deadline,
-                )
-            },
-        )
+        self.with_bearer(&params.company_id, params.access_token.as_ref(), deadline, |bearer| {
+            self.api.location_token(
+                &params.company_id,
+                &params.location_id,
+                bearer,
+                self.clock.wall_ms(),
+                deadline,
+            )
+        })
         .map_err(|error| error.with_resource(&params.location_id))
     }
 
@@ -333,10 +320,7 @@ impl Tokens {
         for _ in 0..3 {
             match self.store.save(record) {
                 Err(error) if error.status() == Status::Conflict => {
-                    record.version = self
-                        .store
-                        .load(&record.resource_id)?
-                        .map_or(0, |stored| stored.version);
+                    record.version = self.store.load(&record.resource_id)?.map_or(0, |stored| stored.version);
                 }
                 saved => {
                     record.version = saved?;
@@ -344,11 +328,8 @@ impl Tokens {
                 }
             }
         }
-        Err(Error::new(
-            Status::Store,
-            "the store's record changes faster than it can be saved",
-        )
-        .with_resource(&record.resource_id))
+        Err(Error::new(Status::Store, "the store's record changes faster than it can be saved")
+            .with_resource(&record.resource_id))
     }
 
     /// Offers a resource's unsaved token to the store again.
@@ -368,31 +349,17 @@ impl Tokens {
     fn publish(&self, record: &Record) {
         let margin = record.token.margin(self.policy.margin());
         let fresh_for = record.token.left(self.clock.wall_ms()).saturating_sub(margin);
-        self.live.publish(
-            &record.resource_id,
-            &record.token.access_token,
-            self.clock.uptime() + fresh_for,
-        );
+        self.live.publish(&record.resource_id, &record.token.access_token, self.clock.uptime() + fresh_for);
     }
 
     /// The company whose token can mint for a location: the one that is known, else the only one held.
     fn company_of(&self, location_id: &str, record: Option<&Record>) -> Result<String> {
         let known = record.and_then(|record| record.token.company_id.clone());
-        let seen = || {
-            self.companies
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get(location_id)
-                .cloned()
-        };
+        let seen = || self.companies.lock().unwrap_or_else(PoisonError::into_inner).get(location_id).cloned();
         if let Some(company_id) = known.or_else(seen) {
             return Ok(company_id);
         }
-        let query = Query {
-            user_type: Some(UserType::Company),
-            limit: 2,
-            ..Query::default()
-        };
+        let query = Query { user_type: Some(UserType::Company), limit: 2, ..Query::default() };
         let mut companies = self.store.list(&query)?.records;
         match (companies.pop(), companies.is_empty()) {
             (Some(only), true) => Ok(only.resource_id),
@@ -418,8 +385,7 @@ impl Tokens {
     }
 
     fn emit(&self, event: &Event, resource_id: &str, expires_at: Option<i64>) {
-        self.events
-            .emit(event, resource_id, self.clock.wall_ms(), expires_at);
+        self.events.emit(event, resource_id, self.clock.wall_ms(), expires_at);
     }
 
     fn unsaved(&self) -> std::sync::MutexGuard<'_, HashMap<String, Record>> {

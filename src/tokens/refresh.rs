@@ -77,24 +77,15 @@ impl Tokens {
     fn despite(&self, error: Error, old: Option<Record>, want: Want) -> Result<Secret> {
         let Some(old) = old else { return Err(error) };
         let now = self.clock.wall_ms();
-        if !matches!(
-            error.status(),
-            Status::ReauthorizationRequired | Status::Cancelled
-        ) {
-            self.emit(
-                &Event::RefreshFailed(error.clone()),
-                &old.resource_id,
-                Some(old.token.expires_at),
-            );
+        if !matches!(error.status(), Status::ReauthorizationRequired | Status::Cancelled) {
+            self.emit(&Event::RefreshFailed(error.clone()), &old.resource_id, Some(old.token.expires_at));
         }
         if want == Want::Another || !old.token.is_alive(now) {
             return Err(error);
         }
         let (uptime, left) = (self.clock.uptime(), old.token.left(now));
         self.live
-            .hold_on(&old.resource_id, &old.token.access_token, |failures| {
-                uptime + left.min(hold(failures))
-            });
+            .hold_on(&old.resource_id, &old.token.access_token, |failures| uptime + left.min(hold(failures)));
         Ok(old.token.access_token)
     }
 
@@ -107,12 +98,9 @@ impl Tokens {
                 let passed = self.clock.wall_ms().saturating_sub(*since_ms);
                 let left = INACTIVE_HOLD_MS - passed;
                 (0..INACTIVE_HOLD_MS).contains(&passed).then(|| {
-                    Error::new(
-                        Status::LocationInactive,
-                        "the location is not active; its token is kept",
-                    )
-                    .with_help("try again once the location is active")
-                    .with_retry_after(Some(Duration::from_millis(left.unsigned_abs())))
+                    Error::new(Status::LocationInactive, "the location is not active; its token is kept")
+                        .with_help("try again once the location is active")
+                        .with_retry_after(Some(Duration::from_millis(left.unsigned_abs())))
                 })
             }
             Standing::ReauthorizationRequired { reason, .. } => {
@@ -129,11 +117,7 @@ impl Tokens {
         let Standing::ReauthorizationRequired { since_ms, .. } = record.standing else {
             return false;
         };
-        let company = record
-            .token
-            .company_id
-            .as_deref()
-            .and_then(|id| self.record(id).ok().flatten());
+        let company = record.token.company_id.as_deref().and_then(|id| self.record(id).ok().flatten());
         company.is_some_and(|company| {
             company.standing == Standing::Good
                 && company.token.issued_at.is_some_and(|issued| issued > since_ms)
@@ -147,9 +131,7 @@ impl Tokens {
         };
         // An earlier use had no answer, here or in a process that died: this one may find the token spent.
         let mut doubtful = record.intent.is_some();
-        record.intent.get_or_insert(Intent {
-            since_ms: self.clock.wall_ms(),
-        });
+        record.intent.get_or_insert(Intent { since_ms: self.clock.wall_ms() });
         // What cannot be written down now could not be kept later: then nothing is spent.
         self.note(&mut record)?;
 
@@ -179,11 +161,7 @@ impl Tokens {
             if !again || deadline.check().is_err() {
                 return self.failed(record, failure, doubtful, deadline);
             }
-            log::warn!(
-                "the refresh of {} is sent again: {}",
-                record.resource_id,
-                failure.error
-            );
+            log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
         }
         unreachable!("the loop ends by returning")
     }
@@ -202,9 +180,7 @@ impl Tokens {
                 return self.spent(record, error, deadline);
             }
             (Outcome::Refused, Status::LocationInactive) => {
-                record.standing = Standing::Inactive {
-                    since_ms: self.clock.wall_ms(),
-                };
+                record.standing = Standing::Inactive { since_ms: self.clock.wall_ms() };
                 record.intent = None;
             }
             // The token was not looked at; unless an earlier use is in doubt, it is as good as before.
@@ -212,10 +188,7 @@ impl Tokens {
             _ => {}
         }
         if let Err(unnoted) = self.note(&mut record) {
-            log::error!(
-                "{}: the end of a refresh could not be written down: {unnoted}",
-                record.resource_id
-            );
+            log::error!("{}: the end of a refresh could not be written down: {unnoted}", record.resource_id);
         }
         Err(error)
     }
@@ -247,14 +220,9 @@ impl Tokens {
                 minted => return minted,
             }
         }
-        let reason = error
-            .api()
-            .and_then(|fault| fault.message.clone())
-            .unwrap_or_else(|| error.message().to_owned());
-        record.standing = Standing::ReauthorizationRequired {
-            since_ms: self.clock.wall_ms(),
-            reason,
-        };
+        let reason =
+            error.api().and_then(|fault| fault.message.clone()).unwrap_or_else(|| error.message().to_owned());
+        record.standing = Standing::ReauthorizationRequired { since_ms: self.clock.wall_ms(), reason };
         record.intent = None;
         if let Err(unnoted) = self.note(&mut record) {
             log::error!(
@@ -276,22 +244,17 @@ impl Tokens {
         if let Some(record) = record
             && record.token.kind() == UserType::Company
         {
-            return Err(reauthorization_required(
-                "the company's token came without a refresh token",
-            ));
+            return Err(reauthorization_required("the company's token came without a refresh token"));
         }
         let company_id = self.company_of(location_id, record)?;
         let minted = self.with_bearer(&company_id, None, deadline, |bearer| {
-            self.api
-                .location_token(&company_id, location_id, bearer, self.clock.wall_ms(), deadline)
+            self.api.location_token(&company_id, location_id, bearer, self.clock.wall_ms(), deadline)
         });
         let token = match (minted, record) {
             (Ok(token), _) => token,
             (Err(error), Some(record)) if error.status() == Status::LocationInactive => {
                 let mut record = record.clone();
-                record.standing = Standing::Inactive {
-                    since_ms: self.clock.wall_ms(),
-                };
+                record.standing = Standing::Inactive { since_ms: self.clock.wall_ms() };
                 record.intent = None;
                 self.note(&mut record)?;
                 return Err(error);
@@ -299,9 +262,7 @@ impl Tokens {
             (Err(error), _) => return Err(error),
         };
         Tokens::count(&self.counters.minted);
-        let record = record
-            .cloned()
-            .unwrap_or_else(|| Record::new(location_id.to_owned(), token.clone()));
+        let record = record.cloned().unwrap_or_else(|| Record::new(location_id.to_owned(), token.clone()));
         Ok(self.replace(record, token, &Event::Minted))
     }
 
@@ -328,9 +289,6 @@ impl Tokens {
 }
 
 fn reauthorization_required(reason: &str) -> Error {
-    Error::new(
-        Status::ReauthorizationRequired,
-        format!("the connection was lost: {reason}"),
-    )
-    .with_help("let the user consent again (authorization_url), or import a new token")
+    Error::new(Status::ReauthorizationRequired, format!("the connection was lost: {reason}"))
+        .with_help("let the user consent again (authorization_url), or import a new token")
 }

@@ -54,11 +54,8 @@ impl Tokens {
     /// `INVALID_ARGUMENT` for a page size out of range; `STORE`.
     pub fn export(&self, params: &ListParams) -> Result<Value> {
         let page = self.page(params)?;
-        let tokens: Vec<Value> = page
-            .records
-            .into_iter()
-            .map(|record| record.token.to_json().into())
-            .collect();
+        let tokens: Vec<Value> =
+            page.records.into_iter().map(|record| record.token.to_json().into()).collect();
         Ok(json!({"tokens": tokens, "nextPageToken": page.next}))
     }
 
@@ -113,10 +110,7 @@ impl Tokens {
                 ));
             }
         }
-        let mut record = Record {
-            version,
-            ..Record::new(resource_id.to_owned(), token)
-        };
+        let mut record = Record { version, ..Record::new(resource_id.to_owned(), token) };
         // Unlike a fresh grant, an import can be given again: it is not kept when the store does not take it.
         self.save_newest(&mut record).map_err(named)?;
         self.unsaved().remove(resource_id);
@@ -127,16 +121,11 @@ impl Tokens {
 
     fn page(&self, params: &ListParams) -> Result<Page> {
         let limit = params.page_size.unwrap_or(100);
-        let limit = usize::try_from(limit)
-            .ok()
-            .filter(|limit| (1..=1000).contains(limit))
-            .ok_or_else(|| {
+        let limit =
+            usize::try_from(limit).ok().filter(|limit| (1..=1000).contains(limit)).ok_or_else(|| {
                 Error::invalid_argument("pageSize", format!("pageSize is {limit}, not from 1 to 1000"))
             })?;
-        for (parameter, id) in [
-            ("companyId", &params.company_id),
-            ("pageToken", &params.page_token),
-        ] {
+        for (parameter, id) in [("companyId", &params.company_id), ("pageToken", &params.page_token)] {
             if let Some(id) = id {
                 valid_id(parameter, id)?;
             }
@@ -151,6 +140,7 @@ impl Tokens {
             user_type: params.user_type,
             after: params.page_token.clone(),
             limit,
+            ..Query::default()
         })
     }
 }
@@ -168,9 +158,7 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<Token, String> {
             fields.remove(name);
             Ok(None)
         }
-        Some(_) => take_integer(&mut fields, name)
-            .map(Some)
-            .ok_or_else(|| format!("{name} is not a number")),
+        Some(_) => take_integer(&mut fields, name).map(Some).ok_or_else(|| format!("{name} is not a number")),
     };
     let expires_at = number("expiresAt")?;
     // The vendor's SDKs call it `expire_at`.
@@ -214,9 +202,7 @@ mod tests {
     use super::*;
 
     fn read_json(entry: Value) -> Result<Token, String> {
-        let Value::Object(entry) = entry else {
-            panic!("an object")
-        };
+        let Value::Object(entry) = entry else { panic!("an object") };
         read(entry, 1_000_000)
     }
 
@@ -250,18 +236,9 @@ mod tests {
         for (entry, field) in [
             (json!({"companyId": "c"}), "accessToken"),
             (json!({"accessToken": "a"}), "companyId"),
-            (
-                json!({"accessToken": "a", "companyId": "c", "userType": "Location"}),
-                "locationId",
-            ),
-            (
-                json!({"accessToken": "a", "companyId": "c", "expiresAt": "soon"}),
-                "expiresAt",
-            ),
-            (
-                json!({"accessToken": "a", "companyId": "c", "userType": "Robot"}),
-                "userType",
-            ),
+            (json!({"accessToken": "a", "companyId": "c", "userType": "Location"}), "locationId"),
+            (json!({"accessToken": "a", "companyId": "c", "expiresAt": "soon"}), "expiresAt"),
+            (json!({"accessToken": "a", "companyId": "c", "userType": "Robot"}), "userType"),
             (json!({"accessToken": "a", "companyId": "c\n"}), "companyId"),
         ] {
             let refusal = read_json(entry.clone()).unwrap_err();

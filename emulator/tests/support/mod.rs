@@ -1,8 +1,5 @@
 //! A client that hides nothing: it writes bytes to a socket and reads what comes back.
-#![allow(
-    dead_code,
-    reason = "every test file compiles its own copy and uses a part of it"
-)]
+#![allow(dead_code, reason = "every test file compiles its own copy and uses a part of it")]
 
 use ghl_oauth_emulator::{Decision, Emulator};
 use serde_json::Value;
@@ -21,10 +18,7 @@ pub struct Reply {
 
 impl Reply {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     pub fn text(&self) -> String {
@@ -113,11 +107,7 @@ pub fn parse(received: &[u8]) -> Reply {
             (name.to_ascii_lowercase(), value.to_owned())
         })
         .collect();
-    Reply {
-        status,
-        headers,
-        body: received[end + 4..].to_vec(),
-    }
+    Reply { status, headers, body: received[end + 4..].to_vec() }
 }
 
 pub fn send(emulator: &Emulator, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Reply {
@@ -130,17 +120,12 @@ pub const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencod
 pub const VERSION: (&str, &str) = ("version", "v3");
 
 pub fn encode(fields: &[(&str, &str)]) -> String {
-    form_urlencoded::Serializer::new(String::new())
-        .extend_pairs(fields)
-        .finish()
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
 }
 
 /// The form of a token request with the app's credentials and these fields.
 pub fn token_form(emulator: &Emulator, fields: &[(&str, &str)]) -> String {
-    let mut all = vec![
-        ("clientId", emulator.client_id()),
-        ("clientSecret", emulator.client_secret()),
-    ];
+    let mut all = vec![("clientId", emulator.client_id()), ("clientSecret", emulator.client_secret())];
     all.extend_from_slice(fields);
     encode(&all)
 }
@@ -151,10 +136,7 @@ pub fn token(emulator: &Emulator, fields: &[(&str, &str)]) -> Reply {
 }
 
 pub fn refresh(emulator: &Emulator, refresh_token: &str) -> Reply {
-    token(
-        emulator,
-        &[("grantType", "refresh_token"), ("refreshToken", refresh_token)],
-    )
+    token(emulator, &[("grantType", "refresh_token"), ("refreshToken", refresh_token)])
 }
 
 pub fn mint(emulator: &Emulator, access_token: &str, location_id: &str) -> Reply {
@@ -166,13 +148,7 @@ pub fn mint(emulator: &Emulator, access_token: &str, location_id: &str) -> Reply
 
 pub fn get(emulator: &Emulator, access_token: &str, target: &str) -> Reply {
     let bearer = format!("Bearer {access_token}");
-    send(
-        emulator,
-        "GET",
-        target,
-        &[VERSION, ("authorization", &bearer)],
-        "",
-    )
+    send(emulator, "GET", target, &[VERSION, ("authorization", &bearer)], "")
 }
 
 pub fn control(emulator: &Emulator, method: &str, path: &str, body: &str) -> Reply {
@@ -214,7 +190,5 @@ pub fn connect(emulator: &Emulator) -> Value {
 }
 
 pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name]
-        .as_str()
-        .unwrap_or_else(|| panic!("no {name} in {value}"))
+    value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
 }

@@ -1,0 +1,57 @@
+//! Which process this is, as far as `fork` is concerned. The handlers that `fork` runs are in [`crate::ffi`]; this
+//! is what they and the core tell each other.
+//!
+//! A forked child gets a copy of everything, and must use none of it: a lock that another thread held is never
+//! given back there, a database handle must not even be closed, and a file lock belongs to parent and child alike.
+//! So each process has a generation, and whatever belongs to an older one is left alone.
+
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How many refresh locks one process can hold at a time and still give them all back in a forked child.
+const MOST_LOCKS: usize = 1024;
+
+/// A free place in the table.
+const FREE: i32 = -1;
+
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+static LOCKS: [AtomicI32; MOST_LOCKS] = [const { AtomicI32::new(FREE) }; MOST_LOCKS];
+static GATE: Mutex<()> = Mutex::new(());
+
+/// The number of forks between the first process and this one.
+#[inline]
+pub fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// Keeps `fork` out while it is held: for the few steps in which a child's copy would be half done, and around locks
+/// that a child must find free. Held briefly, and nothing is waited for under it.
+pub fn gate() -> MutexGuard<'static, ()> {
+    GATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// In the forked child, before anything else: a new generation begins, and `close` is called with each descriptor
+/// that holds a refresh lock of the parent's. Otherwise an idle child would keep a lock that its parent's death
+/// should free.
+pub fn forked(close: impl Fn(i32)) {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    for place in &LOCKS {
+        let descriptor = place.swap(FREE, Ordering::Relaxed);
+        if descriptor != FREE {
+            close(descriptor);
+        }
+    }
+}
+
+/// Enters a descriptor that is about to hold a lock. `None` when the table is full: then a forked child may keep that
+/// lock for as long as it lives.
+pub fn enter(descriptor: i32) -> Option<usize> {
+    LOCKS.iter().position(|place| {
+        place.compare_exchange(FREE, descriptor, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    })
+}
+
+/// Takes a descriptor out again, before it is closed.
+pub fn leave(place: usize) {
+    LOCKS[place].store(FREE, Ordering::Relaxed);
+}

@@ -1,0 +1,116 @@
+//! The refresh lock across processes: an OS lock on a file per resource. It is given back when its holder dies, by
+//! `kill -9` too, so there is no lease to wait out.
+//!
+//! A file per resource, and not one for many: a location's refresh may need its company's token, and takes that lock
+//! while it holds its own. Two resources behind one lock could then wait for each other, or one for itself.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ring::digest::{SHA256, digest};
+
+use super::Lock;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::process;
+
+/// The pause between two tries: the OS offers no wait with a deadline. It grows from the first to the second.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+
+/// A folder of lock files. They are never removed: a file that is unlinked while somebody waits for it ends in two
+/// holders of "the" lock.
+#[derive(Debug)]
+pub struct LockFolder {
+    folder: PathBuf,
+    client_id: String,
+}
+
+/// A held lock.
+struct FileLock {
+    file: Option<File>,
+    generation: u32,
+    place: Option<usize>,
+}
+
+impl LockFolder {
+    /// The folder, made if it is not there, for this user only.
+    pub fn new(folder: PathBuf, client_id: &str) -> Result<LockFolder> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&folder).map_err(|error| failed(&folder, &error))?;
+        Ok(LockFolder { folder, client_id: client_id.to_owned() })
+    }
+
+    /// Waits for a resource's lock.
+    pub fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
+        // Ids come from outside and may hold anything; a hash of them is a file name.
+        let name = digest(&SHA256, format!("{}\0{resource_id}", self.client_id).as_bytes());
+        let name: String = name.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = self.folder.join(name);
+        let lock = FileLock::open(&path).map_err(|error| failed(&path, &error))?;
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Box::new(lock)),
+                Err(TryLockError::WouldBlock) => deadline.sleep(pause)?,
+                Err(TryLockError::Error(error)) => return Err(failed(&path, &error)),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+impl FileLock {
+    fn open(path: &Path) -> io::Result<FileLock> {
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        // A child that is forked between the two steps would inherit a descriptor that nobody closes there.
+        let _gate = process::gate();
+        let file = options.open(path)?;
+        #[cfg(unix)]
+        let place = process::enter(std::os::fd::AsRawFd::as_raw_fd(&file));
+        #[cfg(not(unix))]
+        let place = None;
+        Ok(FileLock { file: Some(file), generation: process::generation(), place })
+    }
+
+    fn try_lock(&self) -> Result<(), TryLockError> {
+        match &self.file {
+            Some(file) => file.try_lock(),
+            None => Err(TryLockError::Error(io::ErrorKind::NotFound.into())),
+        }
+    }
+}
+
+impl Lock for FileLock {}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        if self.generation != process::generation() {
+            // A child that was forked inside a flight: the descriptor was closed there already, and its number may be
+            // another file's by now. Above all, an unlock here would free the parent's lock.
+            std::mem::forget(file);
+            return;
+        }
+        // Unlocked before it is closed: a child that is being forked right now may hold a copy for a moment longer.
+        let _ = file.unlock();
+        let _gate = process::gate();
+        if let Some(place) = self.place {
+            process::leave(place);
+        }
+        drop(file);
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) -> Error {
+    Error::new(Status::Store, format!("the lock {} cannot be used: {error}", path.display()))
+        .with_help("the folder beside the database must be writable, and on a local file system")
+}

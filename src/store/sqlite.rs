@@ -1,0 +1,268 @@
+//! Tokens in an SQLite database: the durable store for one machine, shared by any number of its processes.
+//!
+//! WAL with `synchronous = FULL`: a save that was answered survives a crash and a power cut, for the price of one
+//! fsync. Ids of several apps stand side by side, told apart by their client id.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use zeroize::Zeroizing;
+
+use super::file_lock::LockFolder;
+use super::{Lock, Page, Query, Record, Store};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::token::UserType;
+
+/// How long a write waits for another process's write. Each takes milliseconds.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// What brings a database from version N to N + 1, in order. Only ever added to.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE token (
+        client_id   TEXT NOT NULL,
+        resource_id TEXT NOT NULL,
+        version     INTEGER NOT NULL,
+        user_type   TEXT NOT NULL,
+        company_id  TEXT,
+        renew_at    INTEGER NOT NULL,
+        document    BLOB NOT NULL,
+        PRIMARY KEY (client_id, resource_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX token_by_company ON token (client_id, company_id, resource_id);
+    CREATE INDEX token_by_renewal ON token (client_id, renew_at);
+"];
+
+/// A store in a database file.
+pub struct SqliteStore {
+    connection: Mutex<Connection>,
+    locks: LockFolder,
+    client_id: String,
+    path: PathBuf,
+}
+
+impl SqliteStore {
+    /// Opens the database, makes it if it is not there, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// `STORE` when it cannot be opened, or was written by a newer version of the library.
+    pub fn open(path: &Path, client_id: &str) -> Result<SqliteStore> {
+        let failed = |error: rusqlite::Error| failed(path, &error);
+        own_file(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        connection.busy_timeout(BUSY).map_err(failed)?;
+        // `secure_delete`: a token that was replaced is overwritten in the file.
+        connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;")
+            .map_err(failed)?;
+        migrate(&mut connection, path)?;
+
+        let mut locks = path.as_os_str().to_owned();
+        locks.push(".locks");
+        Ok(SqliteStore {
+            connection: Mutex::new(connection),
+            locks: LockFolder::new(locks.into(), client_id)?,
+            client_id: client_id.to_owned(),
+            path: path.to_owned(),
+        })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, error: &rusqlite::Error) -> Error {
+        failed(&self.path, error)
+    }
+}
+
+impl Store for SqliteStore {
+    fn load(&self, resource_id: &str) -> Result<Option<Record>> {
+        let connection = self.connection();
+        let found = connection
+            .prepare_cached(
+                "SELECT resource_id, version, document FROM token WHERE client_id = ?1 AND resource_id = ?2",
+            )
+            .and_then(|mut select| {
+                select.query_row(params![self.client_id, resource_id], StoredRow::read).optional()
+            })
+            .map_err(|error| self.failed(&error).with_resource(resource_id))?;
+        found.map(StoredRow::into_record).transpose()
+    }
+
+    fn save(&self, record: &Record) -> Result<u64> {
+        let document = record.to_document()?;
+        let version = record.version + 1;
+        let statement = if record.version == 0 {
+            "INSERT INTO token (client_id, resource_id, version, user_type, company_id, renew_at, document)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING"
+        } else {
+            "UPDATE token SET version = ?3, user_type = ?4, company_id = ?5, renew_at = ?6, document = ?7
+             WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 - 1"
+        };
+        let changed = self
+            .connection()
+            .prepare_cached(statement)
+            .and_then(|mut save| {
+                save.execute(params![
+                    self.client_id,
+                    record.resource_id,
+                    version.cast_signed(),
+                    record.token.kind().name(),
+                    record.token.company_id,
+                    record.renew_at,
+                    &document[..],
+                ])
+            })
+            .map_err(|error| self.failed(&error).with_resource(&record.resource_id))?;
+        if changed == 1 { Ok(version) } else { Err(super::changed_meanwhile(&record.resource_id)) }
+    }
+
+    fn remove(&self, resource_id: &str) -> Result<bool> {
+        let removed = self
+            .connection()
+            .prepare_cached("DELETE FROM token WHERE client_id = ?1 AND resource_id = ?2")
+            .and_then(|mut delete| delete.execute(params![self.client_id, resource_id]))
+            .map_err(|error| self.failed(&error).with_resource(resource_id))?;
+        Ok(removed > 0)
+    }
+
+    fn list(&self, query: &Query) -> Result<Page> {
+        let mut conditions = String::new();
+        let mut values: Vec<&dyn rusqlite::ToSql> = vec![&self.client_id];
+        let user_type = query.user_type.map(UserType::name);
+        let mut only = |condition: &str, value| {
+            values.push(value);
+            conditions += &format!(" AND {condition} ?{}", values.len());
+        };
+        if let Some(after) = &query.after {
+            only("resource_id >", after);
+        }
+        if let Some(company_id) = &query.company_id {
+            only("company_id =", company_id);
+        }
+        if let Some(user_type) = &user_type {
+            only("user_type =", user_type);
+        }
+        if let Some(renew_by) = &query.renew_by {
+            only("renew_at <=", renew_by);
+        }
+        // One more than asked for tells whether there is a next page.
+        let limit = query.limit + 1;
+        let statement = format!(
+            "SELECT resource_id, version, document FROM token WHERE client_id = ?1{conditions} \
+             ORDER BY resource_id LIMIT {limit}"
+        );
+        let connection = self.connection();
+        let rows = connection
+            .prepare_cached(&statement)
+            .and_then(|mut select| {
+                select.query_map(&values[..], StoredRow::read)?.collect::<Result<Vec<_>, _>>()
+            })
+            .map_err(|error| self.failed(&error))?;
+        drop(connection);
+        let records = rows.into_iter().map(StoredRow::into_record).collect::<Result<Vec<_>>>()?;
+        Ok(Page::cut(records, query.limit))
+    }
+
+    fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
+        self.connection()
+            .prepare_cached(
+                "SELECT MIN(renew_at) FROM token WHERE client_id = ?1 AND (?2 IS NULL OR company_id = ?2)",
+            )
+            .and_then(|mut select| select.query_row(params![self.client_id, company_id], |row| row.get(0)))
+            .map_err(|error| self.failed(&error))
+    }
+
+    fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
+        self.locks.lock(resource_id, deadline)
+    }
+}
+
+/// A row as it is stored.
+struct StoredRow {
+    resource_id: String,
+    version: i64,
+    document: Zeroizing<Vec<u8>>,
+}
+
+impl StoredRow {
+    fn read(row: &Row) -> rusqlite::Result<StoredRow> {
+        Ok(StoredRow {
+            resource_id: row.get(0)?,
+            version: row.get(1)?,
+            document: Zeroizing::new(row.get(2)?),
+        })
+    }
+
+    fn into_record(self) -> Result<Record> {
+        Record::from_document(self.resource_id, self.version.cast_unsigned(), &self.document)
+    }
+}
+
+/// Makes the file for this user only; SQLite gives its side files the same mode.
+fn own_file(path: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path).map_err(|error| {
+        Error::new(Status::Store, format!("the database {} cannot be opened: {error}", path.display()))
+            .with_help("check store.path and the rights of its folder")
+            .with_parameter("store.path")
+    })?;
+    #[cfg(unix)]
+    if let Ok(metadata) = file.metadata()
+        && std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
+    {
+        log::warn!("others may read {}: its mode is the only protection of the tokens in it", path.display());
+    }
+    drop(file);
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
+    let failed = |error: rusqlite::Error| failed(path, &error);
+    let current =
+        |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    let newest = MIGRATIONS.len() as i64;
+    if current(connection).map_err(failed)? == newest {
+        return Ok(());
+    }
+    // Several processes may start at once: the first brings it up to date, the others look again.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let version = current(&transaction).map_err(failed)?;
+    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
+        let message =
+            format!("the database {} was written by a newer version of this library", path.display());
+        return Err(Error::new(Status::Store, message)
+            .with_help("update the library")
+            .with_parameter("store.path"));
+    };
+    for step in missing {
+        transaction.execute_batch(step).map_err(failed)?;
+    }
+    transaction.pragma_update(None, "user_version", newest).map_err(failed)?;
+    transaction.commit().map_err(failed)
+}
+
+fn failed(path: &Path, error: &rusqlite::Error) -> Error {
+    let help = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "make room on the disk; new tokens are kept in memory until then",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another program holds the database; try again"
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            "check the rights of the file and of its folder"
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "restore the file from a backup, or consent again"
+        }
+        _ => "check the disk and the file, then try again",
+    };
+    Error::new(Status::Store, format!("the database {} failed: {error}", path.display())).with_help(help)
+}
