@@ -197,6 +197,19 @@ typedef void (*ghl_log_callback)(int32_t level,
 typedef void (*ghl_event_callback)(const char *event_json,
                                    void *context);
 
+/**
+ * Told how far a long work is; answers whether to go on.
+ *
+ * Runs on the thread that made the call, with no lock of the library held. It may call the library, but not
+ * ghl_client_free; it must not unwind (no C++ exception, no longjmp).
+ *
+ * @param progress_json  NUL-terminated UTF-8, valid until the callback returns
+ * @param context        what was given with the callback
+ * @return 0 to go on; anything else ends the work with GHL_ERR_CANCELLED
+ */
+typedef int32_t (*ghl_progress_callback)(const char *progress_json,
+                                         void *context);
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -469,6 +482,27 @@ int32_t ghl_tokens_import(struct ghl_client *client,
 int32_t ghl_tokens_export(struct ghl_client *client,
                           const char *params_json,
                           char **out_json);
+
+/**
+ * One pass over the tokens that are due, for the host's scheduler: refreshes or mints each of which less than
+ * refresh.runwayPercent is left, takes up refreshes whose end is unknown, and offers to the store what it did not take.
+ *
+ * Call it every few minutes; "nextDueAt" says when there will be something to do. One failure does not stop the rest.
+ * Any thread; waits until all is done, each token at most timeouts.totalMs.
+ *
+ * @param client       a client
+ * @param params_json  {"companyId"?}: only that company and its locations
+ * @param progress     called after each token with {"checked", "refreshed", "failed"}; may be NULL
+ * @param context      passed to the callback as it is; may be NULL
+ * @param out_json     {"checked", "refreshed", "failed": [{"resourceId", "error"}], "nextDueAt"}, the latter in
+ *                     milliseconds since the epoch or null, or the error; to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
+ */
+int32_t ghl_tokens_maintain(struct ghl_client *client,
+                            const char *params_json,
+                            ghl_progress_callback progress,
+                            void *context,
+                            char **out_json);
 
 /**
  * POST /oauth/token (operation get-access-token; RFC 6749, 4.1.3, 4.4 and 6), as it is. Stores nothing: a program

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use once_cell::race::OnceBox;
 use serde_json::{Map, Value, json};
 
 use crate::api::{Api, InstalledLocationsParams, LocationTokenParams, TokenParams};
@@ -13,18 +14,35 @@ use crate::config::Config;
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result};
 use crate::event::{Events, Listener};
+use crate::process::Own;
 use crate::secret::Secret;
 use crate::store;
 use crate::token::Token;
-use crate::tokens::{ImportParams, ListParams, Tokens};
+use crate::tokens::{ImportParams, ListParams, MaintainParams, Progress, Tokens};
 
 /// A client: one app, its tokens, and the way to the API. Share it between threads.
+///
+/// A forked child may go on using it: there it opens its own store, connections and locks at the first call. A memory
+/// store begins empty in the child, since two processes that refresh the same token without a common store would
+/// burn it for each other.
 pub struct Client {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    events: Arc<Events>,
+    parts: Parts,
+}
+
+/// What one process works with, and what its forked child made in its place.
+struct Parts {
+    own: Own<Work>,
+    of_child: OnceBox<Parts>,
+}
+
+/// The parts that hold sockets, handles and locks.
+struct Work {
     api: Arc<Api>,
     tokens: Arc<Tokens>,
     authorization: Authorization,
-    clock: Arc<dyn Clock>,
-    events: Arc<Events>,
     cancellation: Arc<Cancellation>,
     patience: Duration,
 }
@@ -44,44 +62,45 @@ impl Client {
     /// As [`Client::new`].
     pub fn with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Client> {
         config.validate()?;
-        let api = Arc::new(Api::new(config)?);
         let events = Arc::new(Events::default());
-        let tokens = Arc::new(Tokens::new(
-            Arc::clone(&api),
-            store::open(config)?,
-            Arc::clone(&clock),
-            Arc::clone(&events),
-            config.refresh.clone(),
-        ));
-        Ok(Client {
-            authorization: Authorization::new(
-                config,
-                Arc::clone(&api),
-                Arc::clone(&tokens),
-                Arc::clone(&clock),
-            ),
-            api,
-            tokens,
-            clock,
-            events,
-            cancellation: Arc::default(),
-            patience: Duration::from_millis(config.timeouts.total_ms),
-        })
+        let parts = Parts::new(config, &clock, &events)?;
+        Ok(Client { config: config.clone(), clock, events, parts })
+    }
+
+    /// The parts of this process; a forked child makes its own.
+    fn work(&self) -> Result<&Work> {
+        let mut parts = &self.parts;
+        loop {
+            match parts.own.get() {
+                Some(work) => return Ok(work),
+                None => {
+                    parts = parts.of_child.get_or_try_init(|| {
+                        Parts::new(&self.config, &self.clock, &self.events).map(Box::new)
+                    })?;
+                }
+            }
+        }
     }
 
     /// Ends every call that is waiting with `CANCELLED`; calls made afterwards work as ever.
     ///
     /// A refresh whose request was sent runs on, on the thread that sent it, until its answer is saved.
     pub fn cancel(&self) {
-        self.cancellation.raise();
-        self.tokens.wake_all();
+        // Where there are no parts yet, nobody waits.
+        if let Ok(work) = self.work() {
+            work.cancellation.raise();
+            work.tokens.wake_all();
+        }
     }
 
     /// Figures for an operator; never a secret.
-    pub fn stats(&self) -> Value {
-        let http = self.api.counters();
-        let tokens = self.tokens.counters();
-        json!({
+    ///
+    /// # Errors
+    /// `STORE`, in a forked child that cannot open its store.
+    pub fn stats(&self) -> Result<Value> {
+        let work = self.work()?;
+        let (http, tokens) = (work.api.counters(), work.tokens.counters());
+        Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "requests": {
                 "sent": http.sent.load(Ordering::Relaxed),
@@ -89,13 +108,13 @@ impl Client {
                 "unanswered": http.unanswered.load(Ordering::Relaxed),
             },
             "tokens": {
-                "inMemory": self.tokens.live_count(),
-                "unsaved": self.tokens.unsaved_count(),
+                "inMemory": work.tokens.live_count(),
+                "unsaved": work.tokens.unsaved_count(),
                 "refreshed": tokens.refreshed.load(Ordering::Relaxed),
                 "minted": tokens.minted.load(Ordering::Relaxed),
                 "failed": tokens.failed.load(Ordering::Relaxed),
             },
-        })
+        }))
     }
 
     /// Sets, or with `None` takes away, the listener for events.
@@ -108,7 +127,8 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT` for a missing parameter; else what the API or the network says.
     pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
-        self.api.token(params, self.clock.wall_ms(), &self.deadline()).map_err(Error::from)
+        let work = self.work()?;
+        work.api.token(params, self.clock.wall_ms(), &work.deadline()).map_err(Error::from)
     }
 
     /// `POST /oauth/location-token` as it is; stores nothing.
@@ -116,7 +136,8 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT` for an empty id; else as [`Client::access_token`].
     pub fn oauth_location_token(&self, params: &LocationTokenParams) -> Result<Token> {
-        self.tokens.location_token(params, &self.deadline())
+        let work = self.work()?;
+        work.tokens.location_token(params, &work.deadline())
     }
 
     /// `GET /oauth/installed-locations`: one page, or with `all` every item.
@@ -124,7 +145,8 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT` for a missing company or a page size out of range; else as [`Client::access_token`].
     pub fn oauth_installed_locations(&self, params: &InstalledLocationsParams) -> Result<Map<String, Value>> {
-        self.tokens.installed_locations(params, &self.deadline())
+        let work = self.work()?;
+        work.tokens.installed_locations(params, &work.deadline())
     }
 
     /// The link to send a person to; see [`Authorization::url`].
@@ -132,7 +154,7 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT`, naming the parameter.
     pub fn authorization_url(&self, params: UrlParams) -> Result<Value> {
-        self.authorization.url(params)
+        self.work()?.authorization.url(params)
     }
 
     /// From the redirect to a stored token; see [`Authorization::complete`].
@@ -140,7 +162,8 @@ impl Client {
     /// # Errors
     /// As [`Authorization::complete`].
     pub fn authorization_complete(&self, params: &CompleteParams) -> Result<Value> {
-        self.authorization.complete(params, &self.deadline())
+        let work = self.work()?;
+        work.authorization.complete(params, &work.deadline())
     }
 
     /// A live access token; see [`Tokens::access_token`].
@@ -148,12 +171,13 @@ impl Client {
     /// # Errors
     /// As [`Tokens::access_token`].
     pub fn access_token(&self, resource_id: &str) -> Result<Secret> {
-        self.tokens.access_token(resource_id, || self.deadline())
+        let work = self.work()?;
+        work.tokens.access_token(resource_id, || work.deadline())
     }
 
     /// Gives a token that is fresh in memory to `take`; `None` where a call to [`Client::access_token`] is due.
     pub fn with_fresh_token<T>(&self, resource_id: &str, take: impl FnOnce(&Secret) -> T) -> Option<T> {
-        self.tokens.with_fresh(resource_id, take)
+        self.work().ok()?.tokens.with_fresh(resource_id, take)
     }
 
     /// Refreshes or mints now; see [`Tokens::refresh`].
@@ -161,7 +185,8 @@ impl Client {
     /// # Errors
     /// As [`Tokens::refresh`].
     pub fn token_refresh(&self, resource_id: &str) -> Result<Value> {
-        self.tokens.refresh(resource_id, &self.deadline())
+        let work = self.work()?;
+        work.tokens.refresh(resource_id, &work.deadline())
     }
 
     /// Deletes a token; see [`Tokens::delete`].
@@ -169,7 +194,8 @@ impl Client {
     /// # Errors
     /// As [`Tokens::delete`].
     pub fn token_delete(&self, resource_id: &str) -> Result<Value> {
-        self.tokens.delete(resource_id, &self.deadline())
+        let work = self.work()?;
+        work.tokens.delete(resource_id, &work.deadline())
     }
 
     /// A page of metadata; see [`Tokens::list`].
@@ -177,7 +203,7 @@ impl Client {
     /// # Errors
     /// As [`Tokens::list`].
     pub fn tokens_list(&self, params: &ListParams) -> Result<Value> {
-        self.tokens.list(params)
+        self.work()?.tokens.list(params)
     }
 
     /// A page of tokens with their secrets; see [`Tokens::export`].
@@ -185,7 +211,7 @@ impl Client {
     /// # Errors
     /// As [`Tokens::export`].
     pub fn tokens_export(&self, params: &ListParams) -> Result<Value> {
-        self.tokens.export(params)
+        self.work()?.tokens.export(params)
     }
 
     /// Takes tokens over; see [`Tokens::import`].
@@ -193,9 +219,47 @@ impl Client {
     /// # Errors
     /// As [`Tokens::import`].
     pub fn tokens_import(&self, params: ImportParams) -> Result<Value> {
-        self.tokens.import(params, &self.deadline())
+        let work = self.work()?;
+        work.tokens.import(params, &work.deadline())
     }
 
+    /// One pass over what is due; see [`Tokens::maintain`].
+    ///
+    /// # Errors
+    /// As [`Tokens::maintain`].
+    pub fn tokens_maintain(&self, params: &MaintainParams, progress: Progress) -> Result<Value> {
+        let work = self.work()?;
+        work.tokens.maintain(params, progress, || work.deadline())
+    }
+}
+
+impl Parts {
+    fn new(config: &Config, clock: &Arc<dyn Clock>, events: &Arc<Events>) -> Result<Parts> {
+        let api = Arc::new(Api::new(config)?);
+        let tokens = Arc::new(Tokens::new(
+            Arc::clone(&api),
+            store::open(config)?,
+            Arc::clone(clock),
+            Arc::clone(events),
+            config.refresh.clone(),
+        ));
+        let work = Work {
+            authorization: Authorization::new(
+                config,
+                Arc::clone(&api),
+                Arc::clone(&tokens),
+                Arc::clone(clock),
+            ),
+            api,
+            tokens,
+            cancellation: Arc::default(),
+            patience: Duration::from_millis(config.timeouts.total_ms),
+        };
+        Ok(Parts { own: Own::new(work), of_child: OnceBox::new() })
+    }
+}
+
+impl Work {
     fn deadline(&self) -> Deadline {
         Deadline::after(self.patience, &self.cancellation)
     }

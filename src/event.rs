@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::process;
 
 /// Something that happened to a token.
 #[derive(Debug, Clone)]
@@ -62,15 +63,21 @@ pub struct Events {
 impl Events {
     /// Replaces the listener.
     pub fn listen(&self, listener: Option<Listener>) {
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = listener;
+        let old = self.with_listener(|current| std::mem::replace(current, listener));
+        drop(old);
     }
 
     /// Tells the host.
     pub fn emit(&self, event: &Event, resource_id: &str, at_ms: i64, expires_at: Option<i64>) {
         log::info!("{} {resource_id}", event.name());
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(listener) = listener {
+        if let Some(listener) = self.with_listener(|listener| listener.clone()) {
             listener(&event.to_json(resource_id, at_ms, expires_at));
         }
+    }
+
+    fn with_listener<T>(&self, work: impl FnOnce(&mut Option<Listener>) -> T) -> T {
+        // A forked child goes on with the same listener, and must not find it locked.
+        let _gate = process::gate();
+        work(&mut self.listener.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

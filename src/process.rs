@@ -55,3 +55,30 @@ pub fn enter(descriptor: i32) -> Option<usize> {
 pub fn leave(place: usize) {
     LOCKS[place].store(FREE, Ordering::Relaxed);
 }
+
+/// Something that only the process which made it may touch. In a forked child it is neither used nor dropped.
+pub struct Own<T> {
+    value: Option<T>,
+    generation: u32,
+}
+
+impl<T> Own<T> {
+    /// Made by this process.
+    pub fn new(value: T) -> Own<T> {
+        Own { value: Some(value), generation: generation() }
+    }
+
+    /// The value, unless this is a child of the process that made it.
+    #[inline]
+    pub fn get(&self) -> Option<&T> {
+        self.value.as_ref().filter(|_| self.generation == generation())
+    }
+}
+
+impl<T> Drop for Own<T> {
+    fn drop(&mut self) {
+        if self.generation != generation() {
+            std::mem::forget(self.value.take());
+        }
+    }
+}

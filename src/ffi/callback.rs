@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::ffi::c_void;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::process;
 
 thread_local! {
     /// The slots whose callbacks are running on this thread, innermost last.
@@ -38,6 +39,8 @@ pub struct Slot<F: Copy> {
 struct State<F: Copy> {
     callback: Option<Callback<F>>,
     epoch: usize,
+    /// The process that counted: in a forked child only the forking thread is left.
+    generation: u32,
     /// How many calls are running, of this epoch and of the one before.
     running: [usize; 2],
 }
@@ -45,7 +48,7 @@ struct State<F: Copy> {
 impl<F: Copy> Slot<F> {
     pub const fn new() -> Slot<F> {
         Slot {
-            state: Mutex::new(State { callback: None, epoch: 0, running: [0; 2] }),
+            state: Mutex::new(State { callback: None, epoch: 0, generation: 0, running: [0; 2] }),
             ended: Condvar::new(),
             replacing: Mutex::new(()),
         }
@@ -53,17 +56,20 @@ impl<F: Copy> Slot<F> {
 
     /// Calls the host's function, if there is one, by `invoke`.
     pub fn run(&self, invoke: impl FnOnce(F, *mut c_void)) {
-        let mut state = self.state();
-        let Some(callback) = state.callback else { return };
-        let epoch = state.epoch % 2;
-        state.running[epoch] += 1;
-        drop(state);
+        let entered = self.with_state(|state| {
+            let callback = state.callback?;
+            let epoch = state.epoch % 2;
+            state.running[epoch] += 1;
+            Some((callback, epoch))
+        });
+        let Some((callback, epoch)) = entered else { return };
 
         RUNNING.with_borrow_mut(|running| running.push(self.identity()));
         invoke(callback.function, callback.context.0);
         RUNNING.with_borrow_mut(Vec::pop);
 
-        self.state().running[epoch] -= 1;
+        // Saturating: after a fork inside the callback, the child began to count anew.
+        self.with_state(|state| state.running[epoch] = state.running[epoch].saturating_sub(1));
         self.ended.notify_all();
     }
 
@@ -84,10 +90,12 @@ impl<F: Copy> Slot<F> {
             );
         }
         let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self.state();
-        state.callback = callback;
-        let old = state.epoch % 2;
-        state.epoch += 1;
+        let old = self.with_state(|state| {
+            state.callback = callback;
+            state.epoch += 1;
+            (state.epoch - 1) % 2
+        });
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.running[old] > 0 {
             state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -98,7 +106,14 @@ impl<F: Copy> Slot<F> {
         std::ptr::from_ref(self).addr()
     }
 
-    fn state(&self) -> MutexGuard<'_, State<F>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Looks at the state, or changes it, with forks kept out: a child goes on with the same callbacks, and must not
+    /// find them locked.
+    fn with_state<T>(&self, work: impl FnOnce(&mut State<F>) -> T) -> T {
+        let _gate = process::gate();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.generation != process::generation() {
+            (state.generation, state.running) = (process::generation(), [0; 2]);
+        }
+        work(&mut state)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::boundary::{self, guarded, render, set_null};
 use super::callback::{Callback, Context, Slot};
-use super::text;
+use super::{fork, text};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::Error;
@@ -40,6 +40,7 @@ type EventFunction = unsafe extern "C" fn(*const c_char, *mut c_void);
 /// A handle for a client that was made in Rust, for instance with a clock of its own. Free it with
 /// [`ghl_client_free`].
 pub fn client_from(core: Client) -> *mut ghl_client {
+    fork::watch();
     Box::into_raw(Box::new(ghl_client { core, events: Arc::new(Slot::new()) }))
 }
 
@@ -117,7 +118,7 @@ pub unsafe extern "C" fn ghl_client_cancel(client: *mut ghl_client) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_client_stats(client: *const ghl_client, out_json: *mut *mut c_char) -> i32 {
     // SAFETY: the header requires a living client and a valid pointer, or NULL.
-    unsafe { boundary::call(out_json, || render(boundary::client(client)?.stats())) }
+    unsafe { boundary::call(out_json, || render(boundary::client(client)?.stats()?)) }
 }
 
 /// Sets, or with NULL takes away, the receiver of this client's events.

@@ -1,6 +1,6 @@
 //! The token manager.
 
-use std::ffi::c_char;
+use std::ffi::{CString, c_char, c_void};
 
 use zeroize::Zeroizing;
 
@@ -241,6 +241,54 @@ pub unsafe extern "C" fn ghl_tokens_export(
         boundary::call(out_json, || {
             let client = boundary::client(client)?;
             render(client.tokens_export(&boundary::params("params_json", params_json)?)?)
+        })
+    }
+}
+
+/// Told how far a long work is; answers whether to go on.
+///
+/// Runs on the thread that made the call, with no lock of the library held. It may call the library, but not
+/// ghl_client_free; it must not unwind (no C++ exception, no longjmp).
+///
+/// @param progress_json  NUL-terminated UTF-8, valid until the callback returns
+/// @param context        what was given with the callback
+/// @return 0 to go on; anything else ends the work with GHL_ERR_CANCELLED
+pub type ghl_progress_callback =
+    Option<unsafe extern "C" fn(progress_json: *const c_char, context: *mut c_void) -> i32>;
+
+/// One pass over the tokens that are due, for the host's scheduler: refreshes or mints each of which less than
+/// refresh.runwayPercent is left, takes up refreshes whose end is unknown, and offers to the store what it did not take.
+///
+/// Call it every few minutes; "nextDueAt" says when there will be something to do. One failure does not stop the rest.
+/// Any thread; waits until all is done, each token at most timeouts.totalMs.
+///
+/// @param client       a client
+/// @param params_json  {"companyId"?}: only that company and its locations
+/// @param progress     called after each token with {"checked", "refreshed", "failed"}; may be NULL
+/// @param context      passed to the callback as it is; may be NULL
+/// @param out_json     {"checked", "refreshed", "failed": [{"resourceId", "error"}], "nextDueAt"}, the latter in
+///                     milliseconds since the epoch or null, or the error; to be freed with ghl_string_free; may be NULL
+/// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_tokens_maintain(
+    client: *mut ghl_client,
+    params_json: *const c_char,
+    progress: ghl_progress_callback,
+    context: *mut c_void,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client, valid pointers, and a function of this type, or NULL.
+    unsafe {
+        boundary::call(out_json, || {
+            let client = boundary::client(client)?;
+            let params = boundary::params("params_json", params_json)?;
+            render(client.tokens_maintain(&params, &|so_far| match (
+                progress,
+                CString::new(so_far.to_string()),
+            ) {
+                (Some(progress), Ok(so_far)) => progress(so_far.as_ptr(), context) == 0,
+                _ => true,
+            })?)
         })
     }
 }

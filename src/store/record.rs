@@ -129,7 +129,9 @@ impl Record {
     pub fn from_document(resource_id: String, version: u64, document: &[u8]) -> Result<Record> {
         let read: StoredDocument = serde_json::from_slice(document).map_err(|_| {
             Error::new(Status::Store, "a stored record cannot be read")
-                .with_help("it was written by something else, or damaged; delete it and let the user consent again")
+                .with_help(
+                    "it was written by something else, or damaged; delete it and let the user consent again",
+                )
                 .with_resource(&resource_id)
         })?;
         Ok(Record {

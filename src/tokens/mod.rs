@@ -6,6 +6,7 @@
 
 mod flight;
 mod live;
+mod maintain;
 mod refresh;
 mod transfer;
 
@@ -28,6 +29,7 @@ use crate::token::{Token, UserType};
 
 use flight::{Flights, Seat};
 use live::LiveTokens;
+pub use maintain::{MaintainParams, Progress};
 pub use transfer::{ImportParams, ListParams};
 
 /// The longest id of a company or location that is accepted, in bytes. The API's own have 20.
@@ -67,6 +69,8 @@ enum Want {
     Fresh,
     /// Another token than the one that the caller knows.
     Another,
+    /// A token with more than its runway left.
+    Runway,
 }
 
 impl Tokens {
@@ -317,6 +321,7 @@ impl Tokens {
     /// Saves a record that holds the newest token there is. A conflict means that somebody wrote without the
     /// lock; the newer token wins, and this one was just granted.
     fn save_newest(&self, record: &mut Record) -> Result<()> {
+        record.renew_at = self.renewal(record);
         for _ in 0..3 {
             match self.store.save(record) {
                 Err(error) if error.status() == Status::Conflict => {
@@ -332,18 +337,22 @@ impl Tokens {
             .with_resource(&record.resource_id))
     }
 
-    /// Offers a resource's unsaved token to the store again.
-    fn offer_again(&self, resource_id: &str) {
-        let Some(mut record) = self.unsaved().get(resource_id).cloned() else {
-            return;
-        };
-        match self.save_newest(&mut record) {
+    /// Offers a resource's unsaved token, if there is one, to the store again.
+    fn offer_again(&self, resource_id: &str) -> Result<()> {
+        let Some(mut record) = self.unsaved().get(resource_id).cloned() else { return Ok(()) };
+        let saved = self.save_newest(&mut record);
+        match &saved {
             Ok(()) => {
                 self.unsaved().remove(resource_id);
                 self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
             }
             Err(error) => log::error!("the token of {resource_id} is still in memory only: {error}"),
         }
+        saved
+    }
+
+    fn unsaved_ids(&self) -> Vec<String> {
+        self.unsaved().keys().cloned().collect()
     }
 
     fn publish(&self, record: &Record) {

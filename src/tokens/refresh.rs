@@ -19,7 +19,7 @@ const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long a location that the API calls inactive is left in peace.
-const INACTIVE_HOLD_MS: i64 = 60_000;
+pub(super) const INACTIVE_HOLD_MS: i64 = 60_000;
 
 impl Tokens {
     /// A token that fulfils `want`: somebody else's, or a new one. Runs once at a time per resource, across all
@@ -40,7 +40,8 @@ impl Tokens {
             Ok(lock) => lock,
             Err(error) => return self.despite(error, self.record(resource_id).ok().flatten(), want),
         };
-        self.offer_again(resource_id);
+        // What the store still does not take stays in memory, and was logged.
+        let _ = self.offer_again(resource_id);
         let Some(record) = self.record(resource_id)? else {
             return self.mint(resource_id, None, deadline);
         };
@@ -65,6 +66,7 @@ impl Tokens {
         let now = self.clock.wall_ms();
         match want {
             Want::Fresh => record.token.is_fresh(now, self.policy.margin()),
+            Want::Runway => self.renewal(record) > now,
             // Somebody else renewed it after the caller looked.
             Want::Another => {
                 known.is_some_and(|known| !known.matches(record.token.access_token.expose()))
@@ -80,7 +82,7 @@ impl Tokens {
         if !matches!(error.status(), Status::ReauthorizationRequired | Status::Cancelled) {
             self.emit(&Event::RefreshFailed(error.clone()), &old.resource_id, Some(old.token.expires_at));
         }
-        if want == Want::Another || !old.token.is_alive(now) {
+        if want != Want::Fresh || !old.token.is_alive(now) {
             return Err(error);
         }
         let (uptime, left) = (self.clock.uptime(), old.token.left(now));
@@ -278,6 +280,7 @@ impl Tokens {
 
     /// Writes down how a resource stands; its token stays what it is.
     fn note(&self, record: &mut Record) -> Result<()> {
+        record.renew_at = self.renewal(record);
         match self.store.save(record) {
             Ok(version) => {
                 record.version = version;

@@ -131,9 +131,9 @@ impl Tokens {
             }
         }
         // Whatever the store did not take is offered again first, so that the list shows it.
-        let waiting: Vec<String> = self.unsaved().keys().cloned().collect();
-        for resource_id in waiting {
-            self.offer_again(&resource_id);
+        for resource_id in self.unsaved_ids() {
+            // What fails stays in the list as `unsaved`, and was logged.
+            let _ = self.offer_again(&resource_id);
         }
         self.store.list(&Query {
             company_id: params.company_id.clone(),

@@ -1,0 +1,115 @@
+//! One pass over what is due, for the host's scheduler: so that a refresh that fails leaves hours to try again.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Tokens, Want, valid_id};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::store::{Query, Record, Standing};
+
+/// How many records are read at a time.
+const PAGE: usize = 100;
+
+/// How often the vendor's tokens die, for a token whose whole life is not known.
+const USUAL_LIFE_MS: i64 = 86_400_000;
+
+/// What is maintained.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MaintainParams {
+    /// Only this company and its locations. Default: all.
+    pub company_id: Option<String>,
+}
+
+/// Told how far the work is; answers whether to go on.
+pub type Progress<'a> = &'a dyn Fn(&Value) -> bool;
+
+impl Tokens {
+    /// Renews every token of which less than the runway is left, takes up refreshes whose end is unknown, and offers
+    /// to the store what it did not take. One failure does not stop the rest.
+    ///
+    /// `deadline` gives each renewal its own time; the pass as a whole ends when all is done or cancelled.
+    ///
+    /// # Errors
+    /// `CANCELLED`, also when `progress` ends it; `STORE` when the store cannot be read. What was renewed by then is
+    /// saved.
+    pub fn maintain(
+        &self,
+        params: &MaintainParams,
+        progress: Progress,
+        deadline: impl Fn() -> Deadline,
+    ) -> Result<Value> {
+        if let Some(company_id) = &params.company_id {
+            valid_id("companyId", company_id)?;
+        }
+        let whole = deadline();
+        let mut failed: Vec<Value> = Vec::new();
+        for resource_id in self.unsaved_ids() {
+            if let Err(error) = self.offer_again(&resource_id) {
+                failed.push(failure(&resource_id, &error));
+            }
+        }
+        let mut query = Query {
+            company_id: params.company_id.clone(),
+            renew_by: Some(self.clock.wall_ms()),
+            limit: PAGE,
+            ..Query::default()
+        };
+        let (mut checked, mut refreshed) = (0_u64, 0_u64);
+        loop {
+            let page = self.store.list(&query)?;
+            for record in page.records {
+                if whole.is_cancelled() {
+                    return Err(stopped("the call was cancelled"));
+                }
+                checked += 1;
+                match self.renewed(&record.resource_id, Want::Runway, None, &deadline()) {
+                    Ok(_) => refreshed += 1,
+                    Err(error) => {
+                        failed.push(failure(&record.resource_id, &error.with_resource(&record.resource_id)))
+                    }
+                }
+                let so_far = json!({"checked": checked, "refreshed": refreshed, "failed": failed.len()});
+                if !progress(&so_far) {
+                    return Err(stopped("the progress callback ended the work"));
+                }
+            }
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+        let next_due_at = self.store.next_renewal(params.company_id.as_deref())?.filter(|at| *at != i64::MAX);
+        Ok(json!({"checked": checked, "refreshed": refreshed, "failed": failed, "nextDueAt": next_due_at}))
+    }
+
+    /// When maintenance should renew a token: as soon as less than its runway is left, at once where the end of a
+    /// refresh is unknown, never where only a person can help.
+    pub(super) fn renewal(&self, record: &Record) -> i64 {
+        let token = &record.token;
+        match record.standing {
+            Standing::ReauthorizationRequired { .. } => i64::MAX,
+            _ if !record.is_refreshable() => i64::MAX,
+            Standing::Inactive { since_ms } => since_ms.saturating_add(super::refresh::INACTIVE_HOLD_MS),
+            Standing::Good if record.intent.is_some() => self.clock.wall_ms(),
+            Standing::Good => {
+                let life = token
+                    .life()
+                    .map_or(USUAL_LIFE_MS, |life| i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
+                let runway = life / 100 * i64::from(self.policy.runway_percent);
+                let margin =
+                    i64::try_from(token.margin(self.policy.margin()).as_millis()).unwrap_or(i64::MAX);
+                token.expires_at.saturating_sub(runway.max(margin))
+            }
+        }
+    }
+}
+
+fn failure(resource_id: &str, error: &Error) -> Value {
+    json!({"resourceId": resource_id, "error": error.to_json()["error"]})
+}
+
+fn stopped(why: &str) -> Error {
+    Error::new(Status::Cancelled, why).with_help("what was renewed is saved; call again for the rest")
+}
