@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::outbox;
 use crate::process;
 
 /// Something that happened to a token.
@@ -71,7 +72,8 @@ impl Events {
     pub fn emit(&self, event: &Event, resource_id: &str, at_ms: i64, expires_at: Option<i64>) {
         log::info!("{} {resource_id}", event.name());
         if let Some(listener) = self.with_listener(|listener| listener.clone()) {
-            listener(&event.to_json(resource_id, at_ms, expires_at));
+            let event = event.to_json(resource_id, at_ms, expires_at);
+            outbox::post(move || listener(&event));
         }
     }
 

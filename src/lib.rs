@@ -42,6 +42,7 @@ pub mod secret;
 pub mod token;
 
 mod json;
+mod outbox;
 mod process;
 mod random;
 

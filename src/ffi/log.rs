@@ -8,6 +8,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 use super::boundary::guarded;
 use super::callback::{Callback, Context, Slot};
 use crate::error::Error;
+use crate::outbox;
 
 /// Receives the library's log.
 ///
@@ -41,9 +42,12 @@ impl Log for HostLog {
         let Ok(message) = CString::new(message) else {
             return;
         };
-        SLOT.run(|function, context| {
-            // SAFETY: the header requires a function of this type that is safe to call from any thread.
-            unsafe { function(record.level() as i32, message.as_ptr(), context) }
+        let level = record.level() as i32;
+        outbox::post(move || {
+            SLOT.run(|function, context| {
+                // SAFETY: the header requires a function of this type that is safe to call from any thread.
+                unsafe { function(level, message.as_ptr(), context) }
+            });
         });
     }
 

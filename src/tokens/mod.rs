@@ -23,6 +23,7 @@ use crate::config::Refresh;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::event::{Event, Events};
+use crate::outbox;
 use crate::secret::Secret;
 use crate::store::{Query, Record, Store};
 use crate::token::{Token, UserType};
@@ -159,6 +160,7 @@ impl Tokens {
             )
             .with_help("report this to the vendor with the trace id"));
         };
+        let _quiet = outbox::hold();
         // The code is spent: whatever happens to the lock, the token must be kept.
         let lock = self.store.lock(&resource_id, deadline);
         let mut record = Record::new(resource_id.clone(), token);
@@ -257,6 +259,7 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<Secret> {
         loop {
+            let _quiet = outbox::hold();
             match self.flights.board((resource_id.to_owned(), want)) {
                 Seat::Leader(leader) => {
                     let result = self.renew(resource_id, want, known, deadline);
@@ -277,10 +280,8 @@ impl Tokens {
 
     /// The newest record: one that the store did not take yet, else the stored one.
     fn record(&self, resource_id: &str) -> Result<Option<Record>> {
-        match self.unsaved().get(resource_id) {
-            Some(record) => Ok(Some(record.clone())),
-            None => self.store.load(resource_id),
-        }
+        let unsaved = self.unsaved().get(resource_id).cloned();
+        unsaved.map_or_else(|| self.store.load(resource_id), |record| Ok(Some(record)))
     }
 
     fn metadata(&self, resource_id: &str) -> Result<Option<Value>> {

@@ -8,6 +8,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::json::{in_camel_case, take_integer, take_text};
+use crate::outbox;
 use crate::secret::Secret;
 use crate::store::{Page, Query, Record, Standing};
 use crate::token::{Token, UserType, expiry};
@@ -96,6 +97,7 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<Option<String>> {
         let named = |error: Error| error.with_resource(resource_id);
+        let _quiet = outbox::hold();
         let _lock = self.store.lock(resource_id, deadline).map_err(named)?;
         let held = self.record(resource_id)?;
         let version = self.store.load(resource_id)?.map_or(0, |stored| stored.version);
