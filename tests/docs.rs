@@ -1,0 +1,94 @@
+//! What the documentation says is what the library does.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use ghl_oauth::{Config, Status};
+
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+#[test]
+fn the_catalogue_of_errors_lists_every_status_once() {
+    let page = page("docs/errors.md");
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.split('|').nth(2).is_some_and(|name| name.trim().starts_with("`GHL_")))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows.len(), Status::ALL.len());
+    for (row, status) in rows.iter().zip(Status::ALL) {
+        assert_eq!(row[1], status.code().to_string());
+        assert_eq!(row[2], format!("`{}`", status.name()));
+        assert_eq!(row[5], if status.retryable() { "yes" } else { "no" }, "{}", status.name());
+    }
+}
+
+/// Each documented default, given as such, is accepted, and so is its key: a key that the library does not know is
+/// refused.
+#[test]
+fn the_documented_keys_and_defaults_are_accepted() {
+    let page = page("docs/configuration.md");
+    let mut documented = 0;
+    for line in page.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let (key, default) = (cells[1], cells[2]);
+        documented += 1;
+        let mut config = serde_json::json!({"clientId": "app-1", "clientSecret": "s"});
+        let mut place = &mut config;
+        for part in key.split('.') {
+            place = &mut place[part];
+        }
+        *place = match default {
+            "required" => "given".into(),
+            "none" => serde_json::Value::Null,
+            number_or_flag => serde_json::from_str(number_or_flag).unwrap_or_else(|_| number_or_flag.into()),
+        };
+        if key == "scopes" {
+            config["scopes"] = serde_json::json!([]);
+        }
+        if key == "store.path" {
+            config["store"]["kind"] = "memory".into();
+        }
+        if let Err(error) = Config::from_json(&config.to_string()) {
+            panic!("{key}: {error}");
+        }
+    }
+    assert_eq!(documented, 25);
+}
+
+/// The blocks of a language between their fences.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    page.split(&format!("```{language}\n"))
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_code_in_the_readme_is_valid() {
+    let page = page("README.md");
+    let folder = tempfile::tempdir().unwrap();
+    let include = format!("-I{}/include", env!("CARGO_MANIFEST_DIR"));
+    for (language, compiler, standard) in [("c", "cc", "-std=c99"), ("cpp", "c++", "-std=c++11")] {
+        let code = blocks(&page, language);
+        assert_eq!(code.len(), 1, "{language}");
+        let file = folder.path().join(format!("readme.{language}"));
+        fs::write(&file, &code[0]).unwrap();
+        let compiled = Command::new(compiler)
+            .args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", &include])
+            .arg(&file)
+            .status();
+        match compiled {
+            Ok(status) => assert!(status.success(), "{language}"),
+            Err(error) => println!("left out: the README's {language} block, no {compiler} here ({error})"),
+        }
+    }
+    let python = blocks(&page, "python");
+    assert_eq!(python.len(), 1);
+    let parsed =
+        Command::new("python3").args(["-c", "import ast, sys; ast.parse(sys.argv[1])", &python[0]]).status();
+    assert!(parsed.unwrap().success());
+}
