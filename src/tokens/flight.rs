@@ -2,7 +2,12 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+#[cfg(ghl_loom)]
+use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
+#[cfg(not(ghl_loom))]
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::deadline::Deadline;
 use crate::error::Result;
@@ -124,7 +129,7 @@ impl<K: Hash + Eq, T: Clone> Drop for Leader<'_, K, T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(ghl_loom)))]
 mod tests {
     use super::*;
     use crate::deadline::Cancellation;
@@ -182,5 +187,112 @@ mod tests {
         let Seat::Passenger(flight) = flights.board("a") else { panic!("the flight goes on") };
         leader.land(1);
         assert_eq!(flight.wait(&deadline(&cancellation)).unwrap(), Some(1));
+    }
+}
+
+/// Every interleaving of a few threads, by loom.
+#[cfg(all(test, ghl_loom))]
+mod models {
+    use super::*;
+    use crate::deadline::Cancellation;
+    use crate::error::Status;
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use loom::thread;
+    use std::time::Duration;
+
+    type Board = Flights<&'static str, usize>;
+
+    fn patience(cancellation: &std::sync::Arc<Cancellation>) -> Deadline {
+        Deadline::after(Duration::from_secs(3600), cancellation)
+    }
+
+    /// What every caller does: leads, or waits, and boards again after a leader that went without a result.
+    fn fly(flights: &Board, work: impl Fn() -> usize, deadline: &Deadline) -> Result<usize> {
+        loop {
+            match flights.board("resource") {
+                Seat::Leader(leader) => {
+                    let result = work();
+                    leader.land(result);
+                    return Ok(result);
+                }
+                Seat::Passenger(flight) => {
+                    if let Some(result) = flight.wait(deadline)? {
+                        return Ok(result);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_works_at_the_same_time_and_everybody_gets_a_result() {
+        loom::model(|| {
+            let flights = Arc::new(Board::new());
+            let (working, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let callers: Vec<_> = (0..2)
+                .map(|_| {
+                    let (flights, working, done) = (flights.clone(), working.clone(), done.clone());
+                    thread::spawn(move || {
+                        let work = || {
+                            assert_eq!(working.fetch_add(1, Ordering::SeqCst), 0, "two leaders at once");
+                            working.fetch_sub(1, Ordering::SeqCst);
+                            done.fetch_add(1, Ordering::SeqCst) + 1
+                        };
+                        fly(&flights, work, &patience(&Default::default())).unwrap()
+                    })
+                })
+                .collect();
+            let results: Vec<usize> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
+            // A late joiner flies anew; who came in time shares the first result.
+            assert!(results.iter().all(|result| (1..=done.load(Ordering::SeqCst)).contains(result)));
+        });
+    }
+
+    #[test]
+    fn a_leader_that_goes_without_a_result_strands_nobody() {
+        loom::model(|| {
+            let flights = Arc::new(Board::new());
+            let failing = {
+                let flights = flights.clone();
+                thread::spawn(move || drop(flights.board("resource")))
+            };
+            assert_eq!(fly(&flights, || 7, &patience(&Default::default())).unwrap(), 7);
+            failing.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_cancelled_waiter_leaves_whatever_the_moment() {
+        loom::model(|| {
+            let flights = Arc::new(Board::new());
+            let cancellation = std::sync::Arc::new(Cancellation::default());
+            let Seat::Leader(leader) = flights.board("resource") else { panic!("the first leads") };
+            let waiter = {
+                let (flights, deadline) = (flights.clone(), patience(&cancellation));
+                thread::spawn(move || match flights.board("resource") {
+                    Seat::Passenger(flight) => flight.wait(&deadline).map(|_| ()),
+                    Seat::Leader(_) => panic!("the flight is still under way"),
+                })
+            };
+            cancellation.raise();
+            flights.wake_all();
+            // The leader lands only after the waiter has left: had the wake been lost, the model would not end.
+            assert_eq!(waiter.join().unwrap().unwrap_err().status(), Status::Cancelled);
+            leader.land(1);
+        });
+    }
+
+    #[test]
+    fn a_late_joiner_shares_the_result_or_flies_anew() {
+        loom::model(|| {
+            let flights = Arc::new(Board::new());
+            let Seat::Leader(leader) = flights.board("resource") else { panic!("the first leads") };
+            let waiter = {
+                let flights = flights.clone();
+                thread::spawn(move || fly(&flights, || 2, &patience(&Default::default())).unwrap())
+            };
+            leader.land(1);
+            assert!([1, 2].contains(&waiter.join().unwrap()));
+        });
     }
 }

@@ -137,9 +137,11 @@ impl Tokens {
         // What cannot be written down now could not be kept later: then nothing is spent.
         self.note(&mut record)?;
 
-        let params = TokenParams::refresh(refresh_token.clone(), record.token.kind());
+        let params = TokenParams::refresh(refresh_token, record.token.kind());
         let mut refused = false;
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let failure = match self.api.token(&params, self.clock.wall_ms(), deadline) {
                 Ok(token) => {
                     Tokens::count(&self.counters.refreshed);
@@ -147,25 +149,24 @@ impl Tokens {
                 }
                 Err(failure) => failure,
             };
-            let again = match failure.outcome {
-                Outcome::Unknown => {
-                    doubtful = true;
-                    attempt < ATTEMPTS
-                }
-                Outcome::Refused if failure.error.status() == Status::ReauthorizationRequired => {
-                    // After a lost answer the server may need a moment to know its own newest token.
-                    let first = doubtful && !refused;
-                    refused = true;
-                    first && deadline.sleep(PAUSE).is_ok()
-                }
-                Outcome::Refused | Outcome::NothingHappened => false,
+            let lost = failure.outcome == Outcome::Unknown;
+            let invalid = failure.outcome == Outcome::Refused
+                && failure.error.status() == Status::ReauthorizationRequired;
+            let pause = match attempt {
+                // A lost answer is asked for again at once; a server that fails gets a moment.
+                1 if lost && failure.error.http_status().is_none() => Some(Duration::ZERO),
+                1..ATTEMPTS if lost => Some(PAUSE),
+                // After a lost answer the server may need a moment to know its own newest token.
+                _ if invalid && doubtful && !refused => Some(PAUSE),
+                _ => None,
             };
-            if !again || deadline.check().is_err() {
+            doubtful |= lost;
+            refused |= invalid;
+            if pause.is_none_or(|pause| deadline.sleep(pause).is_err()) {
                 return self.failed(record, failure, doubtful, deadline);
             }
             log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
         }
-        unreachable!("the loop ends by returning")
     }
 
     /// A refresh that gave no token: what is now known is written down.
