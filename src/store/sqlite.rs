@@ -31,7 +31,7 @@ const MIGRATIONS: [&str; 1] = ["
         renew_at    INTEGER NOT NULL,
         document    BLOB NOT NULL,
         PRIMARY KEY (client_id, resource_id)
-    ) STRICT, WITHOUT ROWID;
+    ) STRICT;
     CREATE INDEX token_by_company ON token (client_id, company_id, resource_id);
     CREATE INDEX token_by_renewal ON token (client_id, renew_at);
 "];

@@ -1,0 +1,168 @@
+//! What keeping tokens costs: `cargo bench --bench store`. Each figure stands beside what it is compared with, measured
+//! in turns in the same run; medians.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ghl_oauth::store::{Query, Record, SqliteStore, Store};
+use ghl_oauth::token::{Token, UserType};
+use ghl_oauth::tokens::{ImportParams, ListParams};
+use ghl_oauth::{Client, Config};
+use serde_json::json;
+
+const TOKENS: usize = 100_000;
+
+fn main() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    durable_save(folder.path());
+    hundred_thousand(&folder.path().join("many.db"));
+}
+
+/// A save against the one thing it cannot do without: writing as many bytes to a file and waiting for the disk.
+fn durable_save(folder: &Path) {
+    let store = SqliteStore::open(&folder.join("save.db"), "app-1").unwrap();
+    let mut record = record(0);
+    record.version = store.save(&record).unwrap();
+    let mut file = OpenOptions::new().create(true).append(true).open(folder.join("plain")).unwrap();
+    let bytes = record.to_document().unwrap();
+    let (mut saves, mut syncs) = (Vec::new(), Vec::new());
+    for _ in 0..500 {
+        let began = Instant::now();
+        file.write_all(&bytes).unwrap();
+        file.sync_data().unwrap();
+        syncs.push(began.elapsed());
+
+        let began = Instant::now();
+        record.version = store.save(&record).unwrap();
+        saves.push(began.elapsed());
+    }
+    let (save, sync) = (median(&mut saves), median(&mut syncs));
+    println!(
+        "a durable save: {save:?}; {} bytes written and synced: {sync:?}; ratio {:.2}",
+        bytes.len(),
+        save.as_secs_f64() / sync.as_secs_f64()
+    );
+}
+
+/// The store, and a client, with as many tokens as a large agency has.
+fn hundred_thousand(path: &Path) {
+    let mut config = Config::new("app-1", "secret");
+    config.store.kind = "sqlite".into();
+    config.store.path = Some(path.to_owned());
+    {
+        // One transaction for the lot, since this is about reading them.
+        let store = SqliteStore::open(path, "app-1").unwrap();
+        drop(store);
+        let mut connection = rusqlite::Connection::open(path).unwrap();
+        let transaction = connection.transaction().unwrap();
+        for index in 0..TOKENS {
+            let record = record(index);
+            transaction
+                .prepare_cached("INSERT INTO token VALUES ('app-1', ?1, 1, 'Location', 'company', ?2, ?3)")
+                .unwrap()
+                .execute(rusqlite::params![
+                    record.resource_id,
+                    record.renew_at,
+                    &record.to_document().unwrap()[..]
+                ])
+                .unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+    println!("{TOKENS} tokens: the database has {} MB", fs::metadata(path).unwrap().len() >> 20);
+
+    let mut opened = Vec::new();
+    for _ in 0..21 {
+        let began = Instant::now();
+        let store = SqliteStore::open(path, "app-1").unwrap();
+        opened.push(began.elapsed());
+        drop(store);
+    }
+    println!("the store opens in {:?}", median(&mut opened));
+
+    let store = SqliteStore::open(path, "app-1").unwrap();
+    let mut pages = Vec::new();
+    let mut query = Query { limit: 100, ..Query::default() };
+    loop {
+        let began = Instant::now();
+        let page = store.list(&query).unwrap();
+        pages.push(began.elapsed());
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => break,
+        }
+    }
+    let last = *pages.last().unwrap();
+    println!(
+        "a page of 100 is listed in {:?}, the last of {} in {last:?}",
+        median(&mut pages.clone()),
+        pages.len()
+    );
+
+    let before = resident();
+    let client = Client::new(&config).unwrap();
+    let opened = resident();
+    for index in 0..TOKENS {
+        client.access_token(&resource_id(index)).unwrap();
+    }
+    println!(
+        "resident memory: {opened} KiB for an open client, {} KiB more with {TOKENS} live tokens",
+        resident() - before
+    );
+
+    let memory = Client::new(&Config::new("app-1", "secret")).unwrap();
+    let before = resident();
+    let tokens = (0..TOKENS).map(|index| json_token(index).as_object().unwrap().clone()).collect::<Vec<_>>();
+    for chunk in tokens.chunks(1000) {
+        memory.tokens_import(ImportParams { tokens: chunk.to_vec(), replace: false }).unwrap();
+    }
+    drop(tokens);
+    assert!(memory.tokens_list(&ListParams::default()).is_ok());
+    println!("the memory store: {} KiB more with {TOKENS} tokens", resident() - before);
+}
+
+fn resource_id(index: usize) -> String {
+    format!("location{index:012}")
+}
+
+fn json_token(index: usize) -> serde_json::Value {
+    json!({
+        "accessToken": format!("{index:0900}"), "refreshToken": format!("{index:0400}"), "expiresAt": now_ms() + 86_400_000,
+        "userType": "Location", "companyId": "company", "locationId": resource_id(index), "scope": "contacts.readonly"
+    })
+}
+
+/// A record with tokens as long as the vendor's.
+fn record(index: usize) -> Record {
+    let token = Token {
+        access_token: format!("{index:0900}").into(),
+        refresh_token: Some(format!("{index:0400}").into()),
+        issued_at: Some(now_ms()),
+        expires_at: now_ms() + 86_400_000,
+        user_type: Some(UserType::Location),
+        company_id: Some("company".into()),
+        location_id: Some(resource_id(index)),
+        scope: Some("contacts.readonly contacts.write".into()),
+        fields: serde_json::Map::new(),
+    };
+    Record::new(resource_id(index), token)
+}
+
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
+/// The resident memory of this process in KiB; 0 where /proc does not tell.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
