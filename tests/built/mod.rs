@@ -1,0 +1,32 @@
+//! What the build made, for tests in other languages.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The folder of this package.
+pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The folder that the test programs, and the shared library, are built into.
+pub fn folder() -> PathBuf {
+    let mut folder = env::current_exe().unwrap();
+    folder.pop();
+    folder
+}
+
+/// The shared library of this very build.
+pub fn library() -> PathBuf {
+    let library = folder().join(format!("{}ghl_oauth{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX));
+    assert!(library.exists(), "{} was not built", library.display());
+    library
+}
+
+/// The emulator's program. `cargo test --workspace` has built it; a test that runs alone builds it.
+pub fn emulator() -> PathBuf {
+    let program = folder().parent().unwrap().join(format!("ghl-oauth-emulator{}", env::consts::EXE_SUFFIX));
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package", "ghl-oauth-emulator", "--target-dir"]);
+    build.arg(folder().parent().unwrap().parent().unwrap()).current_dir(ROOT);
+    assert!(build.status().unwrap().success(), "the emulator does not build");
+    program
+}
