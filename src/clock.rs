@@ -1,6 +1,6 @@
 //! The time of day and the time passed, as a trait that tests can move.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where the library reads the time.
 ///
@@ -10,26 +10,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub trait Clock: Send + Sync {
     /// Milliseconds since the Unix epoch.
     fn wall_ms(&self) -> i64;
-    /// Time since some fixed moment; never goes back.
+    /// Time since some fixed moment, the time that the machine sleeps included; never goes back.
     fn uptime(&self) -> Duration;
 }
 
 /// The clocks of the system.
-#[derive(Debug)]
-pub struct SystemClock {
-    started: Instant,
-}
+#[derive(Debug, Default)]
+pub struct SystemClock(());
 
 impl SystemClock {
-    /// A clock whose uptime begins now.
+    /// The system's clocks need nothing.
     pub fn new() -> SystemClock {
-        SystemClock { started: Instant::now() }
-    }
-}
-
-impl Default for SystemClock {
-    fn default() -> SystemClock {
-        SystemClock::new()
+        SystemClock(())
     }
 }
 
@@ -41,7 +33,33 @@ impl Clock for SystemClock {
         }
     }
 
+    #[cfg(unix)]
     fn uptime(&self) -> Duration {
-        self.started.elapsed()
+        use rustix::time::{ClockId, clock_gettime};
+        // Elsewhere than on Linux, the monotonic clock is the one that counts the time asleep.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let clock = ClockId::Boottime;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let clock = ClockId::Monotonic;
+        let now = clock_gettime(clock);
+        Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+    }
+
+    #[cfg(not(unix))]
+    fn uptime(&self) -> Duration {
+        static STARTED: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        STARTED.get_or_init(std::time::Instant::now).elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uptime_goes_forward() {
+        let clock = SystemClock::new();
+        let earlier = clock.uptime();
+        assert!(earlier > Duration::ZERO && clock.uptime() >= earlier);
     }
 }

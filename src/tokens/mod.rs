@@ -25,7 +25,7 @@ use crate::error::{Error, Result, Status};
 use crate::event::{Event, Events};
 use crate::outbox;
 use crate::secret::Secret;
-use crate::store::{Query, Record, Store};
+use crate::store::{Query, Record, Standing, Store};
 use crate::token::{Token, UserType};
 
 use flight::{Flights, Seat};
@@ -300,11 +300,12 @@ impl Tokens {
         }
     }
 
-    /// Saves a new token, then publishes it. It is published, too, when the store does not take it: then this
-    /// process is all that holds it, and offers it again at every later chance.
-    fn keep(&self, mut record: Record, event: &Event) {
+    /// Saves a new token, then publishes it, and answers with the access token. It is published, too, when the store
+    /// does not take it: then this process is all that holds it, and offers it again at every later chance.
+    fn keep(&self, mut record: Record, event: &Event) -> Secret {
         let saved = self.save_newest(&mut record);
         let (resource_id, expires_at) = (record.resource_id.clone(), record.token.expires_at);
+        let access_token = record.token.access_token.clone();
         self.publish(&record);
         match saved {
             Ok(()) => {
@@ -317,16 +318,26 @@ impl Tokens {
                 self.emit(&Event::Unsaved(error), &resource_id, Some(expires_at));
             }
         }
+        access_token
     }
 
-    /// Saves a record that holds the newest token there is. A conflict means that somebody wrote without the
-    /// lock; the newer token wins, and this one was just granted.
+    /// Saves a record with a new token. A conflict means that somebody wrote without the lock, or while this token
+    /// was in memory only: then the token that lives longer wins, and `record` becomes the one that is stored.
     fn save_newest(&self, record: &mut Record) -> Result<()> {
         record.renew_at = self.renewal(record);
         for _ in 0..3 {
             match self.store.save(record) {
                 Err(error) if error.status() == Status::Conflict => {
-                    record.version = self.store.load(&record.resource_id)?.map_or(0, |stored| stored.version);
+                    match self.store.load(&record.resource_id)? {
+                        Some(stored)
+                            if stored.standing == Standing::Good
+                                && stored.token.expires_at > record.token.expires_at =>
+                        {
+                            *record = stored;
+                            return Ok(());
+                        }
+                        stored => record.version = stored.map_or(0, |stored| stored.version),
+                    }
                 }
                 saved => {
                     record.version = saved?;
@@ -345,6 +356,7 @@ impl Tokens {
         match &saved {
             Ok(()) => {
                 self.unsaved().remove(resource_id);
+                self.publish(&record);
                 self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
             }
             Err(error) => log::error!("the token of {resource_id} is still in memory only: {error}"),

@@ -274,9 +274,7 @@ impl Tokens {
         record.token = token.completed_from(&record.token);
         record.standing = Standing::Good;
         record.intent = None;
-        let access_token = record.token.access_token.clone();
-        self.keep(record, event);
-        access_token
+        self.keep(record, event)
     }
 
     /// Writes down how a resource stands; its token stays what it is.
