@@ -1,0 +1,88 @@
+"""OAuth 2.0 access to the GoHighLevel API that is never lost.
+
+:class:`Client` is where to begin. Errors are subclasses of :class:`GhlError`. The library's log arrives under
+``logging.getLogger("ghl_oauth")``. The environment variable ``GHL_OAUTH_LIBRARY`` names the native library where the
+package carries none.
+"""
+
+from ._library import abi_version, library_version
+from .auth import httpx_auth, requests_auth
+from .client import Client
+from .errors import (
+    BufferTooSmall,
+    Cancelled,
+    ConfigError,
+    Conflict,
+    ConsentDenied,
+    Forbidden,
+    GhlError,
+    InternalError,
+    InvalidArgument,
+    InvalidRequest,
+    LocationInactive,
+    NetworkError,
+    NotFound,
+    ProtocolError,
+    RateLimited,
+    ReauthorizationRequired,
+    ServerError,
+    SignatureInvalid,
+    StateMismatch,
+    StoreError,
+    Timeout,
+    Unauthorized,
+)
+from .models import (
+    AuthorizationUrl,
+    Event,
+    FailedToken,
+    ImportResult,
+    Location,
+    Maintenance,
+    MaintenanceProgress,
+    SkippedToken,
+    Token,
+    TokenInfo,
+)
+from .pages import Pages
+
+__all__ = [
+    "AuthorizationUrl",
+    "BufferTooSmall",
+    "Cancelled",
+    "Client",
+    "ConfigError",
+    "Conflict",
+    "ConsentDenied",
+    "Event",
+    "FailedToken",
+    "Forbidden",
+    "GhlError",
+    "ImportResult",
+    "InternalError",
+    "InvalidArgument",
+    "InvalidRequest",
+    "Location",
+    "LocationInactive",
+    "Maintenance",
+    "MaintenanceProgress",
+    "NetworkError",
+    "NotFound",
+    "Pages",
+    "ProtocolError",
+    "RateLimited",
+    "ReauthorizationRequired",
+    "ServerError",
+    "SignatureInvalid",
+    "SkippedToken",
+    "StateMismatch",
+    "StoreError",
+    "Timeout",
+    "Token",
+    "TokenInfo",
+    "Unauthorized",
+    "abi_version",
+    "httpx_auth",
+    "library_version",
+    "requests_auth",
+]

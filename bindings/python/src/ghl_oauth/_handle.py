@@ -1,0 +1,123 @@
+"""Ownership of a ``ghl_client``: calls on it, its events, and its end."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import threading
+import weakref
+from collections.abc import Mapping
+from ctypes import byref, c_size_t, c_void_p, create_string_buffer
+from typing import Any, Callable
+
+from . import _boundary
+from ._boundary import OK, callback, encode_id, free_client, raise_error, settle, take
+from ._library import EventCallback, library
+
+Listener = Callable[[Mapping[str, Any]], None]
+
+_BUFFER_TOO_SMALL = 20
+
+# Most access tokens have about 900 bytes.
+_USUAL_TOKEN_SIZE = 2048
+
+
+class Handle:
+    """Owns a ``ghl_client``.
+
+    The library must not free a client while one of its calls runs. Whoever makes a call holds a reference to this
+    object meanwhile, so the client is freed when its owner has let go of it and the last call has returned.
+    """
+
+    __slots__ = ("__weakref__", "_event_callback", "_listener", "_pointer")
+
+    def __init__(self, config: bytes) -> None:
+        client = c_void_p()
+        _boundary.call(library.ghl_client_new, config, byref(client))
+        self._pointer = client
+        self._listener: Listener | None = None
+        self._event_callback: Any = None
+        finalizer = weakref.finalize(self, free_client, client)
+        # When the interpreter exits, daemon threads may still be inside a call; the process frees the memory.
+        finalizer.atexit = False
+
+    def call(self, function: Callable[..., int], *arguments: Any) -> Any:
+        """As :func:`_boundary.call`, with this client as the first argument."""
+        return _boundary.call(function, self._pointer, *arguments)
+
+    def cancel(self) -> None:
+        """Ends every call that is waiting."""
+        library.ghl_client_cancel(self._pointer)
+
+    def access_token(self, resource_id: str) -> str:
+        """The hot path: no allocation in the library, no JSON."""
+        resource = encode_id(resource_id)
+        size, buffer, length, length_out, error, error_out = _this_thread.scratch
+        length.value = size
+        status = _access_token_into(self._pointer, resource, buffer, length_out, error_out)
+        if status == OK:
+            token: str = buffer[: length.value - 1].decode()
+            settle()
+            return token
+        document = take(error)
+        settle()
+        if status != _BUFFER_TOO_SMALL:
+            raise_error(status, document)
+        # Twice what is needed, lest the next token be longer again.
+        _this_thread.scratch = _scratch(2 * length.value)
+        return self.access_token(resource_id)
+
+    def listen(self, listener: Listener | None) -> None:
+        """Sets, or with None takes away, the receiver of the client's events."""
+        self._listener = listener
+        with _connecting:
+            if listener is None or self._event_callback is not None:
+                return
+            # The library gets one function for good, which looks the listener up. So a new listener need not wait for
+            # the end of the old one, and the function cannot be collected while the library may call it.
+            reference = weakref.ref(self)
+
+            def on_event(event: bytes, _context: int | None) -> None:
+                handle = reference()
+                listener = handle._listener if handle else None
+                if listener is not None:
+                    listener(json.loads(event))
+
+            self._event_callback = callback(EventCallback, on_event)
+            library.ghl_client_on_event(self._pointer, self._event_callback, None)
+            _listening.add(self)
+
+    def disconnect(self) -> None:
+        """Takes the library's way into Python away; returns when nobody is on it any more."""
+        library.ghl_client_on_event(self._pointer, EventCallback(), None)
+
+
+_connecting = threading.Lock()
+_listening: weakref.WeakSet[Handle] = weakref.WeakSet()
+
+
+@atexit.register
+def _disconnect_all() -> None:
+    """Calls that still run on daemon threads must not enter an interpreter that is going away."""
+    for handle in tuple(_listening):
+        handle.disconnect()
+
+
+def _scratch(size: int) -> tuple[Any, ...]:
+    """What a call of ``ghl_access_token_into`` writes to, with the pointers made beforehand."""
+    buffer, length, error = create_string_buffer(size), c_size_t(), c_void_p()
+    return size, buffer, length, byref(length), error, byref(error)
+
+
+class _ThisThread(threading.local):
+    # A callback that makes the same call on the same thread does no harm: the outer call has read the size, holds its
+    # own buffer, and writes to it last.
+    def __init__(self) -> None:
+        self.scratch = _scratch(_USUAL_TOKEN_SIZE)
+
+
+_this_thread = _ThisThread()
+
+# A function without argtypes: the checks of ctypes would take as long as the call itself, and what `access_token`
+# passes always fits.
+_access_token_into = library["ghl_access_token_into"]

@@ -1,0 +1,121 @@
+"""The shared library: where it is found, which version it must have, and what its functions look like.
+
+Nothing else in this package knows the library's file or its C types.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from ctypes import CDLL, CFUNCTYPE, POINTER, c_char_p, c_int32, c_size_t, c_uint32, c_void_p
+from typing import Any
+
+ABI_VERSION = 1
+"""The oldest ``ghl_abi_version()`` that these bindings can use."""
+
+# `ghl_log_callback`. The message lives until the callback returns; ctypes copies it into bytes.
+LogCallback = CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
+
+# `ghl_event_callback`, likewise.
+EventCallback = CFUNCTYPE(None, c_char_p, c_void_p)
+
+# `ghl_progress_callback`: 0 to go on, anything else to stop.
+ProgressCallback = CFUNCTYPE(c_int32, c_char_p, c_void_p)
+
+_Client = c_void_p
+# A string that the library hands out has to go back to it. With c_char_p ctypes would turn it into bytes and
+# forget the pointer, so owned strings are plain addresses.
+_OwnedString = c_void_p
+_Out = POINTER(c_void_p)
+
+# Result and parameters of every function that is used, as in include/ghl_oauth.h (a test compares the two).
+SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "ghl_abi_version": (c_uint32, ()),
+    "ghl_version": (c_char_p, ()),
+    "ghl_status_name": (c_char_p, (c_int32,)),
+    "ghl_string_free": (None, (_OwnedString,)),
+    "ghl_client_new": (c_int32, (c_char_p, _Out, _Out)),
+    "ghl_client_free": (None, (_Client,)),
+    "ghl_client_cancel": (None, (_Client,)),
+    "ghl_client_stats": (c_int32, (_Client, _Out)),
+    "ghl_client_on_event": (c_int32, (_Client, EventCallback, c_void_p)),
+    "ghl_set_log_callback": (c_int32, (LogCallback, c_void_p, c_int32)),
+    "ghl_oauth_token": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_oauth_location_token": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_oauth_installed_locations": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_authorization_url": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_authorization_complete": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_access_token": (c_int32, (_Client, c_char_p, _Out, _Out)),
+    "ghl_access_token_into": (c_int32, (_Client, c_char_p, c_void_p, POINTER(c_size_t), _Out)),
+    "ghl_token_refresh": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_token_delete": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_tokens_list": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_tokens_import": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_tokens_export": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_tokens_maintain": (c_int32, (_Client, c_char_p, ProgressCallback, c_void_p, _Out)),
+}
+
+
+def _file_name() -> str:
+    if sys.platform == "win32":
+        return "ghl_oauth.dll"
+    if sys.platform == "darwin":
+        return "libghl_oauth.dylib"
+    return "libghl_oauth.so"
+
+
+def _path() -> str:
+    """The library that the wheel carries, else the one that ``GHL_OAUTH_LIBRARY`` names.
+
+    Nothing else: a search through the system's folders could pick up another version unnoticed.
+    """
+    packaged = os.path.join(os.path.dirname(os.path.abspath(__file__)), _file_name())
+    if os.path.isfile(packaged):
+        return packaged
+    named = os.environ.get("GHL_OAUTH_LIBRARY")
+    if named:
+        return os.path.abspath(named)
+    raise ImportError(
+        f"the ghl_oauth library was not found: there is no {packaged}, and the environment variable "
+        "GHL_OAUTH_LIBRARY, which can name the file, is not set"
+    )
+
+
+def _load(path: str) -> CDLL:
+    try:
+        # CDLL, not PyDLL: the GIL is free while a call runs.
+        library = CDLL(path)
+    except OSError as error:
+        raise ImportError(f"the ghl_oauth library {path} cannot be loaded: {error}") from error
+    try:
+        library.ghl_abi_version.restype = c_uint32
+        abi_version = library.ghl_abi_version()
+    except AttributeError as error:
+        raise ImportError(f"{path} is not the ghl_oauth library: it has no ghl_abi_version") from error
+    if abi_version < ABI_VERSION:
+        raise ImportError(
+            f"the ghl_oauth library {path} has ABI version {abi_version}, but this package needs {ABI_VERSION} or newer"
+        )
+    for name, (result, parameters) in SIGNATURES.items():
+        try:
+            function = getattr(library, name)
+        except AttributeError as error:
+            raise ImportError(f"the ghl_oauth library {path} does not have {name}, which this package needs") from error
+        function.restype = result
+        function.argtypes = parameters
+    return library
+
+
+library = _load(_path())
+
+
+def library_version() -> str:
+    """The version of the native library, for instance ``"0.1.0"``."""
+    version: bytes = library.ghl_version()
+    return version.decode()
+
+
+def abi_version() -> int:
+    """The version of the native library's C interface; it rises when something is added."""
+    version: int = library.ghl_abi_version()
+    return version

@@ -1,0 +1,55 @@
+"""The plug-in for httpx; imported only by those who have httpx."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator
+
+import anyio.to_thread  # httpx itself needs it
+import httpx
+
+from .auth import Bearer, is_curable
+from .client import Client
+
+
+class HttpxAuth(httpx.Auth):
+    """See :func:`ghl_oauth.httpx_auth`."""
+
+    def __init__(self, client: Client, resource_id: str) -> None:
+        self._bearer = Bearer(client, resource_id)
+
+    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """What httpx runs each request through."""
+        header = self._bearer.header()
+        request.headers["Authorization"] = header
+        response = yield request
+        if _carried(response, header):
+            response.read()
+            if is_curable(response.status_code, response.text):
+                renewed = self._bearer.renew(header)
+                if renewed is not None and _can_be_repeated(request):
+                    request.headers["Authorization"] = renewed
+                    yield request
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """The same for its AsyncClient."""
+        # A token that is due waits for the network, and the event loop must not.
+        header = await anyio.to_thread.run_sync(self._bearer.header)
+        request.headers["Authorization"] = header
+        response = yield request
+        if _carried(response, header):
+            await response.aread()
+            if is_curable(response.status_code, response.text):
+                renewed = await anyio.to_thread.run_sync(self._bearer.renew, header)
+                if renewed is not None and _can_be_repeated(request):
+                    request.headers["Authorization"] = renewed
+                    yield request
+
+
+def _carried(response: httpx.Response, header: str) -> bool:
+    """Whether a refusal is about this token: after a redirect to another host the request went on without it."""
+    return response.status_code == 401 and response.request.headers.get("Authorization") == header
+
+
+def _can_be_repeated(request: httpx.Request) -> bool:
+    """A body from a generator is gone once it was sent."""
+    return isinstance(request.stream, httpx.ByteStream)

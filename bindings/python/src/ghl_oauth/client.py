@@ -1,0 +1,551 @@
+"""The client: one app, its tokens, and the way to the API."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Callable, TypeVar
+
+from ._boundary import encode, encode_id, progress_callback
+from ._handle import Handle
+from ._library import library
+from .models import (
+    AuthorizationUrl,
+    Event,
+    ImportResult,
+    Location,
+    Maintenance,
+    MaintenanceProgress,
+    Token,
+    TokenInfo,
+    flag,
+)
+from .pages import Pages
+
+Item = TypeVar("Item")
+
+
+class Client:
+    """Keeps an app's tokens alive and hands them out.
+
+    ::
+
+        with Client(client_id="…", client_secret="…", redirect_uri="https://…", store="tokens.db") as client:
+            link = client.authorization_url(scopes=["contacts.readonly"])
+            # a person opens link.url, consents, and the browser comes back with redirect_url
+            info = client.authorization_complete(redirect_url)
+            token = client.access_token(info.resource_id)  # from now on, for years
+
+    Every method may be called from any number of threads at once; the GIL is free while a call runs. Every
+    method raises a :class:`GhlError` of the class that its reason has, or ``ValueError`` when the client is closed;
+    the methods' own lists name what is particular to them. A call takes at most ``timeouts["total_ms"]``. A signal,
+    Ctrl-C for instance, is handled when the call returns; :meth:`cancel` from another thread ends it sooner.
+
+    After ``os.fork`` the child may go on using the client.
+    """
+
+    def __init__(
+        self,
+        client_id: str,
+        client_secret: str,
+        *,
+        redirect_uri: str | None = None,
+        scopes: Sequence[str] | str | None = None,
+        store: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        base_url: str | None = None,
+        authorize_url: str | None = None,
+        api_version: str | None = None,
+        token_request_encoding: str | None = None,
+        timeouts: Mapping[str, Any] | None = None,
+        retry: Mapping[str, Any] | None = None,
+        rate_limit: Mapping[str, Any] | None = None,
+        refresh: Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] | None = None,
+        http: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Makes a client. Only the id and the secret are required; None means the default.
+
+        The keys of the mappings may be written in snake_case or in the library's camelCase.
+
+        Args:
+            client_id: The app's client id, ``<appId>-<suffix>``.
+            client_secret: The app's client secret.
+            redirect_uri: Where the consent page sends the browser back to. Default: none; then each call names it.
+            scopes: The scopes that a consent asks for, as a sequence or separated by spaces. Default: none; then
+                each call names them.
+            store: Where tokens are kept: ``"memory"`` (the default; they end with the client), the path of an SQLite
+                file, or the library's own form (``{"kind": "sqlite", "path": "tokens.db"}``).
+            base_url: Where the API lives; may carry a path prefix. Default: ``https://services.leadconnectorhq.com``.
+            authorize_url: The consent page. Default:
+                ``https://marketplace.gohighlevel.com/v2/oauth/chooselocation``.
+            api_version: The value of the ``Version`` header. Default: ``"v3"``.
+            token_request_encoding: ``"form"`` (the default) or ``"json"``.
+            timeouts: ``connect_ms`` (default 10,000) for name, connection and TLS; ``total_ms`` (default 30,000) for
+                a whole call, waiting and retries included.
+            retry: ``max_attempts`` (default 3), ``base_delay_ms`` (default 200) and ``max_delay_ms`` (default 5,000).
+            rate_limit: The API's limit per company or location: ``requests`` (default 100) in any window of
+                ``per_ms`` (default 10,000), and ``per_day`` (default 200,000).
+            refresh: ``margin_seconds`` (default 300): how long before its death a token is renewed at the latest;
+                ``runway_percent`` (default 25): the part of its life below which maintenance renews it.
+            limits: ``response_bytes`` (default 1,048,576): the longest answer that is read.
+            http: ``proxy``, ``ca_bundle_path`` (a PEM file of roots to trust beside the platform's own),
+                ``user_agent_suffix`` and ``allow_insecure_http`` (plain HTTP to hosts other than this machine).
+
+        Raises:
+            InvalidArgument: A key is unknown, missing or mistyped; ``parameter`` names it.
+            ConfigError: A value cannot be used; ``parameter`` names its key.
+            StoreError: The store cannot be opened.
+        """
+        self._client_id = client_id
+        self._handle: Handle | None = None
+        config = {
+            "clientId": client_id,
+            "clientSecret": client_secret,
+            "redirectUri": redirect_uri,
+            "scopes": _words(scopes),
+            "store": _store(store),
+            "baseUrl": base_url,
+            "authorizeUrl": authorize_url,
+            "apiVersion": api_version,
+            "tokenRequestEncoding": token_request_encoding,
+            "timeouts": _in_camel_case(timeouts),
+            "retry": _in_camel_case(retry),
+            "rateLimit": _in_camel_case(rate_limit),
+            "refresh": _in_camel_case(refresh),
+            "limits": _in_camel_case(limits),
+            "http": _in_camel_case(http),
+        }
+        # Imported as late as this, since logging takes a good part of the time that the whole package takes.
+        from . import _log
+
+        _log.connect()
+        self._handle = Handle(encode(config))
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self._handle is None else ""
+        return f"<ghl_oauth.Client {self._client_id!r}{closed}>"
+
+    def __enter__(self) -> Client:
+        self._open()
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the client; every later call raises ``ValueError``. May be called again.
+
+        Calls that still run on other threads end as usual, and the last one's return frees the client; :meth:`cancel`
+        first makes them return at once.
+        """
+        self._handle = None
+
+    def cancel(self) -> None:
+        """Ends every call that is waiting with :class:`Cancelled`; later calls work as ever.
+
+        A refresh whose request was sent runs on, on its own thread, until the answer is saved: its refresh token is
+        spent, and the answer holds the only successor.
+        """
+        self._open().cancel()
+
+    def stats(self) -> dict[str, Any]:
+        """Figures for an operator, such as the number of requests sent and of tokens held; never a secret."""
+        statistics: dict[str, Any] = self._call(library.ghl_client_stats)
+        return statistics
+
+    def on_event(self, listener: Callable[[Event], None] | None) -> None:
+        """Sets, or with None takes away, the function that is told what happens to this client's tokens.
+
+        It is called on a thread that is inside a call, for any reason listed at :class:`Event`, and that call waits
+        for it: hand longer work to another thread. It may use the client. What it raises goes to
+        ``sys.unraisablehook``; the call that it interrupted is not affected.
+
+        Args:
+            listener: The function, or None. One that is running while it is replaced ends in its own time.
+        """
+        handle = self._open()
+        handle.listen(None if listener is None else lambda event: listener(Event.from_json(event)))
+
+    # Consent: from a link to a stored token.
+
+    def authorization_url(
+        self,
+        *,
+        scopes: Sequence[str] | str | None = None,
+        redirect_uri: str | None = None,
+        version_id: str | None = None,
+        login_in_same_tab: bool | None = None,
+        state: str | None = None,
+    ) -> AuthorizationUrl:
+        """The link to send a person to.
+
+        Args:
+            scopes: As a sequence or separated by spaces. Default: the configured ones.
+            redirect_uri: Default: the configured one.
+            version_id: The app's version; a private app may need it.
+            login_in_same_tab: Whether the login stays in the same browser tab. Default: False.
+            state: A ``state`` of your own. Default: 256 random bits.
+
+        Raises:
+            InvalidArgument: Scopes or redirect URI are neither given nor configured, or malformed.
+        """
+        link = self._call_with(
+            library.ghl_authorization_url,
+            scopes=_words(scopes),
+            redirectUri=redirect_uri,
+            versionId=version_id,
+            loginInSameTab=login_in_same_tab,
+            state=state,
+        )
+        return AuthorizationUrl.from_json(link)
+
+    def authorization_complete(
+        self,
+        redirect_url: str,
+        *,
+        state: str | None = None,
+        allow_missing_state: bool | None = None,
+        user_type: str | None = None,
+    ) -> TokenInfo:
+        """Checks what the consent page sent back, exchanges its code, and stores the token.
+
+        Args:
+            redirect_url: The whole URL that the browser was sent to, with its query.
+            state: The ``state`` that belongs to this browser's session; needed when another process made the link.
+                Default: that of any link which this client made.
+            allow_missing_state: Accept a redirect without a ``state``, as an installation that was started inside the
+                marketplace sends it. Default: False.
+            user_type: The kind of token that is wanted, ``"Company"`` or ``"Location"``. Default: what the
+                installation gives.
+
+        Raises:
+            ConsentDenied: The person, or the marketplace, refused.
+            StateMismatch: The ``state`` is missing, unknown, expired or already used.
+            ReauthorizationRequired: The API refuses the code; begin again with a new link.
+            InvalidArgument: The URL is not this app's redirect.
+        """
+        info = self._call_with(
+            library.ghl_authorization_complete,
+            redirectUrl=redirect_url,
+            state=state,
+            allowMissingState=allow_missing_state,
+            userType=user_type,
+        )
+        return TokenInfo.from_json(info)
+
+    # The token manager.
+
+    def access_token(self, resource_id: str) -> str:
+        """A live access token for a company or location; ask before each use and do not keep it.
+
+        Usually a look into memory. Where the token is due, one caller renews it, across threads and processes, and the
+        others wait for its result. A location that was installed under its company gets its first token here.
+
+        Args:
+            resource_id: The company's or location's id.
+
+        Raises:
+            NotFound: No token is held, and no company's token that could mint one.
+            ReauthorizationRequired: Only a person's consent can help.
+            LocationInactive: The location is paused; its refresh token is kept.
+            RateLimited, NetworkError, Timeout, ServerError, ProtocolError, StoreError: The renewal failed and the old
+                token is dead, too.
+        """
+        handle = self._handle
+        if handle is None:
+            handle = self._open()
+        return handle.access_token(resource_id)
+
+    def token_refresh(self, resource_id: str) -> TokenInfo:
+        """Renews a token now, whatever the clock says; for a token that the API calls dead before its time.
+
+        Args:
+            resource_id: The company's or location's id.
+
+        Raises:
+            GhlError: As :meth:`access_token`; here an old token that still lives does not hide a failure.
+        """
+        return TokenInfo.from_json(self._call(library.ghl_token_refresh, encode_id(resource_id)))
+
+    def token_delete(self, resource_id: str) -> TokenInfo:
+        """Deletes a token from the store, and returns what it was. The API does not learn of it.
+
+        Args:
+            resource_id: The company's or location's id.
+
+        Raises:
+            NotFound: No token is held for it.
+        """
+        return TokenInfo.from_json(self._call(library.ghl_token_delete, encode_id(resource_id)))
+
+    def tokens_list(
+        self,
+        *,
+        company_id: str | None = None,
+        user_type: str | None = None,
+        page_size: int | None = None,
+        page_token: str | None = None,
+    ) -> Pages[TokenInfo]:
+        """Iterates over the stored tokens, without their secrets.
+
+        Args:
+            company_id: Only this company and its locations.
+            user_type: Only ``"Company"`` or only ``"Location"`` tokens.
+            page_size: How many are fetched at once, 1 to 1,000. Default: 100.
+            page_token: Where to go on: the ``next_page_token`` of an earlier list.
+
+        Raises:
+            InvalidArgument: A parameter is out of range; raised by the iteration, as every error is.
+        """
+        params = {"companyId": company_id, "userType": user_type, "pageSize": page_size}
+        return self._token_pages(library.ghl_tokens_list, "items", TokenInfo.from_json, params, page_token)
+
+    def tokens_export(
+        self,
+        *,
+        company_id: str | None = None,
+        user_type: str | None = None,
+        page_size: int | None = None,
+        page_token: str | None = None,
+    ) -> Pages[Token]:
+        """Iterates over the stored tokens with their secrets; :meth:`tokens_import` reads them.
+
+        A refresh token is single-use: once another program uses an exported one, the original is worthless.
+
+        Args:
+            company_id: Only this company and its locations.
+            user_type: Only ``"Company"`` or only ``"Location"`` tokens.
+            page_size: How many are fetched at once, 1 to 1,000. Default: 100.
+            page_token: Where to go on: the ``next_page_token`` of an earlier export.
+
+        Raises:
+            InvalidArgument: A parameter is out of range; raised by the iteration, as every error is.
+        """
+        params = {"companyId": company_id, "userType": user_type, "pageSize": page_size}
+        return self._token_pages(library.ghl_tokens_export, "tokens", Token.from_json, params, page_token)
+
+    def tokens_import(
+        self, tokens: Iterable[Token | Mapping[str, Any]], *, replace: bool | None = None
+    ) -> ImportResult:
+        """Takes over tokens that were granted elsewhere. What cannot be imported is skipped and named.
+
+        Args:
+            tokens: :class:`Token` objects, or mappings as the API or the vendor's SDKs have them: ``accessToken`` or
+                ``access_token``, a refresh token, the company's or location's id, and the expiry as ``expiresAt``
+                (epoch milliseconds) or ``expiresIn`` (seconds from now).
+            replace: Whether an older token may replace a newer one. Default: False.
+
+        Raises:
+            StoreError: The store failed; the tokens before the failing one are imported.
+        """
+        documents = [token.to_json() if isinstance(token, Token) else dict(token) for token in tokens]
+        return ImportResult.from_json(self._call_with(library.ghl_tokens_import, tokens=documents, replace=replace))
+
+    def tokens_maintain(
+        self,
+        *,
+        company_id: str | None = None,
+        progress: Callable[[MaintenanceProgress], object] | None = None,
+    ) -> Maintenance:
+        """One pass over the tokens that are due; call it every few minutes from your scheduler.
+
+        Renews each token of which less than ``refresh["runway_percent"]`` is left, so that a renewal that fails leaves
+        hours to try again, and offers to the store what it did not take before. One failure does not stop the rest.
+        Returns when all is done; each token takes at most ``timeouts["total_ms"]``.
+
+        Args:
+            company_id: Only this company and its locations. Default: all.
+            progress: Called after each token, on this thread. To end the pass, raise an exception, which then comes out
+                of this method: what was renewed by then is saved. What it returns is ignored.
+
+        Raises:
+            StoreError: The store cannot be read.
+            Cancelled: :meth:`cancel` was called.
+        """
+        on_progress = progress_callback(
+            None if progress is None else lambda so_far: progress(MaintenanceProgress.from_json(so_far))
+        )
+        report = self._call(library.ghl_tokens_maintain, encode({"companyId": company_id}), on_progress, None)
+        return Maintenance.from_json(report)
+
+    # The API's three endpoints, one to one.
+
+    def oauth_token(
+        self,
+        *,
+        grant_type: str,
+        code: str | None = None,
+        refresh_token: str | None = None,
+        user_type: str | None = None,
+        redirect_uri: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+    ) -> Token:
+        """``POST /oauth/token`` as it is. Stores nothing: :meth:`authorization_complete` is the managed way.
+
+        Args:
+            grant_type: ``"authorization_code"``, ``"refresh_token"`` or ``"client_credentials"``.
+            code: Required for ``authorization_code``.
+            refresh_token: Required for ``refresh_token``; the API accepts it once.
+            user_type: The kind of token that is wanted, ``"Company"`` or ``"Location"``.
+            redirect_uri: The redirect URI that the consent used.
+            client_id: Default: the configured one.
+            client_secret: Default: the configured one.
+
+        Raises:
+            InvalidArgument: A parameter is missing; nothing was sent.
+            ReauthorizationRequired: The API refuses the code or the refresh token.
+        """
+        token = self._call_with(
+            library.ghl_oauth_token,
+            grantType=grant_type,
+            code=code,
+            refreshToken=refresh_token,
+            userType=user_type,
+            redirectUri=redirect_uri,
+            clientId=client_id,
+            clientSecret=client_secret,
+        )
+        return Token.from_json(token)
+
+    def oauth_location_token(self, *, company_id: str, location_id: str, access_token: str | None = None) -> Token:
+        """``POST /oauth/location-token`` as it is: mints a location's token from its company's. Stores nothing.
+
+        Args:
+            company_id: The location's company.
+            location_id: The location.
+            access_token: The company's access token. Default: the one held for the company.
+
+        Raises:
+            NotFound: No token is held for the company.
+            Forbidden: The app is not installed there, or a scope is missing.
+        """
+        token = self._call_with(
+            library.ghl_oauth_location_token,
+            companyId=company_id,
+            locationId=location_id,
+            accessToken=access_token,
+        )
+        return Token.from_json(token)
+
+    def installed_locations(
+        self,
+        company_id: str,
+        *,
+        app_id: str | None = None,
+        page_size: int | None = None,
+        page_token: str | None = None,
+        query: str | None = None,
+        is_installed: bool | None = None,
+        restrict_to_user_locations: bool | None = None,
+        version_id: str | None = None,
+        on_trial: bool | None = None,
+        plan_id: str | None = None,
+        location_id: str | None = None,
+        access_token: str | None = None,
+    ) -> Pages[Location]:
+        """``GET /oauth/installed-locations``: iterates over a company's locations, through all pages.
+
+        Args:
+            company_id: The company.
+            app_id: The app. Default: the part of the client id before its first ``-``.
+            page_size: How many are fetched at once, 1 to 100. Default: the API's, 20.
+            page_token: Where to go on: the ``next_page_token`` of an earlier list.
+            query: Part of a location's name.
+            is_installed: Only locations with the app, or only those without.
+            restrict_to_user_locations: Only locations that the current user may see.
+            version_id: A version of the app.
+            on_trial: Only locations that try the app.
+            plan_id: Only locations on that plan.
+            location_id: One location.
+            access_token: The company's access token. Default: the one held for the company.
+
+        Raises:
+            InvalidArgument: A parameter is missing or out of range; raised by the iteration, as every error is.
+            NotFound: No token is held for the company.
+        """
+        self._open()
+
+        def fetch(token: str | None) -> tuple[list[Location], str | None]:
+            page = self._call_with(
+                library.ghl_oauth_installed_locations,
+                companyId=company_id,
+                appId=app_id,
+                pageSize=page_size,
+                pageToken=token,
+                query=query,
+                isInstalled=is_installed,
+                restrictToUserLocations=restrict_to_user_locations,
+                versionId=version_id,
+                onTrial=on_trial,
+                planId=plan_id,
+                locationId=location_id,
+                accessToken=access_token,
+            )
+            items = page.get("items") or []
+            return [Location.from_json(item) for item in items], _next_page_token(page.get("pagination") or {})
+
+        return Pages(fetch, page_token)
+
+    def _open(self) -> Handle:
+        handle = self._handle
+        if handle is None:
+            raise ValueError("the client is closed")
+        return handle
+
+    def _call(self, function: Callable[..., int], *arguments: Any) -> Any:
+        return self._open().call(function, *arguments)
+
+    def _call_with(self, function: Callable[..., int], **params: Any) -> Any:
+        return self._call(function, encode(params))
+
+    def _token_pages(
+        self,
+        function: Callable[..., int],
+        key: str,
+        read: Callable[[Mapping[str, Any]], Item],
+        params: Mapping[str, Any],
+        page_token: str | None,
+    ) -> Pages[Item]:
+        self._open()
+
+        def fetch(token: str | None) -> tuple[list[Item], str | None]:
+            page = self._call_with(function, **params, pageToken=token)
+            return [read(item) for item in page[key]], page["nextPageToken"]
+
+        return Pages(fetch, page_token)
+
+
+def _words(scopes: Sequence[str] | str | None) -> list[str] | None:
+    """Scopes as the API's documents write them, in one string, or one by one."""
+    if scopes is None:
+        return None
+    return scopes.split() if isinstance(scopes, str) else list(scopes)
+
+
+def _store(store: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if store is None or isinstance(store, Mapping):
+        return _in_camel_case(store)
+    if store == "memory":
+        return {"kind": "memory"}
+    return {"kind": "sqlite", "path": os.fspath(store)}
+
+
+def _in_camel_case(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if settings is None else {_camel(key): value for key, value in settings.items()}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in others)
+
+
+def _next_page_token(pagination: Mapping[str, Any]) -> str | None:
+    more = flag(pagination.get("hasNextPage", True))
+    return (pagination.get("nextPageToken") or None) if more else None

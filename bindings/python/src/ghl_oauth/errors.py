@@ -1,0 +1,210 @@
+"""What a call can raise: :class:`GhlError`, with one subclass per status of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class GhlError(Exception):
+    """An error of the library. Never holds a secret.
+
+    Catch a subclass to handle one reason, this class for all of them. Raised as itself only for a status that
+    a newer library knows and this package does not.
+
+    Attributes:
+        code: The stable number of the status.
+        status: The status as the C header and the logs name it, for instance ``"GHL_ERR_RATE_LIMITED"``.
+        message: What happened, in one sentence.
+        help: What to do about it, or None.
+        parameter: The offending parameter or configuration key (``"store.kind"``), or None.
+        retryable: Whether the same call, unchanged, may succeed later.
+        retry_after: How long to wait before that, in seconds; None where it is not known.
+        resource_id: The company or location concerned, or None.
+        http_status: The HTTP status of the API's answer; None where there was none.
+        trace_id: The API's own id of the request, to quote to the vendor's support, or None.
+        api: What the API said: ``{"code", "message", "details", "resolution"}``; None where it said nothing.
+        raw: The library's whole error object.
+    """
+
+    code: int = -1
+    status: str = ""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        # `args` rebuilds the exception when it is pickled, as multiprocessing does.
+        super().__init__(error)
+        retry_after_ms = error.get("retryAfterMs")
+        self.status = error.get("status") or self.status
+        self.message: str = error.get("message") or self.status
+        self.help: str | None = error.get("help")
+        self.parameter: str | None = error.get("parameter")
+        self.retryable: bool = bool(error.get("retryable"))
+        self.retry_after: float | None = None if retry_after_ms is None else retry_after_ms / 1000
+        self.resource_id: str | None = error.get("resourceId")
+        self.http_status: int | None = error.get("httpStatus")
+        self.trace_id: str | None = error.get("traceId")
+        self.api: Mapping[str, Any] | None = error.get("api")
+        self.raw: Mapping[str, Any] = error
+
+    def __str__(self) -> str:
+        resource = f" [resource {self.resource_id}]" if self.resource_id else ""
+        advice = f" ({self.help})" if self.help else ""
+        return f"{self.message}{resource}{advice}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+
+class InvalidArgument(GhlError):
+    """An argument is missing, malformed, unknown or out of range; ``parameter`` names it."""
+
+    code = 1
+    status = "GHL_ERR_INVALID_ARGUMENT"
+
+
+class ConfigError(GhlError):
+    """The configuration cannot be used; ``parameter`` names the key."""
+
+    code = 2
+    status = "GHL_ERR_CONFIG"
+
+
+class NotFound(GhlError):
+    """No token is held for the resource, or the API does not know it."""
+
+    code = 3
+    status = "GHL_ERR_NOT_FOUND"
+
+
+class ReauthorizationRequired(GhlError):
+    """Only a person's consent can help: begin again with ``Client.authorization_url``."""
+
+    code = 4
+    status = "GHL_ERR_REAUTHORIZATION_REQUIRED"
+
+
+class LocationInactive(GhlError):
+    """The location is paused or its subscription ended. Its token is kept; try again later."""
+
+    code = 5
+    status = "GHL_ERR_LOCATION_INACTIVE"
+
+
+class Unauthorized(GhlError):
+    """A 401 that a fresh token did not cure, or refused client credentials."""
+
+    code = 6
+    status = "GHL_ERR_UNAUTHORIZED"
+
+
+class Forbidden(GhlError):
+    """The scope or the location is not granted."""
+
+    code = 7
+    status = "GHL_ERR_FORBIDDEN"
+
+
+class InvalidRequest(GhlError):
+    """The API says what is wrong with the request (400, 422); see ``api``."""
+
+    code = 8
+    status = "GHL_ERR_INVALID_REQUEST"
+
+
+class RateLimited(GhlError):
+    """Too many requests; ``retry_after`` says when to go on."""
+
+    code = 9
+    status = "GHL_ERR_RATE_LIMITED"
+
+
+class NetworkError(GhlError):
+    """The request was not sent, or nothing came back."""
+
+    code = 10
+    status = "GHL_ERR_NETWORK"
+
+
+class Timeout(GhlError):
+    """The deadline of the call passed."""
+
+    code = 11
+    status = "GHL_ERR_TIMEOUT"
+
+
+class ServerError(GhlError):
+    """The API failed (5xx)."""
+
+    code = 12
+    status = "GHL_ERR_SERVER"
+
+
+class ProtocolError(GhlError):
+    """The API's answer is not what its contract says."""
+
+    code = 13
+    status = "GHL_ERR_PROTOCOL"
+
+
+class StoreError(GhlError):
+    """The token store failed."""
+
+    code = 14
+    status = "GHL_ERR_STORE"
+
+
+class Cancelled(GhlError):
+    """The call was waiting when ``Client.cancel`` was called."""
+
+    code = 15
+    status = "GHL_ERR_CANCELLED"
+
+
+class StateMismatch(GhlError):
+    """The ``state`` of a consent is missing, unknown, expired or already used."""
+
+    code = 16
+    status = "GHL_ERR_STATE_MISMATCH"
+
+
+class ConsentDenied(GhlError):
+    """The person, or the marketplace, refused consent."""
+
+    code = 17
+    status = "GHL_ERR_CONSENT_DENIED"
+
+
+class SignatureInvalid(GhlError):
+    """A webhook's signature does not fit."""
+
+    code = 18
+    status = "GHL_ERR_SIGNATURE_INVALID"
+
+
+class InternalError(GhlError):
+    """A defect of the library. The client stays usable."""
+
+    code = 19
+    status = "GHL_ERR_INTERNAL"
+
+
+class BufferTooSmall(GhlError):
+    """A buffer is too small. The methods of ``Client`` grow theirs and never raise this."""
+
+    code = 20
+    status = "GHL_ERR_BUFFER_TOO_SMALL"
+
+
+class Conflict(GhlError):
+    """A store's record has another version than expected."""
+
+    code = 21
+    status = "GHL_ERR_CONFLICT"
+
+
+_BY_STATUS = {error.status: error for error in GhlError.__subclasses__()}
+
+
+def from_json(error: Mapping[str, Any]) -> GhlError:
+    """The exception for the library's error object."""
+    return _BY_STATUS.get(error.get("status", ""), GhlError)(error)

@@ -1,0 +1,144 @@
+"""An emulator of the API for the tests, and a client that it serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import threading
+import unittest
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import ghl_oauth
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+PAST = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(hours=1)
+
+DEAD_TOKEN = json.dumps({"statusCode": 401, "message": "Invalid JWT"})
+
+
+class Emulator:
+    """The emulator program, and its control API."""
+
+    def __init__(self, *options: str) -> None:
+        program = os.environ.get("GHL_OAUTH_EMULATOR")
+        if not program:
+            raise RuntimeError("GHL_OAUTH_EMULATOR must name the program ghl-oauth-emulator")
+        self._process = subprocess.Popen([program, "--port", "0", *options], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        greeting = self._process.stdout.readline()
+        found = re.search(r"http://\S+", greeting)
+        if not found:
+            self.stop()
+            raise RuntimeError(f"the emulator did not start: {greeting!r}")
+        self.base_url = found.group()
+        app = self.control("GET", "")
+        self.configuration: dict[str, Any] = app["configuration"]
+        self.companies: dict[str, list[str]] = {company["id"]: company["locationIds"] for company in app["companies"]}
+        self.company_id = next(iter(self.companies))
+        self.location_ids = self.companies[self.company_id]
+        self.client_secret: str = app["clientSecret"]
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.base_url}/_emulator{path}", data=data, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def consent(self, url: str, **decision: Any) -> str:
+        """What a person does on the consent page; returns where the browser is sent."""
+        redirect: str = self.control("POST", "/consent", {"url": url, **decision})["redirectUrl"]
+        return redirect
+
+    def settings(self, **settings: Any) -> None:
+        self.control("POST", "/settings", settings)
+
+    def fault(self, kind: str, **fault: Any) -> None:
+        self.control("POST", "/faults", {"kind": kind, **fault})
+
+    def requests(self, path: str) -> list[dict[str, Any]]:
+        return [request for request in self.control("GET", "/requests")["requests"] if request["path"] == path]
+
+    def refreshes(self) -> int:
+        count: int = self.control("GET", "")["refreshes"]
+        return count
+
+
+class EmulatorTest(unittest.TestCase):
+    """A test with an emulator and a client of its own; nothing is installed yet."""
+
+    OPTIONS: tuple[str, ...] = ()
+
+    def setUp(self) -> None:
+        self.emulator = Emulator(*self.OPTIONS)
+        self.addCleanup(self.emulator.stop)
+        self.client = self.make_client()
+
+    def make_client(self, **settings: Any) -> ghl_oauth.Client:
+        configuration = self.emulator.configuration
+        usual = {
+            "redirect_uri": configuration["redirectUri"],
+            "scopes": configuration["scopes"],
+            "base_url": configuration["baseUrl"],
+            "authorize_url": configuration["authorizeUrl"],
+            "retry": {"base_delay_ms": 1},
+        }
+        client = ghl_oauth.Client(configuration["clientId"], configuration["clientSecret"], **{**usual, **settings})
+        self.addCleanup(client.close)
+        return client
+
+    def install(self, client: ghl_oauth.Client | None = None) -> ghl_oauth.TokenInfo:
+        """Lets the company consent."""
+        client = client or self.client
+        redirect_url = self.emulator.consent(client.authorization_url().url, companyId=self.emulator.company_id)
+        return client.authorization_complete(redirect_url)
+
+    def install_location(self, location_id: str) -> ghl_oauth.TokenInfo:
+        """Lets a location consent by itself."""
+        redirect_url = self.emulator.consent(self.client.authorization_url().url, locationId=location_id)
+        return self.client.authorization_complete(redirect_url)
+
+    def expire(self) -> None:
+        """Makes every held access token look dead."""
+        expired = [replace(token, expires_at=PAST) for token in self.client.tokens_export()]
+        result = self.client.tokens_import(expired, replace=True)
+        self.assertEqual((result.imported, result.skipped), (len(expired), ()))
+
+
+def environment() -> dict[str, str]:
+    """The environment in which another Python finds this very package, from whatever folder it is started."""
+    found = {**os.environ, "PYTHONPATH": str(Path(ghl_oauth.__file__).parents[1])}
+    if "GHL_OAUTH_LIBRARY" in found:
+        found["GHL_OAUTH_LIBRARY"] = os.path.abspath(found["GHL_OAUTH_LIBRARY"])
+    return found
+
+
+def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
+    """Runs ``work`` in several threads at once; returns their results, or the exceptions they raised."""
+    results: list[Any] = []
+    start = threading.Barrier(count)
+
+    def run() -> None:
+        start.wait()
+        try:
+            results.append(work())
+        except Exception as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results

@@ -1,0 +1,478 @@
+"""What a program does with a client, against the emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import unittest
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import ghl_oauth
+
+from .support import PAST, EmulatorTest, environment, in_threads
+
+
+class ConsentTest(EmulatorTest):
+    def test_a_link_asks_for_what_is_configured(self) -> None:
+        link = self.client.authorization_url()
+        query = parse_qs(urlsplit(link.url).query)
+        self.assertEqual(query["state"], [link.state])
+        self.assertEqual(query["scope"], [" ".join(self.emulator.configuration["scopes"])])
+        self.assertEqual(link.raw["url"], link.url)
+
+    def test_a_link_asks_for_what_the_call_says(self) -> None:
+        link = self.client.authorization_url(
+            scopes="contacts.readonly contacts.write",
+            redirect_uri="https://other.example/back",
+            version_id="v1",
+            login_in_same_tab=True,
+            state="mine",
+        )
+        query = parse_qs(urlsplit(link.url).query)
+        self.assertEqual(link.state, "mine")
+        self.assertEqual(query["scope"], ["contacts.readonly contacts.write"])
+        self.assertEqual(query["redirect_uri"], ["https://other.example/back"])
+        self.assertEqual(query["version_id"], ["v1"])
+        self.assertEqual(query["loginWindowOpenMode"], ["self"])
+        listed = self.client.authorization_url(scopes=["contacts.readonly", "contacts.write"])
+        self.assertEqual(parse_qs(urlsplit(listed.url).query)["scope"], query["scope"])
+
+    def test_a_company_consents(self) -> None:
+        before = datetime.now(timezone.utc)
+        info = self.install()
+        self.assertEqual((info.resource_id, info.company_id), (self.emulator.company_id, self.emulator.company_id))
+        self.assertEqual((info.user_type, info.location_id), ("Company", None))
+        self.assertEqual((info.refreshable, info.state), (True, "ok"))
+        assert info.expires_at
+        self.assertAlmostEqual(info.expires_at - before, timedelta(days=1), delta=timedelta(minutes=5))
+        self.assertEqual(info.raw["resourceId"], info.resource_id)
+
+    def test_a_location_consents(self) -> None:
+        location_id = self.emulator.location_ids[0]
+        info = self.install_location(location_id)
+        self.assertEqual((info.resource_id, info.user_type), (location_id, "Location"))
+        self.assertTrue(self.client.access_token(location_id))
+
+    def test_a_refusal_is_an_error(self) -> None:
+        redirect_url = self.emulator.consent(self.client.authorization_url().url, deny=True)
+        with self.assertRaises(ghl_oauth.ConsentDenied):
+            self.client.authorization_complete(redirect_url)
+
+    def test_a_redirect_is_good_once(self) -> None:
+        redirect_url = self.emulator.consent(self.client.authorization_url().url, companyId=self.emulator.company_id)
+        self.client.authorization_complete(redirect_url)
+        with self.assertRaises(ghl_oauth.StateMismatch):
+            self.client.authorization_complete(redirect_url)
+
+    def test_another_process_completes_with_the_state(self) -> None:
+        link = self.client.authorization_url()
+        redirect_url = self.emulator.consent(link.url, companyId=self.emulator.company_id)
+        other = self.make_client()
+        with self.assertRaises(ghl_oauth.StateMismatch):
+            other.authorization_complete(redirect_url)
+        info = other.authorization_complete(redirect_url, state=link.state)
+        self.assertEqual(info.resource_id, self.emulator.company_id)
+
+
+class AccessTokenTest(EmulatorTest):
+    def test_a_live_token_comes_from_memory(self) -> None:
+        self.install()
+        first = self.client.access_token(self.emulator.company_id)
+        requests = len(self.emulator.requests("/oauth/token"))
+        self.assertEqual({self.client.access_token(self.emulator.company_id) for _ in range(100)}, {first})
+        self.assertEqual(len(self.emulator.requests("/oauth/token")), requests)
+
+    def test_a_location_of_the_company_gets_its_token_at_the_first_call(self) -> None:
+        self.install()
+        location_id = self.emulator.location_ids[3]
+        self.assertNotEqual(self.client.access_token(location_id), self.client.access_token(self.emulator.company_id))
+        self.assertEqual(self.client.stats()["tokens"]["minted"], 1)
+
+    def test_many_threads_cost_one_refresh(self) -> None:
+        self.install()
+        old = self.client.access_token(self.emulator.company_id)
+        self.expire()
+        self.emulator.settings(latencyMs=100)
+        tokens = in_threads(16, lambda: self.client.access_token(self.emulator.company_id))
+        self.assertEqual(len(set(tokens)), 1)
+        self.assertNotEqual(tokens[0], old)
+        self.assertEqual(self.emulator.refreshes(), 1)
+
+    def test_a_refresh_can_be_forced(self) -> None:
+        self.install()
+        old = self.client.access_token(self.emulator.company_id)
+        info = self.client.token_refresh(self.emulator.company_id)
+        self.assertEqual(info.resource_id, self.emulator.company_id)
+        self.assertNotEqual(self.client.access_token(self.emulator.company_id), old)
+        self.assertEqual(self.emulator.refreshes(), 1)
+
+    def test_a_long_token_fits(self) -> None:
+        for length in (1, 2046, 2047, 2048, 2049, 100_000):
+            token = "t" * length
+            self.client.tokens_import([{"accessToken": token, "companyId": f"c{length}", "expiresIn": 3600}])
+            self.assertEqual(self.client.access_token(f"c{length}"), token)
+
+    def test_ids_that_are_no_ids_are_refused(self) -> None:
+        for wrong, error in (
+            (None, TypeError),
+            (b"id", TypeError),
+            ("a\0b", ValueError),
+            ("", ghl_oauth.InvalidArgument),
+        ):
+            for method in (self.client.access_token, self.client.token_refresh, self.client.token_delete):
+                with self.subTest(method=method.__name__, wrong=wrong), self.assertRaises(error):
+                    method(wrong)  # type: ignore[arg-type]
+
+
+class HeldTokensTest(EmulatorTest):
+    def hold(self, count: int, **more: Any) -> list[str]:
+        ids = [f"location{number:04}" for number in range(count)]
+        tokens = [
+            {"accessToken": f"a-{id_}", "refreshToken": f"r-{id_}", "expiresIn": 3600, "locationId": id_, **more}
+            for id_ in ids
+        ]
+        self.assertEqual(self.client.tokens_import(tokens).imported, count)
+        return ids
+
+    def test_a_list_goes_through_all_pages(self) -> None:
+        ids = self.hold(25, companyId="company")
+        infos = list(self.client.tokens_list(page_size=10))
+        self.assertEqual(sorted(info.resource_id for info in infos), ids)
+        self.assertEqual({info.user_type for info in infos}, {"Location"})
+        self.assertFalse(any("accessToken" in info.raw or "refreshToken" in info.raw for info in infos))
+
+    def test_a_list_can_be_narrowed_and_gone_on_with(self) -> None:
+        ids = self.hold(5, companyId="company")
+        self.install()
+        self.assertEqual(len(list(self.client.tokens_list(company_id="company"))), 5)
+        self.assertEqual(
+            [info.resource_id for info in self.client.tokens_list(user_type="Company")], [self.emulator.company_id]
+        )
+        first = self.client.tokens_list(company_id="company", page_size=3)
+        beginning = [next(first).resource_id for _ in range(3)]
+        rest = self.client.tokens_list(company_id="company", page_token=first.next_page_token)
+        self.assertEqual(sorted(beginning + [info.resource_id for info in rest]), ids)
+
+    def test_an_export_can_be_imported(self) -> None:
+        self.hold(25, companyId="company", somethingNew={"deep": [1, 2]})
+        exported = list(self.client.tokens_export(page_size=10))
+        self.assertEqual(len(exported), 25)
+        other = self.make_client()
+        self.assertEqual(other.tokens_import(exported).imported, 25)
+        for token in other.tokens_export():
+            self.assertEqual(token.access_token, f"a-{token.location_id}")
+            self.assertEqual(token.refresh_token, f"r-{token.location_id}")
+            self.assertEqual(token.raw["somethingNew"], {"deep": [1, 2]})
+        self.assertEqual(sorted(map(repr, other.tokens_export())), sorted(map(repr, exported)))
+
+    def test_the_vendors_sessions_can_be_imported(self) -> None:
+        session = {"access_token": "a", "refresh_token": "r", "expire_at": 4102444800000, "locationId": "l1"}
+        self.assertEqual(self.client.tokens_import([session]).imported, 1)
+        (info,) = self.client.tokens_list()
+        self.assertEqual((info.resource_id, info.refreshable), ("l1", True))
+        self.assertEqual(info.expires_at, datetime(2100, 1, 1, tzinfo=timezone.utc))
+
+    def test_what_cannot_be_imported_is_named(self) -> None:
+        result = self.client.tokens_import(
+            [{"accessToken": "a", "locationId": "l1"}, {"locationId": "l2"}, {"accessToken": "a"}]
+        )
+        self.assertEqual(result.imported, 1)
+        self.assertEqual([skip.index for skip in result.skipped], [1, 2])
+        self.assertTrue(all(skip.reason for skip in result.skipped))
+
+    def test_an_older_token_replaces_a_newer_one_only_on_demand(self) -> None:
+        self.hold(1)
+        (held,) = self.client.tokens_export()
+        older = replace(held, access_token="older", expires_at=PAST)
+        self.assertEqual(self.client.tokens_import([older]).imported, 0)
+        self.assertEqual(self.client.tokens_import([older], replace=True).imported, 1)
+        (now_held,) = self.client.tokens_export()
+        self.assertEqual((now_held.access_token, now_held.expires_at), ("older", older.expires_at))
+
+    def test_an_expiry_beyond_the_calendar_is_listed(self) -> None:
+        self.client.tokens_import([{"accessToken": "a", "locationId": "l1", "expiresAt": 2**60}])
+        (info,) = self.client.tokens_list()
+        assert info.expires_at
+        self.assertGreater(info.expires_at, datetime.now(timezone.utc))
+
+    def test_a_deleted_token_is_gone(self) -> None:
+        self.hold(2)
+        self.assertEqual(self.client.token_delete("location0000").resource_id, "location0000")
+        self.assertEqual([info.resource_id for info in self.client.tokens_list()], ["location0001"])
+        with self.assertRaises(ghl_oauth.NotFound):
+            self.client.token_delete("location0000")
+
+
+class MaintenanceTest(EmulatorTest):
+    def due(self) -> ghl_oauth.Client:
+        """A company and two locations, all on their runway."""
+        self.install()
+        for location_id in self.emulator.location_ids[:2]:
+            self.client.access_token(location_id)
+        self.expire()
+        return self.client
+
+    def test_what_is_due_is_renewed(self) -> None:
+        client = self.due()
+        seen: list[ghl_oauth.MaintenanceProgress] = []
+        report = client.tokens_maintain(progress=seen.append)
+        self.assertEqual((report.checked, report.refreshed, report.failed), (3, 3, ()))
+        self.assertEqual([progress.checked for progress in seen], [1, 2, 3])
+        assert report.next_due_at
+        self.assertGreater(report.next_due_at, datetime.now(timezone.utc))
+        self.assertEqual(client.tokens_maintain().checked, 0)
+
+    def test_one_failure_does_not_stop_the_rest(self) -> None:
+        client = self.due()
+        failing = self.emulator.location_ids[0]
+        self.emulator.control("POST", f"/locations/{failing}", {"active": False})
+        report = client.tokens_maintain()
+        self.assertEqual((report.checked, report.refreshed), (3, 2))
+        (failure,) = report.failed
+        self.assertEqual(failure.resource_id, failing)
+        self.assertIsInstance(failure.error, ghl_oauth.LocationInactive)
+
+    def test_an_exception_ends_the_pass_and_comes_out(self) -> None:
+        client = self.due()
+
+        class Enough(Exception):
+            pass
+
+        def stop(progress: ghl_oauth.MaintenanceProgress) -> None:
+            raise Enough
+
+        with self.assertRaises(Enough):
+            client.tokens_maintain(progress=stop)
+        self.assertEqual(client.tokens_maintain().checked, 2)
+
+
+class EndpointsTest(EmulatorTest):
+    OPTIONS = ("--locations", "45")
+
+    def test_a_code_is_exchanged_and_nothing_stored(self) -> None:
+        redirect_url = self.emulator.consent(self.client.authorization_url().url, companyId=self.emulator.company_id)
+        (code,) = parse_qs(urlsplit(redirect_url).query)["code"]
+        token = self.client.oauth_token(
+            grant_type="authorization_code", code=code, redirect_uri=self.emulator.configuration["redirectUri"]
+        )
+        self.assertEqual((token.user_type, token.company_id), ("Company", self.emulator.company_id))
+        self.assertTrue(token.access_token and token.refresh_token and token.expires_at)
+        self.assertEqual(token.raw["expiresIn"], 86399)
+        renewed = self.client.oauth_token(
+            grant_type="refresh_token", refresh_token=token.refresh_token, user_type="Company"
+        )
+        self.assertNotEqual(renewed.refresh_token, token.refresh_token)
+        self.assertEqual(list(self.client.tokens_list()), [])
+
+    def test_a_location_token_is_minted_with_the_held_or_the_given_token(self) -> None:
+        self.install()
+        location_id = self.emulator.location_ids[0]
+        company_token = self.client.access_token(self.emulator.company_id)
+        for given in (None, company_token):
+            token = self.client.oauth_location_token(
+                company_id=self.emulator.company_id, location_id=location_id, access_token=given
+            )
+            self.assertEqual((token.user_type, token.location_id), ("Location", location_id))
+            self.assertEqual(token.company_id, self.emulator.company_id)
+
+    def test_locations_come_from_all_pages(self) -> None:
+        self.install()
+        path = "/oauth/installed-locations"
+        locations = list(self.client.installed_locations(self.emulator.company_id))
+        self.assertEqual(sorted(location.id for location in locations), sorted(self.emulator.location_ids))
+        self.assertEqual(len(self.emulator.requests(path)), 3)
+        self.assertTrue(all(location.name and location.address for location in locations))
+        self.assertTrue(all(location.is_installed for location in locations))
+
+    def test_pages_are_fetched_when_they_are_needed(self) -> None:
+        self.install()
+        locations = self.client.installed_locations(self.emulator.company_id, page_size=10)
+        path = "/oauth/installed-locations"
+        self.assertEqual(len(self.emulator.requests(path)), 0)
+        for _ in range(10):
+            next(locations)
+        self.assertEqual(len(self.emulator.requests(path)), 1)
+        self.assertTrue(locations.next_page_token)
+
+    def test_a_list_survives_an_error(self) -> None:
+        self.install()
+        locations = self.client.installed_locations(self.emulator.company_id, page_size=20)
+        found = [next(locations).id for _ in range(20)]
+        self.emulator.fault("status", status=400, body="{}", endpoint="installed-locations", count=1)
+        with self.assertRaises(ghl_oauth.InvalidRequest):
+            next(locations)
+        found += [location.id for location in locations]
+        self.assertEqual(sorted(found), sorted(self.emulator.location_ids))
+
+    def test_a_search_is_passed_on(self) -> None:
+        self.install()
+        (location,) = self.client.installed_locations(
+            self.emulator.company_id, location_id=self.emulator.location_ids[7], is_installed=True
+        )
+        self.assertEqual(location.id, self.emulator.location_ids[7])
+        self.assertEqual(location.raw["_id"], location.id)
+
+
+class SettingsTest(EmulatorTest):
+    def test_settings_may_be_written_in_either_case(self) -> None:
+        self.emulator.settings(latencyMs=2000)
+        for settings in ({"total_ms": 100}, {"totalMs": 100}):
+            client = self.make_client(timeouts=settings)
+            with self.assertRaises(ghl_oauth.Timeout):
+                client.oauth_token(grant_type="client_credentials")
+
+    def test_a_token_request_may_be_json(self) -> None:
+        self.install(self.make_client(token_request_encoding="json", api_version="v3"))
+        (request,) = self.emulator.requests("/oauth/token")
+        headers = dict(request["headers"])
+        self.assertEqual(headers["content-type"], "application/json")
+        self.assertEqual(headers["version"], "v3")
+
+    def test_every_setting_is_accepted(self) -> None:
+        client = self.make_client(
+            store="memory",
+            timeouts={"connect_ms": 1000, "total_ms": 2000},
+            retry={"max_attempts": 1, "base_delay_ms": 1, "max_delay_ms": 1},
+            rate_limit={"requests": 10, "per_ms": 1000, "per_day": 1000},
+            refresh={"margin_seconds": 60, "runway_percent": 10},
+            limits={"response_bytes": 65536},
+            http={"user_agent_suffix": "test/1", "allow_insecure_http": True, "proxy": None, "ca_bundle_path": None},
+        )
+        self.install(client)
+        (request,) = self.emulator.requests("/oauth/token")
+        self.assertIn("test/1", dict(request["headers"])["user-agent"])
+
+
+class StoreTest(EmulatorTest):
+    def test_a_file_keeps_tokens_for_the_next_client(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "tokens.db")
+            with self.make_client(store=path) as client:
+                self.install(client)
+                token = client.access_token(self.emulator.company_id)
+            for store in (str(path), {"kind": "sqlite", "path": str(path)}):
+                with self.make_client(store=store) as client:
+                    self.assertEqual(client.access_token(self.emulator.company_id), token)
+
+    def test_a_store_that_cannot_be_opened_is_an_error(self) -> None:
+        with self.assertRaises(ghl_oauth.StoreError):
+            self.make_client(store="/nowhere/at/all/tokens.db")
+
+    def test_many_processes_cost_one_refresh(self) -> None:
+        program = textwrap.dedent("""
+            import json, sys, threading, ghl_oauth
+            settings, company_id = json.load(sys.stdin)
+            client = ghl_oauth.Client(**settings)
+            tokens = set()
+            threads = [threading.Thread(target=lambda: tokens.add(client.access_token(company_id))) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            print(*tokens)
+        """)
+        with tempfile.TemporaryDirectory() as folder:
+            self.client = self.make_client(store=Path(folder, "tokens.db"))
+            self.install()
+            old = self.client.access_token(self.emulator.company_id)
+            self.expire()
+            self.emulator.settings(latencyMs=500)
+            configuration = self.emulator.configuration
+            settings = {
+                "client_id": configuration["clientId"],
+                "client_secret": configuration["clientSecret"],
+                "base_url": configuration["baseUrl"],
+                "store": str(Path(folder, "tokens.db")),
+            }
+            processes = [
+                subprocess.Popen(
+                    [sys.executable, "-c", program],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=environment(),
+                    text=True,
+                )
+                for _ in range(4)
+            ]
+            # All are up and wait for their input, so that they begin together.
+            for process in processes:
+                assert process.stdin
+                process.stdin.write(json.dumps([settings, self.emulator.company_id]))
+                process.stdin.close()
+                process.stdin = None
+            tokens = {process.communicate(timeout=60)[0].strip() for process in processes}
+            self.assertEqual(len(tokens), 1)
+            self.assertNotIn(old, tokens)
+            self.assertNotIn("", tokens)
+            self.assertEqual(self.emulator.refreshes(), 1)
+
+    @unittest.skipUnless(hasattr(os, "fork"), "no fork on this system")
+    def test_a_forked_child_goes_on_with_the_client(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            client = self.make_client(store=Path(folder, "tokens.db"))
+            self.install(client)
+            child = os.fork()
+            if child == 0:
+                refreshed = client.token_refresh(self.emulator.company_id)
+                os._exit(0 if refreshed.state == "ok" else 1)
+            self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
+            self.assertEqual(self.emulator.refreshes(), 1)
+            self.assertTrue(client.token_refresh(self.emulator.company_id))
+
+
+class ClosedTest(EmulatorTest):
+    def test_a_closed_client_refuses_everything(self) -> None:
+        client = self.client
+        pages = client.tokens_list()
+        with client as same:
+            self.assertIs(same, client)
+        client.close()
+        for use in (
+            lambda: client.access_token("id"),
+            lambda: client.authorization_complete("https://app.example/"),
+            client.authorization_url,
+            client.cancel,
+            lambda: client.installed_locations("id"),
+            lambda: client.oauth_location_token(company_id="c", location_id="l"),
+            lambda: client.oauth_token(grant_type="client_credentials"),
+            lambda: client.on_event(None),
+            client.stats,
+            lambda: client.token_delete("id"),
+            lambda: client.token_refresh("id"),
+            client.tokens_export,
+            lambda: client.tokens_import([]),
+            client.tokens_list,
+            client.tokens_maintain,
+            client.__enter__,
+            lambda: next(pages),
+        ):
+            with self.assertRaisesRegex(ValueError, "the client is closed"):
+                use()
+        self.assertIn("closed", repr(client))
+
+    def test_a_call_that_runs_survives_the_close(self) -> None:
+        self.install()
+        client = self.make_client()
+        client.tokens_import(self.client.tokens_export())
+        self.emulator.settings(latencyMs=300)
+
+        def refresh_or_close() -> Any:
+            if begun:
+                time.sleep(0.1)
+                return client.close()
+            begun.append(True)
+            return client.token_refresh(self.emulator.company_id)
+
+        begun: list[bool] = []
+        results = in_threads(2, refresh_or_close)
+        self.assertEqual(results[0], None)
+        self.assertIsInstance(results[1], ghl_oauth.TokenInfo)

@@ -1,0 +1,139 @@
+"""Failures as exceptions, with everything that the library says about them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import unittest
+from typing import Any
+
+import ghl_oauth
+from ghl_oauth import errors
+
+from .support import EmulatorTest
+
+
+class GhlErrorTest(unittest.TestCase):
+    def test_the_fields_are_those_of_the_error_object(self) -> None:
+        error = errors.from_json(
+            {
+                "status": "GHL_ERR_RATE_LIMITED",
+                "message": "too many requests",
+                "help": "wait",
+                "parameter": None,
+                "retryable": True,
+                "retryAfterMs": 1500,
+                "resourceId": "l1",
+                "httpStatus": 429,
+                "traceId": "t1",
+                "api": {"code": None, "message": "slow down", "details": None, "resolution": None},
+            }
+        )
+        self.assertIsInstance(error, ghl_oauth.RateLimited)
+        self.assertEqual((error.code, error.status), (9, "GHL_ERR_RATE_LIMITED"))
+        self.assertEqual((error.message, error.help, error.parameter), ("too many requests", "wait", None))
+        self.assertEqual((error.retryable, error.retry_after), (True, 1.5))
+        self.assertEqual((error.resource_id, error.http_status, error.trace_id), ("l1", 429, "t1"))
+        self.assertEqual(error.api and error.api["message"], "slow down")
+        self.assertEqual(str(error), "too many requests [resource l1] (wait)")
+
+    def test_an_error_survives_pickling(self) -> None:
+        error = errors.from_json({"status": "GHL_ERR_STORE", "message": "disk full", "retryable": True})
+        copy = pickle.loads(pickle.dumps(error))
+        self.assertIs(type(copy), ghl_oauth.StoreError)
+        self.assertEqual((copy.message, copy.retryable, copy.raw), (error.message, True, error.raw))
+
+    def test_a_status_of_the_future_is_an_error_all_the_same(self) -> None:
+        error = errors.from_json({"status": "GHL_ERR_OF_THE_FUTURE", "message": "new"})
+        self.assertIs(type(error), ghl_oauth.GhlError)
+        self.assertEqual(error.status, "GHL_ERR_OF_THE_FUTURE")
+
+
+class RaisedErrorsTest(EmulatorTest):
+    def fault(self, status: int, body: Any, endpoint: str = "token", **fault: Any) -> None:
+        self.emulator.fault("status", status=status, body=json.dumps(body), endpoint=endpoint, **fault)
+
+    def test_a_parameter_that_is_out_of_range_is_named(self) -> None:
+        with self.assertRaises(ghl_oauth.InvalidArgument) as raised:
+            next(self.client.installed_locations(self.emulator.company_id, page_size=101))
+        self.assertEqual(raised.exception.parameter, "pageSize")
+        self.assertFalse(raised.exception.retryable)
+
+    def test_a_configuration_is_refused_by_key(self) -> None:
+        for settings, error, parameter in (
+            ({"timeouts": {"connect": 1}}, ghl_oauth.InvalidArgument, "timeouts.connect"),
+            ({"retry": {"max_attempts": "three"}}, ghl_oauth.InvalidArgument, "retry.maxAttempts"),
+            ({"base_url": "http://example.com"}, ghl_oauth.ConfigError, "baseUrl"),
+            ({"store": {"kind": "floppy"}}, ghl_oauth.ConfigError, "store.kind"),
+        ):
+            with self.subTest(settings), self.assertRaises(error) as raised:
+                ghl_oauth.Client("app-1", "secret", **settings)
+            self.assertEqual(raised.exception.parameter, parameter)
+
+    def test_a_token_that_nobody_holds_is_not_found(self) -> None:
+        with self.assertRaises(ghl_oauth.NotFound) as raised:
+            self.client.access_token("nobody")
+        self.assertEqual(raised.exception.resource_id, "nobody")
+        self.assertTrue(raised.exception.help)
+
+    def test_a_spent_refresh_token_needs_consent(self) -> None:
+        self.install()
+        self.emulator.control("POST", "/tokens/revoke", {"resourceId": self.emulator.company_id})
+        self.expire()
+        with self.assertRaises(ghl_oauth.ReauthorizationRequired) as raised:
+            self.client.access_token(self.emulator.company_id)
+        error = raised.exception
+        self.assertEqual((error.http_status, error.resource_id), (400, self.emulator.company_id))
+        self.assertEqual(error.api and error.api["message"], "Invalid grant: refresh token is invalid")
+        self.assertEqual([info.state for info in self.client.tokens_list()], ["reauthorizationRequired"])
+
+    def test_a_paused_location_keeps_its_token(self) -> None:
+        location_id = self.emulator.location_ids[0]
+        self.install_location(location_id)
+        self.emulator.control("POST", f"/locations/{location_id}", {"active": False})
+        self.expire()
+        with self.assertRaises(ghl_oauth.LocationInactive) as raised:
+            self.client.access_token(location_id)
+        self.assertTrue(raised.exception.retryable)
+        self.assertEqual([info.state for info in self.client.tokens_list()], ["inactive"])
+
+    def test_too_many_requests_say_when_to_go_on(self) -> None:
+        client = self.make_client(timeouts={"total_ms": 500})
+        self.fault(429, {"statusCode": 429, "message": "slow down"}, headers=[["Retry-After", "7"]])
+        with self.assertRaises(ghl_oauth.RateLimited) as raised:
+            client.oauth_token(grant_type="client_credentials")
+        self.assertEqual((raised.exception.http_status, raised.exception.retry_after), (429, 7.0))
+        self.assertTrue(raised.exception.retryable)
+
+    def test_a_failing_server_is_quoted(self) -> None:
+        self.fault(500, {"statusCode": 500, "message": "out of order", "traceId": "trace-7"})
+        with self.assertRaises(ghl_oauth.ServerError) as raised:
+            self.client.oauth_token(grant_type="client_credentials")
+        self.assertEqual((raised.exception.http_status, raised.exception.trace_id), (500, "trace-7"))
+        self.assertEqual(raised.exception.api and raised.exception.api["message"], "out of order")
+
+    def test_a_newer_error_shape_is_read_as_well(self) -> None:
+        self.install()
+        envelope = {"code": "INVALID_ARGUMENT", "message": "bad field", "details": {"field": "x"}, "resolution": "fix"}
+        self.fault(400, {"error": envelope}, endpoint="installed-locations")
+        with self.assertRaises(ghl_oauth.InvalidRequest) as raised:
+            next(self.client.installed_locations(self.emulator.company_id))
+        self.assertEqual(raised.exception.api, envelope)
+
+    def test_an_unreachable_server_is_a_network_error(self) -> None:
+        client = self.make_client(base_url="http://127.0.0.1:9")
+        with self.assertRaises(ghl_oauth.NetworkError) as raised:
+            client.oauth_token(grant_type="client_credentials")
+        self.assertTrue(raised.exception.retryable)
+        self.assertIsNone(raised.exception.http_status)
+
+    def test_a_slow_server_meets_the_deadline(self) -> None:
+        client = self.make_client(timeouts={"total_ms": 200})
+        self.emulator.settings(latencyMs=5000)
+        with self.assertRaises(ghl_oauth.Timeout):
+            client.oauth_token(grant_type="client_credentials")
+
+    def test_an_answer_without_a_token_breaks_the_contract(self) -> None:
+        self.fault(200, {"surprise": True})
+        with self.assertRaises(ghl_oauth.ProtocolError):
+            self.client.oauth_token(grant_type="client_credentials")

@@ -1,0 +1,81 @@
+"""Finding and loading the native library."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import ghl_oauth
+from ghl_oauth import _library
+
+from .support import environment
+
+
+def import_with(library: str | None) -> subprocess.CompletedProcess[str]:
+    variables = environment()
+    variables.pop("GHL_OAUTH_LIBRARY", None)
+    if library is not None:
+        variables["GHL_OAUTH_LIBRARY"] = library
+    return subprocess.run(
+        [sys.executable, "-c", "import ghl_oauth; print(ghl_oauth.library_version())"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@unittest.skipIf(
+    (Path(_library.__file__).parent / _library._file_name()).exists(), "an installed package has its own library"
+)
+class LibraryTest(unittest.TestCase):
+    def test_the_environment_names_the_library(self) -> None:
+        imported = import_with(os.environ["GHL_OAUTH_LIBRARY"])
+        self.assertEqual((imported.stdout.strip(), imported.stderr), (ghl_oauth.library_version(), ""))
+
+    def test_without_a_library_the_error_says_what_was_looked_for(self) -> None:
+        error = import_with(None).stderr
+        for part in ("ImportError", _library._file_name(), "GHL_OAUTH_LIBRARY"):
+            self.assertIn(part, error)
+
+    def test_a_library_that_is_missing_or_broken_is_named(self) -> None:
+        with tempfile.NamedTemporaryFile(suffix=".so") as broken:
+            for path in ("/nowhere/libghl_oauth.so", broken.name):
+                error = import_with(path).stderr
+                self.assertIn("ImportError", error)
+                self.assertIn(path, error)
+
+    @unittest.skipUnless(ctypes.util.find_library("c"), "no other library to load")
+    def test_another_library_is_refused(self) -> None:
+        with self.assertRaisesRegex(ImportError, "is not the ghl_oauth library"):
+            _library._load(str(ctypes.util.find_library("c")))
+
+    def test_a_library_that_is_too_old_is_refused(self) -> None:
+        with (
+            mock.patch.object(_library, "ABI_VERSION", 99),
+            self.assertRaisesRegex(
+                ImportError, f"has ABI version {ghl_oauth.abi_version()}, but this package needs 99"
+            ),
+        ):
+            _library._load(_library._path())
+
+    def test_a_library_that_lacks_a_function_is_refused(self) -> None:
+        signatures = {**_library.SIGNATURES, "ghl_of_the_future": (None, ())}
+        with (
+            mock.patch.object(_library, "SIGNATURES", signatures),
+            self.assertRaisesRegex(ImportError, "does not have ghl_of_the_future"),
+        ):
+            _library._load(_library._path())
+
+
+class ImportTest(unittest.TestCase):
+    def test_the_package_needs_the_standard_library_alone(self) -> None:
+        program = "import sys, ghl_oauth; print(*{'httpx', 'requests', 'anyio'} & set(sys.modules))"
+        imported = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        self.assertEqual(imported.stdout.strip(), "")

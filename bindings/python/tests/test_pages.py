@@ -1,0 +1,51 @@
+"""Iteration over pages, without a server."""
+
+from __future__ import annotations
+
+import unittest
+
+import ghl_oauth
+from ghl_oauth.client import _next_page_token
+from ghl_oauth.models import Location
+
+BOOK: dict[str | None, tuple[list[int], str | None]] = {None: ([1, 2], "b"), "b": ([], "c"), "c": ([3], None)}
+
+
+class PagesTest(unittest.TestCase):
+    def test_items_come_in_order_through_empty_pages(self) -> None:
+        pages = ghl_oauth.Pages(BOOK.__getitem__, None)
+        self.assertEqual(list(pages), [1, 2, 3])
+        self.assertIsNone(pages.next_page_token)
+        self.assertEqual(list(pages), [])
+
+    def test_a_list_can_begin_anywhere(self) -> None:
+        self.assertEqual(list(ghl_oauth.Pages(BOOK.__getitem__, "c")), [3])
+
+    def test_a_circle_is_an_error_and_not_an_endless_list(self) -> None:
+        for back in ("a", "b"):
+            circle: dict[str | None, tuple[list[int], str | None]] = {"a": ([1], "b"), "b": ([2], back)}
+            pages = ghl_oauth.Pages(circle.__getitem__, "a")
+            self.assertEqual(next(pages), 1)
+            with self.assertRaises(ghl_oauth.ProtocolError):
+                next(pages)
+
+
+class LenienceTest(unittest.TestCase):
+    """The API has been seen to write booleans as strings."""
+
+    def test_the_last_page_is_known_in_every_spelling(self) -> None:
+        for pagination, token in (
+            ({"hasNextPage": True, "nextPageToken": "t"}, "t"),
+            ({"hasNextPage": "true", "nextPageToken": "t"}, "t"),
+            ({"nextPageToken": "t"}, "t"),
+            ({"hasNextPage": False, "nextPageToken": "t"}, None),
+            ({"hasNextPage": "false", "nextPageToken": "t"}, None),
+            ({"hasNextPage": True, "nextPageToken": ""}, None),
+            ({"hasNextPage": True}, None),
+            ({}, None),
+        ):
+            self.assertEqual(_next_page_token(pagination), token, pagination)
+
+    def test_whether_the_app_is_installed(self) -> None:
+        for value, installed in ((True, True), ("true", True), (False, False), ("false", False), (None, None)):
+            self.assertIs(Location.from_json({"_id": "l1", "isInstalled": value}).is_installed, installed)
