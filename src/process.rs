@@ -6,7 +6,7 @@
 //! So each process has a generation, and whatever belongs to an older one is left alone.
 
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 /// How many refresh locks one process can hold at a time and still give them all back in a forked child.
 const MOST_LOCKS: usize = 1024;
@@ -17,6 +17,53 @@ const FREE: i32 = -1;
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static LOCKS: [AtomicI32; MOST_LOCKS] = [const { AtomicI32::new(FREE) }; MOST_LOCKS];
 static GATE: Mutex<()> = Mutex::new(());
+static DATABASES: RwLock<()> = RwLock::new(());
+static OPEN: Mutex<Vec<Weak<dyn Database>>> = Mutex::new(Vec::new());
+
+/// A database handle that no forked child must inherit. SQLite keeps locks and an account of them per process; a child
+/// with a copy of that account believes that it holds locks which it does not, and even a new handle of its own
+/// would be wrong. So every handle is closed before a fork, and opened again where it is next used.
+pub trait Database: Send + Sync {
+    /// Closes the handle. Nobody uses it meanwhile.
+    fn close(&self);
+}
+
+/// Everything that a fork must find at rest, held for its duration.
+pub struct AtRest {
+    _gate: MutexGuard<'static, ()>,
+    _databases: RwLockWriteGuard<'static, ()>,
+}
+
+/// Right before a fork: waits until no database and no brief lock is in use, and closes every database.
+pub fn rest() -> AtRest {
+    // The gate last: whoever uses a database may pass it, and never the other way round.
+    let databases = alone_with_databases();
+    for database in opened().iter().filter_map(Weak::upgrade) {
+        database.close();
+    }
+    AtRest { _gate: gate(), _databases: databases }
+}
+
+/// Held while a database is used.
+pub fn using_database() -> RwLockReadGuard<'static, ()> {
+    DATABASES.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held while no other thread may use any database.
+pub fn alone_with_databases() -> RwLockWriteGuard<'static, ()> {
+    DATABASES.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Enters a database, to be closed before a fork.
+pub fn enter_database(database: Weak<dyn Database>) {
+    let mut opened = opened();
+    opened.retain(|database| database.strong_count() > 0);
+    opened.push(database);
+}
+
+fn opened() -> MutexGuard<'static, Vec<Weak<dyn Database>>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The number of forks between the first process and this one.
 #[inline]

@@ -3,18 +3,18 @@
 #[cfg(unix)]
 mod handlers {
     use std::cell::RefCell;
-    use std::sync::{MutexGuard, Once};
+    use std::sync::Once;
 
-    use crate::process;
+    use crate::process::{self, AtRest};
 
     thread_local! {
         // `fork` runs all three handlers on the thread that calls it.
-        static HELD: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) };
+        static HELD: RefCell<Option<AtRest>> = const { RefCell::new(None) };
     }
 
     extern "C" fn before() {
-        let gate = process::gate();
-        HELD.with_borrow_mut(|held| *held = Some(gate));
+        let at_rest = process::rest();
+        HELD.with_borrow_mut(|held| *held = Some(at_rest));
     }
 
     extern "C" fn after_in_parent() {

@@ -4,8 +4,9 @@
 //! fsync. Ids of several apps stand side by side, told apart by their client id.
 
 use std::fs::OpenOptions;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
@@ -15,6 +16,7 @@ use super::file_lock::LockFolder;
 use super::{Lock, Page, Query, Record, Store};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
+use crate::process;
 use crate::token::UserType;
 
 /// How long a write waits for another process's write. Each takes milliseconds.
@@ -52,10 +54,15 @@ const REPLACE: &str = "
 
 /// A store in a database file.
 pub struct SqliteStore {
-    connection: Mutex<Connection>,
+    database: Arc<Database>,
     locks: LockFolder,
     client_id: String,
+}
+
+/// The file, and the handle to it while there is one: it is closed before a fork.
+struct Database {
     path: PathBuf,
+    connection: Mutex<Option<Connection>>,
 }
 
 impl SqliteStore {
@@ -64,84 +71,107 @@ impl SqliteStore {
     /// # Errors
     /// `STORE` when it cannot be opened, or was written by a newer version of the library.
     pub fn open(path: &Path, client_id: &str) -> Result<SqliteStore> {
-        let failed = |error: rusqlite::Error| failed(path, &error);
         own_file(path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-        connection.busy_timeout(BUSY).map_err(failed)?;
-        // `secure_delete`: a token that was replaced is overwritten in the file.
-        connection
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;")
-            .map_err(failed)?;
-        migrate(&mut connection, path)?;
+        let database = Arc::new(Database { path: path.to_owned(), connection: Mutex::default() });
+        process::enter_database(Arc::<Database>::downgrade(&database));
+        database.with(|_| Ok(()))?;
 
         let mut locks = path.as_os_str().to_owned();
         locks.push(".locks");
-        Ok(SqliteStore {
-            connection: Mutex::new(connection),
-            locks: LockFolder::new(locks.into(), client_id)?,
-            client_id: client_id.to_owned(),
-            path: path.to_owned(),
-        })
+        let locks = LockFolder::new(locks.into(), client_id)?;
+        Ok(SqliteStore { database, locks, client_id: client_id.to_owned() })
     }
+}
 
-    fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+impl Database {
+    /// Works with the handle, which is opened if need be.
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let _using = process::using_database();
+        let mut place = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = match place.take() {
+            Some(connection) => connection,
+            None => open(&self.path)?,
+        };
+        work(place.insert(connection)).map_err(|error| failed(&self.path, &error))
     }
+}
 
-    fn failed(&self, error: &rusqlite::Error) -> Error {
-        failed(&self.path, error)
+impl process::Database for Database {
+    fn close(&self) {
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // Closing uses SQLite's own locks: a fork must not come between. After `close` there is nothing to do, and
+        // the fork that called it must not be waited for.
+        if let Some(connection) = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            let _using = process::using_database();
+            drop(connection);
+        }
+    }
+}
+
+/// A handle to a database that is up to date.
+fn open(path: &Path) -> Result<Connection> {
+    let failed = |error: rusqlite::Error| failed(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY).map_err(failed)?;
+    // `secure_delete`: a token that was replaced is overwritten in the file.
+    connection
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;")
+        .map_err(failed)?;
+    migrate(&mut connection, path)?;
+    Ok(connection)
 }
 
 impl Store for SqliteStore {
     fn load(&self, resource_id: &str) -> Result<Option<Record>> {
-        let connection = self.connection();
-        let found = connection
-            .prepare_cached(
-                "SELECT resource_id, version, document FROM token WHERE client_id = ?1 AND resource_id = ?2",
-            )
-            .and_then(|mut select| {
-                select.query_row(params![self.client_id, resource_id], StoredRow::read).optional()
-            })
-            .map_err(|error| self.failed(&error).with_resource(resource_id))?;
-        found.map(StoredRow::into_record).transpose()
+        let select =
+            "SELECT resource_id, version, document FROM token WHERE client_id = ?1 AND resource_id = ?2";
+        let found = self.database.with(|connection| {
+            let mut select = connection.prepare_cached(select)?;
+            select.query_row(params![self.client_id, resource_id], StoredRow::read).optional()
+        });
+        found.map_err(|error| error.with_resource(resource_id))?.map(StoredRow::into_record).transpose()
     }
 
     fn save(&self, record: &Record) -> Result<u64> {
         let document = record.to_document()?;
         let version = record.version + 1;
         let statements: &[&str] = if record.version == 0 { &[INSERT] } else { &[RENEW, REPLACE] };
-        let connection = self.connection();
-        for statement in statements {
-            let changed = connection
-                .prepare_cached(statement)
-                .and_then(|mut save| {
-                    save.execute(params![
-                        self.client_id,
-                        record.resource_id,
-                        version.cast_signed(),
-                        record.token.kind().name(),
-                        record.token.company_id,
-                        record.renew_at,
-                        &document[..],
-                    ])
-                })
-                .map_err(|error| self.failed(&error).with_resource(&record.resource_id))?;
-            if changed == 1 {
-                return Ok(version);
+        let saved = self.database.with(|connection| {
+            for statement in statements {
+                let changed = connection.prepare_cached(statement)?.execute(params![
+                    self.client_id,
+                    record.resource_id,
+                    version.cast_signed(),
+                    record.token.kind().name(),
+                    record.token.company_id,
+                    record.renew_at,
+                    &document[..],
+                ])?;
+                if changed == 1 {
+                    return Ok(true);
+                }
             }
+            Ok(false)
+        });
+        if saved.map_err(|error| error.with_resource(&record.resource_id))? {
+            Ok(version)
+        } else {
+            Err(super::changed_meanwhile(&record.resource_id))
         }
-        Err(super::changed_meanwhile(&record.resource_id))
     }
 
     fn remove(&self, resource_id: &str) -> Result<bool> {
-        let removed = self
-            .connection()
-            .prepare_cached("DELETE FROM token WHERE client_id = ?1 AND resource_id = ?2")
-            .and_then(|mut delete| delete.execute(params![self.client_id, resource_id]))
-            .map_err(|error| self.failed(&error).with_resource(resource_id))?;
-        Ok(removed > 0)
+        let delete = "DELETE FROM token WHERE client_id = ?1 AND resource_id = ?2";
+        let removed = self.database.with(|connection| {
+            connection.prepare_cached(delete)?.execute(params![self.client_id, resource_id])
+        });
+        Ok(removed.map_err(|error| error.with_resource(resource_id))? > 0)
     }
 
     fn list(&self, query: &Query) -> Result<Page> {
@@ -170,25 +200,22 @@ impl Store for SqliteStore {
             "SELECT resource_id, version, document FROM token WHERE client_id = ?1{conditions} \
              ORDER BY resource_id LIMIT {limit}"
         );
-        let connection = self.connection();
-        let rows = connection
-            .prepare_cached(&statement)
-            .and_then(|mut select| {
-                select.query_map(&values[..], StoredRow::read)?.collect::<Result<Vec<_>, _>>()
-            })
-            .map_err(|error| self.failed(&error))?;
-        drop(connection);
+        let rows = self.database.with(|connection| {
+            let mut select = connection.prepare_cached(&statement)?;
+            select.query_map(&values[..], StoredRow::read)?.collect::<Result<Vec<_>, _>>()
+        })?;
         let records = rows.into_iter().map(StoredRow::into_record).collect::<Result<Vec<_>>>()?;
         Ok(Page::cut(records, query.limit))
     }
 
     fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
-        self.connection()
-            .prepare_cached(
-                "SELECT MIN(renew_at) FROM token WHERE client_id = ?1 AND (?2 IS NULL OR company_id = ?2)",
-            )
-            .and_then(|mut select| select.query_row(params![self.client_id, company_id], |row| row.get(0)))
-            .map_err(|error| self.failed(&error))
+        let select =
+            "SELECT MIN(renew_at) FROM token WHERE client_id = ?1 AND (?2 IS NULL OR company_id = ?2)";
+        self.database.with(|connection| {
+            connection
+                .prepare_cached(select)?
+                .query_row(params![self.client_id, company_id], |row| row.get(0))
+        })
     }
 
     fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
@@ -219,22 +246,31 @@ impl StoredRow {
 
 /// Makes the file for this user only; SQLite gives its side files the same mode.
 fn own_file(path: &Path) -> Result<()> {
+    // A file that is there is left unopened, and nobody else uses it while it is made: closing any descriptor of a
+    // file takes this process's SQLite locks on it away.
+    let alone = process::alone_with_databases();
     let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true).read(true);
+    options.create_new(true).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path).map_err(|error| {
-        Error::new(Status::Store, format!("the database {} cannot be opened: {error}", path.display()))
-            .with_help("check store.path and the rights of its folder")
-            .with_parameter("store.path")
-    })?;
+    let made = options.open(path).map(drop);
+    drop(alone);
+    match made {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => {
+            let message = format!("the database {} cannot be made: {error}", path.display());
+            return Err(Error::new(Status::Store, message)
+                .with_help("check store.path and the rights of its folder")
+                .with_parameter("store.path"));
+        }
+    }
     #[cfg(unix)]
-    if let Ok(metadata) = file.metadata()
+    if let Ok(metadata) = std::fs::metadata(path)
         && std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
     {
         log::warn!("others may read {}: its mode is the only protection of the tokens in it", path.display());
     }
-    drop(file);
     Ok(())
 }
 
