@@ -102,7 +102,7 @@ fn client_with(held: usize, token: &str) -> Handle {
         .map(|index| json!({"accessToken": token, "locationId": resource_id(index), "expiresIn": 86_399}))
         .map(|token| token.as_object().unwrap().clone())
         .collect();
-    client.tokens_import(ImportParams { tokens, replace: false }).unwrap();
+    client.tokens_import(ImportParams { tokens, replace: false, next_page_token: None }).unwrap();
     Handle(client_from(client))
 }
 

@@ -116,7 +116,9 @@ fn hundred_thousand(path: &Path) {
     let before = resident();
     let tokens = (0..TOKENS).map(|index| json_token(index).as_object().unwrap().clone()).collect::<Vec<_>>();
     for chunk in tokens.chunks(1000) {
-        memory.tokens_import(ImportParams { tokens: chunk.to_vec(), replace: false }).unwrap();
+        memory
+            .tokens_import(ImportParams { tokens: chunk.to_vec(), replace: false, next_page_token: None })
+            .unwrap();
     }
     drop(tokens);
     assert!(memory.tokens_list(&ListParams::default()).is_ok());

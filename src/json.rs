@@ -1,9 +1,10 @@
 //! Strict reading of what callers say, lenient reading of what the API says.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::secret::Secret;
 
 /// Reads a caller's JSON object: an unknown or mistyped key is refused by name.
 ///
@@ -15,18 +16,23 @@ pub fn read<T: DeserializeOwned>(argument: &str, text: &str) -> Result<T> {
     let mut source = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut source).map_err(|error| {
         let path = error.path().to_string();
-        refusal(argument, &path, error.inner())
+        // serde_json calls a number in the place of a name a syntax error, too: only the whole text tells.
+        match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => refusal(argument, &path, error.inner()),
+            Err(error) => malformed(argument, &error),
+        }
     })?;
-    source.end().map_err(|error| refusal(argument, ".", &error))?;
+    source.end().map_err(|error| malformed(argument, &error))?;
     Ok(value)
+}
+
+fn malformed(argument: &str, error: &serde_json::Error) -> Error {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    Error::invalid_argument(argument, format!("{argument} is not valid JSON ({place})"))
 }
 
 fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
     let text = error.to_string();
-    if !error.is_data() {
-        let place = format!("line {}, column {}", error.line(), error.column());
-        return Error::invalid_argument(argument, format!("{argument} is not valid JSON ({place})"));
-    }
     // serde's own words are "unknown field `x`, expected …", "missing field `x`" or
     // "invalid type: string \"<the value>\", expected u64 at line 1 column 5".
     let quoted = || text.split('`').nth(1).unwrap_or_default().to_owned();
@@ -45,7 +51,8 @@ fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
         let key = if path == "." { quoted() } else { format!("{path}.{}", quoted()) };
         return Error::invalid_argument(&key, format!("{argument} lacks the required key {key:?}"));
     }
-    let expected = text.rsplit_once("expected ").map_or("another type", |(_, expected)| expected);
+    let expected =
+        text.rsplit_once("expected ").filter(|_| error.is_data()).map_or("a text", |(_, expected)| expected);
     let expected = expected.split(" at line ").next().unwrap_or(expected);
     let key = if path == "." { argument } else { path };
     Error::invalid_argument(key, format!("{key:?} in {argument} has the wrong type: expected {expected}"))
@@ -101,6 +108,15 @@ pub fn take_text(fields: &mut Map<String, Value>, name: &str) -> Option<String> 
     }
 }
 
+/// Takes a text out of an answer that must be one where it is there: of a secret, nothing else will do.
+pub fn take_secret(fields: &mut Map<String, Value>, name: &str) -> Result<Option<Secret>, ()> {
+    match fields.remove(name) {
+        Some(Value::String(text)) => Ok(Some(Secret::new(text)).filter(|secret| !secret.expose().is_empty())),
+        None | Some(Value::Null) => Ok(None),
+        Some(_) => Err(()),
+    }
+}
+
 /// Takes a whole number out of an answer, be it a number, a fraction (cut) or a text.
 pub fn take_integer(fields: &mut Map<String, Value>, name: &str) -> Option<i64> {
     match fields.remove(name)? {
@@ -142,7 +158,7 @@ mod tests {
             ("", "config_json"),
             ("null", "config_json"),
             ("{\"clientId\":", "config_json"),
-            ("{} x", "clientId"),
+            ("{} x", "config_json"),
             ("{\"clientId\":\"a\"} x", "config_json"),
             ("{}", "clientId"),
             ("{\"clientId\":\"a\",\"colour\":1}", "colour"),

@@ -9,7 +9,17 @@ fn the_python_tests_pass() {
     let folder = format!("{}/bindings/python", built::ROOT);
     let python = std::env::var("GHL_PYTHON").unwrap_or_else(|_| "python3".into());
     let output = Command::new(python)
-        .args(["-W", "error::ResourceWarning", "-m", "unittest", "discover", "--start-directory", "tests", "--top-level-directory", "."])
+        .args([
+            "-W",
+            "error::ResourceWarning",
+            "-m",
+            "unittest",
+            "discover",
+            "--start-directory",
+            "tests",
+            "--top-level-directory",
+            ".",
+        ])
         .current_dir(&folder)
         .env("PYTHONPATH", "src")
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -106,7 +106,7 @@ fn read(answer: &Answer, secrets: &[&str]) -> ApiFault {
             message: text(envelope, "message", secrets),
             details: censored(envelope.get("details").cloned().unwrap_or_default(), secrets),
             resolution: text(envelope, "resolution", secrets),
-            trace_id: trace_id(answer, &body).or_else(|| trace_id(answer, envelope)),
+            trace_id: trace_id(answer, &body, secrets).or_else(|| trace_id(answer, envelope, secrets)),
         };
     }
     // {"statusCode", "message"[, "error"]}, `message` perhaps a list, or {"error", "error_description"}
@@ -115,7 +115,7 @@ fn read(answer: &Answer, secrets: &[&str]) -> ApiFault {
         message: text(&body, "message", secrets).or_else(|| text(&body, "error_description", secrets)),
         details: Value::Null,
         resolution: None,
-        trace_id: trace_id(answer, &body),
+        trace_id: trace_id(answer, &body, secrets),
     }
 }
 
@@ -131,14 +131,14 @@ pub fn unreadable(answer: &Answer, secrets: &[&str]) -> ApiFault {
     let message = words.chars().take(EXCERPT).collect::<String>();
     ApiFault {
         message: (!message.is_empty()).then_some(message),
-        trace_id: trace_id(answer, &Map::new()),
+        trace_id: trace_id(answer, &Map::new(), secrets),
         ..ApiFault::default()
     }
 }
 
-fn trace_id(answer: &Answer, body: &Map<String, Value>) -> Option<String> {
-    let header = || answer.headers.get("x-trace-id")?.to_str().ok().map(str::to_owned);
-    body.get("traceId").and_then(Value::as_str).map(str::to_owned).or_else(header)
+fn trace_id(answer: &Answer, body: &Map<String, Value>, secrets: &[&str]) -> Option<String> {
+    let header = || answer.headers.get("x-trace-id")?.to_str().ok();
+    body.get("traceId").and_then(Value::as_str).or_else(header).map(|id| without_secrets(id, secrets))
 }
 
 fn text(body: &Map<String, Value>, name: &str, secrets: &[&str]) -> Option<String> {
@@ -155,7 +155,10 @@ fn censored(details: Value, secrets: &[&str]) -> Value {
     match details {
         Value::String(words) => without_secrets(&words, secrets).into(),
         Value::Array(list) => list.into_iter().map(|value| censored(value, secrets)).collect(),
-        Value::Object(map) => map.into_iter().map(|(name, value)| (name, censored(value, secrets))).collect(),
+        Value::Object(map) => map
+            .into_iter()
+            .map(|(name, value)| (without_secrets(&name, secrets), censored(value, secrets)))
+            .collect(),
         other => other,
     }
 }

@@ -145,7 +145,7 @@ impl Api {
             query: Some(query.finish()),
             bearer: Some(bearer),
             body: None,
-            secret: None,
+            secrets: [None; 2],
             effect: Effect::Repeatable,
             paced_as: Some(company_id),
         };

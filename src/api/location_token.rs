@@ -47,7 +47,7 @@ impl Api {
             query: None,
             bearer: Some(bearer),
             body: Some(form([("companyId", company_id), ("locationId", location_id)])),
-            secret: None,
+            secrets: [None; 2],
             effect: Effect::Repeatable,
             paced_as: Some(company_id),
         };

@@ -109,8 +109,8 @@ impl Api {
             error: failure.error,
             outcome: if failure.sent { Outcome::Unknown } else { Outcome::NothingHappened },
         })?;
-        let secrets = [Some(&self.client_secret), call.bearer, call.secret];
-        let secrets: Vec<&str> = secrets.into_iter().flatten().map(Secret::expose).collect();
+        let secrets = [Some(&self.client_secret), call.bearer].into_iter().chain(call.secrets);
+        let secrets: Vec<&str> = secrets.flatten().map(Secret::expose).collect();
         if (200..300).contains(&answer.status) {
             return object(&answer, &secrets);
         }
@@ -140,8 +140,8 @@ struct Call<'a> {
     bearer: Option<&'a Secret>,
     /// The content type and the body.
     body: Option<(&'a str, Zeroizing<String>)>,
-    /// A secret in the body, so that an answer that repeats it can be censored.
-    secret: Option<&'a Secret>,
+    /// Secrets in the body, so that an answer that repeats them can be censored.
+    secrets: [Option<&'a Secret>; 2],
     effect: Effect,
     paced_as: Option<&'a str>,
 }

@@ -10,7 +10,7 @@ use crate::config::Encoding;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::http::Effect;
-use crate::json::{take_integer, take_text};
+use crate::json::{take_integer, take_secret, take_text};
 use crate::secret::Secret;
 use crate::token::{Token, UserType, expiry};
 
@@ -108,7 +108,7 @@ impl Api {
                 query: None,
                 bearer: None,
                 body: Some(self.token_body(params)?),
-                secret,
+                secrets: [secret, params.client_secret.as_ref()],
                 effect,
                 paced_as: None,
             };
@@ -165,8 +165,11 @@ impl Api {
 
 /// Reads a token out of an answer; every field that is not known goes along.
 pub(super) fn granted(mut fields: Map<String, Value>, now_ms: i64) -> Result<Token, Failure> {
-    let Some(access_token) = take_text(&mut fields, "accessToken") else {
-        let error = Error::new(Status::Protocol, "the API answered with success, but without an accessToken")
+    let secrets = (take_secret(&mut fields, "accessToken"), take_secret(&mut fields, "refreshToken"));
+    let (Ok(Some(access_token)), Ok(refresh_token)) = secrets else {
+        let message =
+            "the API answered with success, but without an accessToken and refreshToken that can be read";
+        let error = Error::new(Status::Protocol, message)
             .with_help("try again; if it stays so, a proxy may be changing answers");
         return Err(Failure { error, outcome: Outcome::Unknown });
     };
@@ -176,8 +179,8 @@ pub(super) fn granted(mut fields: Map<String, Value>, now_ms: i64) -> Result<Tok
         fields.insert("expiresIn".into(), seconds.map_or(expires_in, Value::from));
     }
     Ok(Token {
-        access_token: Secret::new(access_token),
-        refresh_token: take_text(&mut fields, "refreshToken").map(Secret::new),
+        access_token,
+        refresh_token,
         issued_at: Some(now_ms),
         expires_at: expiry(now_ms, seconds),
         user_type: take_text(&mut fields, "userType").and_then(|name| UserType::from_name(&name)),

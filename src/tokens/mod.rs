@@ -240,6 +240,16 @@ impl Tokens {
         if let Some(bearer) = given {
             return Ok(call(bearer)?);
         }
+        // A company's token comes from a consent or an import; only a location's can be minted.
+        if self.record(company_id)?.is_none_or(|record| record.token.kind() != UserType::Company) {
+            return Err(Error::new(
+                Status::NotFound,
+                format!("no token is held for the company {company_id}"),
+            )
+            .with_help(
+                "let an administrator of the company consent (authorization_url), or import its token",
+            ));
+        }
         let bearer = self.access_token(company_id, || deadline.clone())?;
         match call(&bearer) {
             Err(failure) if cure(&failure.error) == Cure::Refresh => {

@@ -43,7 +43,9 @@ impl Tokens {
         // What the store still does not take stays in memory, and was logged.
         let _ = self.offer_again(resource_id);
         let Some(record) = self.record(resource_id)? else {
-            return self.mint(resource_id, None, deadline);
+            return self
+                .mint(resource_id, None, deadline)
+                .inspect_err(|_| Tokens::count(&self.counters.failed));
         };
         if self.fulfils(&record, want, known) {
             self.publish(&record);

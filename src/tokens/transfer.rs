@@ -1,6 +1,7 @@
 //! Tokens in and out: lists without secrets, export with them, and import of what other clients stored.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::{Tokens, valid_id};
@@ -36,6 +37,9 @@ pub struct ImportParams {
     /// Whether an older token may replace a newer one. Default: false.
     #[serde(default)]
     pub replace: bool,
+    /// Accepted and left alone, so that a page of an export can be imported as it came.
+    #[serde(default)]
+    pub next_page_token: Option<IgnoredAny>,
 }
 
 impl Tokens {

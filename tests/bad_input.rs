@@ -1,0 +1,614 @@
+//! What a caller can get wrong, function by function: refused by name, nothing sent, nothing broken.
+
+mod support;
+
+use std::ffi::{CString, c_char};
+use std::ptr;
+use std::sync::Arc;
+
+use ghl_oauth::Status;
+use ghl_oauth::ffi::*;
+use ghl_oauth_emulator::Emulator;
+use serde_json::{Value, json};
+
+use support::{Abi, DAY, Outcome, Trap, config, emulator, sent, shows_none_of, take};
+
+type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
+
+unsafe extern "C" fn maintain(client: *mut ghl_client, params: *const c_char, out: *mut *mut c_char) -> i32 {
+    // SAFETY: as the caller vouches.
+    unsafe { ghl_tokens_maintain(client, params, None, ptr::null_mut(), out) }
+}
+
+/// `ghl_access_token`, whose token is thrown away.
+unsafe extern "C" fn access(client: *mut ghl_client, resource: *const c_char, out: *mut *mut c_char) -> i32 {
+    let mut token = ptr::dangling_mut();
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let code = ghl_access_token(client, resource, &mut token, out);
+        assert_eq!(code == 0, !token.is_null(), "a token, or an error");
+        ghl_string_free(token);
+        code
+    }
+}
+
+/// `ghl_access_token_into` with room enough.
+unsafe extern "C" fn access_into(
+    client: *mut ghl_client,
+    resource: *const c_char,
+    out: *mut *mut c_char,
+) -> i32 {
+    let mut buffer = [b'x' as c_char; 4096];
+    let mut length = buffer.len();
+    // SAFETY: as the caller vouches.
+    let code = unsafe { ghl_access_token_into(client, resource, buffer.as_mut_ptr(), &mut length, out) };
+    assert_eq!(code == 0, buffer[0] != 0, "a token, or an empty text");
+    assert_eq!(code == 0, length > 1, "the bytes needed, or none");
+    code
+}
+
+/// Every function that takes a client and a text, and the text's name.
+const TAKING_TEXT: [(&str, Call, &str); 13] = [
+    ("ghl_authorization_url", ghl_authorization_url, "params_json"),
+    ("ghl_authorization_complete", ghl_authorization_complete, "params_json"),
+    ("ghl_oauth_token", ghl_oauth_token, "params_json"),
+    ("ghl_oauth_location_token", ghl_oauth_location_token, "params_json"),
+    ("ghl_oauth_installed_locations", ghl_oauth_installed_locations, "params_json"),
+    ("ghl_tokens_list", ghl_tokens_list, "params_json"),
+    ("ghl_tokens_import", ghl_tokens_import, "tokens_json"),
+    ("ghl_tokens_export", ghl_tokens_export, "params_json"),
+    ("ghl_tokens_maintain", maintain, "params_json"),
+    ("ghl_access_token", access, "resource_id"),
+    ("ghl_access_token_into", access_into, "resource_id"),
+    ("ghl_token_refresh", ghl_token_refresh, "resource_id"),
+    ("ghl_token_delete", ghl_token_delete, "resource_id"),
+];
+
+/// A document that each function accepts, as far as it goes.
+fn good(name: &str, emulator: &Emulator) -> String {
+    match name {
+        "ghl_authorization_complete" => json!({"redirectUrl": "https://app.example/"}).to_string(),
+        "ghl_oauth_token" => json!({"grantType": "client_credentials"}).to_string(),
+        "ghl_oauth_location_token" => {
+            json!({"companyId": "c", "locationId": "l", "accessToken": "wrong"}).to_string()
+        }
+        "ghl_oauth_installed_locations" => json!({"companyId": "c", "accessToken": "wrong"}).to_string(),
+        "ghl_tokens_import" => json!({"tokens": []}).to_string(),
+        "ghl_access_token" | "ghl_access_token_into" | "ghl_token_refresh" | "ghl_token_delete" => {
+            emulator.company_id()
+        }
+        _ => "{}".to_owned(),
+    }
+}
+
+/// One call with pointers that may be anything.
+fn call(function: Call, client: *mut ghl_client, text: *const c_char) -> Outcome {
+    let mut document = ptr::dangling_mut();
+    // SAFETY: the pointers are valid, or NULL.
+    let code = unsafe { function(client, text, &mut document) };
+    if code == 0 && document.is_null() { Outcome(0, Value::Null) } else { Outcome::read(code, document) }
+}
+
+/// A client that holds the company's token.
+fn connected(emulator: &Emulator) -> Abi {
+    let abi = Abi::new(emulator);
+    abi.connect_company(emulator);
+    sent(emulator);
+    abi
+}
+
+/// Whatever came before: nothing was sent for it, and all works.
+#[track_caller]
+fn works_on(abi: &Abi, emulator: &Emulator) {
+    assert_eq!(sent(emulator), [""; 0], "bad input was sent");
+    abi.token_refresh(&emulator.company_id()).ok();
+    abi.token_delete(&abi.live_location(emulator)).ok();
+    sent(emulator);
+}
+
+trait LiveLocation {
+    fn live_location(&self, emulator: &Emulator) -> String;
+}
+
+impl LiveLocation for Abi {
+    /// A location whose token is minted now.
+    fn live_location(&self, emulator: &Emulator) -> String {
+        let location = emulator.location_ids()[0].clone();
+        self.live_token(emulator, &location);
+        location
+    }
+}
+
+#[test]
+fn a_null_or_a_text_that_is_no_utf8_is_refused_by_its_name() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    let broken = CString::new([b'{', 0xff, b'}']).unwrap();
+    for (name, function, parameter) in TAKING_TEXT {
+        let text = CString::new(good(name, &emulator)).unwrap();
+        for (client, text, parameter) in [
+            (ptr::null_mut(), text.as_ptr(), "client"),
+            (ptr::null_mut(), ptr::null(), "client"),
+            (abi.handle(), ptr::null(), parameter),
+            (abi.handle(), broken.as_ptr(), parameter),
+        ] {
+            let error = call(function, client, text).refuses(parameter);
+            assert!(error["message"].as_str().unwrap().contains(parameter), "{name}: {error}");
+            // Where nobody wants to know why, the code is all.
+            // SAFETY: valid pointers, or NULL.
+            let code = unsafe { function(client, text, ptr::null_mut()) };
+            assert_eq!(code, Status::InvalidArgument.code(), "{name}");
+        }
+    }
+    works_on(&abi, &emulator);
+}
+
+#[test]
+fn the_result_may_be_unwanted() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    for (name, function, _) in TAKING_TEXT {
+        let text = CString::new(good(name, &emulator)).unwrap();
+        let without = |client| {
+            // SAFETY: valid pointers, or NULL.
+            unsafe { function(client, text.as_ptr(), ptr::null_mut()) }
+        };
+        let expected = match name {
+            "ghl_authorization_complete" => Status::StateMismatch.code(),
+            "ghl_oauth_location_token" | "ghl_oauth_installed_locations" => Status::Unauthorized.code(),
+            _ => 0,
+        };
+        assert_eq!(without(abi.handle()), expected, "{name}");
+    }
+    let company = CString::new(abi.connect_company(&emulator)).unwrap();
+    // SAFETY: valid pointers, or NULL.
+    unsafe {
+        let handle = abi.handle();
+        assert_eq!(ghl_access_token(handle, company.as_ptr(), ptr::null_mut(), ptr::null_mut()), 0);
+        assert_eq!(ghl_client_stats(handle, ptr::null_mut()), 0);
+    }
+}
+
+#[test]
+fn functions_without_a_text_bear_null_too() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    let invalid = Status::InvalidArgument.code();
+    // SAFETY: each of these accepts NULL.
+    unsafe {
+        ghl_client_free(ptr::null_mut());
+        ghl_client_cancel(ptr::null_mut());
+        ghl_string_free(ptr::null_mut());
+        let mut document = ptr::dangling_mut();
+        let code = ghl_client_stats(ptr::null(), &mut document);
+        Outcome::read(code, document).refuses("client");
+        assert_eq!(ghl_client_stats(ptr::null(), ptr::null_mut()), invalid);
+        assert_eq!(ghl_client_on_event(ptr::null_mut(), None, ptr::null_mut()), invalid);
+        for level in [-1, 6, i32::MIN, i32::MAX] {
+            assert_eq!(ghl_set_log_callback(None, ptr::null_mut(), level), invalid, "{level}");
+        }
+        assert_eq!(ghl_client_on_event(abi.handle(), None, ptr::null_mut()), 0);
+    }
+    works_on(&abi, &emulator);
+}
+
+#[test]
+fn a_document_that_is_no_json_object_is_refused_by_its_name() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    let deep = format!("{{\"companyId\":{}", "[".repeat(100_000));
+    for (name, function, parameter) in TAKING_TEXT {
+        if parameter == "resource_id" {
+            continue;
+        }
+        for text in [
+            "",
+            " ",
+            "null",
+            "true",
+            "7",
+            "\"text\"",
+            "[]",
+            "[{}]",
+            "{",
+            "}",
+            "{\"companyId\"",
+            "{\"companyId\":",
+            "{'companyId': 'c'}",
+            "{companyId: 1}",
+            "{\"companyId\": NaN}",
+            "// nothing",
+            "{}{}",
+            "{} x",
+            "\u{feff}{}",
+        ] {
+            let error = abi.call(function, text).fails(Status::InvalidArgument);
+            // A document that is cut off, or followed by more, may first be found to lack something.
+            let lacks = error["message"].as_str().unwrap().contains("lacks the required key")
+                || error["message"].as_str().unwrap().contains("unknown key");
+            assert!(error["parameter"] == parameter || lacks, "{name} {text:?}: {error}");
+        }
+        abi.call(function, &deep).fails(Status::InvalidArgument);
+    }
+    works_on(&abi, &emulator);
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_its_name_in_every_document() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    for (name, function, parameter) in TAKING_TEXT {
+        if parameter == "resource_id" {
+            continue;
+        }
+        for key in ["unknown", "company_id", "pagesize", "CompanyId", "é", ""] {
+            let mut document: Value = serde_json::from_str(&good(name, &emulator)).unwrap();
+            document[key] = "c".into();
+            let error = abi.call(function, &document.to_string()).refuses(key);
+            assert!(error["help"].as_str().unwrap().contains("camelCase"), "{name}: {error}");
+        }
+    }
+    works_on(&abi, &emulator);
+}
+
+#[test]
+fn a_wrong_value_is_refused_by_its_key_and_not_repeated() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    let secret = "a-secret-in-the-wrong-place";
+    for (function, document, key) in [
+        (ghl_authorization_url as Call, json!({"scopes": secret}), "scopes"),
+        (ghl_authorization_url, json!({"scopes": [7]}), "scopes[0]"),
+        (ghl_authorization_url, json!({"scopes": []}), "scopes"),
+        (ghl_authorization_url, json!({"scopes": [""]}), "scopes"),
+        (ghl_authorization_url, json!({"scopes": ["a b"]}), "scopes"),
+        (ghl_authorization_url, json!({"redirectUri": 7}), "redirectUri"),
+        (ghl_authorization_url, json!({"redirectUri": "callback"}), "redirectUri"),
+        (ghl_authorization_url, json!({"loginInSameTab": secret}), "loginInSameTab"),
+        (ghl_authorization_url, json!({"versionId": [secret]}), "versionId"),
+        (ghl_authorization_url, json!({"state": {"a": secret}}), "state"),
+        (ghl_authorization_url, json!({"state": " "}), "state"),
+        (ghl_authorization_complete, json!({}), "redirectUrl"),
+        (ghl_authorization_complete, json!({"redirectUrl": [secret]}), "redirectUrl"),
+        (ghl_authorization_complete, json!({"redirectUrl": secret}), "redirectUrl"),
+        (ghl_authorization_complete, json!({"redirectUrl": null}), "redirectUrl"),
+        (ghl_authorization_complete, json!({"redirectUrl": "https://a/", "state": ""}), "state"),
+        (
+            ghl_authorization_complete,
+            json!({"redirectUrl": "https://a/", "allowMissingState": 1}),
+            "allowMissingState",
+        ),
+        (ghl_authorization_complete, json!({"redirectUrl": "https://a/", "userType": secret}), "userType"),
+        (ghl_oauth_token, json!({}), "grantType"),
+        (ghl_oauth_token, json!({"grantType": secret}), "grantType"),
+        (ghl_oauth_token, json!({"grantType": "authorization_code"}), "code"),
+        (ghl_oauth_token, json!({"grantType": "authorization_code", "code": " "}), "code"),
+        (ghl_oauth_token, json!({"grantType": "authorization_code", "refreshToken": secret}), "code"),
+        (ghl_oauth_token, json!({"grantType": "refresh_token"}), "refreshToken"),
+        (ghl_oauth_token, json!({"grantType": "refresh_token", "refreshToken": ""}), "refreshToken"),
+        (ghl_oauth_token, json!({"grantType": "refresh_token", "refreshToken": [secret]}), "refreshToken"),
+        (ghl_oauth_token, json!({"grantType": "client_credentials", "userType": "company"}), "userType"),
+        (
+            ghl_oauth_token,
+            json!({"grantType": "client_credentials", "clientSecret": {"a": secret}}),
+            "clientSecret",
+        ),
+        (ghl_oauth_location_token, json!({}), "companyId"),
+        (ghl_oauth_location_token, json!({"companyId": "c"}), "locationId"),
+        (ghl_oauth_location_token, json!({"companyId": "", "locationId": "l"}), "companyId"),
+        (ghl_oauth_location_token, json!({"companyId": "c", "locationId": "\t"}), "locationId"),
+        (ghl_oauth_location_token, json!({"companyId": "c", "locationId": "l\r\nX: y"}), "locationId"),
+        (
+            ghl_oauth_location_token,
+            json!({"companyId": "c", "locationId": "l", "accessToken": [secret]}),
+            "accessToken",
+        ),
+        (ghl_oauth_installed_locations, json!({}), "companyId"),
+        (ghl_oauth_installed_locations, json!({"companyId": ""}), "companyId"),
+        (ghl_oauth_installed_locations, json!({"companyId": "x".repeat(256)}), "companyId"),
+        (ghl_oauth_installed_locations, json!({"companyId": "c", "appId": ""}), "appId"),
+        (ghl_oauth_installed_locations, json!({"companyId": "c", "pageSize": 0}), "pageSize"),
+        (ghl_oauth_installed_locations, json!({"companyId": "c", "pageSize": 101}), "pageSize"),
+        (ghl_oauth_installed_locations, json!({"companyId": "c", "pageSize": -1}), "pageSize"),
+        (ghl_oauth_installed_locations, json!({"companyId": "c", "pageSize": 1.5}), "pageSize"),
+        (ghl_oauth_installed_locations, json!({"companyId": "c", "pageSize": secret}), "pageSize"),
+        (ghl_oauth_installed_locations, json!({"companyId": "c", "pageSize": 1e300}), "pageSize"),
+        (ghl_oauth_installed_locations, json!({"companyId": "c", "isInstalled": "true"}), "isInstalled"),
+        (ghl_oauth_installed_locations, json!({"companyId": "c", "onTrial": 0}), "onTrial"),
+        (ghl_oauth_installed_locations, json!({"companyId": "c", "all": "yes"}), "all"),
+        (ghl_tokens_list, json!({"pageSize": 0}), "pageSize"),
+        (ghl_tokens_list, json!({"pageSize": 1001}), "pageSize"),
+        (ghl_tokens_list, json!({"companyId": ""}), "companyId"),
+        (ghl_tokens_list, json!({"pageToken": ""}), "pageToken"),
+        (ghl_tokens_list, json!({"userType": "Agency"}), "userType"),
+        (ghl_tokens_export, json!({"pageSize": -1}), "pageSize"),
+        (ghl_tokens_export, json!({"companyId": 7}), "companyId"),
+        (ghl_tokens_import, json!({}), "tokens"),
+        (ghl_tokens_import, json!({"tokens": {}}), "tokens"),
+        (ghl_tokens_import, json!({"tokens": [{}, secret]}), "tokens[1]"),
+        (ghl_tokens_import, json!({"tokens": [], "replace": "yes"}), "replace"),
+        (maintain, json!({"companyId": ""}), "companyId"),
+        (maintain, json!({"companyId": false}), "companyId"),
+    ] {
+        let outcome = abi.call(function, &document.to_string());
+        let error = outcome.fails(Status::InvalidArgument);
+        assert_eq!(error["parameter"], key, "{document}: {error}");
+        shows_none_of(&error.to_string(), &[secret]);
+    }
+    works_on(&abi, &emulator);
+}
+
+#[test]
+fn a_name_out_of_a_list_that_is_no_text_is_refused_by_its_key() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    for wrong in [json!(null), json!(7), json!(true), json!([]), json!({})] {
+        abi.oauth_token(json!({"grantType": wrong})).refuses("grantType");
+        if !wrong.is_null() {
+            abi.oauth_token(json!({"grantType": "client_credentials", "userType": wrong}))
+                .refuses("userType");
+            abi.tokens_list(json!({"userType": wrong})).refuses("userType");
+            let config = config(&emulator, json!({"tokenRequestEncoding": wrong}));
+            let Err(outcome) = Abi::open(&config) else { panic!("{wrong} was accepted") };
+            outcome.refuses("tokenRequestEncoding");
+        }
+    }
+    works_on(&abi, &emulator);
+}
+
+#[test]
+fn an_id_that_is_none_is_refused_before_anything_happens() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    let long = "x".repeat(256);
+    for (name, function, parameter) in TAKING_TEXT {
+        if parameter != "resource_id" {
+            continue;
+        }
+        for id in ["", " ", "\t\n", "a\nb", "\u{7f}", "\u{85}", long.as_str()] {
+            let text = CString::new(id).unwrap();
+            let error = call(function, abi.handle(), text.as_ptr()).refuses("resource_id");
+            assert!(error["message"].as_str().unwrap().starts_with("resource_id "), "{name} {id:?}: {error}");
+        }
+    }
+    works_on(&abi, &emulator);
+    // An id of another form is the server's to judge.
+    for id in ["é", "../../etc/passwd", "a b&c=d", &long[1..]] {
+        abi.access_token(id).fails(Status::Forbidden);
+    }
+    assert_eq!(sent(&emulator), ["mint 403"; 4]);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
+    let emulator = emulator(1);
+    let working = config(&emulator, json!({}));
+    let secret = "a-secret-in-the-wrong-place";
+    for (changes, status, key) in [
+        (json!({"clientId": null}), Status::InvalidArgument, "clientId"),
+        (json!({"clientId": " "}), Status::Config, "clientId"),
+        (json!({"clientSecret": ""}), Status::Config, "clientSecret"),
+        (json!({"clientSecret": [secret]}), Status::InvalidArgument, "clientSecret"),
+        (json!({"colour": secret}), Status::InvalidArgument, "colour"),
+        (json!({"client_id": "c"}), Status::InvalidArgument, "client_id"),
+        (json!({"baseUrl": "http://services.example"}), Status::Config, "baseUrl"),
+        (json!({"baseUrl": "http://127.0.0.1.example"}), Status::Config, "baseUrl"),
+        (json!({"baseUrl": "http://127.0.0.1@services.example"}), Status::Config, "baseUrl"),
+        (json!({"baseUrl": format!("https://user:{secret}@services.example")}), Status::Config, "baseUrl"),
+        (json!({"baseUrl": "services.example"}), Status::Config, "baseUrl"),
+        (json!({"baseUrl": "file:///etc/passwd"}), Status::Config, "baseUrl"),
+        (json!({"baseUrl": "https://services.example?a=b"}), Status::Config, "baseUrl"),
+        (json!({"authorizeUrl": "http://services.example"}), Status::Config, "authorizeUrl"),
+        (json!({"authorizeUrl": ""}), Status::Config, "authorizeUrl"),
+        (json!({"redirectUri": "/callback"}), Status::Config, "redirectUri"),
+        (json!({"scopes": ["a b"]}), Status::Config, "scopes"),
+        (json!({"scopes": "a b"}), Status::InvalidArgument, "scopes"),
+        (json!({"apiVersion": "v3\r\nX-Evil: 1"}), Status::Config, "apiVersion"),
+        (json!({"apiVersion": ""}), Status::Config, "apiVersion"),
+        (json!({"tokenRequestEncoding": "xml"}), Status::InvalidArgument, "tokenRequestEncoding"),
+        (json!({"store": {"kind": "floppy"}}), Status::Config, "store.kind"),
+        (json!({"store": {"kind": ""}}), Status::Config, "store.kind"),
+        (json!({"store": {"kind": 7}}), Status::InvalidArgument, "store.kind"),
+        (json!({"store": {"path": "tokens.db"}}), Status::InvalidArgument, "store.kind"),
+        (json!({"store": {"kind": "memory", "path": "tokens.db"}}), Status::Config, "store.path"),
+        (json!({"store": {"kind": "sqlite"}}), Status::Config, "store.path"),
+        (json!({"store": {"kind": "memory", "size": 1}}), Status::InvalidArgument, "store.size"),
+        (json!({"store": "memory"}), Status::InvalidArgument, "store"),
+        (json!({"timeouts": {"totalMs": 0}}), Status::Config, "timeouts.totalMs"),
+        (json!({"timeouts": {"totalMs": 600_001}}), Status::Config, "timeouts.totalMs"),
+        (json!({"timeouts": {"totalMs": -1}}), Status::InvalidArgument, "timeouts.totalMs"),
+        (json!({"timeouts": {"totalMs": "30000"}}), Status::InvalidArgument, "timeouts.totalMs"),
+        (json!({"timeouts": {"totalMillis": 1}}), Status::InvalidArgument, "timeouts.totalMillis"),
+        (json!({"timeouts": {"connectMs": 0}}), Status::Config, "timeouts.connectMs"),
+        (json!({"retry": {"maxAttempts": 0}}), Status::Config, "retry.maxAttempts"),
+        (json!({"retry": {"maxAttempts": 21}}), Status::Config, "retry.maxAttempts"),
+        (json!({"rateLimit": {"requests": 0}}), Status::Config, "rateLimit.requests"),
+        (json!({"rateLimit": {"perMs": 0}}), Status::Config, "rateLimit.perMs"),
+        (json!({"refresh": {"marginSeconds": 86_401}}), Status::Config, "refresh.marginSeconds"),
+        (json!({"refresh": {"runwayPercent": 91}}), Status::Config, "refresh.runwayPercent"),
+        (json!({"refresh": {"runwayPercent": 256}}), Status::InvalidArgument, "refresh.runwayPercent"),
+        (json!({"limits": {"responseBytes": 1}}), Status::Config, "limits.responseBytes"),
+        (json!({"http": {"proxy": format!("ftp://{secret}:1")}}), Status::Config, "http.proxy"),
+        (json!({"http": {"userAgentSuffix": "a\nb"}}), Status::Config, "http.userAgentSuffix"),
+        (json!({"http": {"insecure": true}}), Status::InvalidArgument, "http.insecure"),
+    ] {
+        let config = config(&emulator, changes.clone());
+        let Err(outcome) = Abi::open(&config) else { panic!("{changes} was accepted") };
+        let error = outcome.fails(status);
+        assert_eq!(error["parameter"], key, "{changes}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(key.rsplit('.').next().unwrap()), "{error}");
+        shows_none_of(&error.to_string(), &[secret, emulator.client_secret()]);
+    }
+    for missing in ["clientId", "clientSecret"] {
+        let mut config = working.clone();
+        config.as_object_mut().unwrap().remove(missing);
+        let Err(outcome) = Abi::open(&config) else { panic!("{missing} is not missed") };
+        outcome.refuses(missing);
+    }
+    for fine in
+        [json!({}), json!({"baseUrl": "http://[::1]:8080/v3"}), json!({"baseUrl": "http://localhost"})]
+    {
+        Abi::open(&config(&emulator, fine)).unwrap();
+    }
+}
+
+#[test]
+fn a_client_is_not_made_from_anything_else() {
+    let good = CString::new(json!({"clientId": "a-1", "clientSecret": "s"}).to_string()).unwrap();
+    let broken = CString::new([b'{', 0xff, b'}']).unwrap();
+    let lists: Vec<CString> =
+        ["", "[]", "null", "{", "{} {}"].into_iter().map(|text| CString::new(text).unwrap()).collect();
+    // SAFETY: valid pointers, or NULL.
+    unsafe {
+        let mut client = ptr::dangling_mut::<ghl_client>();
+        let mut document = ptr::dangling_mut();
+        for text in [ptr::null(), broken.as_ptr()].into_iter().chain(lists.iter().map(|text| text.as_ptr())) {
+            let code = ghl_client_new(text, &mut client, &mut document);
+            let error = Outcome::read(code, document).fails(Status::InvalidArgument);
+            let lacks = error["message"].as_str().unwrap().contains("lacks the required key");
+            assert!(error["parameter"] == "config_json" || lacks, "{error}");
+            assert!(client.is_null());
+            client = ptr::dangling_mut();
+            assert_eq!(ghl_client_new(text, &mut client, ptr::null_mut()), Status::InvalidArgument.code());
+            assert!(client.is_null());
+        }
+        let code = ghl_client_new(good.as_ptr(), ptr::null_mut(), &mut document);
+        Outcome::read(code, document).refuses("out_client");
+        let code = ghl_client_new(good.as_ptr(), ptr::null_mut(), ptr::null_mut());
+        assert_eq!(code, Status::InvalidArgument.code());
+        assert_eq!(ghl_client_new(good.as_ptr(), &mut client, ptr::null_mut()), 0);
+        assert!(!client.is_null());
+        ghl_client_free(client);
+    }
+}
+
+#[test]
+fn a_buffer_takes_the_token_whole_or_not_at_all() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    let company = emulator.company_id();
+    let token = abi.live_token(&emulator, &company);
+    let needed = token.len() + 1;
+    let resource = CString::new(company).unwrap();
+    let into = |buffer: *mut c_char, length: *mut usize| {
+        let mut error = ptr::dangling_mut();
+        // SAFETY: as long as the length says.
+        let code =
+            unsafe { ghl_access_token_into(abi.handle(), resource.as_ptr(), buffer, length, &mut error) };
+        if code == 0 {
+            assert!(error.is_null());
+            Outcome(0, Value::Null)
+        } else {
+            Outcome::read(code, error)
+        }
+    };
+    for size in [needed, needed + 1, 8192] {
+        let mut buffer = vec![b'x'; size];
+        let mut length = size;
+        into(buffer.as_mut_ptr().cast(), &mut length).ok();
+        assert_eq!((length, &buffer[..needed - 1], buffer[needed - 1]), (needed, token.as_bytes(), 0));
+        assert!(buffer[needed..].iter().all(|byte| *byte == b'x'), "nothing is written behind it");
+    }
+    for size in [1, 2, needed - 1] {
+        let mut buffer = vec![b'x'; size];
+        let mut length = size;
+        let error = into(buffer.as_mut_ptr().cast(), &mut length).fails(Status::BufferTooSmall);
+        assert_eq!((length, buffer[0], &error["parameter"]), (needed, 0, &json!("buffer")), "{error}");
+        assert!(buffer[1..].iter().all(|byte| *byte == b'x'), "no part of a token is left in it");
+    }
+    let mut length = 0;
+    into(ptr::null_mut(), &mut length).fails(Status::BufferTooSmall);
+    assert_eq!(length, needed, "this is how one asks for the size");
+    let mut length = 100;
+    into(ptr::null_mut(), &mut length).refuses("buffer");
+    assert_eq!(length, 0);
+    let mut buffer = [b'x'; 8];
+    into(buffer.as_mut_ptr().cast(), ptr::null_mut()).refuses("length");
+    works_on(&abi, &emulator);
+}
+
+#[test]
+fn a_text_may_be_changed_by_its_owner_before_it_is_freed() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    let company = CString::new(emulator.company_id()).unwrap();
+    for change in [0, 1, 500] {
+        let (mut token, mut error) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: valid pointers, and a token is longer than this.
+        unsafe {
+            assert_eq!(ghl_access_token(abi.handle(), company.as_ptr(), &mut token, &mut error), 0);
+            token.add(change).write(0);
+            assert_eq!(take(token).len(), change);
+        }
+    }
+    works_on(&abi, &emulator);
+}
+
+#[test]
+fn a_defect_inside_is_an_error_and_the_client_works_on() {
+    let emulator = emulator(1);
+    let trap = Trap::new(&emulator);
+    let abi = Abi::by(&emulator, json!({}), Arc::<Trap>::clone(&trap));
+    let company = abi.connect_company(&emulator);
+    let redirect_url = abi.consent(&emulator, ghl_oauth_emulator::Decision::Company(company.clone()));
+    let import = json!({"tokens": [{"accessToken": "a", "companyId": "other", "expiresIn": 10}]});
+    let calls: [(&str, &dyn Fn() -> Outcome); 11] = [
+        ("ghl_access_token", &|| abi.access_token(&company)),
+        ("ghl_access_token_into", &|| {
+            let text = CString::new(company.as_str()).unwrap();
+            call(access_into, abi.handle(), text.as_ptr())
+        }),
+        ("ghl_token_refresh", &|| abi.token_refresh(&company)),
+        ("ghl_authorization_url", &|| abi.authorization_url(json!({}))),
+        ("ghl_authorization_complete", &|| abi.authorization_complete(json!({"redirectUrl": redirect_url}))),
+        ("ghl_oauth_token", &|| abi.oauth_token(json!({"grantType": "client_credentials"}))),
+        ("ghl_oauth_location_token", &|| {
+            let location = &emulator.location_ids()[0];
+            abi.oauth_location_token(json!({"companyId": company, "locationId": location}))
+        }),
+        ("ghl_oauth_installed_locations", &|| abi.oauth_installed_locations(json!({"companyId": company}))),
+        ("ghl_tokens_import", &|| abi.tokens_import(import.clone())),
+        ("ghl_tokens_maintain", &|| abi.tokens_maintain(json!({}), |_| true)),
+        ("ghl_token_delete", &|| abi.token_delete(&company)),
+    ];
+    for (name, call) in calls {
+        trap.set(1);
+        let error = call().fails(Status::Internal);
+        assert!(trap.has_sprung(), "{name}");
+        assert_eq!(error["retryable"], false);
+        assert!(
+            !error.to_string().contains("the trap"),
+            "{name}: what a panic says may be a secret: {error}"
+        );
+        if name != "ghl_token_delete" {
+            call().ok();
+            abi.live_token(&emulator, &company);
+        }
+    }
+    abi.connect_company(&emulator);
+    abi.live_token(&emulator, &company);
+}
+
+#[test]
+fn a_defect_at_any_moment_of_a_refresh_costs_no_connection() {
+    let emulator = emulator(1);
+    let trap = Trap::new(&emulator);
+    let abi = Abi::by(&emulator, json!({}), Arc::<Trap>::clone(&trap));
+    let company = abi.connect_company(&emulator);
+    let mut moments = 0;
+    for moment in 1.. {
+        emulator.clock().advance(DAY);
+        trap.set(moment);
+        let outcome = abi.access_token(&company);
+        if !trap.has_sprung() {
+            outcome.ok();
+            break;
+        }
+        outcome.fails(Status::Internal);
+        abi.live_token(&emulator, &company);
+        assert_eq!(abi.listed(&company)["state"], "ok");
+        moments = moment;
+    }
+    assert!(moments >= 4, "the trap was sprung {moments} times");
+    assert_eq!(emulator.live_refresh_tokens().len(), 1);
+}

@@ -1,0 +1,412 @@
+//! Consent: whom a redirect may come from, and what becomes of its code.
+
+mod support;
+
+use std::thread;
+use std::time::Duration;
+
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
+use serde_json::{Value, json};
+
+use support::{Abi, emulator, fields, query, sent};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn codes() -> Rule {
+    Rule::on(Endpoint::Token).grant_type(GrantType::AuthorizationCode)
+}
+
+/// A company's consent to a link of this client: where the browser is sent.
+fn consented(abi: &Abi, emulator: &Emulator) -> String {
+    abi.consent(emulator, Decision::Company(emulator.company_id()))
+}
+
+/// A URL with one parameter of its query changed, or without it.
+fn with_parameter(url: &str, name: &str, value: Option<&str>) -> String {
+    let mut parameters = query(url);
+    match value {
+        Some(value) => parameters.insert(name.to_owned(), value.to_owned()),
+        None => parameters.remove(name),
+    };
+    let (target, _) = url.split_once('?').unwrap();
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+    format!("{target}?{query}")
+}
+
+#[test]
+fn a_redirect_without_the_right_state_is_refused_and_its_code_not_sent() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let (one, two) = (consented(&abi, &emulator), consented(&abi, &emulator));
+    let state = query(&one)["state"].clone();
+    for (name, params) in [
+        ("no state", json!({"redirectUrl": with_parameter(&one, "state", None)})),
+        ("an empty state", json!({"redirectUrl": with_parameter(&one, "state", Some(""))})),
+        ("an unknown state", json!({"redirectUrl": with_parameter(&one, "state", Some("unknown"))})),
+        ("part of a state", json!({"redirectUrl": with_parameter(&one, "state", Some(&state[1..]))})),
+        ("another session's", json!({"redirectUrl": two, "state": state})),
+        ("no session's", json!({"redirectUrl": two, "state": "unknown"})),
+        (
+            "a session, but no state",
+            json!({"redirectUrl": with_parameter(&one, "state", None), "state": state}),
+        ),
+        (
+            "a session, and the marketplace's",
+            json!({"redirectUrl": with_parameter(&one, "state", None), "state": state, "allowMissingState": true}),
+        ),
+        (
+            "an unknown one from the marketplace",
+            json!({"redirectUrl": with_parameter(&one, "state", Some("unknown")), "allowMissingState": true}),
+        ),
+    ] {
+        let error = abi.authorization_complete(params).fails(Status::StateMismatch);
+        assert_eq!(error["retryable"], false, "{name}");
+        assert!(error["help"].as_str().unwrap().contains("new link"), "{name}: {error}");
+    }
+    let twice = json!({"redirectUrl": format!("{one}&state={state}")});
+    abi.authorization_complete(twice).refuses("redirectUrl");
+    assert_eq!(sent(&emulator), [""; 0]);
+    assert_eq!(abi.tokens_list(json!({})).ok()["items"], json!([]));
+    for redirect_url in [one, two] {
+        abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
+    }
+}
+
+#[test]
+fn a_state_is_good_once() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let redirect_url = consented(&abi, &emulator);
+    let state = query(&redirect_url)["state"].clone();
+    abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
+    assert_eq!(sent(&emulator), ["code 200"]);
+    for params in [
+        json!({"redirectUrl": redirect_url}),
+        json!({"redirectUrl": redirect_url, "state": state}),
+        json!({"redirectUrl": redirect_url, "allowMissingState": true}),
+    ] {
+        abi.authorization_complete(params).fails(Status::StateMismatch);
+    }
+    assert_eq!(sent(&emulator), [""; 0]);
+    abi.live_token(&emulator, &emulator.company_id());
+}
+
+#[test]
+fn of_two_that_bring_the_same_redirect_at_once_one_is_served() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let redirect_url = consented(&abi, &emulator);
+    let hold = emulator.hold(codes(), Stage::BeforeProcessing);
+    let mut results = support::crowd(
+        8,
+        || abi.authorization_complete(json!({"redirectUrl": redirect_url})).0,
+        || hold.release(),
+    );
+    results.sort_unstable();
+    let mut expected = [Status::StateMismatch.code(); 8];
+    expected[0] = 0;
+    assert_eq!(results, expected);
+    assert_eq!(sent(&emulator), ["code 200"]);
+}
+
+#[test]
+fn a_link_is_good_for_an_hour() {
+    for (age, accepted) in [(59 * MINUTE, true), (61 * MINUTE, false)] {
+        let emulator = emulator(1);
+        let abi = Abi::new(&emulator);
+        let link = abi.authorization_url(json!({})).ok();
+        emulator.clock().advance(age);
+        // The code itself is fresh.
+        let decision = Decision::Company(emulator.company_id());
+        let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+        let outcome = abi.authorization_complete(json!({"redirectUrl": redirect_url}));
+        if accepted {
+            outcome.ok();
+        } else {
+            outcome.fails(Status::StateMismatch);
+            assert_eq!(sent(&emulator), [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn an_installation_from_inside_the_marketplace_comes_without_a_state() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let link = abi.authorization_url(json!({})).ok();
+    let stateless = with_parameter(link["url"].as_str().unwrap(), "state", None);
+    let decision = Decision::Company(emulator.company_id());
+    let redirect_url = emulator.consent(&stateless, decision).unwrap();
+    assert!(!redirect_url.contains("state"), "{redirect_url}");
+    for params in [
+        json!({"redirectUrl": redirect_url}),
+        json!({"redirectUrl": redirect_url, "allowMissingState": false}),
+    ] {
+        abi.authorization_complete(params).fails(Status::StateMismatch);
+    }
+    abi.authorization_complete(json!({"redirectUrl": redirect_url, "allowMissingState": true})).ok();
+    abi.live_token(&emulator, &emulator.company_id());
+}
+
+#[test]
+fn a_state_that_the_host_keeps_is_good_in_another_process_and_there_once() {
+    let emulator = emulator(1);
+    let (here, there) = (Abi::new(&emulator), Abi::new(&emulator));
+    let redirect_url = consented(&here, &emulator);
+    let state = query(&redirect_url)["state"].clone();
+    there.authorization_complete(json!({"redirectUrl": redirect_url})).fails(Status::StateMismatch);
+    assert_eq!(sent(&emulator), [""; 0]);
+    there.authorization_complete(json!({"redirectUrl": redirect_url, "state": state})).ok();
+    there.live_token(&emulator, &emulator.company_id());
+    sent(&emulator);
+    let again = json!({"redirectUrl": redirect_url, "state": state});
+    there.authorization_complete(again).fails(Status::StateMismatch);
+    assert_eq!(sent(&emulator), [""; 0]);
+}
+
+#[test]
+fn the_hosts_own_state_comes_back_to_it() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let link = abi.authorization_url(json!({"state": "user 7 & browser é"})).ok();
+    assert_eq!(link["state"], "user 7 & browser é");
+    let decision = Decision::Company(emulator.company_id());
+    let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+    abi.authorization_complete(json!({"redirectUrl": redirect_url, "state": "user 7 & browser é"})).ok();
+}
+
+#[test]
+fn a_refusal_by_the_person_says_so() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let denied = abi.consent(&emulator, Decision::Deny);
+    assert_eq!(query(&denied)["error"], "access_denied");
+    let described = format!("{denied}&error_description=The+app+was+not+wanted");
+    let error = abi.authorization_complete(json!({"redirectUrl": described})).fails(Status::ConsentDenied);
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("access_denied The app was not wanted"), "{message}");
+    assert_eq!(error["retryable"], false);
+    // An answer to a link is an answer: the state is used up.
+    abi.authorization_complete(json!({"redirectUrl": denied})).fails(Status::StateMismatch);
+    assert_eq!(sent(&emulator), [""; 0]);
+    // Whoever slips a refusal in without a state is not believed either.
+    let forged = with_parameter(&abi.consent(&emulator, Decision::Deny), "state", Some("forged"));
+    abi.authorization_complete(json!({"redirectUrl": forged})).fails(Status::StateMismatch);
+}
+
+#[test]
+fn a_url_that_is_not_the_apps_redirect_is_refused() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    for target in [
+        "http://app.example/oauth/callback",
+        "https://app.example.evil/oauth/callback",
+        "https://app.example:8443/oauth/callback",
+        "https://app.example/oauth/callback/",
+        "https://app.example/",
+        "https://app.example@evil.example/oauth/callback",
+    ] {
+        let redirect_url = consented(&abi, &emulator);
+        let (_, query) = redirect_url.split_once('?').unwrap();
+        let outcome = abi.authorization_complete(json!({"redirectUrl": format!("{target}?{query}")}));
+        let error = outcome.refuses("redirectUrl");
+        assert!(!error.to_string().contains(&support::query(&redirect_url)["code"]), "{error}");
+    }
+    for rest in ["", "?", "?code=", "?nothing=else"] {
+        let state = query(&consented(&abi, &emulator))["state"].clone();
+        let joint = if rest.is_empty() { "?" } else { "&" };
+        let redirect_url = format!("{}{rest}{joint}state={state}", emulator.redirect_uri());
+        abi.authorization_complete(json!({"redirectUrl": redirect_url})).refuses("redirectUrl");
+    }
+    for nonsense in ["", " ", "callback", "/oauth/callback?code=1&state=2", "https://", "code"] {
+        abi.authorization_complete(json!({"redirectUrl": nonsense})).refuses("redirectUrl");
+    }
+    assert_eq!(sent(&emulator), [""; 0]);
+}
+
+#[test]
+fn each_link_is_completed_by_the_redirect_uri_that_it_had() {
+    let uris = ["https://app.example/oauth/callback", "https://other.example/back?tenant=7"];
+    let options = Options { redirect_uris: uris.map(str::to_owned).to_vec(), ..Options::default() };
+    let emulator = Emulator::start(options).unwrap();
+    let abi = Abi::new(&emulator);
+    for uri in uris {
+        let link = abi.authorization_url(json!({"redirectUri": uri})).ok();
+        let decision = Decision::Company(emulator.company_id());
+        let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+        assert!(redirect_url.starts_with(uri), "{redirect_url}");
+        abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
+        let request = emulator.requests().pop().unwrap();
+        assert_eq!(fields(&request)["redirectUri"], uri);
+    }
+}
+
+#[test]
+fn two_consents_at_once_do_not_get_in_each_others_way() {
+    let emulator = Emulator::start(Options { companies: 2, ..Options::default() }).unwrap();
+    let abi = Abi::new(&emulator);
+    let companies = emulator.company_ids();
+    let links: Vec<Value> = companies.iter().map(|_| abi.authorization_url(json!({})).ok()).collect();
+    let redirects: Vec<String> = links
+        .iter()
+        .zip(&companies)
+        .rev()
+        .map(|(link, company)| {
+            emulator.consent(link["url"].as_str().unwrap(), Decision::Company(company.clone())).unwrap()
+        })
+        .collect();
+    let hold = emulator.hold(codes(), Stage::BeforeProcessing);
+    thread::scope(|scope| {
+        let abi = &abi;
+        let completing: Vec<_> = redirects
+            .iter()
+            .map(|redirect| {
+                scope.spawn(move || abi.authorization_complete(json!({"redirectUrl": redirect})).ok())
+            })
+            .collect();
+        hold.wait_for(2);
+        hold.release();
+        for (thread, company) in completing.into_iter().zip(companies.iter().rev()) {
+            assert_eq!(thread.join().unwrap()["resourceId"], company.as_str());
+        }
+    });
+    for company in &companies {
+        abi.live_token(&emulator, company);
+    }
+}
+
+#[test]
+fn a_code_whose_answer_is_lost_is_tried_once_more_and_no_further() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let redirect_url = consented(&abi, &emulator);
+    emulator.inject(codes().times(1), FaultKind::ReplyLost);
+    let complete = json!({"redirectUrl": redirect_url});
+    let error = abi.authorization_complete(complete).fails(Status::ReauthorizationRequired);
+    assert!(error["help"].as_str().unwrap().contains("must consent again"), "{error}");
+    assert_eq!((&error["httpStatus"], &error["retryable"]), (&json!(401), &json!(false)));
+    let requests = emulator.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(fields(&requests[0]), fields(&requests[1]), "the same code");
+    assert_eq!(sent(&emulator), ["code 200", "code 401"]);
+    assert_eq!(abi.tokens_list(json!({})).ok()["items"], json!([]));
+    // The person consents again, and all is well.
+    abi.connect_company(&emulator);
+    abi.live_token(&emulator, &emulator.company_id());
+
+    let redirect_url = consented(&abi, &emulator);
+    let fault = emulator.inject(codes(), FaultKind::ReplyLost);
+    abi.authorization_complete(json!({"redirectUrl": redirect_url})).fails(Status::Network);
+    assert_eq!(emulator.strikes(fault), 2);
+}
+
+#[test]
+fn a_code_that_never_arrived_is_exchanged_by_the_second_attempt() {
+    for kind in [
+        FaultKind::Reset { stage: Stage::BeforeProcessing },
+        FaultKind::Status {
+            status: 502,
+            body: "<html>bad gateway</html>".into(),
+            content_type: None,
+            headers: Vec::new(),
+            stage: Stage::BeforeProcessing,
+        },
+        FaultKind::Status {
+            status: 429,
+            body: String::new(),
+            content_type: None,
+            headers: vec![("Retry-After".into(), "0".into())],
+            stage: Stage::BeforeProcessing,
+        },
+    ] {
+        let emulator = emulator(1);
+        let abi = Abi::new(&emulator);
+        let redirect_url = consented(&abi, &emulator);
+        let fault = emulator.inject(codes().times(1), kind);
+        abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
+        abi.live_token(&emulator, &emulator.company_id());
+        assert_eq!((emulator.strikes(fault), sent(&emulator).len()), (1, 2));
+    }
+}
+
+#[test]
+fn a_refused_code_is_not_tried_again() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let wrong = with_parameter(&consented(&abi, &emulator), "code", Some("wrong"));
+    let error = abi.authorization_complete(json!({"redirectUrl": wrong}));
+    let error = error.fails(Status::ReauthorizationRequired);
+    assert!(error["help"].as_str().unwrap().contains("clientSecret"), "{error}");
+    assert_eq!(sent(&emulator), ["code 401"]);
+}
+
+#[test]
+fn whose_token_it_is_the_answer_decides() {
+    let emulator = emulator(3);
+    let (company, location) = (emulator.company_id(), emulator.location_ids()[1].clone());
+    let some = Decision::CompanyWithLocations { company: company.clone(), locations: vec![location.clone()] };
+    for (decision, resource, user_type, location_id) in [
+        (Decision::Company(company.clone()), &company, "Company", Value::Null),
+        (some, &company, "Company", Value::Null),
+        (Decision::Location(location.clone()), &location, "Location", json!(location)),
+    ] {
+        for wished in [None, Some("Company"), Some("Location")] {
+            let abi = Abi::new(&emulator);
+            let redirect_url = abi.consent(&emulator, decision.clone());
+            let mut params = json!({"redirectUrl": redirect_url});
+            if let Some(wished) = wished {
+                params["userType"] = wished.into();
+            }
+            sent(&emulator);
+            let stored = abi.authorization_complete(params).ok();
+            assert_eq!(
+                (&stored["resourceId"], &stored["userType"], &stored["companyId"], &stored["locationId"]),
+                (&json!(resource), &json!(user_type), &json!(company), &location_id)
+            );
+            let request = emulator.requests().pop().unwrap();
+            assert_eq!(fields(&request).get("userType").map(String::as_str), wished);
+            abi.live_token(&emulator, resource);
+            assert_eq!(abi.tokens_list(json!({})).ok()["items"], json!([stored]));
+        }
+    }
+}
+
+#[test]
+fn a_token_of_nobody_is_not_stored() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let body = json!({"accessToken": "some access token", "refreshToken": "r", "expiresIn": 86399});
+    let kind = FaultKind::Status {
+        status: 200,
+        body: body.to_string(),
+        content_type: None,
+        headers: Vec::new(),
+        stage: Stage::BeforeProcessing,
+    };
+    emulator.inject(codes(), kind);
+    let redirect_url = consented(&abi, &emulator);
+    let error = abi.authorization_complete(json!({"redirectUrl": redirect_url})).fails(Status::Protocol);
+    support::shows_none_of(&error.to_string(), &["some access token"]);
+    assert_eq!(abi.tokens_list(json!({})).ok()["items"], json!([]));
+}
+
+#[test]
+fn a_new_consent_takes_the_place_of_the_old_one() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let first = abi.live_token(&emulator, &company);
+    abi.connect_company(&emulator);
+    let second = abi.live_token(&emulator, &company);
+    assert_ne!(first, second);
+    assert_eq!(abi.tokens_list(json!({})).ok()["items"].as_array().unwrap().len(), 1);
+    // The refresh token, too, is the new one; that of the first consent is not touched.
+    let live = |emulator: &Emulator| -> Vec<String> {
+        emulator.live_refresh_tokens().into_iter().map(|token| token.refresh_token).collect()
+    };
+    let before = live(&emulator);
+    abi.token_refresh(&company).ok();
+    assert_eq!(fields(&emulator.requests().pop().unwrap())["refreshToken"], before[1]);
+    assert_eq!(live(&emulator)[0], before[0]);
+}

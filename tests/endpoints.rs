@@ -1,0 +1,1123 @@
+//! The three endpoints, one to one: what goes over the wire, what comes back, and what each refusal becomes.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{
+    Decision, Emulator, Ending, Endpoint, ExpiresIn, FaultKind, GrantType, RecordedRequest, Rule, Stage,
+};
+use serde_json::{Value, json};
+
+use support::{Abi, Outcome, emulator, fields, header, sent, shows_none_of};
+
+const ENCODINGS: [(&str, &str); 2] =
+    [("form", "application/x-www-form-urlencoded"), ("json", "application/json")];
+
+/// What a form, a query and JSON must each write in their own way.
+const AWKWARD: &str = "a & b=c+d%20é\"\\/?#";
+
+/// An answer of the test's own.
+fn answer(status: u16, body: impl ToString) -> FaultKind {
+    answer_with(status, body, &[])
+}
+
+fn answer_with(status: u16, body: impl ToString, headers: &[(&str, &str)]) -> FaultKind {
+    FaultKind::Status {
+        status,
+        body: body.to_string(),
+        content_type: None,
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        stage: Stage::BeforeProcessing,
+    }
+}
+
+fn owned<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, String> {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// The only request since the last look.
+#[track_caller]
+fn only_request(emulator: &Emulator) -> RecordedRequest {
+    let requests = emulator.requests();
+    emulator.clear_requests();
+    let [request] = <[_; 1]>::try_from(requests).expect("one request");
+    request
+}
+
+/// Every way to call an endpoint, each with what is needed to get through: name, rule, call.
+type Way = (&'static str, Endpoint, fn(&Abi, &Emulator) -> Outcome);
+
+const WAYS: [Way; 5] = [
+    ("code", Endpoint::Token, |abi, _| {
+        abi.oauth_token(json!({"grantType": "authorization_code", "code": "some code"}))
+    }),
+    ("refresh", Endpoint::Token, |abi, _| {
+        abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": "some refresh token"}))
+    }),
+    ("credentials", Endpoint::Token, |abi, _| abi.oauth_token(json!({"grantType": "client_credentials"}))),
+    ("mint", Endpoint::LocationToken, |abi, emulator| {
+        abi.oauth_location_token(json!({
+            "companyId": emulator.company_id(),
+            "locationId": emulator.location_ids()[0],
+            "accessToken": "some access token",
+        }))
+    }),
+    ("list", Endpoint::InstalledLocations, |abi, emulator| {
+        abi.oauth_installed_locations(
+            json!({"companyId": emulator.company_id(), "accessToken": "some access token"}),
+        )
+    }),
+];
+
+/// A code from the consent page.
+fn code(abi: &Abi, emulator: &Emulator, decision: Decision) -> String {
+    support::query(&abi.consent(emulator, decision))["code"].clone()
+}
+
+/// A company's token, got by the raw way: nothing is stored.
+fn raw_company(abi: &Abi, emulator: &Emulator) -> Value {
+    let code = code(abi, emulator, Decision::Company(emulator.company_id()));
+    abi.oauth_token(json!({"grantType": "authorization_code", "code": code})).ok()
+}
+
+#[test]
+fn a_token_request_carries_every_parameter_in_either_encoding() {
+    let emulator = emulator(1);
+    emulator.inject(Rule::default(), answer(200, r#"{"accessToken":"a"}"#));
+    for (encoding, content_type) in ENCODINGS {
+        let abi = Abi::with(&emulator, json!({"tokenRequestEncoding": encoding}));
+        for (params, expected) in [
+            (
+                json!({"grantType": "authorization_code", "code": AWKWARD}),
+                vec![("grantType", "authorization_code"), ("code", AWKWARD)],
+            ),
+            (
+                json!({"grantType": "authorization_code", "code": "c", "redirectUri": AWKWARD, "userType": "Location"}),
+                vec![
+                    ("grantType", "authorization_code"),
+                    ("code", "c"),
+                    ("redirectUri", AWKWARD),
+                    ("userType", "Location"),
+                ],
+            ),
+            (
+                json!({"grantType": "refresh_token", "refreshToken": AWKWARD, "userType": "Company"}),
+                vec![("grantType", "refresh_token"), ("refreshToken", AWKWARD), ("userType", "Company")],
+            ),
+            (
+                json!({"grantType": "refresh_token", "refreshToken": "r"}),
+                vec![("grantType", "refresh_token"), ("refreshToken", "r")],
+            ),
+            (json!({"grantType": "client_credentials"}), vec![("grantType", "client_credentials")]),
+            (
+                json!({"grantType": "client_credentials", "clientId": AWKWARD, "clientSecret": "other & secret"}),
+                vec![
+                    ("grantType", "client_credentials"),
+                    ("clientId", AWKWARD),
+                    ("clientSecret", "other & secret"),
+                ],
+            ),
+        ] {
+            abi.oauth_token(params.clone()).ok();
+            let request = only_request(&emulator);
+            let mut all =
+                owned([("clientId", emulator.client_id()), ("clientSecret", emulator.client_secret())]);
+            all.extend(owned(expected));
+            assert_eq!(fields(&request), all, "{params}");
+            assert_eq!(
+                (request.method.as_str(), request.path.as_str(), request.query.as_str()),
+                ("POST", "/oauth/token", "")
+            );
+            assert_eq!(header(&request, "content-type"), Some(content_type));
+            assert_eq!(header(&request, "authorization"), None);
+            carries_what_every_request_carries(&request);
+        }
+    }
+}
+
+#[track_caller]
+fn carries_what_every_request_carries(request: &RecordedRequest) {
+    assert_eq!(header(request, "version"), Some("v3"));
+    assert_eq!(header(request, "accept"), Some("application/json"));
+    assert_eq!(header(request, "user-agent"), Some(concat!("ghl-oauth/", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn a_mint_is_a_form_with_the_companys_bearer_whatever_the_encoding_of_token_requests() {
+    let emulator = emulator(1);
+    emulator.inject(Rule::default(), answer(200, r#"{"accessToken":"a"}"#));
+    for (encoding, _) in ENCODINGS {
+        let abi = Abi::with(&emulator, json!({"tokenRequestEncoding": encoding}));
+        let params = json!({"companyId": AWKWARD, "locationId": "l & l", "accessToken": "the.bearer"});
+        abi.oauth_location_token(params).ok();
+        let request = only_request(&emulator);
+        assert_eq!(
+            (request.method.as_str(), request.path.as_str(), request.query.as_str()),
+            ("POST", "/oauth/location-token", "")
+        );
+        assert_eq!(fields(&request), owned([("companyId", AWKWARD), ("locationId", "l & l")]));
+        assert_eq!(header(&request, "content-type"), Some("application/x-www-form-urlencoded"));
+        assert_eq!(header(&request, "authorization"), Some("Bearer the.bearer"));
+        carries_what_every_request_carries(&request);
+    }
+}
+
+#[test]
+fn the_list_carries_every_parameter_and_the_apps_id_by_default() {
+    let emulator = emulator(1);
+    emulator.inject(Rule::default(), answer(200, r#"{"items":[]}"#));
+    let abi = Abi::new(&emulator);
+    let default = ("appId", emulator.app_id());
+    assert!(emulator.client_id().starts_with(&format!("{}-", emulator.app_id())));
+    for (params, expected) in [
+        (json!({}), vec![default]),
+        (json!({"appId": "another"}), vec![("appId", "another")]),
+        (json!({"pageSize": 1}), vec![default, ("pageSize", "1")]),
+        (json!({"pageSize": 100}), vec![default, ("pageSize", "100")]),
+        (
+            json!({"isInstalled": false, "onTrial": true}),
+            vec![default, ("isInstalled", "false"), ("onTrial", "true")],
+        ),
+        (
+            json!({
+                "appId": "a", "pageSize": 7, "pageToken": "next==", "query": AWKWARD, "isInstalled": true,
+                "restrictToUserLocations": false, "versionId": "v", "onTrial": false, "planId": "p",
+                "locationId": "l",
+            }),
+            vec![
+                ("appId", "a"),
+                ("pageSize", "7"),
+                ("pageToken", "next=="),
+                ("query", AWKWARD),
+                ("isInstalled", "true"),
+                ("restrictToUserLocations", "false"),
+                ("versionId", "v"),
+                ("onTrial", "false"),
+                ("planId", "p"),
+                ("locationId", "l"),
+            ],
+        ),
+        (json!({"all": true}), vec![default, ("pageSize", "100")]),
+        (json!({"all": true, "pageSize": 3, "query": "q"}), vec![default, ("pageSize", "3"), ("query", "q")]),
+    ] {
+        let mut given = params.clone();
+        given["companyId"] = "the company".into();
+        given["accessToken"] = "the.bearer".into();
+        abi.oauth_installed_locations(given).ok();
+        let request = only_request(&emulator);
+        let mut all = owned([("companyId", "the company")]);
+        all.extend(owned(expected));
+        assert_eq!(fields(&request), all, "{params}");
+        assert_eq!(
+            (request.method.as_str(), request.path.as_str(), request.body.as_str()),
+            ("GET", "/oauth/installed-locations", "")
+        );
+        assert_eq!(header(&request, "content-type"), None);
+        assert_eq!(header(&request, "authorization"), Some("Bearer the.bearer"));
+        carries_what_every_request_carries(&request);
+    }
+}
+
+#[test]
+fn the_configuration_decides_prefix_version_and_user_agent() {
+    let emulator = emulator(1);
+    emulator.inject(Rule::default(), answer(200, r#"{"accessToken":"a"}"#));
+    for prefix in ["/v3", "/gateway/ghl/"] {
+        let abi = Abi::with(
+            &emulator,
+            json!({
+                "baseUrl": format!("{}{prefix}", emulator.base_url()),
+                "apiVersion": "v4-beta",
+                "http": {"userAgentSuffix": "my-product/2.0"},
+            }),
+        );
+        for (_, _, call) in WAYS {
+            call(&abi, &emulator).ok();
+            let request = only_request(&emulator);
+            let expected = format!("{}/oauth/", prefix.trim_end_matches('/'));
+            assert!(request.path.starts_with(&expected), "{}", request.path);
+            assert_eq!(header(&request, "version"), Some("v4-beta"));
+            let user_agent = concat!("ghl-oauth/", env!("CARGO_PKG_VERSION"), " my-product/2.0");
+            assert_eq!(header(&request, "user-agent"), Some(user_agent));
+        }
+    }
+}
+
+#[test]
+fn answers_come_back_whole_in_camel_case_whatever_their_shape() {
+    let emulator = emulator(3);
+    let abi = Abi::new(&emulator);
+    let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
+    let shapes = [
+        None,
+        Some(FaultKind::SnakeCase),
+        Some(FaultKind::ReplaceStatus { status: 201 }),
+        Some(FaultKind::ReplaceStatus { status: 299 }),
+        Some(FaultKind::Stringified),
+        Some(FaultKind::HugeBody { bytes: 100_000, chunked: true }),
+    ];
+    for shape in shapes {
+        let name = format!("{shape:?}");
+        if let Some(kind) = shape {
+            emulator.inject(Rule::default(), kind);
+        }
+        let before = emulator.clock().now_ms();
+        let token = raw_company(&abi, &emulator);
+        let bearer = token["accessToken"].as_str().unwrap();
+        let minted = abi
+            .oauth_location_token(
+                json!({"companyId": company, "locationId": location, "accessToken": bearer}),
+            )
+            .ok();
+        let list = abi.oauth_installed_locations(json!({"companyId": company, "accessToken": bearer})).ok();
+        let after = emulator.clock().now_ms();
+        emulator.clear_faults();
+
+        keys_are(
+            &token,
+            "accessToken approveAllLocations companyId expiresAt expiresIn installToFutureLocations \
+             isBulkInstallation refreshToken refreshTokenId scope tokenType traceId userId userType",
+        );
+        keys_are(
+            &minted,
+            "accessToken appId companyId expiresAt expiresIn locationId planId refreshToken refreshTokenId scope \
+             tokenType traceId userId userType versionId",
+        );
+        assert_eq!((&token["userType"], &token["companyId"]), (&json!("Company"), &json!(company)), "{name}");
+        // The answer to a mint says neither.
+        assert_eq!((&minted["userType"], &minted["companyId"]), (&json!("Location"), &json!(company)));
+        assert_eq!(minted["locationId"], location.as_str());
+        for answer in [&token, &minted] {
+            assert!(emulator.access_token_is_live(answer["accessToken"].as_str().unwrap()), "{name}");
+            let seconds = answer["expiresIn"].as_i64().expect("a number");
+            assert!([86_398, 86_399].contains(&seconds), "{name}: {seconds}");
+            let expires_at = answer["expiresAt"].as_i64().unwrap();
+            assert!((before..=after).contains(&(expires_at - seconds * 1000)), "{name}: {answer}");
+        }
+        let items = list["items"].as_array().unwrap();
+        assert_eq!(items.len(), 3, "{name}");
+        assert!(items.iter().all(|item| emulator.location_ids().contains(&text(item, "_id"))), "{name}");
+        let total = &list["pagination"]["totalRecords"];
+        assert!(total == 3 || total == "3", "{name}: {list}");
+    }
+}
+
+fn text(value: &Value, name: &str) -> String {
+    value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}")).to_owned()
+}
+
+#[track_caller]
+fn keys_are(object: &Value, expected: &str) {
+    let keys: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut expected: Vec<&str> = expected.split_whitespace().collect();
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+}
+
+#[test]
+fn fields_that_the_library_does_not_know_are_passed_through() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let news = json!({"deep": [1, 2.5, null, {"_id": "x", "snake_inside": true}]});
+    for (name, endpoint, call) in WAYS {
+        let body = json!({"accessToken": "a", "items": [{"_id": "1", "news": news}], "news": news});
+        emulator.inject(Rule::on(endpoint), answer(200, body));
+        let result = call(&abi, &emulator).ok();
+        assert_eq!((&result["news"], &result["items"][0]["news"]), (&news, &news), "{name}");
+        emulator.clear_faults();
+    }
+}
+
+#[test]
+fn the_newer_spelling_wins_where_an_answer_has_both() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    emulator.inject(
+        Rule::default(),
+        answer(
+            200,
+            r#"{"access_token":"old","accessToken":"new","refreshToken":"new r","refresh_token":"old r",
+                "expires_in":1,"expiresIn":100,"company_id":"c","userType":"Company"}"#,
+        ),
+    );
+    let before = emulator.clock().now_ms();
+    let token = abi.oauth_token(json!({"grantType": "client_credentials"})).ok();
+    assert_eq!((&token["accessToken"], &token["refreshToken"]), (&json!("new"), &json!("new r")));
+    assert_eq!((&token["expiresIn"], &token["companyId"]), (&json!(100), &json!("c")));
+    assert!(token["expiresAt"].as_i64().unwrap() >= before + 100_000);
+    assert!(!token.to_string().contains("old"), "{token}");
+}
+
+#[test]
+fn the_older_list_of_locations_is_read_too() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let params = json!({"companyId": "c", "accessToken": "some access token"});
+    let items = json!([{"_id": "1", "name": "One"}, {"_id": "2", "name": "Two"}]);
+    emulator.inject(Rule::default(), answer(200, json!({"locations": items, "count": 2})));
+    for all in [false, true] {
+        let mut params = params.clone();
+        params["all"] = all.into();
+        let list = abi.oauth_installed_locations(params).ok();
+        assert_eq!((&list["items"], &list["count"]), (&items, &json!(2)));
+    }
+}
+
+#[test]
+fn an_expiry_is_computed_from_whatever_expires_in_says() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    const HOUR: i64 = 3_600;
+    for (expires_in, seconds) in [
+        (ExpiresIn::Truth, 86_399),
+        (ExpiresIn::Absent, HOUR),
+        (ExpiresIn::Value(json!("86399")), 86_399),
+        (ExpiresIn::Value(json!("600")), 600),
+        (ExpiresIn::Value(json!(600.9)), 600),
+        (ExpiresIn::Value(json!(0)), HOUR),
+        (ExpiresIn::Value(json!("0")), HOUR),
+        (ExpiresIn::Value(json!(-5)), HOUR),
+        (ExpiresIn::Value(json!(i64::MIN)), HOUR),
+        (ExpiresIn::Value(json!(null)), HOUR),
+        (ExpiresIn::Value(json!("soon")), HOUR),
+        (ExpiresIn::Value(json!([])), HOUR),
+    ] {
+        let name = format!("{expires_in:?}");
+        emulator.set_expires_in(expires_in);
+        let before = emulator.clock().now_ms();
+        let token = raw_company(&abi, &emulator);
+        let after = emulator.clock().now_ms();
+        let began = token["expiresAt"].as_i64().unwrap() - seconds * 1000;
+        assert!((before..=after).contains(&began), "{name}: {token}");
+    }
+    emulator.set_expires_in(ExpiresIn::Value(json!(i64::MAX)));
+    let token = raw_company(&abi, &emulator);
+    let years = (token["expiresAt"].as_i64().unwrap() - emulator.clock().now_ms()) / 31_536_000_000;
+    assert!((9..=10).contains(&years), "no token is believed to live longer than ten years: {token}");
+}
+
+#[test]
+fn a_success_that_holds_no_token_is_a_protocol_error_that_shows_nothing_of_it() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    for (name, endpoint, call) in WAYS {
+        for body in
+            ["", "OK", "[]", "null", "\"accessToken\"", "{\"accessToken\": \"half-a-new-token", "<html>"]
+        {
+            emulator.inject(Rule::on(endpoint), answer(200, body));
+            let error = call(&abi, &emulator).fails(Status::Protocol);
+            assert_eq!((&error["httpStatus"], &error["retryable"]), (&json!(200), &json!(true)), "{name}");
+            shows_none_of(&error.to_string(), &["half-a-new-token"]);
+            emulator.clear_faults();
+        }
+        if endpoint == Endpoint::InstalledLocations {
+            continue;
+        }
+        for body in ["{}", r#"{"accessToken":""}"#, r#"{"accessToken":null}"#, r#"{"accessToken":{"a":1}}"#] {
+            emulator.inject(Rule::on(endpoint), answer(200, body));
+            let error = call(&abi, &emulator).fails(Status::Protocol);
+            assert!(error["message"].as_str().unwrap().contains("accessToken"), "{name}: {error}");
+            emulator.clear_faults();
+        }
+    }
+}
+
+#[test]
+fn a_token_is_a_text_and_nothing_else() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    for wrong in ["937", "true", "[\"a\"]"] {
+        let body = format!(r#"{{"accessToken":{wrong},"refreshToken":"r"}}"#);
+        emulator.inject(Rule::on(Endpoint::Token), answer(200, body));
+        abi.oauth_token(json!({"grantType": "client_credentials"})).fails(Status::Protocol);
+        emulator.clear_faults();
+    }
+}
+
+#[test]
+fn an_answer_compressed_without_being_asked_for_is_a_protocol_error() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    for marked in [true, false] {
+        emulator.inject(Rule::default(), FaultKind::Gzip { marked });
+        abi.oauth_token(json!({"grantType": "client_credentials"})).fails(Status::Protocol);
+        emulator.clear_faults();
+    }
+}
+
+#[test]
+fn raw_calls_store_nothing() {
+    let emulator = emulator(2);
+    let abi = Abi::new(&emulator);
+    let heard = abi.listen();
+    let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
+    let first = raw_company(&abi, &emulator);
+    let refreshed =
+        abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": first["refreshToken"]})).ok();
+    let bearer = refreshed["accessToken"].clone();
+    let minting = json!({"companyId": company, "locationId": location, "accessToken": bearer});
+    abi.oauth_location_token(minting).ok();
+    abi.oauth_installed_locations(json!({"companyId": company, "accessToken": bearer})).ok();
+    abi.oauth_token(json!({"grantType": "client_credentials"})).ok();
+    sent(&emulator);
+
+    assert_eq!(abi.tokens_list(json!({})).ok()["items"], json!([]));
+    for resource in [&company, &location] {
+        abi.access_token(resource).fails(Status::NotFound);
+    }
+    assert_eq!(sent(&emulator), [""; 0]);
+    assert_eq!(heard.names(), [""; 0]);
+}
+
+#[test]
+fn the_bearer_is_the_held_companys_unless_one_is_given() {
+    let emulator = emulator(2);
+    let abi = Abi::new(&emulator);
+    let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
+    let mint = json!({"companyId": company, "locationId": location});
+    let list = json!({"companyId": company});
+    for outcome in [abi.oauth_location_token(mint.clone()), abi.oauth_installed_locations(list.clone())] {
+        outcome.fails(Status::NotFound);
+    }
+    assert_eq!(sent(&emulator), [""; 0]);
+
+    abi.connect_company(&emulator);
+    let bearer = format!("Bearer {}", abi.live_token(&emulator, &company));
+    sent(&emulator);
+    abi.oauth_location_token(mint).ok();
+    assert_eq!(header(&only_request(&emulator), "authorization"), Some(bearer.as_str()));
+    abi.oauth_installed_locations(list).ok();
+    assert_eq!(header(&only_request(&emulator), "authorization"), Some(bearer.as_str()));
+    let held = abi.tokens_list(json!({})).ok();
+    assert_eq!(held["items"].as_array().unwrap().len(), 1, "a raw mint is not kept: {held}");
+}
+
+#[test]
+fn a_company_that_is_not_held_is_not_found_and_not_taken_for_a_location() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    sent(&emulator);
+    for company in ["anotherCompany", &location] {
+        let list = abi.oauth_installed_locations(json!({"companyId": company}));
+        let mint = abi.oauth_location_token(json!({"companyId": company, "locationId": location}));
+        assert_eq!(sent(&emulator), [""; 0], "nothing can be asked without its token");
+        for outcome in [list, mint] {
+            let error = outcome.fails(Status::NotFound);
+            assert!(error["message"].as_str().unwrap().contains(company), "{error}");
+        }
+    }
+    assert_eq!(abi.tokens_list(json!({})).ok()["items"].as_array().unwrap().len(), 1);
+}
+
+/// Every call that needs the held company's token.
+type Bearing = (&'static str, Endpoint, fn(&Abi, &Emulator) -> Outcome);
+
+const BEARING: [Bearing; 3] = [
+    ("list", Endpoint::InstalledLocations, |abi, emulator| {
+        abi.oauth_installed_locations(json!({"companyId": emulator.company_id()}))
+    }),
+    ("mint", Endpoint::LocationToken, |abi, emulator| {
+        let location = &emulator.location_ids()[0];
+        abi.oauth_location_token(json!({"companyId": emulator.company_id(), "locationId": location}))
+    }),
+    ("mint", Endpoint::LocationToken, |abi, emulator| abi.access_token(&emulator.location_ids()[0])),
+];
+
+#[test]
+fn a_dead_bearer_is_refreshed_once_and_the_call_repeated() {
+    for (name, _, call) in BEARING {
+        let emulator = emulator(1);
+        let abi = Abi::new(&emulator);
+        abi.connect_company(&emulator);
+        sent(&emulator);
+        emulator.expire_access_tokens();
+        call(&abi, &emulator).ok();
+        assert_eq!(sent(&emulator), [format!("{name} 401"), "refresh 200".into(), format!("{name} 200")]);
+        let company = emulator.company_id();
+        let token = abi.live_token(&emulator, &company);
+        call(&abi, &emulator).ok();
+        assert_eq!(abi.live_token(&emulator, &company), token, "the new one is kept");
+        assert_eq!(emulator.refreshes(), 1);
+    }
+}
+
+#[test]
+fn a_dead_bearer_that_was_given_is_the_callers_affair() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    abi.connect_company(&emulator);
+    sent(&emulator);
+    for (name, endpoint, call) in WAYS {
+        if endpoint == Endpoint::Token {
+            continue;
+        }
+        let error = call(&abi, &emulator).fails(Status::Unauthorized);
+        assert_eq!(error["api"]["message"], "Invalid JWT");
+        assert_eq!(sent(&emulator), [format!("{name} 401")]);
+    }
+    assert_eq!(emulator.refreshes(), 0);
+}
+
+#[test]
+fn a_persistent_401_costs_one_refresh_and_no_loop() {
+    for words in ["Invalid JWT", "Invalid token: access token is invalid"] {
+        for (name, endpoint, call) in BEARING {
+            let emulator = emulator(1);
+            let abi = Abi::new(&emulator);
+            abi.connect_company(&emulator);
+            sent(&emulator);
+            let body = json!({"statusCode": 401, "message": words});
+            let fault = emulator.inject(Rule::on(endpoint), answer(401, body));
+            let error = call(&abi, &emulator).fails(Status::Unauthorized);
+            assert_eq!((&error["httpStatus"], &error["api"]["message"]), (&json!(401), &json!(words)));
+            assert_eq!((emulator.strikes(fault), emulator.refreshes()), (2, 1), "{name}: {words}");
+        }
+    }
+}
+
+#[test]
+fn no_other_401_ever_causes_a_refresh() {
+    for (words, status) in [
+        ("The token is not authorized for this scope.", Status::Forbidden),
+        ("This authClass type is not allowed to access this scope. Please use…", Status::Forbidden),
+        ("Token's user type mismatch!", Status::Forbidden),
+        ("This token's user type is not yet supported!", Status::Forbidden),
+        ("version header was not found.", Status::InvalidRequest),
+        ("version header is invalid", Status::InvalidRequest),
+        ("Something that nobody has met before", Status::Unauthorized),
+    ] {
+        for (name, endpoint, call) in BEARING {
+            let emulator = emulator(1);
+            let abi = Abi::new(&emulator);
+            abi.connect_company(&emulator);
+            sent(&emulator);
+            let body = json!({"statusCode": 401, "message": words});
+            let fault = emulator.inject(Rule::on(endpoint), answer(401, body));
+            let error = call(&abi, &emulator).fails(status);
+            assert_eq!(error["retryable"], false, "{name}: {words}");
+            assert_eq!((emulator.strikes(fault), emulator.refreshes()), (1, 0), "{name}: {words}");
+        }
+    }
+}
+
+#[test]
+fn the_emulators_own_refusals_are_told_apart() {
+    let emulator = emulator(2);
+    let location = emulator.location_ids()[0].clone();
+    let company = emulator.company_id();
+    let abi = Abi::with(&emulator, json!({"scopes": ["locations.readonly"]}));
+    abi.connect_company(&emulator);
+    let list = json!({"companyId": company});
+    abi.oauth_installed_locations(list.clone()).fails(Status::Forbidden);
+
+    let abi = Abi::new(&emulator);
+    abi.connect_company(&emulator);
+    let of_location = abi.live_token(&emulator, &location);
+    let mut wrong_class = list.clone();
+    wrong_class["accessToken"] = of_location.into();
+    abi.oauth_installed_locations(wrong_class).fails(Status::Forbidden);
+    let elsewhere = json!({"companyId": company, "locationId": "notOneOfTheirs"});
+    let error = abi.oauth_location_token(elsewhere).fails(Status::Forbidden);
+    assert_eq!(error["resourceId"], "notOneOfTheirs");
+    assert_eq!(error["api"]["message"], "The token does not have access to this location.");
+
+    let error = abi.oauth_token(json!({"grantType": "authorization_code", "code": "unknown"}));
+    error.fails(Status::ReauthorizationRequired);
+    let error = abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": "unknown"}));
+    error.fails(Status::ReauthorizationRequired);
+    for grant in [
+        json!({"grantType": "client_credentials", "clientSecret": "wrong"}),
+        json!({"grantType": "refresh_token", "refreshToken": "r", "clientSecret": "wrong"}),
+    ] {
+        let error = abi.oauth_token(grant).fails(Status::Unauthorized);
+        assert!(error["help"].as_str().unwrap().contains("clientSecret"), "{error}");
+    }
+    let older = Abi::with(&emulator, json!({"apiVersion": "2021-07-28"}));
+    older.oauth_token(json!({"grantType": "client_credentials"})).fails(Status::InvalidRequest);
+}
+
+#[test]
+fn every_shape_of_refusal_is_read() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let page = format!("<!DOCTYPE html><title>Access denied | 1010</title>{}", "x".repeat(5_000));
+    for (status, body, expected, api, trace_id) in [
+        (
+            400,
+            json!({"statusCode": 400, "message": "Invalid parameter: grantType"}).to_string(),
+            Status::InvalidRequest,
+            json!({"code": null, "message": "Invalid parameter: grantType", "details": null, "resolution": null}),
+            Value::Null,
+        ),
+        (
+            400,
+            json!({"error": "invalid_grant", "error_description": "It is gone."}).to_string(),
+            Status::ReauthorizationRequired,
+            json!({"code": "invalid_grant", "message": "It is gone.", "details": null, "resolution": null}),
+            Value::Null,
+        ),
+        (
+            400,
+            json!({"statusCode": 400, "message": "Location is not active", "traceId": "t 1"}).to_string(),
+            Status::LocationInactive,
+            json!({"code": null, "message": "Location is not active", "details": null, "resolution": null}),
+            json!("t 1"),
+        ),
+        (
+            404,
+            json!({"error": {
+                "code": "RESOURCE_NOT_FOUND", "message": "There is none.", "details": {"resource": ["App"]},
+                "resolution": "Look again.",
+            }})
+            .to_string(),
+            Status::NotFound,
+            json!({
+                "code": "RESOURCE_NOT_FOUND", "message": "There is none.", "details": {"resource": ["App"]},
+                "resolution": "Look again.",
+            }),
+            Value::Null,
+        ),
+        (
+            422,
+            json!({
+                "message": ["grant_type must be a valid enum value", "code should not be empty"],
+                "error": "Unprocessable Entity", "statusCode": 422, "traceId": "t 2",
+            })
+            .to_string(),
+            Status::InvalidRequest,
+            json!({
+                "code": "Unprocessable Entity",
+                "message": "grant_type must be a valid enum value; code should not be empty",
+                "details": null, "resolution": null,
+            }),
+            json!("t 2"),
+        ),
+        (
+            403,
+            page.clone(),
+            Status::Forbidden,
+            json!({"code": null, "message": &page[..500], "details": null, "resolution": null}),
+            Value::Null,
+        ),
+        (
+            404,
+            String::new(),
+            Status::NotFound,
+            json!({"code": null, "message": null, "details": null, "resolution": null}),
+            Value::Null,
+        ),
+    ] {
+        for (name, endpoint, call) in WAYS {
+            emulator.inject(Rule::on(endpoint), answer(status, &body));
+            let error = call(&abi, &emulator).fails(expected);
+            assert_eq!(
+                (&error["httpStatus"], &error["api"], &error["traceId"], &error["parameter"]),
+                (&json!(status), &api, &trace_id, &Value::Null),
+                "{name}"
+            );
+            let retryable = expected == Status::LocationInactive;
+            assert_eq!(error["retryable"], retryable, "{name}");
+            assert!(error["help"].is_string() && error["message"].is_string(), "{name}: {error}");
+            assert_eq!(sent(&emulator).len(), 1, "{name}: a refusal is final");
+            emulator.clear_faults();
+        }
+    }
+}
+
+#[test]
+fn all_pages_come_as_one_list() {
+    let emulator = emulator(95);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    for (page_size, requests) in [(Some(10), 10), (Some(95), 1), (None, 1)] {
+        sent(&emulator);
+        let mut params = json!({"companyId": company, "all": true});
+        if let Some(page_size) = page_size {
+            params["pageSize"] = page_size.into();
+        }
+        let list = abi.oauth_installed_locations(params).ok();
+        let mut ids: Vec<String> =
+            list["items"].as_array().unwrap().iter().map(|item| text(item, "_id")).collect();
+        ids.sort();
+        let mut expected = emulator.location_ids();
+        expected.sort();
+        assert_eq!(ids, expected);
+        assert_eq!(
+            list["pagination"],
+            json!({"totalRecords": 95, "currentPageSize": 95, "hasNextPage": false, "hasPrevPage": false})
+        );
+        assert_eq!(list["installToFutureLocations"], true);
+        assert_eq!(sent(&emulator).len(), requests);
+    }
+}
+
+#[test]
+fn pages_that_lead_in_a_circle_end_in_an_error() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let params = json!({"companyId": "c", "accessToken": "some access token", "all": true});
+    for body in [
+        json!({"items": [{"_id": "1"}], "pagination": {"nextPageToken": "again", "hasNextPage": true}}),
+        json!({"pagination": {"nextPageToken": "on"}}),
+    ] {
+        emulator.inject(Rule::default(), answer(200, body));
+        abi.oauth_installed_locations(params.clone()).fails(Status::Protocol);
+        assert!(sent(&emulator).len() <= 2);
+        emulator.clear_faults();
+    }
+    // A token on the last page is none to follow.
+    let last = json!({"items": [], "pagination": {"nextPageToken": "x", "hasNextPage": false}});
+    emulator.inject(Rule::default(), answer(200, last));
+    abi.oauth_installed_locations(params).ok();
+}
+
+#[test]
+fn a_page_that_is_refused_refuses_the_whole_list() {
+    let emulator = emulator(5);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    emulator.inject(Rule::on(Endpoint::InstalledLocations).skip(1), answer(403, "no"));
+    let params = json!({"companyId": company, "all": true, "pageSize": 2});
+    abi.oauth_installed_locations(params).fails(Status::Forbidden);
+}
+
+#[test]
+fn no_redirect_is_ever_followed() {
+    let (emulator, elsewhere) = (emulator(1), emulator(1));
+    let abi = Abi::new(&emulator);
+    for status in [301, 302, 303, 307, 308] {
+        for (name, endpoint, call) in WAYS {
+            for location in [None, Some(elsewhere.base_url()), Some("/oauth/token".into())] {
+                emulator.inject(Rule::on(endpoint), FaultKind::Redirect { status, location });
+                let error = call(&abi, &emulator).fails(Status::Protocol);
+                assert_eq!(error["httpStatus"], status, "{name}");
+                let requests = emulator.requests();
+                assert!(requests.iter().all(|request| request.path != "/oauth/token" || name != "list"));
+                // A code is tried once more, since its end is not known; nothing else is.
+                assert_eq!(requests.len(), if name == "code" { 2 } else { 1 }, "{name} {status}");
+                emulator.clear_requests();
+                emulator.clear_faults();
+            }
+        }
+    }
+    assert_eq!(sent(&elsewhere), [""; 0]);
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_refused_and_one_below_is_read() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let generous = Abi::with(&emulator, json!({"limits": {"responseBytes": 4_000_000}}));
+    let params = json!({"grantType": "client_credentials"});
+    for chunked in [false, true] {
+        for bytes in [2_000_000, 200_000_000] {
+            emulator.inject(Rule::default(), FaultKind::HugeBody { bytes, chunked });
+            let error = abi.oauth_token(params.clone()).fails(Status::Protocol);
+            assert!(error["help"].as_str().unwrap().contains("limits.responseBytes"), "{error}");
+            let company = code(&abi, &emulator, Decision::Company(emulator.company_id()));
+            let exchange = json!({"grantType": "authorization_code", "code": company});
+            assert_ne!(abi.oauth_token(exchange).0, 0);
+            if bytes < 4_000_000 {
+                generous.oauth_token(params.clone()).ok();
+            }
+            emulator.clear_faults();
+        }
+    }
+    emulator.inject(Rule::default(), FaultKind::HugeHead { bytes: 1 << 20, lines: 4 });
+    abi.oauth_token(params.clone()).fails(Status::Protocol);
+    emulator.clear_faults();
+    abi.oauth_token(params).ok();
+}
+
+#[test]
+fn a_limit_with_a_wait_inside_the_deadline_is_waited_for() {
+    thread::scope(|scope| {
+        for (name, endpoint, call) in WAYS {
+            scope.spawn(move || {
+                let emulator = emulator(1);
+                let abi = Abi::new(&emulator);
+                let kind = answer_with(429, "{}", &[("Retry-After", "1")]);
+                emulator.inject(Rule::on(endpoint).times(1), kind);
+                emulator.inject(Rule::on(endpoint), answer(200, r#"{"accessToken":"a"}"#));
+                call(&abi, &emulator).ok();
+                let at: Vec<i64> = emulator.requests().iter().map(|request| request.at_ms).collect();
+                assert_eq!(at.len(), 2, "{name}");
+                assert!(at[1] - at[0] >= 1_000, "{name}: it waited {} ms", at[1] - at[0]);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_limit_with_a_wait_beyond_the_deadline_is_told_at_once() {
+    for (status, expected) in [(429, Status::RateLimited), (503, Status::Server)] {
+        for (name, endpoint, call) in WAYS {
+            let emulator = emulator(1);
+            let abi = Abi::new(&emulator);
+            emulator.inject(Rule::on(endpoint), answer_with(status, "", &[("Retry-After", "3600")]));
+            let error = call(&abi, &emulator).fails(expected);
+            assert_eq!(
+                (&error["retryAfterMs"], &error["retryable"], &error["httpStatus"]),
+                (&json!(3_600_000), &json!(true), &json!(status)),
+                "{name}"
+            );
+            assert_eq!(sent(&emulator).len(), 1, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_holds_back_everybody_who_asks_about_that_company_and_nobody_else() {
+    for (name, endpoint, call) in WAYS.into_iter().filter(|(_, endpoint, _)| *endpoint != Endpoint::Token) {
+        let emulator = emulator(1);
+        let abi = Abi::new(&emulator);
+        emulator.inject(Rule::on(endpoint).times(1), answer_with(429, "", &[("Retry-After", "3600")]));
+        call(&abi, &emulator).fails(Status::RateLimited);
+        assert_eq!(sent(&emulator).len(), 1, "{name}");
+        for (other, _, call) in WAYS.into_iter().filter(|(_, endpoint, _)| *endpoint != Endpoint::Token) {
+            let held = call(&abi, &emulator).fails(Status::RateLimited);
+            let left = held["retryAfterMs"].as_u64().unwrap();
+            assert!((3_000_000..=3_600_000).contains(&left), "{name}, {other}: {held}");
+        }
+        assert_eq!(sent(&emulator), [""; 0], "{name}");
+        let elsewhere = json!({"companyId": "other", "accessToken": "some access token"});
+        abi.oauth_installed_locations(elsewhere).fails(Status::Unauthorized);
+    }
+}
+
+#[test]
+fn attempts_end_with_the_configured_number() {
+    // What is sent again after which answer: refreshes and codes are spent by an answer that nobody can read.
+    for (status, times) in [
+        (429, [3, 3, 3, 3, 3]),
+        (503, [3, 3, 3, 3, 3]),
+        (500, [2, 1, 3, 3, 3]),
+        (502, [2, 1, 3, 3, 3]),
+        (400, [1, 1, 1, 1, 1]),
+    ] {
+        for ((name, endpoint, call), times) in WAYS.into_iter().zip(times) {
+            let emulator = emulator(1);
+            let abi = Abi::new(&emulator);
+            let fault = emulator.inject(Rule::on(endpoint), answer(status, "<html>oops</html>"));
+            let expected = match status {
+                429 => Status::RateLimited,
+                400 => Status::InvalidRequest,
+                _ => Status::Server,
+            };
+            let error = call(&abi, &emulator).fails(expected);
+            assert_eq!(error["httpStatus"], status);
+            assert_eq!(emulator.strikes(fault), times, "{name} {status}");
+            assert_eq!(abi.stats()["requests"]["sent"], times);
+        }
+    }
+    let emulator = emulator(1);
+    let abi = Abi::with(&emulator, json!({"retry": {"maxAttempts": 5}}));
+    let fault = emulator.inject(Rule::default(), answer(429, ""));
+    abi.oauth_token(json!({"grantType": "client_credentials"})).fails(Status::RateLimited);
+    assert_eq!(emulator.strikes(fault), 5);
+    assert_eq!(abi.stats()["requests"], json!({"sent": 5, "repeated": 4, "unanswered": 0}));
+}
+
+#[test]
+fn a_connection_that_breaks_is_tried_again_where_that_does_no_harm() {
+    let broken = [
+        FaultKind::ReplyLost,
+        FaultKind::Reset { stage: Stage::BeforeProcessing },
+        FaultKind::CutBody { body_bytes: 5, ending: Ending::Close },
+    ];
+    for kind in broken {
+        for ((name, endpoint, call), times) in WAYS.into_iter().zip([2, 1, 3, 3, 3]) {
+            let emulator = emulator(1);
+            let abi = Abi::new(&emulator);
+            let fault = emulator.inject(Rule::on(endpoint), kind.clone());
+            let error = call(&abi, &emulator).fails(Status::Network);
+            assert_eq!((&error["retryable"], &error["httpStatus"]), (&json!(true), &Value::Null));
+            assert_eq!(emulator.strikes(fault), times, "{name} {kind:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_http_is_a_protocol_error() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    for (name, endpoint, call) in WAYS {
+        let kind = FaultKind::Raw { text: "SSH-2.0-OpenSSH_9.6\r\n\r\n".into(), ending: Ending::Close };
+        emulator.inject(Rule::on(endpoint), kind);
+        let error = call(&abi, &emulator).fails(Status::Protocol);
+        assert!(error["message"].as_str().unwrap().contains("HTTP"), "{name}: {error}");
+        emulator.clear_faults();
+    }
+}
+
+#[test]
+fn nobody_at_home_is_a_network_error_that_says_that_nothing_was_sent() {
+    let gone = emulator(1);
+    let abi = Abi::new(&gone);
+    let (company, location) = (gone.company_id(), gone.location_ids()[0].clone());
+    drop(gone);
+    let bearer = "some access token";
+    for outcome in [
+        abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": "r"})),
+        abi.oauth_location_token(
+            json!({"companyId": company, "locationId": location, "accessToken": bearer}),
+        ),
+        abi.oauth_installed_locations(json!({"companyId": company, "accessToken": bearer})),
+    ] {
+        let error = outcome.fails(Status::Network);
+        assert_eq!(error["retryable"], true);
+        assert!(error["message"].as_str().unwrap().contains("nothing was sent"), "{error}");
+    }
+}
+
+const OURS: &str = "the-secret-of-this-call";
+
+/// Every call with a secret of its own, or, for tokens, two.
+fn calls_with_secrets(abi: &Abi, company: &str, client_secret: Option<&str>) -> [Outcome; 4] {
+    let with_secret = |mut params: Value| {
+        if let Some(client_secret) = client_secret {
+            params["clientSecret"] = client_secret.into();
+        }
+        abi.oauth_token(params)
+    };
+    [
+        with_secret(json!({"grantType": "authorization_code", "code": OURS})),
+        with_secret(json!({"grantType": "refresh_token", "refreshToken": OURS})),
+        abi.oauth_location_token(json!({"companyId": company, "locationId": "l", "accessToken": OURS})),
+        abi.oauth_installed_locations(json!({"companyId": company, "accessToken": OURS})),
+    ]
+}
+
+#[test]
+fn secrets_that_the_server_repeats_are_not_in_the_error() {
+    let emulator = emulator(1);
+    let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 10_000}}));
+    let secrets = [emulator.client_secret(), OURS];
+    let echo = format!("you sent {} and {OURS}, that is {OURS}", emulator.client_secret());
+    for body in [
+        json!({"statusCode": 400, "message": echo}).to_string(),
+        json!({"statusCode": 422, "message": [echo, echo], "error": echo}).to_string(),
+        json!({"error": echo, "error_description": echo}).to_string(),
+        json!({"error": {"code": echo, "message": echo, "details": {"a": [echo]}, "resolution": echo}})
+            .to_string(),
+        json!({"message": {"nested": echo}}).to_string(),
+        json!([echo]).to_string(),
+        format!("<html>{}{echo}</html>", "x".repeat(450)),
+    ] {
+        for status in [200, 302, 400, 401, 403, 422, 500] {
+            emulator.inject(Rule::default(), answer(status, &body));
+            for Outcome(code, document) in calls_with_secrets(&abi, &emulator.company_id(), None) {
+                // A list without a list is nobody's error.
+                if code != 0 {
+                    shows_none_of(&document.to_string(), &secrets);
+                }
+            }
+            emulator.clear_faults();
+        }
+    }
+}
+
+#[test]
+fn secrets_that_the_server_repeats_in_odd_places_are_not_in_the_error() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let echo = format!("{OURS} {}", emulator.client_secret());
+    let trace_id = answer_with(400, "{}", &[("x-trace-id", echo.as_str())]);
+    for kind in [
+        answer(400, json!({"message": "m", "traceId": echo})),
+        answer(400, json!({"error": {"code": "C", "message": "m", "details": {echo.as_str(): 1}}})),
+        trace_id,
+    ] {
+        emulator.inject(Rule::default(), kind);
+        for Outcome(_, document) in calls_with_secrets(&abi, &emulator.company_id(), None) {
+            shows_none_of(&document.to_string(), &[emulator.client_secret(), OURS]);
+        }
+        emulator.clear_faults();
+    }
+}
+
+#[test]
+fn a_client_secret_that_was_given_with_the_call_is_not_in_the_error_either() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let given = "another-clients-secret";
+    emulator.inject(Rule::default(), answer(401, json!({"message": format!("{given} is wrong")})));
+    for Outcome(code, document) in calls_with_secrets(&abi, &emulator.company_id(), Some(given)) {
+        assert_ne!(code, 0);
+        if document["error"]["resourceId"].is_null() {
+            shows_none_of(&document.to_string(), &[given]);
+        }
+    }
+}
+
+#[test]
+fn a_call_ends_at_its_deadline_when_the_server_stalls_or_drips() {
+    thread::scope(|scope| {
+        for (name, endpoint, call) in WAYS {
+            for drips in [false, true] {
+                scope.spawn(move || {
+                    let emulator = emulator(1);
+                    let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 300}}));
+                    let rule = Rule::on(endpoint);
+                    // More than 200 bytes, at least 20 seconds: a call that waited for the end would succeed.
+                    let hold = (!drips).then(|| emulator.hold(rule.clone(), Stage::BeforeProcessing));
+                    emulator.inject(rule, FaultKind::Drip { every_ms: 100, body_only: false });
+                    let began = Instant::now();
+                    let error = call(&abi, &emulator).fails(Status::Timeout);
+                    assert!(began.elapsed() >= Duration::from_millis(300), "{name}: it did not wait");
+                    assert!(error["message"].as_str().unwrap().contains("300 ms"), "{name}: {error}");
+                    assert_eq!(error["retryable"], true);
+                    drop(hold);
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn the_pace_of_the_configuration_is_kept() {
+    let emulator = emulator(1);
+    // Two requests of a company in a window that is longer than the deadline.
+    let abi = Abi::with(
+        &emulator,
+        json!({"rateLimit": {"requests": 2, "perMs": 600_000}, "timeouts": {"totalMs": 2_000}}),
+    );
+    let company = abi.connect_company(&emulator);
+    let list = json!({"companyId": company});
+    sent(&emulator);
+    for _ in 0..2 {
+        abi.oauth_installed_locations(list.clone()).ok();
+    }
+    let error = abi.oauth_installed_locations(list).fails(Status::RateLimited);
+    assert!(error["retryAfterMs"].as_u64().unwrap() > 590_000, "{error}");
+    assert_eq!((&error["resourceId"], &error["httpStatus"]), (&json!(company), &Value::Null));
+    assert_eq!(sent(&emulator), ["list 200"; 2]);
+    let other = json!({"companyId": "other", "accessToken": "some access token"});
+    abi.oauth_installed_locations(other).fails(Status::Unauthorized);
+}
+
+#[test]
+fn a_grant_that_was_spent_is_refused_and_the_next_one_works() {
+    let emulator = emulator(1);
+    emulator.set_reuse_window_seconds(0);
+    let abi = Abi::new(&emulator);
+    let first = raw_company(&abi, &emulator);
+    let refresh = |token: &Value| {
+        abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": token["refreshToken"]}))
+    };
+    let second = refresh(&first).ok();
+    refresh(&first).fails(Status::ReauthorizationRequired);
+    let third = refresh(&second).ok();
+    assert!(emulator.access_token_is_live(third["accessToken"].as_str().unwrap()));
+    // Nothing is known of a raw refresh whose answer is lost, so it is not repeated.
+    let rule = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken);
+    let fault = emulator.inject(rule, FaultKind::ReplyLost);
+    refresh(&third).fails(Status::Network);
+    assert_eq!(emulator.strikes(fault), 1);
+}

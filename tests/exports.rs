@@ -1,0 +1,113 @@
+//! What the shared library shows to the world, and what the header says of it.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::CStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ghl_oauth::Status;
+use ghl_oauth::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
+
+/// The ABI. A name that was released is never taken away.
+const EXPORTS: [&str; 23] = [
+    "ghl_abi_version",
+    "ghl_access_token",
+    "ghl_access_token_into",
+    "ghl_authorization_complete",
+    "ghl_authorization_url",
+    "ghl_client_cancel",
+    "ghl_client_free",
+    "ghl_client_new",
+    "ghl_client_on_event",
+    "ghl_client_stats",
+    "ghl_oauth_installed_locations",
+    "ghl_oauth_location_token",
+    "ghl_oauth_token",
+    "ghl_set_log_callback",
+    "ghl_status_name",
+    "ghl_string_free",
+    "ghl_token_delete",
+    "ghl_token_refresh",
+    "ghl_tokens_export",
+    "ghl_tokens_import",
+    "ghl_tokens_list",
+    "ghl_tokens_maintain",
+    "ghl_version",
+];
+
+/// The library that Cargo built beside this test: the newest, where an older one stands one folder up.
+fn library() -> Option<PathBuf> {
+    let tests = env::current_exe().unwrap();
+    let folder = tests.parent()?;
+    let name = format!("{}ghl_oauth{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
+    let found = [Some(folder), folder.parent()].into_iter().flatten().map(|folder| folder.join(&name));
+    found
+        .filter(|path| path.exists())
+        .max_by_key(|path| fs::metadata(path).and_then(|file| file.modified()).ok())
+}
+
+#[test]
+fn the_library_exports_its_functions_and_nothing_else() {
+    let Some(library) = library() else {
+        println!("left out: Cargo built no shared library here");
+        return;
+    };
+    let Ok(listed) = Command::new("nm").args(["-D", "--defined-only"]).arg(&library).output() else {
+        println!("left out: the exports of {}, no nm here (apt-get install binutils)", library.display());
+        return;
+    };
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let exported: BTreeSet<&str> = listed.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(exported, BTreeSet::from(EXPORTS), "{}", library.display());
+}
+
+#[test]
+fn the_header_declares_what_is_exported_and_nothing_else() {
+    let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/ghl_oauth.h");
+    let header = fs::read_to_string(header).unwrap();
+    let declared: BTreeSet<&str> = without_comments(&header)
+        .into_iter()
+        .flat_map(|code| {
+            code.split(|character: char| !(character.is_ascii_alphanumeric() || "_(".contains(character)))
+        })
+        .filter_map(|word| word.split_once('(').map(|(name, _)| name))
+        .filter(|name| name.starts_with("ghl_"))
+        .collect();
+    assert_eq!(declared, BTreeSet::from(EXPORTS));
+}
+
+/// The parts of C code outside its comments.
+fn without_comments(code: &str) -> Vec<&str> {
+    let mut parts = code.split("/*");
+    let before = parts.next().into_iter();
+    before.chain(parts.filter_map(|part| part.split_once("*/").map(|(_, code)| code))).collect()
+}
+
+#[test]
+fn the_header_has_the_librarys_version_and_its_codes_their_names() {
+    let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/ghl_oauth.h");
+    let header = fs::read_to_string(header).unwrap();
+    let static_text = |text: *const std::ffi::c_char| {
+        // SAFETY: the library's static text.
+        unsafe { CStr::from_ptr(text) }.to_str().unwrap()
+    };
+    let version = static_text(ghl_version());
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    assert!(header.contains(&format!("#define GHL_OAUTH_VERSION \"{version}\"")));
+    assert_eq!(ghl_abi_version(), 1);
+    for status in Status::ALL {
+        let (name, code) = (static_text(ghl_status_name(status.code())), status.code());
+        assert_eq!(name, status.name());
+        assert!(header.contains(&format!("    {name} = {code},")), "{name} is {code}");
+    }
+    assert_eq!(static_text(ghl_status_name(0)), "GHL_OK");
+    assert!(header.contains("    GHL_OK = 0,"));
+    let codes = header.lines().filter(|line| line.starts_with("    GHL_") && line.contains(" = ")).count();
+    assert_eq!(codes, Status::ALL.len() + 1);
+    for unknown in [22, 63, -1, i32::MIN, i32::MAX] {
+        assert_eq!(static_text(ghl_status_name(unknown)), "GHL_ERR_UNKNOWN");
+    }
+}

@@ -1,0 +1,236 @@
+//! Many callers, one refresh.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::thread;
+
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{Emulator, Endpoint, GrantType, Rule, Stage};
+use serde_json::json;
+
+use support::{Abi, DAY, Outcome, Trap, crowd, emulator, sent};
+
+fn refreshes_of(resource: &str) -> Rule {
+    Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource(resource)
+}
+
+/// A client that holds the company's token and, minted, those of the locations; all have died since.
+fn with_dead_tokens(emulator: &Emulator) -> Abi {
+    let abi = Abi::new(emulator);
+    abi.connect_company(emulator);
+    for location in emulator.location_ids() {
+        abi.live_token(emulator, &location);
+    }
+    emulator.clock().advance(DAY);
+    sent(emulator);
+    abi
+}
+
+#[test]
+fn sixty_four_callers_on_one_expired_token_make_one_refresh() {
+    let emulator = emulator(1);
+    let abi = with_dead_tokens(&emulator);
+    let company = emulator.company_id();
+    let hold = emulator.hold(refreshes_of(&company), Stage::BeforeProcessing);
+    let tokens = crowd(
+        64,
+        || abi.access_token(&company).text(),
+        || {
+            assert_eq!(hold.arrived(), 1);
+            hold.release();
+        },
+    );
+    assert_eq!(tokens.len(), 64);
+    assert_eq!(BTreeSet::from_iter(&tokens).len(), 1, "all have the same token");
+    assert!(emulator.access_token_is_live(&tokens[0]));
+    assert_eq!((sent(&emulator), emulator.refreshes()), (vec!["refresh 200".to_owned()], 1));
+    assert_eq!(abi.stats()["tokens"]["refreshed"], 1);
+}
+
+#[test]
+fn many_who_want_a_new_token_now_make_one_refresh() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let old = abi.live_token(&emulator, &company);
+    sent(&emulator);
+    let hold = emulator.hold(refreshes_of(&company), Stage::AfterProcessing);
+    let documents = crowd(
+        16,
+        || abi.token_refresh(&company).ok(),
+        || {
+            // Whoever only wants a token has one meanwhile.
+            assert_eq!(abi.access_token(&company).text(), old);
+            hold.release();
+        },
+    );
+    assert!(documents.iter().all(|document| *document == documents[0]), "{documents:?}");
+    assert_eq!(sent(&emulator), ["refresh 200"]);
+    assert_ne!(abi.live_token(&emulator, &company), old);
+    // The next one, later, is another moment.
+    abi.token_refresh(&company).ok();
+    assert_eq!(sent(&emulator), ["refresh 200"]);
+}
+
+#[test]
+fn whoever_wants_a_new_token_takes_the_one_that_is_on_its_way() {
+    let emulator = emulator(1);
+    let abi = with_dead_tokens(&emulator);
+    let company = emulator.company_id();
+    let hold = emulator.hold(refreshes_of(&company), Stage::BeforeProcessing);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| abi.access_token(&company).text());
+        hold.wait_for(1);
+        let calls = crowd(
+            4,
+            || {
+                abi.token_refresh(&company).ok();
+                abi.tokens_maintain(json!({"companyId": company}), |_| true).ok()["failed"].clone()
+            },
+            || hold.release(),
+        );
+        assert_eq!(calls, vec![json!([]); 4]);
+        assert!(emulator.access_token_is_live(&first.join().unwrap()));
+    });
+    // Maintenance came upon the location's dead token, too.
+    assert_eq!(emulator.refreshes(), 2);
+}
+
+#[test]
+fn many_at_a_locations_first_access_make_one_mint() {
+    let emulator = emulator(2);
+    let abi = Abi::new(&emulator);
+    abi.connect_company(&emulator);
+    let location = emulator.location_ids()[1].clone();
+    sent(&emulator);
+    let hold = emulator.hold(Rule::on(Endpoint::LocationToken), Stage::BeforeProcessing);
+    let tokens = crowd(32, || abi.access_token(&location).text(), || hold.release());
+    assert_eq!(BTreeSet::from_iter(&tokens).len(), 1);
+    assert!(emulator.access_token_is_live(&tokens[0]));
+    assert_eq!(sent(&emulator), ["mint 200"]);
+}
+
+#[test]
+fn two_locations_whose_company_is_due_share_its_refresh() {
+    let emulator = emulator(8);
+    emulator.set_location_refresh_tokens(false);
+    let abi = with_dead_tokens(&emulator);
+    let company = emulator.company_id();
+    let hold = emulator.hold(refreshes_of(&company), Stage::BeforeProcessing);
+    let locations = emulator.location_ids();
+    thread::scope(|scope| {
+        let (abi, emulator) = (&abi, &emulator);
+        let callers: Vec<_> = locations
+            .iter()
+            .map(|location| scope.spawn(move || abi.live_token(emulator, location)))
+            .collect();
+        hold.wait_for(1);
+        hold.release();
+        let tokens: BTreeSet<String> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
+        assert_eq!(tokens.len(), 8);
+    });
+    let mut requests = sent(&emulator);
+    assert_eq!(requests.remove(0), "refresh 200");
+    assert_eq!(requests, ["mint 200"; 8]);
+}
+
+#[test]
+fn a_slow_refresh_of_one_resource_holds_up_no_other() {
+    let emulator = emulator(3);
+    let abi = with_dead_tokens(&emulator);
+    let locations = emulator.location_ids();
+    let hold = emulator.hold(refreshes_of(&locations[0]), Stage::BeforeProcessing);
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| abi.live_token(&emulator, &locations[0]));
+        hold.wait_for(1);
+        // All this goes through while the first one's refresh is under way.
+        abi.live_token(&emulator, &locations[1]);
+        abi.token_refresh(&locations[2]).ok();
+        abi.live_token(&emulator, &emulator.company_id());
+        abi.token_delete(&locations[2]).ok();
+        abi.live_token(&emulator, &locations[2]);
+        let listed = abi.tokens_list(json!({})).ok();
+        assert_eq!(listed["items"].as_array().unwrap().len(), 4);
+        abi.tokens_export(json!({})).ok();
+        abi.authorization_url(json!({})).ok();
+        assert!(!slow.is_finished());
+        hold.release();
+        slow.join().unwrap();
+    });
+}
+
+#[test]
+fn a_slow_mint_of_one_location_holds_up_no_other() {
+    let emulator = emulator(2);
+    let abi = Abi::new(&emulator);
+    abi.connect_company(&emulator);
+    let locations = emulator.location_ids();
+    let hold =
+        emulator.hold(Rule::on(Endpoint::LocationToken).resource(&locations[0]), Stage::BeforeProcessing);
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| abi.live_token(&emulator, &locations[0]));
+        hold.wait_for(1);
+        abi.live_token(&emulator, &locations[1]);
+        assert!(!slow.is_finished());
+        hold.release();
+        slow.join().unwrap();
+    });
+}
+
+#[test]
+fn a_refusal_is_everybodys_answer() {
+    for status in [Status::ReauthorizationRequired, Status::LocationInactive] {
+        let emulator = emulator(1);
+        let abi = with_dead_tokens(&emulator);
+        let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
+        let revoked = status == Status::ReauthorizationRequired;
+        let resource = if revoked { &company } else { &location };
+        let hold = emulator.hold(refreshes_of(resource), Stage::BeforeProcessing);
+        let codes = crowd(
+            16,
+            || abi.access_token(resource).0,
+            || {
+                if revoked {
+                    assert_eq!(emulator.revoke_refresh_token(&company), 1);
+                } else {
+                    emulator.set_location_active(&location, false);
+                }
+                hold.release();
+            },
+        );
+        assert_eq!(codes, [status.code(); 16]);
+        assert_eq!(sent(&emulator), ["refresh 400"]);
+    }
+}
+
+#[test]
+fn a_leader_that_meets_a_defect_strands_nobody() {
+    let emulator = emulator(1);
+    let trap = Trap::new(&emulator);
+    let abi = Abi::by(&emulator, json!({}), Arc::<Trap>::clone(&trap));
+    let company = abi.connect_company(&emulator);
+    emulator.clock().advance(DAY);
+    sent(&emulator);
+    let hold = emulator.hold(refreshes_of(&company), Stage::BeforeProcessing);
+    let outcomes = crowd(
+        16,
+        || abi.access_token(&company),
+        || {
+            // The leader is the only one that will look at the clock next: when it has its answer.
+            trap.set(1);
+            hold.release();
+        },
+    );
+    assert!(trap.has_sprung());
+    let (good, bad): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|Outcome(code, _)| *code == 0);
+    assert_eq!((good.len(), bad.len()), (15, 1), "{bad:?}");
+    for outcome in bad {
+        outcome.fails(Status::Internal);
+    }
+    let tokens: BTreeSet<String> = good.into_iter().map(Outcome::text).collect();
+    assert_eq!(tokens.len(), 1);
+    assert_eq!(tokens.first(), Some(&abi.live_token(&emulator, &company)));
+    assert_eq!(sent(&emulator), ["refresh 200"], "what the defective refresh brought was saved");
+}

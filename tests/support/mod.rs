@@ -1,0 +1,547 @@
+//! What the integration tests share: a safe way through the C ABI, clocks that a test can move and booby-trap, a short
+//! account of what was sent, and crowds of threads whose waiting can be seen.
+#![allow(dead_code)] // Each test file uses a part of its own.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::fs;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ghl_oauth::clock::Clock;
+use ghl_oauth::ffi::*;
+use ghl_oauth::{Client, Config, Status};
+use ghl_oauth_emulator::{Decision, Emulator, Options, RecordedRequest};
+use serde_json::{Value, json};
+
+/// The life of an access token, and a little more: after it, every token that is held is dead.
+pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// How long anything may take before a test gives up. Nothing takes nearly that long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a call returned, and the document that it wrote.
+#[derive(Debug)]
+#[must_use]
+pub struct Outcome(pub i32, pub Value);
+
+impl Outcome {
+    /// Takes the document over. An error's own name for itself must be that of the code.
+    pub fn read(code: i32, document: *mut c_char) -> Outcome {
+        let document: Value = serde_json::from_str(&take(document)).expect("a JSON document");
+        if code != 0 {
+            assert_eq!(document["error"]["status"], status_name(code), "{document}");
+        }
+        Outcome(code, document)
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert_eq!(self.0, 0, "{}", self.1);
+        self.1
+    }
+
+    /// The text of a success that is one.
+    #[track_caller]
+    pub fn text(self) -> String {
+        self.ok().as_str().expect("a text").to_owned()
+    }
+
+    /// The error object of a failure with that status.
+    #[track_caller]
+    pub fn fails(mut self, status: Status) -> Value {
+        assert_eq!(
+            self.0,
+            status.code(),
+            "expected {}, not {}: {}",
+            status.name(),
+            status_name(self.0),
+            self.1
+        );
+        self.1["error"].take()
+    }
+
+    /// A refusal that names this parameter.
+    #[track_caller]
+    pub fn refuses(self, parameter: &str) -> Value {
+        let error = self.fails(Status::InvalidArgument);
+        assert_eq!(error["parameter"], parameter, "{error}");
+        error
+    }
+}
+
+/// The C name of a status.
+pub fn status_name(code: i32) -> &'static str {
+    // SAFETY: the library's names are static.
+    unsafe { CStr::from_ptr(ghl_status_name(code)) }.to_str().unwrap()
+}
+
+/// Takes over a text that the library handed out.
+pub fn take(text: *mut c_char) -> String {
+    assert!(!text.is_null(), "no text was handed out");
+    // SAFETY: not NULL, so a text of the library, freed here and nowhere else.
+    unsafe {
+        let copy = CStr::from_ptr(text).to_str().expect("UTF-8").to_owned();
+        ghl_string_free(text);
+        copy
+    }
+}
+
+type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
+
+/// A client, as a C program holds it.
+pub struct Abi {
+    client: *mut ghl_client,
+    /// The receivers of its events, which must live as long as it does.
+    listeners: Mutex<Vec<Arc<Heard>>>,
+}
+
+// SAFETY: the header allows any number of threads.
+unsafe impl Send for Abi {}
+// SAFETY: as above.
+unsafe impl Sync for Abi {}
+
+impl Abi {
+    /// By `ghl_client_new`, on the system's clock.
+    pub fn open(config: &Value) -> Result<Abi, Outcome> {
+        let config = CString::new(config.to_string()).unwrap();
+        // Set, to see them change.
+        let mut client = ptr::dangling_mut::<ghl_client>();
+        let mut document = ptr::dangling_mut::<c_char>();
+        // SAFETY: valid pointers.
+        let code = unsafe { ghl_client_new(config.as_ptr(), &mut client, &mut document) };
+        let outcome = Outcome::read(code, document);
+        assert_eq!(code != 0, client.is_null(), "a client, or an error");
+        if code == 0 { Ok(Abi::from(client)) } else { Err(outcome) }
+    }
+
+    /// A client for the emulator, on the emulator's clock.
+    pub fn new(emulator: &Emulator) -> Abi {
+        Abi::with(emulator, json!({}))
+    }
+
+    /// The same with these keys of the configuration changed.
+    pub fn with(emulator: &Emulator, changes: Value) -> Abi {
+        Abi::by(emulator, changes, EmulatorClock::new(emulator))
+    }
+
+    /// The same on a clock of one's own.
+    pub fn by(emulator: &Emulator, changes: Value, clock: Arc<dyn Clock>) -> Abi {
+        let config = Config::from_json(&config(emulator, changes).to_string()).unwrap();
+        Abi::from(client_from(Client::with_clock(&config, clock).unwrap()))
+    }
+
+    fn from(client: *mut ghl_client) -> Abi {
+        Abi { client, listeners: Mutex::default() }
+    }
+
+    pub fn handle(&self) -> *mut ghl_client {
+        self.client
+    }
+
+    /// Any function that takes one text.
+    pub fn call(&self, function: Call, text: &str) -> Outcome {
+        let text = CString::new(text).unwrap();
+        let mut document = ptr::dangling_mut();
+        // SAFETY: a living client and valid pointers.
+        let code = unsafe { function(self.client, text.as_ptr(), &mut document) };
+        Outcome::read(code, document)
+    }
+
+    pub fn authorization_url(&self, params: Value) -> Outcome {
+        self.call(ghl_authorization_url, &params.to_string())
+    }
+
+    pub fn authorization_complete(&self, params: Value) -> Outcome {
+        self.call(ghl_authorization_complete, &params.to_string())
+    }
+
+    pub fn oauth_token(&self, params: Value) -> Outcome {
+        self.call(ghl_oauth_token, &params.to_string())
+    }
+
+    pub fn oauth_location_token(&self, params: Value) -> Outcome {
+        self.call(ghl_oauth_location_token, &params.to_string())
+    }
+
+    pub fn oauth_installed_locations(&self, params: Value) -> Outcome {
+        self.call(ghl_oauth_installed_locations, &params.to_string())
+    }
+
+    pub fn token_refresh(&self, resource_id: &str) -> Outcome {
+        self.call(ghl_token_refresh, resource_id)
+    }
+
+    pub fn token_delete(&self, resource_id: &str) -> Outcome {
+        self.call(ghl_token_delete, resource_id)
+    }
+
+    pub fn tokens_list(&self, params: Value) -> Outcome {
+        self.call(ghl_tokens_list, &params.to_string())
+    }
+
+    pub fn tokens_import(&self, params: Value) -> Outcome {
+        self.call(ghl_tokens_import, &params.to_string())
+    }
+
+    pub fn tokens_export(&self, params: Value) -> Outcome {
+        self.call(ghl_tokens_export, &params.to_string())
+    }
+
+    /// The token as a JSON text, or the error. One of the two out-pointers is set, never both.
+    pub fn access_token(&self, resource_id: &str) -> Outcome {
+        let resource_id = CString::new(resource_id).unwrap();
+        let (mut token, mut error) = (ptr::dangling_mut(), ptr::dangling_mut());
+        // SAFETY: a living client and valid pointers.
+        let code = unsafe { ghl_access_token(self.client, resource_id.as_ptr(), &mut token, &mut error) };
+        if code == 0 {
+            assert!(error.is_null(), "a token with an error");
+            Outcome(0, take(token).into())
+        } else {
+            assert!(token.is_null(), "an error with a token");
+            Outcome::read(code, error)
+        }
+    }
+
+    /// One pass of maintenance; `progress` answers whether to go on.
+    pub fn tokens_maintain(&self, params: Value, mut progress: impl FnMut(Value) -> bool) -> Outcome {
+        unsafe extern "C" fn told<F: FnMut(Value) -> bool>(
+            so_far: *const c_char,
+            context: *mut c_void,
+        ) -> i32 {
+            // SAFETY: the library passes a text and the context that it was given.
+            let (so_far, progress) = unsafe { (CStr::from_ptr(so_far), &mut *context.cast::<F>()) };
+            i32::from(!progress(serde_json::from_str(so_far.to_str().unwrap()).unwrap()))
+        }
+        fn of<F: FnMut(Value) -> bool>(_: &F) -> ghl_progress_callback {
+            Some(told::<F>)
+        }
+        let params = CString::new(params.to_string()).unwrap();
+        let (callback, context) = (of(&progress), (&raw mut progress).cast());
+        let mut document = ptr::dangling_mut();
+        // SAFETY: a living client, valid pointers, and a context of the callback's type.
+        let code =
+            unsafe { ghl_tokens_maintain(self.client, params.as_ptr(), callback, context, &mut document) };
+        Outcome::read(code, document)
+    }
+
+    pub fn stats(&self) -> Value {
+        let mut document = ptr::dangling_mut();
+        // SAFETY: a living client and a valid pointer.
+        let code = unsafe { ghl_client_stats(self.client, &mut document) };
+        Outcome::read(code, document).ok()
+    }
+
+    pub fn cancel(&self) {
+        // SAFETY: a living client.
+        unsafe { ghl_client_cancel(self.client) };
+    }
+
+    /// Cancels until `done`. A call that began after one cancellation ends with the next, so nothing hangs on a race.
+    pub fn cancel_until(&self, done: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !done() {
+            assert!(began.elapsed() < PATIENCE, "cancelled in vain");
+            self.cancel();
+            thread::yield_now();
+        }
+    }
+
+    /// Listens to the client's events from now on.
+    pub fn listen(&self) -> Arc<Heard> {
+        self.listen_and(|_| {})
+    }
+
+    /// The same, and does something at each, on the thread and at the moment of its event.
+    pub fn listen_and(&self, act: impl Fn(&Value) + Send + Sync + 'static) -> Arc<Heard> {
+        unsafe extern "C" fn hear(event: *const c_char, context: *mut c_void) {
+            // SAFETY: the library passes a text and the context that it was given, which outlives the client.
+            let (event, heard) = unsafe { (CStr::from_ptr(event), &*context.cast::<Heard>()) };
+            let event = serde_json::from_str(event.to_str().unwrap()).unwrap();
+            (heard.act)(&event);
+            heard.events.lock().unwrap().push(event);
+        }
+        let heard = Arc::new(Heard { events: Mutex::default(), act: Box::new(act) });
+        self.listeners.lock().unwrap().push(Arc::clone(&heard));
+        let context = Arc::as_ptr(&heard).cast_mut().cast();
+        // SAFETY: a living client, and a context that lives as long as it.
+        assert_eq!(unsafe { ghl_client_on_event(self.client, Some(hear), context) }, 0);
+        heard
+    }
+
+    /// Listens no more.
+    pub fn deafen(&self) {
+        // SAFETY: a living client.
+        assert_eq!(unsafe { ghl_client_on_event(self.client, None, ptr::null_mut()) }, 0);
+    }
+
+    /// A person's consent, from the link to the stored token, whose metadata is returned.
+    #[track_caller]
+    pub fn connect(&self, emulator: &Emulator, decision: Decision) -> Value {
+        let redirect_url = self.consent(emulator, decision);
+        self.authorization_complete(json!({"redirectUrl": redirect_url})).ok()
+    }
+
+    /// The same for the first company, whose id is returned.
+    #[track_caller]
+    pub fn connect_company(&self, emulator: &Emulator) -> String {
+        let company = emulator.company_id();
+        self.connect(emulator, Decision::Company(company.clone()));
+        company
+    }
+
+    /// Where the browser is sent after a decision about a new link.
+    #[track_caller]
+    pub fn consent(&self, emulator: &Emulator, decision: Decision) -> String {
+        let link = self.authorization_url(json!({})).ok();
+        emulator.consent(link["url"].as_str().unwrap(), decision).unwrap()
+    }
+
+    /// A token, which the server must accept.
+    #[track_caller]
+    pub fn live_token(&self, emulator: &Emulator, resource_id: &str) -> String {
+        let token = self.access_token(resource_id).text();
+        assert!(
+            emulator.access_token_is_live(&token),
+            "the server does not accept the token of {resource_id}"
+        );
+        token
+    }
+
+    /// The metadata of a resource, as the list shows it.
+    #[track_caller]
+    pub fn listed(&self, resource_id: &str) -> Value {
+        let list = self.tokens_list(json!({})).ok();
+        let mut items = list["items"].as_array().unwrap().iter();
+        items.find(|item| item["resourceId"] == resource_id).expect("it is listed").clone()
+    }
+}
+
+impl Drop for Abi {
+    fn drop(&mut self) {
+        // SAFETY: freed once, after the last call.
+        unsafe { ghl_client_free(self.client) };
+    }
+}
+
+/// The events of a client so far.
+pub struct Heard {
+    events: Mutex<Vec<Value>>,
+    act: Box<dyn Fn(&Value) + Send + Sync>,
+}
+
+impl Heard {
+    /// What was heard since the last look.
+    pub fn events(&self) -> Vec<Value> {
+        std::mem::take(&mut self.events.lock().unwrap())
+    }
+
+    /// The same as "type resource".
+    pub fn names(&self) -> Vec<String> {
+        let name = |event: &Value| {
+            format!("{} {}", event["type"].as_str().unwrap(), event["resourceId"].as_str().unwrap())
+        };
+        self.events().iter().map(name).collect()
+    }
+}
+
+/// An emulator with these many locations under one company.
+pub fn emulator(locations: usize) -> Emulator {
+    Emulator::start(Options { locations, ..Options::default() }).unwrap()
+}
+
+/// The emulator's configuration with hardly any pause between attempts, and these changes.
+pub fn config(emulator: &Emulator, changes: Value) -> Value {
+    let mut config: Value = serde_json::from_str(&emulator.configuration()).unwrap();
+    config["retry"] = json!({"baseDelayMs": 1, "maxDelayMs": 5});
+    merge(&mut config, changes);
+    config
+}
+
+fn merge(config: &mut Value, changes: Value) {
+    match changes {
+        Value::Object(changes) if config.is_object() => {
+            for (key, change) in changes {
+                merge(&mut config[key], change);
+            }
+        }
+        change => *config = change,
+    }
+}
+
+/// What was sent since the last look, in short: "refresh 200". The status is that of the answer, one that was lost on
+/// its way included; 0 stands for a request that was not answered.
+pub fn sent(emulator: &Emulator) -> Vec<String> {
+    let requests = emulator.requests();
+    emulator.clear_requests();
+    requests.iter().map(in_short).collect()
+}
+
+fn in_short(request: &RecordedRequest) -> String {
+    let name = match (request.method.as_str(), request.path.as_str()) {
+        ("POST", "/oauth/token") => match fields(request).get("grantType").map(String::as_str) {
+            Some("authorization_code") => "code",
+            Some("refresh_token") => "refresh",
+            Some("client_credentials") => "credentials",
+            _ => "token",
+        },
+        ("POST", "/oauth/location-token") => "mint",
+        ("GET", "/oauth/installed-locations") => "list",
+        (method, path) => panic!("{method} {path}"),
+    };
+    format!("{name} {}", request.status)
+}
+
+/// The fields of a request: of its query and its body, a form or JSON. No name comes twice.
+pub fn fields(request: &RecordedRequest) -> BTreeMap<String, String> {
+    let query = form_urlencoded::parse(request.query.as_bytes()).into_owned();
+    let body: Vec<(String, String)> = if request.body.starts_with('{') {
+        let body: BTreeMap<String, String> = serde_json::from_str(&request.body).unwrap();
+        body.into_iter().collect()
+    } else {
+        form_urlencoded::parse(request.body.as_bytes()).into_owned().collect()
+    };
+    let mut fields = BTreeMap::new();
+    for (name, value) in query.chain(body) {
+        assert!(fields.insert(name.clone(), value).is_none(), "{name} was sent twice");
+    }
+    fields
+}
+
+/// A header's value; it must not come twice.
+pub fn header<'a>(request: &'a RecordedRequest, name: &str) -> Option<&'a str> {
+    let mut values =
+        request.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let value = values.next();
+    assert!(values.next().is_none(), "{name} was sent twice");
+    value
+}
+
+/// The parameters of a URL's query, each name once.
+pub fn query(url: &str) -> BTreeMap<String, String> {
+    let (_, query) = url.split_once('?').expect("a query");
+    let mut parameters = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()).into_owned() {
+        assert!(parameters.insert(name.clone(), value).is_none(), "{name} comes twice");
+    }
+    parameters
+}
+
+/// Asserts that a text shows none of these secrets.
+#[track_caller]
+pub fn shows_none_of(text: &str, secrets: &[&str]) {
+    for secret in secrets {
+        assert!(secret.len() > 8, "too short to look for: {secret}");
+        assert!(!text.contains(secret), "a secret shows in {text}");
+    }
+}
+
+/// The emulator's clock as the library's, so that a day passes for both.
+pub struct EmulatorClock {
+    clock: ghl_oauth_emulator::Clock,
+    started_ms: i64,
+}
+
+impl EmulatorClock {
+    pub fn new(emulator: &Emulator) -> Arc<EmulatorClock> {
+        let clock = emulator.clock();
+        Arc::new(EmulatorClock { started_ms: clock.now_ms(), clock })
+    }
+}
+
+impl Clock for EmulatorClock {
+    fn wall_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::from_millis(self.clock.now_ms().saturating_sub(self.started_ms).unsigned_abs())
+    }
+}
+
+/// A clock that panics at a reading of one's choice: a defect inside the library, on demand.
+pub struct Trap {
+    clock: Arc<EmulatorClock>,
+    /// How many readings are left until it springs; 0: it is not set.
+    left: AtomicU64,
+}
+
+impl Trap {
+    pub fn new(emulator: &Emulator) -> Arc<Trap> {
+        Arc::new(Trap { clock: EmulatorClock::new(emulator), left: AtomicU64::new(0) })
+    }
+
+    /// Panics once, at this reading from now on; the next is 1.
+    pub fn set(&self, reading: u64) {
+        self.left.store(reading, Ordering::SeqCst);
+    }
+
+    /// Takes it away; answers whether it has sprung.
+    pub fn has_sprung(&self) -> bool {
+        self.left.swap(0, Ordering::SeqCst) == 0
+    }
+
+    fn step(&self) {
+        let before = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert_ne!(before, Ok(1), "the trap");
+    }
+}
+
+impl Clock for Trap {
+    fn wall_ms(&self) -> i64 {
+        self.step();
+        self.clock.wall_ms()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.step();
+        self.clock.uptime()
+    }
+}
+
+/// Makes the same call on so many threads, runs `meanwhile` once each of them waits in its call or is through with it,
+/// and returns what they got.
+pub fn crowd<T: Send>(size: usize, call: impl Fn() -> T + Sync, meanwhile: impl FnOnce()) -> Vec<T> {
+    let threads: Vec<OnceLock<String>> = (0..size).map(|_| OnceLock::new()).collect();
+    thread::scope(|scope| {
+        let callers: Vec<_> = threads
+            .iter()
+            .map(|thread| {
+                let call = &call;
+                scope.spawn(move || {
+                    thread.set(own_place()).unwrap();
+                    call()
+                })
+            })
+            .collect();
+        let began = Instant::now();
+        let waits = |(caller, thread): (&thread::ScopedJoinHandle<'_, T>, &OnceLock<String>)| {
+            caller.is_finished() || thread.get().is_some_and(|place| is_asleep(place))
+        };
+        // A thread sleeps for a moment, too, where it meets another at a lock: so they are looked at again and again.
+        let mut looks = 0;
+        while looks < 10 {
+            assert!(began.elapsed() < PATIENCE, "they do not come to rest");
+            looks = if callers.iter().zip(&threads).all(waits) { looks + 1 } else { 0 };
+            thread::yield_now();
+        }
+        meanwhile();
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    })
+}
+
+/// Where the system tells how this thread is.
+fn own_place() -> String {
+    let thread = fs::read_link("/proc/thread-self").expect("Linux");
+    format!("/proc/{}/stat", thread.display())
+}
+
+/// Whether a thread waits for something. One that is gone does not wait.
+fn is_asleep(place: &str) -> bool {
+    let stat = fs::read_to_string(place).unwrap_or_default();
+    // The state stands behind the name, which is in parentheses.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
+}

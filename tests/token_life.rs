@@ -1,0 +1,814 @@
+//! The life of a token: what is lost on the way, what the server refuses, and what callers notice of it.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{Decision, Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
+use serde_json::{Value, json};
+
+use support::{Abi, DAY, Heard, emulator, fields, sent, shows_none_of};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn refreshes() -> Rule {
+    Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken)
+}
+
+fn answer(status: u16, body: impl ToString, stage: Stage) -> FaultKind {
+    FaultKind::Status { status, body: body.to_string(), content_type: None, headers: Vec::new(), stage }
+}
+
+/// The refresh tokens that were sent, in their order.
+fn refresh_tokens_sent(emulator: &Emulator) -> Vec<String> {
+    let requests = emulator.requests();
+    requests.iter().filter_map(|request| fields(request).get("refreshToken").cloned()).collect()
+}
+
+/// The refresh tokens of a resource that the server would accept now.
+fn live_refresh_tokens(emulator: &Emulator, resource: &str) -> Vec<String> {
+    let live = emulator.live_refresh_tokens();
+    live.into_iter().filter(|token| token.resource_id == resource).map(|token| token.refresh_token).collect()
+}
+
+/// Everything about an emulator that must never be shown.
+fn secrets(emulator: &Emulator, tokens: &[String]) -> Vec<String> {
+    let mut secrets: Vec<String> =
+        emulator.live_refresh_tokens().into_iter().map(|token| token.refresh_token).collect();
+    secrets.extend(tokens.iter().cloned());
+    secrets.push(emulator.client_secret().to_owned());
+    secrets
+}
+
+#[test]
+fn a_connection_survives_whatever_becomes_of_the_answer_to_its_refresh() {
+    let processed = Stage::AfterProcessing;
+    let ways = [
+        FaultKind::ReplyLost,
+        FaultKind::Reset { stage: processed },
+        FaultKind::Reset { stage: Stage::BeforeProcessing },
+        FaultKind::CutBody { body_bytes: 0, ending: Ending::Close },
+        FaultKind::CutBody { body_bytes: 40, ending: Ending::Reset },
+        FaultKind::EmptyBody,
+        FaultKind::TruncatedJson,
+        FaultKind::NotJson,
+        FaultKind::Gzip { marked: true },
+        FaultKind::HugeBody { bytes: 3_000_000, chunked: false },
+        FaultKind::HugeHead { bytes: 1 << 20, lines: 1 },
+        FaultKind::Raw { text: "nonsense\r\n\r\n".into(), ending: Ending::Close },
+        FaultKind::Redirect { status: 307, location: None },
+        answer(200, "{}", processed),
+        answer(500, "", processed),
+        answer(502, "<html>bad gateway</html>", processed),
+        answer(503, "", processed),
+        answer(504, r#"{"message":"upstream timed out"}"#, Stage::BeforeProcessing),
+    ];
+    thread::scope(|scope| {
+        for kind in ways {
+            scope.spawn(move || survives(&kind));
+        }
+    });
+}
+
+#[test]
+fn a_connection_survives_an_answer_of_wrong_types() {
+    survives(&FaultKind::WrongTypes);
+}
+
+/// The answer to a refresh is spoiled once, and the connection goes on.
+fn survives(kind: &FaultKind) {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    emulator.clock().advance(DAY);
+    emulator.clear_requests();
+    let fault = emulator.inject(refreshes().times(1), kind.clone());
+    let token = abi.access_token(&company).text();
+    assert!(emulator.access_token_is_live(&token), "{kind:?}");
+    assert_eq!(emulator.strikes(fault), 1, "{kind:?}");
+    let tokens = refresh_tokens_sent(&emulator);
+    assert_eq!(tokens.len(), 2, "{kind:?}");
+    assert_eq!(tokens[0], tokens[1], "{kind:?}: the same refresh token was sent again");
+    assert_eq!(emulator.refreshes(), 1, "{kind:?}");
+    // The connection goes on with what the server counts on.
+    for _ in 0..2 {
+        emulator.clock().advance(DAY);
+        abi.live_token(&emulator, &company);
+    }
+    assert_eq!(emulator.refreshes(), 3, "{kind:?}");
+    assert_eq!(live_refresh_tokens(&emulator, &company).len(), 1, "{kind:?}");
+}
+
+#[test]
+fn answers_that_all_get_lost_leave_a_connection_that_the_next_call_takes_up() {
+    for (pause, survives) in [(Duration::ZERO, true), (Duration::from_secs(25), true), (MINUTE, false)] {
+        let emulator = emulator(1);
+        let abi = Abi::new(&emulator);
+        let company = abi.connect_company(&emulator);
+        emulator.clock().advance(DAY);
+        emulator.clear_requests();
+        let fault = emulator.inject(refreshes(), FaultKind::ReplyLost);
+        let error = abi.access_token(&company).fails(Status::Network);
+        assert_eq!((&error["retryable"], &error["resourceId"]), (&json!(true), &json!(company)));
+        assert_eq!((emulator.strikes(fault), emulator.refreshes()), (3, 1));
+        emulator.remove_fault(fault);
+        emulator.clock().advance(pause);
+        if survives {
+            abi.live_token(&emulator, &company);
+            emulator.clock().advance(DAY);
+            abi.live_token(&emulator, &company);
+        } else {
+            // The vendor's window is over, and with it the connection.
+            abi.access_token(&company).fails(Status::ReauthorizationRequired);
+        }
+        let tokens = refresh_tokens_sent(&emulator);
+        assert!(tokens[..4].iter().all(|token| *token == tokens[0]), "always the same refresh token");
+    }
+}
+
+#[test]
+fn without_the_vendors_window_a_lost_answer_costs_a_company_its_consent_and_a_location_nothing() {
+    let emulator = emulator(1);
+    emulator.set_reuse_window_seconds(0);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    abi.live_token(&emulator, &location);
+    emulator.clock().advance(DAY);
+    abi.live_token(&emulator, &company);
+    sent(&emulator);
+
+    emulator.inject(refreshes().resource(&location).times(1), FaultKind::ReplyLost);
+    abi.live_token(&emulator, &location);
+    // Called invalid twice before it is given up: the server may take a moment to know its own newest token.
+    assert_eq!(sent(&emulator), ["refresh 200", "refresh 400", "refresh 400", "mint 200"]);
+
+    emulator.inject(refreshes().resource(&company).times(1), FaultKind::ReplyLost);
+    let error = abi.token_refresh(&company).fails(Status::ReauthorizationRequired);
+    assert_eq!((&error["resourceId"], &error["retryable"]), (&json!(company), &json!(false)));
+    assert_eq!(sent(&emulator), ["refresh 200", "refresh 400", "refresh 400"]);
+    emulator.clock().advance(DAY);
+    abi.access_token(&company).fails(Status::ReauthorizationRequired);
+    assert_eq!(sent(&emulator), [""; 0]);
+}
+
+#[test]
+fn a_dead_grant_is_remembered_and_the_server_left_in_peace() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let heard = abi.listen();
+    emulator.revoke_refresh_token(&company);
+    emulator.clock().advance(DAY);
+    sent(&emulator);
+
+    let first = abi.access_token(&company).fails(Status::ReauthorizationRequired);
+    assert_eq!(sent(&emulator), ["refresh 400"], "a plain refusal is final");
+    assert_eq!(first["api"]["message"], "Invalid grant: refresh token is invalid");
+    assert_eq!((&first["resourceId"], &first["httpStatus"]), (&json!(company), &json!(400)));
+    for _ in 0..3 {
+        emulator.clock().advance(DAY);
+        let again = abi.access_token(&company).fails(Status::ReauthorizationRequired);
+        assert!(again["message"].as_str().unwrap().contains("refresh token is invalid"), "{again}");
+        assert!(again["help"].as_str().unwrap().contains("consent"), "{again}");
+        abi.token_refresh(&company).fails(Status::ReauthorizationRequired);
+        abi.oauth_installed_locations(json!({"companyId": company})).fails(Status::ReauthorizationRequired);
+        let maintained = abi.tokens_maintain(json!({}), |_| true).ok();
+        assert_eq!((&maintained["checked"], &maintained["nextDueAt"]), (&json!(0), &Value::Null));
+    }
+    assert_eq!(sent(&emulator), [""; 0]);
+    let listed = abi.listed(&company);
+    assert_eq!(
+        (&listed["state"], &listed["refreshable"]),
+        (&json!("reauthorizationRequired"), &json!(false))
+    );
+    assert_eq!(heard.names(), [format!("token.reauthorizationRequired {company}")], "and it is said once");
+}
+
+#[test]
+fn new_consent_or_an_import_brings_a_dead_connection_back() {
+    for by_import in [false, true] {
+        let emulator = emulator(1);
+        let abi = Abi::new(&emulator);
+        let company = abi.connect_company(&emulator);
+        emulator.revoke_refresh_token(&company);
+        emulator.clock().advance(DAY);
+        abi.access_token(&company).fails(Status::ReauthorizationRequired);
+        if by_import {
+            let other = Abi::new(&emulator);
+            other.connect_company(&emulator);
+            let tokens = other.tokens_export(json!({})).ok()["tokens"].clone();
+            assert_eq!(abi.tokens_import(json!({"tokens": tokens})).ok()["imported"], 1);
+        } else {
+            abi.connect_company(&emulator);
+        }
+        abi.live_token(&emulator, &company);
+        let listed = abi.listed(&company);
+        assert_eq!((&listed["state"], &listed["refreshable"]), (&json!("ok"), &json!(true)));
+        emulator.clock().advance(DAY);
+        abi.live_token(&emulator, &company);
+    }
+}
+
+#[test]
+fn a_location_whose_refresh_token_is_spent_is_minted_from_its_company() {
+    let emulator = emulator(2);
+    let abi = Abi::new(&emulator);
+    abi.connect_company(&emulator);
+    let heard = abi.listen();
+    let location = emulator.location_ids()[1].clone();
+    abi.live_token(&emulator, &location);
+    emulator.revoke_refresh_token(&location);
+    emulator.clock().advance(DAY);
+    sent(&emulator);
+    heard.events();
+
+    abi.live_token(&emulator, &location);
+    assert_eq!(sent(&emulator), ["refresh 400", "refresh 200", "mint 200"]);
+    let company = emulator.company_id();
+    assert_eq!(
+        heard.names(),
+        [format!("token.refreshed {company}"), format!("token.minted {location}")],
+        "nobody is told of trouble"
+    );
+    assert_eq!(abi.listed(&location)["state"], "ok");
+    // The new one has a refresh token that works.
+    emulator.clock().advance(DAY);
+    abi.live_token(&emulator, &location);
+    assert_eq!(sent(&emulator), ["refresh 200"]);
+}
+
+#[test]
+fn a_location_without_a_refresh_token_is_minted_again() {
+    let emulator = emulator(1);
+    emulator.set_location_refresh_tokens(false);
+    let abi = Abi::new(&emulator);
+    abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    let first = abi.live_token(&emulator, &location);
+    assert_eq!(abi.listed(&location)["refreshable"], true);
+    emulator.clock().advance(DAY);
+    sent(&emulator);
+    assert_ne!(abi.live_token(&emulator, &location), first);
+    assert_eq!(sent(&emulator), ["refresh 200", "mint 200"]);
+    abi.token_refresh(&location).ok();
+    assert_eq!(sent(&emulator), ["mint 200"]);
+}
+
+#[test]
+fn a_location_with_neither_refresh_token_nor_company_needs_consent_until_its_company_has_it() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    abi.connect(&emulator, Decision::Location(location.clone()));
+    emulator.revoke_refresh_token(&location);
+    emulator.clock().advance(DAY);
+    abi.access_token(&location).fails(Status::ReauthorizationRequired);
+    assert_eq!(abi.listed(&location)["state"], "reauthorizationRequired");
+    sent(&emulator);
+    abi.access_token(&location).fails(Status::ReauthorizationRequired);
+    assert_eq!(sent(&emulator), [""; 0]);
+
+    emulator.clock().advance(MINUTE);
+    abi.connect_company(&emulator);
+    sent(&emulator);
+    abi.live_token(&emulator, &location);
+    assert!(sent(&emulator).contains(&"mint 200".to_owned()));
+    assert_eq!(abi.listed(&location)["state"], "ok");
+}
+
+#[test]
+fn a_paused_location_keeps_its_refresh_token_and_works_again_when_it_is_active() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    abi.live_token(&emulator, &location);
+    let kept = live_refresh_tokens(&emulator, &location);
+    emulator.set_location_active(&location, false);
+    emulator.clock().advance(DAY);
+    sent(&emulator);
+
+    let error = abi.access_token(&location).fails(Status::LocationInactive);
+    assert_eq!((&error["retryable"], &error["resourceId"]), (&json!(true), &json!(location)));
+    assert_eq!(sent(&emulator), ["refresh 400"]);
+    for call in [Abi::access_token, Abi::token_refresh, Abi::access_token] {
+        let held_back = call(&abi, &location).fails(Status::LocationInactive);
+        let left = held_back["retryAfterMs"].as_u64().unwrap();
+        assert!((1..=60_000).contains(&left), "{held_back}");
+    }
+    assert_eq!(sent(&emulator), [""; 0], "it is left in peace");
+    let listed = abi.listed(&location);
+    assert_eq!((&listed["state"], &listed["refreshable"]), (&json!("inactive"), &json!(true)));
+
+    emulator.clock().advance(MINUTE);
+    abi.access_token(&location).fails(Status::LocationInactive);
+    assert_eq!(sent(&emulator), ["refresh 400"], "it is asked once a minute");
+
+    emulator.set_location_active(&location, true);
+    abi.access_token(&location).fails(Status::LocationInactive);
+    emulator.clock().advance(MINUTE);
+    assert_eq!(live_refresh_tokens(&emulator, &location), kept);
+    abi.live_token(&emulator, &location);
+    assert_eq!(refresh_tokens_sent(&emulator), kept, "the one that was kept");
+    assert_eq!(sent(&emulator), ["refresh 200"]);
+    assert_eq!(abi.listed(&location)["state"], "ok");
+}
+
+#[test]
+fn a_paused_location_without_a_refresh_token_is_held_back_too() {
+    let emulator = emulator(1);
+    emulator.set_location_refresh_tokens(false);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    abi.live_token(&emulator, &location);
+    emulator.set_location_active(&location, false);
+    emulator.clock().advance(DAY);
+    abi.live_token(&emulator, &company);
+    sent(&emulator);
+    for _ in 0..3 {
+        abi.access_token(&location).fails(Status::LocationInactive);
+    }
+    assert_eq!(sent(&emulator), ["mint 400"]);
+    emulator.set_location_active(&location, true);
+    emulator.clock().advance(MINUTE);
+    abi.live_token(&emulator, &location);
+}
+
+/// How a refresh can fail without a word about the token, and what a forced one then says.
+fn failures() -> [(&'static str, FaultKind, Status); 6] {
+    let before = Stage::BeforeProcessing;
+    let limit = FaultKind::Status {
+        status: 429,
+        body: String::new(),
+        content_type: None,
+        headers: vec![("Retry-After".into(), "3600".into())],
+        stage: before,
+    };
+    [
+        ("500", answer(500, "", before), Status::Server),
+        ("503", answer(503, "", before), Status::Server),
+        ("reset", FaultKind::Reset { stage: before }, Status::Network),
+        ("429", limit, Status::RateLimited),
+        ("html", answer(200, "<html>log in to the hotel's network</html>", before), Status::Protocol),
+        ("403", answer(403, "<html>error code: 1010</html>", before), Status::Forbidden),
+    ]
+}
+
+#[test]
+fn while_the_old_token_lives_a_failing_refresh_fails_no_caller() {
+    thread::scope(|scope| {
+        for (name, kind, status) in failures() {
+            scope.spawn(move || {
+                let emulator = emulator(1);
+                let abi = Abi::new(&emulator);
+                let heard = abi.listen();
+                let company = abi.connect_company(&emulator);
+                let old = abi.live_token(&emulator, &company);
+                emulator.clock().advance(DAY - Duration::from_secs(200));
+                heard.events();
+                sent(&emulator);
+                let fault = emulator.inject(refreshes(), kind);
+
+                assert_eq!(abi.live_token(&emulator, &company), old, "{name}");
+                let attempts = emulator.strikes(fault);
+                assert!(attempts > 0, "{name}: inside the margin it is refreshed");
+                let events = heard.events();
+                assert_eq!(events.len(), 1, "{name}: {events:?}");
+                assert_eq!(events[0]["type"], "token.refreshFailed", "{name}");
+                assert_eq!(events[0]["error"]["status"], status.name(), "{name}");
+
+                // Not every caller tries anew.
+                for _ in 0..5 {
+                    assert_eq!(abi.live_token(&emulator, &company), old, "{name}");
+                }
+                assert_eq!(emulator.strikes(fault), attempts, "{name}");
+                emulator.clock().advance(Duration::from_secs(3));
+                assert_eq!(abi.live_token(&emulator, &company), old, "{name}");
+                assert!(emulator.strikes(fault) > attempts, "{name}: but later it is tried again");
+                assert_eq!(heard.names(), [format!("token.refreshFailed {company}")], "{name}");
+
+                // Once the old token is dead, the failure shows.
+                emulator.clock().advance(Duration::from_secs(250));
+                let error = abi.access_token(&company).fails(status);
+                assert_eq!(error["resourceId"], company.as_str(), "{name}");
+                emulator.clear_faults();
+                assert_ne!(abi.live_token(&emulator, &company), old, "{name}");
+                assert_eq!(heard.names().last(), Some(&format!("token.refreshed {company}")), "{name}");
+            });
+        }
+    });
+}
+
+#[test]
+fn outside_the_margin_nothing_is_refreshed() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    sent(&emulator);
+    emulator.clock().advance(DAY - Duration::from_secs(310));
+    let old = abi.live_token(&emulator, &company);
+    assert_eq!(sent(&emulator), [""; 0]);
+    emulator.clock().advance(Duration::from_secs(20));
+    assert!(emulator.access_token_is_live(&old));
+    assert_ne!(abi.live_token(&emulator, &company), old);
+    assert_eq!(sent(&emulator), ["refresh 200"]);
+
+    let late = Abi::with(&emulator, json!({"refresh": {"marginSeconds": 0}}));
+    late.connect_company(&emulator);
+    let old = late.live_token(&emulator, &company);
+    emulator.clock().advance(DAY - Duration::from_secs(5));
+    assert_eq!(late.live_token(&emulator, &company), old);
+}
+
+#[test]
+fn a_token_with_a_short_life_is_not_refreshed_at_every_call() {
+    let emulator = emulator(1);
+    emulator.set_access_token_seconds(60);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    sent(&emulator);
+    for _ in 0..5 {
+        abi.live_token(&emulator, &company);
+    }
+    emulator.clock().advance(Duration::from_secs(40));
+    abi.live_token(&emulator, &company);
+    assert_eq!(sent(&emulator), [""; 0]);
+    emulator.clock().advance(Duration::from_secs(10));
+    abi.live_token(&emulator, &company);
+    assert_eq!(sent(&emulator), ["refresh 200"]);
+}
+
+#[test]
+fn a_forced_refresh_says_that_it_failed_and_the_old_token_stays_in_use() {
+    thread::scope(|scope| {
+        for (name, kind, status) in failures() {
+            scope.spawn(move || {
+                let emulator = emulator(1);
+                let abi = Abi::new(&emulator);
+                let company = abi.connect_company(&emulator);
+                let old = abi.live_token(&emulator, &company);
+                let fault = emulator.inject(refreshes(), kind);
+                abi.token_refresh(&company).fails(status);
+                let strikes = emulator.strikes(fault);
+                assert_eq!(abi.live_token(&emulator, &company), old, "{name}");
+                assert_eq!(emulator.strikes(fault), strikes, "{name}: a live token needs no request");
+                emulator.clear_faults();
+                abi.token_refresh(&company).ok();
+                assert_ne!(abi.live_token(&emulator, &company), old, "{name}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_dead_grant_does_not_take_the_old_token_away_while_it_lives() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let heard = abi.listen();
+    let old = abi.live_token(&emulator, &company);
+    emulator.revoke_refresh_token(&company);
+    emulator.clock().advance(DAY - Duration::from_secs(200));
+    sent(&emulator);
+    assert_eq!(abi.live_token(&emulator, &company), old);
+    assert_eq!(sent(&emulator), ["refresh 400"]);
+    assert_eq!(heard.names(), [format!("token.reauthorizationRequired {company}")]);
+    for _ in 0..3 {
+        emulator.clock().advance(Duration::from_secs(50));
+        assert_eq!(abi.live_token(&emulator, &company), old);
+    }
+    emulator.clock().advance(Duration::from_secs(60));
+    abi.access_token(&company).fails(Status::ReauthorizationRequired);
+    assert_eq!(sent(&emulator), [""; 0]);
+}
+
+#[test]
+fn events_tell_the_life_of_a_token_in_order_and_no_secret() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let heard = abi.listen();
+    let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
+    let mut tokens = Vec::new();
+    let began = emulator.clock().now_ms();
+    abi.connect_company(&emulator);
+    tokens.push(abi.live_token(&emulator, &company));
+    tokens.push(abi.live_token(&emulator, &location));
+    abi.token_refresh(&location).ok();
+    tokens.push(abi.live_token(&emulator, &location));
+    let exported = abi.tokens_export(json!({})).ok()["tokens"].clone();
+    let replacing = json!({"tokens": exported, "replace": true});
+    abi.tokens_import(replacing).ok();
+    let all_secrets = secrets(&emulator, &tokens);
+    let failing = json!({"statusCode": 400, "message": format!("what of {}?", all_secrets[0])});
+    let fault = emulator.inject(refreshes(), answer(400, failing, Stage::BeforeProcessing));
+    abi.token_refresh(&company).fails(Status::InvalidRequest);
+    emulator.remove_fault(fault);
+    emulator.revoke_refresh_token(&company);
+    abi.token_refresh(&company).fails(Status::ReauthorizationRequired);
+    abi.token_delete(&location).ok();
+    let ended = emulator.clock().now_ms();
+
+    let events = heard.events();
+    let mut at = began;
+    for event in &events {
+        let failed = ["token.refreshFailed", "token.reauthorizationRequired"].map(Value::from);
+        let expected: &[&str] = if failed.contains(&event["type"]) {
+            &["at", "error", "expiresAt", "resourceId", "type"]
+        } else {
+            &["at", "expiresAt", "resourceId", "type"]
+        };
+        let keys: Vec<&String> = event.as_object().unwrap().keys().collect();
+        assert_eq!(keys, expected, "{event}");
+        let now = event["at"].as_i64().unwrap();
+        assert!((at..=ended).contains(&now), "{event}");
+        at = now;
+        if event["type"] == "token.deleted" {
+            assert!(event["expiresAt"].is_null());
+        } else {
+            let left = event["expiresAt"].as_i64().unwrap() - now;
+            assert!((86_300_000..=86_399_000).contains(&left), "{event}");
+        }
+    }
+    let names: Vec<String> = events
+        .iter()
+        .map(|event| format!("{} {}", event["type"].as_str().unwrap(), event["resourceId"].as_str().unwrap()))
+        .collect();
+    let mut imported: Vec<String> = vec![format!("token.saved {company}"), format!("token.saved {location}")];
+    imported.sort();
+    assert_eq!(
+        names,
+        [
+            format!("token.saved {company}"),
+            format!("token.minted {location}"),
+            format!("token.refreshed {location}"),
+            imported[0].clone(),
+            imported[1].clone(),
+            format!("token.refreshFailed {company}"),
+            format!("token.reauthorizationRequired {company}"),
+            format!("token.deleted {location}"),
+        ]
+    );
+    let shown = format!("{events:?}");
+    for secret in all_secrets {
+        shows_none_of(&shown, &[&secret]);
+    }
+}
+
+#[test]
+fn a_listener_may_call_the_library_and_finds_what_it_was_told_of() {
+    let emulator = emulator(1);
+    let abi: Arc<Abi> = Arc::new(Abi::new(&emulator));
+    let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let (calling, noted) = (Arc::downgrade(&abi), Arc::clone(&seen));
+    let heard: Arc<Heard> = abi.listen_and(move |event| {
+        let abi = calling.upgrade().unwrap();
+        let resource = event["resourceId"].as_str().unwrap();
+        let listed = if event["type"] == "token.deleted" { Value::Null } else { abi.listed(resource) };
+        if event["type"] == "token.refreshed" {
+            // This very resource's flight has landed: nothing to wait for.
+            let _ = abi.access_token(resource).text();
+            // Nor does anybody change the listener from inside it.
+            assert_eq!(
+                // SAFETY: a living client.
+                unsafe { ghl_oauth::ffi::ghl_client_on_event(abi.handle(), None, std::ptr::null_mut()) },
+                Status::InvalidArgument.code()
+            );
+        }
+        noted.lock().unwrap().push(listed["expiresAt"].clone());
+    });
+    let company = abi.connect_company(&emulator);
+    let refreshed = abi.token_refresh(&company).ok();
+    abi.token_delete(&company).ok();
+    assert_eq!(seen.lock().unwrap()[1..], [refreshed["expiresAt"].clone(), Value::Null]);
+    assert_eq!(heard.events().len(), 3);
+
+    abi.deafen();
+    abi.connect_company(&emulator);
+    assert_eq!(heard.events(), [json!(null); 0]);
+    let others = abi.listen();
+    abi.token_refresh(&company).ok();
+    assert_eq!((heard.events().len(), others.names()), (0, vec![format!("token.refreshed {company}")]));
+}
+
+#[test]
+fn a_location_never_heard_of_is_minted_from_the_only_company() {
+    let emulator = emulator(2);
+    let abi = Abi::new(&emulator);
+    abi.connect_company(&emulator);
+    let location = emulator.location_ids()[1].clone();
+    sent(&emulator);
+    abi.live_token(&emulator, &location);
+    assert_eq!(sent(&emulator), ["mint 200"]);
+    let listed = abi.listed(&location);
+    assert_eq!(
+        (&listed["userType"], &listed["companyId"]),
+        (&json!("Location"), &json!(emulator.company_id()))
+    );
+    let error = abi.access_token("notALocationOfTheirs").fails(Status::Forbidden);
+    assert_eq!(error["resourceId"], "notALocationOfTheirs");
+    assert_eq!(abi.tokens_list(json!({})).ok()["items"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn without_a_company_a_location_never_heard_of_is_not_found() {
+    let emulator = emulator(2);
+    let abi = Abi::new(&emulator);
+    let [own, other] = <[String; 2]>::try_from(emulator.location_ids()).unwrap();
+    abi.connect(&emulator, Decision::Location(own));
+    sent(&emulator);
+    for call in [Abi::access_token, Abi::token_refresh, Abi::token_delete] {
+        let error = call(&abi, &other).fails(Status::NotFound);
+        assert_eq!((&error["resourceId"], &error["retryable"]), (&json!(other), &json!(false)));
+        assert!(error["message"].as_str().unwrap().contains(&other), "{error}");
+        assert!(error["help"].as_str().unwrap().contains("import"), "{error}");
+    }
+    assert_eq!(sent(&emulator), [""; 0]);
+}
+
+#[test]
+fn among_several_companies_the_list_tells_whose_a_location_is() {
+    let options = Options { companies: 2, locations: 3, ..Options::default() };
+    let emulator = Emulator::start(options).unwrap();
+    let abi = Abi::new(&emulator);
+    for company in emulator.company_ids() {
+        abi.connect(&emulator, Decision::Company(company));
+    }
+    let of_second = emulator.location_ids()[4].clone();
+    sent(&emulator);
+    let error = abi.access_token(&of_second).fails(Status::NotFound);
+    assert!(error["message"].as_str().unwrap().contains("several companies"), "{error}");
+    assert!(error["help"].as_str().unwrap().contains("installed locations"), "{error}");
+    assert_eq!(sent(&emulator), [""; 0]);
+
+    for company in emulator.company_ids() {
+        abi.oauth_installed_locations(json!({"companyId": company})).ok();
+    }
+    sent(&emulator);
+    for (location, company) in
+        [(&of_second, &emulator.company_ids()[1]), (&emulator.location_ids()[0], &emulator.company_ids()[0])]
+    {
+        abi.live_token(&emulator, location);
+        assert_eq!(sent(&emulator), ["mint 200"]);
+        assert_eq!(abi.listed(location)["companyId"], company.as_str());
+    }
+}
+
+#[test]
+fn an_answer_without_a_refresh_token_keeps_the_old_one() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let kept = live_refresh_tokens(&emulator, &company);
+    let body = json!({"accessToken": "an access token alone", "expiresIn": 86399});
+    emulator.inject(refreshes().times(1), answer(200, body, Stage::BeforeProcessing));
+    let metadata = abi.token_refresh(&company).ok();
+    assert_eq!(abi.access_token(&company).text(), "an access token alone");
+    // Whom it belongs to is kept, too.
+    assert_eq!(
+        (&metadata["userType"], &metadata["companyId"], &metadata["refreshable"]),
+        (&json!("Company"), &json!(company), &json!(true))
+    );
+    assert_ne!(metadata["scope"], Value::Null);
+    emulator.clear_requests();
+    emulator.clock().advance(DAY);
+    abi.live_token(&emulator, &company);
+    assert_eq!(refresh_tokens_sent(&emulator), kept);
+}
+
+#[test]
+fn a_company_without_a_refresh_token_ends_with_its_access_token() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = emulator.company_id();
+    let token = abi.oauth_token(json!({"grantType": "client_credentials"})).ok();
+    assert!(token["refreshToken"].is_null());
+    abi.tokens_import(json!({"tokens": [token]})).ok();
+    abi.live_token(&emulator, &company);
+    assert_eq!(abi.listed(&company)["refreshable"], false);
+    emulator.clock().advance(DAY);
+    sent(&emulator);
+    abi.access_token(&company).fails(Status::ReauthorizationRequired);
+    assert_eq!(sent(&emulator), [""; 0]);
+}
+
+#[test]
+fn refused_credentials_of_the_app_cost_no_token() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    emulator.clock().advance(DAY);
+    let body = json!({"error": "UnAuthorized!", "error_description": "Authorization code not found"});
+    emulator.inject(refreshes().times(1), answer(401, body, Stage::BeforeProcessing));
+    let error = abi.access_token(&company).fails(Status::Unauthorized);
+    assert!(error["help"].as_str().unwrap().contains("clientSecret"), "{error}");
+    assert_eq!(abi.listed(&company)["state"], "ok");
+    abi.live_token(&emulator, &company);
+}
+
+#[test]
+fn maintenance_renews_what_has_less_than_its_runway_left() {
+    let emulator = emulator(3);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let locations = emulator.location_ids();
+    abi.live_token(&emulator, &locations[0]);
+    emulator.clock().advance(DAY / 2);
+    abi.live_token(&emulator, &locations[1]);
+    sent(&emulator);
+
+    let idle = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!((&idle["checked"], &idle["refreshed"], &idle["failed"]), (&json!(0), &json!(0), &json!([])));
+    assert_eq!(sent(&emulator), [""; 0]);
+    // A quarter of a life before the end of the first token.
+    let due = idle["nextDueAt"].as_i64().unwrap() - emulator.clock().now_ms();
+    assert!((21_500_000..21_700_000).contains(&due), "{due}");
+
+    emulator.clock().advance(DAY / 4 + MINUTE);
+    let mut told = Vec::new();
+    let pass = abi
+        .tokens_maintain(json!({}), |so_far| {
+            told.push(so_far);
+            true
+        })
+        .ok();
+    assert_eq!((&pass["checked"], &pass["refreshed"], &pass["failed"]), (&json!(2), &json!(2), &json!([])));
+    assert_eq!(
+        told,
+        [
+            json!({"checked": 1, "refreshed": 1, "failed": 0}),
+            json!({"checked": 2, "refreshed": 2, "failed": 0})
+        ]
+    );
+    assert_eq!(sent(&emulator), ["refresh 200"; 2], "of the company and the older location");
+    for resource in [&company, &locations[0], &locations[1]] {
+        abi.live_token(&emulator, resource);
+    }
+    assert_eq!(sent(&emulator), [""; 0]);
+}
+
+#[test]
+fn maintenance_goes_on_past_a_failure_and_takes_it_up_again() {
+    let emulator = emulator(2);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let [paused, fine] = <[String; 2]>::try_from(emulator.location_ids()).unwrap();
+    for location in [&paused, &fine] {
+        abi.live_token(&emulator, location);
+    }
+    emulator.set_location_active(&paused, false);
+    emulator.clock().advance(DAY);
+    let pass = abi.tokens_maintain(json!({"companyId": company}), |_| true).ok();
+    assert_eq!((&pass["checked"], &pass["refreshed"]), (&json!(3), &json!(2)));
+    assert_eq!(pass["failed"][0]["resourceId"], paused.as_str());
+    assert_eq!(pass["failed"][0]["error"]["status"], "GHL_ERR_LOCATION_INACTIVE");
+    let due = pass["nextDueAt"].as_i64().unwrap() - emulator.clock().now_ms();
+    assert!((50_000..=60_000).contains(&due), "{due}");
+
+    emulator.set_location_active(&paused, true);
+    emulator.clock().advance(MINUTE);
+    let pass = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!((&pass["refreshed"], &pass["failed"]), (&json!(1), &json!([])));
+    abi.live_token(&emulator, &paused);
+}
+
+#[test]
+fn maintenance_takes_up_a_refresh_whose_end_is_unknown() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let fault = emulator.inject(refreshes(), FaultKind::ReplyLost);
+    abi.token_refresh(&company).fails(Status::Network);
+    emulator.remove_fault(fault);
+    let pass = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!((&pass["checked"], &pass["refreshed"]), (&json!(1), &json!(1)));
+    assert_eq!(emulator.refreshes(), 1);
+    emulator.clock().advance(DAY);
+    abi.live_token(&emulator, &company);
+}
+
+#[test]
+fn maintenance_keeps_to_the_company_that_it_was_given() {
+    let options = Options { companies: 2, locations: 1, ..Options::default() };
+    let emulator = Emulator::start(options).unwrap();
+    let abi = Abi::new(&emulator);
+    let companies = emulator.company_ids();
+    for company in &companies {
+        abi.connect(&emulator, Decision::Company(company.clone()));
+        abi.oauth_installed_locations(json!({"companyId": company})).ok();
+    }
+    for location in emulator.location_ids() {
+        abi.live_token(&emulator, &location);
+    }
+    emulator.clock().advance(DAY);
+    let pass = abi.tokens_maintain(json!({"companyId": companies[1]}), |_| true).ok();
+    assert_eq!(pass["refreshed"], 2);
+    let rest = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!(rest["refreshed"], 2);
+    let none = abi.tokens_maintain(json!({"companyId": "unknown"}), |_| true).ok();
+    assert_eq!((&none["checked"], &none["nextDueAt"]), (&json!(0), &Value::Null));
+}
