@@ -5,6 +5,9 @@
 //! given back there, a database handle must not even be closed, and a file lock belongs to parent and child alike.
 //! So each process has a generation, and whatever belongs to an older one is left alone.
 
+// Without a durable store there is nothing that a child must not share.
+#![cfg_attr(not(feature = "sqlite"), allow(dead_code))]
+
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
