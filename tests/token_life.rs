@@ -560,31 +560,63 @@ fn events_tell_the_life_of_a_token_in_order_and_no_secret() {
 }
 
 #[test]
-fn a_listener_may_call_the_library_and_finds_what_it_was_told_of() {
+fn a_listener_may_call_the_library_about_the_very_token_it_was_told_of() {
+    let emulator = emulator(1);
+    // A call that waited for the call that it is made in would end at this deadline.
+    let abi: Arc<Abi> = Arc::new(Abi::with(&emulator, json!({"timeouts": {"totalMs": 2_000}})));
+    let seen: Arc<Mutex<Vec<(Value, Value)>>> = Arc::default();
+    let (calling, noted) = (Arc::downgrade(&abi), Arc::clone(&seen));
+    let heard: Arc<Heard> = abi.listen_and(move |event| {
+        let abi = calling.upgrade().unwrap();
+        let resource = event["resourceId"].as_str().unwrap();
+        let outcome = match event["type"].as_str().unwrap() {
+            "token.saved" => abi.token_refresh(resource),
+            "token.minted" => abi.token_delete(resource),
+            _ => abi.tokens_list(json!({})),
+        };
+        noted.lock().unwrap().push((event["type"].clone(), json!(outcome.0)));
+    });
+    let company = abi.connect_company(&emulator);
+    assert_eq!(emulator.refreshes(), 1);
+    let location = emulator.location_ids()[0].clone();
+    let minted = abi.live_token(&emulator, &location);
+    abi.deafen();
+    let told = seen.lock().unwrap().clone();
+    let fine = |name: &str| (json!(name), json!(0));
+    assert_eq!(
+        told,
+        [fine("token.refreshed"), fine("token.saved"), fine("token.deleted"), fine("token.minted")]
+    );
+    abi.live_token(&emulator, &company);
+    assert_ne!(abi.live_token(&emulator, &location), minted, "the deletion was no trifle");
+    drop(heard);
+}
+
+#[test]
+fn a_listener_finds_what_it_was_told_of_and_hears_no_more_when_it_is_taken_away() {
     let emulator = emulator(1);
     let abi: Arc<Abi> = Arc::new(Abi::new(&emulator));
     let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
     let (calling, noted) = (Arc::downgrade(&abi), Arc::clone(&seen));
     let heard: Arc<Heard> = abi.listen_and(move |event| {
         let abi = calling.upgrade().unwrap();
+        let deleted = event["type"] == "token.deleted";
         let resource = event["resourceId"].as_str().unwrap();
-        let listed = if event["type"] == "token.deleted" { Value::Null } else { abi.listed(resource) };
-        if event["type"] == "token.refreshed" {
-            // This very resource's flight has landed: nothing to wait for.
-            let _ = abi.access_token(resource).text();
-            // Nor does anybody change the listener from inside it.
-            assert_eq!(
-                // SAFETY: a living client.
-                unsafe { ghl_oauth::ffi::ghl_client_on_event(abi.handle(), None, std::ptr::null_mut()) },
-                Status::InvalidArgument.code()
-            );
-        }
-        noted.lock().unwrap().push(listed["expiresAt"].clone());
+        let listed = if deleted { Value::Null } else { abi.listed(resource)["expiresAt"].clone() };
+        // Nobody changes the listener from inside it.
+        // SAFETY: a living client.
+        let code = unsafe { ghl_oauth::ffi::ghl_client_on_event(abi.handle(), None, std::ptr::null_mut()) };
+        noted.lock().unwrap().push(json!([listed, code]));
     });
     let company = abi.connect_company(&emulator);
-    let refreshed = abi.token_refresh(&company).ok();
+    let saved = abi.listed(&company)["expiresAt"].clone();
+    let refreshed = abi.token_refresh(&company).ok()["expiresAt"].clone();
     abi.token_delete(&company).ok();
-    assert_eq!(seen.lock().unwrap()[1..], [refreshed["expiresAt"].clone(), Value::Null]);
+    let refused = Status::InvalidArgument.code();
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [json!([saved, refused]), json!([refreshed, refused]), json!([null, refused])]
+    );
     assert_eq!(heard.events().len(), 3);
 
     abi.deafen();

@@ -1,0 +1,644 @@
+/*
+ * Reads the library's documents in place: their texts are unescaped where they stand, and the structs point into them.
+ * So nothing is copied, no secret either, and ghl_string_free wipes it all: a document may be changed by its owner.
+ */
+#include "ghl_oauth_typed.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Reading ---------------------------------------------------------------------------------------------------- */
+
+enum kind { TEXT, INTEGER, FLAG, OBJECT, LIST, END };
+
+/* How a member of an object becomes a field of a struct. A list's items are structs of `size` bytes, and the count
+   stands at `count`. */
+typedef struct json_member {
+    const char *name;
+    enum kind kind;
+    size_t offset;
+    const struct json_member *inner;
+    size_t size;
+    size_t count;
+} json_member;
+
+#define FIELD(type, kind, name, field) {name, kind, offsetof(type, field), NULL, 0, 0}
+#define LAST {NULL, END, 0, NULL, 0, 0}
+
+static char *read_object(char *at, const json_member *members, void *target);
+
+static char *skip_space(char *at) {
+    while (*at == ' ' || *at == '\t' || *at == '\n' || *at == '\r') {
+        at++;
+    }
+    return at;
+}
+
+static int hex(char digit) {
+    if (digit >= '0' && digit <= '9') {
+        return digit - '0';
+    }
+    if (digit >= 'a' && digit <= 'f') {
+        return digit - 'a' + 10;
+    }
+    return digit >= 'A' && digit <= 'F' ? digit - 'A' + 10 : -1;
+}
+
+/* Four hex digits; a value beyond 16 bits where they are none. */
+static uint32_t code_unit(const char *at) {
+    uint32_t unit = 0;
+    for (int i = 0; i < 4; i++) {
+        int digit = hex(at[i]);
+        if (digit < 0) {
+            return UINT32_MAX;
+        }
+        unit = unit << 4 | (uint32_t)digit;
+    }
+    return unit;
+}
+
+static char *write_utf8(char *to, uint32_t point) {
+    if (point < 0x80) {
+        *to++ = (char)point;
+    } else if (point < 0x800) {
+        *to++ = (char)(0xC0 | point >> 6);
+        *to++ = (char)(0x80 | (point & 0x3F));
+    } else if (point < 0x10000) {
+        *to++ = (char)(0xE0 | point >> 12);
+        *to++ = (char)(0x80 | (point >> 6 & 0x3F));
+        *to++ = (char)(0x80 | (point & 0x3F));
+    } else {
+        *to++ = (char)(0xF0 | point >> 18);
+        *to++ = (char)(0x80 | (point >> 12 & 0x3F));
+        *to++ = (char)(0x80 | (point >> 6 & 0x3F));
+        *to++ = (char)(0x80 | (point & 0x3F));
+    }
+    return to;
+}
+
+/* Unescapes the text that begins at the quote, in place, and ends it with a NUL. Returns what follows, or NULL. */
+static char *read_text(char *at, char **text) {
+    char *to = *text = ++at;
+    while (*at != '"') {
+        if (*at == '\0') {
+            return NULL;
+        }
+        if (*at != '\\') {
+            *to++ = *at++;
+            continue;
+        }
+        switch (*++at) {
+        case 'b': *to++ = '\b'; break;
+        case 'f': *to++ = '\f'; break;
+        case 'n': *to++ = '\n'; break;
+        case 'r': *to++ = '\r'; break;
+        case 't': *to++ = '\t'; break;
+        case '"': case '\\': case '/': *to++ = *at; break;
+        case 'u': {
+            uint32_t point = code_unit(at + 1);
+            if (point == UINT32_MAX) {
+                return NULL;
+            }
+            at += 4;
+            if (point >= 0xD800 && point < 0xDC00 && at[1] == '\\' && at[2] == 'u') {
+                uint32_t low = code_unit(at + 3);
+                if (low >= 0xDC00 && low < 0xE000) {
+                    point = 0x10000 + ((point - 0xD800) << 10 | (low - 0xDC00));
+                    at += 6;
+                }
+            }
+            /* A NUL would cut a C string, and half a pair is no character. */
+            to = write_utf8(to, point == 0 || (point >= 0xD800 && point < 0xE000) ? 0xFFFD : point);
+            break;
+        }
+        default: return NULL;
+        }
+        at++;
+    }
+    *to = '\0';
+    return at + 1;
+}
+
+/* What follows the value at `at`, or NULL. Counts brackets instead of calling itself: depth costs nothing. */
+static char *skip_value(char *at) {
+    size_t depth = 0;
+    do {
+        at = skip_space(at);
+        switch (*at) {
+        case '\0': return NULL;
+        case '{': case '[': depth++; at++; break;
+        case '}': case ']':
+            if (depth == 0) {
+                return NULL;
+            }
+            depth--;
+            at++;
+            break;
+        case '"':
+            for (at++; *at != '"'; at++) {
+                if (*at == '\0' || (*at == '\\' && *++at == '\0')) {
+                    return NULL;
+                }
+            }
+            at++;
+            break;
+        case ',': case ':': at++; break;
+        default: at += strcspn(at, ",:]} \t\n\r"); break;
+        }
+    } while (depth > 0);
+    return at;
+}
+
+static char *read_list(char *at, const json_member *list, void *target) {
+    char *items = NULL;
+    size_t count = 0, room = 0;
+    at = skip_space(at + 1);
+    while (*at == '{') {
+        if (count == room) {
+            room = room == 0 ? 16 : room * 2;
+            char *more = room <= SIZE_MAX / list->size ? realloc(items, room * list->size) : NULL;
+            if (more == NULL) {
+                free(items);
+                return NULL;
+            }
+            items = more;
+        }
+        memset(items + count * list->size, 0, list->size);
+        at = read_object(at, list->inner, items + count * list->size);
+        count++;
+        if (at != NULL) {
+            at = skip_space(at);
+        }
+        if (at == NULL || (*at != ',' && *at != ']')) {
+            free(items);
+            return NULL;
+        }
+        at = *at == ',' ? skip_space(at + 1) : at;
+    }
+    if (*at != ']') {
+        free(items);
+        return NULL;
+    }
+    memcpy((char *)target + list->offset, &items, sizeof items);
+    memcpy((char *)target + list->count, &count, sizeof count);
+    return at + 1;
+}
+
+/* Reads a value into its field. A value of another kind, null for one, leaves the field zero. */
+static char *read_value(char *at, const json_member *member, void *target) {
+    char *field = (char *)target + member->offset;
+    if (*at == '"' && member->kind == TEXT) {
+        char *text;
+        char *rest = read_text(at, &text);
+        memcpy(field, &text, sizeof text);
+        return rest;
+    }
+    if (*at == '{' && member->kind == OBJECT) {
+        return read_object(at, member->inner, target);
+    }
+    if (*at == '[' && member->kind == LIST) {
+        return read_list(at, member, target);
+    }
+    if (member->kind == INTEGER && (*at == '-' || (*at >= '0' && *at <= '9'))) {
+        int64_t number = strtoll(at, NULL, 10);
+        memcpy(field, &number, sizeof number);
+    } else if (member->kind == FLAG) {
+        bool flag = *at == 't';
+        memcpy(field, &flag, sizeof flag);
+    }
+    return skip_value(at);
+}
+
+/* Reads the object at `at` into the struct. Returns what follows it, or NULL. */
+static char *read_object(char *at, const json_member *members, void *target) {
+    at = skip_space(at);
+    if (*at != '{') {
+        return NULL;
+    }
+    at = skip_space(at + 1);
+    while (*at == '"') {
+        char *name;
+        at = read_text(at, &name);
+        if (at == NULL || *(at = skip_space(at)) != ':') {
+            return NULL;
+        }
+        at = skip_space(at + 1);
+        const json_member *member = members;
+        while (member->kind != END && strcmp(member->name, name) != 0) {
+            member++;
+        }
+        at = member->kind == END ? skip_value(at) : read_value(at, member, target);
+        if (at == NULL) {
+            return NULL;
+        }
+        at = skip_space(at);
+        if (*at == ',') {
+            at = skip_space(at + 1);
+        }
+    }
+    return *at == '}' ? at + 1 : NULL;
+}
+
+static const json_member API_MEMBERS[] = {
+    FIELD(ghl_error, TEXT, "code", api_code),
+    FIELD(ghl_error, TEXT, "message", api_message),
+    LAST,
+};
+
+static const json_member ERROR_MEMBERS[] = {
+    FIELD(ghl_error, TEXT, "message", message),
+    FIELD(ghl_error, TEXT, "help", help),
+    FIELD(ghl_error, TEXT, "parameter", parameter),
+    FIELD(ghl_error, FLAG, "retryable", retryable),
+    FIELD(ghl_error, INTEGER, "retryAfterMs", retry_after_ms),
+    FIELD(ghl_error, TEXT, "resourceId", resource_id),
+    FIELD(ghl_error, INTEGER, "httpStatus", http_status),
+    FIELD(ghl_error, TEXT, "traceId", trace_id),
+    {"api", OBJECT, 0, API_MEMBERS, 0, 0},
+    LAST,
+};
+
+static const json_member ERROR_DOCUMENT[] = {{"error", OBJECT, 0, ERROR_MEMBERS, 0, 0}, LAST};
+
+static const json_member LINK_DOCUMENT[] = {
+    FIELD(ghl_authorization_link, TEXT, "url", url),
+    FIELD(ghl_authorization_link, TEXT, "state", state),
+    LAST,
+};
+
+static const json_member TOKEN_INFO_DOCUMENT[] = {
+    FIELD(ghl_token_info, TEXT, "resourceId", resource_id),
+    FIELD(ghl_token_info, TEXT, "userType", user_type),
+    FIELD(ghl_token_info, TEXT, "companyId", company_id),
+    FIELD(ghl_token_info, TEXT, "locationId", location_id),
+    FIELD(ghl_token_info, TEXT, "scope", scope),
+    FIELD(ghl_token_info, INTEGER, "expiresAt", expires_at),
+    FIELD(ghl_token_info, FLAG, "refreshable", refreshable),
+    FIELD(ghl_token_info, TEXT, "state", state),
+    LAST,
+};
+
+static const json_member TOKEN_INFO_PAGE_DOCUMENT[] = {
+    {"items", LIST, offsetof(ghl_token_info_page, items), TOKEN_INFO_DOCUMENT, sizeof(ghl_token_info),
+     offsetof(ghl_token_info_page, count)},
+    FIELD(ghl_token_info_page, TEXT, "nextPageToken", next_page_token),
+    LAST,
+};
+
+static const json_member TOKEN_DOCUMENT[] = {
+    FIELD(ghl_token, TEXT, "accessToken", access_token),
+    FIELD(ghl_token, TEXT, "refreshToken", refresh_token),
+    FIELD(ghl_token, INTEGER, "expiresAt", expires_at),
+    FIELD(ghl_token, TEXT, "userType", user_type),
+    FIELD(ghl_token, TEXT, "companyId", company_id),
+    FIELD(ghl_token, TEXT, "locationId", location_id),
+    FIELD(ghl_token, TEXT, "scope", scope),
+    LAST,
+};
+
+static const json_member LOCATION_MEMBERS[] = {
+    FIELD(ghl_location, TEXT, "_id", id),
+    FIELD(ghl_location, TEXT, "name", name),
+    FIELD(ghl_location, TEXT, "address", address),
+    FIELD(ghl_location, TEXT, "versionId", version_id),
+    FIELD(ghl_location, TEXT, "installedAt", installed_at),
+    FIELD(ghl_location, FLAG, "isInstalled", is_installed),
+    LAST,
+};
+
+static const json_member PAGINATION_MEMBERS[] = {
+    FIELD(ghl_location_page, INTEGER, "totalRecords", total),
+    FIELD(ghl_location_page, TEXT, "nextPageToken", next_page_token),
+    LAST,
+};
+
+static const json_member LOCATION_PAGE_DOCUMENT[] = {
+    {"items", LIST, offsetof(ghl_location_page, items), LOCATION_MEMBERS, sizeof(ghl_location),
+     offsetof(ghl_location_page, count)},
+    {"pagination", OBJECT, 0, PAGINATION_MEMBERS, 0, 0},
+    LAST,
+};
+
+/* ---- Writing ---------------------------------------------------------------------------------------------------- */
+
+/* A growing text; `text` is NULL once memory has run out. */
+typedef struct writer {
+    char *text;
+    size_t length, room;
+    bool failed;
+} writer;
+
+/* Overwrites what may be a secret, in a way that the compiler must not leave out. */
+static void wipe(char *text, size_t length) {
+    volatile char *at = text;
+    while (length-- > 0) {
+        *at++ = '\0';
+    }
+}
+
+static void put(writer *out, const char *bytes, size_t length) {
+    if (out->failed) {
+        return;
+    }
+    if (out->room - out->length <= length) {
+        size_t room = (out->length + length + 1) * 2;
+        char *more = malloc(room);
+        if (more == NULL) {
+            out->failed = true;
+            return;
+        }
+        if (out->text != NULL) {
+            /* Not realloc: it would leave the old bytes behind. */
+            memcpy(more, out->text, out->length);
+            wipe(out->text, out->length);
+            free(out->text);
+        }
+        out->text = more;
+        out->room = room;
+    }
+    memcpy(out->text + out->length, bytes, length);
+    out->length += length;
+    out->text[out->length] = '\0';
+}
+
+static void put_name(writer *out, const char *name) {
+    put(out, out->length == 0 ? "{\"" : ",\"", 2);
+    put(out, name, strlen(name));
+    put(out, "\":", 2);
+}
+
+static void put_quoted(writer *out, const char *text, size_t length) {
+    static const char DIGITS[] = "0123456789abcdef";
+    put(out, "\"", 1);
+    for (size_t i = 0; i < length; i++) {
+        unsigned char byte = (unsigned char)text[i];
+        if (byte == '"' || byte == '\\') {
+            char escape[2] = {'\\', text[i]};
+            put(out, escape, 2);
+        } else if (byte < 0x20) {
+            char escape[6] = {'\\', 'u', '0', '0', DIGITS[byte >> 4], DIGITS[byte & 15]};
+            put(out, escape, 6);
+        } else {
+            put(out, text + i, 1);
+        }
+    }
+    put(out, "\"", 1);
+}
+
+/* A member that is left out where the text is NULL. */
+static void put_text(writer *out, const char *name, const char *text) {
+    if (text != NULL) {
+        put_name(out, name);
+        put_quoted(out, text, strlen(text));
+    }
+}
+
+static void put_integer(writer *out, const char *name, int64_t number) {
+    char digits[24];
+    size_t at = sizeof digits;
+    uint64_t left = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    do {
+        digits[--at] = (char)('0' + left % 10);
+        left /= 10;
+    } while (left > 0);
+    if (number < 0) {
+        digits[--at] = '-';
+    }
+    put_name(out, name);
+    put(out, digits + at, sizeof digits - at);
+}
+
+/* A member that is left out where the flag is false: that is every flag's default. */
+static void put_flag(writer *out, const char *name, bool flag) {
+    if (flag) {
+        put_name(out, name);
+        put(out, "true", 4);
+    }
+}
+
+/* A list of the words between spaces. */
+static void put_words(writer *out, const char *name, const char *words) {
+    if (words == NULL) {
+        return;
+    }
+    put_name(out, name);
+    put(out, "[", 1);
+    for (bool first = true;; first = false) {
+        words += strspn(words, " ");
+        if (*words == '\0') {
+            break;
+        }
+        if (!first) {
+            put(out, ",", 1);
+        }
+        size_t length = strcspn(words, " ");
+        put_quoted(out, words, length);
+        words += length;
+    }
+    put(out, "]", 1);
+}
+
+/* ---- Calling ---------------------------------------------------------------------------------------------------- */
+
+void ghl_typed_error(int32_t status, char *document, ghl_error *out) {
+    if (out == NULL) {
+        ghl_string_free(document);
+        return;
+    }
+    memset(out, 0, sizeof *out);
+    if (document != NULL) {
+        read_object(document, ERROR_DOCUMENT, out);
+    }
+    out->status = status;
+    out->document = document;
+    if (out->message == NULL) {
+        out->message = ghl_status_name(status);
+    }
+}
+
+static int32_t out_of_memory(ghl_error *error) {
+    if (error != NULL) {
+        memset(error, 0, sizeof *error);
+        error->status = GHL_ERR_INTERNAL;
+        error->message = "out of memory";
+        error->retryable = true;
+    }
+    return GHL_ERR_INTERNAL;
+}
+
+/* Hands a result's document over to its struct, or an error's to *error. `owner` is where the struct keeps it. */
+static int32_t settle(int32_t status, char *document, const json_member *members, void *out, char **owner,
+                      ghl_error *error) {
+    if (status != GHL_OK) {
+        ghl_typed_error(status, document, error);
+        return status;
+    }
+    if (read_object(document, members, out) == NULL) {
+        /* The library writes valid documents: only memory for a list can be missing. */
+        ghl_string_free(document);
+        return out_of_memory(error);
+    }
+    *owner = document;
+    return GHL_OK;
+}
+
+typedef int32_t (*with_params)(ghl_client *client, const char *params_json, char **out_json);
+typedef int32_t (*about_resource)(ghl_client *client, const char *resource_id, char **out_json);
+
+/* Ends the parameters, makes the call and wipes them. */
+static int32_t call(with_params function, ghl_client *client, writer *params, const json_member *members, void *out,
+                    char **owner, ghl_error *error) {
+    put(params, params->length == 0 ? "{}" : "}", params->length == 0 ? 2 : 1);
+    int32_t status;
+    if (params->failed) {
+        status = out_of_memory(error);
+    } else {
+        char *document;
+        status = function(client, params->text, &document);
+        status = settle(status, document, members, out, owner, error);
+    }
+    if (params->text != NULL) {
+        wipe(params->text, params->length);
+        free(params->text);
+    }
+    return status;
+}
+
+/* Zeroes what a call fills. */
+static void begin(void *out, size_t size, ghl_error *error) {
+    memset(out, 0, size);
+    if (error != NULL) {
+        memset(error, 0, sizeof *error);
+    }
+}
+
+int32_t ghl_typed_authorization_url(ghl_client *client, const char *scopes, const char *redirect_uri,
+                                    ghl_authorization_link *out, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_words(&params, "scopes", scopes);
+    put_text(&params, "redirectUri", redirect_uri);
+    return call(ghl_authorization_url, client, &params, LINK_DOCUMENT, out, &out->document, error);
+}
+
+int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirect_url, const char *state,
+                                         bool allow_missing_state, ghl_token_info *out, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_text(&params, "redirectUrl", redirect_url);
+    put_text(&params, "state", state);
+    put_flag(&params, "allowMissingState", allow_missing_state);
+    return call(ghl_authorization_complete, client, &params, TOKEN_INFO_DOCUMENT, out, &out->document, error);
+}
+
+int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char **out_token, ghl_error *error) {
+    char *document;
+    begin(out_token, sizeof *out_token, error);
+    int32_t status = ghl_access_token(client, resource_id, out_token, &document);
+    if (status != GHL_OK) {
+        ghl_typed_error(status, document, error);
+    }
+    return status;
+}
+
+static int32_t about(about_resource function, ghl_client *client, const char *resource_id, ghl_token_info *out,
+                     ghl_error *error) {
+    char *document;
+    begin(out, sizeof *out, error);
+    int32_t status = function(client, resource_id, &document);
+    return settle(status, document, TOKEN_INFO_DOCUMENT, out, &out->document, error);
+}
+
+int32_t ghl_typed_token_refresh(ghl_client *client, const char *resource_id, ghl_token_info *out, ghl_error *error) {
+    return about(ghl_token_refresh, client, resource_id, out, error);
+}
+
+int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_token_info *out, ghl_error *error) {
+    return about(ghl_token_delete, client, resource_id, out, error);
+}
+
+int32_t ghl_typed_tokens_list(ghl_client *client, const ghl_token_query *query, ghl_token_info_page *out,
+                              ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    if (query != NULL) {
+        put_text(&params, "companyId", query->company_id);
+        put_text(&params, "userType", query->user_type);
+        put_text(&params, "pageToken", query->page_token);
+        if (query->page_size != 0) {
+            put_integer(&params, "pageSize", query->page_size);
+        }
+    }
+    return call(ghl_tokens_list, client, &params, TOKEN_INFO_PAGE_DOCUMENT, out, &out->document, error);
+}
+
+int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *request, ghl_token *out, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_text(&params, "grantType", request->grant_type);
+    put_text(&params, "code", request->code);
+    put_text(&params, "refreshToken", request->refresh_token);
+    put_text(&params, "userType", request->user_type);
+    put_text(&params, "redirectUri", request->redirect_uri);
+    return call(ghl_oauth_token, client, &params, TOKEN_DOCUMENT, out, &out->document, error);
+}
+
+int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id, const char *location_id,
+                                       ghl_token *out, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_text(&params, "companyId", company_id);
+    put_text(&params, "locationId", location_id);
+    return call(ghl_oauth_location_token, client, &params, TOKEN_DOCUMENT, out, &out->document, error);
+}
+
+int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_query *query, ghl_location_page *out,
+                                      ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_text(&params, "companyId", query->company_id);
+    put_text(&params, "appId", query->app_id);
+    put_text(&params, "pageToken", query->page_token);
+    put_text(&params, "query", query->query);
+    put_text(&params, "locationId", query->location_id);
+    put_flag(&params, "isInstalled", query->only_installed);
+    put_flag(&params, "all", query->all);
+    if (query->page_size != 0) {
+        put_integer(&params, "pageSize", query->page_size);
+    }
+    return call(ghl_oauth_installed_locations, client, &params, LOCATION_PAGE_DOCUMENT, out, &out->document, error);
+}
+
+/* ---- Clearing --------------------------------------------------------------------------------------------------- */
+
+void ghl_typed_error_clear(ghl_error *error) {
+    ghl_string_free(error->document);
+    memset(error, 0, sizeof *error);
+}
+
+void ghl_typed_link_clear(ghl_authorization_link *link) {
+    ghl_string_free(link->document);
+    memset(link, 0, sizeof *link);
+}
+
+void ghl_typed_token_info_clear(ghl_token_info *info) {
+    ghl_string_free(info->document);
+    memset(info, 0, sizeof *info);
+}
+
+void ghl_typed_token_info_page_clear(ghl_token_info_page *page) {
+    free(page->items);
+    ghl_string_free(page->document);
+    memset(page, 0, sizeof *page);
+}
+
+void ghl_typed_token_clear(ghl_token *token) {
+    ghl_string_free(token->document);
+    memset(token, 0, sizeof *token);
+}
+
+void ghl_typed_location_page_clear(ghl_location_page *page) {
+    free(page->items);
+    ghl_string_free(page->document);
+    memset(page, 0, sizeof *page);
+}

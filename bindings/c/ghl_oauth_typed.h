@@ -1,0 +1,172 @@
+/*
+ * Typed structs over ghl_oauth.h, so that a C program needs no JSON parser.
+ *
+ * Compile ghl_oauth_typed.c into the program. It needs C99 and nothing else.
+ *
+ * Ownership.  A function fills *out on success, and *error otherwise; the other one is zeroed. error may be NULL. What
+ *     was filled belongs to the caller: give it to the function that ends in _clear, which frees and wipes it, and
+ *     zeroes it. Clearing a zeroed struct, or one twice, does nothing. The texts inside belong to the struct; a text is
+ *     NULL where the API says nothing. Texts that go in are read during the call only; optional ones may be NULL.
+ *
+ * Threads.  As ghl_oauth.h: any thread, any number of them. A struct belongs to one thread at a time.
+ *
+ * Every function returns GHL_OK or a GHL_ERR_ code, the same as in error->status.
+ */
+#ifndef GHL_OAUTH_TYPED_H
+#define GHL_OAUTH_TYPED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ghl_oauth.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What went wrong, to which resource, and what to do. */
+typedef struct ghl_error {
+    int32_t status;          /* a GHL_ERR_ code */
+    const char *message;     /* what happened */
+    const char *help;        /* what to do, or NULL */
+    const char *parameter;   /* the argument or key that is wrong, or NULL */
+    bool retryable;          /* whether the same call may succeed later */
+    int64_t retry_after_ms;  /* when, in milliseconds from now; 0 where it is not known */
+    const char *resource_id; /* the company or location, or NULL */
+    int64_t http_status;     /* 0 where there was no answer */
+    const char *trace_id;    /* the server's id of the request, or NULL */
+    const char *api_code;    /* what the server said, or NULL */
+    const char *api_message; /* what the server said, or NULL */
+    char *document;          /* owns the texts; leave it alone */
+} ghl_error;
+
+/* The link to send a person to. */
+typedef struct ghl_authorization_link {
+    const char *url;
+    const char *state;
+    char *document;
+} ghl_authorization_link;
+
+/* A stored token, without its secrets. */
+typedef struct ghl_token_info {
+    const char *resource_id;
+    const char *user_type;   /* "Company" or "Location" */
+    const char *company_id;
+    const char *location_id; /* NULL for a company */
+    const char *scope;       /* separated by spaces */
+    int64_t expires_at;      /* milliseconds since the epoch */
+    bool refreshable;
+    const char *state;       /* "ok", "inactive", "reauthorizationRequired" or "unsaved" */
+    char *document;          /* NULL within a page, which owns the texts */
+} ghl_token_info;
+
+/* A page of stored tokens. */
+typedef struct ghl_token_info_page {
+    ghl_token_info *items;
+    size_t count;
+    const char *next_page_token; /* NULL on the last page */
+    char *document;
+} ghl_token_info_page;
+
+/* A token with its secrets, as the API gives it. */
+typedef struct ghl_token {
+    const char *access_token;
+    const char *refresh_token; /* NULL where the API gave none */
+    int64_t expires_at;        /* milliseconds since the epoch */
+    const char *user_type;
+    const char *company_id;
+    const char *location_id;
+    const char *scope;
+    char *document;
+} ghl_token;
+
+/* A location of a company. */
+typedef struct ghl_location {
+    const char *id;
+    const char *name;
+    const char *address;
+    const char *version_id;   /* the installed version of the app, or NULL */
+    const char *installed_at; /* an ISO 8601 time, or NULL */
+    bool is_installed;
+} ghl_location;
+
+/* A page of locations. */
+typedef struct ghl_location_page {
+    ghl_location *items;
+    size_t count;
+    int64_t total;               /* of all pages; 0 where the API does not say */
+    const char *next_page_token; /* NULL on the last page */
+    char *document;
+} ghl_location_page;
+
+/* Which locations; zero it, then set what is wanted. */
+typedef struct ghl_location_query {
+    const char *company_id; /* required */
+    const char *app_id;     /* default: the part of the client id before its first '-' */
+    int64_t page_size;      /* 1 to 100; 0: the API's default */
+    const char *page_token; /* the last page's next_page_token */
+    const char *query;      /* part of the name */
+    const char *location_id;
+    bool only_installed;
+    bool all;               /* every page at once */
+} ghl_location_query;
+
+/* Which stored tokens; zero it, then set what is wanted. */
+typedef struct ghl_token_query {
+    const char *company_id; /* this company and its locations */
+    const char *user_type;  /* "Company" or "Location" */
+    int64_t page_size;      /* 1 to 1000; 0: 100 */
+    const char *page_token; /* the last page's next_page_token */
+} ghl_token_query;
+
+/* What a token is asked for with; zero it, then set what the grant needs. */
+typedef struct ghl_token_request {
+    const char *grant_type;    /* "authorization_code", "refresh_token" or "client_credentials"; required */
+    const char *code;          /* for authorization_code */
+    const char *refresh_token; /* for refresh_token */
+    const char *user_type;     /* "Company" or "Location" */
+    const char *redirect_uri;
+} ghl_token_request;
+
+/* Reads the error document of any function of ghl_oauth.h, and takes it over. status is what that function returned. */
+void ghl_typed_error(int32_t status, char *document, ghl_error *out);
+
+/* ghl_authorization_url. scopes: separated by spaces; NULL: the configured ones. redirect_uri: NULL: the configured one. */
+int32_t ghl_typed_authorization_url(ghl_client *client, const char *scopes, const char *redirect_uri,
+                                    ghl_authorization_link *out, ghl_error *error);
+
+/* ghl_authorization_complete. state: the one that the host kept for this browser session, or NULL. */
+int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirect_url, const char *state,
+                                         bool allow_missing_state, ghl_token_info *out, ghl_error *error);
+
+/* ghl_access_token: *out_token is the bare token, to be freed with ghl_string_free; NULL on error. */
+int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char **out_token, ghl_error *error);
+
+/* ghl_token_refresh and ghl_token_delete. */
+int32_t ghl_typed_token_refresh(ghl_client *client, const char *resource_id, ghl_token_info *out, ghl_error *error);
+int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_token_info *out, ghl_error *error);
+
+/* ghl_tokens_list. query may be NULL. */
+int32_t ghl_typed_tokens_list(ghl_client *client, const ghl_token_query *query, ghl_token_info_page *out,
+                              ghl_error *error);
+
+/* ghl_oauth_token, ghl_oauth_location_token and ghl_oauth_installed_locations: the endpoints as they are. */
+int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *request, ghl_token *out, ghl_error *error);
+int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id, const char *location_id,
+                                       ghl_token *out, ghl_error *error);
+int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_query *query, ghl_location_page *out,
+                                      ghl_error *error);
+
+void ghl_typed_error_clear(ghl_error *error);
+void ghl_typed_link_clear(ghl_authorization_link *link);
+void ghl_typed_token_info_clear(ghl_token_info *info);
+void ghl_typed_token_info_page_clear(ghl_token_info_page *page);
+void ghl_typed_token_clear(ghl_token *token);
+void ghl_typed_location_page_clear(ghl_location_page *page);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

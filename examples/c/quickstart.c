@@ -1,0 +1,100 @@
+/*
+ * From a consent link to live tokens, with the typed structs of bindings/c.
+ *
+ *     cc examples/c/quickstart.c bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c -Ltarget/release -lghl_oauth
+ *
+ * The configuration comes from the command line, as JSON. The emulator prints one that fits:
+ * cargo run -p ghl-oauth-emulator. Open the link, consent, and paste the URL that the browser ends up at.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "ghl_oauth_typed.h"
+
+static int failed(const char *what, ghl_error *error) {
+    fprintf(stderr, "%s: %s: %s\n", what, ghl_status_name(error->status), error->message);
+    if (error->help != NULL) {
+        fprintf(stderr, "what to do: %s\n", error->help);
+    }
+    ghl_typed_error_clear(error);
+    return 1;
+}
+
+/* Sends a person to the consent page, and stores the token that their consent gives. */
+static int32_t connect(ghl_client *client, ghl_token_info *info, ghl_error *error) {
+    ghl_authorization_link link;
+    int32_t status = ghl_typed_authorization_url(client, "oauth.readonly oauth.write locations.readonly", NULL, &link,
+                                                 error);
+    if (status != GHL_OK) {
+        return status;
+    }
+    printf("Open this link: %s\nPaste where the browser ends up: ", link.url);
+    fflush(stdout);
+    char redirect_url[4096];
+    if (fgets(redirect_url, sizeof redirect_url, stdin) == NULL) {
+        redirect_url[0] = '\0';
+    }
+    redirect_url[strcspn(redirect_url, "\r\n")] = '\0';
+    status = ghl_typed_authorization_complete(client, redirect_url, link.state, false, info, error);
+    ghl_typed_link_clear(&link);
+    return status;
+}
+
+/* Asks for a token of each of the company's locations: minted at the first call, from memory after it. */
+static int32_t visit_locations(ghl_client *client, const char *company_id, ghl_error *error) {
+    ghl_location_query query = {.company_id = company_id, .page_size = 10};
+    ghl_location_page page;
+    int32_t status = GHL_OK;
+    char next[512];
+    do {
+        status = ghl_typed_installed_locations(client, &query, &page, error);
+        if (status != GHL_OK) {
+            return status;
+        }
+        for (size_t i = 0; i < page.count && status == GHL_OK; i++) {
+            char *token;
+            status = ghl_typed_access_token(client, page.items[i].id, &token, error);
+            if (status == GHL_OK) {
+                printf("%s  %.12s...  %s\n", page.items[i].id, token, page.items[i].name);
+            }
+            ghl_string_free(token);
+        }
+        query.page_token = NULL;
+        if (page.next_page_token != NULL) {
+            snprintf(next, sizeof next, "%s", page.next_page_token);
+            query.page_token = next;
+        }
+        ghl_typed_location_page_clear(&page);
+    } while (status == GHL_OK && query.page_token != NULL);
+    return status;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2) {
+        fprintf(stderr, "usage: %s '{\"clientId\": \"...\", \"clientSecret\": \"...\", \"redirectUri\": \"...\"}'\n", argv[0]);
+        return 2;
+    }
+    ghl_client *client;
+    char *document;
+    ghl_error error;
+    int32_t status = ghl_client_new(argv[1], &client, &document);
+    if (status != GHL_OK) {
+        ghl_typed_error(status, document, &error);
+        return failed("the configuration", &error);
+    }
+    ghl_string_free(document);
+
+    int code = 0;
+    ghl_token_info company;
+    if (connect(client, &company, &error) != GHL_OK) {
+        code = failed("the consent", &error);
+    } else {
+        printf("connected: %s %s\n", company.user_type, company.resource_id);
+        if (visit_locations(client, company.resource_id, &error) != GHL_OK) {
+            code = failed("the locations", &error);
+        }
+        ghl_typed_token_info_clear(&company);
+    }
+    ghl_client_free(client);
+    return code;
+}

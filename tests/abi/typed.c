@@ -1,0 +1,213 @@
+/*
+ * The typed structs, and the header by itself, against an emulator: argv[1] is the configuration, argv[2] a program that
+ * plays the person. It gets the consent link as its argument and prints where the browser ends up.
+ */
+#include <assert.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ghl_oauth_typed.h"
+
+#define CHECK(condition)                                                                        \
+    do {                                                                                        \
+        if (!(condition)) {                                                                     \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);             \
+            exit(1);                                                                            \
+        }                                                                                       \
+    } while (0)
+
+#define OK(call)                                                                                \
+    do {                                                                                        \
+        int32_t got = (call);                                                                   \
+        if (got != GHL_OK) {                                                                    \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, ghl_status_name(got), error.message); \
+            exit(1);                                                                            \
+        }                                                                                       \
+    } while (0)
+
+static ghl_error error;
+
+static void consent(const char *person, const char *url, char *redirect_url, size_t size) {
+    char command[4096];
+    CHECK(strchr(url, '\'') == NULL);
+    CHECK((size_t)snprintf(command, sizeof command, "%s '%s'", person, url) < sizeof command);
+    FILE *answer = popen(command, "r");
+    CHECK(answer != NULL && fgets(redirect_url, (int)size, answer) != NULL);
+    CHECK(pclose(answer) == 0);
+    redirect_url[strcspn(redirect_url, "\r\n")] = '\0';
+}
+
+/* Changes "expiresAt":<number> to a time long past, digit by digit, so that the document keeps its length. */
+static void make_expired(char *document) {
+    for (char *at = document; (at = strstr(at, "\"expiresAt\":")) != NULL;) {
+        at += strlen("\"expiresAt\":");
+        for (int digit = 0; *at >= '0' && *at <= '9'; at++, digit++) {
+            *at = digit == 0 ? '1' : '0';
+        }
+    }
+}
+
+static void *ask(void *context) {
+    void **parts = context;
+    char *token;
+    if (ghl_access_token(parts[0], parts[1], &token, NULL) != GHL_OK) {
+        return NULL;
+    }
+    return token;
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc == 3);
+    CHECK(ghl_abi_version() == 1);
+    CHECK(strcmp(ghl_version(), GHL_OAUTH_VERSION) == 0);
+    CHECK(strcmp(ghl_status_name(GHL_ERR_RATE_LIMITED), "GHL_ERR_RATE_LIMITED") == 0);
+    CHECK(strcmp(ghl_status_name(-7), "GHL_ERR_UNKNOWN") == 0);
+    ghl_string_free(NULL);
+    ghl_client_free(NULL);
+    ghl_client_cancel(NULL);
+
+    /* A configuration that is refused names its key. */
+    ghl_client *client = (ghl_client *)&error;
+    char *document;
+    int32_t status = ghl_client_new("{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"colour\": 1}", &client, &document);
+    CHECK(status == GHL_ERR_INVALID_ARGUMENT && client == NULL);
+    ghl_typed_error(status, document, &error);
+    CHECK(strcmp(error.parameter, "colour") == 0 && !error.retryable && error.help != NULL);
+    ghl_typed_error_clear(&error);
+    ghl_typed_error_clear(&error);
+
+    status = ghl_client_new(argv[1], &client, NULL);
+    CHECK(status == GHL_OK);
+
+    /* Consent. */
+    ghl_authorization_link link;
+    OK(ghl_typed_authorization_url(client, " oauth.readonly  oauth.write locations.readonly ", NULL, &link, &error));
+    CHECK(strlen(link.state) == 43 && strstr(link.url, link.state) != NULL);
+    char redirect_url[4096];
+    consent(argv[2], link.url, redirect_url, sizeof redirect_url);
+    ghl_token_info company;
+    CHECK(ghl_typed_authorization_complete(client, redirect_url, "another state", false, &company, &error) ==
+          GHL_ERR_STATE_MISMATCH);
+    CHECK(error.status == GHL_ERR_STATE_MISMATCH && company.resource_id == NULL);
+    ghl_typed_error_clear(&error);
+    OK(ghl_typed_authorization_complete(client, redirect_url, link.state, false, &company, &error));
+    CHECK(strcmp(company.user_type, "Company") == 0 && strcmp(company.state, "ok") == 0);
+    CHECK(company.refreshable && company.location_id == NULL && company.expires_at > 1700000000000);
+    ghl_typed_link_clear(&link);
+
+    /* Its locations, page by page and all at once. */
+    ghl_location_query query = {.company_id = company.resource_id, .page_size = 2};
+    ghl_location_page page;
+    char location_id[64] = "", next[512];
+    size_t listed = 0;
+    do {
+        OK(ghl_typed_installed_locations(client, &query, &page, &error));
+        CHECK(page.count > 0 && page.count <= 2 && page.items[0].id != NULL && page.items[0].is_installed);
+        listed += page.count;
+        snprintf(location_id, sizeof location_id, "%s", page.items[0].id);
+        query.page_token = page.next_page_token == NULL ? NULL : strcpy(next, page.next_page_token);
+        ghl_typed_location_page_clear(&page);
+    } while (query.page_token != NULL);
+    query = (ghl_location_query){.company_id = company.resource_id, .all = true};
+    OK(ghl_typed_installed_locations(client, &query, &page, &error));
+    CHECK(page.count == listed && (size_t)page.total == listed);
+    /* A name with characters that JSON escapes comes out as it is. */
+    bool quoted = false;
+    for (size_t i = 0; i < page.count; i++) {
+        quoted = quoted || strchr(page.items[i].name, '&') != NULL || strchr(page.items[i].name, '\'') != NULL;
+    }
+    CHECK(quoted);
+    ghl_typed_location_page_clear(&page);
+    query.page_size = 101;
+    CHECK(ghl_typed_installed_locations(client, &query, &page, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(strcmp(error.parameter, "pageSize") == 0 && page.items == NULL);
+    ghl_typed_error_clear(&error);
+
+    /* A location's token: minted, then from memory; into a buffer, too. */
+    char *token, *again;
+    OK(ghl_typed_access_token(client, location_id, &token, &error));
+    OK(ghl_typed_access_token(client, location_id, &again, &error));
+    CHECK(strcmp(token, again) == 0);
+    size_t length = 10;
+    char buffer[4096];
+    CHECK(ghl_access_token_into(client, location_id, buffer, &length, NULL) == GHL_ERR_BUFFER_TOO_SMALL);
+    CHECK(length == strlen(token) + 1 && buffer[0] == '\0');
+    length = sizeof buffer;
+    CHECK(ghl_access_token_into(client, location_id, buffer, &length, NULL) == GHL_OK);
+    CHECK(strcmp(buffer, token) == 0 && length == strlen(token) + 1);
+    /* The owner may change a text before it goes back, its length included. */
+    memset(again, 0, strlen(again));
+    ghl_string_free(again);
+
+    /* An expired token, 16 threads, one new token. */
+    CHECK(ghl_tokens_export(client, "{}", &document) == GHL_OK);
+    make_expired(document);
+    char *import = malloc(strlen(document) + 64);
+    CHECK(import != NULL);
+    strcpy(import, "{\"replace\":true,");
+    strcat(import, document + 1);
+    ghl_string_free(document);
+    status = ghl_tokens_import(client, import, &document);
+    if (status != GHL_OK) {
+        fprintf(stderr, "%s\n", document);
+    }
+    CHECK(status == GHL_OK);
+    CHECK(strstr(document, "\"imported\":2") != NULL);
+    ghl_string_free(document);
+    memset(import, 0, strlen(import));
+    free(import);
+    pthread_t threads[16];
+    void *parts[2] = {client, location_id};
+    for (int i = 0; i < 16; i++) {
+        CHECK(pthread_create(&threads[i], NULL, ask, parts) == 0);
+    }
+    char *renewed = NULL;
+    for (int i = 0; i < 16; i++) {
+        void *theirs;
+        CHECK(pthread_join(threads[i], &theirs) == 0 && theirs != NULL);
+        CHECK(renewed == NULL || strcmp(renewed, theirs) == 0);
+        ghl_string_free(renewed);
+        renewed = theirs;
+    }
+    CHECK(strcmp(renewed, token) != 0);
+    ghl_string_free(renewed);
+    ghl_string_free(token);
+    CHECK(ghl_client_stats(client, &document) == GHL_OK);
+    CHECK(strstr(document, "\"refreshed\":1") != NULL);
+    ghl_string_free(document);
+
+    /* The endpoints as they are. */
+    ghl_token minted;
+    OK(ghl_typed_oauth_location_token(client, company.resource_id, location_id, &minted, &error));
+    CHECK(strcmp(minted.user_type, "Location") == 0 && strcmp(minted.company_id, company.resource_id) == 0);
+    CHECK(minted.access_token != NULL && minted.refresh_token != NULL && minted.expires_at > company.expires_at - 86400000);
+    ghl_token_request request = {.grant_type = "refresh_token", .refresh_token = minted.refresh_token, .user_type = "Location"};
+    ghl_token refreshed;
+    OK(ghl_typed_oauth_token(client, &request, &refreshed, &error));
+    CHECK(strcmp(refreshed.access_token, minted.access_token) != 0);
+    ghl_typed_token_clear(&refreshed);
+    ghl_typed_token_clear(&minted);
+
+    /* What is held; a refresh now; a deletion; and what is not there. */
+    ghl_token_query locations = {.user_type = "Location", .page_size = 10};
+    ghl_token_info_page held;
+    OK(ghl_typed_tokens_list(client, &locations, &held, &error));
+    CHECK(held.count == 1 && strcmp(held.items[0].resource_id, location_id) == 0 && held.next_page_token == NULL);
+    ghl_typed_token_info_page_clear(&held);
+    ghl_token_info info;
+    OK(ghl_typed_token_refresh(client, company.resource_id, &info, &error));
+    CHECK(strcmp(info.resource_id, company.resource_id) == 0);
+    ghl_typed_token_info_clear(&info);
+    OK(ghl_typed_token_delete(client, company.resource_id, &info, &error));
+    ghl_typed_token_info_clear(&info);
+    CHECK(ghl_typed_token_delete(client, company.resource_id, &info, &error) == GHL_ERR_NOT_FOUND);
+    CHECK(strcmp(error.resource_id, company.resource_id) == 0);
+    ghl_typed_error_clear(&error);
+
+    ghl_typed_token_info_clear(&company);
+    ghl_client_free(client);
+    puts("passed");
+    return 0;
+}

@@ -1,0 +1,140 @@
+//! The C programs: compiled as a user would, with all warnings as errors, and run against an emulator; under valgrind,
+//! too, where it is there.
+
+mod built;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ghl_oauth_emulator::{Emulator, Options};
+
+const WARNINGS: [&str; 7] = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror", "-g"];
+const C99: &str = "-std=c99";
+
+fn compiler(standard: &str) -> Command {
+    let mut compiler = Command::new(if standard == C99 { "cc" } else { "c++" });
+    compiler.arg(standard).args(WARNINGS).current_dir(built::ROOT).args(["-Iinclude", "-Ibindings/c"]);
+    compiler
+}
+
+/// Compiles and links a program with the library and the typed structs.
+fn program(source: &str, folder: &Path) -> PathBuf {
+    let program = folder.join(Path::new(source).file_stem().unwrap());
+    let library = built::folder();
+    let mut compile = compiler(C99);
+    compile.args([
+        "-D_POSIX_C_SOURCE=200809L",
+        source,
+        "bindings/c/ghl_oauth_typed.c",
+        "-lghl_oauth",
+        "-lpthread",
+        "-o",
+    ]);
+    compile
+        .arg(&program)
+        .arg(format!("-L{}", library.display()))
+        .arg(format!("-Wl,-rpath,{}", library.display()));
+    built::library();
+    assert!(compile.status().unwrap().success(), "{source} does not compile");
+    program
+}
+
+/// A script that consents, by the emulator's control, to the link that it is given.
+fn person(emulator: &Emulator, folder: &Path) -> PathBuf {
+    let script = folder.join("person.py");
+    let text = format!(
+        "import json, sys, urllib.request\n\
+         body = json.dumps({{'url': sys.argv[1], 'companyId': '{}'}}).encode()\n\
+         request = urllib.request.Request('{}/_emulator/consent', body, {{'Content-Type': 'application/json'}})\n\
+         print(json.load(urllib.request.urlopen(request))['redirectUrl'])\n",
+        emulator.company_id(),
+        emulator.base_url()
+    );
+    fs::write(&script, text).unwrap();
+    script
+}
+
+fn passes(mut program: Command, what: &str) -> String {
+    // Cargo's own search path may lead to the library of an older build.
+    program.env("LD_LIBRARY_PATH", built::folder());
+    let output = program.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{what}: {}\n{out}\n{err}", output.status);
+    out.into_owned()
+}
+
+#[test]
+fn the_header_is_plain_c99_and_cpp11() {
+    for (standard, language) in [(C99, "c"), ("-std=c11", "c"), ("-std=c++11", "c++"), ("-std=c++17", "c++")]
+    {
+        let mut compile = compiler(if language == "c" { C99 } else { standard });
+        compile.args([standard, "-x", language, "-fsyntax-only"]);
+        compile.arg(if language == "c" { "tests/abi/signatures.c" } else { "include/ghl_oauth.h" });
+        if language == "c++" {
+            // Included twice, as by two headers of a host's.
+            compile.args(["-include", "include/ghl_oauth.h", "-include", "bindings/c/ghl_oauth_typed.h"]);
+        }
+        match compile.arg("-Wno-pragma-once-outside-header").stderr(Stdio::inherit()).status() {
+            Ok(status) => assert!(status.success(), "{standard}"),
+            Err(error) => println!("left out: {standard}, no C++ compiler here ({error}); install g++"),
+        }
+    }
+}
+
+#[test]
+fn a_c_program_goes_through_the_whole_flow() {
+    let emulator = Emulator::start(Options { locations: 5, ..Options::default() }).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("tests/abi/typed.c", folder.path());
+    let person = format!("python3 {}", person(&emulator, folder.path()).display());
+    let mut run = Command::new(&program);
+    run.arg(emulator.configuration()).arg(&person);
+    passes(run, "typed.c");
+
+    let mut run = Command::new("valgrind");
+    run.args([
+        "--quiet",
+        "--error-exitcode=9",
+        "--leak-check=full",
+        "--errors-for-leak-kinds=definite,indirect",
+    ]);
+    run.arg(&program).arg(emulator.configuration()).arg(&person);
+    if Command::new("valgrind").arg("--version").output().is_ok() {
+        passes(run, "typed.c under valgrind");
+    } else {
+        println!("left out: typed.c under valgrind, which is not here; install valgrind");
+    }
+}
+
+#[test]
+fn the_example_connects_and_visits_every_location() {
+    let emulator = Emulator::start(Options { locations: 12, ..Options::default() }).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("examples/c/quickstart.c", folder.path());
+    // The person reads the link that the program prints, and types where the browser ends up.
+    let script = folder.path().join("drive.py");
+    fs::write(
+        &script,
+        "import subprocess, sys\n\
+         program = subprocess.Popen(sys.argv[1:3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)\n\
+         link = program.stdout.readline().split(': ', 1)[1].strip()\n\
+         redirect = subprocess.run([sys.executable, sys.argv[3], link], stdout=subprocess.PIPE, text=True).stdout\n\
+         print(program.communicate(redirect)[0])\n\
+         sys.exit(program.returncode)\n",
+    )
+    .unwrap();
+    let mut run = Command::new("python3");
+    run.arg(&script).arg(&program).arg(emulator.configuration()).arg(person(&emulator, folder.path()));
+    let out = passes(run, "quickstart.c");
+    for location_id in emulator.location_ids() {
+        assert!(out.contains(&location_id), "{location_id} was not visited:\n{out}");
+    }
+    assert!(out.contains(&format!("connected: Company {}", emulator.company_id())), "{out}");
+
+    let mut wrong = Command::new(&program);
+    wrong.arg("{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"baseUrl\": \"http://example.com\"}");
+    let refused = wrong.env("LD_LIBRARY_PATH", built::folder()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
+}
