@@ -505,7 +505,7 @@ impl Clock for Trap {
 /// Makes the same call on so many threads, runs `meanwhile` once each of them waits in its call or is through with it,
 /// and returns what they got.
 pub fn crowd<T: Send>(size: usize, call: impl Fn() -> T + Sync, meanwhile: impl FnOnce()) -> Vec<T> {
-    let threads: Vec<OnceLock<String>> = (0..size).map(|_| OnceLock::new()).collect();
+    let threads: Vec<OnceLock<Option<String>>> = (0..size).map(|_| OnceLock::new()).collect();
     thread::scope(|scope| {
         let callers: Vec<_> = threads
             .iter()
@@ -518,7 +518,7 @@ pub fn crowd<T: Send>(size: usize, call: impl Fn() -> T + Sync, meanwhile: impl 
             })
             .collect();
         let began = Instant::now();
-        let waits = |(caller, thread): (&thread::ScopedJoinHandle<'_, T>, &OnceLock<String>)| {
+        let waits = |(caller, thread): (&thread::ScopedJoinHandle<'_, T>, &OnceLock<Option<String>>)| {
             caller.is_finished() || thread.get().is_some_and(|place| is_asleep(place))
         };
         // A thread sleeps for a moment, too, where it meets another at a lock: so they are looked at again and again.
@@ -533,14 +533,16 @@ pub fn crowd<T: Send>(size: usize, call: impl Fn() -> T + Sync, meanwhile: impl 
     })
 }
 
-/// Where the system tells how this thread is.
-fn own_place() -> String {
-    let thread = fs::read_link("/proc/thread-self").expect("Linux");
-    format!("/proc/{}/stat", thread.display())
+/// Where the system tells how this thread is; Linux does.
+fn own_place() -> Option<String> {
+    let thread = fs::read_link("/proc/thread-self").ok()?;
+    Some(format!("/proc/{}/stat", thread.display()))
 }
 
-/// Whether a thread waits for something. One that is gone does not wait.
-fn is_asleep(place: &str) -> bool {
+/// Whether a thread waits for something. One that is gone does not; one that the system does not tell about is believed
+/// to.
+fn is_asleep(place: &Option<String>) -> bool {
+    let Some(place) = place else { return true };
     let stat = fs::read_to_string(place).unwrap_or_default();
     // The state stands behind the name, which is in parentheses.
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))

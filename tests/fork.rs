@@ -1,0 +1,200 @@
+//! A client that was made before `fork()` works in the child, and neither keeps nor frees what is the parent's.
+#![cfg(unix)]
+
+mod built;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use ghl_oauth::authorization::CompleteParams;
+use ghl_oauth::{Client, Config};
+use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+struct Stand {
+    emulator: Emulator,
+    config: Value,
+    _folder: TempDir,
+}
+
+impl Stand {
+    /// A connected company whose token has expired.
+    fn new() -> Stand {
+        let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = json!({
+            "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(), "baseUrl": emulator.base_url(),
+            "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
+            "scopes": ["oauth.readonly", "oauth.write"],
+            "store": {"kind": "sqlite", "path": folder.path().join("tokens.db")},
+        });
+        let stand = Stand { emulator, config, _folder: folder };
+        let client = stand.client();
+        let link = client.authorization_url(Default::default()).unwrap();
+        let decision = Decision::Company(stand.emulator.company_id());
+        let redirect_url = stand.emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+        let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
+        client.authorization_complete(&params).unwrap();
+        stand.expire();
+        stand
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&Config::from_json(&self.config.to_string()).unwrap()).unwrap()
+    }
+
+    fn expire(&self) {
+        let client = self.client();
+        let mut page = client.tokens_export(&Default::default()).unwrap();
+        for token in page["tokens"].as_array_mut().unwrap() {
+            token["expiresAt"] = 1_700_000_000_000_i64.into();
+        }
+        page["replace"] = true.into();
+        client.tokens_import(serde_json::from_value(page).unwrap()).unwrap();
+    }
+
+    fn worker(&self) -> Worker {
+        Worker::start(&self.config)
+    }
+
+    fn assert_live(&self, token: &str) {
+        assert!(self.emulator.access_token_is_live(token), "{token}");
+    }
+}
+
+/// A Python process with a client.
+struct Worker {
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    fn start(config: &Value) -> Worker {
+        let mut process = Command::new(std::env::var("GHL_PYTHON").unwrap_or_else(|_| "python3".into()))
+            .arg(format!("{}/tests/fork/worker.py", built::ROOT))
+            .env("PYTHONPATH", format!("{}/bindings/python/src", built::ROOT))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("GHL_OAUTH_LIBRARY", built::library())
+            .env("GHL_TEST_CONFIG", config.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // A worker dies by SIGKILL, and multiprocessing's tracker then complains.
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        let mut worker = Worker { process, input, output: BufReader::new(output) };
+        assert_eq!(worker.line(), "ready");
+        worker
+    }
+
+    fn say(&mut self, command: &str) {
+        writeln!(self.input, "{command}").unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the worker ended");
+        line.trim_end().to_owned()
+    }
+
+    fn answer(&mut self, command: &str) -> String {
+        self.say(command);
+        self.line()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+fn refreshes() -> Rule {
+    Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken)
+}
+
+#[test]
+fn parent_child_and_grandchild_refresh_once_between_them() {
+    let stand = Stand::new();
+    let company = stand.emulator.company_id();
+    let mut worker = stand.worker();
+    let token = worker.answer(&format!("child-asks {company}"));
+    stand.assert_live(&token);
+    assert_eq!(worker.answer(&format!("ask {company}")), token);
+    assert_eq!(worker.answer(&format!("grandchild-asks {company}")), token);
+    // The parent's own connections and handle still work, after children with theirs have come and gone.
+    stand.expire();
+    let mut fresh = stand.worker();
+    let next = fresh.answer(&format!("ask {company}"));
+    assert_ne!(next, token);
+    assert_eq!(fresh.answer(&format!("child-asks {company}")), next);
+    assert_eq!(stand.emulator.refreshes(), 2);
+}
+
+#[test]
+fn pools_of_forked_and_of_spawned_processes_refresh_once() {
+    for method in ["fork", "spawn"] {
+        let stand = Stand::new();
+        let token = stand.worker().answer(&format!("pool {method} {}", stand.emulator.company_id()));
+        stand.assert_live(&token);
+        assert_eq!(stand.emulator.refreshes(), 1, "{method}");
+    }
+}
+
+#[test]
+fn an_idle_child_does_not_keep_the_lock_of_its_dead_parent() {
+    let stand = Stand::new();
+    let company = stand.emulator.company_id();
+    let (mut parent, mut third) = (stand.worker(), stand.worker());
+    let hold = stand.emulator.hold(refreshes().times(1), Stage::BeforeProcessing);
+    parent.say(&format!("ask-in-thread {company}"));
+    hold.wait_for(1);
+    let child = parent.answer("idle-child");
+    drop(parent);
+    // Were the lock still held, the third process would wait for it until its deadline.
+    stand.assert_live(&third.answer(&format!("ask {company}")));
+    hold.release();
+    assert!(
+        Command::new("kill").args(["-9", &child]).status().unwrap().success(),
+        "the child was alive all the while"
+    );
+}
+
+#[test]
+fn a_child_does_not_free_the_lock_of_its_parent() {
+    let mut stand = Stand::new();
+    let company = stand.emulator.company_id();
+    let mut parent = stand.worker();
+    stand.config["timeouts"] = json!({"totalMs": 800});
+    let mut third = stand.worker();
+    let hold = stand.emulator.hold(refreshes(), Stage::BeforeProcessing);
+    parent.say(&format!("ask-in-thread {company}"));
+    hold.wait_for(1);
+    assert_eq!(parent.answer("child-closes"), "closed");
+    assert_eq!(third.answer(&format!("ask {company}")), "GHL_ERR_TIMEOUT");
+    assert_eq!(hold.arrived(), 1, "only the parent's refresh was sent");
+    hold.release();
+    let token = parent.line();
+    stand.assert_live(&token);
+    assert_eq!(third.answer(&format!("ask {company}")), token);
+    assert_eq!(stand.emulator.refreshes(), 1);
+}
+
+#[test]
+fn events_are_heard_in_a_child() {
+    let stand = Stand::new();
+    let heard = stand.worker().answer(&format!("events-in-child {}", stand.emulator.company_id()));
+    assert_eq!(heard, "token.refreshed");
+}
+
+#[test]
+fn a_memory_store_is_empty_in_a_child() {
+    let mut stand = Stand::new();
+    stand.config["store"] = json!({"kind": "memory"});
+    let company = stand.emulator.company_id();
+    assert_eq!(stand.worker().answer(&format!("child-asks {company}")), "GHL_ERR_NOT_FOUND");
+}
