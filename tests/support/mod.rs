@@ -519,7 +519,7 @@ pub fn crowd<T: Send>(size: usize, call: impl Fn() -> T + Sync, meanwhile: impl 
             .collect();
         let began = Instant::now();
         let waits = |(caller, thread): (&thread::ScopedJoinHandle<'_, T>, &OnceLock<Option<String>>)| {
-            caller.is_finished() || thread.get().is_some_and(|place| is_asleep(place))
+            caller.is_finished() || thread.get().is_some_and(is_asleep)
         };
         // A thread sleeps for a moment, too, where it meets another at a lock: so they are looked at again and again.
         let mut looks = 0;
