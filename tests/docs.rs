@@ -59,6 +59,23 @@ fn the_documented_keys_and_defaults_are_accepted() {
     assert_eq!(documented, 25);
 }
 
+#[test]
+fn every_promise_names_a_test_that_is_there() {
+    let page = page("docs/token-life.md");
+    let mut promises = 0;
+    for line in page.lines().filter(|line| line.contains(".rs`: `")) {
+        let names: Vec<&str> = line.split('`').collect();
+        let (file, test) = (names[1], names[3]);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let places = [root.join("tests").join(file), root.join("src/tokens").join(file)];
+        let source = places.iter().find_map(|place| fs::read_to_string(place).ok());
+        let source = source.unwrap_or_else(|| panic!("{file} is not there"));
+        assert!(source.contains(&format!("fn {test}(")), "{file} has no test {test}");
+        promises += 1;
+    }
+    assert!(promises > 20);
+}
+
 /// The blocks of a language between their fences.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     page.split(&format!("```{language}\n"))

@@ -44,6 +44,14 @@ impl LiveTokens {
         Some(take(&live.access_token))
     }
 
+    /// Whether this very token is held, and is no longer fresh.
+    pub fn is_due(&self, resource_id: &str, access_token: &Secret, uptime: Duration) -> bool {
+        let shard = self.shard(resource_id).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(resource_id).is_some_and(|live| {
+            uptime >= live.fresh_until && live.access_token.matches(access_token.expose())
+        })
+    }
+
     /// Holds a token that was just granted or loaded.
     pub fn publish(&self, resource_id: &str, access_token: &Secret, fresh_until: Duration) {
         self.put(resource_id, LiveToken { access_token: access_token.clone(), fresh_until, failures: 0 });

@@ -67,7 +67,11 @@ impl Tokens {
     fn fulfils(&self, record: &Record, want: Want, known: Option<&Secret>) -> bool {
         let now = self.clock.wall_ms();
         match want {
-            Want::Fresh => record.token.is_fresh(now, self.policy.margin()),
+            // A token that this process knows to be due stays due, whatever the wall clock has come to say.
+            Want::Fresh => {
+                record.token.is_fresh(now, self.policy.margin())
+                    && !self.live.is_due(&record.resource_id, &record.token.access_token, self.clock.uptime())
+            }
             Want::Runway => self.renewal(record) > now,
             // Somebody else renewed it after the caller looked.
             Want::Another => {

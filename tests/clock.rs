@@ -1,0 +1,124 @@
+//! What a clock that jumps does to a token, and a server that does not say how long its token lives.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use ghl_oauth::authorization::CompleteParams;
+use ghl_oauth::clock::Clock;
+use ghl_oauth::token::ASSUMED_LIFE;
+use ghl_oauth::{Client, Config};
+use ghl_oauth_emulator::{Decision, Emulator, ExpiresIn, Options};
+use serde_json::json;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// The two clocks of a machine, each to be moved by itself.
+struct Clocks {
+    wall_ms: AtomicI64,
+    uptime_ms: AtomicI64,
+}
+
+impl Clock for Clocks {
+    fn wall_ms(&self) -> i64 {
+        self.wall_ms.load(Ordering::SeqCst)
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::from_millis(self.uptime_ms.load(Ordering::SeqCst).unsigned_abs())
+    }
+}
+
+struct Stand {
+    emulator: Emulator,
+    client: Client,
+    clocks: Arc<Clocks>,
+    config: Config,
+    company: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Stand {
+    fn new() -> Stand {
+        let emulator = Emulator::start(Options::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::new(emulator.client_id(), emulator.client_secret());
+        config.base_url = emulator.base_url();
+        config.authorize_url = emulator.authorize_url();
+        config.redirect_uri = Some(emulator.redirect_uri().to_owned());
+        config.scopes = vec!["oauth.readonly".into()];
+        config.store.kind = "sqlite".into();
+        config.store.path = Some(folder.path().join("tokens.db"));
+        let now = emulator.clock().now_ms();
+        let clocks = Arc::new(Clocks { wall_ms: AtomicI64::new(now), uptime_ms: AtomicI64::new(5_000) });
+        let client = Client::with_clock(&config, Arc::clone(&clocks) as Arc<dyn Clock>).unwrap();
+        let company = emulator.company_id();
+        let stand = Stand { emulator, client, clocks, config, company, _folder: folder };
+        stand.connect();
+        stand
+    }
+
+    fn connect(&self) {
+        let link = self.client.authorization_url(Default::default()).unwrap();
+        let decision = Decision::Company(self.company.clone());
+        let redirect_url = self.emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+        let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
+        self.client.authorization_complete(&params).unwrap();
+    }
+
+    /// How many refreshes it took, all in all, once a token was asked for.
+    fn refreshes_after_asking(&self) -> u64 {
+        let token = self.client.access_token(&self.company).unwrap();
+        assert!(self.emulator.access_token_is_live(token.expose()));
+        self.emulator.refreshes()
+    }
+}
+
+#[test]
+fn a_wall_clock_that_jumps_does_nothing_to_a_token_in_memory() {
+    let stand = Stand::new();
+    for jump in [10 * DAY_MS, 400 * DAY_MS, -800 * DAY_MS] {
+        stand.clocks.wall_ms.fetch_add(jump, Ordering::SeqCst);
+        assert_eq!(stand.refreshes_after_asking(), 0, "{jump}");
+    }
+    // It ages all the same, by the clock that does not jump.
+    stand.clocks.uptime_ms.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(stand.refreshes_after_asking(), 1);
+    assert_eq!(stand.refreshes_after_asking(), 1);
+}
+
+#[test]
+fn a_wall_clock_that_is_ahead_costs_a_process_that_starts_one_refresh() {
+    let stand = Stand::new();
+    stand.clocks.wall_ms.fetch_add(2 * DAY_MS, Ordering::SeqCst);
+    let started = Client::with_clock(&stand.config, Arc::clone(&stand.clocks) as Arc<dyn Clock>).unwrap();
+    for _ in 0..3 {
+        started.access_token(&stand.company).unwrap();
+    }
+    assert_eq!(stand.emulator.refreshes(), 1);
+}
+
+#[test]
+fn a_life_that_the_server_does_not_tell_is_an_assumed_one() {
+    for (expires_in, life_ms) in [
+        (ExpiresIn::Absent, ASSUMED_LIFE.as_millis() as i64),
+        (ExpiresIn::Value(json!(0)), ASSUMED_LIFE.as_millis() as i64),
+        (ExpiresIn::Value(json!(-86_399)), ASSUMED_LIFE.as_millis() as i64),
+        (ExpiresIn::Value(json!("soon")), ASSUMED_LIFE.as_millis() as i64),
+        (ExpiresIn::Value(json!("86399")), 86_399_000),
+        (ExpiresIn::Value(json!(60)), 60_000),
+    ] {
+        let stand = Stand::new();
+        stand.emulator.set_expires_in(expires_in.clone());
+        stand.connect();
+        let items = stand.client.tokens_list(&Default::default()).unwrap();
+        let expires_at = items["items"][0]["expiresAt"].as_i64().unwrap();
+        assert_eq!(expires_at - stand.clocks.wall_ms(), life_ms, "{expires_in:?}");
+        // No answer makes the library refresh at every call.
+        assert_eq!(stand.refreshes_after_asking(), 0, "{expires_in:?}");
+        stand.clocks.uptime_ms.fetch_add(life_ms, Ordering::SeqCst);
+        stand.clocks.wall_ms.fetch_add(life_ms, Ordering::SeqCst);
+        assert_eq!(stand.refreshes_after_asking(), 1, "{expires_in:?}");
+        assert_eq!(stand.refreshes_after_asking(), 1, "{expires_in:?}");
+    }
+}
