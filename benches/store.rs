@@ -120,13 +120,11 @@ fn hundred_thousand(path: &Path) {
 
     let memory = Client::new(&Config::new("app-1", "secret")).unwrap();
     let before = resident();
-    let tokens = (0..TOKENS).map(|index| json_token(index).as_object().unwrap().clone()).collect::<Vec<_>>();
-    for chunk in tokens.chunks(1000) {
-        memory
-            .tokens_import(ImportParams { tokens: chunk.to_vec(), replace: false, next_page_token: None })
-            .unwrap();
+    for first in (0..TOKENS).step_by(100) {
+        let tokens =
+            (first..first + 100).map(|index| json_token(index).as_object().unwrap().clone()).collect();
+        memory.tokens_import(ImportParams { tokens, replace: false, next_page_token: None }).unwrap();
     }
-    drop(tokens);
     assert!(memory.tokens_list(&ListParams::default()).is_ok());
     println!("the memory store: {} KiB more with {TOKENS} tokens", resident() - before);
 }
