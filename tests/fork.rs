@@ -2,15 +2,16 @@
 #![cfg(unix)]
 
 mod built;
+mod worker;
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use ghl_oauth::authorization::CompleteParams;
 use ghl_oauth::{Client, Config};
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use worker::Worker;
 
 struct Stand {
     emulator: Emulator,
@@ -54,62 +55,21 @@ impl Stand {
         client.tokens_import(serde_json::from_value(page).unwrap()).unwrap();
     }
 
+    /// A Python process with a client.
     fn worker(&self) -> Worker {
-        Worker::start(&self.config)
+        let python = std::env::var("GHL_PYTHON").unwrap_or_else(|_| "python3".into());
+        Worker::start(
+            Command::new(python)
+                .arg(format!("{}/tests/fork/worker.py", built::ROOT))
+                .env("PYTHONPATH", format!("{}/bindings/python/src", built::ROOT))
+                .env("PYTHONDONTWRITEBYTECODE", "1")
+                .env("GHL_OAUTH_LIBRARY", built::library())
+                .env("GHL_TEST_CONFIG", self.config.to_string()),
+        )
     }
 
     fn assert_live(&self, token: &str) {
         assert!(self.emulator.access_token_is_live(token), "{token}");
-    }
-}
-
-/// A Python process with a client.
-struct Worker {
-    process: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Worker {
-    fn start(config: &Value) -> Worker {
-        let mut process = Command::new(std::env::var("GHL_PYTHON").unwrap_or_else(|_| "python3".into()))
-            .arg(format!("{}/tests/fork/worker.py", built::ROOT))
-            .env("PYTHONPATH", format!("{}/bindings/python/src", built::ROOT))
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("GHL_OAUTH_LIBRARY", built::library())
-            .env("GHL_TEST_CONFIG", config.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            // A worker dies by SIGKILL, and multiprocessing's tracker then complains.
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
-        let mut worker = Worker { process, input, output: BufReader::new(output) };
-        assert_eq!(worker.line(), "ready");
-        worker
-    }
-
-    fn say(&mut self, command: &str) {
-        writeln!(self.input, "{command}").unwrap();
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the worker ended");
-        line.trim_end().to_owned()
-    }
-
-    fn answer(&mut self, command: &str) -> String {
-        self.say(command);
-        self.line()
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
     }
 }
 

@@ -3,11 +3,12 @@
 //!
 //! The workers are this very program, started again with a role in its environment.
 
+mod worker;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, c_char};
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 use std::{env, thread};
@@ -19,6 +20,7 @@ use ghl_oauth::ffi::{
 use ghl_oauth::{Client, Config, Status};
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
 use serde_json::{Value, json};
+use worker::Worker;
 
 const CONFIG: &str = "GHL_TEST_WORKER";
 
@@ -26,7 +28,7 @@ const CONFIG: &str = "GHL_TEST_WORKER";
 
 /// Not a test: with a configuration in the environment, this process is a worker that does what its input says.
 #[test]
-fn worker() {
+fn work() {
     let Ok(config) = env::var(CONFIG) else { return };
     let (mut client, config) = (null_mut(), CString::new(config).unwrap());
     // SAFETY: a terminated text, and a place for the client.
@@ -99,51 +101,9 @@ fn take(text: *mut c_char) -> String {
     }
 }
 
-/// A worker, as its parent sees it.
-struct Worker {
-    process: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Worker {
-    fn start(config: &Value) -> Worker {
-        let mut process = Command::new(env::current_exe().unwrap())
-            .args(["worker", "--exact", "--nocapture"])
-            .env(CONFIG, config.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
-        let mut worker = Worker { process, input, output: BufReader::new(output) };
-        while worker.line() != "ready" {}
-        worker
-    }
-
-    fn say(&mut self, command: &str) {
-        writeln!(self.input, "{command}").unwrap();
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the worker ended");
-        line.trim_end().to_owned()
-    }
-
-    fn answer(&mut self, command: &str) -> String {
-        self.say(command);
-        self.line()
-    }
-}
-
-impl Drop for Worker {
-    /// By SIGKILL: a worker always dies as in a crash.
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
+fn start_worker(config: &Value) -> Worker {
+    let mut this = Command::new(env::current_exe().unwrap());
+    Worker::start(this.args(["work", "--exact", "--nocapture"]).env(CONFIG, config.to_string()))
 }
 
 // ---- The stage ------------------------------------------------------------------------------------------------------
@@ -197,7 +157,7 @@ fn sixty_four_callers_in_eight_processes_make_one_refresh() {
     let config = config(&emulator, folder.path());
     let client = connect(&emulator, &config);
     expire(&client);
-    let mut workers: Vec<Worker> = (0..8).map(|_| Worker::start(&config)).collect();
+    let mut workers: Vec<Worker> = (0..8).map(|_| start_worker(&config)).collect();
     emulator.respond_latency(Duration::from_millis(50));
     let began = Instant::now();
     for worker in &mut workers {
@@ -217,7 +177,7 @@ fn the_death_of_a_refreshing_process_frees_its_lock_and_loses_nothing() {
         let config = config(&emulator, folder.path());
         let client = connect(&emulator, &config);
         expire(&client);
-        let (mut first, mut second) = (Worker::start(&config), Worker::start(&config));
+        let (mut first, mut second) = (start_worker(&config), start_worker(&config));
         let hold = emulator.hold(refreshes().times(1), stage);
         first.say(&format!("ask {}", emulator.company_id()));
         hold.wait_for(1);
@@ -237,7 +197,7 @@ fn a_slow_refresh_blocks_no_other_resource() {
     let config = config(&emulator, folder.path());
     let client = connect(&emulator, &config);
     let locations = emulator.location_ids();
-    let (mut first, mut second) = (Worker::start(&config), Worker::start(&config));
+    let (mut first, mut second) = (start_worker(&config), start_worker(&config));
     let hold = emulator.hold(refreshes().resource(&locations[0]), Stage::BeforeProcessing);
     first.say(&format!("refresh {}", locations[0]));
     hold.wait_for(1);
@@ -277,7 +237,7 @@ fn crash(window_seconds: u64, wanted: u64) {
     emulator.inject(refreshes().probability(0.02), FaultKind::Reset { stage: Stage::BeforeProcessing });
 
     let start = || {
-        let mut worker = Worker::start(&config);
+        let mut worker = start_worker(&config);
         worker.say(&format!("refresh-forever {}", resources.join(" ")));
         worker
     };
