@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Emulator, Endpoint, GrantType, Rule, Stage};
+use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
 use serde_json::json;
 
 use support::{Abi, DAY, Outcome, Trap, crowd, emulator, sent};
@@ -203,6 +203,35 @@ fn a_refusal_is_everybodys_answer() {
         assert_eq!(codes, [status.code(); 16]);
         assert_eq!(sent(&emulator), ["refresh 400"]);
     }
+}
+
+#[test]
+fn a_leader_whose_time_is_up_leaves_the_work_to_who_has_time_left() {
+    let emulator = emulator(1);
+    let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 1_500}}));
+    let company = abi.connect_company(&emulator);
+    emulator.clock().advance(DAY);
+    sent(&emulator);
+    let hold = emulator.hold(refreshes_of(&company).times(1), Stage::AfterProcessing);
+    // A call that takes a second, for the second caller's deadline to be that much later than the first one's.
+    let limited = FaultKind::Status {
+        status: 429,
+        body: String::new(),
+        content_type: None,
+        headers: vec![("Retry-After".into(), "1".into())],
+        stage: Stage::BeforeProcessing,
+    };
+    emulator.inject(Rule::on(Endpoint::Token).grant_type(GrantType::ClientCredentials).times(1), limited);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| abi.access_token(&company));
+        hold.wait_for(1);
+        abi.oauth_token(json!({"grantType": "client_credentials"})).ok();
+        let second = abi.live_token(&emulator, &company);
+        first.join().unwrap().fails(Status::Timeout);
+        assert_eq!(abi.live_token(&emulator, &company), second);
+    });
+    assert_eq!(sent(&emulator), ["refresh 200", "credentials 429", "credentials 200", "refresh 200"]);
+    assert_eq!(emulator.refreshes(), 1, "the second caller asked for the answer that the first one had lost");
 }
 
 #[test]

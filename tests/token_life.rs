@@ -214,6 +214,22 @@ fn new_consent_or_an_import_brings_a_dead_connection_back() {
 }
 
 #[test]
+fn an_import_takes_the_place_of_a_dead_connection_even_when_its_token_dies_sooner() {
+    let emulator = emulator(1);
+    let (abi, other) = (Abi::new(&emulator), Abi::new(&emulator));
+    let company = abi.connect_company(&emulator);
+    emulator.revoke_refresh_token(&company);
+    abi.token_refresh(&company).fails(Status::ReauthorizationRequired);
+    other.connect_company(&emulator);
+    let mut token = other.tokens_export(json!({})).ok()["tokens"][0].clone();
+    token["expiresAt"] = json!(token["expiresAt"].as_i64().unwrap() - 3_600_000);
+    let imported = abi.tokens_import(json!({"tokens": [token]})).ok();
+    assert_eq!(imported, json!({"imported": 1, "skipped": []}));
+    assert_eq!(abi.live_token(&emulator, &company), token["accessToken"].as_str().unwrap());
+    assert_eq!(abi.listed(&company)["state"], "ok");
+}
+
+#[test]
 fn a_location_whose_refresh_token_is_spent_is_minted_from_its_company() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
