@@ -7,7 +7,7 @@ use std::time::Duration;
 use ghl_oauth::authorization::CompleteParams;
 use ghl_oauth::clock::Clock;
 use ghl_oauth::token::ASSUMED_LIFE;
-use ghl_oauth::{Client, Config};
+use ghl_oauth::{Client, Config, Status};
 use ghl_oauth_emulator::{Decision, Emulator, ExpiresIn, Options};
 use serde_json::json;
 
@@ -121,4 +121,24 @@ fn a_life_that_the_server_does_not_tell_is_an_assumed_one() {
         assert_eq!(stand.refreshes_after_asking(), 1, "{expires_in:?}");
         assert_eq!(stand.refreshes_after_asking(), 1, "{expires_in:?}");
     }
+}
+
+#[test]
+fn while_the_store_cannot_be_read_a_token_in_memory_goes_on_until_it_dies() {
+    let stand = Stand::new();
+    let old = stand.client.access_token(&stand.company).unwrap();
+    let database = rusqlite::Connection::open(stand.config.store.path.as_ref().unwrap()).unwrap();
+    database.execute_batch("ALTER TABLE token RENAME TO hidden").unwrap();
+    let pass = |ms: i64| {
+        stand.clocks.uptime_ms.fetch_add(ms, Ordering::SeqCst);
+        stand.clocks.wall_ms.fetch_add(ms, Ordering::SeqCst);
+    };
+    // Inside the margin it is due; nothing is sent, since what would come back could not be kept.
+    pass(DAY_MS - 200_000);
+    assert!(stand.client.access_token(&stand.company).unwrap().matches(old.expose()));
+    assert_eq!(stand.emulator.refreshes(), 0);
+    pass(200_000);
+    assert_eq!(stand.client.access_token(&stand.company).unwrap_err().status(), Status::Store);
+    database.execute_batch("ALTER TABLE hidden RENAME TO token").unwrap();
+    assert_eq!(stand.refreshes_after_asking(), 1);
 }

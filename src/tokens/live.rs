@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use crate::secret::Secret;
@@ -12,16 +12,20 @@ const SHARDS: usize = 64;
 
 struct LiveToken {
     access_token: Secret,
-    fresh_until: Duration,
+    /// Uptimes in milliseconds: until when it needs no second thought, and when the API refuses it.
+    fresh_until: u64,
+    dies_at: u64,
     /// Refreshes that failed since the last one that did not.
     failures: u32,
 }
 
-/// Access tokens by resource, each with the uptime until which it needs no second thought.
+/// Access tokens by resource. All times are uptimes.
 pub struct LiveTokens {
     hasher: RandomState,
-    shards: [RwLock<HashMap<Box<str>, LiveToken, RandomState>>; SHARDS],
+    shards: [RwLock<Shard>; SHARDS],
 }
+
+type Shard = HashMap<Box<str>, LiveToken, RandomState>;
 
 impl LiveTokens {
     pub fn new() -> LiveTokens {
@@ -32,40 +36,63 @@ impl LiveTokens {
         }
     }
 
-    /// Gives a token that is fresh at `uptime` to `take`.
+    /// Gives a token that is fresh to `take`.
     pub fn with_fresh<T>(
         &self,
         resource_id: &str,
         uptime: Duration,
         take: impl FnOnce(&Secret) -> T,
     ) -> Option<T> {
-        let shard = self.shard(resource_id).read().unwrap_or_else(PoisonError::into_inner);
-        let live = shard.get(resource_id).filter(|live| uptime < live.fresh_until)?;
+        let shard = self.read(resource_id);
+        let live = shard.get(resource_id).filter(|live| milliseconds(uptime) < live.fresh_until)?;
         Some(take(&live.access_token))
+    }
+
+    /// A token that the API still takes, be it due or not.
+    pub fn alive(&self, resource_id: &str, uptime: Duration) -> Option<Secret> {
+        let shard = self.read(resource_id);
+        let live = shard.get(resource_id).filter(|live| milliseconds(uptime) < live.dies_at)?;
+        Some(live.access_token.clone())
     }
 
     /// Whether this very token is held, and is no longer fresh.
     pub fn is_due(&self, resource_id: &str, access_token: &Secret, uptime: Duration) -> bool {
-        let shard = self.shard(resource_id).read().unwrap_or_else(PoisonError::into_inner);
-        shard.get(resource_id).is_some_and(|live| {
-            uptime >= live.fresh_until && live.access_token.matches(access_token.expose())
+        self.read(resource_id).get(resource_id).is_some_and(|live| {
+            milliseconds(uptime) >= live.fresh_until && live.access_token.matches(access_token.expose())
         })
     }
 
     /// Holds a token that was just granted or loaded.
-    pub fn publish(&self, resource_id: &str, access_token: &Secret, fresh_until: Duration) {
-        self.put(resource_id, LiveToken { access_token: access_token.clone(), fresh_until, failures: 0 });
-    }
-
-    /// Holds on to an old token after a failed refresh; answers how often that has happened in a row.
-    pub fn hold_on(&self, resource_id: &str, access_token: &Secret, until: impl FnOnce(u32) -> Duration) {
-        let failures = {
-            let shard = self.shard(resource_id).read().unwrap_or_else(PoisonError::into_inner);
-            shard.get(resource_id).map_or(0, |live| live.failures) + 1
-        };
+    pub fn publish(
+        &self,
+        resource_id: &str,
+        access_token: &Secret,
+        fresh_until: Duration,
+        dies_at: Duration,
+    ) {
+        let (fresh_until, dies_at) = (milliseconds(fresh_until), milliseconds(dies_at));
         self.put(
             resource_id,
-            LiveToken { access_token: access_token.clone(), fresh_until: until(failures), failures },
+            LiveToken { access_token: access_token.clone(), fresh_until, dies_at, failures: 0 },
+        );
+    }
+
+    /// Holds on to an old token after a failed refresh, until the next attempt is due: `hold` says how long after so
+    /// many failures in a row.
+    pub fn hold_on(
+        &self,
+        resource_id: &str,
+        access_token: &Secret,
+        uptime: Duration,
+        left: Duration,
+        hold: impl FnOnce(u32) -> Duration,
+    ) {
+        let failures = self.read(resource_id).get(resource_id).map_or(0, |live| live.failures) + 1;
+        let fresh_until = milliseconds(uptime + left.min(hold(failures)));
+        let dies_at = milliseconds(uptime + left);
+        self.put(
+            resource_id,
+            LiveToken { access_token: access_token.clone(), fresh_until, dies_at, failures },
         );
     }
 
@@ -86,9 +113,18 @@ impl LiveTokens {
             .insert(resource_id.into(), live);
     }
 
-    fn shard(&self, resource_id: &str) -> &RwLock<HashMap<Box<str>, LiveToken, RandomState>> {
+    fn read(&self, resource_id: &str) -> RwLockReadGuard<'_, Shard> {
+        self.shard(resource_id).read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shard(&self, resource_id: &str) -> &RwLock<Shard> {
         // The upper bits choose the shard: the map itself uses the lower ones.
         let hash = self.hasher.hash_one(resource_id);
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
+}
+
+/// Cut, not rounded: a token is due rather too early than too late.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

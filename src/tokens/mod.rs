@@ -379,9 +379,9 @@ impl Tokens {
     }
 
     fn publish(&self, record: &Record) {
-        let margin = record.token.margin(self.policy.margin());
-        let fresh_for = record.token.left(self.clock.wall_ms()).saturating_sub(margin);
-        self.live.publish(&record.resource_id, &record.token.access_token, self.clock.uptime() + fresh_for);
+        let (uptime, left) = (self.clock.uptime(), record.token.left(self.clock.wall_ms()));
+        let fresh_until = uptime + left.saturating_sub(record.token.margin(self.policy.margin()));
+        self.live.publish(&record.resource_id, &record.token.access_token, fresh_until, uptime + left);
     }
 
     /// The company whose token can mint for a location: the one that is known, else the only one held.

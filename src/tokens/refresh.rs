@@ -36,31 +36,45 @@ impl Tokens {
         {
             return Ok(token); // The flight before this one landed between the caller's look and its seat.
         }
-        let _lock = match self.store.lock(resource_id, deadline) {
-            Ok(lock) => lock,
-            Err(error) => return self.despite(error, self.record(resource_id).ok().flatten(), want),
-        };
-        // What the store still does not take stays in memory, and was logged.
-        let _ = self.offer_again(resource_id);
-        let Some(record) = self.record(resource_id)? else {
-            return self
-                .mint(resource_id, None, deadline)
-                .inspect_err(|_| Tokens::count(&self.counters.failed));
-        };
-        if self.fulfils(&record, want, known) {
-            self.publish(&record);
-            return Ok(record.token.access_token);
-        }
-        let old = record.clone();
-        let renewed = match self.held_back(&record) {
-            Some(error) => Err(error),
-            None if record.token.refresh_token.is_some() => self.spend(record, deadline),
-            None => self.mint(resource_id, Some(&record), deadline),
-        };
+        let renewed = self.store.lock(resource_id, deadline).and_then(|_lock| {
+            // What the store still does not take stays in memory, and was logged.
+            let _ = self.offer_again(resource_id);
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                match self.renew_locked(resource_id, want, known, deadline) {
+                    // Somebody wrote without the lock: what they wrote is looked at first.
+                    Err(error) if error.status() == Status::Conflict && tries < 3 => {}
+                    outcome => return outcome,
+                }
+            }
+        });
         renewed.or_else(|error| {
             Tokens::count(&self.counters.failed);
-            self.despite(error, Some(old), want)
+            self.despite(error, resource_id, want)
         })
+    }
+
+    /// What is done under the lock, with the record as it is now.
+    fn renew_locked(
+        &self,
+        resource_id: &str,
+        want: Want,
+        known: Option<&Secret>,
+        deadline: &Deadline,
+    ) -> Result<Secret> {
+        match self.record(resource_id)? {
+            None => self.mint(resource_id, None, deadline),
+            Some(record) if self.fulfils(&record, want, known) => {
+                self.publish(&record);
+                Ok(record.token.access_token)
+            }
+            Some(record) => match self.held_back(&record) {
+                Some(error) => Err(error),
+                None if record.token.refresh_token.is_some() => self.spend(record, deadline),
+                None => self.mint(resource_id, Some(&record), deadline),
+            },
+        }
     }
 
     /// Whether a record already is what the caller wants.
@@ -81,20 +95,27 @@ impl Tokens {
         }
     }
 
-    /// While the old access token lives, a failed renewal fails nobody who did not ask for a new one.
-    fn despite(&self, error: Error, old: Option<Record>, want: Want) -> Result<Secret> {
-        let Some(old) = old else { return Err(error) };
-        let now = self.clock.wall_ms();
-        if !matches!(error.status(), Status::ReauthorizationRequired | Status::Cancelled) {
-            self.emit(&Event::RefreshFailed(error.clone()), &old.resource_id, Some(old.token.expires_at));
+    /// While the old access token lives, a failed renewal fails nobody who did not ask for a new one. Where the store
+    /// fails as well, the one in memory will do.
+    fn despite(&self, error: Error, resource_id: &str, want: Want) -> Result<Secret> {
+        let (now, uptime) = (self.clock.wall_ms(), self.clock.uptime());
+        let stored = self.record(resource_id).ok().flatten().map(|record| record.token);
+        let in_memory = self.live.alive(resource_id, uptime);
+        if (stored.is_some() || in_memory.is_some())
+            && !matches!(error.status(), Status::ReauthorizationRequired | Status::Cancelled)
+        {
+            let expires_at = stored.as_ref().map(|token| token.expires_at);
+            self.emit(&Event::RefreshFailed(error.clone()), resource_id, expires_at);
         }
-        if want != Want::Fresh || !old.token.is_alive(now) {
-            return Err(error);
+        match (stored.filter(|token| token.is_alive(now)), in_memory) {
+            _ if want != Want::Fresh => Err(error),
+            (Some(old), _) => {
+                self.live.hold_on(resource_id, &old.access_token, uptime, old.left(now), hold);
+                Ok(old.access_token)
+            }
+            (None, Some(in_memory)) => Ok(in_memory),
+            (None, None) => Err(error),
         }
-        let (uptime, left) = (self.clock.uptime(), old.token.left(now));
-        self.live
-            .hold_on(&old.resource_id, &old.token.access_token, |failures| uptime + left.min(hold(failures)));
-        Ok(old.token.access_token)
     }
 
     /// The error of a resource that must not be asked for again yet.
@@ -168,7 +189,12 @@ impl Tokens {
             };
             doubtful |= lost;
             refused |= invalid;
-            if pause.is_none_or(|pause| deadline.sleep(pause).is_err()) {
+            let Some(pause) = pause else {
+                return self.failed(record, failure, doubtful, deadline);
+            };
+            if let Err(over) = deadline.sleep(pause) {
+                // Called invalid once, after a lost answer, is no verdict yet: the next call goes on from here.
+                let failure = if lost { failure } else { Failure { error: over, outcome: Outcome::Unknown } };
                 return self.failed(record, failure, doubtful, deadline);
             }
             log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
