@@ -299,13 +299,17 @@ void ghl_client_cancel(struct ghl_client *client);
 
 /**
  * Figures for an operator: requests sent, repeated and unanswered; tokens in memory, refreshed, minted, failed, and
- * those that the store did not take yet. Never a secret.
+ * those that the store did not take yet; and how the pace of the busiest companies and locations stands: requests in
+ * the present window and today, the limits that hold now, how many calls wait, and how long the server wants to be left
+ * in peace. Never a secret.
  *
- * Any thread.
+ * Any thread; does not wait.
  *
  * @param client    a client
  * @param out_json  {"version", "requests": {"sent", "repeated", "unanswered"}, "tokens": {"inMemory", "unsaved",
- *                  "refreshed", "minted", "failed"}}, or the error; to be freed with ghl_string_free; may be NULL
+ *                  "refreshed", "minted", "failed"}, "pace": {"resources", "waiting", "held", "busiest": [{"resourceId",
+ *                  "inWindow", "requests", "perMs", "today", "perDay", "waiting", "heldForMs" (null where it is not
+ *                  held)}, …]}}, or the error; to be freed with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client
  */
 int32_t ghl_client_stats(const struct ghl_client *client,

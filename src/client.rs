@@ -114,6 +114,7 @@ impl Client {
                 "minted": tokens.minted.load(Ordering::Relaxed),
                 "failed": tokens.failed.load(Ordering::Relaxed),
             },
+            "pace": work.api.pace(),
         }))
     }
 

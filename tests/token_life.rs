@@ -358,18 +358,11 @@ fn a_paused_location_without_a_refresh_token_is_held_back_too() {
 /// How a refresh can fail without a word about the token, and what a forced one then says.
 fn failures() -> [(&'static str, FaultKind, Status); 6] {
     let before = Stage::BeforeProcessing;
-    let limit = FaultKind::Status {
-        status: 429,
-        body: String::new(),
-        content_type: None,
-        headers: vec![("Retry-After".into(), "3600".into())],
-        stage: before,
-    };
     [
         ("500", answer(500, "", before), Status::Server),
         ("503", answer(503, "", before), Status::Server),
         ("reset", FaultKind::Reset { stage: before }, Status::Network),
-        ("429", limit, Status::RateLimited),
+        ("429", answer(429, "", before), Status::RateLimited),
         ("html", answer(200, "<html>log in to the hotel's network</html>", before), Status::Protocol),
         ("403", answer(403, "<html>error code: 1010</html>", before), Status::Forbidden),
     ]

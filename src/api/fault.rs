@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::EXCERPT;
 use crate::error::{ApiFault, Error, Status};
-use crate::http::{Answer, retry_after};
+use crate::http::{Answer, wait_asked};
 
 /// Whether a refreshed token can make a refused call succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub fn error(answer: &Answer, secrets: &[&str]) -> Error {
         Some(words) => format!("the API answered {}: {words}", answer.status),
         None => format!("the API answered {}", answer.status),
     };
-    let mut error = Error::new(status, message).with_retry_after(retry_after(&answer.headers));
+    let mut error = Error::new(status, message).with_retry_after(wait_asked(answer));
     if !help.is_empty() {
         error = error.with_help(help);
     }

@@ -9,7 +9,7 @@ use ureq::http::Method;
 use super::{Api, Call, Failure, Outcome, required};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::http::Effect;
+use crate::http::{Effect, Lane};
 use crate::json::in_camel_case;
 use crate::secret::Secret;
 
@@ -147,7 +147,7 @@ impl Api {
             body: None,
             secrets: [None; 2],
             effect: Effect::Repeatable,
-            paced_as: Some(company_id),
+            lane: Some(Lane::Resource(company_id)),
         };
         let mut page = self.call(call, deadline)?;
         // The older answers call the list `locations` and have no pagination.

@@ -8,7 +8,7 @@ use super::token::granted;
 use super::{Api, Call, Failure, form, required};
 use crate::deadline::Deadline;
 use crate::error::Result;
-use crate::http::Effect;
+use crate::http::{Effect, Lane};
 use crate::secret::Secret;
 use crate::token::{Token, UserType};
 
@@ -49,7 +49,7 @@ impl Api {
             body: Some(form([("companyId", company_id), ("locationId", location_id)])),
             secrets: [None; 2],
             effect: Effect::Repeatable,
-            paced_as: Some(company_id),
+            lane: Some(Lane::Resource(company_id)),
         };
         let mut token = granted(self.call(call, deadline)?, now_ms)?;
         token.user_type = Some(UserType::Location);

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::config::{Config, Encoding};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::http::{Answer, Counters, Effect, Http, Request};
+use crate::http::{Answer, Counters, Effect, Http, Lane, Request};
 use crate::json;
 use crate::secret::Secret;
 
@@ -90,6 +90,11 @@ impl Api {
         self.http.counters()
     }
 
+    /// How the pace of the busiest companies and locations stands.
+    pub fn pace(&self) -> Value {
+        self.http.pace()
+    }
+
     /// Sends one call and reads the object that it answers with.
     fn call(&self, call: Call, deadline: &Deadline) -> Result<Map<String, Value>, Failure> {
         let mut headers = vec![(HeaderName::from_static("version"), self.version.as_str())];
@@ -103,7 +108,7 @@ impl Api {
             bearer: call.bearer,
             body: call.body.map(|(_, body)| body),
             effect: call.effect,
-            paced_as: call.paced_as,
+            lane: call.lane,
         };
         let answer = self.http.exchange(&request, deadline).map_err(|failure| Failure {
             error: failure.error,
@@ -143,7 +148,7 @@ struct Call<'a> {
     /// Secrets in the body, so that an answer that repeats them can be censored.
     secrets: [Option<&'a Secret>; 2],
     effect: Effect,
-    paced_as: Option<&'a str>,
+    lane: Option<Lane<'a>>,
 }
 
 /// Writes a form; the text is wiped after use, for it may hold secrets.

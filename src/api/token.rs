@@ -9,7 +9,7 @@ use super::{Api, Call, Failure, Outcome, form, required};
 use crate::config::Encoding;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::http::Effect;
+use crate::http::{Effect, Lane};
 use crate::json::{take_integer, take_secret, take_text};
 use crate::secret::Secret;
 use crate::token::{Token, UserType, expiry};
@@ -54,12 +54,17 @@ pub struct TokenParams {
     pub client_id: Option<String>,
     /// Default: the configured one.
     pub client_secret: Option<Secret>,
+    /// The company or location whose token it will be, where that is known. Not sent: a refusal for its rate limit
+    /// holds back its other refreshes.
+    #[serde(skip)]
+    pub resource_id: Option<String>,
 }
 
 impl TokenParams {
-    /// A refresh of a token of that kind.
-    pub fn refresh(refresh_token: Secret, user_type: UserType) -> TokenParams {
+    /// A refresh of a company's or location's token.
+    pub fn refresh(resource_id: String, refresh_token: Secret, user_type: UserType) -> TokenParams {
         TokenParams {
+            resource_id: Some(resource_id),
             refresh_token: Some(refresh_token),
             ..TokenParams::of(GrantType::RefreshToken, Some(user_type))
         }
@@ -83,6 +88,7 @@ impl TokenParams {
             redirect_uri: None,
             client_id: None,
             client_secret: None,
+            resource_id: None,
         }
     }
 }
@@ -110,7 +116,7 @@ impl Api {
                 body: Some(self.token_body(params)?),
                 secrets: [secret, params.client_secret.as_ref()],
                 effect,
-                paced_as: None,
+                lane: params.resource_id.as_deref().map(Lane::Grants),
             };
             granted(self.call(call, deadline)?, now_ms)
         };

@@ -107,13 +107,17 @@ pub unsafe extern "C" fn ghl_client_cancel(client: *mut ghl_client) {
 }
 
 /// Figures for an operator: requests sent, repeated and unanswered; tokens in memory, refreshed, minted, failed, and
-/// those that the store did not take yet. Never a secret.
+/// those that the store did not take yet; and how the pace of the busiest companies and locations stands: requests in
+/// the present window and today, the limits that hold now, how many calls wait, and how long the server wants to be left
+/// in peace. Never a secret.
 ///
-/// Any thread.
+/// Any thread; does not wait.
 ///
 /// @param client    a client
 /// @param out_json  {"version", "requests": {"sent", "repeated", "unanswered"}, "tokens": {"inMemory", "unsaved",
-///                  "refreshed", "minted", "failed"}}, or the error; to be freed with ghl_string_free; may be NULL
+///                  "refreshed", "minted", "failed"}, "pace": {"resources", "waiting", "held", "busiest": [{"resourceId",
+///                  "inWindow", "requests", "perMs", "today", "perDay", "waiting", "heldForMs" (null where it is not
+///                  held)}, …]}}, or the error; to be freed with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_client_stats(client: *const ghl_client, out_json: *mut *mut c_char) -> i32 {

@@ -20,8 +20,9 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 
+pub use pace::Lane;
 use pace::Pace;
-pub use retry::retry_after;
+pub use retry::wait_asked;
 
 /// Whether sending a request twice does harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +48,8 @@ pub struct Request<'a> {
     pub body: Option<Zeroizing<String>>,
     /// Whether it may be repeated.
     pub effect: Effect,
-    /// The company or location whose rate limit it counts against.
-    pub paced_as: Option<&'a str>,
+    /// Whose rate limit it counts against.
+    pub lane: Option<Lane<'a>>,
 }
 
 /// What came back.
@@ -117,25 +118,30 @@ impl Http {
         &self.counters
     }
 
+    /// The figures of the busiest resources.
+    pub fn pace(&self) -> serde_json::Value {
+        self.pace.figures()
+    }
+
     /// Sends, paced, and repeats what may be repeated until the deadline.
     pub fn exchange(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
+        let unsent = |error| NoAnswer { error, sent: false };
         let mut attempt = 1;
         loop {
-            if let Some(resource) = request.paced_as {
-                self.pace.wait(resource, deadline).map_err(|error| NoAnswer { error, sent: false })?;
-            }
+            let place = match request.lane {
+                Some(lane) => Some(self.pace.enter(lane, deadline).map_err(unsent)?),
+                None => None,
+            };
             let outcome = self.send(request, deadline);
-            let wait = match &outcome {
-                Ok(answer) => {
-                    if let Some(resource) = request.paced_as {
-                        self.pace.learn(resource, answer);
-                    }
-                    retry::after_answer(answer, request.effect)
-                }
+            let asked = match &outcome {
+                Ok(answer) => retry::after_answer(answer, request.effect),
                 Err(failure) => retry::after_failure(failure, request.effect),
             };
-            let Some(asked) = wait else { return outcome };
-            let pause = retry::pause(&self.config.retry, attempt, asked);
+            let pause = asked.map(|asked| retry::pause(&self.config.retry, attempt, asked));
+            if let Some(place) = place {
+                place.leave(outcome.as_ref().ok(), pause);
+            }
+            let Some(pause) = pause else { return outcome };
             if attempt >= self.config.retry.max_attempts || pause >= deadline.remaining() {
                 return outcome;
             }
@@ -144,7 +150,7 @@ impl Http {
                 request.method,
                 request.uri.path()
             );
-            deadline.sleep(pause).map_err(|error| NoAnswer { error, sent: false })?;
+            deadline.sleep(pause).map_err(unsent)?;
             self.counters.repeated.fetch_add(1, Ordering::Relaxed);
             attempt += 1;
         }

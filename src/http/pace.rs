@@ -1,167 +1,559 @@
 //! The pace that the API allows each company or location: at most so many requests in any window.
+//!
+//! A request may be looked at by the server at any moment between its departure and its answer. So its place in the
+//! window is taken from its departure until a whole window after its answer: then no delay on the way, however
+//! uneven, lets the server see more requests in one window than it allows.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Answer, retry_after};
+use serde_json::{Value, json};
+
+use super::{Answer, wait_asked};
 use crate::config::RateLimit;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Above this many resources, those that have been quiet for a window are forgotten.
-const PRUNE_ABOVE: usize = 4096;
+/// However long the server asks to be left in peace, it is asked again after this time: a mistake in one header must
+/// not cost a connection.
+const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
-pub struct Pace {
-    requests: usize,
-    per: Duration,
-    per_day: u64,
-    lanes: Mutex<HashMap<String, Lane>>,
+/// Above this many lanes, those that say nothing about the next request are forgotten.
+const MOST_LANES: usize = 4096;
+
+/// The most requests of others that one answer can tell of: a mistake in a header must not cost memory.
+const MOST_OTHERS: usize = 1000;
+
+/// How many resources the figures name.
+const MOST_SHOWN: usize = 20;
+
+/// How long a request waits at least before it looks again for a place.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// Whose limit a request counts against.
+#[derive(Debug, Clone, Copy)]
+pub enum Lane<'a> {
+    /// A company's or location's.
+    Resource(&'a str),
+    /// None that is known, since nobody says whether grants count; but a refusal holds back this resource's grants.
+    Grants(&'a str),
 }
 
-/// One resource's requests: an exact sliding window.
-struct Lane {
-    /// When each of the last requests was, or will be, sent; ascending.
-    slots: VecDeque<Instant>,
-    /// Nothing is sent before this moment: the server said 429.
-    held_until: Option<Instant>,
-    /// The server's own limit, where it is lower than the configured one.
+/// The pace of every resource.
+pub struct Pace {
+    limit: Limit,
+    per_day: u64,
+    resources: Mutex<Lanes>,
+    grants: Mutex<Lanes>,
+}
+
+/// Lanes by resource.
+#[derive(Default)]
+struct Lanes {
+    traffic: HashMap<String, Traffic>,
+    /// How many there may be before the next look for those that can be forgotten.
+    prune_above: usize,
+}
+
+/// So many requests in any window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limit {
     requests: usize,
+    per: Duration,
+}
+
+/// One lane's requests.
+struct Traffic {
+    /// The configured limit, and the server's own where it has told it; none for grants. All of them are kept to.
+    limits: Vec<Limit>,
+    per_day: u64,
+    /// When the last requests were answered; ascending.
+    answered: VecDeque<Instant>,
+    /// Requests that are on their way.
+    under_way: usize,
+    /// The tickets of those who wait, in the order in which they came.
+    queue: VecDeque<u64>,
+    next_ticket: u64,
+    /// Nothing is sent before this moment: the server said so.
+    held_until: Option<Instant>,
     day_began: Instant,
     today: u64,
+}
+
+/// A request's place in its lane, from its departure to its answer.
+#[must_use]
+pub struct Place<'a> {
+    pace: &'a Pace,
+    lane: Lane<'a>,
+}
+
+/// A place in the queue, given up when the caller goes on or leaves.
+struct Ticket<'a> {
+    pace: &'a Pace,
+    lane: Lane<'a>,
+    number: u64,
 }
 
 impl Pace {
     pub fn new(limit: &RateLimit) -> Pace {
         Pace {
-            requests: limit.requests as usize,
-            per: Duration::from_millis(limit.per_ms),
+            limit: Limit { requests: limit.requests as usize, per: Duration::from_millis(limit.per_ms) },
             per_day: limit.per_day,
-            lanes: Mutex::default(),
+            resources: Mutex::default(),
+            grants: Mutex::default(),
         }
     }
 
-    /// Waits for this resource's next free slot, in the order of the calls.
+    /// Waits for a place, in the order of the calls.
     ///
     /// # Errors
-    /// `RATE_LIMITED` at once when the slot is beyond the deadline; `CANCELLED`.
-    pub fn wait(&self, resource: &str, deadline: &Deadline) -> Result<()> {
+    /// `RATE_LIMITED` at once when there will be none before the deadline; `CANCELLED`.
+    pub fn enter<'a>(&'a self, lane: Lane<'a>, deadline: &Deadline) -> Result<Place<'a>> {
+        let ticket = self.draw(lane, Instant::now());
         loop {
-            let now = Instant::now();
-            let slot = self.reserve(resource, now, deadline.remaining())?;
-            if slot <= now {
-                return Ok(());
-            }
-            deadline.sleep(slot - now)?;
-            // A 429 that came meanwhile holds back those who already had a slot, too.
-            let held = self.lanes().get(resource).and_then(|lane| lane.held_until);
-            if held.is_none_or(|until| until <= Instant::now()) {
-                return Ok(());
+            let wait = self.with(lane, Instant::now(), |traffic, now| {
+                traffic.wait(ticket.number, now, deadline.remaining()).map_err(|wait| {
+                    let resource = lane.resource();
+                    Error::new(
+                        Status::RateLimited,
+                        format!("the rate limit of {resource} leaves no room before the deadline"),
+                    )
+                    .with_help("try again after retryAfterMs")
+                    .with_resource(resource)
+                    .with_retry_after(Some(wait))
+                })
+            })?;
+            match wait {
+                None => return Ok(Place { pace: self, lane }),
+                Some(wait) => deadline.sleep(wait.max(SHORTEST_WAIT))?,
             }
         }
     }
 
-    fn reserve(&self, resource: &str, now: Instant, patience: Duration) -> Result<Instant> {
-        let mut lanes = self.lanes();
-        if lanes.len() > PRUNE_ABOVE {
-            lanes.retain(|_, lane| {
-                lane.slots.back().is_some_and(|last| now.saturating_duration_since(*last) < self.per)
-            });
+    /// The figures of the busiest resources.
+    pub fn figures(&self) -> Value {
+        let now = Instant::now();
+        let mut lanes = self.lanes(Lane::Resource(""));
+        let resources = lanes.traffic.len();
+        let mut busiest: Vec<_> = lanes.traffic.iter_mut().collect();
+        let (mut waiting, mut held) = (0, 0);
+        for (_, traffic) in &mut busiest {
+            traffic.forget_before(now);
+            waiting += traffic.queue.len();
+            held += usize::from(traffic.held_for(now).is_some());
         }
-        let lane = lanes.entry(resource.to_owned()).or_insert_with(|| Lane {
-            slots: VecDeque::new(),
+        busiest.sort_by_key(|(_, traffic)| {
+            std::cmp::Reverse((
+                traffic.held_for(now),
+                traffic.queue.len(),
+                traffic.answered.len(),
+                traffic.today,
+            ))
+        });
+        let shown = busiest.iter().take(MOST_SHOWN).map(|(resource_id, traffic)| {
+            let (limit, used) = traffic.tightest(now).unwrap_or((self.limit, 0));
+            json!({
+                "resourceId": resource_id,
+                "inWindow": used,
+                "requests": limit.requests,
+                "perMs": milliseconds(limit.per),
+                "today": traffic.today,
+                "perDay": traffic.per_day,
+                "waiting": traffic.queue.len(),
+                "heldForMs": traffic.held_for(now).map(milliseconds),
+            })
+        });
+        json!({"resources": resources, "waiting": waiting, "held": held, "busiest": shown.collect::<Value>()})
+    }
+
+    fn draw<'a>(&'a self, lane: Lane<'a>, now: Instant) -> Ticket<'a> {
+        self.lanes(lane).prune(now);
+        let number = self.with(lane, now, |traffic, _| traffic.join());
+        Ticket { pace: self, lane, number }
+    }
+
+    /// Works on a lane, which is made if it is not there.
+    fn with<T>(&self, lane: Lane, now: Instant, work: impl FnOnce(&mut Traffic, Instant) -> T) -> T {
+        let new = || match lane {
+            Lane::Resource(_) => Traffic::new(vec![self.limit], self.per_day, now),
+            Lane::Grants(_) => Traffic::new(Vec::new(), u64::MAX, now),
+        };
+        let mut lanes = self.lanes(lane);
+        let traffic = lanes.traffic.entry(lane.resource().to_owned());
+        work(traffic.or_insert_with(new), now)
+    }
+
+    fn lanes(&self, lane: Lane) -> MutexGuard<'_, Lanes> {
+        let lanes = match lane {
+            Lane::Resource(_) => &self.resources,
+            Lane::Grants(_) => &self.grants,
+        };
+        lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lanes {
+    fn prune(&mut self, now: Instant) {
+        if self.traffic.len() > self.prune_above.max(MOST_LANES) {
+            self.traffic.retain(|_, traffic| traffic.matters(now));
+            self.prune_above = 2 * self.traffic.len();
+        }
+    }
+}
+
+impl<'a> Lane<'a> {
+    fn resource(self) -> &'a str {
+        match self {
+            Lane::Resource(resource) | Lane::Grants(resource) => resource,
+        }
+    }
+}
+
+impl Place<'_> {
+    /// Gives the place back with what the answer says about the limit: a lower one is kept to, and a 429 holds
+    /// everyone back, for `pause` where it does not say how long.
+    pub fn leave(self, answer: Option<&Answer>, pause: Option<Duration>) {
+        let Some(answer) = answer else { return };
+        let configured = self.pace.limit;
+        self.pace.with(self.lane, Instant::now(), |traffic, now| {
+            if matches!(self.lane, Lane::Resource(_)) {
+                traffic.learn(configured, answer, now);
+            }
+            if answer.status == 429
+                && let Some(hold) = wait_asked(answer).or(pause)
+            {
+                traffic.hold(hold, now);
+            }
+        });
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.pace.with(self.lane, Instant::now(), Traffic::leave);
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.pace.with(self.lane, Instant::now(), |traffic, _| {
+            traffic.queue.retain(|number| *number != self.number);
+        });
+    }
+}
+
+impl Traffic {
+    fn new(limits: Vec<Limit>, per_day: u64, now: Instant) -> Traffic {
+        Traffic {
+            limits,
+            per_day,
+            answered: VecDeque::new(),
+            under_way: 0,
+            queue: VecDeque::new(),
+            next_ticket: 0,
             held_until: None,
-            requests: self.requests,
             day_began: now,
             today: 0,
-        });
-        if now.saturating_duration_since(lane.day_began) >= DAY {
-            (lane.day_began, lane.today) = (now, 0);
         }
-        while lane.slots.front().is_some_and(|slot| *slot + self.per <= now) {
-            lane.slots.pop_front();
-        }
-        let mut slot = now;
-        if let Some(oldest) = lane.slots.len().checked_sub(lane.requests) {
-            slot = slot.max(lane.slots[oldest] + self.per);
-        }
-        if let Some(until) = lane.held_until {
-            slot = slot.max(until);
-        }
-        if lane.today >= self.per_day {
-            slot = slot.max(lane.day_began + DAY);
-        }
-        if slot - now >= patience && slot > now {
-            let message = format!("the rate limit of {resource} leaves no room before the deadline");
-            return Err(Error::new(Status::RateLimited, message)
-                .with_help("try again after retryAfterMs")
-                .with_resource(resource)
-                .with_retry_after(Some(slot - now)));
-        }
-        lane.slots.push_back(slot);
-        lane.today += 1;
-        Ok(slot)
     }
 
-    /// Learns from an answer: a 429 holds everyone back, a lower limit is kept to.
-    pub fn learn(&self, resource: &str, answer: &Answer) {
+    fn join(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.queue.push_back(self.next_ticket);
+        self.next_ticket
+    }
+
+    /// Takes a place for the holder of a ticket (`None`), or says how long to wait before looking again; as an error
+    /// where that is beyond its patience.
+    fn wait(&mut self, ticket: u64, now: Instant, patience: Duration) -> Result<Option<Duration>, Duration> {
+        self.forget_before(now);
+        let ahead = self.queue.iter().take_while(|number| **number != ticket).count();
+        let wait = self.until_free(ahead, now);
+        if wait.is_zero() && ahead == 0 {
+            self.under_way += 1;
+            self.today += 1;
+            return Ok(None);
+        }
+        if !wait.is_zero() && wait >= patience { Err(wait) } else { Ok(Some(wait)) }
+    }
+
+    /// How long until there is a place for somebody behind so many others, as far as can be known.
+    fn until_free(&self, ahead: usize, now: Instant) -> Duration {
+        let mut free = now;
+        for limit in &self.limits {
+            let forgotten = self.answered.len() - self.answered_in(limit.per, now);
+            if let Some(order) = (self.in_window(*limit, now) + ahead).checked_sub(limit.requests) {
+                // The places come free in the order of the answers, and again a window later; those that are not
+                // answered yet are taken for answered now, which is the least.
+                let answered = self.answered.get(forgotten + order % limit.requests).copied().unwrap_or(now);
+                let windows = u32::try_from(1 + order / limit.requests).unwrap_or(u32::MAX);
+                free = free.max(answered + limit.per.saturating_mul(windows));
+            }
+        }
+        if self.today.saturating_add(ahead as u64) >= self.per_day {
+            free = free.max(self.day_began + DAY);
+        }
+        if let Some(until) = self.held_until {
+            free = free.max(until);
+        }
+        free - now
+    }
+
+    fn leave(&mut self, now: Instant) {
+        self.under_way -= 1;
+        if !self.limits.is_empty() {
+            self.answered.push_back(now);
+        }
+    }
+
+    /// Learns from the headers of an answer to a request that still has its place.
+    fn learn(&mut self, configured: Limit, answer: &Answer, now: Instant) {
         let number = |name: &str| answer.headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
-        let mut lanes = self.lanes();
-        let Some(lane) = lanes.get_mut(resource) else {
-            return;
-        };
-        if let (Some(most), Some(interval)) =
-            (number("x-ratelimit-max"), number("x-ratelimit-interval-milliseconds"))
+        let most = number("x-ratelimit-max").map(|most| usize::try_from(most).unwrap_or(usize::MAX));
+        let interval = number("x-ratelimit-interval-milliseconds").map(Duration::from_millis);
+        if let (Some(requests @ 1..), Some(per)) = (most, interval)
+            && !per.is_zero()
+            && per <= LONGEST_HOLD
         {
-            // Only a limit over the same window or a longer one can be compared; it never loosens ours.
-            if most > 0 && u128::from(interval) >= self.per.as_millis() {
-                lane.requests = self.requests.min(usize::try_from(most).unwrap_or(usize::MAX));
+            let server = Limit { requests, per };
+            self.limits = if server == configured { vec![configured] } else { vec![configured, server] };
+            // What it has counted beyond our own requests are those of others: another process, another host.
+            if let Some(remaining) = number("x-ratelimit-remaining") {
+                let counted = requests.saturating_sub(usize::try_from(remaining).unwrap_or(usize::MAX));
+                let others = counted.saturating_sub(self.in_window(server, now));
+                self.answered.extend(std::iter::repeat_n(now, others.min(MOST_OTHERS)));
             }
         }
-        if answer.status == 429 {
-            let interval = number("x-ratelimit-interval-milliseconds").map(Duration::from_millis);
-            if let Some(hold) = retry_after(&answer.headers).or(interval) {
-                let until = Instant::now() + hold;
-                lane.held_until = Some(lane.held_until.map_or(until, |held| held.max(until)));
-            }
+        // Nobody says when its day begins: so it is asked again once in a while.
+        if number("x-ratelimit-daily-remaining") == Some(0) {
+            self.hold(LONGEST_HOLD, now);
         }
     }
 
-    fn lanes(&self) -> MutexGuard<'_, HashMap<String, Lane>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hold(&mut self, hold: Duration, now: Instant) {
+        let until = now + hold.min(LONGEST_HOLD);
+        self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
     }
+
+    fn forget_before(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.day_began) >= DAY {
+            (self.day_began, self.today) = (now, 0);
+        }
+        let longest = self.limits.iter().map(|limit| limit.per).max().unwrap_or_default();
+        let forgotten = self.answered.len() - self.answered_in(longest, now);
+        self.answered.drain(..forgotten);
+    }
+
+    fn in_window(&self, limit: Limit, now: Instant) -> usize {
+        self.answered_in(limit.per, now) + self.under_way
+    }
+
+    fn answered_in(&self, per: Duration, now: Instant) -> usize {
+        self.answered.len() - self.answered.partition_point(|answered| *answered + per <= now)
+    }
+
+    /// The limit that leaves the least room now.
+    fn tightest(&self, now: Instant) -> Option<(Limit, usize)> {
+        let limits = self.limits.iter().map(|limit| (*limit, self.in_window(*limit, now)));
+        limits.min_by_key(|(limit, used)| limit.requests.saturating_sub(*used))
+    }
+
+    fn held_for(&self, now: Instant) -> Option<Duration> {
+        let until = self.held_until?;
+        (until > now).then(|| until - now)
+    }
+
+    /// Whether a lane that was forgotten now would begin with another answer to the next request.
+    fn matters(&mut self, now: Instant) -> bool {
+        self.forget_before(now);
+        self.under_way > 0
+            || !self.answered.is_empty()
+            || !self.queue.is_empty()
+            || self.held_for(now).is_some()
+            || self.today > self.per_day / 2
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ureq::http::HeaderName;
 
-    #[test]
-    fn no_window_holds_more_than_its_limit() {
-        let pace = Pace::new(&RateLimit { requests: 3, per_ms: 1000, per_day: 100 });
-        let start = Instant::now();
-        let slots: Vec<_> =
-            (0..10).map(|_| pace.reserve("location", start, Duration::from_secs(60)).unwrap()).collect();
-        for window in slots.windows(4) {
-            assert!(window[3] - window[0] >= Duration::from_millis(1000));
+    fn pace(requests: u32, per_ms: u64, per_day: u64) -> Pace {
+        Pace::new(&RateLimit { requests, per_ms, per_day })
+    }
+
+    const LOCATION: Lane = Lane::Resource("location");
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    impl Pace {
+        /// Asks for a place and keeps it: `None`, or the wait.
+        fn ask(&self, lane: Lane, now: Instant) -> Option<Duration> {
+            let ticket = self.draw(lane, now);
+            self.with(lane, now, |traffic, now| traffic.wait(ticket.number, now, DAY * 2)).unwrap()
         }
-        assert_eq!(slots[9] - start, Duration::from_secs(3));
-        assert_eq!(pace.reserve("other", start, Duration::from_secs(60)).unwrap(), start);
+
+        fn answer(&self, now: Instant) {
+            self.with(LOCATION, now, Traffic::leave);
+        }
+
+        fn learn(&self, now: Instant, headers: &[(&'static str, u64)]) {
+            let headers =
+                headers.iter().map(|(name, value)| (HeaderName::from_static(name), (*value).into()));
+            let answer = Answer { status: 200, headers: headers.collect(), body: Vec::new().into() };
+            self.with(LOCATION, now, |traffic, now| traffic.learn(self.limit, &answer, now));
+        }
     }
 
     #[test]
-    fn a_slot_beyond_the_deadline_is_refused_and_not_taken() {
-        let pace = Pace::new(&RateLimit { requests: 1, per_ms: 10_000, per_day: 2 });
+    fn a_place_is_free_again_a_window_after_the_answer() {
+        let pace = pace(2, 1000, 100);
         let start = Instant::now();
-        pace.reserve("location", start, Duration::from_secs(1)).unwrap();
-        let error = pace.reserve("location", start, Duration::from_secs(1)).unwrap_err();
-        assert_eq!(error.status(), Status::RateLimited);
-        assert_eq!(error.retry_after(), Some(Duration::from_secs(10)));
-        let later = start + Duration::from_secs(10);
-        assert_eq!(pace.reserve("location", later, Duration::from_secs(1)).unwrap(), later);
-        let tomorrow = pace.reserve("location", later + Duration::from_secs(10), Duration::MAX / 4).unwrap();
-        assert_eq!(tomorrow, start + DAY);
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        assert_eq!((pace.ask(LOCATION, at(0)), pace.ask(LOCATION, at(0))), (None, None));
+        assert_eq!(pace.ask(LOCATION, at(5000)), Some(seconds(1)), "both may be looked at this very moment");
+        pace.answer(at(5000));
+        pace.answer(at(5300));
+        assert_eq!(pace.ask(LOCATION, at(5999)), Some(Duration::from_millis(1)));
+        assert_eq!(pace.ask(LOCATION, at(6000)), None);
+        assert_eq!(pace.ask(LOCATION, at(6000)), Some(Duration::from_millis(300)));
+        assert_eq!(pace.ask(Lane::Resource("other"), at(6000)), None);
+        for _ in 0..1000 {
+            assert_eq!(pace.ask(Lane::Grants("location"), at(6000)), None, "grants have no known limit");
+        }
+    }
+
+    #[test]
+    fn those_who_wait_go_in_the_order_in_which_they_came() {
+        let pace = pace(1, 1000, 100);
+        let start = Instant::now();
+        assert_eq!(pace.ask(LOCATION, start), None);
+        pace.answer(start);
+        let tickets = [pace.draw(LOCATION, start), pace.draw(LOCATION, start), pace.draw(LOCATION, start)];
+        let wait = |ticket: &Ticket, now, patience| {
+            pace.with(LOCATION, now, |traffic, now| traffic.wait(ticket.number, now, patience))
+        };
+        let [first, second, third] = tickets;
+        assert_eq!(wait(&third, start, seconds(9)), Ok(Some(seconds(3))));
+        assert_eq!(wait(&third, start, seconds(3)), Err(seconds(3)), "beyond its patience");
+        let later = start + seconds(1);
+        assert_eq!(wait(&second, later, seconds(9)), Ok(Some(seconds(1))), "the first comes first");
+        assert_eq!(wait(&first, later, seconds(9)), Ok(None));
+        pace.answer(later);
+        drop((first, second));
+        assert_eq!(wait(&third, later + seconds(1), seconds(9)), Ok(None), "who left is not waited for");
+    }
+
+    #[test]
+    fn the_servers_limit_is_kept_to_beside_the_configured_one() {
+        let (most, interval) = ("x-ratelimit-max", "x-ratelimit-interval-milliseconds");
+        for (requests, per_ms, at_once, in_a_minute) in [
+            (5, 1000, 5, 300),
+            (5, 60_000, 5, 5),
+            (40, 60_000, 10, 40),
+            (600, 60_000, 10, 600),
+            (3, 100, 3, 600),
+            // None that makes sense.
+            (0, 1000, 10, 600),
+            (5, 0, 10, 600),
+            (1, 86_400_000, 10, 600),
+            (1, u64::MAX, 10, 600),
+        ] {
+            let pace = pace(10, 1000, 1000);
+            let start = Instant::now();
+            let free = |now: Instant| {
+                let one = || pace.ask(LOCATION, now).is_none();
+                let count = (0..).take_while(|_| one()).count();
+                (0..count).for_each(|_| pace.answer(now));
+                count
+            };
+            pace.learn(start, &[(most, requests), (interval, per_ms)]);
+            let places: Vec<usize> =
+                (0..600).map(|tenth| free(start + Duration::from_millis(100 * tenth))).collect();
+            assert_eq!((places[0], places.iter().sum()), (at_once, in_a_minute), "{requests} in {per_ms} ms");
+            pace.learn(start + seconds(60), &[(most, 10), (interval, 1000)]);
+            assert_eq!(free(start + seconds(120)), 10, "the server has loosened its limit again");
+        }
+    }
+
+    #[test]
+    fn what_others_have_used_of_the_window_is_counted() {
+        let headers = |remaining| {
+            [
+                ("x-ratelimit-max", 10),
+                ("x-ratelimit-interval-milliseconds", 1000),
+                ("x-ratelimit-remaining", remaining),
+            ]
+        };
+        for (remaining, places) in [(9, 9), (4, 4), (0, 0), (99, 9)] {
+            let pace = pace(10, 1000, 1000);
+            let now = Instant::now();
+            assert_eq!(pace.ask(LOCATION, now), None);
+            pace.learn(now, &headers(remaining));
+            pace.answer(now);
+            let free = |now| (0..).take_while(|_| pace.ask(LOCATION, now).is_none()).count();
+            assert_eq!(free(now), places, "{remaining} left");
+            assert_eq!(free(now + seconds(1)), 10 - places, "those of the others have left the window");
+        }
+    }
+
+    #[test]
+    fn a_refusal_holds_everyone_back_and_not_for_ever() {
+        let start = Instant::now();
+        let pace = pace(10, 1000, 1000);
+        let hold = |seconds| {
+            pace.with(LOCATION, start, |traffic, now| traffic.hold(Duration::from_secs(seconds), now));
+            pace.ask(LOCATION, start)
+        };
+        assert_eq!(hold(7), Some(seconds(7)));
+        assert_eq!(hold(5), Some(seconds(7)), "the longer one counts");
+        assert_eq!(hold(u64::MAX), Some(LONGEST_HOLD));
+        assert_eq!(pace.ask(LOCATION, start + LONGEST_HOLD), None);
+        pace.learn(start + LONGEST_HOLD, &[("x-ratelimit-daily-remaining", 0)]);
+        assert_eq!(pace.ask(LOCATION, start + LONGEST_HOLD), Some(LONGEST_HOLD), "the day is used up");
+    }
+
+    #[test]
+    fn lanes_that_say_nothing_any_more_are_forgotten() {
+        let pace = pace(10, 1000, 4);
+        let start = Instant::now();
+        let visit = |name: &str, now| {
+            assert_eq!(pace.ask(Lane::Resource(name), now), None);
+            pace.with(Lane::Resource(name), now, Traffic::leave);
+        };
+        for _ in 0..3 {
+            visit("busy", start);
+        }
+        for number in 0..3 * MOST_LANES {
+            visit(&number.to_string(), start);
+        }
+        assert_eq!(pace.lanes(LOCATION).traffic.len(), 3 * MOST_LANES + 1, "all are in their window");
+        visit("late", start + seconds(1));
+        for number in 0..5 * MOST_LANES {
+            visit(&number.to_string(), start + seconds(2 + number as u64));
+        }
+        assert!(pace.lanes(LOCATION).traffic.len() <= 2 * MOST_LANES);
+        assert!(pace.lanes(LOCATION).traffic.contains_key("busy"), "more than half of its day is used up");
+    }
+
+    #[test]
+    fn a_day_has_its_own_limit() {
+        let pace = pace(10, 1000, 2);
+        let start = Instant::now();
+        assert_eq!((pace.ask(LOCATION, start), pace.ask(LOCATION, start)), (None, None));
+        assert_eq!(pace.ask(LOCATION, start + seconds(60)), Some(DAY - seconds(60)));
+        pace.answer(start);
+        pace.answer(start);
+        assert_eq!(pace.ask(LOCATION, start + DAY), None);
     }
 }

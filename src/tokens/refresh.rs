@@ -164,7 +164,7 @@ impl Tokens {
         // What cannot be written down now could not be kept later: then nothing is spent.
         self.note(&mut record)?;
 
-        let params = TokenParams::refresh(refresh_token, record.token.kind());
+        let params = TokenParams::refresh(record.resource_id.clone(), refresh_token, record.token.kind());
         let mut refused = false;
         let mut attempt = 0;
         loop {

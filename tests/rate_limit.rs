@@ -1,0 +1,211 @@
+//! The pace, as the server sees it: no more requests of a company or location than it allows, whoever else uses its
+//! limit, and none at all while it asks to be left in peace.
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{
+    Decision, Emulator, Endpoint, FaultKind, GrantType, Options, RateLimit, Rule, Stage,
+};
+use serde_json::{Value, json};
+
+use support::{Abi, DAY, Outcome, sent};
+
+/// An emulator whose windows are so short that a test sees many of them.
+fn limited(requests: u32, per_ms: u64, per_day: u64) -> Emulator {
+    let rate_limit = Some(RateLimit { requests, per_ms, per_day });
+    Emulator::start(Options { locations: 1, companies: 2, rate_limit, ..Options::default() }).unwrap()
+}
+
+fn list(abi: &Abi, company_id: &str) -> Outcome {
+    abi.oauth_installed_locations(json!({"companyId": company_id, "pageSize": 1}))
+}
+
+/// Refuses what the rule says, with these headers.
+fn refuse(emulator: &Emulator, rule: Rule, headers: &[(&str, &str)]) {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let body = r#"{"statusCode": 429, "message": "Too Many Requests"}"#.to_owned();
+    let stage = Stage::BeforeProcessing;
+    emulator.inject(rule, FaultKind::Status { status: 429, body, content_type: None, headers, stage });
+}
+
+fn pace_of(abi: &Abi, resource_id: &str) -> Value {
+    let stats = abi.stats();
+    let busiest = stats["pace"]["busiest"].as_array().unwrap().clone();
+    busiest.into_iter().find(|shown| shown["resourceId"] == resource_id).expect("it is shown")
+}
+
+#[test]
+fn a_crowd_is_paced_so_that_the_server_refuses_nobody() {
+    let emulator = limited(20, 300, 100_000);
+    let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 20, "perMs": 300}}));
+    let company = abi.connect_company(&emulator);
+    sent(&emulator);
+    let calls = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    let call = calls.fetch_add(1, Ordering::SeqCst);
+                    if call >= 120 {
+                        break;
+                    }
+                    // A way that is now long, now short, must not make two windows' requests arrive in one.
+                    if call.is_multiple_of(10) {
+                        emulator.respond_latency(Duration::from_millis(if call.is_multiple_of(20) {
+                            40
+                        } else {
+                            0
+                        }));
+                    }
+                    list(&abi, &company).ok();
+                }
+            });
+        }
+    });
+    assert_eq!(sent(&emulator), ["list 200"; 120]);
+    assert_eq!(abi.stats()["requests"]["repeated"], 0);
+}
+
+#[test]
+fn what_another_process_uses_of_the_limit_is_counted() {
+    let emulator = limited(10, 400, 100_000);
+    let pace = json!({"rateLimit": {"requests": 10, "perMs": 400}});
+    let clients = [Abi::with(&emulator, pace.clone()), Abi::with(&emulator, pace)];
+    let company = clients.each_ref().map(|abi| abi.connect_company(&emulator))[0].clone();
+    sent(&emulator);
+    for round in 0..40 {
+        // Now one, now the other has the larger part.
+        list(&clients[usize::from(round % 7 > 3)], &company).ok();
+    }
+    assert_eq!(sent(&emulator), ["list 200"; 40]);
+}
+
+#[test]
+fn a_limit_that_is_lower_than_the_configured_one_is_learnt_from_the_first_answer() {
+    for (requests, per_ms) in [(5, 200), (10, 1_000)] {
+        let emulator = limited(requests, per_ms, 100_000);
+        let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 20, "perMs": 1_500}}));
+        let company = abi.connect_company(&emulator);
+        sent(&emulator);
+        for _ in 0..22 {
+            list(&abi, &company).ok();
+        }
+        assert_eq!(sent(&emulator), ["list 200"; 22], "{requests} in {per_ms} ms");
+        assert_eq!(pace_of(&abi, &company)["today"], 22);
+    }
+}
+
+#[test]
+fn the_figures_say_how_the_pace_stands() {
+    let emulator = limited(100, 600_000, 1_000);
+    let abi = Abi::with(&emulator, json!({"rateLimit": {"perMs": 600_000}}));
+    let company = abi.connect_company(&emulator);
+    assert_eq!(abi.stats()["pace"], json!({"resources": 0, "waiting": 0, "held": 0, "busiest": []}));
+    for _ in 0..3 {
+        list(&abi, &company).ok();
+    }
+    let expected = json!({
+        "resourceId": company, "inWindow": 3, "requests": 100, "perMs": 600_000, "today": 3, "perDay": 200_000,
+        "waiting": 0, "heldForMs": null,
+    });
+    assert_eq!(pace_of(&abi, &company), expected);
+    refuse(&emulator, Rule::default(), &[("Retry-After", "3600")]);
+    list(&abi, &company).fails(Status::RateLimited);
+    let held = pace_of(&abi, &company)["heldForMs"].as_u64().unwrap();
+    assert!((3_500_000..=3_600_000).contains(&held), "{held}");
+    assert_eq!(abi.stats()["pace"]["held"], 1);
+}
+
+#[test]
+fn a_day_that_is_used_up_is_not_gone_beyond() {
+    for (by_the_server, allowed) in [(true, 3), (false, 4)] {
+        let emulator = limited(100, 10_000, if by_the_server { 3 } else { 1_000 });
+        let abi = Abi::with(&emulator, json!({"rateLimit": {"perDay": 4}}));
+        let company = abi.connect_company(&emulator);
+        sent(&emulator);
+        for _ in 0..allowed {
+            list(&abi, &company).ok();
+        }
+        let error = list(&abi, &company).fails(Status::RateLimited);
+        assert_eq!((&error["httpStatus"], &error["resourceId"]), (&Value::Null, &json!(company)));
+        let wait = error["retryAfterMs"].as_u64().unwrap();
+        // Nobody says when the server's day begins: it is asked again once an hour.
+        let longest = if by_the_server { 3_600_000 } else { DAY.as_millis() as u64 };
+        assert!((longest - 60_000..=longest).contains(&wait), "{wait} ms");
+        assert_eq!(sent(&emulator), vec!["list 200"; allowed]);
+        let other = emulator.company_ids()[1].clone();
+        abi.connect(&emulator, Decision::Company(other.clone()));
+        list(&abi, &other).ok();
+    }
+}
+
+#[test]
+fn a_refusal_that_names_no_time_holds_everybody_back_for_the_interval_of_the_limit() {
+    let emulator = limited(100, 10_000, 100_000);
+    let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 5_000}}));
+    let company = abi.connect_company(&emulator);
+    refuse(
+        &emulator,
+        Rule::on(Endpoint::InstalledLocations),
+        &[("X-RateLimit-Interval-Milliseconds", "10000")],
+    );
+    sent(&emulator);
+    let error = list(&abi, &company).fails(Status::RateLimited);
+    assert_eq!((&error["retryAfterMs"], &error["httpStatus"]), (&json!(10_000), &json!(429)));
+    let location = &emulator.location_ids()[0];
+    let held = abi.access_token(location).fails(Status::RateLimited);
+    assert!((9_000..=10_000).contains(&held["retryAfterMs"].as_u64().unwrap()), "{held}");
+    assert_eq!(sent(&emulator), ["list 429"], "the mint counts against the same company");
+}
+
+#[test]
+fn a_refusal_without_any_hint_holds_everybody_back_for_the_usual_pause() {
+    let emulator = limited(100, 10_000, 100_000);
+    let abi = Abi::with(&emulator, json!({"retry": {"maxAttempts": 4, "baseDelayMs": 20, "maxDelayMs": 20}}));
+    let company = abi.connect_company(&emulator);
+    refuse(&emulator, Rule::on(Endpoint::InstalledLocations).times(3), &[]);
+    sent(&emulator);
+    list(&abi, &company).ok();
+    assert_eq!(sent(&emulator), ["list 429", "list 429", "list 429", "list 200"]);
+}
+
+#[test]
+fn a_refused_refresh_is_not_asked_for_again_before_its_time_and_others_are_not_held_back() {
+    let emulator = limited(100, 10_000, 100_000);
+    let abi = Abi::new(&emulator);
+    let [company, other] = <[String; 2]>::try_from(emulator.company_ids()).unwrap();
+    for id in [&company, &other] {
+        abi.connect(&emulator, Decision::Company(id.clone()));
+    }
+    emulator.clock().advance(DAY);
+    let refreshes = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource(&company);
+    refuse(&emulator, refreshes.times(1), &[("Retry-After", "120")]);
+    sent(&emulator);
+    let first = abi.access_token(&company).fails(Status::RateLimited);
+    assert_eq!((&first["retryAfterMs"], &first["httpStatus"]), (&json!(120_000), &json!(429)));
+    let second = abi.access_token(&company).fails(Status::RateLimited);
+    assert!(second["retryAfterMs"].as_u64().unwrap() > 100_000, "{second}");
+    assert_eq!(sent(&emulator), ["refresh 429"], "the second call asked nobody");
+    abi.live_token(&emulator, &other);
+    assert_eq!(sent(&emulator), ["refresh 200"]);
+    assert_eq!(abi.listed(&company)["state"], "ok", "nothing was spent");
+}
+
+#[test]
+fn a_header_that_makes_no_sense_costs_at_most_an_hour() {
+    for absurd in ["99999999999", "18446744073709551615", "99999999999999999999999999"] {
+        let emulator = limited(100, 10_000, 100_000);
+        let abi = Abi::new(&emulator);
+        let company = abi.connect_company(&emulator);
+        refuse(&emulator, Rule::on(Endpoint::InstalledLocations).times(1), &[("Retry-After", absurd)]);
+        let error = list(&abi, &company).fails(Status::RateLimited);
+        assert_eq!(error["retryAfterMs"], DAY.as_millis() as u64, "{absurd}");
+        let held = list(&abi, &company).fails(Status::RateLimited)["retryAfterMs"].as_u64().unwrap();
+        assert!((3_500_000..=3_600_000).contains(&held), "{absurd}: {held}");
+    }
+}
