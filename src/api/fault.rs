@@ -136,7 +136,8 @@ pub fn unreadable(answer: &Answer, secrets: &[&str]) -> ApiFault {
     }
 }
 
-fn trace_id(answer: &Answer, body: &Map<String, Value>, secrets: &[&str]) -> Option<String> {
+/// The server's own id of the request, from the body or the head.
+pub fn trace_id(answer: &Answer, body: &Map<String, Value>, secrets: &[&str]) -> Option<String> {
     let header = || answer.headers.get("x-trace-id")?.to_str().ok();
     body.get("traceId").and_then(Value::as_str).or_else(header).map(|id| without_secrets(id, secrets))
 }

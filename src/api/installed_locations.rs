@@ -149,7 +149,7 @@ impl Api {
             effect: Effect::Repeatable,
             lane: Some(Lane::Resource(company_id)),
         };
-        let mut page = self.call(call, deadline)?;
+        let mut page = self.call(call, deadline)?.fields;
         // The older answers call the list `locations` and have no pagination.
         if let Some(locations) = page.remove("locations") {
             page.entry("items").or_insert(locations);

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Config, Encoding};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::{ApiFault, Error, Result, Status};
 use crate::http::{Answer, Counters, Effect, Http, Lane, Request};
 use crate::json;
 use crate::secret::Secret;
@@ -96,7 +96,7 @@ impl Api {
     }
 
     /// Sends one call and reads the object that it answers with.
-    fn call(&self, call: Call, deadline: &Deadline) -> Result<Map<String, Value>, Failure> {
+    fn call(&self, call: Call, deadline: &Deadline) -> Result<Reply, Failure> {
         let mut headers = vec![(HeaderName::from_static("version"), self.version.as_str())];
         if let Some((content_type, _)) = &call.body {
             headers.push((header::CONTENT_TYPE, content_type));
@@ -117,7 +117,7 @@ impl Api {
         let secrets = [Some(&self.client_secret), call.bearer].into_iter().chain(call.secrets);
         let secrets: Vec<&str> = secrets.flatten().map(Secret::expose).collect();
         if (200..300).contains(&answer.status) {
-            return object(&answer, &secrets);
+            return reply(&answer, &secrets);
         }
         let outcome = match answer.status {
             429 | 503 => Outcome::NothingHappened,
@@ -159,20 +159,30 @@ fn form<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> (&'static s
     ("application/x-www-form-urlencoded", Zeroizing::new(form.finish()))
 }
 
-/// The JSON object of a 2xx answer.
-fn object(answer: &Answer, secrets: &[&str]) -> Result<Map<String, Value>, Failure> {
-    match serde_json::from_slice(&answer.body) {
-        Ok(Value::Object(fields)) => Ok(json::in_camel_case(fields)),
-        _ => Err(not_understood("is not a JSON object", answer, secrets)),
-    }
+/// A 2xx answer that is a JSON object.
+struct Reply {
+    status: u16,
+    trace_id: Option<String>,
+    /// In camelCase.
+    fields: Map<String, Value>,
+}
+
+fn reply(answer: &Answer, secrets: &[&str]) -> Result<Reply, Failure> {
+    let fields = match serde_json::from_slice(&answer.body) {
+        Ok(Value::Object(fields)) => json::in_camel_case(fields),
+        _ => {
+            let fault = fault::unreadable(answer, secrets);
+            return Err(not_understood("is not a JSON object", answer.status, fault));
+        }
+    };
+    Ok(Reply { status: answer.status, trace_id: fault::trace_id(answer, &fields, secrets), fields })
 }
 
 /// A 2xx that is not what the contract says: whatever it stood for has happened.
-fn not_understood(why: &str, answer: &Answer, secrets: &[&str]) -> Failure {
-    let error =
-        Error::new(Status::Protocol, format!("the API answered {}, but the answer {why}", answer.status))
-            .with_help("a proxy between here and the API may have answered; try again")
-            .with_api(answer.status, fault::unreadable(answer, secrets));
+fn not_understood(why: &str, status: u16, fault: ApiFault) -> Failure {
+    let error = Error::new(Status::Protocol, format!("the API answered {status}, but the answer {why}"))
+        .with_help("a proxy between here and the API may have answered; try again")
+        .with_api(status, fault);
     Failure { error, outcome: Outcome::Unknown }
 }
 

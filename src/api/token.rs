@@ -1,14 +1,14 @@
 //! `POST /oauth/token` (the vendor's `get-access-token`; RFC 6749, 4.1.3, 4.4 and 6).
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use ureq::http::Method;
 use zeroize::Zeroizing;
 
-use super::{Api, Call, Failure, Outcome, form, required};
+use super::{Api, Call, Failure, Outcome, Reply, form, not_understood, required};
 use crate::config::Encoding;
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::{ApiFault, Error, Result, Status};
 use crate::http::{Effect, Lane};
 use crate::json::{take_integer, take_secret, take_text};
 use crate::secret::Secret;
@@ -127,15 +127,7 @@ impl Api {
         match outcome {
             Err(lost) if lost.outcome == Outcome::Unknown && deadline.check().is_ok() => {
                 log::warn!("the answer to an authorization code was lost; the code is tried once more");
-                ask().map_err(|failure| match failure.outcome {
-                    Outcome::Refused => Failure {
-                        error: failure.error.with_help(
-                            "the answer to this code was lost and the code is spent; the user must consent again",
-                        ),
-                        ..failure
-                    },
-                    _ => failure,
-                })
+                ask().map_err(of_a_spent_code)
             }
             outcome => outcome,
         }
@@ -170,14 +162,12 @@ impl Api {
 }
 
 /// Reads a token out of an answer; every field that is not known goes along.
-pub(super) fn granted(mut fields: Map<String, Value>, now_ms: i64) -> Result<Token, Failure> {
+pub(super) fn granted(reply: Reply, now_ms: i64) -> Result<Token, Failure> {
+    let mut fields = reply.fields;
     let secrets = (take_secret(&mut fields, "accessToken"), take_secret(&mut fields, "refreshToken"));
     let (Ok(Some(access_token)), Ok(refresh_token)) = secrets else {
-        let message =
-            "the API answered with success, but without an accessToken and refreshToken that can be read";
-        let error = Error::new(Status::Protocol, message)
-            .with_help("try again; if it stays so, a proxy may be changing answers");
-        return Err(Failure { error, outcome: Outcome::Unknown });
+        let fault = ApiFault { trace_id: reply.trace_id, ..ApiFault::default() };
+        return Err(not_understood("holds no accessToken, or none that can be read", reply.status, fault));
     };
     let expires_in = fields.get("expiresIn").cloned();
     let seconds = take_integer(&mut fields, "expiresIn");
@@ -195,6 +185,20 @@ pub(super) fn granted(mut fields: Map<String, Value>, now_ms: i64) -> Result<Tok
         scope: take_text(&mut fields, "scope"),
         fields,
     })
+}
+
+/// A code whose first answer was lost and that is refused now, in whatever words, was spent by its first use.
+fn of_a_spent_code(failure: Failure) -> Failure {
+    match (failure.error.http_status(), failure.error.api().cloned()) {
+        (Some(status @ (400 | 401)), Some(fault)) if failure.outcome == Outcome::Refused => {
+            let message = "the answer to the authorization code was lost, and its second use was refused";
+            let error = Error::new(Status::ReauthorizationRequired, message)
+                .with_help("the code is spent: the user must consent again")
+                .with_api(status, fault);
+            Failure { error, ..failure }
+        }
+        _ => failure,
+    }
 }
 
 /// Without a code in the request, "Authorization code not found" can only mean the client's own credentials.

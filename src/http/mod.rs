@@ -227,6 +227,7 @@ impl Http {
             }
             ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) | ureq::Error::Http(_) => {
                 Error::new(Status::Protocol, format!("{host} did not answer in valid HTTP: {failure}"))
+                    .with_help("a proxy or another service may have answered; check baseUrl and http.proxy")
             }
             _ if sent => Error::new(
                 Status::Network,

@@ -1,0 +1,52 @@
+//! However much the server sends, the library holds no more of it than `limits.responseBytes`. The only test of its
+//! process, whose memory it watches.
+
+mod support;
+
+use std::fs;
+
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{FaultKind, Rule};
+use serde_json::json;
+
+use support::{Abi, emulator};
+
+/// More than the answers, the emulator's own blocks and the allocator's slack take; far less than what is sent.
+const MOST: u64 = 8 << 20;
+
+/// The most memory that this process had since the last look, in bytes.
+fn peak() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    fs::write("/proc/self/clear_refs", "5").ok()?;
+    Some(kilobytes << 10)
+}
+
+#[test]
+fn an_answer_of_any_size_costs_little_memory() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let list = || abi.oauth_installed_locations(json!({"companyId": company}));
+    list().ok();
+    let Some(_) = peak() else {
+        println!("left out: the peak of memory, which only Linux tells and resets (/proc/self/clear_refs)");
+        return;
+    };
+    let before = peak().unwrap();
+    for chunked in [false, true] {
+        emulator.inject(Rule::default(), FaultKind::HugeBody { bytes: 200_000_000, chunked });
+        list().fails(Status::Protocol);
+        abi.token_refresh(&company).fails(Status::Protocol);
+        emulator.clear_faults();
+    }
+    for lines in [1, 4_000] {
+        emulator.inject(Rule::default(), FaultKind::HugeHead { bytes: 1 << 20, lines });
+        list().fails(Status::Protocol);
+        emulator.clear_faults();
+    }
+    let after = peak().unwrap();
+    assert!(after < before + MOST, "it took {} KiB more", (after - before) >> 10);
+    list().ok();
+}

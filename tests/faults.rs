@@ -1,0 +1,464 @@
+//! Every fault on every endpoint through every entry point: what the caller is told, after how many requests and how
+//! long, and that neither the client nor the connection is the worse for it. What is expected stands in
+//! docs/errors.md, where users read it.
+
+mod support;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{Decision, Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
+use serde_json::{Value, json};
+
+use support::{Abi, DAY, Outcome, shows_none_of, status_name};
+
+/// How long a call may take where the server lets it wait. Everywhere else far more time is left than it needs.
+const DEADLINE: Duration = Duration::from_millis(1_000);
+
+/// How much longer it may take: the time to wake up.
+const LATE: Duration = Duration::from_millis(200);
+
+/// A fault, as the documentation names it.
+struct Fault {
+    name: &'static str,
+    kind: FaultKind,
+    /// The status that the error reports, if an answer with one came.
+    http: Option<u16>,
+    /// What the error repeats of the server's words.
+    words: Option<&'static str>,
+    waits: bool,
+}
+
+/// A fault without words of the server's.
+fn silent(name: &'static str, kind: FaultKind) -> Fault {
+    Fault { name, kind, http: None, words: None, waits: false }
+}
+
+/// One that makes the caller wait for the deadline.
+fn waiting(name: &'static str, kind: FaultKind) -> Fault {
+    Fault { waits: true, ..silent(name, kind) }
+}
+
+/// An answer in the place of the right one.
+fn answer(name: &'static str, http: u16, body: &str, words: Option<&'static str>) -> Fault {
+    let kind = FaultKind::Status {
+        status: http,
+        body: body.to_owned(),
+        content_type: None,
+        headers: vec![("x-trace-id".into(), "trace-of-the-head".into())],
+        stage: Stage::BeforeProcessing,
+    };
+    Fault { http: Some(http), words, ..silent(name, kind) }
+}
+
+/// The same with one more header.
+fn with_header(mut fault: Fault, name: &str, value: &str) -> Fault {
+    if let FaultKind::Status { headers, .. } = &mut fault.kind {
+        headers.push((name.to_owned(), value.to_owned()));
+    }
+    fault
+}
+
+/// A right answer, spoiled.
+fn spoiled(name: &'static str, http: u16, kind: FaultKind) -> Fault {
+    Fault { http: Some(http), ..silent(name, kind) }
+}
+
+/// A refusal in the vendor's usual form.
+fn refusal(name: &'static str, http: u16, message: &'static str) -> Fault {
+    let body = json!({"statusCode": http, "message": message, "traceId": "trace-of-the-body"}).to_string();
+    answer(name, http, &body, Some(message))
+}
+
+fn redirect(name: &'static str, http: u16, location: Option<&str>) -> Fault {
+    spoiled(name, http, FaultKind::Redirect { status: http, location: location.map(str::to_owned) })
+}
+
+fn faults() -> Vec<Fault> {
+    let (before, after) = (Stage::BeforeProcessing, Stage::AfterProcessing);
+    let cut = |ending| FaultKind::CutBody { body_bytes: 9, ending };
+    let page = "<html><body>error code: 1010</body></html>";
+    let raw = |text: &str| FaultKind::Raw { text: text.to_owned(), ending: Ending::Close };
+    vec![
+        silent("reset before the server has looked at it", FaultKind::Reset { stage: before }),
+        silent("reset after the server has done it", FaultKind::Reset { stage: after }),
+        silent("the answer is lost", FaultKind::ReplyLost),
+        silent("the answer ends within its body", cut(Ending::Close)),
+        silent("reset within the body", cut(Ending::Reset)),
+        waiting("no answer before the deadline", FaultKind::Stall { stage: before }),
+        waiting("no answer, though the server has done it", FaultKind::Stall { stage: after }),
+        waiting("the answer stops within its body", cut(Ending::Silence)),
+        waiting("the answer comes a byte at a time", FaultKind::Drip { every_ms: 100, body_only: false }),
+        waiting("the body comes a byte at a time", FaultKind::Drip { every_ms: 100, body_only: true }),
+        silent("what comes is not HTTP", raw("SSH-2.0-OpenSSH_9.9\r\n")),
+        silent("a header of a megabyte", FaultKind::HugeHead { bytes: 1 << 20, lines: 1 }),
+        silent("a megabyte of headers", FaultKind::HugeHead { bytes: 1 << 20, lines: 4_000 }),
+        silent("a body of 200 MB", FaultKind::HugeBody { bytes: 200_000_000, chunked: false }),
+        silent(
+            "a body of 200 MB, its length unsaid",
+            FaultKind::HugeBody { bytes: 200_000_000, chunked: true },
+        ),
+        spoiled("201 instead of 200", 201, FaultKind::ReplaceStatus { status: 201 }),
+        spoiled("`snake_case` keys", 200, FaultKind::SnakeCase),
+        spoiled("numbers and booleans as texts", 200, FaultKind::Stringified),
+        spoiled("values of other types", 200, FaultKind::WrongTypes),
+        spoiled("2xx, empty", 200, FaultKind::EmptyBody),
+        spoiled("2xx, JSON that breaks off", 200, FaultKind::TruncatedJson),
+        spoiled("2xx, no JSON", 200, FaultKind::NotJson),
+        spoiled("2xx, compressed though nobody asked", 200, FaultKind::Gzip { marked: true }),
+        spoiled("2xx, compressed without saying so", 200, FaultKind::Gzip { marked: false }),
+        answer("2xx, an HTML page", 200, page, None),
+        answer("2xx, a JSON list", 200, "[]", None),
+        redirect("301 to the same place", 301, None),
+        redirect("302 to another host", 302, Some("https://elsewhere.example/")),
+        redirect("303 to the same place", 303, None),
+        redirect("307 to another host", 307, Some("https://elsewhere.example/")),
+        redirect("308 to the same place", 308, None),
+        answer("403, the page of a firewall", 403, page, Some("error code: 1010")),
+        answer("408", 408, "", None),
+        answer("429", 429, "", None),
+        with_header(
+            refusal("429, to wait beyond the deadline", 429, "Too Many Requests"),
+            "Retry-After",
+            "3600",
+        ),
+        answer("500, an HTML page", 500, page, Some("error code: 1010")),
+        refusal("502", 502, "Bad gateway"),
+        answer("503", 503, "", None),
+        with_header(answer("503, to wait beyond the deadline", 503, "", None), "Retry-After", "3600"),
+        refusal(
+            "400 `Invalid grant: refresh token is invalid`",
+            400,
+            "Invalid grant: refresh token is invalid",
+        ),
+        answer(
+            "400 `invalid_grant`",
+            400,
+            r#"{"error":"invalid_grant","error_description":"it is spent"}"#,
+            Some("it is spent"),
+        ),
+        refusal("400 `Location is not active`", 400, "Location is not active"),
+        refusal("400 `Invalid parameter: …`", 400, "Invalid parameter: grantType"),
+        refusal(
+            "400 `Endpoint … was removed in version v3 …`",
+            400,
+            "Endpoint GET /x was removed in version v3",
+        ),
+        answer(
+            "401 `Authorization code not found`",
+            401,
+            r#"{"error":"UnAuthorized!","error_description":"Authorization code not found"}"#,
+            Some("Authorization code not found"),
+        ),
+        refusal("401 `Invalid JWT`", 401, "Invalid JWT"),
+        refusal(
+            "401 `Invalid token: access token is invalid`",
+            401,
+            "Invalid token: access token is invalid",
+        ),
+        refusal("401 `version header is invalid`", 401, "version header is invalid"),
+        refusal(
+            "401 `The token is not authorized for this scope.`",
+            401,
+            "The token is not authorized for this scope.",
+        ),
+        refusal(
+            "401 `This authClass type is not allowed to access this scope. …`",
+            401,
+            "This authClass type is not allowed to access this scope. Please contact support",
+        ),
+        refusal("401 `Token's user type mismatch!`", 401, "Token's user type mismatch!"),
+        refusal("401, in other words", 401, "Something new"),
+        refusal(
+            "403 `The token does not have access to this location.`",
+            403,
+            "The token does not have access to this location.",
+        ),
+        answer(
+            "404 `RESOURCE_NOT_FOUND`",
+            404,
+            r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such","details":{"id":1},"resolution":"look"}}"#,
+            Some("no such"),
+        ),
+        answer("404", 404, "", None),
+        answer(
+            "422, a list of messages",
+            422,
+            r#"{"message":["a must be b","c"],"error":"Unprocessable Entity","statusCode":422,"traceId":"trace-of-the-body"}"#,
+            Some("a must be b; c"),
+        ),
+    ]
+}
+
+/// A client with what its call needs, and whom the call is about.
+struct Stand {
+    emulator: Emulator,
+    abi: Abi,
+    company: String,
+    location: String,
+    code: String,
+    refresh_token: String,
+    access_token: String,
+}
+
+impl Stand {
+    fn new(waits: bool) -> Stand {
+        let emulator = Emulator::start(Options { locations: 1, companies: 2, ..Options::default() }).unwrap();
+        let total = if waits { DEADLINE } else { Duration::from_secs(30) };
+        let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": total.as_millis() as u64}}));
+        let company = abi.connect_company(&emulator);
+        let code = |abi: &Abi| {
+            support::query(&abi.consent(&emulator, Decision::Company(company.clone())))["code"].clone()
+        };
+        let raw = abi.oauth_token(json!({"grantType": "authorization_code", "code": code(&abi)})).ok();
+        let text = |name: &str| raw[name].as_str().unwrap().to_owned();
+        Stand {
+            code: code(&abi),
+            refresh_token: text("refreshToken"),
+            access_token: text("accessToken"),
+            location: emulator.location_ids()[0].clone(),
+            abi,
+            company,
+            emulator,
+        }
+    }
+
+    /// Whether another company can be connected, and has a token that works.
+    fn is_in_order(&self) -> bool {
+        let other = self.emulator.company_ids()[1].clone();
+        self.abi.connect(&self.emulator, Decision::Company(other.clone()));
+        self.emulator.access_token_is_live(&self.abi.access_token(&other).text())
+    }
+}
+
+/// A way to an endpoint.
+struct Way {
+    endpoint: Endpoint,
+    grant_type: Option<GrantType>,
+    /// Whose token the library renews for it.
+    renews: Option<fn(&Stand) -> &str>,
+    call: fn(&Stand) -> Outcome,
+}
+
+fn token(grant_type: GrantType, call: fn(&Stand) -> Outcome) -> Way {
+    Way { endpoint: Endpoint::Token, grant_type: Some(grant_type), renews: None, call }
+}
+
+fn other(endpoint: Endpoint, call: fn(&Stand) -> Outcome) -> Way {
+    Way { endpoint, grant_type: None, renews: None, call }
+}
+
+fn refresh(call: fn(&Stand) -> Outcome) -> Way {
+    Way { renews: Some(|stand| &stand.company), ..token(GrantType::RefreshToken, call) }
+}
+
+/// The columns of the table: ways that are told the same.
+fn columns() -> Vec<(&'static str, Vec<Way>)> {
+    vec![
+        (
+            "A code",
+            vec![
+                token(GrantType::AuthorizationCode, |stand| {
+                    stand.abi.oauth_token(json!({"grantType": "authorization_code", "code": stand.code}))
+                }),
+                token(GrantType::AuthorizationCode, |stand| {
+                    let redirect =
+                        stand.abi.consent(&stand.emulator, Decision::Company(stand.company.clone()));
+                    stand.abi.authorization_complete(json!({"redirectUrl": redirect}))
+                }),
+            ],
+        ),
+        (
+            "A raw refresh",
+            vec![token(GrantType::RefreshToken, |stand| {
+                stand.abi.oauth_token(json!({
+                    "grantType": "refresh_token", "refreshToken": stand.refresh_token, "userType": "Company",
+                }))
+            })],
+        ),
+        (
+            "A raw mint",
+            vec![other(Endpoint::LocationToken, |stand| {
+                stand.abi.oauth_location_token(json!({
+                    "companyId": stand.company, "locationId": stand.location, "accessToken": stand.access_token,
+                }))
+            })],
+        ),
+        (
+            "A list",
+            vec![other(Endpoint::InstalledLocations, |stand| {
+                stand.abi.oauth_installed_locations(
+                    json!({"companyId": stand.company, "accessToken": stand.access_token}),
+                )
+            })],
+        ),
+        (
+            "A refresh",
+            vec![
+                refresh(|stand| {
+                    stand.emulator.clock().advance(DAY);
+                    stand.abi.access_token(&stand.company)
+                }),
+                refresh(|stand| stand.abi.token_refresh(&stand.company)),
+                refresh(|stand| {
+                    stand.emulator.clock().advance(DAY);
+                    let report =
+                        stand.abi.tokens_maintain(json!({"companyId": stand.company}), |_| true).ok();
+                    match report["failed"].get(0) {
+                        Some(failure) => failed(failure),
+                        None => Outcome(0, report),
+                    }
+                }),
+            ],
+        ),
+        (
+            "A mint",
+            vec![Way {
+                renews: Some(|stand| &stand.location),
+                ..other(Endpoint::LocationToken, |stand| stand.abi.access_token(&stand.location))
+            }],
+        ),
+    ]
+}
+
+/// An error that a report lists, as if a call had returned it.
+fn failed(failure: &Value) -> Outcome {
+    let name = failure["error"]["status"].as_str().unwrap();
+    let status = Status::ALL.into_iter().find(|status| status.name() == name).unwrap();
+    Outcome(status.code(), json!({"error": failure["error"]}))
+}
+
+/// What one call came to, in short: "`NETWORK` 3", a status and how often it was sent.
+fn result(fault: &Fault, way: &Way) -> String {
+    let stand = Stand::new(fault.waits);
+    let mut rule = Rule::on(way.endpoint);
+    rule.grant_type = way.grant_type;
+    let id = stand.emulator.inject(rule, fault.kind.clone());
+    let began = Instant::now();
+    let outcome = (way.call)(&stand);
+    let took = began.elapsed();
+    let strikes = stand.emulator.strikes(id);
+    let shown = match outcome {
+        Outcome(0, _) => "ok".to_owned(),
+        Outcome(code, ref document) => {
+            check(fault, way, &stand, &document["error"]);
+            format!("`{}`", status_name(code).trim_start_matches("GHL_ERR_"))
+        }
+    };
+    assert!(!fault.waits || took < DEADLINE + LATE, "{}: it took {took:?}", fault.name);
+
+    stand.emulator.clear_faults();
+    if let Some(resource) = way.renews {
+        is_not_lost(fault, &stand, resource(&stand), outcome.0);
+    }
+    assert!(stand.is_in_order(), "{}: the client has suffered", fault.name);
+    format!("{shown} {strikes}")
+}
+
+/// What every error says.
+fn check(fault: &Fault, way: &Way, stand: &Stand, error: &Value) {
+    let name = fault.name;
+    assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "{name}: {error}");
+    assert!(error["help"].as_str().is_some_and(|help| help.len() > 8), "{name} has no advice: {error}");
+    // The second use of a code whose first answer was spoiled is refused.
+    let refused = way.grant_type == Some(GrantType::AuthorizationCode) && error["httpStatus"] == 401;
+    assert!(refused || error["httpStatus"] == json!(fault.http), "{name}: {error}");
+    let said = error["api"]["message"].as_str();
+    if let Some(words) = fault.words {
+        assert!(said.is_some_and(|said| said.contains(words)), "{name}: {error}");
+    }
+    if let FaultKind::Status { body, .. } = &fault.kind {
+        let trace =
+            if body.contains("trace-of-the-body") { "trace-of-the-body" } else { "trace-of-the-head" };
+        assert_eq!(error["traceId"], trace, "{name}: {error}");
+    }
+    match way.renews {
+        Some(resource) => assert_eq!(error["resourceId"], resource(stand), "{name}: {error}"),
+        None if way.endpoint == Endpoint::LocationToken => {
+            assert_eq!(error["resourceId"], stand.location, "{name}")
+        }
+        None if way.endpoint == Endpoint::InstalledLocations => {
+            assert_eq!(error["resourceId"], stand.company, "{name}")
+        }
+        None => {}
+    }
+    let secrets = [&*stand.code, &stand.refresh_token, &stand.access_token, stand.emulator.client_secret()];
+    shows_none_of(&error.to_string(), &secrets);
+}
+
+/// Once the fault is over, the connection works, unless the server has said that it must not.
+fn is_not_lost(fault: &Fault, stand: &Stand, resource_id: &str, code: i32) {
+    let again = stand.abi.access_token(resource_id);
+    let told = Status::from_code(code);
+    match told {
+        Some(Status::ReauthorizationRequired | Status::LocationInactive | Status::RateLimited)
+            if again.0 != 0 =>
+        {
+            again.fails(told.unwrap());
+        }
+        _ => assert!(
+            stand.emulator.access_token_is_live(&again.text()),
+            "{}: the connection is lost",
+            fault.name
+        ),
+    }
+}
+
+fn page() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md")
+}
+
+#[test]
+fn every_fault_has_the_documented_end_for_every_caller() {
+    let columns = columns();
+    let faults = faults();
+    let rows: Vec<Mutex<String>> = faults.iter().map(|_| Mutex::default()).collect();
+    // Those that wait first, all at once: they only sleep.
+    let mut order: Vec<usize> = (0..faults.len()).collect();
+    order.sort_by_key(|index| !faults[*index].waits);
+    let left: Mutex<VecDeque<usize>> = Mutex::new(order.into());
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    let Some(index) = left.lock().unwrap().pop_front() else { break };
+                    let fault = &faults[index];
+                    let cells = columns.iter().map(|(column, ways)| {
+                        let results: Vec<String> = ways.iter().map(|way| result(fault, way)).collect();
+                        assert!(
+                            results.iter().all(|result| *result == results[0]),
+                            "{}, {column}: {results:?}",
+                            fault.name
+                        );
+                        results[0].clone()
+                    });
+                    let cells: Vec<String> = cells.collect();
+                    *rows[index].lock().unwrap() = format!("| {} | {} |\n", fault.name, cells.join(" | "));
+                }
+            });
+        }
+    });
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let mut table = format!("| Fault | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    table.extend(rows.into_iter().map(|row| row.into_inner().unwrap()));
+
+    let documented = fs::read_to_string(page()).unwrap();
+    let (head, rest) = documented.split_once("<!-- faults -->\n").expect("the table has its place");
+    let (old, tail) = rest.split_once("<!-- /faults -->").expect("the table has an end");
+    if std::env::var_os("GHL_UPDATE_ERRORS").is_some() {
+        fs::write(page(), format!("{head}<!-- faults -->\n{table}<!-- /faults -->{tail}")).unwrap();
+        return;
+    }
+    for (old, new) in old.lines().zip(table.lines()) {
+        assert_eq!(
+            old, new,
+            "docs/errors.md says something else; if that is what is wanted now, run GHL_UPDATE_ERRORS=1 cargo test --test faults"
+        );
+    }
+    assert_eq!(old.lines().count(), table.lines().count());
+}
