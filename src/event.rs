@@ -73,7 +73,7 @@ impl Events {
         log::info!("{} {resource_id}", event.name());
         if let Some(listener) = self.with_listener(|listener| listener.clone()) {
             let event = event.to_json(resource_id, at_ms, expires_at);
-            outbox::post(move || listener(&event));
+            outbox::post(Box::new(move || listener(&event)));
         }
     }
 

@@ -41,6 +41,8 @@ pub mod event;
 pub mod secret;
 pub mod token;
 
+mod crew;
+mod inside;
 mod json;
 mod outbox;
 mod process;

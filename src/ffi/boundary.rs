@@ -1,6 +1,5 @@
 //! The one way through the boundary: NULLs the out-pointer, keeps panics in, renders the result or the error.
 
-use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
@@ -12,11 +11,7 @@ use super::client::ghl_client;
 use super::text;
 use crate::client::Client;
 use crate::error::{Error, Result, Status};
-use crate::json;
-
-thread_local! {
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-}
+use crate::{inside, json};
 
 /// Runs one call. Its JSON, or the error's, goes to `out` unless that is NULL.
 ///
@@ -81,10 +76,10 @@ pub fn render(result: impl Into<serde_json::Value>) -> Result<Zeroizing<String>>
 /// Turns a panic into `INTERNAL`.
 pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     quiet_panics();
-    let outer = INSIDE.replace(true);
+    let inside = inside::enter();
     // Unwind safe: what the core shares is behind locks whose poison is passed over, and each holds whole values.
     let outcome = panic::catch_unwind(AssertUnwindSafe(work));
-    INSIDE.set(outer);
+    drop(inside);
     outcome.unwrap_or_else(|payload| {
         // A payload may panic when it is dropped.
         std::mem::forget(payload);
@@ -99,7 +94,7 @@ fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let outside = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| match (INSIDE.get(), panic.location()) {
+        panic::set_hook(Box::new(move |panic| match (inside::is_inside(), panic.location()) {
             (true, Some(place)) => log::error!("panic at {}:{}", place.file(), place.line()),
             (true, None) => log::error!("panic at an unknown place"),
             (false, _) => outside(panic),

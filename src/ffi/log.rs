@@ -43,12 +43,12 @@ impl Log for HostLog {
             return;
         };
         let level = record.level() as i32;
-        outbox::post(move || {
+        outbox::post(Box::new(move || {
             SLOT.run(|function, context| {
                 // SAFETY: the header requires a function of this type that is safe to call from any thread.
                 unsafe { function(level, message.as_ptr(), context) }
             });
-        });
+        }));
     }
 
     fn flush(&self) {}
