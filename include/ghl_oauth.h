@@ -509,6 +509,34 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
                             char **out_json);
 
 /**
+ * Mints tokens for many locations of a company: for a list, or for every location where the app is installed. As fast as
+ * the company's rate limit allows; a location whose token is not due costs nothing, so that a second run does what the
+ * first one left. One failure does not stop the rest.
+ *
+ * Any thread; waits until all is done. For that time the library works on threads of its own, which end before the call
+ * does; callbacks run on the calling thread.
+ *
+ * @param client       a client
+ * @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true, "appId"?}; and "force"?
+ *                     (true: also where a token is not due), "concurrency"? (requests under way at once, 1 to 64,
+ *                     default 8)
+ * @param progress     called about four times a second, and at the end, with {"done", "failed", "total", "perSecond",
+ *                     "secondsLeft"}; "total" and "secondsLeft" are null as long as they are not known; may be NULL
+ * @param context      passed to the callback as it is; may be NULL
+ * @param out_json     {"total", "minted", "fresh", "failed": [{"locationId", "error"}]}, or the error; to be freed with
+ *                     ghl_string_free; may be NULL
+ * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT; what ghl_access_token returns for the company;
+ *         GHL_ERR_STORE when new tokens cannot be saved; GHL_ERR_CANCELLED; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
+ *         GHL_ERR_SERVER, GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED when the server wants
+ *         to be left in peace for more than 15 minutes. What was minted before an error is saved
+ */
+int32_t ghl_tokens_mint(struct ghl_client *client,
+                        const char *params_json,
+                        ghl_progress_callback progress,
+                        void *context,
+                        char **out_json);
+
+/**
  * POST /oauth/token (operation get-access-token; RFC 6749, 4.1.3, 4.4 and 6), as it is. Stores nothing: a program
  * that uses it keeps its own tokens. ghl_authorization_complete and ghl_access_token are the managed way.
  *

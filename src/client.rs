@@ -18,7 +18,7 @@ use crate::process::Own;
 use crate::secret::Secret;
 use crate::store;
 use crate::token::Token;
-use crate::tokens::{ImportParams, ListParams, MaintainParams, Progress, Tokens};
+use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens};
 
 /// A client: one app, its tokens, and the way to the API. Share it between threads.
 ///
@@ -222,6 +222,15 @@ impl Client {
     pub fn tokens_import(&self, params: ImportParams) -> Result<Value> {
         let work = self.work()?;
         work.tokens.import(params, &work.deadline())
+    }
+
+    /// Mints for many locations; see [`Tokens::mint_all`].
+    ///
+    /// # Errors
+    /// As [`Tokens::mint_all`].
+    pub fn tokens_mint(&self, params: MintParams, progress: Progress) -> Result<Value> {
+        let work = self.work()?;
+        work.tokens.mint_all(params, progress, || work.deadline())
     }
 
     /// One pass over what is due; see [`Tokens::maintain`].

@@ -44,6 +44,11 @@ impl Deadline {
         }
     }
 
+    /// The same call's patience for a wait of its own, which begins now.
+    pub fn extended(&self, total: Duration) -> Deadline {
+        Deadline { ends: Instant::now() + total, total, ..self.clone() }
+    }
+
     /// The time left; zero once it is over.
     pub fn remaining(&self) -> Duration {
         self.ends.saturating_duration_since(Instant::now())

@@ -20,6 +20,11 @@ unsafe extern "C" fn maintain(client: *mut ghl_client, params: *const c_char, ou
     unsafe { ghl_tokens_maintain(client, params, None, ptr::null_mut(), out) }
 }
 
+unsafe extern "C" fn mint(client: *mut ghl_client, params: *const c_char, out: *mut *mut c_char) -> i32 {
+    // SAFETY: as the caller vouches.
+    unsafe { ghl_tokens_mint(client, params, None, ptr::null_mut(), out) }
+}
+
 /// `ghl_access_token`, whose token is thrown away.
 unsafe extern "C" fn access(client: *mut ghl_client, resource: *const c_char, out: *mut *mut c_char) -> i32 {
     let mut token = ptr::dangling_mut();
@@ -48,7 +53,7 @@ unsafe extern "C" fn access_into(
 }
 
 /// Every function that takes a client and a text, and the text's name.
-const TAKING_TEXT: [(&str, Call, &str); 13] = [
+const TAKING_TEXT: [(&str, Call, &str); 14] = [
     ("ghl_authorization_url", ghl_authorization_url, "params_json"),
     ("ghl_authorization_complete", ghl_authorization_complete, "params_json"),
     ("ghl_oauth_token", ghl_oauth_token, "params_json"),
@@ -58,6 +63,7 @@ const TAKING_TEXT: [(&str, Call, &str); 13] = [
     ("ghl_tokens_import", ghl_tokens_import, "tokens_json"),
     ("ghl_tokens_export", ghl_tokens_export, "params_json"),
     ("ghl_tokens_maintain", maintain, "params_json"),
+    ("ghl_tokens_mint", mint, "params_json"),
     ("ghl_access_token", access, "resource_id"),
     ("ghl_access_token_into", access_into, "resource_id"),
     ("ghl_token_refresh", ghl_token_refresh, "resource_id"),
@@ -74,6 +80,7 @@ fn good(name: &str, emulator: &Emulator) -> String {
         }
         "ghl_oauth_installed_locations" => json!({"companyId": "c", "accessToken": "wrong"}).to_string(),
         "ghl_tokens_import" => json!({"tokens": []}).to_string(),
+        "ghl_tokens_mint" => json!({"companyId": emulator.company_id(), "locationIds": []}).to_string(),
         "ghl_access_token" | "ghl_access_token_into" | "ghl_token_refresh" | "ghl_token_delete" => {
             emulator.company_id()
         }
@@ -326,6 +333,18 @@ fn a_wrong_value_is_refused_by_its_key_and_not_repeated() {
         (ghl_tokens_import, json!({"tokens": [], "replace": "yes"}), "replace"),
         (maintain, json!({"companyId": ""}), "companyId"),
         (maintain, json!({"companyId": false}), "companyId"),
+        (mint, json!({}), "companyId"),
+        (mint, json!({"companyId": "", "locationIds": []}), "companyId"),
+        (mint, json!({"companyId": "c"}), "locationIds"),
+        (mint, json!({"companyId": "c", "installed": false}), "locationIds"),
+        (mint, json!({"companyId": "c", "locationIds": "l"}), "locationIds"),
+        (mint, json!({"companyId": "c", "locationIds": ["l", ""]}), "locationIds[1]"),
+        (mint, json!({"companyId": "c", "locationIds": ["l"], "installed": true}), "installed"),
+        (mint, json!({"companyId": "c", "locationIds": ["l"], "appId": "a"}), "appId"),
+        (mint, json!({"companyId": "c", "installed": true, "appId": " "}), "appId"),
+        (mint, json!({"companyId": "c", "installed": true, "concurrency": 0}), "concurrency"),
+        (mint, json!({"companyId": "c", "installed": true, "concurrency": 65}), "concurrency"),
+        (mint, json!({"companyId": "c", "installed": true, "force": 1}), "force"),
     ] {
         let outcome = abi.call(function, &document.to_string());
         let error = outcome.fails(Status::InvalidArgument);
@@ -547,7 +566,7 @@ fn a_defect_inside_is_an_error_and_the_client_works_on() {
     let company = abi.connect_company(&emulator);
     let redirect_url = abi.consent(&emulator, ghl_oauth_emulator::Decision::Company(company.clone()));
     let import = json!({"tokens": [{"accessToken": "a", "companyId": "other", "expiresIn": 10}]});
-    let calls: [(&str, &dyn Fn() -> Outcome); 11] = [
+    let calls: [(&str, &dyn Fn() -> Outcome); 12] = [
         ("ghl_access_token", &|| abi.access_token(&company)),
         ("ghl_access_token_into", &|| {
             let text = CString::new(company.as_str()).unwrap();
@@ -564,6 +583,9 @@ fn a_defect_inside_is_an_error_and_the_client_works_on() {
         ("ghl_oauth_installed_locations", &|| abi.oauth_installed_locations(json!({"companyId": company}))),
         ("ghl_tokens_import", &|| abi.tokens_import(import.clone())),
         ("ghl_tokens_maintain", &|| abi.tokens_maintain(json!({}), |_| true)),
+        ("ghl_tokens_mint", &|| {
+            abi.tokens_mint(json!({"companyId": company, "installed": true, "force": true}), |_| true)
+        }),
         ("ghl_token_delete", &|| abi.token_delete(&company)),
     ];
     for (name, call) in calls {

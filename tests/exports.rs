@@ -11,7 +11,7 @@ use ghl_oauth::Status;
 use ghl_oauth::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
 
 /// The ABI. A name that was released is never taken away.
-const EXPORTS: [&str; 23] = [
+const EXPORTS: [&str; 24] = [
     "ghl_abi_version",
     "ghl_access_token",
     "ghl_access_token_into",
@@ -34,6 +34,7 @@ const EXPORTS: [&str; 23] = [
     "ghl_tokens_import",
     "ghl_tokens_list",
     "ghl_tokens_maintain",
+    "ghl_tokens_mint",
     "ghl_version",
 ];
 

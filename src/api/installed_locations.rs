@@ -85,32 +85,23 @@ impl Api {
         if !params.all {
             return self.page(params, bearer, deadline);
         }
-        let mut params = params.clone();
-        params.page_size.get_or_insert(100);
+        let mut pages = Pages::of(params.clone());
         let mut items = Vec::new();
-        let mut seen = HashSet::new();
         loop {
-            let mut page = self.page(&params, bearer, deadline)?;
+            let mut page = self.page(pages.params(), bearer, deadline)?;
+            let more = pages.turn(&page).map_err(refused)?;
             match page.remove("items") {
-                Some(Value::Array(more)) => items.extend(more),
-                _ => return Err(endless("a page has no items")),
+                Some(Value::Array(found)) => items.extend(found),
+                _ => return Err(refused(endless("a page has no items"))),
             }
-            match next_page_token(&page) {
-                None => {
-                    let total = items.len();
-                    page.insert("items".into(), items.into());
-                    page.insert(
-                        "pagination".into(),
-                        json!({"totalRecords": total, "currentPageSize": total, "hasNextPage": false, "hasPrevPage": false}),
-                    );
-                    return Ok(page);
-                }
-                Some(next) if seen.len() < MOST_PAGES && seen.insert(next.clone()) => {
-                    params.page_token = Some(next)
-                }
-                Some(_) => {
-                    return Err(endless("the pages lead in a circle, or there are too many of them"));
-                }
+            if !more {
+                let total = items.len();
+                page.insert("items".into(), items.into());
+                page.insert(
+                    "pagination".into(),
+                    json!({"totalRecords": total, "currentPageSize": total, "hasNextPage": false, "hasPrevPage": false}),
+                );
+                return Ok(page);
             }
         }
     }
@@ -161,6 +152,41 @@ impl Api {
     }
 }
 
+/// Follows a list from page to page, and not in a circle.
+pub struct Pages {
+    params: InstalledLocationsParams,
+    seen: HashSet<String>,
+}
+
+impl Pages {
+    /// From the page that the parameters name; large pages, unless they say otherwise.
+    pub fn of(mut params: InstalledLocationsParams) -> Pages {
+        params.all = false;
+        params.page_size.get_or_insert(100);
+        Pages { params, seen: HashSet::new() }
+    }
+
+    /// What to ask for next.
+    pub fn params(&self) -> &InstalledLocationsParams {
+        &self.params
+    }
+
+    /// Goes on to the page after this one; false when there is none.
+    ///
+    /// # Errors
+    /// `PROTOCOL` for pages that lead in a circle.
+    pub fn turn(&mut self, page: &Map<String, Value>) -> Result<bool> {
+        match next_page_token(page) {
+            None => Ok(false),
+            Some(next) if self.seen.len() < MOST_PAGES && self.seen.insert(next.clone()) => {
+                self.params.page_token = Some(next);
+                Ok(true)
+            }
+            Some(_) => Err(endless("the pages lead in a circle, or there are too many of them")),
+        }
+    }
+}
+
 fn next_page_token(page: &Map<String, Value>) -> Option<String> {
     let pagination = page.get("pagination")?;
     let token = pagination.get("nextPageToken")?.as_str().filter(|token| !token.is_empty())?;
@@ -170,9 +196,11 @@ fn next_page_token(page: &Map<String, Value>) -> Option<String> {
     more.then(|| token.to_owned())
 }
 
-fn endless(why: &str) -> Failure {
-    let error =
-        Error::new(Status::Protocol, format!("the list of locations cannot be read to its end: {why}"))
-            .with_help("ask for single pages with pageToken");
+fn endless(why: &str) -> Error {
+    Error::new(Status::Protocol, format!("the list of locations cannot be read to its end: {why}"))
+        .with_help("ask for single pages with pageToken")
+}
+
+fn refused(error: Error) -> Failure {
     Failure { error, outcome: Outcome::Refused }
 }

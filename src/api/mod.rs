@@ -17,7 +17,7 @@ use crate::json;
 use crate::secret::Secret;
 
 pub use fault::{Cure, cure};
-pub use installed_locations::InstalledLocationsParams;
+pub use installed_locations::{InstalledLocationsParams, Pages};
 pub use location_token::LocationTokenParams;
 pub use token::{GrantType, TokenParams};
 

@@ -38,5 +38,5 @@ pub use log::{ghl_log_callback, ghl_set_log_callback};
 pub use status::ghl_status;
 pub use tokens::{
     ghl_access_token, ghl_access_token_into, ghl_progress_callback, ghl_token_delete, ghl_token_refresh,
-    ghl_tokens_export, ghl_tokens_import, ghl_tokens_list, ghl_tokens_maintain,
+    ghl_tokens_export, ghl_tokens_import, ghl_tokens_list, ghl_tokens_maintain, ghl_tokens_mint,
 };

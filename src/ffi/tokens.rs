@@ -282,14 +282,58 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
         boundary::call(out_json, || {
             let client = boundary::client(client)?;
             let params = boundary::params("params_json", params_json)?;
-            render(client.tokens_maintain(&params, &|so_far| match (
-                progress,
-                CString::new(so_far.to_string()),
-            ) {
-                (Some(progress), Ok(so_far)) => progress(so_far.as_ptr(), context) == 0,
-                _ => true,
-            })?)
+            render(client.tokens_maintain(&params, &|so_far| go_on(progress, so_far, context))?)
         })
+    }
+}
+
+/// Mints tokens for many locations of a company: for a list, or for every location where the app is installed. As fast as
+/// the company's rate limit allows; a location whose token is not due costs nothing, so that a second run does what the
+/// first one left. One failure does not stop the rest.
+///
+/// Any thread; waits until all is done. For that time the library works on threads of its own, which end before the call
+/// does; callbacks run on the calling thread.
+///
+/// @param client       a client
+/// @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true, "appId"?}; and "force"?
+///                     (true: also where a token is not due), "concurrency"? (requests under way at once, 1 to 64,
+///                     default 8)
+/// @param progress     called about four times a second, and at the end, with {"done", "failed", "total", "perSecond",
+///                     "secondsLeft"}; "total" and "secondsLeft" are null as long as they are not known; may be NULL
+/// @param context      passed to the callback as it is; may be NULL
+/// @param out_json     {"total", "minted", "fresh", "failed": [{"locationId", "error"}]}, or the error; to be freed with
+///                     ghl_string_free; may be NULL
+/// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT; what ghl_access_token returns for the company;
+///         GHL_ERR_STORE when new tokens cannot be saved; GHL_ERR_CANCELLED; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
+///         GHL_ERR_SERVER, GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED when the server wants
+///         to be left in peace for more than 15 minutes. What was minted before an error is saved
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_tokens_mint(
+    client: *mut ghl_client,
+    params_json: *const c_char,
+    progress: ghl_progress_callback,
+    context: *mut c_void,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client, valid pointers, and a function of this type, or NULL.
+    unsafe {
+        boundary::call(out_json, || {
+            let client = boundary::client(client)?;
+            let params = boundary::params("params_json", params_json)?;
+            render(client.tokens_mint(params, &|so_far| go_on(progress, so_far, context))?)
+        })
+    }
+}
+
+/// Tells the host how far the work is; answers whether to go on.
+///
+/// # Safety
+/// `progress` is a function of its type that takes this context, or NULL.
+unsafe fn go_on(progress: ghl_progress_callback, so_far: &serde_json::Value, context: *mut c_void) -> bool {
+    match (progress, CString::new(so_far.to_string())) {
+        // SAFETY: by the contract.
+        (Some(progress), Ok(so_far)) => unsafe { progress(so_far.as_ptr(), context) == 0 },
+        _ => true,
     }
 }
 

@@ -33,6 +33,12 @@ pub trait Store: Send + Sync {
     /// `CONFLICT` when the stored version is another one; `STORE` when it could not be saved.
     fn save(&self, record: &Record) -> Result<u64>;
 
+    /// Saves many records as [`Store::save`] does, at the price of one where the store can do that. The results come in
+    /// the order of the records.
+    fn save_all(&self, records: &[Record]) -> Vec<Result<u64>> {
+        records.iter().map(|record| self.save(record)).collect()
+    }
+
     /// Removes a record; answers whether there was one.
     fn remove(&self, resource_id: &str) -> Result<bool>;
 

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
+};
 use zeroize::Zeroizing;
 
 use super::file_lock::LockFolder;
@@ -127,6 +129,28 @@ fn open(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+impl SqliteStore {
+    /// Writes a record, unless the stored version is another one than it was made from.
+    fn put(&self, connection: &Connection, record: &Record, document: &[u8]) -> rusqlite::Result<bool> {
+        let statements: &[&str] = if record.version == 0 { &[INSERT] } else { &[RENEW, REPLACE] };
+        for statement in statements {
+            let changed = connection.prepare_cached(statement)?.execute(params![
+                self.client_id,
+                record.resource_id,
+                (record.version + 1).cast_signed(),
+                record.token.kind().name(),
+                record.token.company_id,
+                record.renew_at,
+                document,
+            ])?;
+            if changed == 1 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 impl Store for SqliteStore {
     fn load(&self, resource_id: &str) -> Result<Option<Record>> {
         let select =
@@ -140,29 +164,33 @@ impl Store for SqliteStore {
 
     fn save(&self, record: &Record) -> Result<u64> {
         let document = record.to_document()?;
-        let version = record.version + 1;
-        let statements: &[&str] = if record.version == 0 { &[INSERT] } else { &[RENEW, REPLACE] };
-        let saved = self.database.with(|connection| {
-            for statement in statements {
-                let changed = connection.prepare_cached(statement)?.execute(params![
-                    self.client_id,
-                    record.resource_id,
-                    version.cast_signed(),
-                    record.token.kind().name(),
-                    record.token.company_id,
-                    record.renew_at,
-                    &document[..],
-                ])?;
-                if changed == 1 {
-                    return Ok(true);
-                }
+        let saved = self.database.with(|connection| self.put(connection, record, &document));
+        let saved = saved.map_err(|error| error.with_resource(&record.resource_id))?;
+        if saved { Ok(record.version + 1) } else { Err(super::changed_meanwhile(&record.resource_id)) }
+    }
+
+    fn save_all(&self, records: &[Record]) -> Vec<Result<u64>> {
+        let all_saved = || {
+            let documents = records.iter().map(Record::to_document).collect::<Result<Vec<_>>>()?;
+            self.database.with(|connection| {
+                let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+                let pairs = records.iter().zip(&documents);
+                let saved = pairs.map(|(record, document)| self.put(connection, record, document));
+                let saved = saved.collect::<rusqlite::Result<Vec<bool>>>()?;
+                transaction.commit()?;
+                Ok(saved)
+            })
+        };
+        let named = |error: &Error, record: &Record| Err(error.clone().with_resource(&record.resource_id));
+        match all_saved() {
+            Ok(saved) => {
+                let outcome = |(record, saved): (&Record, bool)| match saved {
+                    true => Ok(record.version + 1),
+                    false => Err(super::changed_meanwhile(&record.resource_id)),
+                };
+                records.iter().zip(saved).map(outcome).collect()
             }
-            Ok(false)
-        });
-        if saved.map_err(|error| error.with_resource(&record.resource_id))? {
-            Ok(version)
-        } else {
-            Err(super::changed_meanwhile(&record.resource_id))
+            Err(error) => records.iter().map(|record| named(&error, record)).collect(),
         }
     }
 

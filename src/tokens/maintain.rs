@@ -106,10 +106,10 @@ impl Tokens {
     }
 }
 
-fn failure(resource_id: &str, error: &Error) -> Value {
+pub(super) fn failure(resource_id: &str, error: &Error) -> Value {
     json!({"resourceId": resource_id, "error": error.to_json()["error"]})
 }
 
-fn stopped(why: &str) -> Error {
+pub(super) fn stopped(why: &str) -> Error {
     Error::new(Status::Cancelled, why).with_help("what was renewed is saved; call again for the rest")
 }

@@ -7,6 +7,7 @@
 mod flight;
 mod live;
 mod maintain;
+mod mint;
 mod refresh;
 mod transfer;
 
@@ -31,6 +32,7 @@ use crate::token::{Token, UserType};
 use flight::{Flights, Seat};
 use live::LiveTokens;
 pub use maintain::{MaintainParams, Progress};
+pub use mint::MintParams;
 pub use transfer::{ImportParams, ListParams};
 
 /// The longest id of a company or location that is accepted, in bytes. The API's own have 20.
@@ -246,14 +248,15 @@ impl Tokens {
                 Status::NotFound,
                 format!("no token is held for the company {company_id}"),
             )
-            .with_help(
-                "let an administrator of the company consent (authorization_url), or import its token",
-            ));
+            .with_help("let an administrator of the company consent (authorization_url), or import its token")
+            .with_resource(company_id));
         }
         let bearer = self.access_token(company_id, || deadline.clone())?;
         match call(&bearer) {
             Err(failure) if cure(&failure.error) == Cure::Refresh => {
-                let renewed = self.renewed(company_id, Want::Another, Some(&bearer), deadline)?;
+                let renewed = self
+                    .renewed(company_id, Want::Another, Some(&bearer), deadline)
+                    .map_err(|error| error.with_resource(company_id))?;
                 Ok(call(&renewed)?)
             }
             outcome => Ok(outcome?),
@@ -314,6 +317,11 @@ impl Tokens {
     /// does not take it: then this process is all that holds it, and offers it again at every later chance.
     fn keep(&self, mut record: Record, event: &Event) -> Secret {
         let saved = self.save_newest(&mut record);
+        self.kept(record, saved, event)
+    }
+
+    /// Publishes a new token after the attempt to save it.
+    fn kept(&self, record: Record, saved: Result<()>, event: &Event) -> Secret {
         let (resource_id, expires_at) = (record.resource_id.clone(), record.token.expires_at);
         let access_token = record.token.access_token.clone();
         self.publish(&record);

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::secret::Secret;
 use crate::store::{Intent, Record, Standing};
-use crate::token::UserType;
+use crate::token::{Token, UserType};
 use std::time::Duration;
 
 /// How often a refresh whose end is unknown is sent within one flight.
@@ -119,7 +119,7 @@ impl Tokens {
     }
 
     /// The error of a resource that must not be asked for again yet.
-    fn held_back(&self, record: &Record) -> Option<Error> {
+    pub(super) fn held_back(&self, record: &Record) -> Option<Error> {
         match &record.standing {
             Standing::Good => None,
             Standing::Inactive { since_ms } => {
@@ -172,7 +172,7 @@ impl Tokens {
             let failure = match self.api.token(&params, self.clock.wall_ms(), deadline) {
                 Ok(token) => {
                     Tokens::count(&self.counters.refreshed);
-                    return Ok(self.replace(record, token, &Event::Refreshed));
+                    return Ok(self.keep(replaced(record, token), &Event::Refreshed));
                 }
                 Err(failure) => failure,
             };
@@ -282,8 +282,20 @@ impl Tokens {
             return Err(reauthorization_required("the company's token came without a refresh token"));
         }
         let company_id = self.company_of(location_id, record)?;
-        let minted = self.with_bearer(&company_id, None, deadline, |bearer| {
-            self.api.location_token(&company_id, location_id, bearer, self.clock.wall_ms(), deadline)
+        let record = self.minted(location_id, &company_id, record, deadline)?;
+        Ok(self.keep(record, &Event::Minted))
+    }
+
+    /// A location's record with a token that was minted just now, and that nobody has saved yet.
+    pub(super) fn minted(
+        &self,
+        location_id: &str,
+        company_id: &str,
+        record: Option<&Record>,
+        deadline: &Deadline,
+    ) -> Result<Record> {
+        let minted = self.with_bearer(company_id, None, deadline, |bearer| {
+            self.api.location_token(company_id, location_id, bearer, self.clock.wall_ms(), deadline)
         });
         let token = match (minted, record) {
             (Ok(token), _) => token,
@@ -298,15 +310,7 @@ impl Tokens {
         };
         Tokens::count(&self.counters.minted);
         let record = record.cloned().unwrap_or_else(|| Record::new(location_id.to_owned(), token.clone()));
-        Ok(self.replace(record, token, &Event::Minted))
-    }
-
-    /// Puts a new token in the place of the old one: saved, then published.
-    fn replace(&self, mut record: Record, token: crate::token::Token, event: &Event) -> Secret {
-        record.token = token.completed_from(&record.token);
-        record.standing = Standing::Good;
-        record.intent = None;
-        self.keep(record, event)
+        Ok(replaced(record, token))
     }
 
     /// Writes down how a resource stands; its token stays what it is.
@@ -320,6 +324,14 @@ impl Tokens {
             Err(error) => Err(error.with_resource(&record.resource_id)),
         }
     }
+}
+
+/// A record with a new token in the place of the old one.
+fn replaced(mut record: Record, token: Token) -> Record {
+    record.token = token.completed_from(&record.token);
+    record.standing = Standing::Good;
+    record.intent = None;
+    record
 }
 
 fn reauthorization_required(reason: &str) -> Error {

@@ -54,6 +54,7 @@ with_params *const tokens_import = ghl_tokens_import;
 with_params *const tokens_export = ghl_tokens_export;
 int32_t (*const tokens_maintain)(ghl_client *, const char *, ghl_progress_callback, void *, char **) =
     ghl_tokens_maintain;
+int32_t (*const tokens_mint)(ghl_client *, const char *, ghl_progress_callback, void *, char **) = ghl_tokens_mint;
 
 void (*const log_callback)(int32_t, const char *, void *) = (ghl_log_callback)0;
 void (*const event_callback)(const char *, void *) = (ghl_event_callback)0;

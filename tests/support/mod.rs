@@ -92,6 +92,14 @@ pub fn take(text: *mut c_char) -> String {
 
 type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
 
+type LongCall = unsafe extern "C" fn(
+    *mut ghl_client,
+    *const c_char,
+    ghl_progress_callback,
+    *mut c_void,
+    *mut *mut c_char,
+) -> i32;
+
 /// A client, as a C program holds it.
 pub struct Abi {
     client: *mut ghl_client,
@@ -207,7 +215,17 @@ impl Abi {
     }
 
     /// One pass of maintenance; `progress` answers whether to go on.
-    pub fn tokens_maintain(&self, params: Value, mut progress: impl FnMut(Value) -> bool) -> Outcome {
+    pub fn tokens_maintain(&self, params: Value, progress: impl FnMut(Value) -> bool) -> Outcome {
+        self.long(ghl_tokens_maintain, params, progress)
+    }
+
+    /// Tokens for many locations; `progress` answers whether to go on.
+    pub fn tokens_mint(&self, params: Value, progress: impl FnMut(Value) -> bool) -> Outcome {
+        self.long(ghl_tokens_mint, params, progress)
+    }
+
+    /// A long work that tells how far it is.
+    fn long(&self, function: LongCall, params: Value, mut progress: impl FnMut(Value) -> bool) -> Outcome {
         unsafe extern "C" fn told<F: FnMut(Value) -> bool>(
             so_far: *const c_char,
             context: *mut c_void,
@@ -223,8 +241,7 @@ impl Abi {
         let (callback, context) = (of(&progress), (&raw mut progress).cast());
         let mut document = ptr::dangling_mut();
         // SAFETY: a living client, valid pointers, and a context of the callback's type.
-        let code =
-            unsafe { ghl_tokens_maintain(self.client, params.as_ptr(), callback, context, &mut document) };
+        let code = unsafe { function(self.client, params.as_ptr(), callback, context, &mut document) };
         Outcome::read(code, document)
     }
 

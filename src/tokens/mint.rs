@@ -1,0 +1,428 @@
+//! Many locations at once: minted as fast as the company's limit allows, saved in batches, resumable.
+//!
+//! A mint spends nothing, so it needs no lock: two processes that mint for the same location both get a token that
+//! works, and the store keeps one of them.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::maintain::{failure, stopped};
+use super::{Progress, Tokens, valid_id};
+use crate::api::{InstalledLocationsParams, Pages};
+use crate::crew::{self, Next, Results};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::event::Event;
+use crate::random;
+use crate::store::{Record, Standing};
+
+/// How many mints are under way at once, unless the caller wishes otherwise: ten a second are allowed, and an answer
+/// may take most of a second.
+const USUAL_CONCURRENCY: i64 = 8;
+
+/// How often the caller is told how far the work is.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The most tokens that are saved at once.
+const BATCH: usize = 256;
+
+/// So many failures in a row that are nobody's fault end the work: the network or the API is down.
+const MOST_IN_A_ROW: u32 = 25;
+
+/// The longest time that the work waits because the server wants to be left in peace.
+const LONGEST_REST: Duration = Duration::from_secs(900);
+
+/// Whose tokens are minted.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MintParams {
+    /// The company; required.
+    pub company_id: String,
+    /// These locations.
+    pub location_ids: Option<Vec<String>>,
+    /// Instead of a list: every location with the app. Default: false.
+    #[serde(default)]
+    pub installed: bool,
+    /// The app, with `installed`. Default: the part of the client id before its first `-`.
+    pub app_id: Option<String>,
+    /// Mint for locations whose token is not due, too. Default: false.
+    #[serde(default)]
+    pub force: bool,
+    /// How many requests are under way at once, 1 to 64. Default: 8.
+    pub concurrency: Option<i64>,
+}
+
+/// What became of one location.
+enum Outcome {
+    /// Its token is not due.
+    Fresh,
+    /// A new token, not saved yet.
+    Minted(Box<Record>),
+    Failed(String, Error),
+    /// Nothing more can come of the work.
+    End(Error),
+}
+
+impl Tokens {
+    /// Mints for every location that has no token, or one that is due. One failure does not stop the rest.
+    ///
+    /// `deadline` gives each request its own time; the work as a whole ends when all is done or cancelled.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, naming the parameter; `CANCELLED`, also when `progress` ends it; what is wrong with the
+    /// company's token; `STORE` when the tokens cannot be saved; and what the network or the API say when they fail
+    /// again and again. What was minted by then is saved.
+    pub fn mint_all(
+        &self,
+        params: MintParams,
+        progress: Progress,
+        deadline: impl Fn() -> Deadline + Sync,
+    ) -> Result<Value> {
+        let hands = params.concurrency()?;
+        let work = Work {
+            feed: Feed::new(&params)?,
+            company_id: params.company_id,
+            force: params.force,
+            whole: deadline(),
+            deadline: &deadline,
+        };
+        let tally =
+            crew::work(hands, || self.mint_next(&work), |results| self.gather(&work, results, progress))?;
+        match work.feed.end() {
+            Some(error) => Err(error),
+            None => Ok(tally.report()),
+        }
+    }
+
+    /// Mints for the next location; `None` when there is none.
+    fn mint_next(&self, work: &Work<impl Fn() -> Deadline>) -> Option<Outcome> {
+        let location_id = match work.feed.next(|params| self.installed_locations(params, &(work.deadline)()))
+        {
+            Ok(location_id) => location_id?,
+            Err(error) => return Some(Outcome::End(error)),
+        };
+        let outcome = self.mint_one(&location_id, work).unwrap_or_else(|error| {
+            // A 401 that a fresh token did not cure says nothing about the location, and each try burns a token.
+            let of_company = error.resource_id() == Some(work.company_id.as_str());
+            if of_company || error.http_status() == Some(401) || error.status() == Status::Cancelled {
+                Outcome::End(error)
+            } else {
+                let error = error.with_resource(&location_id);
+                Outcome::Failed(location_id, error)
+            }
+        });
+        Some(outcome)
+    }
+
+    fn mint_one(&self, location_id: &str, work: &Work<impl Fn() -> Deadline>) -> Result<Outcome> {
+        let held = self.record(location_id)?;
+        if let Some(held) = &held {
+            let now = self.clock.wall_ms();
+            if !work.force
+                && held.standing == Standing::Good
+                && self.renewal(held) > now
+                && held.token.is_alive(now)
+            {
+                return Ok(Outcome::Fresh);
+            }
+            if matches!(held.standing, Standing::Inactive { .. })
+                && let Some(error) = self.held_back(held)
+            {
+                return Err(error);
+            }
+        }
+        loop {
+            let deadline = (work.deadline)();
+            let minted = self.minted(location_id, &work.company_id, held.as_ref(), &deadline);
+            match minted {
+                Err(error) if error.status() == Status::RateLimited => {
+                    let rest = error.retry_after().unwrap_or(TICK);
+                    if rest > LONGEST_REST {
+                        return Ok(Outcome::End(error.with_resource(&work.company_id)));
+                    }
+                    work.whole.extended(rest + TICK).sleep(rest)?;
+                }
+                minted => return Ok(Outcome::Minted(Box::new(minted?))),
+            }
+        }
+    }
+
+    /// Takes in what the crew brings: saves it, tells of it, and counts.
+    fn gather(
+        &self,
+        work: &Work<impl Fn() -> Deadline>,
+        results: &Results<Outcome>,
+        progress: Progress,
+    ) -> Tally {
+        let mut tally = Tally::new();
+        let mut told = Instant::now();
+        let mut over = false;
+        while !over {
+            let mut batch = Vec::new();
+            let mut patience = TICK;
+            while batch.len() < BATCH {
+                match results.next(patience) {
+                    Next::Result(result) => {
+                        let outcome = result.unwrap_or_else(Outcome::End);
+                        tally.count(outcome, &mut batch, &work.feed);
+                    }
+                    Next::Nothing => break,
+                    Next::Over => {
+                        over = true;
+                        break;
+                    }
+                }
+                // Whatever else is there already goes along.
+                patience = Duration::ZERO;
+            }
+            if let Err(error) = self.keep_all(batch) {
+                work.feed.stop(error);
+            }
+            if work.whole.is_cancelled() {
+                work.feed.stop(stopped("the call was cancelled"));
+            }
+            if told.elapsed() >= TICK || over {
+                told = Instant::now();
+                if !progress(&tally.progress(work.feed.total())) {
+                    work.feed.stop(stopped("the progress callback ended the work"));
+                }
+            }
+        }
+        tally
+    }
+
+    /// Saves new tokens at the price of one, then publishes them.
+    fn keep_all(&self, mut records: Vec<Record>) -> Result<()> {
+        for record in &mut records {
+            record.renew_at = self.renewal(record);
+        }
+        let mut failed = None;
+        let saved = self.store.save_all(&records);
+        for (mut record, saved) in records.into_iter().zip(saved) {
+            let saved = match saved {
+                Ok(version) => {
+                    record.version = version;
+                    Ok(())
+                }
+                Err(error) if error.status() == Status::Conflict => self.save_newest(&mut record),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &saved {
+                failed = Some(error.clone());
+            }
+            self.kept(record, saved, &Event::Minted);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// What all the hands work on.
+struct Work<'a, D> {
+    feed: Feed,
+    company_id: String,
+    force: bool,
+    /// Of this only the cancellation counts.
+    whole: Deadline,
+    deadline: &'a D,
+}
+
+/// The locations that are still to be looked at.
+struct Feed {
+    left: Mutex<Left>,
+    /// Where the list of installed locations goes on. Held by whoever fetches the next page.
+    pages: Mutex<Option<Pages>>,
+}
+
+#[derive(Default)]
+struct Left {
+    location_ids: Vec<String>,
+    total: Option<u64>,
+    end: Option<Error>,
+}
+
+impl Feed {
+    fn new(params: &MintParams) -> Result<Feed> {
+        valid_id("companyId", &params.company_id)?;
+        let (mut left, mut pages) = (Left::default(), None);
+        match &params.location_ids {
+            Some(_) if params.installed => {
+                return Err(Error::invalid_argument("installed", "give locationIds or installed, not both"));
+            }
+            Some(_) if params.app_id.is_some() => {
+                return Err(Error::invalid_argument("appId", "appId goes with installed"));
+            }
+            Some(location_ids) => {
+                for (index, location_id) in location_ids.iter().enumerate() {
+                    valid_id(&format!("locationIds[{index}]"), location_id)?;
+                }
+                let each_once: HashSet<&String> = location_ids.iter().collect();
+                left.total = Some(each_once.len() as u64);
+                left.location_ids = shuffled(each_once.into_iter().cloned().collect());
+            }
+            None if params.installed => {
+                let list = InstalledLocationsParams {
+                    company_id: Some(params.company_id.clone()),
+                    app_id: params.app_id.clone(),
+                    is_installed: Some(true),
+                    ..InstalledLocationsParams::default()
+                };
+                list.validate()?;
+                pages = Some(Pages::of(list));
+            }
+            None => {
+                return Err(Error::invalid_argument(
+                    "locationIds",
+                    "neither locationIds nor \"installed\": true is given",
+                ));
+            }
+        }
+        Ok(Feed { left: Mutex::new(left), pages: Mutex::new(pages) })
+    }
+
+    /// The next location; the next page of them is fetched when all of the last one are taken.
+    fn next(
+        &self,
+        fetch: impl Fn(&InstalledLocationsParams) -> Result<Map<String, Value>>,
+    ) -> Result<Option<String>> {
+        loop {
+            if let Some(next) = self.left().take() {
+                return Ok(next);
+            }
+            let mut place = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+            // Somebody else may have fetched a page meanwhile.
+            if let Some(next) = self.left().take() {
+                return Ok(next);
+            }
+            let Some(mut pages) = place.take() else { return Ok(None) };
+            let page = fetch(pages.params())?;
+            let items = page.get("items").and_then(Value::as_array).into_iter().flatten();
+            let found = items.filter_map(|item| Some(item.get("_id")?.as_str()?.to_owned()));
+            let mut left = self.left();
+            left.location_ids = shuffled(found.collect());
+            left.total = left.total.or_else(|| total_of(&page));
+            if pages.turn(&page)? {
+                *place = Some(pages);
+            }
+        }
+    }
+
+    /// Gives out no more; the first reason counts.
+    fn stop(&self, error: Error) {
+        self.left().end.get_or_insert(error);
+    }
+
+    /// Why it was stopped, if it was.
+    fn end(&self) -> Option<Error> {
+        self.left().end.clone()
+    }
+
+    /// How many locations there are, where that is known.
+    fn total(&self) -> Option<u64> {
+        self.left().total
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Left {
+    /// The next location; `Some(None)` when the work was ended, `None` when nothing is left for now.
+    fn take(&mut self) -> Option<Option<String>> {
+        if self.end.is_some() { Some(None) } else { self.location_ids.pop().map(Some) }
+    }
+}
+
+/// In an order of its own: processes that do the same work at the same time seldom meet at the same location.
+fn shuffled(mut location_ids: Vec<String>) -> Vec<String> {
+    for last in (1..location_ids.len()).rev() {
+        let other = usize::try_from(random::up_to(last as u64)).unwrap_or(last);
+        location_ids.swap(last, other);
+    }
+    location_ids
+}
+
+fn total_of(page: &Map<String, Value>) -> Option<u64> {
+    let total = page.get("pagination")?.get("totalRecords")?;
+    total.as_u64().or_else(|| total.as_str()?.parse().ok())
+}
+
+/// What has come of the work so far.
+struct Tally {
+    began: Instant,
+    minted: u64,
+    fresh: u64,
+    failed: Vec<Value>,
+    in_a_row: u32,
+}
+
+impl Tally {
+    fn new() -> Tally {
+        Tally { began: Instant::now(), minted: 0, fresh: 0, failed: Vec::new(), in_a_row: 0 }
+    }
+
+    fn count(&mut self, outcome: Outcome, batch: &mut Vec<Record>, feed: &Feed) {
+        match outcome {
+            Outcome::Fresh => self.fresh += 1,
+            Outcome::Minted(record) => {
+                self.minted += 1;
+                self.in_a_row = 0;
+                batch.push(*record);
+            }
+            Outcome::Failed(location_id, error) => {
+                let nobodys_fault =
+                    [Status::Network, Status::Timeout, Status::Server, Status::Protocol, Status::Store];
+                self.in_a_row = if nobodys_fault.contains(&error.status()) { self.in_a_row + 1 } else { 0 };
+                let mut failed = failure(&location_id, &error);
+                if let Some(failed) = failed.as_object_mut()
+                    && let Some(location_id) = failed.remove("resourceId")
+                {
+                    failed.insert("locationId".into(), location_id);
+                }
+                self.failed.push(failed);
+                if self.in_a_row >= MOST_IN_A_ROW {
+                    feed.stop(error.with_help(
+                        "it failed again and again; what was minted is saved: call again for the rest",
+                    ));
+                }
+            }
+            Outcome::End(error) => feed.stop(error),
+        }
+    }
+
+    fn progress(&self, total: Option<u64>) -> Value {
+        let (done, failed) = (self.minted + self.fresh, self.failed.len() as u64);
+        // What was fresh already took no time, and says nothing about the rest.
+        let per_second = (self.minted + failed) as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        let left = total.map(|total| total.saturating_sub(done + failed));
+        let seconds_left = left.filter(|left| *left == 0 || per_second > 0.0).map(|left| match left {
+            0 => 0,
+            left => (left as f64 / per_second).ceil() as u64,
+        });
+        json!({
+            "done": done,
+            "failed": failed,
+            "total": total,
+            "perSecond": (per_second * 10.0).round() / 10.0,
+            "secondsLeft": seconds_left,
+        })
+    }
+
+    fn report(self) -> Value {
+        let total = self.minted + self.fresh + self.failed.len() as u64;
+        json!({"total": total, "minted": self.minted, "fresh": self.fresh, "failed": self.failed})
+    }
+}
+
+impl MintParams {
+    fn concurrency(&self) -> Result<usize> {
+        let wanted = self.concurrency.unwrap_or(USUAL_CONCURRENCY);
+        usize::try_from(wanted).ok().filter(|wanted| (1..=64).contains(wanted)).ok_or_else(|| {
+            Error::invalid_argument("concurrency", format!("concurrency is {wanted}, not from 1 to 64"))
+        })
+    }
+}

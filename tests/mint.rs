@@ -1,0 +1,327 @@
+//! Many locations at once: what is minted, what is left, what the caller hears of it, and what the server sees.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Options, RateLimit, Rule, Stage};
+use serde_json::{Value, json};
+
+use support::{Abi, DAY, sent};
+
+/// An emulator that lets everything pass: only where a test is about the pace, it should be waited for.
+fn emulator(locations: usize) -> Emulator {
+    Emulator::start(Options { locations, rate_limit: None, ..Options::default() }).unwrap()
+}
+
+/// A client with the keys changed and no pace that it would notice.
+fn client(emulator: &Emulator, mut changes: Value) -> Abi {
+    changes["rateLimit"] = json!({"requests": 10_000});
+    Abi::with(emulator, changes)
+}
+
+/// A connected company with so many locations, and nothing minted yet.
+fn connected(emulator: &Emulator) -> (Abi, String) {
+    let abi = client(emulator, json!({}));
+    let company = abi.connect_company(emulator);
+    sent(emulator);
+    (abi, company)
+}
+
+fn of_all(company: &str) -> Value {
+    json!({"companyId": company, "installed": true})
+}
+
+/// The figures of a report.
+fn counts(report: &Value) -> [u64; 4] {
+    let number = |name: &str| report[name].as_u64().unwrap();
+    [number("total"), number("minted"), number("fresh"), report["failed"].as_array().unwrap().len() as u64]
+}
+
+fn status(http: u16, body: &str) -> FaultKind {
+    let stage = Stage::BeforeProcessing;
+    FaultKind::Status { status: http, body: body.to_owned(), content_type: None, headers: vec![], stage }
+}
+
+/// How often each kind of request was sent.
+fn tally(emulator: &Emulator, name: &str) -> usize {
+    emulator.requests().iter().filter(|request| request.path == name).count()
+}
+
+const MINT: &str = "/oauth/location-token";
+const LIST: &str = "/oauth/installed-locations";
+
+#[test]
+fn every_installed_location_is_minted_once_and_a_second_run_mints_what_is_missing_or_due() {
+    let emulator = emulator(250);
+    let (abi, company) = connected(&emulator);
+    assert_eq!(counts(&abi.tokens_mint(of_all(&company), |_| true).ok()), [250, 250, 0, 0]);
+    assert_eq!((tally(&emulator, MINT), tally(&emulator, LIST)), (250, 3));
+    emulator.clear_requests();
+    for location in emulator.location_ids() {
+        abi.live_token(&emulator, &location);
+    }
+    assert_eq!(emulator.requests().len(), 0, "they are ready to be used");
+
+    for location in &emulator.location_ids()[..7] {
+        abi.token_delete(location).ok();
+    }
+    assert_eq!(counts(&abi.tokens_mint(of_all(&company), |_| true).ok()), [250, 7, 243, 0]);
+    assert_eq!(tally(&emulator, MINT), 7);
+
+    emulator.clock().advance(DAY);
+    assert_eq!(counts(&abi.tokens_mint(of_all(&company), |_| true).ok()), [250, 250, 0, 0]);
+    let forced = json!({"companyId": company, "installed": true, "force": true});
+    assert_eq!(counts(&abi.tokens_mint(forced, |_| true).ok()), [250, 250, 0, 0]);
+}
+
+#[test]
+fn a_list_is_minted_each_location_once() {
+    let emulator = emulator(4);
+    let (abi, company) = connected(&emulator);
+    let [a, b, c, d] = <[String; 4]>::try_from(emulator.location_ids()).unwrap();
+    let list = json!({"companyId": company, "locationIds": [a, b, a, c, b]});
+    assert_eq!(counts(&abi.tokens_mint(list, |_| true).ok()), [3, 3, 0, 0]);
+    assert_eq!((tally(&emulator, MINT), tally(&emulator, LIST)), (3, 0));
+    let held = abi.tokens_list(json!({"userType": "Location"})).ok();
+    let held: BTreeSet<&str> =
+        held["items"].as_array().unwrap().iter().map(|item| item["resourceId"].as_str().unwrap()).collect();
+    assert_eq!(held, BTreeSet::from([&*a, &b, &c]), "and not {d}");
+    let nothing = json!({"companyId": company, "locationIds": []});
+    assert_eq!(counts(&abi.tokens_mint(nothing, |_| true).ok()), [0, 0, 0, 0]);
+}
+
+#[test]
+fn a_bad_location_never_stops_the_rest_and_is_listed_with_its_error() {
+    let emulator = emulator(30);
+    let (abi, company) = connected(&emulator);
+    let locations = emulator.location_ids();
+    emulator.set_location_active(&locations[3], false);
+    emulator
+        .inject(Rule::on(Endpoint::LocationToken).resource(&locations[5]), status(500, "<html>oops</html>"));
+    let mut list = locations.clone();
+    list.push("a-location-of-nobody".into());
+    let report = abi.tokens_mint(json!({"companyId": company, "locationIds": list}), |_| true).ok();
+    assert_eq!(counts(&report), [31, 28, 0, 3]);
+    let failed = report["failed"].as_array().unwrap();
+    let of = |location: &str| {
+        let failure = failed.iter().find(|failure| failure["locationId"] == location).expect("it is listed");
+        assert_eq!(failure["error"]["resourceId"], location);
+        failure["error"]["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(of(&locations[3]), "GHL_ERR_LOCATION_INACTIVE");
+    assert_eq!(of(&locations[5]), "GHL_ERR_SERVER");
+    assert!(
+        ["GHL_ERR_FORBIDDEN", "GHL_ERR_NOT_FOUND", "GHL_ERR_INVALID_REQUEST"]
+            .contains(&&*of("a-location-of-nobody"))
+    );
+
+    emulator.clear_faults();
+    emulator.set_location_active(&locations[3], true);
+    assert_eq!(counts(&abi.tokens_mint(of_all(&company), |_| true).ok()), [30, 2, 28, 0]);
+}
+
+#[test]
+fn the_caller_hears_how_far_the_work_is_and_on_its_own_thread() {
+    let emulator = emulator(12);
+    let (abi, company) = connected(&emulator);
+    let own = thread::current().id();
+    let heard = abi.listen_and(move |_| assert_eq!(thread::current().id(), own));
+    let mut reports = Vec::new();
+    let report = abi.tokens_mint(of_all(&company), |so_far| {
+        assert_eq!(thread::current().id(), own);
+        reports.push(so_far);
+        true
+    });
+    report.ok();
+    let last = reports.last().expect("at the end, at the latest");
+    assert_eq!(
+        (&last["done"], &last["failed"], &last["total"], &last["secondsLeft"]),
+        (&json!(12), &json!(0), &json!(12), &json!(0))
+    );
+    assert!(last["perSecond"].as_f64().unwrap() > 0.0);
+    let names: BTreeSet<String> = heard.names().into_iter().collect();
+    let expected = emulator.location_ids().into_iter().map(|id| format!("token.minted {id}"));
+    assert_eq!(names, expected.collect());
+}
+
+#[test]
+fn the_work_can_be_ended_and_taken_up_again() {
+    let emulator = emulator(60);
+    let (abi, company) = connected(&emulator);
+    // The first hears of it while the others are held.
+    let hold = emulator.hold(Rule::on(Endpoint::LocationToken).skip(20), Stage::AfterProcessing);
+    let by_callback = abi.tokens_mint(of_all(&company), |_| false);
+    drop(hold);
+    by_callback.fails(Status::Cancelled);
+    let minted = tally(&emulator, MINT);
+    assert!((1..60).contains(&minted), "{minted} of 60");
+
+    let hold = emulator.hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
+    let done = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| {
+            let outcome = abi.tokens_mint(of_all(&company), |_| true);
+            done.store(1, Ordering::SeqCst);
+            outcome
+        });
+        hold.wait_for(1);
+        abi.cancel_until(|| done.load(Ordering::SeqCst) == 1);
+        call.join().unwrap().fails(Status::Cancelled);
+    });
+    drop(hold);
+    emulator.clear_requests();
+    let [total, minted, fresh, failed] = counts(&abi.tokens_mint(of_all(&company), |_| true).ok());
+    assert_eq!((total, failed, minted + fresh), (60, 0, 60));
+    assert!(fresh >= 20 - 8, "what was answered before the end was saved: {fresh}");
+    assert_eq!(tally(&emulator, MINT) as u64, minted);
+}
+
+#[test]
+fn what_is_wrong_with_the_company_ends_the_work_and_costs_one_refresh_at_most() {
+    let emulator = emulator(40);
+    let (abi, company) = connected(&emulator);
+    let unknown = abi.tokens_mint(of_all("nobody"), |_| true).fails(Status::NotFound);
+    assert_eq!(unknown["resourceId"], "nobody");
+    assert_eq!(sent(&emulator), [""; 0]);
+
+    emulator.inject(
+        Rule::on(Endpoint::LocationToken),
+        status(401, r#"{"statusCode": 401, "message": "Invalid JWT"}"#),
+    );
+    let error = abi.tokens_mint(json!({"companyId": company, "installed": true, "concurrency": 1}), |_| true);
+    assert_eq!(error.fails(Status::Unauthorized)["httpStatus"], 401);
+    assert_eq!(sent(&emulator), ["list 200", "mint 401", "refresh 200", "mint 401"]);
+
+    emulator.clear_faults();
+    emulator.clock().advance(DAY);
+    let refreshes = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken);
+    emulator.inject(refreshes, status(400, r#"{"error": "invalid_grant"}"#));
+    let error = abi.tokens_mint(of_all(&company), |_| true).fails(Status::ReauthorizationRequired);
+    assert_eq!(error["resourceId"], company.as_str());
+    assert_eq!(sent(&emulator), ["refresh 400"]);
+}
+
+#[test]
+fn a_dead_token_of_the_company_is_refreshed_once_for_all_hands() {
+    let emulator = emulator(40);
+    let (abi, company) = connected(&emulator);
+    emulator.clock().advance(DAY);
+    assert_eq!(counts(&abi.tokens_mint(of_all(&company), |_| true).ok()), [40, 40, 0, 0]);
+    assert_eq!((emulator.refreshes(), tally(&emulator, MINT)), (1, 40));
+}
+
+#[test]
+fn a_network_that_is_down_ends_the_work_soon() {
+    let emulator = emulator(200);
+    let (abi, company) = connected(&emulator);
+    emulator.inject(Rule::on(Endpoint::LocationToken), FaultKind::ReplyLost);
+    let error = abi.tokens_mint(of_all(&company), |_| true).fails(Status::Network);
+    assert!(error["help"].as_str().unwrap().contains("again"), "{error}");
+    let tried = tally(&emulator, MINT);
+    assert!(tried < 200, "{tried} requests");
+    emulator.clear_faults();
+    assert_eq!(counts(&abi.tokens_mint(of_all(&company), |_| true).ok()), [200, 200, 0, 0]);
+}
+
+#[test]
+fn the_server_refuses_nobody_while_many_are_minted() {
+    let rate_limit = Some(RateLimit { requests: 50, per_ms: 200, per_day: 100_000 });
+    let emulator = Emulator::start(Options { locations: 300, rate_limit, ..Options::default() }).unwrap();
+    let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 50, "perMs": 200}}));
+    let company = abi.connect_company(&emulator);
+    sent(&emulator);
+    let params = json!({"companyId": company, "installed": true, "concurrency": 16});
+    assert_eq!(counts(&abi.tokens_mint(params, |_| true).ok()), [300, 300, 0, 0]);
+    assert!(sent(&emulator).iter().all(|request| request.ends_with("200")));
+}
+
+#[test]
+fn a_refusal_for_the_pace_is_waited_for_and_no_location_is_left_out() {
+    let emulator = emulator(20);
+    let (abi, company) = connected(&emulator);
+    let kind = FaultKind::Status {
+        status: 429,
+        body: String::new(),
+        content_type: None,
+        headers: vec![("Retry-After".into(), "1".into())],
+        stage: Stage::BeforeProcessing,
+    };
+    emulator.inject(Rule::on(Endpoint::LocationToken).skip(5).times(1), kind.clone());
+    // Less patience than the server asks for.
+    let impatient = client(&emulator, json!({"timeouts": {"totalMs": 500}}));
+    impatient.connect_company(&emulator);
+    let params = json!({"companyId": company, "installed": true, "concurrency": 2});
+    assert_eq!(counts(&impatient.tokens_mint(params, |_| true).ok()), [20, 20, 0, 0]);
+
+    let FaultKind::Status { status, body, content_type, stage, .. } = kind else { unreachable!() };
+    let headers = vec![("Retry-After".into(), "3600".into())];
+    emulator.inject(
+        Rule::on(Endpoint::LocationToken),
+        FaultKind::Status { status, body, content_type, headers, stage },
+    );
+    let error = abi.tokens_mint(of_all(&company), |_| true).fails(Status::RateLimited);
+    assert_eq!(error["resourceId"], company.as_str());
+}
+
+#[test]
+fn two_processes_that_mint_the_same_do_each_a_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let emulator = emulator(300);
+    let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
+    let clients = [client(&emulator, store.clone()), client(&emulator, store)];
+    let company = clients[0].connect_company(&emulator);
+    emulator.clear_requests();
+    emulator.respond_latency(std::time::Duration::from_millis(5));
+    let reports = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for abi in &clients {
+            scope.spawn(|| {
+                let report = abi
+                    .tokens_mint(json!({"companyId": company, "installed": true, "concurrency": 4}), |_| {
+                        true
+                    });
+                reports.lock().unwrap().push(counts(&report.ok()));
+            });
+        }
+    });
+    for [total, minted, fresh, failed] in reports.into_inner().unwrap() {
+        assert_eq!((total, failed, minted + fresh), (300, 0, 300));
+    }
+    let mints = tally(&emulator, MINT);
+    assert!((300..450).contains(&mints), "{mints} mints for 300 locations");
+    for location in emulator.location_ids() {
+        clients[0].live_token(&emulator, &location);
+    }
+}
+
+#[test]
+fn a_store_that_fails_ends_the_work_and_loses_no_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    let emulator = emulator(50);
+    let abi = client(&emulator, json!({"store": {"kind": "sqlite", "path": path}}));
+    let company = abi.connect_company(&emulator);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON token BEGIN SELECT RAISE(ABORT, 'no more'); END";
+    database.execute_batch(refuse).unwrap();
+    let heard = abi.listen();
+    let held = Arc::new(AtomicUsize::new(0));
+    abi.tokens_mint(of_all(&company), |_| true).fails(Status::Store);
+    for name in heard.names() {
+        assert!(name.starts_with("token.unsaved "), "{name}");
+        held.fetch_add(1, Ordering::SeqCst);
+    }
+    let held = held.load(Ordering::SeqCst) as u64;
+    assert!((1..50).contains(&held), "{held} of 50");
+    assert_eq!(abi.stats()["tokens"]["unsaved"], held);
+    database.execute_batch("DROP TRIGGER refuse").unwrap();
+    abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!(abi.stats()["tokens"]["unsaved"], 0);
+    let [total, minted, fresh, failed] = counts(&abi.tokens_mint(of_all(&company), |_| true).ok());
+    assert_eq!([total, minted, fresh, failed], [50, 50 - held, held, 0]);
+}
