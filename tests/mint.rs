@@ -153,10 +153,12 @@ fn the_caller_hears_how_far_the_work_is_and_on_its_own_thread() {
 fn the_work_can_be_ended_and_taken_up_again() {
     let emulator = emulator(60);
     let (abi, company) = connected(&emulator);
-    // The first hears of it while the others are held.
-    let hold = emulator.hold(Rule::on(Endpoint::LocationToken).skip(20), Stage::AfterProcessing);
-    let by_callback = abi.tokens_mint(of_all(&company), |_| false);
-    drop(hold);
+    // The callback hears of it while some are held.
+    let mut hold = Some(emulator.hold(Rule::on(Endpoint::LocationToken).skip(20), Stage::AfterProcessing));
+    let by_callback = abi.tokens_mint(of_all(&company), |_| {
+        drop(hold.take());
+        false
+    });
     by_callback.fails(Status::Cancelled);
     let minted = tally(&emulator, MINT);
     assert!((1..60).contains(&minted), "{minted} of 60");

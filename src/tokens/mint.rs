@@ -63,8 +63,6 @@ enum Outcome {
     /// A new token, not saved yet.
     Minted(Box<Record>),
     Failed(String, Error),
-    /// Nothing more can come of the work.
-    End(Error),
 }
 
 impl Tokens {
@@ -98,24 +96,26 @@ impl Tokens {
         }
     }
 
-    /// Mints for the next location; `None` when there is none.
+    /// Mints for the next location; `None` when there is none, or nothing more can come of the work.
     fn mint_next(&self, work: &Work<impl Fn() -> Deadline>) -> Option<Outcome> {
-        let location_id = match work.feed.next(|params| self.installed_locations(params, &(work.deadline)()))
-        {
-            Ok(location_id) => location_id?,
-            Err(error) => return Some(Outcome::End(error)),
-        };
-        let outcome = self.mint_one(&location_id, work).unwrap_or_else(|error| {
-            // A 401 that a fresh token did not cure says nothing about the location, and each try burns a token.
-            let of_company = error.resource_id() == Some(work.company_id.as_str());
-            if of_company || error.http_status() == Some(401) || error.status() == Status::Cancelled {
-                Outcome::End(error)
-            } else {
-                let error = error.with_resource(&location_id);
-                Outcome::Failed(location_id, error)
+        let list = |params: &InstalledLocationsParams| self.installed_locations(params, &(work.deadline)());
+        let error = match work.feed.next(list) {
+            Ok(location_id) => {
+                let location_id = location_id?;
+                match self.mint_one(&location_id, work) {
+                    Ok(outcome) => return Some(outcome),
+                    Err(error) if !work.is_hopeless(&error) => {
+                        let error = error.with_resource(&location_id);
+                        return Some(Outcome::Failed(location_id, error));
+                    }
+                    Err(error) => error,
+                }
             }
-        });
-        Some(outcome)
+            Err(error) => error,
+        };
+        // At once: the other hands need not find out, too.
+        work.feed.stop(error);
+        None
     }
 
     fn mint_one(&self, location_id: &str, work: &Work<impl Fn() -> Deadline>) -> Result<Outcome> {
@@ -142,7 +142,7 @@ impl Tokens {
                 Err(error) if error.status() == Status::RateLimited => {
                     let rest = error.retry_after().unwrap_or(TICK);
                     if rest > LONGEST_REST {
-                        return Ok(Outcome::End(error.with_resource(&work.company_id)));
+                        return Err(error.with_resource(&work.company_id));
                     }
                     work.whole.extended(rest + TICK).sleep(rest)?;
                 }
@@ -166,10 +166,8 @@ impl Tokens {
             let mut patience = TICK;
             while batch.len() < BATCH {
                 match results.next(patience) {
-                    Next::Result(result) => {
-                        let outcome = result.unwrap_or_else(Outcome::End);
-                        tally.count(outcome, &mut batch, &work.feed);
-                    }
+                    Next::Result(Ok(outcome)) => tally.count(outcome, &mut batch, &work.feed),
+                    Next::Result(Err(defect)) => work.feed.stop(defect),
                     Next::Nothing => break,
                     Next::Over => {
                         over = true;
@@ -228,6 +226,16 @@ struct Work<'a, D> {
     /// Of this only the cancellation counts.
     whole: Deadline,
     deadline: &'a D,
+}
+
+impl<D> Work<'_, D> {
+    /// Whether an error says nothing about the location, and the next one would meet it as well. So does a 401 that a
+    /// fresh token did not cure, and each try would burn another token of the company.
+    fn is_hopeless(&self, error: &Error) -> bool {
+        error.resource_id() == Some(&self.company_id)
+            || error.http_status() == Some(401)
+            || error.status() == Status::Cancelled
+    }
 }
 
 /// The locations that are still to be looked at.
@@ -390,7 +398,6 @@ impl Tally {
                     ));
                 }
             }
-            Outcome::End(error) => feed.stop(error),
         }
     }
 
