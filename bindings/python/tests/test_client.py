@@ -255,6 +255,57 @@ class MaintenanceTest(EmulatorTest):
         self.assertEqual(client.tokens_maintain().checked, 2)
 
 
+class MintTest(EmulatorTest):
+    OPTIONS = ("--locations", "25")
+
+    def test_every_location_gets_a_token_and_a_second_run_costs_nothing(self) -> None:
+        self.install()
+        seen: list[ghl_oauth.MintProgress] = []
+        minting = self.client.tokens_mint(self.emulator.company_id, progress=seen.append)
+        self.assertEqual((minting.total, minting.minted, minting.fresh, minting.failed), (25, 25, 0, ()))
+        last = seen[-1]
+        self.assertEqual((last.done, last.failed, last.total, last.seconds_left), (25, 0, 25, 0))
+        again = self.client.mint_locations(self.emulator.company_id, iter(self.emulator.location_ids[:3]))
+        self.assertEqual((again.total, again.minted, again.fresh), (3, 0, 3))
+        forced = self.client.tokens_mint(self.emulator.company_id, self.emulator.location_ids[:2], force=True)
+        self.assertEqual(forced.minted, 2)
+
+    def test_a_bad_location_is_listed(self) -> None:
+        self.install()
+        failing = self.emulator.location_ids[0]
+        self.emulator.control("POST", f"/locations/{failing}", {"active": False})
+        (failure,) = self.client.tokens_mint(self.emulator.company_id).failed
+        self.assertEqual(failure.resource_id, failing)
+        self.assertIsInstance(failure.error, ghl_oauth.LocationInactive)
+
+    def test_a_bar_of_tqdms_fits(self) -> None:
+        class Bar:
+            """What is used of tqdm's."""
+
+            total: float | None = None
+            n: float = 0
+
+            def update(self, n: float = 1) -> None:
+                self.n += n
+
+        self.install()
+        bar = Bar()
+        self.client.tokens_mint(self.emulator.company_id, progress=bar)
+        self.assertEqual((bar.n, bar.total), (25, 25))
+
+    def test_an_exception_ends_the_work_and_comes_out(self) -> None:
+        class Enough(Exception):
+            pass
+
+        def stop(progress: ghl_oauth.MintProgress) -> None:
+            raise Enough
+
+        self.install()
+        with self.assertRaises(Enough):
+            self.client.tokens_mint(self.emulator.company_id, progress=stop)
+        self.assertEqual(self.client.tokens_mint(self.emulator.company_id).failed, ())
+
+
 class EndpointsTest(EmulatorTest):
     OPTIONS = ("--locations", "45")
 

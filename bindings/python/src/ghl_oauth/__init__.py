@@ -40,11 +40,14 @@ from .models import (
     Location,
     Maintenance,
     MaintenanceProgress,
+    Minting,
+    MintProgress,
     SkippedToken,
     Token,
     TokenInfo,
 )
 from .pages import Pages
+from .progress import ProgressBar
 
 __all__ = [
     "AuthorizationUrl",
@@ -66,9 +69,12 @@ __all__ = [
     "LocationInactive",
     "Maintenance",
     "MaintenanceProgress",
+    "MintProgress",
+    "Minting",
     "NetworkError",
     "NotFound",
     "Pages",
+    "ProgressBar",
     "ProtocolError",
     "RateLimited",
     "ReauthorizationRequired",

@@ -17,11 +17,14 @@ from .models import (
     Location,
     Maintenance,
     MaintenanceProgress,
+    Minting,
+    MintProgress,
     Token,
     TokenInfo,
     flag,
 )
 from .pages import Pages
+from .progress import ProgressBar, listener
 
 Item = TypeVar("Item")
 
@@ -373,6 +376,56 @@ class Client:
         )
         report = self._call(library.ghl_tokens_maintain, encode({"companyId": company_id}), on_progress, None)
         return Maintenance.from_json(report)
+
+    def tokens_mint(
+        self,
+        company_id: str,
+        location_ids: Iterable[str] | None = None,
+        *,
+        app_id: str | None = None,
+        force: bool = False,
+        concurrency: int | None = None,
+        progress: Callable[[MintProgress], object] | ProgressBar | None = None,
+    ) -> Minting:
+        """Mints tokens for many locations of a company, as fast as its rate limit allows.
+
+        A location whose token is not due costs nothing: call it again for what a first run left. One failure does not
+        stop the rest. Returns when all is done.
+
+        ::
+
+            with tqdm(unit="location") as bar:
+                minting = client.tokens_mint(company_id, progress=bar)
+
+        Args:
+            company_id: The company.
+            location_ids: These locations. Default: every location where the app is installed.
+            app_id: The app, where no locations are given. Default: this one.
+            force: Mint for locations whose token is not due, too. Default: False.
+            concurrency: How many requests are under way at once, 1 to 64. Default: 8.
+            progress: Called about four times a second, and at the end, on this thread; or a bar of tqdm's. To end the
+                work, raise an exception, which then comes out of this method: what was minted by then is saved.
+
+        Raises:
+            NotFound: No token is held for the company.
+            StoreError: New tokens cannot be saved.
+            RateLimited: The API wants to be left in peace for more than 15 minutes.
+            Cancelled: :meth:`cancel` was called.
+        """
+        tell = None if progress is None else listener(progress)
+        on_progress = progress_callback(None if tell is None else lambda so_far: tell(MintProgress.from_json(so_far)))
+        wanted = {
+            "companyId": company_id,
+            "locationIds": None if location_ids is None else list(location_ids),
+            "installed": location_ids is None,
+            "appId": app_id,
+            "force": force,
+            "concurrency": concurrency,
+        }
+        return Minting.from_json(self._call(library.ghl_tokens_mint, encode(wanted), on_progress, None))
+
+    #: The same by the name that says what is minted.
+    mint_locations = tokens_mint
 
     # The API's three endpoints, one to one.
 

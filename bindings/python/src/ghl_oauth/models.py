@@ -202,7 +202,7 @@ class MaintenanceProgress:
 
 @dataclass(frozen=True)
 class FailedToken:
-    """A token that could not be renewed."""
+    """A token that could not be renewed or minted."""
 
     resource_id: str
     error: GhlError
@@ -232,6 +232,54 @@ class Maintenance:
             next_due_at=_moment(raw.get("nextDueAt")),
             raw=raw,
         )
+
+
+@dataclass(frozen=True)
+class MintProgress:
+    """How far the minting of many locations is."""
+
+    done: int
+    """How many locations have a token now."""
+    failed: int
+    total: int | None
+    """How many there are; None as long as that is not known."""
+    per_second: float
+    """How many were worked on per second; those that had a token already do not count."""
+    seconds_left: int | None
+    """How long the rest will take; None as long as that cannot be said."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> MintProgress:
+        """Reads the library's form."""
+        return cls(
+            done=raw["done"],
+            failed=raw["failed"],
+            total=raw.get("total"),
+            per_second=raw["perSecond"],
+            seconds_left=raw.get("secondsLeft"),
+            raw=raw,
+        )
+
+
+@dataclass(frozen=True)
+class Minting:
+    """What the minting of many locations came to."""
+
+    total: int
+    """How many locations were looked at."""
+    minted: int
+    """How many got a new token."""
+    fresh: int
+    """How many had a token that was not due."""
+    failed: tuple[FailedToken, ...]
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Minting:
+        """Reads the library's form."""
+        failed = (FailedToken(failure["locationId"], from_json(failure["error"])) for failure in raw["failed"])
+        return cls(total=raw["total"], minted=raw["minted"], fresh=raw["fresh"], failed=tuple(failed), raw=raw)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,107 @@
+//! Ten thousand locations minted under the rate limit, by one process and by two that share a store and the limit: how
+//! long it takes beside the time that the limit itself dictates, and how many requests the server refuses.
+//!
+//! The window is a twentieth of the API's, 100 requests in half a second, so that the run takes a minute and not
+//! twenty; what the library adds to each request weighs twenty times as much here.
+
+use std::env;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ghl_oauth::authorization::{CompleteParams, UrlParams};
+use ghl_oauth::secret::Secret;
+use ghl_oauth::{Client, Config};
+use ghl_oauth_emulator::{Decision, Emulator, Options, RateLimit};
+use serde_json::{Value, json};
+
+const LOCATIONS: usize = 10_000;
+const REQUESTS: u32 = 100;
+const PER_MS: u64 = 500;
+
+/// What a child is started with: its configuration and the company.
+const WORK: &str = "GHL_BENCH_MINT";
+
+fn main() {
+    if let Ok(work) = env::var(WORK) {
+        let work: Value = serde_json::from_str(&work).unwrap();
+        let client = Client::new(&Config::from_json(&work["config"].to_string()).unwrap()).unwrap();
+        println!("{}", mint(&client, work["company"].as_str().unwrap()));
+        return;
+    }
+    for processes in [1, 2] {
+        run(processes);
+    }
+}
+
+fn run(processes: usize) {
+    let rate_limit = Some(RateLimit { requests: REQUESTS, per_ms: PER_MS, per_day: 1_000_000 });
+    let emulator =
+        Emulator::start(Options { locations: LOCATIONS, rate_limit, ..Options::default() }).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = configuration(&emulator, &folder.path().join("tokens.db"));
+    let client = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
+    let company = connect(&client, &emulator);
+    emulator.clear_requests();
+
+    let began = Instant::now();
+    let children: Vec<Child> = (0..processes)
+        .map(|_| {
+            Command::new(env::current_exe().unwrap())
+                .env(WORK, json!({"config": config, "company": company}).to_string())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let reports: Vec<Value> = children
+        .into_iter()
+        .map(|child| serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap())
+        .collect();
+    let took = began.elapsed();
+
+    let requests = emulator.requests();
+    let refused = requests.iter().filter(|request| request.status == 429).count();
+    let admitted = requests.len() - refused;
+    // The first window is full at once, and each further one waits for the one before it.
+    let dictated = Duration::from_millis(PER_MS) * u32::try_from((admitted - 1) / REQUESTS as usize).unwrap();
+    let over = took.as_secs_f64() / dictated.as_secs_f64() * 100.0 - 100.0;
+    println!(
+        "{LOCATIONS} locations, {processes} process(es): {took:.2?} for {admitted} requests, {over:.2} % more than the limit dictates; {refused} refused"
+    );
+    for report in reports {
+        println!(
+            "  {} minted, {} fresh, {} failed",
+            report["minted"],
+            report["fresh"],
+            report["failed"].as_array().unwrap().len()
+        );
+    }
+}
+
+fn mint(client: &Client, company: &str) -> Value {
+    let params = json!({"companyId": company, "installed": true, "concurrency": 16});
+    client.tokens_mint(serde_json::from_value(params).unwrap(), &|_| true).unwrap()
+}
+
+fn configuration(emulator: &Emulator, path: &Path) -> Value {
+    let mut config: Value = serde_json::from_str(&emulator.configuration()).unwrap();
+    config["rateLimit"] = json!({"requests": REQUESTS, "perMs": PER_MS});
+    config["store"] = json!({"kind": "sqlite", "path": path});
+    config
+}
+
+fn connect(client: &Client, emulator: &Emulator) -> String {
+    let link = client.authorization_url(UrlParams::default()).unwrap();
+    let company = emulator.company_id();
+    let redirect_url =
+        emulator.consent(link["url"].as_str().unwrap(), Decision::Company(company.clone())).unwrap();
+    let params = CompleteParams {
+        redirect_url: Secret::new(redirect_url),
+        state: None,
+        allow_missing_state: false,
+        user_type: None,
+    };
+    client.authorization_complete(&params).unwrap();
+    company
+}
