@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         redirect_url: redirect_url.clone().into(),
         state: None,
         allow_missing_state: false,
+        redirect_uri: None,
         user_type: None,
     })?;
     tour.sent();
@@ -113,6 +114,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         redirect_url: redirect_url.into(),
         state: None,
         allow_missing_state: false,
+        redirect_uri: None,
         user_type: None,
     });
     if let Err(error) = replayed {

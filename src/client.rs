@@ -259,7 +259,7 @@ impl Parts {
                 Arc::clone(&api),
                 Arc::clone(&tokens),
                 Arc::clone(clock),
-            ),
+            )?,
             api,
             tokens,
             cancellation: Arc::default(),

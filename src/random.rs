@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::{Error, Result, Status};
@@ -9,9 +10,17 @@ use crate::error::{Error, Result, Status};
 /// 256 random bits as a URL-safe text.
 pub fn token() -> Result<String> {
     let mut bytes = [0; 32];
-    let failed = |_| Error::new(Status::Internal, "the operating system gave no random bytes");
-    SystemRandom::new().fill(&mut bytes).map_err(failed)?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| none())?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// A key for digests that nobody else can compute.
+pub fn key() -> Result<hmac::Key> {
+    hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| none())
+}
+
+fn none() -> Error {
+    Error::new(Status::Internal, "the operating system gave no random bytes")
 }
 
 /// A number from 0 to `most`; `most` itself where the system has no randomness to give.

@@ -243,6 +243,53 @@ fn each_link_is_completed_by_the_redirect_uri_that_it_had() {
 }
 
 #[test]
+fn a_link_of_another_process_is_completed_by_the_redirect_uri_that_the_host_names() {
+    let uri = "https://other.example/back";
+    let options = Options { redirect_uris: vec![uri.to_owned()], ..Options::default() };
+    let emulator = Emulator::start(options).unwrap();
+    let nowhere = json!({"redirectUri": null});
+    let (here, there) = (Abi::with(&emulator, nowhere.clone()), Abi::with(&emulator, nowhere));
+    let link = here.authorization_url(json!({"redirectUri": uri})).ok();
+    let decision = Decision::Company(emulator.company_id());
+    let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+    let mut params = json!({"redirectUrl": redirect_url, "state": link["state"]});
+    there.authorization_complete(params.clone()).refuses("redirectUri");
+    params["redirectUri"] = "https://app.example/".into();
+    there.authorization_complete(params.clone()).refuses("redirectUrl");
+    assert_eq!(sent(&emulator), [""; 0]);
+    params["redirectUri"] = uri.into();
+    there.authorization_complete(params).ok();
+    there.live_token(&emulator, &emulator.company_id());
+}
+
+#[test]
+fn a_url_that_is_refused_does_not_use_the_state_up() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let redirect_url = consented(&abi, &emulator);
+    let (_, query) = redirect_url.split_once('?').unwrap();
+    for wrong in [format!("https://evil.example/?{query}"), with_parameter(&redirect_url, "code", None)] {
+        abi.authorization_complete(json!({"redirectUrl": wrong})).refuses("redirectUrl");
+    }
+    abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
+}
+
+#[test]
+fn of_two_that_vouch_for_the_same_state_at_once_one_is_served() {
+    let emulator = emulator(1);
+    let (here, there) = (Abi::new(&emulator), Abi::new(&emulator));
+    let redirect_url = consented(&here, &emulator);
+    let params = json!({"redirectUrl": redirect_url, "state": query(&redirect_url)["state"]});
+    let hold = emulator.hold(codes(), Stage::BeforeProcessing);
+    let mut results = support::crowd(8, || there.authorization_complete(params.clone()).0, || hold.release());
+    results.sort_unstable();
+    let mut expected = [Status::StateMismatch.code(); 8];
+    expected[0] = 0;
+    assert_eq!(results, expected);
+    assert_eq!(sent(&emulator), ["code 200"]);
+}
+
+#[test]
 fn two_consents_at_once_do_not_get_in_each_others_way() {
     let emulator = Emulator::start(Options { companies: 2, ..Options::default() }).unwrap();
     let abi = Abi::new(&emulator);

@@ -36,9 +36,10 @@ pub unsafe extern "C" fn ghl_authorization_url(
 ///
 /// @param client       a client
 /// @param params_json  {"redirectUrl": the whole URL that the browser was sent to, "state"?, "allowMissingState"?,
-///                     "userType"? ("Company" | "Location")}; "state" is the one that the host keeps for this browser
-///                     session, needed where another process made the link; "allowMissingState": true accepts an
-///                     installation that was started inside the marketplace, which comes without one
+///                     "redirectUri"?, "userType"? ("Company" | "Location")}; "state" is the one that the host keeps
+///                     for this browser session, needed where another process made the link; "allowMissingState": true
+///                     accepts an installation that was started inside the marketplace, which comes without one;
+///                     "redirectUri" is that of the link, where another process made it with one that is not configured
 /// @param out_json     the stored token's metadata {"resourceId", "userType", "companyId", "locationId", "scope",
 ///                     "expiresAt", "refreshable", "state"}, or the error; to be freed with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a URL that is not the app's redirect, GHL_ERR_CONSENT_DENIED,

@@ -214,6 +214,7 @@ class Client:
         *,
         state: str | None = None,
         allow_missing_state: bool | None = None,
+        redirect_uri: str | None = None,
         user_type: str | None = None,
     ) -> TokenInfo:
         """Checks what the consent page sent back, exchanges its code, and stores the token.
@@ -224,6 +225,7 @@ class Client:
                 Default: that of any link which this client made.
             allow_missing_state: Accept a redirect without a ``state``, as an installation that was started inside the
                 marketplace sends it. Default: False.
+            redirect_uri: That of the link, where another process made it with one that is not configured.
             user_type: The kind of token that is wanted, ``"Company"`` or ``"Location"``. Default: what the
                 installation gives.
 
@@ -238,6 +240,7 @@ class Client:
             redirectUrl=redirect_url,
             state=state,
             allowMissingState=allow_missing_state,
+            redirectUri=redirect_uri,
             userType=user_type,
         )
         return TokenInfo.from_json(info)

@@ -1,0 +1,148 @@
+//! The consents that are under way, each by its `state`: single-use, and for an hour.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ring::hmac;
+
+use crate::error::{Error, Result, Status};
+use crate::random;
+
+/// How long a person may take to consent.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// How many consents may be under way; beyond that the oldest is forgotten.
+const MOST: usize = 10_000;
+
+/// What a state is kept as: its digest under a key of this client alone. Whoever brings a state can neither choose nor
+/// learn the bytes that it is compared by, so the time of a look-up tells nothing about the states that are good.
+type Digest = [u8; 32];
+
+/// The consents of one client.
+pub struct Pending {
+    key: hmac::Key,
+    consents: Mutex<HashMap<Digest, Consent>>,
+}
+
+/// One consent.
+struct Consent {
+    began: Duration,
+    /// That of its link; `None` once the state was used.
+    redirect_uri: Option<String>,
+}
+
+impl Pending {
+    /// None yet.
+    ///
+    /// # Errors
+    /// `INTERNAL` where the system has no randomness.
+    pub fn new() -> Result<Pending> {
+        Ok(Pending { key: random::key()?, consents: Mutex::default() })
+    }
+
+    /// A link with this state and redirect URI was made.
+    pub fn begin(&self, state: &str, redirect_uri: String, now: Duration) {
+        let consent = Consent { began: now, redirect_uri: Some(redirect_uri) };
+        insert(&mut self.consents(), self.digest(state), consent);
+    }
+
+    /// Uses a state up, unless `check` refuses what came with it. `check` is given the redirect URI of the state's
+    /// link, or `None` where this client made no such link.
+    ///
+    /// # Errors
+    /// `STATE_MISMATCH` for a state that was used, or whose link is too old; else those of `check`.
+    pub fn use_up<T>(
+        &self,
+        state: &str,
+        now: Duration,
+        check: impl FnOnce(Option<&str>) -> Result<T>,
+    ) -> Result<T> {
+        let digest = self.digest(state);
+        // Held from the look to the mark: of two that bring the same state at once, one is served.
+        let mut consents = self.consents();
+        let redirect_uri = match consents.get(&digest) {
+            None => None,
+            Some(Consent { redirect_uri: None, .. }) => return Err(mismatch("its state was used already")),
+            Some(consent) if now.saturating_sub(consent.began) > PATIENCE => {
+                return Err(mismatch("its link is too old"));
+            }
+            Some(consent) => consent.redirect_uri.as_deref(),
+        };
+        let checked = check(redirect_uri)?;
+        insert(&mut consents, digest, Consent { began: now, redirect_uri: None });
+        Ok(checked)
+    }
+
+    fn digest(&self, state: &str) -> Digest {
+        let mut digest = Digest::default();
+        digest.copy_from_slice(hmac::sign(&self.key, state.as_bytes()).as_ref());
+        digest
+    }
+
+    fn consents(&self) -> MutexGuard<'_, HashMap<Digest, Consent>> {
+        self.consents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn insert(consents: &mut HashMap<Digest, Consent>, digest: Digest, consent: Consent) {
+    let full =
+        |consents: &HashMap<Digest, Consent>| consents.len() >= MOST && !consents.contains_key(&digest);
+    if full(consents) {
+        consents.retain(|_, old| consent.began.saturating_sub(old.began) <= PATIENCE);
+    }
+    if full(consents)
+        && let Some(oldest) = consents.iter().min_by_key(|(_, consent)| consent.began).map(|(key, _)| *key)
+    {
+        consents.remove(&oldest);
+    }
+    consents.insert(digest, consent);
+}
+
+/// The error for a redirect that no consent of this client led to.
+pub fn mismatch(why: &str) -> Error {
+    Error::new(
+        Status::StateMismatch,
+        format!("the redirect does not belong to a consent of this client: {why}"),
+    )
+    .with_help("begin again with a new link; if nobody began one, somebody may be trying to slip in a code")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URI: &str = "https://app.example/callback";
+
+    fn link(redirect_uri: Option<&str>) -> Result<String> {
+        redirect_uri.map(str::to_owned).ok_or_else(|| mismatch("its state is unknown"))
+    }
+
+    #[test]
+    fn what_is_refused_does_not_use_a_state_up() {
+        let pending = Pending::new().unwrap();
+        pending.begin("state", URI.to_owned(), Duration::ZERO);
+        let refuse = |_: Option<&str>| Err::<(), _>(mismatch("something else is wrong"));
+        assert!(pending.use_up("state", Duration::ZERO, refuse).is_err());
+        assert_eq!(pending.use_up("state", Duration::ZERO, link).unwrap(), URI);
+        assert!(pending.use_up("state", Duration::ZERO, link).is_err());
+        // One that another process made is good once, too.
+        assert!(pending.use_up("foreign", Duration::ZERO, link).is_err());
+        assert!(pending.use_up("foreign", Duration::ZERO, |_| Ok(())).is_ok());
+        assert!(pending.use_up("foreign", Duration::ZERO, |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_is_forgotten() {
+        let pending = Pending::new().unwrap();
+        for number in 0..=MOST {
+            pending.begin(&number.to_string(), URI.to_owned(), Duration::from_millis(number as u64));
+        }
+        assert_eq!(pending.consents().len(), MOST);
+        let now = Duration::from_secs(60);
+        assert!(pending.use_up("0", now, link).is_err());
+        for number in [1, MOST] {
+            assert!(pending.use_up(&number.to_string(), now, link).is_ok(), "{number}");
+        }
+    }
+}

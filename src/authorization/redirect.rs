@@ -1,0 +1,105 @@
+//! The URL that a browser was sent back to.
+
+use ureq::http::Uri;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+
+/// Where a redirect led, and what it brought. What it brought is overwritten when it is dropped: the code is a secret.
+pub struct Redirect {
+    target: Uri,
+    parameters: Vec<(String, Zeroizing<String>)>,
+}
+
+impl Redirect {
+    /// # Errors
+    /// `INVALID_ARGUMENT`, naming `redirectUrl`.
+    pub fn read(url: &str) -> Result<Redirect> {
+        let url = url.trim();
+        let url = url.split_once('#').map_or(url, |(url, _)| url);
+        // Only what stands before the query becomes a `Uri`, which keeps a copy.
+        let (target, query) = url.split_once('?').unwrap_or((url, ""));
+        let target = absolute(target)
+            .ok_or_else(|| Error::invalid_argument("redirectUrl", "redirectUrl is not an absolute URL"))?;
+        let parameters: Vec<_> = form_urlencoded::parse(query.as_bytes())
+            .map(|(name, value)| (name.into_owned(), Zeroizing::new(value.into_owned())))
+            .collect();
+        for name in ["code", "state", "error"] {
+            if parameters.iter().filter(|(key, _)| key == name).count() > 1 {
+                let message = format!("redirectUrl has {name} more than once");
+                return Err(Error::invalid_argument("redirectUrl", message));
+            }
+        }
+        Ok(Redirect { target, parameters })
+    }
+
+    /// A parameter of the query, decoded.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether it led to that redirect URI: same origin and same path.
+    pub fn is_to(&self, redirect_uri: &str) -> bool {
+        let Some(expected) = absolute(redirect_uri) else {
+            return false;
+        };
+        let host = |uri: &Uri| uri.host().map(str::to_ascii_lowercase);
+        self.target.scheme() == expected.scheme()
+            && host(&self.target) == host(&expected)
+            && port(&self.target) == port(&expected)
+            && self.target.path() == expected.path()
+    }
+}
+
+/// A URL with a scheme and a host.
+pub fn absolute(url: &str) -> Option<Uri> {
+    url.parse().ok().filter(|uri: &Uri| uri.scheme().is_some() && uri.host().is_some())
+}
+
+/// The port that a URL leads to.
+pub fn port(uri: &Uri) -> Option<u16> {
+    uri.port_u16().or(match uri.scheme_str() {
+        Some("https") => Some(443),
+        Some("http") => Some(80),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_leads_to_one_place_only() {
+        let is_to = |url: &str| Redirect::read(url).unwrap().is_to("https://app.example/oauth/callback");
+        assert!(is_to("https://app.example/oauth/callback?code=1"));
+        assert!(is_to("https://APP.example:443/oauth/callback?code=1#top"));
+        for other in [
+            "http://app.example/oauth/callback",
+            "https://app.example.evil/oauth/callback",
+            "https://evil@app.example.evil/oauth/callback",
+            "https://app.example:8443/oauth/callback",
+            "https://app.example/oauth/callback/more",
+            "https://app.example/",
+            "https://evil.example/?https://app.example/oauth/callback",
+        ] {
+            assert!(!is_to(other), "{other}");
+        }
+        for malformed in ["", "callback", "/oauth/callback?code=1", "https://", "?https://app.example/", "#"]
+        {
+            assert!(Redirect::read(malformed).is_err(), "{malformed}");
+        }
+        assert!(Redirect::read("https://app.example/?code=1&code=2").is_err());
+    }
+
+    #[test]
+    fn parameters_are_those_of_the_query_and_decoded() {
+        let redirect =
+            Redirect::read(" https://app.example/?code=a%20b+c&state=%C3%A9&x#?error=1&code=2 ").unwrap();
+        assert_eq!(redirect.parameter("code"), Some("a b c"));
+        assert_eq!(redirect.parameter("state"), Some("é"));
+        assert_eq!(redirect.parameter("error"), None);
+        let fragment = Redirect::read("https://app.example/#?code=1").unwrap();
+        assert_eq!(fragment.parameter("code"), None);
+    }
+}
