@@ -368,6 +368,33 @@ int32_t ghl_authorization_complete(struct ghl_client *client,
                                    char **out_json);
 
 /**
+ * Waits for the browser on a port of this machine, and completes the consent as ghl_authorization_complete does.
+ *
+ * For development, and for programs without a web server of their own: let an HTTPS tunnel lead from the redirect URI
+ * to the port, show the person the link of ghl_authorization_url, and call this. It listens on 127.0.0.1 alone. The
+ * first redirect with the right "state" ends the wait; the browser gets a plain page that says whether it worked, and
+ * the port is closed. Whatever else comes (other paths, methods and hosts, other states, connections that say
+ * nothing) is refused, and waited past. Several threads may listen at once, on ports of their own.
+ *
+ * Any thread; waits for the browser at most "timeoutMs", then for the exchange at most timeouts.totalMs.
+ * ghl_client_cancel ends the wait at once.
+ *
+ * @param client       a client
+ * @param params_json  {"port"?, "timeoutMs"?, "state"?, "allowMissingState"?, "redirectUri"?, "userType"?}; "port" is
+ *                     1 to 65535, and defaults to that of the redirect URI where it is http on localhost or 127.0.0.1;
+ *                     "timeoutMs" is 1 to 3600000, by default 300000; "redirectUri" is that of the link, by default
+ *                     the configured one; the others as in ghl_authorization_complete: with "allowMissingState", any
+ *                     page in the person's browser can end the wait, and slip in a code of its own
+ * @param out_json     the stored token's metadata, as ghl_authorization_complete gives it, or the error; to be freed
+ *                     with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, for a port that is taken, too; GHL_ERR_TIMEOUT when nobody came back;
+ *         GHL_ERR_CANCELLED; after the redirect, the errors of ghl_authorization_complete
+ */
+int32_t ghl_authorization_listen(struct ghl_client *client,
+                                 const char *params_json,
+                                 char **out_json);
+
+/**
  * A live access token for a company or location: from memory while it is fresh; else refreshed, or minted for a
  * location of a company that is held, by one caller while the others wait.
  *

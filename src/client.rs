@@ -8,7 +8,7 @@ use once_cell::race::OnceBox;
 use serde_json::{Map, Value, json};
 
 use crate::api::{Api, InstalledLocationsParams, LocationTokenParams, TokenParams};
-use crate::authorization::{Authorization, CompleteParams, UrlParams};
+use crate::authorization::{Authorization, CompleteParams, ListenParams, UrlParams};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::deadline::{Cancellation, Deadline};
@@ -165,6 +165,15 @@ impl Client {
     pub fn authorization_complete(&self, params: &CompleteParams) -> Result<Value> {
         let work = self.work()?;
         work.authorization.complete(params, &work.deadline())
+    }
+
+    /// From a browser that comes back to a port of this machine to a stored token; see [`Authorization::listen`].
+    ///
+    /// # Errors
+    /// As [`Authorization::listen`].
+    pub fn authorization_listen(&self, params: &ListenParams) -> Result<Value> {
+        let work = self.work()?;
+        work.authorization.listen(params, &work.deadline())
     }
 
     /// A live access token; see [`Tokens::access_token`].

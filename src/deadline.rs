@@ -44,9 +44,14 @@ impl Deadline {
         }
     }
 
-    /// The same call's patience for a wait of its own, which begins now.
-    pub fn extended(&self, total: Duration) -> Deadline {
+    /// Another part of the same call: `total` from now. A cancellation since the call began counts for it, too.
+    pub fn renewed(&self, total: Duration) -> Deadline {
         Deadline { ends: Instant::now() + total, total, ..self.clone() }
+    }
+
+    /// How long it was from its beginning.
+    pub fn total(&self) -> Duration {
+        self.total
     }
 
     /// The time left; zero once it is over.

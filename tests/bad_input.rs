@@ -11,7 +11,7 @@ use ghl_oauth::ffi::*;
 use ghl_oauth_emulator::Emulator;
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, Outcome, Trap, config, emulator, sent, shows_none_of, take};
+use support::{Abi, DAY, Outcome, Trap, config, emulator, free_port, sent, shows_none_of, take};
 
 type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
 
@@ -56,6 +56,7 @@ unsafe extern "C" fn access_into(
 const TAKING_TEXT: [(&str, Call, &str); 14] = [
     ("ghl_authorization_url", ghl_authorization_url, "params_json"),
     ("ghl_authorization_complete", ghl_authorization_complete, "params_json"),
+    ("ghl_authorization_listen", ghl_authorization_listen, "params_json"),
     ("ghl_oauth_token", ghl_oauth_token, "params_json"),
     ("ghl_oauth_location_token", ghl_oauth_location_token, "params_json"),
     ("ghl_oauth_installed_locations", ghl_oauth_installed_locations, "params_json"),
@@ -74,6 +75,7 @@ const TAKING_TEXT: [(&str, Call, &str); 14] = [
 fn good(name: &str, emulator: &Emulator) -> String {
     match name {
         "ghl_authorization_complete" => json!({"redirectUrl": "https://app.example/"}).to_string(),
+        "ghl_authorization_listen" => json!({"port": free_port(), "timeoutMs": 1}).to_string(),
         "ghl_oauth_token" => json!({"grantType": "client_credentials"}).to_string(),
         "ghl_oauth_location_token" => {
             json!({"companyId": "c", "locationId": "l", "accessToken": "wrong"}).to_string()
@@ -162,6 +164,7 @@ fn the_result_may_be_unwanted() {
         };
         let expected = match name {
             "ghl_authorization_complete" => Status::StateMismatch.code(),
+            "ghl_authorization_listen" => Status::Timeout.code(),
             "ghl_oauth_location_token" | "ghl_oauth_installed_locations" => Status::Unauthorized.code(),
             _ => 0,
         };
@@ -283,6 +286,25 @@ fn a_wrong_value_is_refused_by_its_key_and_not_repeated() {
             "allowMissingState",
         ),
         (ghl_authorization_complete, json!({"redirectUrl": "https://a/", "userType": secret}), "userType"),
+        (ghl_authorization_complete, json!({"redirectUrl": "https://a/", "redirectUri": 7}), "redirectUri"),
+        // The configured redirect URI leads to no port of this machine.
+        (ghl_authorization_listen, json!({}), "port"),
+        (ghl_authorization_listen, json!({"port": 0}), "port"),
+        (ghl_authorization_listen, json!({"port": 65_536}), "port"),
+        (ghl_authorization_listen, json!({"port": -1}), "port"),
+        (ghl_authorization_listen, json!({"port": 80.5}), "port"),
+        (ghl_authorization_listen, json!({"port": secret}), "port"),
+        (ghl_authorization_listen, json!({"redirectUri": "https://localhost:8080/"}), "port"),
+        (ghl_authorization_listen, json!({"redirectUri": "http://[::1]:8080/"}), "port"),
+        (ghl_authorization_listen, json!({"redirectUri": "http://127.0.0.1.example/"}), "port"),
+        (ghl_authorization_listen, json!({"port": 8080, "redirectUri": "/callback"}), "redirectUri"),
+        (ghl_authorization_listen, json!({"port": 8080, "redirectUri": [secret]}), "redirectUri"),
+        (ghl_authorization_listen, json!({"port": 8080, "timeoutMs": 0}), "timeoutMs"),
+        (ghl_authorization_listen, json!({"port": 8080, "timeoutMs": 3_600_001}), "timeoutMs"),
+        (ghl_authorization_listen, json!({"port": 8080, "timeoutMs": secret}), "timeoutMs"),
+        (ghl_authorization_listen, json!({"port": 8080, "state": ""}), "state"),
+        (ghl_authorization_listen, json!({"port": 8080, "allowMissingState": 1}), "allowMissingState"),
+        (ghl_authorization_listen, json!({"port": 8080, "userType": secret}), "userType"),
         (ghl_oauth_token, json!({}), "grantType"),
         (ghl_oauth_token, json!({"grantType": secret}), "grantType"),
         (ghl_oauth_token, json!({"grantType": "authorization_code"}), "code"),

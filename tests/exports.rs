@@ -16,6 +16,7 @@ const EXPORTS: [&str; 24] = [
     "ghl_access_token",
     "ghl_access_token_into",
     "ghl_authorization_complete",
+    "ghl_authorization_listen",
     "ghl_authorization_url",
     "ghl_client_cancel",
     "ghl_client_free",

@@ -531,6 +531,21 @@ int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirec
     return call(ghl_authorization_complete, client, &params, TOKEN_INFO_DOCUMENT, out, &out->document, error);
 }
 
+int32_t ghl_typed_authorization_listen(ghl_client *client, int32_t port, int64_t timeout_ms, const char *state,
+                                       bool allow_missing_state, ghl_token_info *out, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    if (port != 0) {
+        put_integer(&params, "port", port);
+    }
+    if (timeout_ms != 0) {
+        put_integer(&params, "timeoutMs", timeout_ms);
+    }
+    put_text(&params, "state", state);
+    put_flag(&params, "allowMissingState", allow_missing_state);
+    return call(ghl_authorization_listen, client, &params, TOKEN_INFO_DOCUMENT, out, &out->document, error);
+}
+
 int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char **out_token, ghl_error *error) {
     char *document;
     begin(out_token, sizeof *out_token, error);

@@ -140,6 +140,10 @@ int32_t ghl_typed_authorization_url(ghl_client *client, const char *scopes, cons
 int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirect_url, const char *state,
                                          bool allow_missing_state, ghl_token_info *out, ghl_error *error);
 
+/* ghl_authorization_listen. port and timeout_ms: 0: the default. state: as above. */
+int32_t ghl_typed_authorization_listen(ghl_client *client, int32_t port, int64_t timeout_ms, const char *state,
+                                       bool allow_missing_state, ghl_token_info *out, ghl_error *error);
+
 /* ghl_access_token: *out_token is the bare token, to be freed with ghl_string_free; NULL on error. */
 int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char **out_token, ghl_error *error);
 

@@ -1,12 +1,17 @@
 //! Consent: from a link to a stored token (RFC 6749, 4.1).
 
+mod page;
 mod pending;
+mod receiver;
 mod redirect;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use ureq::http::Uri;
 
 use crate::api::{Api, TokenParams};
 use crate::clock::Clock;
@@ -19,7 +24,11 @@ use crate::token::UserType;
 use crate::tokens::Tokens;
 
 use pending::{Pending, mismatch};
+use receiver::Receiver;
 use redirect::Redirect;
+
+/// How long a person may be waited for, in milliseconds. A link is good for no longer than the longest.
+const WAIT_MS: RangeInclusive<u64> = 1..=3_600_000;
 
 /// What a consent is asked for with.
 #[derive(Debug, Default, Deserialize)]
@@ -54,6 +63,39 @@ pub struct CompleteParams {
     pub redirect_uri: Option<String>,
     /// The kind of token that is wanted. Default: what the installation gives.
     pub user_type: Option<UserType>,
+}
+
+/// How to wait for a browser that comes back from the consent page.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ListenParams {
+    /// The port on 127.0.0.1, 1 to 65,535. Default: that of the redirect URI, where it is `http` on `localhost` or
+    /// `127.0.0.1`; behind a tunnel it must be given.
+    pub port: Option<u64>,
+    /// How long to wait for the browser, in milliseconds, 1 to 3,600,000. Default: 300,000.
+    pub timeout_ms: u64,
+    /// As in [`CompleteParams::state`].
+    pub state: Option<String>,
+    /// As in [`CompleteParams::allow_missing_state`]. While this waits, any page in the person's browser can then end
+    /// the wait, with a code of its own, too.
+    pub allow_missing_state: bool,
+    /// The redirect URI of the link. Default: the configured one.
+    pub redirect_uri: Option<String>,
+    /// The kind of token that is wanted. Default: what the installation gives.
+    pub user_type: Option<UserType>,
+}
+
+impl Default for ListenParams {
+    fn default() -> ListenParams {
+        ListenParams {
+            port: None,
+            timeout_ms: 300_000,
+            state: None,
+            allow_missing_state: false,
+            redirect_uri: None,
+            user_type: None,
+        }
+    }
 }
 
 /// The consents that are under way.
@@ -116,13 +158,8 @@ impl Authorization {
             ));
         }
         let redirect_uri = self.redirect_uri(params.redirect_uri.as_deref())?;
-        let state = match params.state {
-            Some(state) if state.trim().is_empty() => {
-                return Err(Error::invalid_argument("state", "state is empty"));
-            }
-            Some(state) => state,
-            None => random::token()?,
-        };
+        not_blank(params.state.as_deref())?;
+        let state = params.state.map_or_else(random::token, Ok)?;
         let mut query = form_urlencoded::Serializer::new(String::new());
         query
             .append_pair("response_type", "code")
@@ -153,12 +190,64 @@ impl Authorization {
         self.exchange(consented, params.user_type, deadline)
     }
 
+    /// Waits on a loopback port for the browser, completes the consent as [`Authorization::complete`] does, and shows
+    /// the person a page that says whether it worked. Whatever else comes to the port is refused and waited past.
+    ///
+    /// The person has the time of the parameters; the exchange that follows has that of `deadline`, from its beginning.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a parameter, which it names: a `port` that cannot be listened on, too; `TIMEOUT` when
+    /// nobody came back; `CANCELLED`; else as [`Authorization::complete`].
+    pub fn listen(&self, params: &ListenParams, deadline: &Deadline) -> Result<Value> {
+        let redirect_uri = self.redirect_uri(params.redirect_uri.as_deref())?;
+        let place = redirect::absolute(&redirect_uri).ok_or_else(not_absolute)?;
+        not_blank(params.state.as_deref())?;
+        let port = params.port(&place)?;
+        let wait = deadline.renewed(params.patience()?);
+        // Not `NETWORK`, though the port may be free again one day: that status speaks of the way to the API, and a
+        // program that answers it by trying again would find the same port taken again.
+        let receiver = Receiver::bind(port, &place).map_err(|error| {
+            Error::invalid_argument(
+                "port",
+                format!("port {port} of 127.0.0.1 cannot be listened on: {error}"),
+            )
+            .with_help("end the program that has it, or take another port and let the tunnel lead there")
+        })?;
+        log::info!("waiting on port {port} of 127.0.0.1 for a consent");
+        let origin = redirect::origin(&place);
+        let take = |target: &str| {
+            let redirect = CompleteParams {
+                redirect_url: Secret::new([origin.as_str(), target].concat()),
+                state: params.state.clone(),
+                allow_missing_state: params.allow_missing_state,
+                redirect_uri: Some(redirect_uri.clone()),
+                user_type: params.user_type,
+            };
+            self.claim(&redirect).inspect_err(|error| log::warn!("{error}")).ok()
+        };
+        let (consented, browser) = receiver.receive(&wait, take).map_err(|error| match error.status() {
+            Status::Timeout => Error::new(
+                Status::Timeout,
+                format!("nobody came back from the consent page within {} ms", params.timeout_ms),
+            )
+            .with_help(
+                "listen again, with a new link if the last one is more than an hour old, or raise timeoutMs",
+            ),
+            _ => error,
+        })?;
+        let outcome = self.exchange(consented, params.user_type, &wait.renewed(deadline.total()));
+        browser.show(match outcome.as_ref().map_err(Error::status) {
+            Ok(_) => &page::CONNECTED,
+            Err(Status::ConsentDenied) => &page::DENIED,
+            Err(_) => &page::FAILED,
+        });
+        outcome
+    }
+
     /// Checks that a redirect answers a consent of this client, and uses its `state` up if it does.
     fn claim(&self, params: &CompleteParams) -> Result<Consented> {
         let redirect = Redirect::read(params.redirect_url.expose())?;
-        if params.state.as_deref().is_some_and(|state| state.trim().is_empty()) {
-            return Err(Error::invalid_argument("state", "state is empty"));
-        }
+        not_blank(params.state.as_deref())?;
         let named = || self.redirect_uri(params.redirect_uri.as_deref());
         let Some(state) = redirect.parameter("state").filter(|state| !state.is_empty()) else {
             if params.allow_missing_state && params.state.is_none() {
@@ -196,11 +285,50 @@ impl Authorization {
         let uri = given.or(self.redirect_uri.as_deref()).ok_or_else(|| {
             Error::invalid_argument("redirectUri", "redirectUri is neither given nor configured")
         })?;
-        match redirect::absolute(uri) {
-            Some(_) => Ok(uri.to_owned()),
-            None => Err(Error::invalid_argument("redirectUri", "redirectUri is not an absolute URL")),
-        }
+        redirect::absolute(uri).map(|_| uri.to_owned()).ok_or_else(not_absolute)
     }
+}
+
+impl ListenParams {
+    fn port(&self, redirect_uri: &Uri) -> Result<u16> {
+        let Some(given) = self.port else {
+            // A browser that is sent to another address or scheme than these needs something in between.
+            let here = matches!(redirect_uri.host(), Some("127.0.0.1" | "localhost"));
+            return redirect::port(redirect_uri)
+                .filter(|_| here && redirect_uri.scheme_str() == Some("http"))
+                .ok_or_else(|| {
+                    Error::invalid_argument(
+                        "port",
+                        "port is not given, and the redirect URI does not lead to one here",
+                    )
+                    .with_help("give the local port that your HTTPS tunnel leads to")
+                });
+        };
+        u16::try_from(given)
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| Error::invalid_argument("port", "port must be from 1 to 65535"))
+    }
+
+    fn patience(&self) -> Result<Duration> {
+        if !WAIT_MS.contains(&self.timeout_ms) {
+            let message = format!("timeoutMs must be from {} to {}", WAIT_MS.start(), WAIT_MS.end());
+            return Err(Error::invalid_argument("timeoutMs", message));
+        }
+        Ok(Duration::from_millis(self.timeout_ms))
+    }
+}
+
+fn not_absolute() -> Error {
+    Error::invalid_argument("redirectUri", "redirectUri is not an absolute URL")
+}
+
+/// A state is not needed, but none that is empty is one.
+fn not_blank(state: Option<&str>) -> Result<()> {
+    if state.is_some_and(|state| state.trim().is_empty()) {
+        return Err(Error::invalid_argument("state", "state is empty"));
+    }
+    Ok(())
 }
 
 /// What a redirect brought, if it led to that redirect URI.

@@ -56,9 +56,15 @@ pub fn absolute(url: &str) -> Option<Uri> {
     url.parse().ok().filter(|uri: &Uri| uri.scheme().is_some() && uri.host().is_some())
 }
 
+/// A URL up to its path.
+pub fn origin(url: &Uri) -> String {
+    let scheme = url.scheme_str().unwrap_or_default();
+    format!("{scheme}://{}", url.authority().map_or("", |authority| authority.as_str()))
+}
+
 /// The port that a URL leads to.
-pub fn port(uri: &Uri) -> Option<u16> {
-    uri.port_u16().or(match uri.scheme_str() {
+pub fn port(url: &Uri) -> Option<u16> {
+    url.port_u16().or(match url.scheme_str() {
         Some("https") => Some(443),
         Some("http") => Some(80),
         _ => None,

@@ -27,7 +27,7 @@ mod log;
 mod status;
 mod tokens;
 
-pub use authorization::{ghl_authorization_complete, ghl_authorization_url};
+pub use authorization::{ghl_authorization_complete, ghl_authorization_listen, ghl_authorization_url};
 pub use client::{
     client_from, ghl_client, ghl_client_cancel, ghl_client_free, ghl_client_new, ghl_client_on_event,
     ghl_client_stats, ghl_event_callback,

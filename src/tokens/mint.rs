@@ -144,7 +144,7 @@ impl Tokens {
                     if rest > LONGEST_REST {
                         return Err(error.with_resource(&work.company_id));
                     }
-                    work.whole.extended(rest + TICK).sleep(rest)?;
+                    work.whole.renewed(rest + TICK).sleep(rest)?;
                 }
                 minted => return Ok(Outcome::Minted(Box::new(minted?))),
             }

@@ -45,6 +45,7 @@ with_params *const oauth_location_token = ghl_oauth_location_token;
 with_params *const oauth_installed_locations = ghl_oauth_installed_locations;
 with_params *const authorization_url = ghl_authorization_url;
 with_params *const authorization_complete = ghl_authorization_complete;
+with_params *const authorization_listen = ghl_authorization_listen;
 int32_t (*const access_token)(ghl_client *, const char *, char **, char **) = ghl_access_token;
 int32_t (*const access_token_into)(ghl_client *, const char *, char *, size_t *, char **) = ghl_access_token_into;
 with_params *const token_refresh = ghl_token_refresh;

@@ -96,6 +96,16 @@ int main(int argc, char **argv) {
     CHECK(strcmp(company.user_type, "Company") == 0 && strcmp(company.state, "ok") == 0);
     CHECK(company.refreshable && company.location_id == NULL && company.expires_at > 1700000000000);
     ghl_typed_link_clear(&link);
+    ghl_token_info nobody;
+    CHECK(ghl_typed_authorization_listen(client, 0, 0, NULL, false, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(strcmp(error.parameter, "port") == 0 && nobody.resource_id == NULL);
+    ghl_typed_error_clear(&error);
+    CHECK(ghl_typed_authorization_listen(client, 8080, -1, NULL, false, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(strcmp(error.parameter, "timeoutMs") == 0);
+    ghl_typed_error_clear(&error);
+    CHECK(ghl_typed_authorization_listen(client, 8080, 1, " ", true, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(strcmp(error.parameter, "state") == 0);
+    ghl_typed_error_clear(&error);
 
     /* Its locations, page by page and all at once. */
     ghl_location_query query = {.company_id = company.resource_id, .page_size = 2};

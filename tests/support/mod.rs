@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::fs;
+use std::net::TcpListener;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -165,6 +166,10 @@ impl Abi {
 
     pub fn authorization_complete(&self, params: Value) -> Outcome {
         self.call(ghl_authorization_complete, &params.to_string())
+    }
+
+    pub fn authorization_listen(&self, params: Value) -> Outcome {
+        self.call(ghl_authorization_listen, &params.to_string())
     }
 
     pub fn oauth_token(&self, params: Value) -> Outcome {
@@ -386,6 +391,19 @@ fn merge(config: &mut Value, changes: Value) {
             }
         }
         change => *config = change,
+    }
+}
+
+/// A port of 127.0.0.1 that nobody has, and that no outgoing connection is given by chance: those come from higher ones.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test programs that run at the same time begin at places of their own.
+    let place = std::process::id() % 200 * 50;
+    loop {
+        let port = 20_000 + place as u16 + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import threading
 import unittest
@@ -122,6 +124,14 @@ def environment() -> dict[str, str]:
     if "GHL_OAUTH_LIBRARY" in found:
         found["GHL_OAUTH_LIBRARY"] = os.path.abspath(found["GHL_OAUTH_LIBRARY"])
     return found
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has, and that no outgoing connection is given by chance."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("no port is free")
 
 
 def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:

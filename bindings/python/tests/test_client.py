@@ -10,6 +10,8 @@ import tempfile
 import textwrap
 import time
 import unittest
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import ghl_oauth
 
-from .support import PAST, EmulatorTest, environment, in_threads
+from .support import PAST, EmulatorTest, environment, free_port, in_threads
 
 
 class ConsentTest(EmulatorTest):
@@ -81,6 +83,45 @@ class ConsentTest(EmulatorTest):
             other.authorization_complete(redirect_url)
         info = other.authorization_complete(redirect_url, state=link.state)
         self.assertEqual(info.resource_id, self.emulator.company_id)
+
+    def test_a_browser_that_comes_back_to_a_port_is_waited_for(self) -> None:
+        port = free_port()
+        link = self.client.authorization_url()
+        redirect_url = self.emulator.consent(link.url, companyId=self.emulator.company_id)
+        target = redirect_url.replace("https://app.example", f"http://127.0.0.1:{port}")
+
+        def follow() -> bytes:
+            while True:
+                try:
+                    with urllib.request.urlopen(target, timeout=60) as page:
+                        body: bytes = page.read()
+                        return body
+                except urllib.error.URLError as error:
+                    # Not yet listening.
+                    if not isinstance(error.reason, ConnectionRefusedError):
+                        raise
+
+        def listen_or_follow() -> Any:
+            if begun:
+                return follow()
+            begun.append(True)
+            return self.client.authorization_listen(port=port, timeout_ms=60_000, user_type="Company")
+
+        begun: list[bool] = []
+        results = in_threads(2, listen_or_follow)
+        info = next(result for result in results if isinstance(result, ghl_oauth.TokenInfo))
+        self.assertEqual(info.resource_id, self.emulator.company_id)
+        page = next(result for result in results if isinstance(result, bytes))
+        self.assertIn(b"You can close this window.", page)
+
+    def test_a_wait_for_nobody_ends(self) -> None:
+        with self.assertRaises(ghl_oauth.InvalidArgument) as raised:
+            self.client.authorization_listen()
+        self.assertEqual(raised.exception.parameter, "port")
+        with self.assertRaises(ghl_oauth.Timeout):
+            self.client.authorization_listen(
+                redirect_uri=f"http://localhost:{free_port()}/", timeout_ms=1, state="s", allow_missing_state=True
+            )
 
 
 class AccessTokenTest(EmulatorTest):
@@ -490,6 +531,7 @@ class ClosedTest(EmulatorTest):
         for use in (
             lambda: client.access_token("id"),
             lambda: client.authorization_complete("https://app.example/"),
+            client.authorization_listen,
             client.authorization_url,
             client.cancel,
             lambda: client.installed_locations("id"),

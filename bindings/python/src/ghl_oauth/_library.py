@@ -45,6 +45,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ghl_oauth_installed_locations": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_authorization_url": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_authorization_complete": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_authorization_listen": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_access_token": (c_int32, (_Client, c_char_p, _Out, _Out)),
     "ghl_access_token_into": (c_int32, (_Client, c_char_p, c_void_p, POINTER(c_size_t), _Out)),
     "ghl_token_refresh": (c_int32, (_Client, c_char_p, _Out)),

@@ -245,6 +245,52 @@ class Client:
         )
         return TokenInfo.from_json(info)
 
+    def authorization_listen(
+        self,
+        *,
+        port: int | None = None,
+        timeout_ms: int | None = None,
+        state: str | None = None,
+        allow_missing_state: bool | None = None,
+        redirect_uri: str | None = None,
+        user_type: str | None = None,
+    ) -> TokenInfo:
+        """Waits for the browser on a port of this machine, and completes the consent.
+
+        For development, and for programs without a web server of their own: let an HTTPS tunnel lead from the redirect
+        URI to the port, show the person the link of :meth:`authorization_url`, and call this. It listens on 127.0.0.1
+        alone. The first redirect with the right ``state`` ends the wait, the browser gets a plain page that says whether
+        it worked, and the port is closed; whatever else comes is refused, and waited past.
+
+        Python sees Ctrl+C only when the call returns: :meth:`cancel` on another thread ends it at once.
+
+        Args:
+            port: Default: that of the redirect URI, where it is ``http`` on ``localhost`` or ``127.0.0.1``; behind a
+                tunnel it must be given.
+            timeout_ms: How long to wait for the browser, 1 to 3,600,000. Default: 300,000.
+            state: As for :meth:`authorization_complete`.
+            allow_missing_state: The same. With it, any page in the person's browser can end the wait, and slip in a code
+                of its own.
+            redirect_uri: That of the link. Default: the configured one.
+            user_type: As for :meth:`authorization_complete`.
+
+        Raises:
+            Timeout: Nobody came back.
+            Cancelled: :meth:`cancel` was called.
+            InvalidArgument: A parameter cannot be used, or the port is taken; ``parameter`` names it.
+            ConsentDenied, ReauthorizationRequired: As for :meth:`authorization_complete`.
+        """
+        info = self._call_with(
+            library.ghl_authorization_listen,
+            port=port,
+            timeoutMs=timeout_ms,
+            state=state,
+            allowMissingState=allow_missing_state,
+            redirectUri=redirect_uri,
+            userType=user_type,
+        )
+        return TokenInfo.from_json(info)
+
     # The token manager.
 
     def access_token(self, resource_id: str) -> str:

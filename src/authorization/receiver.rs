@@ -1,0 +1,314 @@
+//! Waits on a port of this machine for a browser that was sent back. Knows sockets and HTTP, and nothing of consents.
+//!
+//! Everybody on this machine can connect, and so can every page in a browser: whoever is not the awaited one gets a page
+//! that says so, holds up nobody, and ends nothing.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::time::Duration;
+
+use httparse::{EMPTY_HEADER, Request, Status};
+use ureq::http::Uri;
+use zeroize::Zeroizing;
+
+use crate::deadline::Deadline;
+use crate::error::Result;
+
+use super::page::{MALFORMED, MISDIRECTED, NOT_ALLOWED, NOT_EXPECTED, NOT_FOUND, Page, TOO_LARGE};
+use super::redirect;
+
+/// The pause between two looks at the sockets: the library starts no threads, and this wait must end at once when it is
+/// cancelled.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest head of a request. Browsers bring the cookies of every program on this host.
+const LONGEST_HEAD: usize = 16 * 1024;
+
+/// The most header lines.
+const MOST_HEADERS: usize = 100;
+
+/// How many connections are held at once. Browsers open some in advance and leave them idle; beyond this the oldest has
+/// to go, so that nobody can keep the awaited one out.
+const MOST_CONNECTIONS: usize = 64;
+
+/// A listening port.
+pub struct Receiver {
+    listener: TcpListener,
+    place: Place,
+    connections: VecDeque<Connection>,
+}
+
+/// What a request must be addressed to.
+struct Place {
+    path: String,
+    /// The values of `Host`: that of the redirect URI, which a tunnel passes on or replaces by its own name for the port.
+    /// With any other, a foreign page could have its own name point to this machine, and read the answers.
+    hosts: Vec<String>,
+}
+
+/// The browser that brought what was awaited, and waits for its page.
+pub struct Browser(TcpStream);
+
+impl Receiver {
+    /// Listens on the loopback interface alone. No program that is started meanwhile inherits the port.
+    pub fn bind(port: u16, redirect_uri: &Uri) -> io::Result<Receiver> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+        listener.set_nonblocking(true)?;
+        Ok(Receiver { listener, place: Place::new(port, redirect_uri), connections: VecDeque::new() })
+    }
+
+    /// Waits until `take` takes the target (path and query) of a request, and stops listening.
+    ///
+    /// # Errors
+    /// `TIMEOUT` and `CANCELLED`.
+    pub fn receive<T>(
+        mut self,
+        deadline: &Deadline,
+        mut take: impl FnMut(&str) -> Option<T>,
+    ) -> Result<(T, Browser)> {
+        loop {
+            self.accept();
+            for mut connection in std::mem::take(&mut self.connections) {
+                match connection.turn(&self.place, &mut take) {
+                    Turn::Goes => {}
+                    Turn::Stays => self.connections.push_back(connection),
+                    Turn::Taken(taken) => return Ok((taken, Browser(connection.stream))),
+                }
+            }
+            deadline.sleep(PAUSE)?;
+        }
+    }
+
+    /// Takes in who has come; no more than there is room for, so that a flood does not stop the clock.
+    fn accept(&mut self) {
+        for _ in 0..MOST_CONNECTIONS {
+            let Ok((stream, _)) = self.listener.accept() else { return };
+            // Some systems hand the listener's mode down, some do not.
+            if stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            if self.connections.len() == MOST_CONNECTIONS {
+                self.connections.pop_front();
+            }
+            self.connections.push_back(Connection::new(stream));
+        }
+    }
+}
+
+impl Browser {
+    /// Shows the page. A browser that is gone misses nothing that matters.
+    pub fn show(mut self, page: &Page) {
+        let _ = send(&mut self.0, page);
+    }
+}
+
+/// One connection.
+struct Connection {
+    stream: TcpStream,
+    /// At its full size from the start: a buffer that grows would leave copies of the code behind.
+    head: Zeroizing<Vec<u8>>,
+    filled: usize,
+    answered: bool,
+}
+
+/// What became of a connection.
+enum Turn<T> {
+    Stays,
+    Goes,
+    Taken(T),
+}
+
+impl Connection {
+    fn new(stream: TcpStream) -> Connection {
+        Connection { stream, head: Zeroizing::new(vec![0; LONGEST_HEAD]), filled: 0, answered: false }
+    }
+
+    /// Reads what has arrived, and answers it if that is a whole request.
+    fn turn<T>(&mut self, place: &Place, take: &mut impl FnMut(&str) -> Option<T>) -> Turn<T> {
+        // Never empty: a full head is answered.
+        match self.stream.read(&mut self.head[self.filled..]) {
+            Ok(0) => return Turn::Goes,
+            // Read on after an answer, for a connection that is closed with something unread is reset, and the browser
+            // would not show what it got.
+            Ok(_) if self.answered => return Turn::Stays,
+            Ok(count) => self.filled += count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return Turn::Stays;
+            }
+            Err(_) => return Turn::Goes,
+        }
+        let refusal = match place.target(&self.head[..self.filled]) {
+            Ok(None) => return Turn::Stays,
+            Ok(Some(target)) => match take(target) {
+                Some(taken) => return Turn::Taken(taken),
+                None => &NOT_EXPECTED,
+            },
+            Err(page) => page,
+        };
+        log::debug!("a request to the loopback port was refused: {}", refusal.status);
+        self.answered = true;
+        self.filled = 0;
+        match send(&mut self.stream, refusal) {
+            Ok(()) => Turn::Stays,
+            Err(_) => Turn::Goes,
+        }
+    }
+}
+
+/// A response is the first thing that is sent on its connection, so the system's buffer takes it as a whole.
+fn send(stream: &mut TcpStream, page: &Page) -> io::Result<()> {
+    stream.write_all(page.response().as_bytes())?;
+    stream.shutdown(Shutdown::Write)
+}
+
+impl Place {
+    fn new(port: u16, redirect_uri: &Uri) -> Place {
+        // The usual port of a scheme may be left out.
+        let spellings = |host: &str, port: Option<u16>, usual: u16| {
+            let bare = (port == Some(usual)).then(|| host.to_owned());
+            port.map(|port| format!("{host}:{port}")).into_iter().chain(bare)
+        };
+        let usual = if redirect_uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let outside = spellings(redirect_uri.host().unwrap_or_default(), redirect::port(redirect_uri), usual);
+        let here = ["127.0.0.1", "localhost"].into_iter().flat_map(|host| spellings(host, Some(port), 80));
+        let hosts = outside.chain(here).collect();
+        Place { path: redirect_uri.path().to_owned(), hosts }
+    }
+
+    /// The target of the request that begins with these bytes: `None` while its head is not complete, and the page to
+    /// answer with where it is not for this place.
+    fn target<'a>(&self, bytes: &'a [u8]) -> Result<Option<&'a str>, &'static Page> {
+        let mut headers = [EMPTY_HEADER; MOST_HEADERS];
+        let mut request = Request::new(&mut headers);
+        match request.parse(bytes) {
+            Ok(Status::Complete(_)) => {}
+            Ok(Status::Partial) if bytes.len() < LONGEST_HEAD => return Ok(None),
+            Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => return Err(&TOO_LARGE),
+            Err(_) => return Err(&MALFORMED),
+        }
+        let mut hosts = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+        let (Some(host), None) = (hosts.next(), hosts.next()) else {
+            return Err(&MALFORMED);
+        };
+        if !self.hosts.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(host.value)) {
+            return Err(&MISDIRECTED);
+        }
+        if request.method != Some("GET") {
+            return Err(&NOT_ALLOWED);
+        }
+        let target = request.path.unwrap_or_default();
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        if path == self.path { Ok(Some(target)) } else { Err(&NOT_FOUND) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        Place::new(8080, &"https://App.example/oauth/callback?tenant=7".parse().unwrap())
+    }
+
+    fn status(head: &[u8]) -> &'static str {
+        match place().target(head) {
+            Ok(None) => "",
+            Ok(Some(_)) => "taken",
+            Err(page) => page.status.split(' ').next().unwrap(),
+        }
+    }
+
+    fn get(target: &str, headers: &str) -> Vec<u8> {
+        format!("GET {target} HTTP/1.1\r\n{headers}\r\n").into_bytes()
+    }
+
+    #[test]
+    fn a_head_is_for_this_place_or_is_told_why_not() {
+        let ours = "Host: app.example\r\n";
+        let callback = "/oauth/callback?code=1&state=2";
+        assert_eq!(place().target(&get(callback, ours)), Ok(Some(callback)));
+        for (expected, head) in [
+            ("taken", get("/oauth/callback", ours)),
+            ("taken", get(callback, "Accept: */*\r\nhOST:  APP.EXAMPLE:443 \r\nCookie: a=b\r\n")),
+            ("taken", get(callback, "Host: 127.0.0.1:8080\r\n")),
+            ("taken", get(callback, "Host: localhost:8080\r\n")),
+            ("taken", b"GET /oauth/callback HTTP/1.0\r\nHost: app.example\r\n\r\n".to_vec()),
+            ("taken", [&get(callback, ours)[..], b"GET / HTTP/1.1\r\n\r\n"].concat()),
+            ("421", get(callback, "Host: evil.example\r\n")),
+            ("421", get(callback, "Host: app.example.evil\r\n")),
+            ("421", get(callback, "Host: app.example:8080\r\n")),
+            ("421", get(callback, "Host: app.example:99999\r\n")),
+            ("421", get(callback, "Host: user@app.example\r\n")),
+            ("421", get(callback, "Host: localhost\r\n")),
+            ("421", get(callback, "Host: localhost:8081\r\n")),
+            ("421", get(callback, "Host: [::1]:8080\r\n")),
+            ("421", get(callback, "Host: \r\n")),
+            ("421", get("/favicon.ico", "Host: evil.example\r\n")),
+            ("421", b"POST /oauth/callback HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_vec()),
+            ("400", get(callback, "")),
+            ("400", get(callback, "Host: app.example\r\nHost: app.example\r\n")),
+            ("400", get(callback, "Host: app.example\r\nhost: evil.example\r\n")),
+            ("400", get(callback, "Host : app.example\r\n")),
+            ("400", get(callback, "Host: app.example\r\n continued\r\n")),
+            ("400", get("/oauth/call back", ours)),
+            ("400", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
+            ("400", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
+            ("400", b"GET /oauth/callback\r\n\r\n".to_vec()),
+            ("405", b"POST /oauth/callback HTTP/1.1\r\nHost: app.example\r\n\r\n".to_vec()),
+            ("405", b"HEAD /oauth/callback HTTP/1.1\r\nHost: app.example\r\n\r\n".to_vec()),
+            ("405", b"OPTIONS * HTTP/1.1\r\nHost: app.example\r\n\r\n".to_vec()),
+            ("404", get("/", ours)),
+            ("404", get("/favicon.ico", ours)),
+            ("404", get("/oauth/callback/", ours)),
+            ("404", get("/OAuth/callback", ours)),
+            ("404", get("//app.example/oauth/callback", ours)),
+            ("404", get("/oauth/../oauth/callback", ours)),
+            ("404", get("https://app.example/oauth/callback", ours)),
+            ("404", get("/oauth/callback#?code=1", ours)),
+            ("404", get("*", ours)),
+            ("431", get(callback, &format!("{ours}Cookie: {}\r\n", "x".repeat(LONGEST_HEAD)))),
+            ("431", get(&format!("/oauth/callback?{}", "x".repeat(LONGEST_HEAD)), ours)),
+            ("431", get(callback, &"A: b\r\n".repeat(MOST_HEADERS + 1))),
+        ] {
+            let head = &head[..head.len().min(LONGEST_HEAD)];
+            assert_eq!(status(head), expected, "{}", String::from_utf8_lossy(&head[..head.len().min(200)]));
+        }
+    }
+
+    #[test]
+    fn a_head_is_not_judged_before_it_is_there() {
+        let whole = get("/oauth/callback?code=1", "Host: app.example\r\n");
+        for length in 0..whole.len() {
+            assert_eq!(status(&whole[..length]), "", "{length}");
+        }
+        assert_eq!(status(&whole), "taken");
+    }
+
+    #[test]
+    fn any_change_of_a_byte_is_borne() {
+        let whole = get("/oauth/callback?code=1", "Host: app.example\r\nAccept: */*\r\n");
+        for place in 0..whole.len() {
+            for byte in 0..=u8::MAX {
+                let mut head = whole.clone();
+                head[place] = byte;
+                status(&head);
+                head.truncate(place + 1);
+                status(&head);
+            }
+        }
+    }
+
+    #[test]
+    fn the_usual_port_of_a_redirect_uri_may_be_named_or_left_out() {
+        for (uri, port, expected) in [
+            ("https://a.example/", 81, "a.example:443 a.example 127.0.0.1:81 localhost:81"),
+            ("https://a.example:8443", 81, "a.example:8443 127.0.0.1:81 localhost:81"),
+            ("http://u@a.example/", 81, "a.example:80 a.example 127.0.0.1:81 localhost:81"),
+            ("https://a.example:80/", 80, "a.example:80 127.0.0.1:80 127.0.0.1 localhost:80 localhost"),
+        ] {
+            let place = Place::new(port, &uri.parse().unwrap());
+            assert_eq!((place.path.as_str(), place.hosts.join(" ").as_str()), ("/", expected), "{uri}");
+        }
+    }
+}

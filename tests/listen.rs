@@ -1,0 +1,523 @@
+//! The receiver on a loopback port: who ends the wait, who is refused, and what a browser gets to see.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
+use serde_json::{Value, json};
+
+use support::{Abi, Outcome, Trap, emulator, fields, free_port, query, sent, shows_none_of};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn codes() -> Rule {
+    Rule::on(Endpoint::Token).grant_type(GrantType::AuthorizationCode)
+}
+
+/// A company's consent to a new link: where the browser is sent.
+fn consented(abi: &Abi, emulator: &Emulator) -> String {
+    abi.consent(emulator, Decision::Company(emulator.company_id()))
+}
+
+/// Waits on `port` while `visit` runs, and returns what came of both.
+fn listening<T>(abi: &Abi, params: Value, visit: impl FnOnce() -> T) -> (Outcome, T) {
+    thread::scope(|scope| {
+        let listening = scope.spawn(|| abi.authorization_listen(params));
+        let visited = visit();
+        (listening.join().unwrap(), visited)
+    })
+}
+
+/// A connection, as soon as somebody listens.
+fn connect(port: u16) -> TcpStream {
+    let began = Instant::now();
+    loop {
+        if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_nodelay(true).unwrap();
+            return stream;
+        }
+        assert!(began.elapsed() < PATIENCE, "nobody listens on port {port}");
+        thread::yield_now();
+    }
+}
+
+#[track_caller]
+fn is_closed(port: u16) {
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "port {port} is still open");
+}
+
+/// The whole answer to a request of these bytes.
+fn ask(port: u16, request: &str) -> String {
+    let mut stream = connect(port);
+    stream.write_all(request.as_bytes()).unwrap();
+    answer(stream)
+}
+
+fn answer(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap()
+}
+
+/// What a browser sends that follows a redirect through the tunnel.
+fn request(url: &str) -> String {
+    let (host, target) = url.split_once("://").unwrap().1.split_once('/').unwrap();
+    format!("GET /{target} HTTP/1.1\r\nHost: {host}\r\nAccept: text/html\r\nCookie: a=b\r\n\r\n")
+}
+
+/// A browser that follows the redirect to the port.
+fn follow(port: u16, url: &str) -> String {
+    ask(port, &request(url))
+}
+
+#[test]
+fn a_browser_that_comes_back_is_told_that_it_worked_and_the_port_is_closed() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
+    let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &redirect_url));
+    let stored = outcome.ok();
+    assert_eq!(stored, abi.listed(&emulator.company_id()));
+    abi.live_token(&emulator, &emulator.company_id());
+    is_closed(port);
+
+    let (head, body) = page.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.split("\r\n");
+    assert_eq!(lines.next(), Some("HTTP/1.1 200 OK"));
+    let headers: Vec<_> = lines.map(|line| line.split_once(": ").unwrap()).collect();
+    let header = |name: &str| headers.iter().find(|(known, _)| *known == name).unwrap().1;
+    assert_eq!(header("Content-Type"), "text/html; charset=utf-8");
+    assert_eq!(header("Content-Length"), body.len().to_string());
+    assert_eq!(header("Connection"), "close");
+    assert_eq!(header("Cache-Control"), "no-store");
+    assert_eq!(header("Referrer-Policy"), "no-referrer");
+    assert!(header("Content-Security-Policy").starts_with("default-src 'none';"));
+    assert!(body.contains("You can close this window."), "{body}");
+    for active in ["<script", "src=", "href=", "url(", "http"] {
+        assert!(!body.contains(active), "{active} in {body}");
+    }
+    let tokens = abi.tokens_export(json!({})).ok();
+    let token = &tokens["tokens"][0];
+    let text = |secret: &Value| secret.as_str().unwrap().to_owned();
+    let secrets = [text(&token["accessToken"]), text(&token["refreshToken"])];
+    let redirect = query(&redirect_url);
+    shows_none_of(&page, &[&redirect["code"], &redirect["state"], &secrets[0], &secrets[1]]);
+    shows_none_of(&page, &[&emulator.company_id(), emulator.client_secret()]);
+}
+
+#[test]
+fn whatever_else_comes_is_refused_and_waited_past() {
+    let uris = ["https://app.example/oauth/callback", "https://app.example/other"];
+    let options = Options { redirect_uris: uris.map(str::to_owned).to_vec(), ..Options::default() };
+    let emulator = Emulator::start(options).unwrap();
+    let abi = Abi::new(&emulator);
+    let port = free_port();
+    let used = consented(&abi, &emulator);
+    abi.authorization_complete(json!({"redirectUrl": used})).ok();
+    sent(&emulator);
+    let other = abi.authorization_url(json!({"redirectUri": uris[1]})).ok();
+    let other_state = other["state"].as_str().unwrap();
+    let redirect_url = consented(&abi, &emulator);
+    let (callback, rest) = redirect_url.split_once('?').unwrap();
+    let (code, state) = (&query(&redirect_url)["code"], &query(&redirect_url)["state"]);
+    let good = request(&redirect_url);
+    let host = "Host: app.example\r\n";
+    let requests = [
+        ("400", "no state", request(&format!("{callback}?code={code}"))),
+        ("400", "an empty state", request(&format!("{callback}?code={code}&state="))),
+        ("400", "an unknown state", request(&format!("{callback}?code={code}&state=unknown"))),
+        ("400", "part of a state", request(&format!("{callback}?code={code}&state={}", &state[1..]))),
+        ("400", "a used state", request(&used)),
+        (
+            "400",
+            "the state of another place",
+            request(&format!("{callback}?code={code}&state={other_state}")),
+        ),
+        ("400", "two states", request(&format!("{redirect_url}&state={state}"))),
+        ("400", "two codes", request(&format!("{redirect_url}&code={code}"))),
+        ("400", "no code", request(&format!("{callback}?state={state}"))),
+        ("400", "an empty code", request(&format!("{callback}?code=&state={state}"))),
+        (
+            "400",
+            "a refusal from a stranger",
+            request(&format!("{callback}?error=access_denied&state=unknown")),
+        ),
+        ("400", "nothing", request(callback)),
+        ("404", "an icon", request("https://app.example/favicon.ico")),
+        ("404", "the place of another link", request(&format!("{}?{rest}", uris[1]))),
+        ("404", "a place below", request(&format!("{callback}/?{rest}"))),
+        ("404", "a whole URL", good.replace("GET /", "GET https://app.example/")),
+        ("405", "a form", good.replace("GET", "POST")),
+        ("405", "a look", good.replace("GET", "HEAD")),
+        ("421", "a foreign host", good.replace(host, "Host: evil.example\r\n")),
+        (
+            "421",
+            "a foreign host that leads here",
+            good.replace(host, &format!("Host: evil.example:{port}\r\n")),
+        ),
+        ("421", "another port", good.replace(host, "Host: localhost:1\r\n")),
+        ("400", "no host", good.replace(host, "")),
+        ("400", "two hosts", good.replace(host, &host.repeat(2))),
+        ("400", "TLS", "\x16\x03\x01\x02\0\x01\0\x01".to_owned()),
+        ("400", "words", "hello\r\n\r\n".to_owned()),
+        ("431", "a long head", good.replace(host, &format!("{host}A: {}\r\n", "x".repeat(20_000)))),
+        ("431", "many headers", good.replace(host, &format!("{host}{}", "A: b\r\n".repeat(200)))),
+        ("405", "a long body", format!("{}{}", good.replace("GET", "POST"), "x".repeat(100_000))),
+    ];
+    let (outcome, ()) = listening(&abi, json!({"port": port}), || {
+        for (expected, name, request) in &requests {
+            let page = ask(port, request);
+            assert_eq!(status(&page), *expected, "{name}: {page}");
+            assert!(page.contains("\r\nCache-Control: no-store\r\n"), "{name}: {page}");
+            shows_none_of(&page, &[code, state]);
+        }
+        assert_eq!(sent(&emulator), [""; 0], "no code was sent");
+        // Once all at the same time, too.
+        let streams: Vec<_> = requests
+            .iter()
+            .map(|(expected, name, request)| {
+                let mut stream = connect(port);
+                stream.write_all(request.as_bytes()).unwrap();
+                (expected, name, stream)
+            })
+            .collect();
+        for (expected, name, stream) in streams {
+            assert_eq!(status(&answer(stream)), *expected, "{name}");
+        }
+        assert_eq!(status(&follow(port, &redirect_url)), "200");
+    });
+    outcome.ok();
+    assert_eq!(sent(&emulator), ["code 200"]);
+    is_closed(port);
+}
+
+#[test]
+fn a_tunnel_may_put_its_own_name_for_the_port_in_the_place_of_the_host() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let port = free_port();
+    for host in ["app.example:443", "APP.example", &format!("127.0.0.1:{port}"), &format!("localhost:{port}")]
+    {
+        let redirect_url = consented(&abi, &emulator);
+        let request = request(&redirect_url).replace("Host: app.example", &format!("Host: {host}"));
+        let (outcome, page) = listening(&abi, json!({"port": port}), || ask(port, &request));
+        outcome.ok();
+        assert_eq!(status(&page), "200", "{host}");
+    }
+}
+
+#[test]
+fn idle_and_slow_connections_hold_up_nobody() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
+    let (outcome, page) = listening(&abi, json!({"port": port}), || {
+        let gone = connect(port);
+        gone.shutdown(Shutdown::Both).unwrap();
+        // More than are held: some that say nothing, some that never finish, some that do not read their answer.
+        let crowd: Vec<TcpStream> = (0..120)
+            .map(|number| {
+                let mut stream = connect(port);
+                let words: &[&str] = &["", "G", "GET /oauth/callback HTTP/1.1\r\nHost: app.ex", "?\r\n\r\n"];
+                // One that had to go makes no difference.
+                let _ = stream.write_all(words[number % 4].as_bytes());
+                stream
+            })
+            .collect();
+        let mut browser = connect(port);
+        for byte in request(&redirect_url).as_bytes() {
+            browser.write_all(&[*byte]).unwrap();
+        }
+        let page = answer(browser);
+        drop(crowd);
+        page
+    });
+    outcome.ok();
+    assert_eq!(status(&page), "200");
+}
+
+#[test]
+fn a_browser_that_does_not_wait_for_its_page_is_connected_all_the_same() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
+    let (outcome, ()) = listening(&abi, json!({"port": port}), || {
+        connect(port).write_all(request(&redirect_url).as_bytes()).unwrap();
+    });
+    outcome.ok();
+    abi.live_token(&emulator, &emulator.company_id());
+}
+
+#[test]
+fn whoever_comes_second_finds_the_port_closed() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
+    let hold = emulator.hold(codes(), Stage::BeforeProcessing);
+    let (outcome, page) = listening(&abi, json!({"port": port}), || {
+        let mut browser = connect(port);
+        browser.write_all(request(&redirect_url).as_bytes()).unwrap();
+        hold.wait_for(1);
+        // While the code of the first is still being exchanged.
+        is_closed(port);
+        hold.release();
+        answer(browser)
+    });
+    outcome.ok();
+    assert_eq!(status(&page), "200");
+    assert_eq!(sent(&emulator), ["code 200"]);
+    is_closed(port);
+}
+
+#[test]
+fn a_refusal_by_the_person_ends_the_wait_and_is_told() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let port = free_port();
+    let denied = abi.consent(&emulator, Decision::Deny);
+    let described = format!("{denied}&error_description=The+app+was+not+wanted");
+    let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &described));
+    let error = outcome.fails(Status::ConsentDenied);
+    assert!(error["message"].as_str().unwrap().contains("access_denied The app was not wanted"), "{error}");
+    assert_eq!(status(&page), "403");
+    assert!(page.contains("Access was not granted"), "{page}");
+    shows_none_of(&page, &["access_denied", "not wanted", &query(&denied)["state"]]);
+    assert_eq!(sent(&emulator), [""; 0]);
+    is_closed(port);
+}
+
+#[test]
+fn a_code_that_the_server_refuses_is_told_without_its_words() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let port = free_port();
+    let redirect_url = consented(&abi, &emulator);
+    let wrong = redirect_url.replace(&query(&redirect_url)["code"], "a-wrong-code");
+    let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &wrong));
+    let error = outcome.fails(Status::ReauthorizationRequired);
+    assert_eq!(status(&page), "500");
+    assert!(page.contains("Not connected"), "{page}");
+    let words = error["api"]["message"].as_str().unwrap();
+    shows_none_of(&page, &["a-wrong-code", words, error["message"].as_str().unwrap()]);
+    assert_eq!(sent(&emulator), ["code 401"]);
+}
+
+#[test]
+fn the_exchange_has_the_time_of_a_call_and_no_more() {
+    let emulator = emulator(1);
+    let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 100}}));
+    let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
+    let hold = emulator.hold(codes(), Stage::BeforeProcessing);
+    let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &redirect_url));
+    let error = outcome.fails(Status::Timeout);
+    assert!(error["message"].as_str().unwrap().contains("100 ms"), "{error}");
+    assert_eq!(status(&page), "500");
+    drop(hold);
+}
+
+#[test]
+fn the_wait_ends_when_nobody_comes_and_the_link_stays_good() {
+    let emulator = emulator(1);
+    // The time of a call is not that of the person.
+    let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 1}}));
+    let redirect_url = consented(&abi, &emulator);
+    let port = free_port();
+    let began = Instant::now();
+    let error = abi.authorization_listen(json!({"port": port, "timeoutMs": 70})).fails(Status::Timeout);
+    assert!(began.elapsed() >= Duration::from_millis(70), "{:?}", began.elapsed());
+    assert_eq!(error["retryable"], true);
+    assert!(error["message"].as_str().unwrap().contains("70 ms"), "{error}");
+    assert!(error["help"].as_str().unwrap().contains("timeoutMs"), "{error}");
+    is_closed(port);
+    let patient = Abi::new(&emulator);
+    let params = json!({"redirectUrl": redirect_url, "state": query(&redirect_url)["state"]});
+    patient.authorization_complete(params).ok();
+}
+
+#[test]
+fn a_cancellation_ends_the_wait() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let port = free_port();
+    thread::scope(|scope| {
+        let listening = scope.spawn(|| abi.authorization_listen(json!({"port": port})));
+        let _idle = connect(port);
+        abi.cancel_until(|| listening.is_finished());
+        listening.join().unwrap().fails(Status::Cancelled);
+    });
+    is_closed(port);
+    let redirect_url = consented(&abi, &emulator);
+    let (outcome, _) = listening(&abi, json!({"port": port}), || follow(port, &redirect_url));
+    outcome.ok();
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused_by_its_name() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let port = free_port();
+    let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let error = abi.authorization_listen(json!({"port": port})).refuses("port");
+    assert!(error["message"].as_str().unwrap().contains(&port.to_string()), "{error}");
+    assert_eq!(error["retryable"], false);
+    drop(taken);
+    let redirect_url = consented(&abi, &emulator);
+    let (outcome, _) = listening(&abi, json!({"port": port}), || {
+        let _idle = connect(port);
+        abi.authorization_listen(json!({"port": port})).refuses("port");
+        follow(port, &redirect_url)
+    });
+    outcome.ok();
+}
+
+#[test]
+fn two_at_once_take_each_its_own_redirect() {
+    let uris = ["https://app.example/one", "https://other.example/two?tenant=7"];
+    let redirect_uris = uris.map(str::to_owned).to_vec();
+    let options = Options { redirect_uris, companies: 2, ..Options::default() };
+    let emulator = Emulator::start(options).unwrap();
+    let abi = Abi::with(&emulator, json!({"redirectUri": null}));
+    let ports = [free_port(), free_port()];
+    let redirects: Vec<String> = uris
+        .iter()
+        .zip(emulator.company_ids())
+        .map(|(uri, company)| {
+            let link = abi.authorization_url(json!({"redirectUri": uri})).ok();
+            emulator.consent(link["url"].as_str().unwrap(), Decision::Company(company)).unwrap()
+        })
+        .collect();
+    thread::scope(|scope| {
+        let abi = &abi;
+        let listening: Vec<_> = ports
+            .iter()
+            .zip(uris)
+            .map(|(port, uri)| {
+                let params = json!({"port": port, "redirectUri": uri});
+                scope.spawn(move || abi.authorization_listen(params).ok())
+            })
+            .collect();
+        for (port, foreign) in ports.iter().zip(redirects.iter().rev()) {
+            assert_eq!(status(&follow(*port, foreign)), "421");
+        }
+        for (port, own) in ports.iter().zip(&redirects) {
+            assert_eq!(status(&follow(*port, own)), "200");
+        }
+        for (thread, company) in listening.into_iter().zip(emulator.company_ids()) {
+            assert_eq!(thread.join().unwrap()["resourceId"], company);
+        }
+    });
+    let requests = emulator.requests();
+    let sent_back: Vec<_> = requests.iter().map(|request| fields(request)["redirectUri"].clone()).collect();
+    assert_eq!(sent_back, uris);
+}
+
+#[test]
+fn a_redirect_uri_on_this_machine_names_the_port_itself() {
+    for host in ["localhost", "127.0.0.1"] {
+        let emulator =
+            Emulator::start(Options { allow_loopback_redirects: true, ..Options::default() }).unwrap();
+        let port = free_port();
+        let uri = format!("http://{host}:{port}/callback");
+        let abi = Abi::with(&emulator, json!({"redirectUri": uri}));
+        let redirect_url = consented(&abi, &emulator);
+        assert!(redirect_url.starts_with(&uri), "{redirect_url}");
+        let (outcome, page) = listening(&abi, json!({}), || follow(port, &redirect_url));
+        outcome.ok();
+        assert_eq!(status(&page), "200");
+    }
+}
+
+#[test]
+fn an_installation_from_inside_the_marketplace_is_awaited_by_explicit_wish() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let port = free_port();
+    let redirect_url = consented(&abi, &emulator);
+    let state = &query(&redirect_url)["state"];
+    let stateless = redirect_url.replace(&format!("&state={state}"), "");
+    assert!(!stateless.contains("state"), "{stateless}");
+    let (outcome, page) = listening(&abi, json!({"port": port, "allowMissingState": true}), || {
+        let unknown = format!("{stateless}&state=unknown");
+        assert_eq!(status(&follow(port, &unknown)), "400");
+        let nothing = format!("{}?x=y", emulator.redirect_uri());
+        assert_eq!(status(&follow(port, &nothing)), "400");
+        follow(port, &stateless)
+    });
+    outcome.ok();
+    assert_eq!(status(&page), "200");
+}
+
+#[test]
+fn a_session_of_the_host_takes_its_own_redirect_only() {
+    let emulator = emulator(1);
+    let (here, there) = (Abi::new(&emulator), Abi::new(&emulator));
+    let port = free_port();
+    let own = consented(&here, &emulator);
+    let params = json!({"port": port, "state": query(&own)["state"], "allowMissingState": true, "userType": "Company"});
+    // The link was made by another process.
+    let foreign = consented(&there, &emulator);
+    let stateless = foreign.replace(&format!("&state={}", query(&foreign)["state"]), "");
+    let (outcome, page) = listening(&there, params, || {
+        for other in [&foreign, &stateless] {
+            assert_eq!(status(&follow(port, other)), "400");
+        }
+        follow(port, &own)
+    });
+    outcome.ok();
+    assert_eq!(status(&page), "200");
+    assert_eq!(fields(&emulator.requests().pop().unwrap())["userType"], "Company");
+    // What was refused there is still good.
+    there.authorization_complete(json!({"redirectUrl": foreign})).ok();
+}
+
+#[test]
+fn a_program_that_is_started_meanwhile_does_not_keep_the_port() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
+    let (outcome, child) = listening(&abi, json!({"port": port}), || {
+        let _idle = connect(port);
+        // It reads until its input ends.
+        let child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+        follow(port, &redirect_url);
+        child
+    });
+    outcome.ok();
+    is_closed(port);
+    match child {
+        Ok(mut child) => {
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+        Err(error) => println!("left out: a program that is started meanwhile, no cat here ({error})"),
+    }
+}
+
+#[test]
+fn a_defect_inside_ends_the_wait_and_frees_the_port() {
+    let emulator = emulator(1);
+    let trap = Trap::new(&emulator);
+    let abi = Abi::by(&emulator, json!({}), Arc::<Trap>::clone(&trap));
+    let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
+    trap.set(1);
+    let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &redirect_url));
+    outcome.fails(Status::Internal);
+    assert!(trap.has_sprung());
+    assert_eq!(page, "");
+    is_closed(port);
+    let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &redirect_url));
+    outcome.ok();
+    assert_eq!(status(&page), "200");
+}
