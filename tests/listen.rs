@@ -4,6 +4,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::panic::{self, AssertUnwindSafe};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -15,7 +16,8 @@ use serde_json::{Value, json};
 
 use support::{Abi, Outcome, Trap, emulator, fields, free_port, query, sent, shows_none_of};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take before a test gives up. Nothing takes nearly that long.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn codes() -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::AuthorizationCode)
@@ -26,12 +28,18 @@ fn consented(abi: &Abi, emulator: &Emulator) -> String {
     abi.consent(emulator, Decision::Company(emulator.company_id()))
 }
 
-/// Waits on `port` while `visit` runs, and returns what came of both.
-fn listening<T>(abi: &Abi, params: Value, visit: impl FnOnce() -> T) -> (Outcome, T) {
+/// Waits for a browser while `visit` runs, and returns what came of both. A visit that fails ends the wait.
+fn listening<T>(abi: &Abi, mut params: Value, visit: impl FnOnce() -> T) -> (Outcome, T) {
+    params["timeoutMs"] = json!(PATIENCE.as_millis() as u64);
     thread::scope(|scope| {
         let listening = scope.spawn(|| abi.authorization_listen(params));
-        let visited = visit();
-        (listening.join().unwrap(), visited)
+        match panic::catch_unwind(AssertUnwindSafe(visit)) {
+            Ok(visited) => (listening.join().unwrap(), visited),
+            Err(failure) => {
+                abi.cancel_until(|| listening.is_finished());
+                panic::resume_unwind(failure)
+            }
+        }
     })
 }
 
@@ -249,6 +257,28 @@ fn idle_and_slow_connections_hold_up_nobody() {
 }
 
 #[test]
+fn whoever_is_still_sending_gets_an_answer_and_is_not_cut_off() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
+    let (outcome, ()) = listening(&abi, json!({"port": port}), || {
+        let mut sending = connect(port);
+        let head = request(&redirect_url).replace("GET", "POST");
+        sending.write_all(head.as_bytes()).unwrap();
+        let mut page = String::new();
+        sending.read_to_string(&mut page).unwrap();
+        assert_eq!(status(&page), "405");
+        // Whatever becomes of that connection has become of it when the next one is answered.
+        assert_eq!(status(&follow(port, "https://app.example/")), "404");
+        for _ in 0..3 {
+            sending.write_all(&[b'x'; 10_000]).unwrap();
+        }
+        follow(port, &redirect_url);
+    });
+    outcome.ok();
+}
+
+#[test]
 fn a_browser_that_does_not_wait_for_its_page_is_connected_all_the_same() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
@@ -404,7 +434,8 @@ fn two_at_once_take_each_its_own_redirect() {
             .iter()
             .zip(uris)
             .map(|(port, uri)| {
-                let params = json!({"port": port, "redirectUri": uri});
+                let params =
+                    json!({"port": port, "redirectUri": uri, "timeoutMs": PATIENCE.as_millis() as u64});
                 scope.spawn(move || abi.authorization_listen(params).ok())
             })
             .collect();
