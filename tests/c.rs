@@ -7,38 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use built::{C99, compiler, program};
 use ghl_oauth_emulator::{Emulator, Options};
-
-const WARNINGS: [&str; 7] = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror", "-g"];
-const C99: &str = "-std=c99";
-
-fn compiler(standard: &str) -> Command {
-    let mut compiler = Command::new(if standard == C99 { "cc" } else { "c++" });
-    compiler.arg(standard).args(WARNINGS).current_dir(built::ROOT).args(["-Iinclude", "-Ibindings/c"]);
-    compiler
-}
-
-/// Compiles and links a program with the library and the typed structs.
-fn program(source: &str, folder: &Path) -> PathBuf {
-    let program = folder.join(Path::new(source).file_stem().unwrap());
-    let library = built::folder();
-    let mut compile = compiler(C99);
-    compile.args([
-        "-D_POSIX_C_SOURCE=200809L",
-        source,
-        "bindings/c/ghl_oauth_typed.c",
-        "-lghl_oauth",
-        "-lpthread",
-        "-o",
-    ]);
-    compile
-        .arg(&program)
-        .arg(format!("-L{}", library.display()))
-        .arg(format!("-Wl,-rpath,{}", library.display()));
-    built::library();
-    assert!(compile.status().unwrap().success(), "{source} does not compile");
-    program
-}
 
 /// A script that consents, by the emulator's control, to the link that it is given.
 fn person(emulator: &Emulator, folder: &Path) -> PathBuf {

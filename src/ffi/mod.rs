@@ -17,6 +17,7 @@
 mod boundary;
 mod callback;
 mod fork;
+mod memory;
 mod text;
 
 mod authorization;

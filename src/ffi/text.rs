@@ -1,9 +1,10 @@
 //! Texts across the boundary.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{GlobalAlloc, Layout, handle_alloc_error};
 use std::ffi::{CStr, c_char};
 use std::ptr;
 
+use super::memory::Wiping;
 use crate::error::{Error, Result};
 
 /// Where the length of a handed-out text stands: right before its first byte. So its owner may change the
@@ -28,7 +29,7 @@ pub fn hand_out(text: &str) -> *mut c_char {
     let layout = layout(text.len());
     // SAFETY: the layout is not empty (it has at least the head), and every write below stays inside it.
     unsafe {
-        let block = alloc(layout);
+        let block = Wiping.alloc(layout);
         if block.is_null() {
             handle_alloc_error(layout);
         }
@@ -52,8 +53,7 @@ pub unsafe fn take_back(text: *mut c_char) {
     unsafe {
         let block = text.cast::<u8>().sub(HEAD);
         let length = block.cast::<usize>().read();
-        wipe(text.cast(), length);
-        dealloc(block, layout(length));
+        Wiping.dealloc(block, layout(length));
     }
 }
 
@@ -63,19 +63,4 @@ fn layout(length: usize) -> Layout {
         Ok(layout) => layout,
         Err(_) => handle_alloc_error(Layout::new::<usize>()),
     }
-}
-
-/// Overwrites memory in a way that the compiler must not leave out.
-///
-/// # Safety
-/// `bytes` is valid for `length` writes.
-unsafe fn wipe(bytes: *mut u8, length: usize) {
-    #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "openbsd"))]
-    // SAFETY: by the contract.
-    unsafe {
-        libc::explicit_bzero(bytes.cast(), length);
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "freebsd", target_os = "openbsd")))]
-    // SAFETY: by the contract.
-    zeroize::Zeroize::zeroize(unsafe { std::slice::from_raw_parts_mut(bytes, length) });
 }

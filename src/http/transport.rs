@@ -1,4 +1,5 @@
-//! Two things that only the transport can know: whether a request left, and that nobody waits any more.
+//! What only the transport can see to: whether a request left, that nobody waits any more, and that an idle connection
+//! holds nothing of what went over it.
 
 use std::cell::RefCell;
 
@@ -44,33 +45,51 @@ impl<In: Transport> Connector<In> for WatchConnector {
     type Out = Watched<In>;
 
     fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Watched<In>>, Error> {
-        Ok(chained.map(Watched))
+        Ok(chained.map(|inner| Watched { inner, dirty: 0 }))
     }
 }
 
 #[derive(Debug)]
-struct Watched<T>(T);
+struct Watched<T> {
+    inner: T,
+    /// How much of the input buffer, at most, was written to since it was last wiped.
+    dirty: usize,
+}
+
+impl<T: Transport> Watched<T> {
+    /// Waits in the connection's own way, and counts what came.
+    fn await_inner(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let before = self.inner.buffers().input().len();
+        let outcome = self.inner.await_input(timeout);
+        self.dirty += self.inner.buffers().input().len() - before;
+        outcome
+    }
+}
 
 impl<T: Transport> Transport for Watched<T> {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
+        self.inner.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         // Before the write: one that fails half way has sent something, too.
         CALL.with_borrow_mut(|call| call.sent = true);
-        self.0.transmit_output(amount, timeout)
+        let outcome = self.inner.transmit_output(amount, timeout);
+        self.inner.buffers().output()[..amount].fill(0);
+        // A body is read into the free part of the input buffer first.
+        self.dirty += amount;
+        outcome
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let Some(deadline) = CALL.with_borrow(|call| call.abandon.clone()) else {
-            return self.0.await_input(timeout);
+            return self.await_inner(timeout);
         };
         let began = std::time::Instant::now();
         loop {
             let left = timeout.after.saturating_sub(began.elapsed());
             let slice = NextTimeout { after: Wait::Exact(left.min(SLICE)), ..timeout };
-            match self.0.await_input(slice) {
+            match self.await_inner(slice) {
                 Err(Error::Timeout(_)) if deadline.is_cancelled() => {
                     return Err(Error::Timeout(timeout.reason));
                 }
@@ -80,11 +99,16 @@ impl<T: Transport> Transport for Watched<T> {
         }
     }
 
+    /// Asked right before the connection goes back to the pool, when every answer was read.
     fn is_open(&mut self) -> bool {
-        self.0.is_open()
+        let used = std::mem::take(&mut self.dirty);
+        let input = self.inner.buffers().input_append_buf();
+        let used = used.min(input.len());
+        input[..used].fill(0);
+        self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {
-        self.0.is_tls()
+        self.inner.is_tls()
     }
 }

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // Each of them uses its part.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The folder of this package.
@@ -29,5 +29,39 @@ pub fn emulator() -> PathBuf {
     build.args(["build", "--quiet", "--package", "ghl-oauth-emulator", "--target-dir"]);
     build.arg(folder().parent().unwrap().parent().unwrap()).current_dir(ROOT);
     assert!(build.status().unwrap().success(), "the emulator does not build");
+    program
+}
+
+const WARNINGS: [&str; 7] = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror", "-g"];
+
+/// The oldest C that the header is for.
+pub const C99: &str = "-std=c99";
+
+/// A compiler that takes no warning.
+pub fn compiler(standard: &str) -> Command {
+    let mut compiler = Command::new(if standard == C99 { "cc" } else { "c++" });
+    compiler.arg(standard).args(WARNINGS).current_dir(ROOT).args(["-Iinclude", "-Ibindings/c"]);
+    compiler
+}
+
+/// Compiles and links a program with the library and the typed structs.
+pub fn program(source: &str, into: &Path) -> PathBuf {
+    let program = into.join(Path::new(source).file_stem().unwrap());
+    let libraries = folder();
+    let mut compile = compiler(C99);
+    compile.args([
+        "-D_POSIX_C_SOURCE=200809L",
+        source,
+        "bindings/c/ghl_oauth_typed.c",
+        "-lghl_oauth",
+        "-lpthread",
+        "-o",
+    ]);
+    compile
+        .arg(&program)
+        .arg(format!("-L{}", libraries.display()))
+        .arg(format!("-Wl,-rpath,{}", libraries.display()));
+    library();
+    assert!(compile.status().unwrap().success(), "{source} does not compile");
     program
 }

@@ -21,6 +21,11 @@ impl Worker {
         worker
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn say(&mut self, command: &str) {
         writeln!(self.input, "{command}").unwrap();
     }
