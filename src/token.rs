@@ -1,5 +1,6 @@
 //! A token as the API grants it, and the arithmetic of its life.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,7 @@ impl UserType {
 }
 
 /// What a consent, a refresh or a mint gave.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Token {
     /// The bearer token.
     pub access_token: Secret,
@@ -151,6 +152,19 @@ impl Token {
             }
         }
         json
+    }
+}
+
+impl fmt::Debug for Token {
+    /// The fields that the library does not know may hold secrets, too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("user_type", &self.user_type)
+            .field("company_id", &self.company_id)
+            .field("location_id", &self.location_id)
+            .field("issued_at", &self.issued_at)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
     }
 }
 

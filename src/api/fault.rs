@@ -164,11 +164,85 @@ fn censored(details: Value, secrets: &[&str]) -> Value {
     }
 }
 
-fn without_secrets(words: &str, secrets: &[&str]) -> String {
-    secrets
-        .iter()
-        .filter(|secret| !secret.is_empty())
-        .fold(words.to_owned(), |words, secret| words.replace(secret, "…"))
+/// The words without these secrets, however they are spelled, and without anything that looks like a token: a failing
+/// server may repeat one that it just granted, which nobody here knows yet.
+pub fn without_secrets(words: &str, secrets: &[&str]) -> String {
+    let mut words = words.to_owned();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        words = without(&words.replace(secret, "…"), |rest| spelled(rest, secret));
+    }
+    without(&words, jwt)
+}
+
+/// The words without what `length` finds at the beginning of a rest of them, in bytes.
+fn without(words: &str, length: impl Fn(&str) -> Option<usize>) -> String {
+    let mut kept = String::with_capacity(words.len());
+    let mut rest = words;
+    while let Some(character) = rest.chars().next() {
+        rest = match length(rest) {
+            Some(length) => {
+                kept.push('…');
+                &rest[length..]
+            }
+            None => {
+                kept.push(character);
+                &rest[character.len_utf8()..]
+            }
+        };
+    }
+    kept
+}
+
+/// How long a secret is at the beginning of these words, each of its characters as it is or escaped: for a URL, a form,
+/// JSON, or HTML.
+fn spelled(words: &str, secret: &str) -> Option<usize> {
+    let mut rest = words.as_bytes();
+    for byte in secret.bytes() {
+        let length = escaped(rest).filter(|(meant, _)| *meant == byte).map(|(_, length)| length);
+        rest = match length {
+            Some(length) => &rest[length..],
+            None => rest.strip_prefix(&[byte])?,
+        };
+    }
+    // Between two bytes of a character there is no end.
+    let length = words.len() - rest.len();
+    words.is_char_boundary(length).then_some(length)
+}
+
+/// The byte that an escape sequence at the beginning means, and the sequence's length.
+fn escaped(words: &[u8]) -> Option<(u8, usize)> {
+    let number = |from: usize, to: usize, radix: u32| {
+        let digits = std::str::from_utf8(words.get(from..to)?).ok()?;
+        u8::from_str_radix(digits, radix).ok()
+    };
+    let entity = || words.iter().take(8).position(|byte| *byte == b';');
+    match *words {
+        [b'%', ..] => Some((number(1, 3, 16)?, 3)),
+        [b'+', ..] => Some((b' ', 1)),
+        [b'\\', b'u', b'0', b'0', ..] => Some((number(4, 6, 16)?, 6)),
+        [b'\\', byte, ..] => Some((byte, 2)),
+        [b'&', b'#', b'x' | b'X', ..] => entity().and_then(|end| Some((number(3, end, 16)?, end + 1))),
+        [b'&', b'#', ..] => entity().and_then(|end| Some((number(2, end, 10)?, end + 1))),
+        [b'&', ..] => {
+            let end = entity()?;
+            let named = [("amp", b'&'), ("lt", b'<'), ("gt", b'>'), ("quot", b'"'), ("apos", b'\'')];
+            let (_, meant) = named.iter().find(|(name, _)| name.as_bytes() == &words[1..end])?;
+            Some((*meant, end + 1))
+        }
+        _ => None,
+    }
+}
+
+/// How long the JWT at the beginning of these words is. `eyJ` is the `{"` of its header in base64; shorter ones are
+/// words such as "keyJ".
+fn jwt(words: &str) -> Option<usize> {
+    const SHORTEST: usize = 20;
+    if !words.starts_with("eyJ") {
+        return None;
+    }
+    let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let length = words.bytes().take_while(belongs).count();
+    (length >= SHORTEST).then_some(length)
 }
 
 #[cfg(test)]
@@ -309,5 +383,32 @@ mod tests {
         }
         let success = unreadable(&answer(200, r#"{"accessToken":"fresh"#), &[]);
         assert!(!success.message.unwrap().contains("fresh"));
+    }
+
+    #[test]
+    fn a_secret_is_found_in_every_spelling() {
+        let secret = "s+ec/r%et \"7&<ü>\\'~*";
+        let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+        let url = form.replace('+', "%20").replace("%7E", "~");
+        let json = serde_json::to_string(secret).unwrap().trim_matches('"').to_owned();
+        let unicode = secret.replace('+', "\\u002b").replace('"', "\\u0022").replace('/', "\\/");
+        let named = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let html = named.replace('"', "&quot;").replace('\'', "&#39;").replace('/', "&#x2F;");
+        let mixed = form.replace("%22", "\\u0022").replace("%26", "&amp;");
+        for spelling in [secret.to_owned(), form.to_lowercase(), form, url, json, unicode, html, mixed] {
+            let words = format!("ä{spelling} is not {spelling}. %, \\ and & stay");
+            assert_eq!(without_secrets(&words, &[secret]), "ä… is not …. %, \\ and & stay", "{spelling}");
+        }
+        let others = "s+ec, s%2, &#, &#999999;, %zz, \\u00, \\u, \\, %C3";
+        assert_eq!(without_secrets(others, &[secret, "", "\u{fc}x"]), others);
+    }
+
+    #[test]
+    fn what_looks_like_a_token_is_not_shown_whosever_it_is() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJnaGwifQ.c2lnbmF0dXJl-_8";
+        let words = format!("granted {token}, \"access_token\":\"{token}\", t=%22{token}%22 x");
+        let shown = "granted …, \"access_token\":\"…\", t=%22…%22 x";
+        assert_eq!(without_secrets(&words, &[]), shown);
+        assert_eq!(without_secrets("the keyJob of eyJ is short", &[]), "the keyJob of eyJ is short");
     }
 }

@@ -16,6 +16,7 @@ use crate::http::{Answer, Counters, Effect, Http, Lane, Request};
 use crate::json;
 use crate::secret::Secret;
 
+pub(crate) use fault::without_secrets;
 pub use fault::{Cure, cure};
 pub use installed_locations::{InstalledLocationsParams, Pages};
 pub use location_token::LocationTokenParams;

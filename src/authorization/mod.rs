@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
 
-use crate::api::{Api, TokenParams};
+use crate::api::{Api, TokenParams, without_secrets};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -43,7 +43,7 @@ pub struct UrlParams {
     /// Whether the login stays in the same browser tab. Default: false.
     pub login_in_same_tab: bool,
     /// A `state` of the host's own. Default: 256 random bits.
-    pub state: Option<String>,
+    pub state: Option<Secret>,
 }
 
 /// What came back from the consent page.
@@ -54,7 +54,7 @@ pub struct CompleteParams {
     pub redirect_url: Secret,
     /// The `state` that belongs to this browser's session, where the host keeps it, for instance because
     /// another process made the link. Default: any link that this client made.
-    pub state: Option<String>,
+    pub state: Option<Secret>,
     /// Accept a redirect without a `state`, as an installation that was started inside the marketplace sends
     /// it. Default: false.
     #[serde(default)]
@@ -75,7 +75,7 @@ pub struct ListenParams {
     /// How long to wait for the browser, in milliseconds, 1 to 3,600,000. Default: 300,000.
     pub timeout_ms: u64,
     /// As in [`CompleteParams::state`].
-    pub state: Option<String>,
+    pub state: Option<Secret>,
     /// As in [`CompleteParams::allow_missing_state`]. While this waits, any page in the person's browser can then end
     /// the wait, with a code of its own, too.
     pub allow_missing_state: bool,
@@ -158,15 +158,15 @@ impl Authorization {
             ));
         }
         let redirect_uri = self.redirect_uri(params.redirect_uri.as_deref())?;
-        not_blank(params.state.as_deref())?;
-        let state = params.state.map_or_else(random::token, Ok)?;
+        not_blank(params.state.as_ref())?;
+        let state = params.state.map_or_else(|| random::token().map(Secret::new), Ok)?;
         let mut query = form_urlencoded::Serializer::new(String::new());
         query
             .append_pair("response_type", "code")
             .append_pair("client_id", &self.client_id)
             .append_pair("redirect_uri", &redirect_uri)
             .append_pair("scope", &scopes.join(" "))
-            .append_pair("state", &state);
+            .append_pair("state", state.expose());
         if let Some(version_id) = &params.version_id {
             query.append_pair("version_id", version_id);
         }
@@ -175,8 +175,8 @@ impl Authorization {
         }
         let separator = if self.authorize_url.contains('?') { '&' } else { '?' };
         let url = format!("{}{separator}{}", self.authorize_url, query.finish());
-        self.pending.begin(&state, redirect_uri, self.clock.uptime());
-        Ok(json!({"url": url, "state": state}))
+        self.pending.begin(state.expose(), redirect_uri, self.clock.uptime());
+        Ok(json!({"url": url, "state": state.expose()}))
     }
 
     /// Checks what the consent page sent back, exchanges the code, and stores the token. Returns its metadata.
@@ -201,7 +201,7 @@ impl Authorization {
     pub fn listen(&self, params: &ListenParams, deadline: &Deadline) -> Result<Value> {
         let redirect_uri = self.redirect_uri(params.redirect_uri.as_deref())?;
         let place = redirect::absolute(&redirect_uri).ok_or_else(not_absolute)?;
-        not_blank(params.state.as_deref())?;
+        not_blank(params.state.as_ref())?;
         let port = params.port(&place)?;
         let wait = deadline.renewed(params.patience()?);
         // Not `NETWORK`, though the port may be free again one day: that status speaks of the way to the API, and a
@@ -247,7 +247,7 @@ impl Authorization {
     /// Checks that a redirect answers a consent of this client, and uses its `state` up if it does.
     fn claim(&self, params: &CompleteParams) -> Result<Consented> {
         let redirect = Redirect::read(params.redirect_url.expose())?;
-        not_blank(params.state.as_deref())?;
+        not_blank(params.state.as_ref())?;
         let named = || self.redirect_uri(params.redirect_uri.as_deref());
         let Some(state) = redirect.parameter("state").filter(|state| !state.is_empty()) else {
             if params.allow_missing_state && params.state.is_none() {
@@ -256,7 +256,7 @@ impl Authorization {
             return Err(mismatch("it has no state"));
         };
         if let Some(expected) = &params.state
-            && !Secret::new(expected.clone()).matches(state)
+            && !expected.matches(state)
         {
             return Err(mismatch("it has another state than the session"));
         }
@@ -324,8 +324,8 @@ fn not_absolute() -> Error {
 }
 
 /// A state is not needed, but none that is empty is one.
-fn not_blank(state: Option<&str>) -> Result<()> {
-    if state.is_some_and(|state| state.trim().is_empty()) {
+fn not_blank(state: Option<&Secret>) -> Result<()> {
+    if state.is_some_and(|state| state.expose().trim().is_empty()) {
         return Err(Error::invalid_argument("state", "state is empty"));
     }
     Ok(())
@@ -342,7 +342,9 @@ fn consented(redirect: &Redirect, redirect_uri: String) -> Result<Consented> {
     }
     let answer = if let Some(code) = redirect.parameter("error") {
         let words = redirect.parameter("error_description").unwrap_or_default();
-        Err(Error::new(Status::ConsentDenied, format!("consent was not given: {code} {words}").trim_end())
+        let message = format!("consent was not given: {code} {words}");
+        let secrets = ["code", "state"].map(|name| redirect.parameter(name).unwrap_or_default());
+        Err(Error::new(Status::ConsentDenied, without_secrets(message.trim_end(), &secrets))
             .with_help("let the user try again; a scope that the app does not have is refused, too"))
     } else if let Some(code) = redirect.parameter("code").filter(|code| !code.is_empty()) {
         Ok(Secret::new(code.to_owned()))

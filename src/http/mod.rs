@@ -34,7 +34,6 @@ pub enum Effect {
 }
 
 /// What is sent.
-#[derive(Debug)]
 pub struct Request<'a> {
     /// GET or POST.
     pub method: Method,
@@ -53,7 +52,6 @@ pub struct Request<'a> {
 }
 
 /// What came back.
-#[derive(Debug)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
