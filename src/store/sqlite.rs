@@ -197,7 +197,11 @@ impl Store for SqliteStore {
     fn remove(&self, resource_id: &str) -> Result<bool> {
         let delete = "DELETE FROM token WHERE client_id = ?1 AND resource_id = ?2";
         let removed = self.database.with(|connection| {
-            connection.prepare_cached(delete)?.execute(params![self.client_id, resource_id])
+            let removed = connection.prepare_cached(delete)?.execute(params![self.client_id, resource_id])?;
+            // The token still stands in older pages of the WAL. Where somebody reads right now, they stay for a while:
+            // until the WAL is next written back, or the last handle is closed.
+            let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            Ok(removed)
         });
         Ok(removed.map_err(|error| error.with_resource(resource_id))? > 0)
     }
