@@ -3,15 +3,13 @@
 #![cfg(all(target_os = "linux", feature = "wiping-allocator", feature = "sqlite"))]
 
 mod built;
+mod tunnel;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::process::Command;
-use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -237,7 +235,7 @@ fn with_sqlite_only_stored_tokens_stay_behind() {
 #[test]
 fn a_proxys_password_is_gone_with_the_client() {
     let password = "the-password-of-the-proxy";
-    let proxy = tunnel();
+    let proxy = tunnel::tunnel(tunnel::OPEN);
     let mut run = Run::start(json!({"http": {"proxy": format!("http://user:{password}@{proxy}")}}));
     run.canaries.add("password", password);
     run.canaries.add("authorization", &STANDARD.encode(format!("user:{password}")));
@@ -245,37 +243,4 @@ fn a_proxys_password_is_gone_with_the_client() {
     assert!(run.search().contains_key("password"), "the connection pool needs it for its next connection");
     run.succeeds("free", "");
     assert_eq!(run.search(), BTreeMap::new());
-}
-
-/// A proxy that lets everybody through, and its address.
-fn tunnel() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            thread::spawn(|| through(client.unwrap()));
-        }
-    });
-    address
-}
-
-fn through(mut client: TcpStream) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        client.read_exact(&mut byte).unwrap();
-        head.extend(byte);
-    }
-    let head = String::from_utf8(head).unwrap();
-    assert!(head.contains("Proxy-Authorization: Basic "), "{head}");
-    let mut server = TcpStream::connect(head.split(' ').nth(1).unwrap()).unwrap();
-    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-    let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-    thread::spawn(move || {
-        // An end that breaks off is an end.
-        let _ = io::copy(&mut from_server, &mut to_client);
-        let _ = to_client.shutdown(std::net::Shutdown::Both);
-    });
-    let _ = io::copy(&mut client, &mut server);
-    let _ = server.shutdown(std::net::Shutdown::Both);
 }

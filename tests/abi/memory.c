@@ -60,7 +60,7 @@ static void wipe(char *bytes, size_t length) {
 }
 
 /* Straight from the input; nobody sends ahead. */
-static int next_line(void) {
+static size_t next_line(void) {
     size_t length = 0;
     do {
         ssize_t got = read(STDIN_FILENO, line + length, sizeof line - length);
@@ -70,7 +70,7 @@ static int next_line(void) {
         length += (size_t)got;
     } while (line[length - 1] != '\n');
     line[length - 1] = '\0';
-    return 1;
+    return length;
 }
 
 static void say(const char *text) {
@@ -88,7 +88,7 @@ static void say(const char *text) {
 int main(void) {
     ghl_client *client = NULL;
     say("ready\n");
-    while (next_line()) {
+    for (size_t used; (used = next_line()) > 0;) {
         char *document = NULL;
         char *parameters = strchr(line, ' ');
         if (parameters != NULL) {
@@ -109,7 +109,7 @@ int main(void) {
                 calls[i].function(client, parameters, &document);
             }
         }
-        wipe(line, sizeof line);
+        wipe(line, used);
         say(document == NULL ? "{}" : document);
         say("\n");
         ghl_string_free(document);

@@ -1,4 +1,5 @@
 //! Another process that does what its input says, a line at a time.
+#![allow(dead_code)] // Each test file uses a part of its own.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
