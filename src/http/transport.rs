@@ -61,7 +61,7 @@ impl<T: Transport> Watched<T> {
     fn await_inner(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let before = self.inner.buffers().input().len();
         let outcome = self.inner.await_input(timeout);
-        self.dirty += self.inner.buffers().input().len() - before;
+        self.dirty += self.inner.buffers().input().len().saturating_sub(before);
         outcome
     }
 }
