@@ -454,7 +454,7 @@ fn debug_shows_no_secret_of_any_type() {
     let shown: [&dyn Debug; 11] = [
         &config,
         &secret(),
-        &TokenParams::refresh(Secret::new(GIVEN_TOKEN.into()), UserType::Company),
+        &TokenParams::refresh("company".into(), Secret::new(GIVEN_TOKEN.into()), UserType::Company),
         &TokenParams {
             client_secret: secret(),
             ..TokenParams::code(Secret::new(GIVEN_TOKEN.into()), "u".into(), None)
@@ -467,6 +467,7 @@ fn debug_shows_no_secret_of_any_type() {
             state: secret(),
             allow_missing_state: false,
             user_type: None,
+            redirect_uri: None,
         },
         &token,
         &Record::new("company".into(), token.clone()),

@@ -33,6 +33,10 @@ const BATCH: usize = 256;
 /// So many failures in a row that are nobody's fault end the work: the network or the API is down.
 const MOST_IN_A_ROW: u32 = 25;
 
+/// With fewer locations at hand than this, the next page of them is fetched: out of many, two processes seldom choose the
+/// same.
+const ENOUGH: usize = 900;
+
 /// The longest time that the work waits because the server wants to be left in peace.
 const LONGEST_REST: Duration = Duration::from_secs(900);
 
@@ -269,7 +273,7 @@ impl Feed {
                 }
                 let each_once: HashSet<&String> = location_ids.iter().collect();
                 left.total = Some(each_once.len() as u64);
-                left.location_ids = shuffled(each_once.into_iter().cloned().collect());
+                left.location_ids = each_once.into_iter().cloned().collect();
             }
             None if params.installed => {
                 let list = InstalledLocationsParams {
@@ -291,31 +295,46 @@ impl Feed {
         Ok(Feed { left: Mutex::new(left), pages: Mutex::new(pages) })
     }
 
-    /// The next location; the next page of them is fetched when all of the last one are taken.
+    /// The next location. Where few are left, the next page of them is fetched first, by one while the others go on.
     fn next(
         &self,
         fetch: impl Fn(&InstalledLocationsParams) -> Result<Map<String, Value>>,
     ) -> Result<Option<String>> {
         loop {
+            if self.left().location_ids.len() < ENOUGH
+                && let Ok(place) = self.pages.try_lock()
+            {
+                self.fetch_page(place, &fetch)?;
+            }
             if let Some(next) = self.left().take() {
                 return Ok(next);
             }
-            let mut place = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-            // Somebody else may have fetched a page meanwhile.
-            if let Some(next) = self.left().take() {
-                return Ok(next);
-            }
-            let Some(mut pages) = place.take() else { return Ok(None) };
-            let page = fetch(pages.params())?;
-            let items = page.get("items").and_then(Value::as_array).into_iter().flatten();
-            let found = items.filter_map(|item| Some(item.get("_id")?.as_str()?.to_owned()));
-            let mut left = self.left();
-            left.location_ids = shuffled(found.collect());
-            left.total = left.total.or_else(|| total_of(&page));
-            if pages.turn(&page)? {
-                *place = Some(pages);
+            // Somebody else is fetching: what comes of it is waited for.
+            let place = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+            if place.is_none() {
+                return Ok(self.left().take().flatten());
             }
         }
+    }
+
+    fn fetch_page(
+        &self,
+        mut place: MutexGuard<'_, Option<Pages>>,
+        fetch: impl Fn(&InstalledLocationsParams) -> Result<Map<String, Value>>,
+    ) -> Result<()> {
+        let Some(mut pages) = place.take() else { return Ok(()) };
+        let page = fetch(pages.params())?;
+        let items = page.get("items").and_then(Value::as_array).into_iter().flatten();
+        let found = items.filter_map(|item| Some(item.get("_id")?.as_str()?.to_owned()));
+        {
+            let mut left = self.left();
+            left.location_ids.extend(found);
+            left.total = left.total.or_else(|| total_of(&page));
+        }
+        if pages.turn(&page)? {
+            *place = Some(pages);
+        }
+        Ok(())
     }
 
     /// Gives out no more; the first reason counts.
@@ -339,19 +358,17 @@ impl Feed {
 }
 
 impl Left {
-    /// The next location; `Some(None)` when the work was ended, `None` when nothing is left for now.
+    /// The next location, `Some(None)` when the work was ended, `None` when nothing is left for now.
+    ///
+    /// In no order: processes that do the same work at the same time seldom meet at the same location.
     fn take(&mut self) -> Option<Option<String>> {
-        if self.end.is_some() { Some(None) } else { self.location_ids.pop().map(Some) }
+        if self.end.is_some() {
+            return Some(None);
+        }
+        let last = self.location_ids.len().checked_sub(1)?;
+        let any = usize::try_from(random::up_to(last as u64)).unwrap_or(last);
+        Some(Some(self.location_ids.swap_remove(any)))
     }
-}
-
-/// In an order of its own: processes that do the same work at the same time seldom meet at the same location.
-fn shuffled(mut location_ids: Vec<String>) -> Vec<String> {
-    for last in (1..location_ids.len()).rev() {
-        let other = usize::try_from(random::up_to(last as u64)).unwrap_or(last);
-        location_ids.swap(last, other);
-    }
-    location_ids
 }
 
 fn total_of(page: &Map<String, Value>) -> Option<u64> {
