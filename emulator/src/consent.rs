@@ -171,8 +171,9 @@ pub(crate) fn decide_on_url(state: &mut State, url: &str, decision: Decision) ->
     let (page, query) = url.split_once('?').unwrap_or((url, ""));
     let served = PATHS.iter().any(|path| {
         page.strip_suffix(path).is_some_and(|base| {
-            let port = state.base_url.rsplit_once(':').map_or("", |(_, port)| port);
-            base == state.base_url || base == format!("http://localhost:{port}")
+            let (scheme, _) = state.base_url.split_once(':').unwrap_or_default();
+            let (_, port) = state.base_url.rsplit_once(':').unwrap_or_default();
+            base == state.base_url || base == format!("{scheme}://localhost:{port}")
         })
     });
     if !served {

@@ -40,7 +40,7 @@ pub(crate) fn router() -> Router<Shared> {
 
 /// What the control API offers, for its overview and the program's start-up text.
 pub const CONTROL_ENDPOINTS: [(&str, &str); 16] = [
-    ("GET /_emulator", "ids, credentials, URLs and the clock"),
+    ("GET /_emulator", "ids, credentials, URLs, the clock, and how many connections there were"),
     ("POST /_emulator/clock", r#"{"advanceSeconds": n} or {"setMs": n}"#),
     ("GET /_emulator/requests", "every request so far"),
     ("DELETE /_emulator/requests", "forgets them"),
@@ -54,7 +54,7 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 16] = [
     ("GET /_emulator/settings", "the settings"),
     (
         "POST /_emulator/settings",
-        "accessTokenSeconds, expiresIn, reuseWindowSeconds, locationRefreshTokens, rateLimit, latencyMs",
+        "accessTokenSeconds, expiresIn, reuseWindowSeconds, locationRefreshTokens, rateLimit, latencyMs, acceptDelayMs",
     ),
     ("POST /_emulator/locations/{id}", r#"{"active"?: bool, "installed"?: bool}"#),
     ("POST /_emulator/companies/{id}", r#"{"installed": false}"#),
@@ -137,6 +137,7 @@ fn describe(state: &Emulated) -> Value {
         "companies": companies,
         "clock": clock(state),
         "refreshes": state.tokens.rotations(),
+        "connections": state.connections.accepted(),
         "settings": state.settings,
         "configuration": state.configuration(),
         "control": endpoints,

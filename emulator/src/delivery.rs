@@ -6,13 +6,13 @@
 use crate::answer::Answer;
 use crate::distortion;
 use crate::fault::{Ending, FaultKind};
+use crate::socket::Socket;
 use hyper::StatusCode;
 use serde_json::Value;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// What is written at once where much is written.
 const BLOCK: usize = 1 << 16;
@@ -42,13 +42,18 @@ impl Script {
         Self { steps: steps.into(), ending }
     }
 
+    /// Nothing but the end of the connection.
+    pub(crate) fn ending(ending: Ending) -> Self {
+        Self::new([], ending)
+    }
+
     /// Plays the script to its end, or until the client leaves.
-    pub(crate) async fn play(&self, mut socket: TcpStream) {
+    pub(crate) async fn play(&self, mut socket: impl Socket) {
         // An error here is a client that has seen enough.
         let _ = self.try_play(&mut socket).await;
     }
 
-    async fn try_play(&self, socket: &mut TcpStream) -> io::Result<()> {
+    async fn try_play(&self, socket: &mut impl Socket) -> io::Result<()> {
         for step in &*self.steps {
             match step {
                 Step::Send(bytes) => socket.write_all(bytes).await?,
@@ -56,6 +61,7 @@ impl Script {
                     for byte in bytes {
                         tokio::time::sleep(*every).await;
                         socket.write_all(&[*byte]).await?;
+                        socket.flush().await?;
                     }
                 }
                 Step::Repeat { block, count } => {
@@ -65,10 +71,13 @@ impl Script {
                 }
             }
         }
+        socket.flush().await?;
         match self.ending {
             Ending::Close => socket.shutdown().await,
+            // Closing says nothing above TCP.
+            Ending::Cut => Ok(()),
             // With no time to linger, closing resets.
-            Ending::Reset => socket.set_zero_linger(),
+            Ending::Reset => socket.tcp().set_zero_linger(),
             Ending::Silence => {
                 let mut ignored = [0; 1_024];
                 while socket.read(&mut ignored).await? > 0 {}
@@ -81,7 +90,7 @@ impl Script {
 /// What a fault makes of a request. `answer` is the good one, if the request was processed; `url`
 /// is where the request went.
 pub(crate) fn spoil(kind: FaultKind, answer: Option<Answer>, url: &str) -> Delivery {
-    let nothing = |ending| Delivery::Scripted(Script::new([], ending));
+    let nothing = |ending| Delivery::Scripted(Script::ending(ending));
     match kind {
         FaultKind::Reset { .. } => return nothing(Ending::Reset),
         FaultKind::ReplyLost => return nothing(Ending::Close),

@@ -149,6 +149,8 @@ pub enum Ending {
     /// In order, as at the end of a stream.
     #[default]
     Close,
+    /// At the end of the TCP stream, which over TLS is without its `close_notify`.
+    Cut,
     /// By a TCP reset.
     Reset,
     /// Not at all: nothing more comes until the client leaves.

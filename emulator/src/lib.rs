@@ -25,7 +25,9 @@ mod answer;
 mod api;
 mod bearer;
 mod call;
+mod certificate;
 mod clock;
+mod connections;
 mod consent;
 mod consent_page;
 mod control;
@@ -44,10 +46,12 @@ mod random;
 mod rate_limit;
 mod request_log;
 mod server;
+mod socket;
 mod state;
 mod token;
 mod tokens;
 
+pub use certificate::Certificate;
 pub use clock::Clock;
 pub use consent::Decision;
 pub use control::CONTROL_ENDPOINTS;
@@ -57,10 +61,11 @@ pub use options::{ExpiresIn, Options, RateLimit};
 pub use request_log::RecordedRequest;
 pub use tokens::{LiveToken, UserType};
 
+use certificate::Tls;
 use server::Server;
 use state::{Shared, State};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 /// A running emulator. Dropping it stops it and closes every connection.
@@ -76,6 +81,7 @@ pub struct Emulator {
 #[derive(Debug)]
 struct Identity {
     base_url: String,
+    ca_pem: Option<String>,
     client_id: String,
     client_secret: String,
     redirect_uri: String,
@@ -88,15 +94,26 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// When the port is taken, or the options contradict themselves.
+    /// When the port is taken, the CA's file cannot be written, or the options contradict themselves.
     pub fn start(options: Options) -> io::Result<Self> {
         options.check()?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))?;
-        let base_url = format!("http://{}", listener.local_addr()?);
+        let address: IpAddr =
+            if options.ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        let address = SocketAddr::new(address, options.port);
+        let listener = TcpListener::bind(address)
+            .map_err(|error| because(&error, format!("cannot listen on {address}")))?;
+        let tls = options.tls.map(Tls::new).transpose()?;
+        if let (Some(file), Some(tls)) = (&options.ca_file, &tls) {
+            std::fs::write(file, &tls.ca_pem)
+                .map_err(|error| because(&error, format!("cannot write {}", file.display())))?;
+        }
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let base_url = format!("{scheme}://{}", listener.local_addr()?);
         let state = State::new(&options, base_url.clone());
         let app = &state.directory.app;
         let identity = Identity {
             base_url,
+            ca_pem: tls.as_ref().map(|tls| tls.ca_pem.clone()),
             client_id: app.client_id.clone(),
             client_secret: app.client_secret.clone(),
             redirect_uri: app.redirect_uris[0].clone(),
@@ -105,12 +122,17 @@ impl Emulator {
         };
         let clock = state.clock.clone();
         let shared = Shared::new(state);
-        Ok(Self { _server: Server::start(listener, &shared)?, shared, identity, clock })
+        Ok(Self { _server: Server::start(listener, tls, &shared)?, shared, identity, clock })
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`; with TLS `https`, by IPv6 `[::1]`.
     pub fn base_url(&self) -> String {
         self.identity.base_url.clone()
+    }
+
+    /// The certificate of the CA that certified the server, in PEM; `None` without TLS.
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.identity.ca_pem.as_deref()
     }
 
     /// The consent page. The path without `/v2` is served as well.
@@ -289,6 +311,27 @@ impl Emulator {
         self.shared.lock().settings.latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
     }
 
+    /// Serves every new connection only after this long; its TLS handshake, too.
+    pub fn accept_delay(&self, delay: Duration) {
+        self.shared.lock().settings.accept_delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    }
+
+    /// How many connections were accepted so far.
+    pub fn connections(&self) -> u64 {
+        self.shared.lock().connections.accepted()
+    }
+
+    /// Ends every connection that is served, the idle ones that clients keep for later above all. When this returns,
+    /// they have ended.
+    ///
+    /// # Panics
+    ///
+    /// When that takes more than half a minute.
+    pub fn end_connections(&self, ending: Ending) {
+        let wait = self.shared.lock().connections.end(ending);
+        wait();
+    }
+
     /// Makes requests fail: those that the rule picks, as long as the fault is there. Where several
     /// faults match, the one that was injected first strikes.
     ///
@@ -323,4 +366,9 @@ impl Emulator {
     pub fn clear_faults(&self) {
         self.shared.lock().faults.clear();
     }
+}
+
+/// An error with what was attempted.
+fn because(error: &io::Error, attempt: String) -> io::Error {
+    io::Error::new(error.kind(), format!("{attempt}: {error}"))
 }

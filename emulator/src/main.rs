@@ -1,9 +1,10 @@
 //! The emulator as a program: for development without an account, and for tests in any language.
 #![forbid(unsafe_code)]
 
-use ghl_oauth_emulator::{CONTROL_ENDPOINTS, Emulator, Options, RateLimit};
+use ghl_oauth_emulator::{CONTROL_ENDPOINTS, Certificate, Emulator, Options, RateLimit};
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -14,6 +15,10 @@ Usage: ghl-oauth-emulator [OPTIONS]
 
 Options:
       --port PORT                 Port on 127.0.0.1; 0 takes a free one [default: 8080]
+      --ipv6                      Listen on ::1 instead of 127.0.0.1
+      --tls CERTIFICATE           Serve https, with a certificate of a CA made at the start:
+                                  good, wrong-name or expired
+      --ca-file FILE              Where to write the certificate of that CA
       --companies N               Companies (agencies) [default: 1]
       --locations N               Locations of each company [default: 25]
       --access-token-seconds N    Lifetime of an access token [default: 86399]
@@ -38,7 +43,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let port = options.port;
+    let ca_file = options.ca_file.clone();
     let emulator = match Emulator::start(options) {
         Ok(emulator) => emulator,
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -46,18 +51,18 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
         Err(error) => {
-            eprintln!("error: cannot listen on 127.0.0.1:{port}: {error}");
+            eprintln!("error: {error}");
             return ExitCode::FAILURE;
         }
     };
     // Whoever started this may have closed its end; the emulator serves all the same.
-    let _ = announce(&emulator);
+    let _ = announce(&emulator, ca_file.as_deref());
     loop {
         std::thread::park();
     }
 }
 
-fn announce(emulator: &Emulator) -> io::Result<()> {
+fn announce(emulator: &Emulator, ca_file: Option<&Path>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let base_url = emulator.base_url();
     writeln!(out, "GHL OAuth emulator on {base_url}\n")?;
@@ -69,7 +74,8 @@ fn announce(emulator: &Emulator) -> io::Result<()> {
     for (endpoint, what) in CONTROL_ENDPOINTS {
         writeln!(out, "  {endpoint:<37} {what}")?;
     }
-    writeln!(out, "\nTry: curl {base_url}/_emulator\nStop with Ctrl-C.")?;
+    let trusting = ca_file.map(|file| format!("--cacert {} ", file.display())).unwrap_or_default();
+    writeln!(out, "\nTry: curl {trusting}{base_url}/_emulator\nStop with Ctrl-C.")?;
     out.flush()
 }
 
@@ -83,7 +89,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
             Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
             _ => (argument.as_str(), None),
         };
-        let switch = matches!(name, "-h" | "--help" | "--allow-loopback-redirects");
+        let switch = matches!(name, "-h" | "--help" | "--ipv6" | "--allow-loopback-redirects");
         if switch && attached.is_some() {
             return Err(format!("{name} takes no value"));
         }
@@ -92,6 +98,9 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
         match name {
             "-h" | "--help" => return Ok(None),
             "--port" => options.port = number(name, &value()?)?,
+            "--ipv6" => options.ipv6 = true,
+            "--tls" => options.tls = Some(certificate(name, &value()?)?),
+            "--ca-file" => options.ca_file = Some(value()?.into()),
             "--companies" => options.companies = number(name, &value()?)?,
             "--locations" => options.locations = number(name, &value()?)?,
             "--access-token-seconds" => options.access_token_seconds = number(name, &value()?)?,
@@ -111,6 +120,15 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
 
 fn number<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|error| format!("{name} {value}: {error}"))
+}
+
+fn certificate(name: &str, value: &str) -> Result<Certificate, String> {
+    match value {
+        "good" => Ok(Certificate::Good),
+        "wrong-name" => Ok(Certificate::WrongName),
+        "expired" => Ok(Certificate::Expired),
+        _ => Err(format!("{name} {value}: it is good, wrong-name or expired")),
+    }
 }
 
 fn rate_limit(name: &str, value: &str) -> Result<Option<RateLimit>, String> {
@@ -135,6 +153,9 @@ mod tests {
         let options =
             parsed(&["--redirect-uri", "http://a?b=c", "--redirect-uri=https://d"]).unwrap().unwrap();
         assert_eq!(options.redirect_uris, ["http://a?b=c", "https://d"]);
+        let options = parsed(&["--ipv6", "--tls=expired", "--ca-file", "ca.pem"]).unwrap().unwrap();
+        assert_eq!((options.ipv6, options.tls), (true, Some(Certificate::Expired)));
+        assert_eq!(options.ca_file, Some("ca.pem".into()));
         assert!(parsed(&["--help"]).unwrap().is_none());
     }
 
@@ -145,6 +166,8 @@ mod tests {
             (&["--port"], "--port needs a value"),
             (&["--port", "70000"], "70000"),
             (&["--rate-limit", "none"], "none"),
+            (&["--tls", "bad"], "wrong-name"),
+            (&["--ipv6=yes"], "takes no value"),
             (&["--allow-loopback-redirects=yes"], "takes no value"),
             (&["8080"], "8080"),
         ] {

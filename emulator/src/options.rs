@@ -1,15 +1,23 @@
 //! What an emulator is started with, and what may change while it runs.
 
+use crate::certificate::Certificate;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What an emulator is started with.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The port on 127.0.0.1; 0 takes a free one.
+    /// The port on 127.0.0.1, or ::1; 0 takes a free one.
     pub port: u16,
+    /// Whether to listen on ::1 instead of 127.0.0.1.
+    pub ipv6: bool,
+    /// What is shown to clients by https; without it, plain http is served.
+    pub tls: Option<Certificate>,
+    /// Where to write the certificate of the CA behind `tls`. The configuration then names this file.
+    pub ca_file: Option<PathBuf>,
     /// How many companies (agencies) there are; at least one.
     pub companies: usize,
     /// How many locations each company has.
@@ -38,6 +46,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             port: 0,
+            ipv6: false,
+            tls: None,
+            ca_file: None,
             companies: 1,
             locations: 25,
             access_token_seconds: 86_399,
@@ -75,6 +86,8 @@ impl Options {
     pub(crate) fn check(&self) -> io::Result<()> {
         let complaint = if self.companies == 0 {
             "there must be at least one company"
+        } else if self.ca_file.is_some() && self.tls.is_none() {
+            "without TLS there is no CA to write to a file"
         } else if self.redirect_uris.is_empty() {
             "there must be at least one redirect URI"
         } else if self.scopes.is_empty() {
@@ -129,6 +142,7 @@ pub(crate) struct Settings {
     pub(crate) location_refresh_tokens: bool,
     pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) latency_ms: u64,
+    pub(crate) accept_delay_ms: u64,
 }
 
 impl Settings {
@@ -140,11 +154,16 @@ impl Settings {
             location_refresh_tokens: options.location_refresh_tokens,
             rate_limit: options.rate_limit,
             latency_ms: 0,
+            accept_delay_ms: 0,
         }
     }
 
     pub(crate) fn latency(&self) -> Duration {
         Duration::from_millis(self.latency_ms)
+    }
+
+    pub(crate) fn accept_delay(&self) -> Duration {
+        Duration::from_millis(self.accept_delay_ms)
     }
 
     pub(crate) fn apply(&mut self, change: SettingsChange) -> Result<(), String> {
@@ -158,6 +177,7 @@ impl Settings {
             location_refresh_tokens,
             rate_limit,
             latency_ms,
+            accept_delay_ms,
         } = change;
         replace(&mut self.access_token_seconds, access_token_seconds);
         replace(&mut self.expires_in, expires_in);
@@ -165,6 +185,7 @@ impl Settings {
         replace(&mut self.location_refresh_tokens, location_refresh_tokens);
         replace(&mut self.rate_limit, rate_limit);
         replace(&mut self.latency_ms, latency_ms);
+        replace(&mut self.accept_delay_ms, accept_delay_ms);
         Ok(())
     }
 }
@@ -187,6 +208,7 @@ pub(crate) struct SettingsChange {
     #[serde(deserialize_with = "present")]
     rate_limit: Option<Option<RateLimit>>,
     latency_ms: Option<u64>,
+    accept_delay_ms: Option<u64>,
 }
 
 fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>

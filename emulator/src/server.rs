@@ -1,7 +1,10 @@
 //! The thread that serves: it accepts connections, and hands each request to who answers it.
 
+use crate::certificate::Tls;
 use crate::consent::PATHS;
 use crate::delivery::Script;
+use crate::fault::Ending;
+use crate::socket::Socket;
 use crate::state::Shared;
 use crate::{api, consent_page, control};
 use axum::Router;
@@ -18,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 /// The running server; dropping it stops it.
 #[derive(Debug)]
@@ -27,19 +31,21 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(listener: TcpListener, shared: &Shared) -> io::Result<Self> {
+    /// Serves on `listener`, by https with `tls`.
+    pub(crate) fn start(listener: TcpListener, tls: Option<Tls>, shared: &Shared) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _guard = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        let router = router(shared);
+        let entrance =
+            Entrance { tls: tls.map(|tls| tls.acceptor), router: router(shared), shared: shared.clone() };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("ghl-oauth-emulator".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(listener, router) => {}
+                    () = entrance.accept(listener) => {}
                     _ = stopped => {}
                 }
             });
@@ -59,41 +65,80 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, router: Router) {
-    loop {
-        match listener.accept().await {
-            Ok((socket, _)) => drop(tokio::spawn(connection(socket, router.clone()))),
-            // Out of descriptors, most likely: some will be free again soon.
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
-        }
-    }
+/// What every connection comes in by.
+#[derive(Clone)]
+struct Entrance {
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    shared: Shared,
 }
 
-async fn connection(socket: TcpStream, router: Router) {
-    // Answers are small and complete: waiting to fill a packet would only delay them.
-    let _ = socket.set_nodelay(true);
-    let scripted = Arc::new(Mutex::new(None));
-    let service = service_fn(|request| {
-        let answer = TowerToHyperService::new(router.clone()).call(request);
-        let scripted = Arc::clone(&scripted);
-        Box::pin(async move {
-            let Ok(mut response) = answer.await;
-            match response.extensions_mut().remove::<Script>() {
-                None => Ok(response),
-                Some(script) => {
-                    *scripted.lock().unwrap_or_else(PoisonError::into_inner) = Some(script);
-                    // hyper answers an error with nothing at all, which leaves the socket to the script.
-                    Err(ScriptTakesOver)
+impl Entrance {
+    async fn accept(self, listener: tokio::net::TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((socket, _)) => drop(tokio::spawn(self.clone().receive(socket))),
+                // Out of descriptors, most likely: some will be free again soon.
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    async fn receive(self, socket: TcpStream) {
+        // Answers are small and complete: waiting to fill a packet would only delay them.
+        let _ = socket.set_nodelay(true);
+        let delay = {
+            let mut state = self.shared.lock();
+            state.connections.accept();
+            state.settings.accept_delay()
+        };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        match &self.tls {
+            None => self.serve(socket).await,
+            // A client that does not like the certificate is gone, as it should be.
+            Some(tls) => {
+                if let Ok(socket) = tls.accept(socket).await {
+                    self.serve(socket).await;
                 }
             }
-        })
-    });
-    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
-    // However this ends, for a client that breaks off too, there is nobody left to tell.
-    let _ = (&mut connection).await;
-    let script = scripted.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(script) = script {
-        script.play(connection.into_parts().io.into_inner()).await;
+        }
+    }
+
+    /// Answers what comes by a connection, until it ends or is ordered to.
+    async fn serve(&self, socket: impl Socket) {
+        let order = self.shared.lock().connections.open();
+        let scripted = Arc::new(Mutex::new(None));
+        let service = service_fn(|request| {
+            let answer = TowerToHyperService::new(self.router.clone()).call(request);
+            let scripted = Arc::clone(&scripted);
+            Box::pin(async move {
+                let Ok(mut response) = answer.await;
+                match response.extensions_mut().remove::<Script>() {
+                    None => Ok(response),
+                    Some(script) => {
+                        *scripted.lock().unwrap_or_else(PoisonError::into_inner) = Some(script);
+                        // hyper answers an error with nothing at all, which leaves the socket to the script.
+                        Err(ScriptTakesOver)
+                    }
+                }
+            })
+        });
+        let mut connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+        let order = tokio::select! {
+            // However this ends, for a client that breaks off too, there is nobody left to tell.
+            _ = &mut connection => None,
+            Ok(order) = order => Some(order),
+        };
+        let socket = connection.into_parts().io.into_inner();
+        let ordered = order.as_ref().map(|order| Script::ending(order.ending));
+        // Silence has no end to wait for.
+        let _done = order.filter(|order| order.ending != Ending::Silence);
+        let script = ordered.or_else(|| scripted.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(script) = script {
+            script.play(socket).await;
+        }
     }
 }
 

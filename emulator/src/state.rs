@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::clock::Clock;
+use crate::connections::Connections;
 use crate::consent;
 use crate::directory::Directory;
 use crate::fault::Faults;
@@ -10,11 +11,15 @@ use crate::rate_limit::RateLimiter;
 use crate::request_log::RequestLog;
 use crate::tokens::{Issue, Tokens};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) base_url: String,
+    /// Where the CA's certificate was written.
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) connections: Connections,
     pub(crate) clock: Clock,
     pub(crate) settings: Settings,
     pub(crate) directory: Directory,
@@ -28,6 +33,8 @@ impl State {
     pub(crate) fn new(options: &Options, base_url: String) -> Self {
         Self {
             base_url,
+            ca_file: options.ca_file.clone(),
+            connections: Connections::default(),
             clock: Clock::default(),
             settings: Settings::new(options),
             directory: Directory::new(options),
@@ -51,14 +58,18 @@ impl State {
     /// A configuration for the library, in the words of its documentation.
     pub(crate) fn configuration(&self) -> Value {
         let app = &self.directory.app;
-        json!({
+        let mut configuration = json!({
             "clientId": app.client_id,
             "clientSecret": app.client_secret,
             "redirectUri": app.redirect_uris[0],
             "scopes": app.scopes,
             "baseUrl": self.base_url,
             "authorizeUrl": self.authorize_url(),
-        })
+        });
+        if let Some(ca_file) = &self.ca_file {
+            configuration["http"] = json!({"caBundlePath": ca_file.to_string_lossy()});
+        }
+        configuration
     }
 
     /// How tokens are issued now.

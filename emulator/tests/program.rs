@@ -44,6 +44,25 @@ fn it_says_where_it_listens_and_serves_there() {
 }
 
 #[test]
+fn with_tls_everything_it_prints_is_ready_for_https() {
+    let file = std::env::temp_dir().join(format!("ghl-oauth-emulator-program-{}.pem", std::process::id()));
+    let file = file.to_str().unwrap();
+    let mut child =
+        program(&["--port=0", "--tls", "good", "--ca-file", file]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let printed: Vec<_> = lines.take_while(|line| !line.starts_with("Stop")).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (_, base_url) = printed[0].split_once(" on ").unwrap();
+    assert!(base_url.starts_with("https://127.0.0.1:"), "{base_url}");
+    let printed = printed.join("\n");
+    assert!(printed.contains(&format!("\"caBundlePath\": \"{file}\"")), "{printed}");
+    assert!(printed.contains(&format!("curl --cacert {file} {base_url}/_emulator")), "{printed}");
+    assert!(std::fs::read_to_string(file).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
 fn help_is_an_answer_and_a_mistake_an_error() {
     let help = run(&["--help"]);
     assert!(help.status.success());

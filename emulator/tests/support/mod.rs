@@ -52,6 +52,17 @@ impl Reply {
     }
 }
 
+/// Connects to the emulator, whatever is spoken then.
+pub fn dial(emulator: &Emulator) -> TcpStream {
+    let socket = TcpStream::connect(authority(emulator)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket
+}
+
+fn authority(emulator: &Emulator) -> String {
+    emulator.base_url().split_once("://").unwrap().1.to_owned()
+}
+
 /// Sends a request and leaves the connection open.
 pub fn open(
     emulator: &Emulator,
@@ -60,13 +71,23 @@ pub fn open(
     headers: &[(&str, &str)],
     body: &str,
 ) -> TcpStream {
-    let base_url = emulator.base_url();
-    let authority = base_url.strip_prefix("http://").unwrap();
-    let mut socket = TcpStream::connect(authority).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut request = format!("{method} {target} HTTP/1.1\r\nconnection: close\r\n");
+    let mut socket = dial(emulator);
+    let request = write(emulator, method, target, &[&[("connection", "close")], headers].concat(), body);
+    socket.write_all(request.as_bytes()).unwrap();
+    socket
+}
+
+/// A request as it goes over the wire.
+pub fn write(
+    emulator: &Emulator,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> String {
+    let mut request = format!("{method} {target} HTTP/1.1\r\n");
     if !headers.iter().any(|(name, _)| *name == "host") {
-        request.push_str(&format!("host: {authority}\r\n"));
+        request.push_str(&format!("host: {}\r\n", authority(emulator)));
     }
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
@@ -76,12 +97,11 @@ pub fn open(
     }
     request.push_str("\r\n");
     request.push_str(body);
-    socket.write_all(request.as_bytes()).unwrap();
-    socket
+    request
 }
 
 /// Everything that arrives until the connection ends, and how it ended.
-pub fn drain(mut socket: TcpStream) -> (Vec<u8>, io::Result<()>) {
+pub fn drain(mut socket: impl Read) -> (Vec<u8>, io::Result<()>) {
     let mut received = Vec::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
