@@ -95,7 +95,7 @@ impl Default for StoreConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// Looking up the name, connecting, and the TLS handshake. Default: 10,000.
+    /// Looking up the name, connecting, what a proxy takes, and the TLS handshake. Default: 10,000.
     pub connect_ms: u64,
     /// A whole call, waiting and retries included. Default: 30,000.
     pub total_ms: u64,
@@ -185,9 +185,10 @@ impl Default for Limits {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// An HTTP proxy, `http://user:password@host:port`. Default: none; the environment is not read.
+    /// An HTTP proxy, `http://user:password@host:port`, percent-encoded. Default: none; the environment is not read.
     pub proxy: Option<Secret>,
-    /// A PEM file of certificates that are trusted beside the platform's own. Default: none.
+    /// A PEM file of certificates that are trusted beside the platform's own; read when the client is made.
+    /// Default: none.
     pub ca_bundle_path: Option<PathBuf>,
     /// Added to the `User-Agent`. Default: none.
     pub user_agent_suffix: Option<String>,

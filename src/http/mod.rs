@@ -6,13 +6,15 @@ mod retry;
 mod transport;
 
 use std::io::Read;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use once_cell::sync::OnceCell;
-use ureq::Agent;
+use rustls::pki_types::CertificateDer;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request as WireRequest, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::{Agent, Proxy, ProxyProtocol};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
@@ -68,6 +70,15 @@ pub struct NoAnswer {
     pub error: Error,
     /// Whether any byte of the request may have reached the server.
     pub sent: bool,
+    /// Whether a repetition would only meet the same: a certificate that is not trusted, a proxy that refuses.
+    pub lasting: bool,
+}
+
+impl NoAnswer {
+    /// What ended the call before anything was sent.
+    fn before_sending(error: Error) -> NoAnswer {
+        NoAnswer { error, sent: false, lasting: false }
+    }
 }
 
 /// How often something happened since the client was made.
@@ -83,9 +94,12 @@ pub struct Counters {
 
 /// The transport of one client: a connection pool and the pace of each resource.
 pub struct Http {
-    agent: OnceCell<Agent>,
+    agent: OnceLock<Agent>,
     config: Config,
-    user_agent: HeaderValue,
+    proxy: Option<Proxy>,
+    /// Trusted beside the platform's own certificates.
+    trusted: Option<Vec<Certificate<'static>>>,
+    user_agent: String,
     pace: Pace,
     counters: Counters,
 }
@@ -101,11 +115,13 @@ impl Http {
             user_agent = format!("{user_agent} {suffix}");
         }
         let unusable = |_| Error::new(Status::Config, "http.userAgentSuffix is no header text");
-        proxy(config)?;
+        HeaderValue::from_str(&user_agent).map_err(unusable)?;
         Ok(Http {
-            agent: OnceCell::new(),
+            agent: OnceLock::new(),
             config: config.clone(),
-            user_agent: HeaderValue::from_str(&user_agent).map_err(unusable)?,
+            proxy: proxy(config)?,
+            trusted: config.http.ca_bundle_path.as_deref().map(bundle).transpose()?,
+            user_agent,
             pace: Pace::new(&config.rate_limit),
             counters: Counters::default(),
         })
@@ -123,11 +139,10 @@ impl Http {
 
     /// Sends, paced, and repeats what may be repeated until the deadline.
     pub fn exchange(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
-        let unsent = |error| NoAnswer { error, sent: false };
         let mut attempt = 1;
         loop {
             let place = match request.lane {
-                Some(lane) => Some(self.pace.enter(lane, deadline).map_err(unsent)?),
+                Some(lane) => Some(self.pace.enter(lane, deadline).map_err(NoAnswer::before_sending)?),
                 None => None,
             };
             let outcome = self.send(request, deadline);
@@ -148,7 +163,7 @@ impl Http {
                 request.method,
                 request.uri.path()
             );
-            deadline.sleep(pause).map_err(unsent)?;
+            deadline.sleep(pause).map_err(NoAnswer::before_sending)?;
             self.counters.repeated.fetch_add(1, Ordering::Relaxed);
             attempt += 1;
         }
@@ -156,13 +171,11 @@ impl Http {
 
     /// Sends once.
     fn send(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
-        deadline.check().map_err(|error| NoAnswer { error, sent: false })?;
-        let agent = self.agent().map_err(|error| NoAnswer { error, sent: false })?;
+        deadline.check().map_err(NoAnswer::before_sending)?;
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
-        let abandon = (request.effect == Effect::Repeatable).then_some(deadline);
-        let (result, sent) = transport::watched(abandon, || self.run(agent, request, deadline.remaining()));
-        let outcome = result
-            .map_err(|failure| NoAnswer { error: self.explain(failure, sent, request, deadline), sent });
+        let (result, sent) =
+            transport::watched(deadline, request.effect, || self.run(request, deadline.remaining()));
+        let outcome = result.map_err(|failure| self.explain(failure, sent, request, deadline));
         match &outcome {
             Ok(answer) => log::debug!("{} {}: {}", request.method, request.uri.path(), answer.status),
             Err(failure) => {
@@ -173,12 +186,13 @@ impl Http {
         outcome
     }
 
-    fn run(&self, agent: &Agent, request: &Request, remaining: Duration) -> Result<Answer, ureq::Error> {
+    fn run(&self, request: &Request, remaining: Duration) -> Result<Answer, ureq::Error> {
+        let agent = self.agent();
         let mut wire = WireRequest::builder().method(request.method.clone()).uri(request.uri.clone());
         for (name, value) in &request.headers {
             wire = wire.header(name, *value);
         }
-        wire = wire.header(header::ACCEPT, "application/json").header(header::USER_AGENT, &self.user_agent);
+        wire = wire.header(header::ACCEPT, "application/json");
         if let Some(bearer) = request.bearer {
             let text = Zeroizing::new(format!("Bearer {}", bearer.expose()));
             let mut value = HeaderValue::from_str(&text).map_err(|error| ureq::Error::Http(error.into()))?;
@@ -206,16 +220,33 @@ impl Http {
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: bytes })
     }
 
-    fn explain(&self, failure: ureq::Error, sent: bool, request: &Request, deadline: &Deadline) -> Error {
-        let host = request.uri.host().unwrap_or_default();
-        if deadline.is_cancelled() && request.effect == Effect::Repeatable {
+    fn explain(&self, failure: ureq::Error, sent: bool, request: &Request, deadline: &Deadline) -> NoAnswer {
+        let lasts = |error| NoAnswer { error, sent, lasting: true };
+        if let (false, Some(tls)) = (sent, tls_error(&failure)) {
+            return lasts(untrusted(request, tls));
+        }
+        if let (ureq::Error::ConnectProxyFailed(reason), Some(proxy)) = (&failure, &self.proxy) {
+            let status = status_of_proxy(reason);
+            let error = refused_by(proxy, status, request);
+            return NoAnswer { error, sent, lasting: status.is_some_and(|status| status < 500) };
+        }
+        NoAnswer { error: self.broken(&failure, sent, request, deadline), sent, lasting: false }
+    }
+
+    fn broken(&self, failure: &ureq::Error, sent: bool, request: &Request, deadline: &Deadline) -> Error {
+        let host = host(request);
+        if deadline.is_cancelled() && (request.effect == Effect::Repeatable || !sent) {
             return Error::new(Status::Cancelled, "the call was cancelled");
         }
+        let (through, look_at) = match &self.proxy {
+            Some(proxy) => (format!(" through the proxy {}", address(proxy)), "http.proxy"),
+            None => (String::new(), "the proxy"),
+        };
         match failure {
-            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+            ureq::Error::Timeout(ureq::Timeout::Connect) => {
                 let limit = self.config.timeouts.connect_ms;
-                Error::new(Status::Timeout, format!("no connection to {host} within {limit} ms"))
-                    .with_help("check the network and the proxy, or raise timeouts.connectMs")
+                Error::new(Status::Timeout, format!("no connection to {host}{through} within {limit} ms"))
+                    .with_help(format!("check the network and {look_at}, or raise timeouts.connectMs"))
             }
             ureq::Error::Timeout(_) => deadline.timed_out(),
             ureq::Error::BodyExceedsLimit(cap) => {
@@ -224,7 +255,8 @@ impl Http {
                 )
             }
             ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) | ureq::Error::Http(_) => {
-                Error::new(Status::Protocol, format!("{host} did not answer in valid HTTP: {failure}"))
+                let message = format!("{host}{through} did not answer in valid HTTP: {failure}");
+                Error::new(Status::Protocol, message)
                     .with_help("a proxy or another service may have answered; check baseUrl and http.proxy")
             }
             _ if sent => Error::new(
@@ -234,18 +266,23 @@ impl Http {
             .with_help("try again"),
             _ => Error::new(
                 Status::Network,
-                format!("{host} could not be reached, nothing was sent: {failure}"),
+                format!("{host} could not be reached{through}, nothing was sent: {failure}"),
             )
-            .with_help("check the network, the proxy and the host's certificate, then try again"),
+            .with_help(format!("check the network and {look_at}, then try again")),
         }
     }
 
-    /// The connection pool, made at the first request: loading the platform's certificates takes a while.
-    fn agent(&self) -> Result<&Agent> {
-        self.agent.get_or_try_init(|| {
-            let roots = match &self.config.http.ca_bundle_path {
+    /// The connection pool, made at the first request: reading the platform's certificates takes a while.
+    fn agent(&self) -> &Agent {
+        self.agent.get_or_init(|| {
+            let roots = match &self.trusted {
                 None => RootCerts::PlatformVerifier,
-                Some(path) => trusted_beside_the_platform(path)?,
+                Some(trusted) => {
+                    let own = rustls_native_certs::load_native_certs().certs;
+                    let own = own.iter().map(|own| Certificate::from_der(own).to_owned());
+                    let all: Vec<_> = trusted.iter().cloned().chain(own).collect();
+                    RootCerts::new_with_certs(&all)
+                }
             };
             let tls = TlsConfig::builder()
                 .root_certs(roots)
@@ -253,7 +290,9 @@ impl Http {
                 .build();
             let config = Agent::config_builder()
                 .tls_config(tls)
-                .proxy(proxy(&self.config)?)
+                // Said in any case: unsaid, the environment would say it.
+                .proxy(self.proxy.clone())
+                .user_agent(&self.user_agent)
                 .max_redirects(0)
                 .max_redirects_will_error(false)
                 .http_status_as_error(false)
@@ -261,41 +300,91 @@ impl Http {
                 .max_idle_connections(64)
                 .max_idle_connections_per_host(64)
                 .build();
-            Ok(Agent::with_parts(config, transport::connector(), resolver::Resolver::default()))
+            Agent::with_parts(config, transport::connector(), resolver::Later)
         })
     }
 }
 
-fn proxy(config: &Config) -> Result<Option<ureq::Proxy>> {
+fn host<'a>(request: &'a Request) -> &'a str {
+    request.uri.host().unwrap_or_default()
+}
+
+/// What TLS itself, and not the connection beneath it, complains about.
+fn tls_error(failure: &ureq::Error) -> Option<&rustls::Error> {
+    match failure {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+fn untrusted(request: &Request, tls: &rustls::Error) -> Error {
+    let host = host(request);
+    if let rustls::Error::InvalidCertificate(_) = tls {
+        let message = format!("the certificate of {host} is not trusted, nothing was sent: {tls}");
+        return Error::new(Status::Network, message).with_help(
+            "check the host's name and this machine's clock; for a private CA, name its file in http.caBundlePath",
+        );
+    }
+    Error::new(Status::Network, format!("{host} does not speak TLS as it should, nothing was sent: {tls}"))
+        .with_help("check that the URL is that of an https server, and what stands in between")
+}
+
+/// The status that a proxy refused with. ureq tells it in words only.
+fn status_of_proxy(reason: &str) -> Option<u16> {
+    reason.rsplit('/').next()?.parse().ok()
+}
+
+fn refused_by(proxy: &Proxy, status: Option<u16>, request: &Request) -> Error {
+    let (host, proxy) = (host(request), address(proxy));
+    let Some(status) = status else {
+        let message = format!("the proxy {proxy} did not answer, nothing was sent to {host}");
+        return Error::new(Status::Network, message).with_help("check http.proxy, then try again");
+    };
+    let message = format!("the proxy {proxy} refused to connect to {host} with {status}, nothing was sent");
+    Error::new(Status::Network, message).with_help(match status {
+        407 => "check the user name and the password in http.proxy",
+        _ => "check http.proxy, and that the proxy lets this host through",
+    })
+}
+
+/// A proxy without its user and password.
+fn address(proxy: &Proxy) -> String {
+    format!("{}:{}", proxy.host(), proxy.port())
+}
+
+fn proxy(config: &Config) -> Result<Option<Proxy>> {
     let Some(url) = &config.http.proxy else {
         return Ok(None);
     };
-    let unusable = |_| {
+    let usable = Proxy::new(url.expose()).ok().filter(|proxy| proxy.protocol() == ProxyProtocol::Http);
+    let unusable = || {
         Error::new(Status::Config, "http.proxy cannot be used: it must be http://[user:password@]host:port")
             .with_parameter("http.proxy")
     };
-    ureq::Proxy::new(url.expose()).map(Some).map_err(unusable)
+    usable.map(Some).ok_or_else(unusable)
 }
 
-/// The platform's roots and those of the file.
-fn trusted_beside_the_platform(path: &std::path::Path) -> Result<RootCerts> {
+/// The certificates of a PEM file. Read when the client is made, so that a bad file is not found out at night.
+fn bundle(path: &Path) -> Result<Vec<Certificate<'static>>> {
     let refused = |why: String| {
-        Error::new(Status::Config, format!("http.caBundlePath cannot be used: {why}"))
+        Error::new(Status::Config, format!("http.caBundlePath cannot be used: {}: {why}", path.display()))
             .with_parameter("http.caBundlePath")
     };
-    let pem = std::fs::read(path).map_err(|error| refused(format!("{}: {error}", path.display())))?;
+    let pem = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
     let mut certificates = Vec::new();
     for item in ureq::tls::parse_pem(&pem) {
-        match item.map_err(|error| refused(error.to_string()))? {
-            PemItem::Certificate(certificate) => certificates.push(certificate),
-            _ => continue,
-        }
+        let PemItem::Certificate(certificate) = item.map_err(|error| refused(error.to_string()))? else {
+            continue;
+        };
+        // One that cannot be a root would be left out in silence later.
+        rustls::RootCertStore::empty()
+            .add(CertificateDer::from(certificate.der()))
+            .map_err(|error| refused(error.to_string()))?;
+        certificates.push(certificate);
     }
     if certificates.is_empty() {
-        return Err(refused(format!("{} holds no certificate", path.display())));
+        return Err(refused("it holds no certificate in PEM".to_owned()));
     }
-    for own in rustls_native_certs::load_native_certs().certs {
-        certificates.push(Certificate::from_der(own.as_ref()).to_owned());
-    }
-    Ok(RootCerts::new_with_certs(&certificates))
+    Ok(certificates)
 }

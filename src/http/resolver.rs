@@ -1,4 +1,4 @@
-//! Names to addresses.
+//! Finds the addresses of a host.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -32,5 +32,16 @@ impl Resolve for Resolver {
             }
             None => self.0.resolve(uri, config, timeout),
         }
+    }
+}
+
+/// Finds nothing: the connector looks names up itself, when it makes a connection. ureq asks before it knows that
+/// it needs one; a request on a connection that stands would pay for a lookup, and fail with it.
+#[derive(Debug)]
+pub struct Later;
+
+impl Resolve for Later {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        Ok(self.empty())
     }
 }

@@ -27,7 +27,7 @@ pub fn after_answer(answer: &Answer, effect: Effect) -> Option<Asked> {
 /// Whether a failure calls for another attempt.
 pub fn after_failure(failure: &NoAnswer, effect: Effect) -> Option<Asked> {
     let harmless = effect == Effect::Repeatable || !failure.sent;
-    (harmless && failure.error.status() == Status::Network).then_some(None)
+    (harmless && !failure.lasting && failure.error.status() == Status::Network).then_some(None)
 }
 
 /// The pause before the attempt after this one: exponential with full jitter, or what the server asked for if that is
