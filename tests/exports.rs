@@ -11,7 +11,7 @@ use ghl_oauth::Status;
 use ghl_oauth::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
 
 /// The ABI. A name that was released is never taken away.
-const EXPORTS: [&str; 24] = [
+const EXPORTS: [&str; 25] = [
     "ghl_abi_version",
     "ghl_access_token",
     "ghl_access_token_into",

@@ -1,0 +1,124 @@
+//! An HTTP proxy on threads of its own, as a company has one between its machines and the world.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+/// How it answers a CONNECT.
+#[derive(Clone, Copy)]
+pub enum Manner {
+    /// Connects whoever shows this `user:password`.
+    Asks(&'static str),
+    /// Connects everybody.
+    Open,
+    /// Says this, and nothing more.
+    Says(&'static str),
+    /// Sends a header, a byte each ten milliseconds, and never comes to its end.
+    Drips,
+}
+
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    manner: Manner,
+    heard: Mutex<Vec<String>>,
+    /// Whether what a server sends is kept until the server ends, to be passed on at once, and without the end.
+    withholds: AtomicBool,
+}
+
+impl Proxy {
+    pub fn start(manner: Manner) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared { manner, heard: Mutex::default(), withholds: AtomicBool::new(false) });
+        let proxy = Proxy { address, shared: Arc::clone(&shared) };
+        // They end with the test's process.
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let shared = Arc::clone(&shared);
+                // A client that leaves is no failure of the proxy's.
+                thread::spawn(move || shared.serve(client.unwrap()).unwrap_or_default());
+            }
+        });
+        proxy
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The heads of the requests to connect so far, as they came.
+    pub fn heard(&self) -> Vec<String> {
+        self.shared.heard.lock().unwrap().clone()
+    }
+
+    pub fn withhold(&self, withhold: bool) {
+        self.shared.withholds.store(withhold, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    fn serve(&self, mut client: TcpStream) -> std::io::Result<()> {
+        let mut lines = BufReader::new(client.try_clone()?).lines();
+        let mut head = Vec::new();
+        while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
+            head.push(line);
+        }
+        let Some(target) = head.first().and_then(|line| line.split(' ').nth(1)).map(str::to_owned) else {
+            return Ok(());
+        };
+        let shows = |credentials| {
+            let expected = format!("Proxy-Authorization: Basic {}", BASE64_STANDARD.encode(credentials));
+            head.contains(&expected)
+        };
+        let refusal = match self.manner {
+            Manner::Open => None,
+            Manner::Asks(credentials) if shows(credentials) => None,
+            Manner::Asks(_) => {
+                Some("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
+            }
+            Manner::Says(answer) => Some(answer),
+            Manner::Drips => Some("HTTP/1.1 200 Connection established\r\nx: "),
+        };
+        self.heard.lock().unwrap().push(head.join("\n"));
+        if let Some(refusal) = refusal {
+            client.write_all(refusal.as_bytes())?;
+            while let Manner::Drips = self.manner {
+                client.write_all(b"x")?;
+                thread::sleep(Duration::from_millis(10));
+            }
+            // Until the client leaves.
+            return client.read_to_end(&mut Vec::new()).map(drop);
+        }
+        let server = TcpStream::connect(target)?;
+        client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+        thread::scope(|scope| {
+            scope.spawn(|| self.pass_on(&server, &client, true));
+            self.pass_on(&client, &server, false)
+        })
+    }
+
+    fn pass_on(&self, mut from: &TcpStream, mut to: &TcpStream, is_answer: bool) -> std::io::Result<()> {
+        let mut buffer = [0; 1 << 14];
+        let mut kept = Vec::new();
+        loop {
+            match from.read(&mut buffer).unwrap_or(0) {
+                0 if kept.is_empty() => return to.shutdown(Shutdown::Write),
+                0 => return to.write_all(&kept),
+                count if is_answer && self.withholds.load(Ordering::SeqCst) => {
+                    kept.extend_from_slice(&buffer[..count]);
+                }
+                count => to.write_all(&buffer[..count])?,
+            }
+        }
+    }
+}

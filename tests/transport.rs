@@ -1,0 +1,658 @@
+//! What lies below HTTP: certificates, proxies, IPv6, connections that are kept, and the time that connecting may take.
+
+mod proxy;
+mod support;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{Certificate, Emulator, Ending, Endpoint, FaultKind, Options, Rule, Stage};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use proxy::{Manner, Proxy};
+use support::{Abi, Outcome, emulator, fields, header, sent, shows_none_of};
+
+/// An emulator that serves https. Its configuration names the file of its CA.
+fn secure(certificate: Certificate) -> (Emulator, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        tls: Some(certificate),
+        ca_file: Some(folder.path().join("ca.pem")),
+        locations: 2,
+        ..Options::default()
+    };
+    (Emulator::start(options).unwrap(), folder)
+}
+
+/// One emulator for plain http, and one for https.
+fn plain_and_secure() -> [(Emulator, Option<TempDir>); 2] {
+    let (secure, folder) = secure(Certificate::Good);
+    [(emulator(2), None), (secure, Some(folder))]
+}
+
+/// Consent, a mint, a refresh, and a list.
+#[track_caller]
+fn does_everything(abi: &Abi, emulator: &Emulator) {
+    let company = abi.connect_company(emulator);
+    abi.live_token(emulator, &emulator.location_ids()[0]);
+    abi.token_refresh(&company).ok();
+    let list = abi.oauth_installed_locations(json!({"companyId": company})).ok();
+    assert_eq!(list["items"].as_array().unwrap().len(), 2);
+    assert_eq!(sent(emulator), ["code 200", "mint 200", "refresh 200", "list 200"]);
+}
+
+type Call = (&'static str, fn(&Abi, &Emulator) -> Outcome);
+
+/// What a client that holds the company's token can ask for. The last leaves it with a token that is spent.
+const CALLS: [Call; 4] = [
+    ("refresh", |abi, emulator| abi.token_refresh(&emulator.company_id())),
+    ("mint", |abi, emulator| {
+        let (company, location) = (emulator.company_id(), &emulator.location_ids()[0]);
+        abi.oauth_location_token(json!({"companyId": company, "locationId": location}))
+    }),
+    ("list", |abi, emulator| abi.oauth_installed_locations(json!({"companyId": emulator.company_id()}))),
+    ("refresh", |abi, emulator| {
+        let token = emulator.live_refresh_tokens()[0].refresh_token.clone();
+        abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": token}))
+    }),
+];
+
+/// Two calls that need no token to be sent: one that may be repeated, one that may not.
+const BARE_CALLS: [fn(&Abi) -> Outcome; 2] = [
+    |abi| abi.oauth_installed_locations(json!({"companyId": "c", "accessToken": "some access token"})),
+    |abi| abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": "some refresh token"})),
+];
+
+/// A client for an address where no emulator is.
+fn at(base_url: &str, changes: Value) -> Abi {
+    let mut config = json!({"clientId": "app-1", "clientSecret": "some secret", "baseUrl": base_url});
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    Abi::open(&config).unwrap()
+}
+
+#[test]
+fn the_whole_job_is_done_by_https_with_a_private_ca() {
+    let (emulator, _folder) = secure(Certificate::Good);
+    does_everything(&Abi::new(&emulator), &emulator);
+    // By the name on the certificate that is no address, too.
+    let base_url = emulator.base_url().replace("127.0.0.1", "localhost");
+    does_everything(&Abi::with(&emulator, json!({"baseUrl": base_url})), &emulator);
+}
+
+#[test]
+fn a_certificate_that_is_not_trusted_ends_the_call_before_anything_is_sent() {
+    for (certificate, bundles) in [
+        (Certificate::Good, &[false][..]),
+        (Certificate::WrongName, &[false, true]),
+        (Certificate::Expired, &[false, true]),
+    ] {
+        let (emulator, _folder) = secure(certificate);
+        for &bundle in bundles {
+            // Plain http may be allowed; https is none the worse for it.
+            let mut changes = json!({"http": {"allowInsecureHttp": true}});
+            if !bundle {
+                changes["http"]["caBundlePath"] = Value::Null;
+            }
+            let abi = Abi::with(&emulator, changes);
+            for call in BARE_CALLS {
+                let before = emulator.connections();
+                let error = call(&abi).fails(Status::Network);
+                let message = error["message"].as_str().unwrap();
+                assert!(
+                    message.starts_with(
+                        "the certificate of 127.0.0.1 is not trusted, nothing was sent: invalid peer certificate"
+                    ),
+                    "{certificate:?}: {message}"
+                );
+                let help = error["help"].as_str().unwrap();
+                assert!(help.contains("http.caBundlePath") && help.contains("clock"), "{help}");
+                assert_eq!(emulator.connections() - before, 1, "it is no better a moment later");
+            }
+        }
+        assert_eq!(emulator.requests(), []);
+    }
+}
+
+#[test]
+fn a_refresh_that_met_a_bad_certificate_has_spent_nothing() {
+    let (emulator, _folder) = secure(Certificate::Good);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let exported = abi.tokens_export(json!({})).ok();
+    sent(&emulator);
+    let stranger = Abi::with(&emulator, json!({"http": {"caBundlePath": null}}));
+    stranger.tokens_import(exported).ok();
+    let heard = stranger.listen();
+    stranger.token_refresh(&company).fails(Status::Network);
+    assert_eq!(heard.names(), [format!("token.refreshFailed {company}")]);
+    assert_eq!(stranger.listed(&company)["state"], "ok");
+    assert_eq!(sent(&emulator), [""; 0]);
+    abi.token_refresh(&company).ok();
+    assert_eq!(emulator.refreshes(), 1);
+}
+
+#[test]
+fn a_server_that_does_not_speak_tls_is_told_from_one_with_a_bad_certificate() {
+    let emulator = emulator(1);
+    let abi = at(&emulator.base_url().replace("http:", "https:"), json!({}));
+    for call in BARE_CALLS {
+        let before = emulator.connections();
+        let error = call(&abi).fails(Status::Network);
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("127.0.0.1 does not speak TLS as it should, nothing was sent"),
+            "{message}"
+        );
+        assert_eq!(emulator.connections() - before, 1);
+    }
+}
+
+#[test]
+fn a_bundle_that_cannot_be_used_is_refused_when_the_client_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let pem = |kind: &str, base64: &str| format!("-----BEGIN {kind}-----\n{base64}\n-----END {kind}-----\n");
+    let (emulator, _ca) = secure(Certificate::Good);
+    let ca = emulator.ca_pem().unwrap();
+    for (name, text, complaint) in [
+        ("empty", String::new(), "no certificate"),
+        ("garbage", "this is no PEM \u{0}\u{1}".repeat(99), "no certificate"),
+        ("key", pem("PRIVATE KEY", "MC4CAQAwBQYDK2VwBCIEIA=="), "no certificate"),
+        ("other", pem("PUBLIC KEY", "MCowBQYDK2VwAyEA"), "no certificate"),
+        ("no base64", pem("CERTIFICATE", "*"), ""),
+        ("no certificate", pem("CERTIFICATE", "bm8gY2VydGlmaWNhdGU="), "invalid peer certificate"),
+        ("one of two", format!("{ca}{}", pem("CERTIFICATE", "bm8gY2VydGlmaWNhdGU=")), "invalid"),
+        ("cut", ca[..ca.len() / 2].to_owned(), ""),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        is_refused(&path, complaint);
+    }
+    is_refused(&folder.path().join("missing"), "No such file");
+    is_refused(folder.path(), "");
+
+    // A key beside the certificates does no harm, and several certificates may be there.
+    let path = folder.path().join("good");
+    std::fs::write(&path, format!("{}# A comment\n{ca}{ca}", pem("PRIVATE KEY", "AAAA"))).unwrap();
+    let abi = Abi::with(&emulator, json!({"http": {"caBundlePath": path}}));
+    // It was read by now: what becomes of the file is of no account.
+    std::fs::remove_file(path).unwrap();
+    does_everything(&abi, &emulator);
+}
+
+#[track_caller]
+fn is_refused(path: &Path, complaint: &str) {
+    let config = json!({"clientId": "app-1", "clientSecret": "s", "http": {"caBundlePath": path}});
+    let error = Abi::open(&config).err().expect("a refusal").fails(Status::Config);
+    assert_eq!(error["parameter"], "http.caBundlePath", "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains(path.to_str().unwrap()) && message.contains(complaint), "{message}");
+}
+
+#[test]
+fn no_key_turns_the_checks_off() {
+    for key in [
+        "verify",
+        "insecure",
+        "skipVerify",
+        "disableVerification",
+        "allowInsecureHttps",
+        "rejectUnauthorized",
+    ] {
+        for value in [json!(true), json!(false)] {
+            let config = json!({"clientId": "app-1", "clientSecret": "s", "http": {key: value}});
+            Abi::open(&config).err().expect("a refusal").refuses(&format!("http.{key}"));
+        }
+    }
+}
+
+#[test]
+fn a_proxy_gets_its_credentials_and_the_api_never_sees_them() {
+    for (emulator, _folder) in plain_and_secure() {
+        let proxy = Proxy::start(Manner::Asks("the user:p@ss word:%"));
+        let url = format!("http://the%20user:p%40ss%20word:%25@{}", proxy.address());
+        let changes = json!({"http": {"proxy": url, "userAgentSuffix": "my-product/2.0"}});
+        let abi = Abi::with(&emulator, changes);
+        abi.connect_company(&emulator);
+        for (name, call) in CALLS {
+            emulator.clear_requests();
+            call(&abi, &emulator).ok();
+            for request in emulator.requests() {
+                assert_eq!(header(&request, "proxy-authorization"), None);
+                shows_none_of(&format!("{request:?}"), &["p@ss word", "p%40ss%20word", "dGhlIHVzZXI6cEBz"]);
+            }
+            assert_eq!(sent(&emulator), [format!("{name} 200")]);
+        }
+        let [heard] = <[_; 1]>::try_from(proxy.heard()).expect("one connection for all");
+        let authority = emulator.base_url().split_once("://").unwrap().1.to_owned();
+        assert!(heard.starts_with(&format!("CONNECT {authority} HTTP/1.1\n")), "{heard}");
+        let version = env!("CARGO_PKG_VERSION");
+        assert!(heard.contains(&format!("\nUser-Agent: ghl-oauth/{version} my-product/2.0\n")), "{heard}");
+        assert_eq!(emulator.connections(), 1);
+    }
+}
+
+#[test]
+fn a_proxy_that_refuses_is_named_and_asked_again_only_if_that_may_help() {
+    const REFUSED: &str = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
+    const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+    for (emulator, _folder) in plain_and_secure() {
+        for (manner, status, times, help) in [
+            (Manner::Asks("user:another password"), "407", 1, "the user name and the password in http.proxy"),
+            (Manner::Says(REFUSED), "403", 1, "http.proxy"),
+            (Manner::Says(BUSY), "503", 3, "http.proxy"),
+        ] {
+            let proxy = Proxy::start(manner);
+            let url = format!("http://user:some%20password@{}", proxy.address());
+            let abi = Abi::with(&emulator, json!({"http": {"proxy": url}}));
+            for call in BARE_CALLS {
+                let before = proxy.heard().len();
+                let error = call(&abi).fails(Status::Network);
+                let address = proxy.address();
+                let expected = format!(
+                    "the proxy {address} refused to connect to 127.0.0.1 with {status}, nothing was sent"
+                );
+                assert_eq!(error["message"], expected);
+                assert!(error["help"].as_str().unwrap().contains(help), "{error}");
+                shows_none_of(&error.to_string(), &["some password", "some%20password", "dXNlcjpzb21l"]);
+                assert_eq!(proxy.heard().len() - before, times);
+            }
+        }
+        assert_eq!(emulator.connections(), 0);
+    }
+}
+
+#[test]
+fn a_proxy_that_is_down_or_hangs_up_is_named() {
+    let emulator = emulator(1);
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let abi =
+        Abi::with(&emulator, json!({"http": {"proxy": format!("http://user:some%20password@{closed}")}}));
+    for call in BARE_CALLS {
+        let error = call(&abi).fails(Status::Network);
+        let message = error["message"].as_str().unwrap();
+        let expected =
+            format!("127.0.0.1 could not be reached through the proxy {closed}, nothing was sent: ");
+        assert!(message.starts_with(&expected), "{message}");
+        assert!(error["help"].as_str().unwrap().contains("http.proxy"), "{error}");
+        shows_none_of(&error.to_string(), &["some password", "some%20password"]);
+    }
+    assert_eq!(emulator.connections(), 0);
+}
+
+#[test]
+fn a_proxy_of_another_kind_is_refused_when_the_client_is_made() {
+    let secret = "some password";
+    for url in
+        ["socks5://user:some%20password@h:1", "socks4://h:1", "https://h:1", "ftp://h:1", "", "http://"]
+    {
+        let config = json!({"clientId": "app-1", "clientSecret": "s", "http": {"proxy": url}});
+        let error = Abi::open(&config).err().expect("a refusal").fails(Status::Config);
+        assert_eq!(error["parameter"], "http.proxy");
+        shows_none_of(&error.to_string(), &[secret, "some%20password"]);
+    }
+}
+
+/// Other tests of this file are run anew, with variables that lead elsewhere.
+#[test]
+fn the_environments_proxies_are_not_asked() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", elsewhere.local_addr().unwrap());
+    let mut tests = Command::new(std::env::current_exe().unwrap());
+    tests.args([
+        "--exact",
+        "the_whole_job_is_done_by_https_with_a_private_ca",
+        "a_proxy_gets_its_credentials_and_the_api_never_sees_them",
+        "localhost_is_found_whatever_it_means",
+    ]);
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        tests.env(name, &url).env(name.to_ascii_lowercase(), &url);
+    }
+    // It would let a proxy that is asked for by name be passed by.
+    tests.env("NO_PROXY", "*").env("no_proxy", "*");
+    let output = tests.output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && printed.contains("3 passed"), "{printed}");
+    assert!(elsewhere.accept().is_err(), "a proxy of the environment was asked");
+}
+
+#[test]
+fn ipv6_addresses_are_reached() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        println!("left out: this machine has no IPv6; enable it on the loopback interface");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for tls in [None, Some(Certificate::Good)] {
+        let ca_file = tls.map(|_| folder.path().join("ca.pem"));
+        let options = Options { ipv6: true, tls, ca_file, locations: 2, ..Options::default() };
+        let emulator = Emulator::start(options).unwrap();
+        assert!(emulator.base_url().contains("://[::1]:"));
+        does_everything(&Abi::new(&emulator), &emulator);
+        let proxy = Proxy::start(Manner::Open);
+        let changes = json!({"http": {"proxy": format!("http://{}", proxy.address())}});
+        does_everything(&Abi::with(&emulator, changes), &emulator);
+        assert_eq!(proxy.heard().len(), 1);
+    }
+}
+
+/// The name may mean 127.0.0.1, ::1, or both: one where nobody listens is passed over.
+#[test]
+fn localhost_is_found_whatever_it_means() {
+    let emulator = emulator(2);
+    let base_url = emulator.base_url().replace("127.0.0.1", "localhost");
+    does_everything(&Abi::with(&emulator, json!({"baseUrl": base_url})), &emulator);
+}
+
+#[test]
+fn a_host_that_does_not_exist_is_named_and_nothing_was_sent() {
+    for call in BARE_CALLS {
+        let error = call(&at("https://api.invalid", json!({}))).fails(Status::Network);
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with("api.invalid could not be reached, nothing was sent: "), "{message}");
+    }
+}
+
+#[test]
+fn calls_one_after_the_other_use_one_connection() {
+    for (emulator, _folder) in plain_and_secure() {
+        let abi = Abi::new(&emulator);
+        abi.connect_company(&emulator);
+        for _ in 0..5 {
+            for (_, call) in &CALLS[..3] {
+                call(&abi, &emulator).ok();
+            }
+        }
+        assert_eq!((emulator.requests().len(), emulator.connections()), (16, 1));
+        // An answer that is a refusal is no reason to hang up.
+        abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": "never issued"}))
+            .fails(Status::ReauthorizationRequired);
+        CALLS[0].1(&abi, &emulator).ok();
+        assert_eq!(emulator.connections(), 1);
+    }
+}
+
+#[test]
+fn calls_at_the_same_moment_have_a_connection_each_and_keep_them() {
+    let (emulator, _folder) = secure(Certificate::Good);
+    let abi = Abi::new(&emulator);
+    abi.connect_company(&emulator);
+    let list = || CALLS[2].1(&abi, &emulator).ok();
+    for _ in 0..3 {
+        let hold = emulator.hold(Rule::on(Endpoint::InstalledLocations), Stage::BeforeProcessing);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(list);
+            }
+            hold.wait_for(8);
+            hold.release();
+        });
+    }
+    assert_eq!(emulator.connections(), 8);
+}
+
+#[test]
+fn a_connection_that_the_server_closed_meanwhile_costs_no_call() {
+    for (emulator, _folder) in plain_and_secure() {
+        for ending in [Ending::Close, Ending::Cut, Ending::Reset] {
+            let abi = Abi::new(&emulator);
+            abi.connect_company(&emulator);
+            for (name, call) in CALLS {
+                emulator.end_connections(ending);
+                sent(&emulator);
+                let before = emulator.connections();
+                call(&abi, &emulator).ok();
+                let place = format!("{ending:?} before a {name} at {}", emulator.base_url());
+                assert_eq!(sent(&emulator), [format!("{name} 200")], "{place}");
+                assert_eq!(emulator.connections() - before, 1, "{place}");
+            }
+            emulator.uninstall(&emulator.company_id());
+        }
+    }
+}
+
+/// TLS says its farewell within the stream. Where the stream stays open, nothing but the farewell tells.
+#[test]
+fn a_farewell_that_came_with_the_last_answer_is_heard() {
+    let (emulator, _folder) = secure(Certificate::Good);
+    let proxy = Proxy::start(Manner::Open);
+    let abi = Abi::with(&emulator, json!({"http": {"proxy": format!("http://{}", proxy.address())}}));
+    abi.connect_company(&emulator);
+    for (name, call) in CALLS {
+        let body = r#"{"items": []}"#;
+        let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let rule = Rule::on(Endpoint::InstalledLocations).times(1);
+        let id = emulator.inject(rule, FaultKind::Raw { text, ending: Ending::Close });
+        let before = emulator.connections();
+        proxy.withhold(true);
+        CALLS[2].1(&abi, &emulator).ok();
+        proxy.withhold(false);
+        assert_eq!((emulator.strikes(id), emulator.connections()), (1, before), "the farewell was said");
+        sent(&emulator);
+        call(&abi, &emulator).ok();
+        assert_eq!(sent(&emulator), [format!("{name} 200")]);
+        assert_eq!(emulator.connections() - before, 1, "{name}");
+    }
+}
+
+/// What is left when the look at an idle connection came a moment too early: the request went out, and the connection
+/// ends. What may be repeated is. A refresh is, too, but by the manager, which knows that the server gives the same
+/// answer twice, and never by the transport.
+#[test]
+fn a_connection_that_ends_under_a_request_is_a_lost_answer() {
+    for (emulator, _folder) in plain_and_secure() {
+        for kind in [FaultKind::Reset { stage: Stage::BeforeProcessing }, FaultKind::ReplyLost] {
+            let abi = Abi::new(&emulator);
+            abi.connect_company(&emulator);
+            for (number, (name, call)) in CALLS.into_iter().enumerate() {
+                CALLS[2].1(&abi, &emulator).ok();
+                sent(&emulator);
+                let before = emulator.connections();
+                emulator.inject(Rule::default().times(1), kind.clone());
+                let outcome = call(&abi, &emulator);
+                // The first was sent by the connection that was kept, the second by a new one.
+                let is_raw = number == 3;
+                assert_eq!(emulator.connections() - before, u64::from(!is_raw), "{kind:?}");
+                let requests = emulator.requests();
+                let first = if kind == FaultKind::ReplyLost { 200 } else { 0 };
+                if is_raw {
+                    let error = outcome.fails(Status::Network);
+                    let message = error["message"].as_str().unwrap();
+                    assert!(message.contains("broke before the answer"), "{message}");
+                    assert_eq!(sent(&emulator), [format!("{name} {first}")], "{kind:?}");
+                } else {
+                    outcome.ok();
+                    assert_eq!(
+                        sent(&emulator),
+                        [format!("{name} {first}"), format!("{name} 200")],
+                        "{kind:?}"
+                    );
+                    assert_eq!(fields(&requests[0]), fields(&requests[1]), "{kind:?}");
+                }
+            }
+            emulator.uninstall(&emulator.company_id());
+        }
+    }
+}
+
+#[test]
+fn every_request_names_the_library_and_the_product_that_uses_it() {
+    let library = concat!("ghl-oauth/", env!("CARGO_PKG_VERSION"));
+    let product = "my-product/2.0 (for agencies)";
+    for (suffix, expected) in
+        [(Value::Null, library.to_owned()), (json!(product), format!("{library} {product}"))]
+    {
+        let emulator = emulator(2);
+        let abi = Abi::with(&emulator, json!({"http": {"userAgentSuffix": suffix}}));
+        abi.connect_company(&emulator);
+        for (_, call) in CALLS {
+            call(&abi, &emulator).ok();
+        }
+        let requests = emulator.requests();
+        assert_eq!(requests.len(), 5);
+        for request in requests {
+            assert_eq!(header(&request, "user-agent"), Some(expected.as_str()), "{}", request.path);
+        }
+    }
+}
+
+/// How long the limit in question is, in milliseconds. The other one is far longer.
+const LIMIT: u64 = 300;
+
+fn connecting() -> Value {
+    json!({"connectMs": LIMIT, "totalMs": 60_000})
+}
+
+fn in_all() -> Value {
+    json!({"connectMs": 60_000, "totalMs": LIMIT})
+}
+
+/// Both calls end with `TIMEOUT` when the limit is over, and say so.
+#[track_caller]
+fn end_in_time(abi: &Abi, message: &str, key: &str) {
+    let most = LIMIT + (LIMIT / 10).max(200);
+    let in_time = Duration::from_millis(LIMIT - 5)..Duration::from_millis(most);
+    for call in BARE_CALLS {
+        let took = || {
+            let began = Instant::now();
+            let error = call(abi).fails(Status::Timeout);
+            let took = began.elapsed();
+            assert_eq!(error["message"], message);
+            assert!(error["help"].as_str().unwrap().contains(key), "{error}");
+            took
+        };
+        // A busy machine may wake a thread late, but not each time.
+        let mut tries = (0..3).map(|_| took());
+        assert!(tries.any(|took| in_time.contains(&took)), "{message}: never in time");
+    }
+}
+
+fn no_connection() -> String {
+    format!("no connection to 127.0.0.1 within {LIMIT} ms")
+}
+
+fn no_result() -> String {
+    format!("no result within the deadline of {LIMIT} ms")
+}
+
+/// A server that accepts and never speaks: the system accepts for it.
+fn silent() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[test]
+fn a_server_that_never_speaks_is_waited_for_until_the_deadline() {
+    let (_listener, address) = silent();
+    let abi = at(&format!("http://{address}"), json!({"timeouts": in_all()}));
+    end_in_time(&abi, &no_result(), "timeouts.totalMs");
+}
+
+#[test]
+fn a_handshake_that_stalls_ends_with_the_time_for_connecting() {
+    let (_listener, address) = silent();
+    let url = format!("https://{address}");
+    end_in_time(&at(&url, json!({"timeouts": connecting()})), &no_connection(), "timeouts.connectMs");
+    end_in_time(&at(&url, json!({"timeouts": in_all()})), &no_result(), "timeouts.totalMs");
+
+    let (emulator, _folder) = secure(Certificate::Good);
+    emulator.accept_delay(Duration::from_secs(60));
+    let abi = Abi::with(&emulator, json!({"timeouts": connecting()}));
+    end_in_time(&abi, &no_connection(), "timeouts.connectMs");
+    emulator.accept_delay(Duration::ZERO);
+    does_everything(&abi, &emulator);
+}
+
+#[test]
+fn a_slow_server_that_accepts_in_time_is_waited_for() {
+    for (emulator, _folder) in plain_and_secure() {
+        emulator.accept_delay(Duration::from_millis(100));
+        let abi = Abi::new(&emulator);
+        does_everything(&abi, &emulator);
+        assert_eq!(emulator.connections(), 1);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_that_accepts_nobody_ends_with_the_time_for_connecting() {
+    use std::net::TcpStream;
+    use std::os::fd::AsRawFd;
+
+    let (listener, address) = silent();
+    // SAFETY: a socket that listens; the queue is made shorter.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let mut crowd = Vec::new();
+    while let Ok(client) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        crowd.push(client);
+        if crowd.len() > 64 {
+            println!("left out: this system's queue of connections has no end; run it on another Linux");
+            return;
+        }
+    }
+    for scheme in ["http", "https"] {
+        let url = format!("{scheme}://{address}");
+        end_in_time(&at(&url, json!({"timeouts": connecting()})), &no_connection(), "timeouts.connectMs");
+        end_in_time(&at(&url, json!({"timeouts": in_all()})), &no_result(), "timeouts.totalMs");
+    }
+}
+
+#[test]
+fn a_proxy_takes_from_the_time_for_connecting() {
+    for manner in [Manner::Says(""), Manner::Drips] {
+        let proxy = Proxy::start(manner);
+        let http = json!({"proxy": format!("http://user:password@{}", proxy.address())});
+        let through =
+            format!("no connection to h.example through the proxy {} within {LIMIT} ms", proxy.address());
+        let abi = at("https://h.example", json!({"timeouts": connecting(), "http": http}));
+        end_in_time(&abi, &through, "timeouts.connectMs");
+        let abi = at("https://h.example", json!({"timeouts": in_all(), "http": http}));
+        end_in_time(&abi, &no_result(), "timeouts.totalMs");
+    }
+    // What the proxy left of it is all that the handshake behind it has.
+    let (_listener, address) = silent();
+    let proxy = Proxy::start(Manner::Open);
+    let http = json!({"proxy": format!("http://{}", proxy.address())});
+    let abi = at(&format!("https://{address}"), json!({"timeouts": connecting(), "http": http}));
+    let through =
+        format!("no connection to 127.0.0.1 through the proxy {} within {LIMIT} ms", proxy.address());
+    end_in_time(&abi, &through, "timeouts.connectMs");
+}
+
+/// Before its request is sent, even a call that spends something can be cancelled.
+#[test]
+fn whoever_waits_for_a_handshake_leaves_at_once_when_cancelled() {
+    let (emulator, _folder) = secure(Certificate::Good);
+    let abi = Abi::with(&emulator, json!({"timeouts": {"connectMs": 30_000, "totalMs": 60_000}}));
+    abi.connect_company(&emulator);
+    emulator.accept_delay(Duration::from_secs(60));
+    for (_, call) in CALLS {
+        emulator.end_connections(Ending::Close);
+        let before = emulator.connections();
+        thread::scope(|scope| {
+            let caller = scope.spawn(|| call(&abi, &emulator));
+            while emulator.connections() == before {
+                assert!(!caller.is_finished(), "it must wait");
+                thread::yield_now();
+            }
+            let began = Instant::now();
+            abi.cancel();
+            caller.join().unwrap().fails(Status::Cancelled);
+            assert!(began.elapsed() < Duration::from_secs(10), "at once, and not when the time is over");
+        });
+    }
+    emulator.accept_delay(Duration::ZERO);
+    sent(&emulator);
+    for (name, call) in CALLS {
+        call(&abi, &emulator).ok();
+        assert_eq!(sent(&emulator), [format!("{name} 200")]);
+    }
+}
