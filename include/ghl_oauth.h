@@ -263,7 +263,10 @@ int32_t ghl_set_log_callback(ghl_log_callback callback,
                              int32_t max_level);
 
 /**
- * Makes a client. Nothing is sent, and no file but the store's is opened.
+ * Makes a client. Nothing is sent, and no file is opened but the store's and http.caBundlePath.
+ *
+ * Where the platform keeps its certificates in files, the first request through TLS reads the environment variables
+ * SSL_CERT_FILE and SSL_CERT_DIR. No other is read by any function.
  *
  * @param config_json  the configuration, one JSON object; only "clientId" and "clientSecret" are required. The other
  *                     keys and their defaults: docs/configuration.md

@@ -53,7 +53,7 @@ unsafe extern "C" fn access_into(
 }
 
 /// Every function that takes a client and a text, and the text's name.
-const TAKING_TEXT: [(&str, Call, &str); 14] = [
+const TAKING_TEXT: [(&str, Call, &str); 15] = [
     ("ghl_authorization_url", ghl_authorization_url, "params_json"),
     ("ghl_authorization_complete", ghl_authorization_complete, "params_json"),
     ("ghl_authorization_listen", ghl_authorization_listen, "params_json"),
