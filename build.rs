@@ -5,7 +5,8 @@ use std::path::Path;
 use std::{env, error::Error};
 
 /// The files of the ABI, in the order of the manual.
-const PARTS: [&str; 7] = ["status", "library", "log", "client", "authorization", "tokens", "endpoints"];
+const PARTS: [&str; 8] =
+    ["status", "library", "log", "client", "authorization", "tokens", "endpoints", "request"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=cbindgen.toml");

@@ -15,6 +15,7 @@ use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result};
 use crate::event::{Events, Listener};
 use crate::process::Own;
+use crate::request::{RequestParams, Requests};
 use crate::secret::Secret;
 use crate::store;
 use crate::token::Token;
@@ -43,6 +44,7 @@ struct Work {
     api: Arc<Api>,
     tokens: Arc<Tokens>,
     authorization: Authorization,
+    requests: Requests,
     cancellation: Arc<Cancellation>,
     patience: Duration,
 }
@@ -233,6 +235,15 @@ impl Client {
         work.tokens.import(params, &work.deadline())
     }
 
+    /// Any endpoint with a live token; see [`Requests::send`].
+    ///
+    /// # Errors
+    /// As [`Requests::send`].
+    pub fn request(&self, params: &RequestParams) -> Result<Value> {
+        let work = self.work()?;
+        work.requests.send(params, &work.deadline())
+    }
+
     /// Mints for many locations; see [`Tokens::mint_all`].
     ///
     /// # Errors
@@ -269,6 +280,7 @@ impl Parts {
                 Arc::clone(&tokens),
                 Arc::clone(clock),
             )?,
+            requests: Requests::new(Arc::clone(&api), Arc::clone(&tokens)),
             api,
             tokens,
             cancellation: Arc::default(),

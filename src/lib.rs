@@ -6,15 +6,17 @@
 //! C programs come in through [`ffi`], Rust programs through [`Client`].
 //!
 //! ```text
-//!            ffi                    the C ABI: all the unsafe code, no decisions
+//!                ffi                  the C ABI: all the unsafe code, no decisions
+//!                 |
+//!               client                builds the parts, gives each call its deadline
+//!            /    |    \
+//! authorization   |   request         consent; any endpoint with a live token
+//!            \    |    /
+//!               tokens                the life of a token
+//!              /      \
+//!            api     store            the endpoints, and what their answers mean; where tokens are kept
 //!             |
-//!           client                  builds the parts, gives each call its deadline
-//!          /      \
-//!  authorization  tokens            consent; the life of a token
-//!          \      /    \
-//!            api        \           the three endpoints, and what their answers mean
-//!             |        store        where tokens are kept
-//!            http                   deadlines, pace, retries, size caps
+//!            http                     deadlines, pace, retries, size caps
 //! ```
 //!
 //! Leaves that everyone may use: [`config`], [`error`], [`token`], [`secret`], [`clock`], [`deadline`], [`event`].
@@ -27,6 +29,7 @@ pub mod ffi;
 mod client;
 
 pub mod authorization;
+pub mod request;
 pub mod tokens;
 
 pub mod api;

@@ -53,13 +53,14 @@ unsafe extern "C" fn access_into(
 }
 
 /// Every function that takes a client and a text, and the text's name.
-const TAKING_TEXT: [(&str, Call, &str); 15] = [
+const TAKING_TEXT: [(&str, Call, &str); 16] = [
     ("ghl_authorization_url", ghl_authorization_url, "params_json"),
     ("ghl_authorization_complete", ghl_authorization_complete, "params_json"),
     ("ghl_authorization_listen", ghl_authorization_listen, "params_json"),
     ("ghl_oauth_token", ghl_oauth_token, "params_json"),
     ("ghl_oauth_location_token", ghl_oauth_location_token, "params_json"),
     ("ghl_oauth_installed_locations", ghl_oauth_installed_locations, "params_json"),
+    ("ghl_request", ghl_request, "request_json"),
     ("ghl_tokens_list", ghl_tokens_list, "params_json"),
     ("ghl_tokens_import", ghl_tokens_import, "tokens_json"),
     ("ghl_tokens_export", ghl_tokens_export, "params_json"),
@@ -81,6 +82,7 @@ fn good(name: &str, emulator: &Emulator) -> String {
             json!({"companyId": "c", "locationId": "l", "accessToken": "wrong"}).to_string()
         }
         "ghl_oauth_installed_locations" => json!({"companyId": "c", "accessToken": "wrong"}).to_string(),
+        "ghl_request" => json!({"method": "GET", "path": "/"}).to_string(),
         "ghl_tokens_import" => json!({"tokens": []}).to_string(),
         "ghl_tokens_mint" => json!({"companyId": emulator.company_id(), "locationIds": []}).to_string(),
         "ghl_access_token" | "ghl_access_token_into" | "ghl_token_refresh" | "ghl_token_delete" => {
@@ -355,6 +357,42 @@ fn a_wrong_value_is_refused_by_its_key_and_not_repeated() {
         (ghl_tokens_import, json!({"tokens": [], "replace": "yes"}), "replace"),
         (maintain, json!({"companyId": ""}), "companyId"),
         (maintain, json!({"companyId": false}), "companyId"),
+        (ghl_request, json!({}), "method"),
+        (ghl_request, json!({"method": "GET"}), "path"),
+        (ghl_request, json!({"method": "get", "path": "/"}), "method"),
+        (ghl_request, json!({"method": "CONNECT", "path": "/"}), "method"),
+        (ghl_request, json!({"method": "GET", "path": "contacts"}), "path"),
+        (ghl_request, json!({"method": "GET", "path": "https://evil.example/"}), "path"),
+        (ghl_request, json!({"method": "GET", "path": "/a b"}), "path"),
+        (ghl_request, json!({"method": "GET", "path": "/../x"}), "path"),
+        (ghl_request, json!({"method": "GET", "path": "/", "query": []}), "query"),
+        (ghl_request, json!({"method": "GET", "path": "/", "query": {"a": {"b": secret}}}), "query.a"),
+        (ghl_request, json!({"method": "GET", "path": "/", "headers": {"a b": "c"}}), "headers.a b"),
+        (ghl_request, json!({"method": "GET", "path": "/", "headers": {"A": 7}}), "headers.A"),
+        (ghl_request, json!({"method": "GET", "path": "/", "headers": {"A": "b\r\nC: d"}}), "headers.A"),
+        (
+            ghl_request,
+            json!({"method": "GET", "path": "/", "headers": {"Host": "evil.example"}}),
+            "headers.Host",
+        ),
+        (ghl_request, json!({"method": "GET", "path": "/", "headers": {"A": "1", "a": "2"}}), "headers.a"),
+        (
+            ghl_request,
+            json!({"method": "GET", "path": "/", "resourceId": "x", "headers": {"authorization": secret}}),
+            "headers.authorization",
+        ),
+        (ghl_request, json!({"method": "GET", "path": "/", "body": {}}), "body"),
+        (ghl_request, json!({"method": "POST", "path": "/", "bodyBase64": "?"}), "bodyBase64"),
+        (ghl_request, json!({"method": "POST", "path": "/", "body": 1, "bodyBase64": ""}), "bodyBase64"),
+        (
+            ghl_request,
+            json!({
+                "method": "POST", "path": "/", "body": {"a": {}},
+                "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+            }),
+            "body.a",
+        ),
+        (ghl_request, json!({"method": "GET", "path": "/", "resourceId": ""}), "resource_id"),
         (mint, json!({}), "companyId"),
         (mint, json!({"companyId": "", "locationIds": []}), "companyId"),
         (mint, json!({"companyId": "c"}), "locationIds"),

@@ -11,7 +11,7 @@ use ghl_oauth::Status;
 use ghl_oauth::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
 
 /// The ABI. A name that was released is never taken away.
-const EXPORTS: [&str; 25] = [
+const EXPORTS: [&str; 26] = [
     "ghl_abi_version",
     "ghl_access_token",
     "ghl_access_token_into",
@@ -26,6 +26,7 @@ const EXPORTS: [&str; 25] = [
     "ghl_oauth_installed_locations",
     "ghl_oauth_location_token",
     "ghl_oauth_token",
+    "ghl_request",
     "ghl_set_log_callback",
     "ghl_status_name",
     "ghl_string_free",

@@ -46,6 +46,11 @@ pub fn cure(error: &Error) -> Cure {
     }
 }
 
+/// Whether an answer says that the access token is dead.
+pub fn is_of_dead_token(answer: &Answer) -> bool {
+    answer.status == 401 && cure(&error(answer, &[])) == Cure::Refresh
+}
+
 /// The status and the advice for what the server said.
 fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
     let code = fault.code.as_deref().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The API's three OAuth endpoints: parameters in, typed answer out. Knows the wire and nothing of storage.
 
+mod any;
 mod fault;
 mod installed_locations;
 mod location_token;
@@ -12,18 +13,22 @@ use zeroize::Zeroizing;
 use crate::config::{Config, Encoding};
 use crate::deadline::Deadline;
 use crate::error::{ApiFault, Error, Result, Status};
-use crate::http::{Answer, Counters, Effect, Http, Lane, Request};
+use crate::http::{Answer, Counters, Effect, Http, Lane, NoAnswer, Request};
 use crate::json;
 use crate::secret::Secret;
 
-pub(crate) use fault::without_secrets;
+pub(crate) use any::{AnyCall, is_callers};
 pub use fault::{Cure, cure};
+pub(crate) use fault::{is_of_dead_token, without_secrets};
 pub use installed_locations::{InstalledLocationsParams, Pages};
 pub use location_token::LocationTokenParams;
 pub use token::{GrantType, TokenParams};
 
 /// The longest part of an unreadable answer that an error repeats, in characters.
 const EXCERPT: usize = 500;
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
 
 /// The API, as one app sees it.
 pub struct Api {
@@ -59,6 +64,13 @@ pub enum Outcome {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Error {
         failure.error
+    }
+}
+
+impl From<NoAnswer> for Failure {
+    fn from(failure: NoAnswer) -> Failure {
+        let outcome = if failure.sent { Outcome::Unknown } else { Outcome::NothingHappened };
+        Failure { error: failure.error, outcome }
     }
 }
 
@@ -111,10 +123,7 @@ impl Api {
             effect: call.effect,
             lane: call.lane,
         };
-        let answer = self.http.exchange(&request, deadline).map_err(|failure| Failure {
-            error: failure.error,
-            outcome: if failure.sent { Outcome::Unknown } else { Outcome::NothingHappened },
-        })?;
+        let answer = self.http.exchange(&request, deadline)?;
         let secrets = [Some(&self.client_secret), call.bearer].into_iter().chain(call.secrets);
         let secrets: Vec<&str> = secrets.flatten().map(Secret::expose).collect();
         if (200..300).contains(&answer.status) {
@@ -145,7 +154,7 @@ struct Call<'a> {
     query: Option<String>,
     bearer: Option<&'a Secret>,
     /// The content type and the body.
-    body: Option<(&'a str, Zeroizing<String>)>,
+    body: Option<(&'a str, Zeroizing<Vec<u8>>)>,
     /// Secrets in the body, so that an answer that repeats them can be censored.
     secrets: [Option<&'a Secret>; 2],
     effect: Effect,
@@ -153,11 +162,11 @@ struct Call<'a> {
 }
 
 /// Writes a form; the text is wiped after use, for it may hold secrets.
-fn form<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> (&'static str, Zeroizing<String>) {
+fn form<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> (&'static str, Zeroizing<Vec<u8>>) {
     // Room for everything at once: a text that grows leaves pieces of itself behind.
     let mut form = form_urlencoded::Serializer::new(String::with_capacity(4096));
     form.extend_pairs(fields);
-    ("application/x-www-form-urlencoded", Zeroizing::new(form.finish()))
+    (FORM, Zeroizing::new(form.finish().into_bytes()))
 }
 
 /// A 2xx answer that is a JSON object.

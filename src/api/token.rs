@@ -5,7 +5,7 @@ use serde_json::Value;
 use ureq::http::Method;
 use zeroize::Zeroizing;
 
-use super::{Api, Call, Failure, Outcome, Reply, form, not_understood, required};
+use super::{Api, Call, Failure, JSON, Outcome, Reply, form, not_understood, required};
 use crate::config::Encoding;
 use crate::deadline::Deadline;
 use crate::error::{ApiFault, Error, Result, Status};
@@ -133,7 +133,7 @@ impl Api {
         }
     }
 
-    fn token_body(&self, params: &TokenParams) -> Result<(&'static str, Zeroizing<String>)> {
+    fn token_body(&self, params: &TokenParams) -> Result<(&'static str, Zeroizing<Vec<u8>>)> {
         let client_secret = params.client_secret.as_ref().unwrap_or(&self.client_secret);
         let fields = [
             ("clientId", Some(params.client_id.as_deref().unwrap_or(&self.client_id))),
@@ -153,9 +153,7 @@ impl Api {
                     |_| Error::new(Status::Internal, "the token request could not be written as JSON");
                 let fields: std::collections::BTreeMap<_, _> = fields.collect();
                 serde_json::to_writer(&mut *body, &fields).map_err(unwritable)?;
-                // serde_json writes UTF-8.
-                let body = String::from_utf8(std::mem::take(&mut *body)).unwrap_or_default();
-                Ok(("application/json", Zeroizing::new(body)))
+                Ok((JSON, body))
             }
         }
     }

@@ -25,6 +25,7 @@ mod client;
 mod endpoints;
 mod library;
 mod log;
+mod request;
 mod status;
 mod tokens;
 
@@ -36,6 +37,7 @@ pub use client::{
 pub use endpoints::{ghl_oauth_installed_locations, ghl_oauth_location_token, ghl_oauth_token};
 pub use library::{ghl_abi_version, ghl_status_name, ghl_string_free, ghl_version};
 pub use log::{ghl_log_callback, ghl_set_log_callback};
+pub use request::ghl_request;
 pub use status::ghl_status;
 pub use tokens::{
     ghl_access_token, ghl_access_token_into, ghl_progress_callback, ghl_token_delete, ghl_token_refresh,

@@ -31,13 +31,22 @@ pub use retry::wait_asked;
 pub enum Effect {
     /// May be repeated, and abandoned at any moment.
     Repeatable,
+    /// Changes something: repeated only when it surely did nothing, but abandoned at any moment.
+    Once,
     /// Spends something that exists once: repeated only when it surely did nothing, never abandoned.
     Spends,
 }
 
+impl Effect {
+    /// Whether nobody needs to wait for its end.
+    fn may_be_abandoned(self) -> bool {
+        self != Effect::Spends
+    }
+}
+
 /// What is sent.
 pub struct Request<'a> {
-    /// GET or POST.
+    /// GET, POST, …
     pub method: Method,
     /// Where to.
     pub uri: Uri,
@@ -46,7 +55,7 @@ pub struct Request<'a> {
     /// The bearer token.
     pub bearer: Option<&'a Secret>,
     /// The body, with its content type among the headers.
-    pub body: Option<Zeroizing<String>>,
+    pub body: Option<Zeroizing<Vec<u8>>>,
     /// Whether it may be repeated.
     pub effect: Effect,
     /// Whose rate limit it counts against.
@@ -192,7 +201,9 @@ impl Http {
         for (name, value) in &request.headers {
             wire = wire.header(name, *value);
         }
-        wire = wire.header(header::ACCEPT, "application/json");
+        if request.headers.iter().all(|(name, _)| name != header::ACCEPT) {
+            wire = wire.header(header::ACCEPT, "application/json");
+        }
         if let Some(bearer) = request.bearer {
             let text = Zeroizing::new(format!("Bearer {}", bearer.expose()));
             let mut value = HeaderValue::from_str(&text).map_err(|error| ureq::Error::Http(error.into()))?;
@@ -201,7 +212,7 @@ impl Http {
         }
         let response = match &request.body {
             Some(body) => {
-                let wire = wire.body(body.as_bytes())?;
+                let wire = wire.body(&body[..])?;
                 agent.run(agent.configure_request(wire).timeout_global(Some(remaining)).build())?
             }
             None => {
@@ -235,7 +246,7 @@ impl Http {
 
     fn broken(&self, failure: &ureq::Error, sent: bool, request: &Request, deadline: &Deadline) -> Error {
         let host = host(request);
-        if deadline.is_cancelled() && (request.effect == Effect::Repeatable || !sent) {
+        if deadline.is_cancelled() && (request.effect.may_be_abandoned() || !sent) {
             return Error::new(Status::Cancelled, "the call was cancelled");
         }
         let (through, look_at) = match &self.proxy {

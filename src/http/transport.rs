@@ -29,7 +29,7 @@ struct Call {
     /// Until when the caller waits, and whether it still does.
     deadline: Option<Deadline>,
     /// Whether the call may be abandoned after its request has left.
-    repeatable: bool,
+    abandons: bool,
     /// While the connection is made: by when it must stand.
     connect_by: Option<Instant>,
     /// Whether any byte of the request was given to the connection.
@@ -37,19 +37,19 @@ struct Call {
 }
 
 impl Call {
-    const NONE: Call = Call { deadline: None, repeatable: false, connect_by: None, sent: false };
+    const NONE: Call = Call { deadline: None, abandons: false, connect_by: None, sent: false };
 
     /// The deadline of a call that may be abandoned now.
     fn abandonable(&self) -> Option<Deadline> {
-        self.deadline.clone().filter(|_| self.repeatable || !self.sent)
+        self.deadline.clone().filter(|_| self.abandons || !self.sent)
     }
 }
 
 /// Runs one exchange. Answers, too, whether any byte of the request was given to the connection. A wait ends when
 /// the call is cancelled, unless the request has left and spends something.
 pub fn watched<T>(deadline: &Deadline, effect: Effect, exchange: impl FnOnce() -> T) -> (T, bool) {
-    let repeatable = effect == Effect::Repeatable;
-    CALL.set(Call { deadline: Some(deadline.clone()), repeatable, ..Call::NONE });
+    let abandons = effect.may_be_abandoned();
+    CALL.set(Call { deadline: Some(deadline.clone()), abandons, ..Call::NONE });
     let result = exchange();
     (result, CALL.replace(Call::NONE).sent)
 }

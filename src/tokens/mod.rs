@@ -49,6 +49,8 @@ pub struct Tokens {
     flights: Flights<(String, Want), Result<Secret>>,
     /// New tokens that the store did not take; nothing else holds them.
     unsaved: Mutex<HashMap<String, Record>>,
+    /// Access tokens that the API called dead although they were new.
+    refused_new: Mutex<HashMap<String, Secret>>,
     /// The companies of locations that were seen in lists.
     companies: Mutex<HashMap<String, String>>,
     counters: Counters,
@@ -94,6 +96,7 @@ impl Tokens {
             live: LiveTokens::new(),
             flights: Flights::new(),
             unsaved: Mutex::default(),
+            refused_new: Mutex::default(),
             companies: Mutex::default(),
             counters: Counters::default(),
         }
@@ -251,16 +254,43 @@ impl Tokens {
             .with_help("let an administrator of the company consent (authorization_url), or import its token")
             .with_resource(company_id));
         }
-        let bearer = self.access_token(company_id, || deadline.clone())?;
-        match call(&bearer) {
-            Err(failure) if cure(&failure.error) == Cure::Refresh => {
-                let renewed = self
-                    .renewed(company_id, Want::Another, Some(&bearer), deadline)
-                    .map_err(|error| error.with_resource(company_id))?;
-                Ok(call(&renewed)?)
-            }
-            outcome => Ok(outcome?),
+        let is_dead = |outcome: &Result<T, Failure>| {
+            outcome.as_ref().is_err_and(|failure| cure(&failure.error) == Cure::Refresh)
+        };
+        let outcome = self
+            .with_live_token(company_id, deadline, &call, is_dead)
+            .map_err(|error| error.with_resource(company_id))?;
+        Ok(outcome?)
+    }
+
+    /// Makes a call with a resource's token. Where the outcome says that it is dead, it is refreshed and the call repeated,
+    /// once. A token that was refused although it was new is not refreshed again: that would burn one at each call.
+    pub(crate) fn with_live_token<T>(
+        &self,
+        resource_id: &str,
+        deadline: &Deadline,
+        call: impl Fn(&Secret) -> T,
+        is_dead: impl Fn(&T) -> bool,
+    ) -> Result<T> {
+        let bearer = self.access_token(resource_id, || deadline.clone())?;
+        let outcome = call(&bearer);
+        if !is_dead(&outcome) || self.was_refused_new(resource_id, &bearer) {
+            return Ok(outcome);
         }
+        let renewed = self.renewed(resource_id, Want::Another, Some(&bearer), deadline)?;
+        let outcome = call(&renewed);
+        if is_dead(&outcome) {
+            self.refused_new().insert(resource_id.to_owned(), renewed);
+        }
+        Ok(outcome)
+    }
+
+    fn was_refused_new(&self, resource_id: &str, token: &Secret) -> bool {
+        self.refused_new().get(resource_id).is_some_and(|refused| refused.matches(token.expose()))
+    }
+
+    fn refused_new(&self) -> std::sync::MutexGuard<'_, HashMap<String, Secret>> {
+        self.refused_new.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A renewed token: one flight for all who want the same.

@@ -60,3 +60,4 @@ int32_t (*const tokens_mint)(ghl_client *, const char *, ghl_progress_callback, 
 void (*const log_callback)(int32_t, const char *, void *) = (ghl_log_callback)0;
 void (*const event_callback)(const char *, void *) = (ghl_event_callback)0;
 int32_t (*const progress_callback)(const char *, void *) = (ghl_progress_callback)0;
+int32_t (*const request)(ghl_client *, const char *, char **) = ghl_request;

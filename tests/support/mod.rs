@@ -184,6 +184,10 @@ impl Abi {
         self.call(ghl_oauth_installed_locations, &params.to_string())
     }
 
+    pub fn request(&self, request: Value) -> Outcome {
+        self.call(ghl_request, &request.to_string())
+    }
+
     pub fn token_refresh(&self, resource_id: &str) -> Outcome {
         self.call(ghl_token_refresh, resource_id)
     }

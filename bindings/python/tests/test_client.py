@@ -296,6 +296,32 @@ class MaintenanceTest(EmulatorTest):
         self.assertEqual(client.tokens_maintain().checked, 2)
 
 
+class RequestTest(EmulatorTest):
+    def test_a_location_is_read_with_its_token(self) -> None:
+        self.install()
+        location_id = self.emulator.location_ids[0]
+        answer = self.client.request("GET", f"/locations/{location_id}", resource_id=location_id)
+        self.assertTrue(answer.ok)
+        self.assertEqual(answer.body["location"]["_id"], location_id)
+        self.assertIn("json", answer.headers["content-type"])
+
+    def test_a_refusal_is_an_answer(self) -> None:
+        self.install()
+        answer = self.client.request("POST", "/nowhere", resource_id=self.emulator.company_id, body={"a": 1})
+        self.assertEqual((answer.status, answer.ok), (404, False))
+
+    def test_bytes_go_and_come_as_they_are(self) -> None:
+        self.emulator.fault("status", status=200, body="text", contentType="text/plain")
+        self.assertEqual(self.client.request("PUT", "/file", body=b"\0\xff", query={"a": [1, 2]}).body, "text")
+        (request,) = self.emulator.requests("/file")
+        self.assertEqual((request["method"], request["query"]), ("PUT", "a=1&a=2"))
+
+    def test_another_host_is_refused(self) -> None:
+        with self.assertRaises(ghl_oauth.InvalidArgument) as refused:
+            self.client.request("GET", "https://elsewhere.example/")
+        self.assertEqual(refused.exception.parameter, "path")
+
+
 class MintTest(EmulatorTest):
     OPTIONS = ("--locations", "25")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -19,6 +20,7 @@ from .models import (
     MaintenanceProgress,
     Minting,
     MintProgress,
+    Response,
     Token,
     TokenInfo,
     flag,
@@ -475,6 +477,50 @@ class Client:
 
     #: The same by the name that says what is minted.
     mint_locations = tokens_mint
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        resource_id: str | None = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+    ) -> Response:
+        """Sends a request to any endpoint of the API, with a live token and the configured version.
+
+        Paced by the rate limit, and repeated where that does no harm. A 401 that says that the access token is dead makes
+        the library refresh it and send the request again, once. Redirects are not followed.
+
+        ::
+
+            answer = client.request("GET", "/contacts/", resource_id=location_id, query={"limit": 20})
+            for contact in answer.body["contacts"]: ...
+
+        Args:
+            method: ``"GET"``, ``"POST"``, ``"PUT"``, ``"PATCH"``, ``"DELETE"``, ``"HEAD"`` or ``"OPTIONS"``.
+            path: One that begins with ``/``, or a URL below the base URL.
+            resource_id: The company or location whose token goes along. Default: none.
+            query: Names to texts, numbers, booleans or lists of them; what is None is left out.
+            headers: Headers beside the usual ones, or in their place.
+            body: Bytes and texts go as they are; anything else as JSON, or a mapping as a form where the headers' content
+                type says ``application/x-www-form-urlencoded``. Default: none.
+
+        Returns:
+            The answer, whatever its status: look at ``.status`` or ``.ok``.
+        """
+        is_bytes = isinstance(body, (bytes, bytearray, memoryview))
+        wanted = {
+            "method": method,
+            "path": path,
+            "resourceId": resource_id,
+            "query": {} if query is None else dict(query),
+            "headers": {} if headers is None else dict(headers),
+            "body": None if is_bytes else body,
+            "bodyBase64": base64.b64encode(body).decode("ascii") if is_bytes else None,
+        }
+        return Response.from_json(self._call(library.ghl_request, encode(wanted)))
 
     # The API's three endpoints, one to one.
 

@@ -5,6 +5,7 @@ Fields that the API adds later are in ``raw`` at once, under the API's own camel
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -280,6 +281,31 @@ class Minting:
         """Reads the library's form."""
         failed = (FailedToken(failure["locationId"], from_json(failure["error"])) for failure in raw["failed"])
         return cls(total=raw["total"], minted=raw["minted"], fresh=raw["fresh"], failed=tuple(failed), raw=raw)
+
+
+@dataclass(frozen=True)
+class Response:
+    """The API's answer to a request, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By their names in lower case."""
+    body: Any
+    """JSON where the answer calls itself that and is; else a text where it is UTF-8; else bytes."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is that of a success."""
+        return 200 <= self.status < 300
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Response:
+        """Reads the library's form."""
+        body = raw["body"]
+        if raw["bodyEncoding"] == "base64":
+            body = base64.b64decode(body)
+        return cls(status=raw["status"], headers=raw["headers"], body=body, raw=raw)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,148 @@
+//! Any other endpoint: a path below the base URL, and the answer as it is.
+
+use ureq::http::{HeaderName, Method, Uri, header};
+use zeroize::Zeroizing;
+
+use super::Api;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::http::{Answer, Effect, Lane, NoAnswer, Request};
+use crate::secret::Secret;
+
+/// A call to any endpoint.
+pub struct AnyCall {
+    /// GET, POST, …
+    pub method: Method,
+    /// Where to; see [`Api::target`].
+    pub target: Uri,
+    /// The caller's headers, which take the place of the usual ones.
+    pub headers: Vec<(HeaderName, String)>,
+    /// The body, with its content type among the headers.
+    pub body: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Api {
+    /// The URL for a path below the base URL, or for a URL that lies below it.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for everything else: a token must not go anywhere but to the API.
+    pub fn target(&self, path: &str, query: &[(String, String)]) -> Result<Uri> {
+        let refused = |why: &str| Err(Error::invalid_argument("path", format!("path {why}")));
+        let below = path.strip_prefix(&self.base_url).unwrap_or(path);
+        if !below.starts_with('/') {
+            let why = "is neither a path that begins with / nor a URL below baseUrl";
+            return refused(why);
+        }
+        if !below.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return refused("holds a blank or a character that is not ASCII; encode it with %");
+        }
+        if below.contains(['#', '\\']) {
+            return refused("holds a # or a backslash");
+        }
+        let (bare, own_query) =
+            below.split_once('?').map_or((below, None), |(bare, query)| (bare, Some(query)));
+        if bare.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return refused("holds a segment . or ..");
+        }
+        let mut pairs = form_urlencoded::Serializer::new(own_query.unwrap_or_default().to_owned());
+        pairs.extend_pairs(query);
+        let pairs = pairs.finish();
+        self.uri(bare, (!pairs.is_empty()).then_some(&*pairs))
+    }
+
+    /// Sends a call, and answers with whatever the API says.
+    ///
+    /// # Errors
+    /// What the network says, and `RATE_LIMITED` where the pace leaves no room before the deadline.
+    pub fn send(
+        &self,
+        call: &AnyCall,
+        bearer: Option<&Secret>,
+        lane: Option<Lane>,
+        deadline: &Deadline,
+    ) -> Result<Answer, NoAnswer> {
+        let version = HeaderName::from_static("version");
+        let mut headers: Vec<(HeaderName, &str)> =
+            call.headers.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
+        if headers.iter().all(|(name, _)| *name != version) {
+            headers.push((version, &self.version));
+        }
+        // The methods that RFC 9110, 9.2.1 calls safe.
+        let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&call.method);
+        let request = Request {
+            method: call.method.clone(),
+            uri: call.target.clone(),
+            headers,
+            bearer,
+            body: call.body.clone(),
+            effect: if safe { Effect::Repeatable } else { Effect::Once },
+            lane,
+        };
+        self.http.exchange(&request, deadline)
+    }
+}
+
+/// Whether a header may be set by a caller: not what belongs to the connection, nor what names the library.
+pub fn is_callers(name: &HeaderName) -> bool {
+    let ours = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+        header::UPGRADE,
+        header::TE,
+        header::TRAILER,
+        header::EXPECT,
+        header::ACCEPT_ENCODING,
+        header::USER_AGENT,
+    ];
+    !ours.contains(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_path_leads_nowhere_but_below_the_base_url() {
+        let mut config = Config::new("app-1", "s");
+        config.base_url = "https://services.example/v3/".into();
+        let api = Api::new(&config).unwrap();
+        let query = [("a b".to_owned(), "c&d".to_owned())];
+        for (path, query, expected) in [
+            ("/contacts/", &[][..], "https://services.example/v3/contacts/"),
+            ("/contacts/?limit=1", &[], "https://services.example/v3/contacts/?limit=1"),
+            ("/contacts", &query, "https://services.example/v3/contacts?a+b=c%26d"),
+            ("/contacts?limit=1", &query, "https://services.example/v3/contacts?limit=1&a+b=c%26d"),
+            ("https://services.example/v3/contacts?x=1", &[], "https://services.example/v3/contacts?x=1"),
+            ("//evil.example/", &[], "https://services.example/v3//evil.example/"),
+            ("/a/.../b", &[], "https://services.example/v3/a/.../b"),
+        ] {
+            assert_eq!(api.target(path, query).unwrap().to_string(), expected);
+        }
+        for path in [
+            "",
+            "contacts",
+            "@evil.example/",
+            ".evil.example/",
+            "https://evil.example/v3/contacts",
+            "https://services.example.evil/v3/contacts",
+            "https://services.example/v3evil/contacts",
+            "https://services.example/v3",
+            "http://services.example/v3/contacts",
+            "https://u@services.example/v3/contacts",
+            "/a b",
+            "/a\r\nX: y",
+            "/ä",
+            "/a#b",
+            "/..\\b",
+            "/a/../../b",
+            "/./b",
+            "/..",
+        ] {
+            let error = api.target(path, &[]).unwrap_err();
+            assert_eq!(error.parameter(), Some("path"), "{path}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Any endpoint of the API, with a live token; the answer comes back whole.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use zeroize::Zeroizing;
+
+use crate::api::{AnyCall, Api, is_callers, is_of_dead_token};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::http::{Answer, Lane};
+use crate::tokens::Tokens;
+
+/// What is sent.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RequestParams {
+    /// GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS; required.
+    pub method: String,
+    /// A path that begins with `/`, or a URL below the configured base URL; required.
+    pub path: String,
+    /// Names to texts, numbers, booleans, or lists of them; null is left out.
+    #[serde(default)]
+    pub query: Map<String, Value>,
+    /// Headers beside the usual ones, or in their place.
+    #[serde(default)]
+    pub headers: Map<String, Value>,
+    /// A text goes as it is; anything else as JSON, or as a form where the content type says so.
+    pub body: Option<Value>,
+    /// A body of any bytes, instead.
+    pub body_base64: Option<String>,
+    /// Whose token goes along. Default: none.
+    pub resource_id: Option<String>,
+}
+
+/// Sends requests for their callers.
+pub struct Requests {
+    api: Arc<Api>,
+    tokens: Arc<Tokens>,
+}
+
+impl Requests {
+    /// Requests to that API with those tokens.
+    pub fn new(api: Arc<Api>, tokens: Arc<Tokens>) -> Requests {
+        Requests { api, tokens }
+    }
+
+    /// Sends a request, paced and repeated by the usual rules; a 401 that a refresh can cure is refreshed and repeated,
+    /// once. Every answer is a success here, whatever its status: `{"status", "headers", "body", "bodyEncoding"}`.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, naming the parameter; with a resource, what [`Tokens::access_token`] says; and what the network
+    /// or the pace says.
+    pub fn send(&self, params: &RequestParams, deadline: &Deadline) -> Result<Value> {
+        let call = self.call(params)?;
+        let answer = match &params.resource_id {
+            None => self.api.send(&call, None, None, deadline),
+            Some(resource_id) => {
+                let send = |bearer: &_| {
+                    self.api.send(&call, Some(bearer), Some(Lane::Resource(resource_id)), deadline)
+                };
+                let is_dead = |outcome: &Result<Answer, _>| outcome.as_ref().is_ok_and(is_of_dead_token);
+                self.tokens
+                    .with_live_token(resource_id, deadline, send, is_dead)
+                    .map_err(|error| error.with_resource(resource_id))?
+            }
+        };
+        let answer = answer.map_err(|failure| match &params.resource_id {
+            Some(resource_id) => failure.error.with_resource(resource_id),
+            None => failure.error,
+        })?;
+        Ok(shown(answer))
+    }
+
+    fn call(&self, params: &RequestParams) -> Result<AnyCall> {
+        let methods = [
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+            Method::HEAD,
+            Method::OPTIONS,
+        ];
+        let Some(method) = methods.into_iter().find(|method| method.as_str() == params.method) else {
+            let names = "method is none of GET, POST, PUT, PATCH, DELETE, HEAD and OPTIONS";
+            return Err(Error::invalid_argument("method", names));
+        };
+        let target = self.api.target(&params.path, &pairs("query", &params.query)?)?;
+        let mut headers = headers(params)?;
+        let body = body(params, &mut headers)?;
+        if body.is_some() && [Method::GET, Method::HEAD].contains(&method) {
+            return Err(Error::invalid_argument("body", format!("a {method} request has no body")));
+        }
+        Ok(AnyCall { method, target, headers, body })
+    }
+}
+
+/// Names and values, as a query or a form has them.
+fn pairs(parameter: &str, fields: &Map<String, Value>) -> Result<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    for (name, value) in fields {
+        let values = match value {
+            Value::Array(values) => values.iter().collect(),
+            value => vec![value],
+        };
+        for value in values {
+            let text = match value {
+                Value::Null => continue,
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                Value::Bool(flag) => flag.to_string(),
+                Value::Array(_) | Value::Object(_) => {
+                    let key = format!("{parameter}.{name}");
+                    let message = format!("{key} is no text, number or boolean, and no list of them");
+                    return Err(Error::invalid_argument(key, message));
+                }
+            };
+            pairs.push((name.clone(), text));
+        }
+    }
+    Ok(pairs)
+}
+
+fn headers(params: &RequestParams) -> Result<Vec<(HeaderName, String)>> {
+    let mut headers = Vec::new();
+    for (name, value) in &params.headers {
+        let key = format!("headers.{name}");
+        let refused = |why: &str| Error::invalid_argument(key.clone(), format!("{key} {why}"));
+        let known = HeaderName::try_from(name).map_err(|_| refused("is no name of a header"))?;
+        let Value::String(value) = value else { return Err(refused("is no text")) };
+        HeaderValue::try_from(value).map_err(|_| refused("holds what a header cannot hold"))?;
+        if !is_callers(&known) {
+            return Err(refused("is set by the library"));
+        }
+        if known == header::AUTHORIZATION && params.resource_id.is_some() {
+            return Err(refused("is set by the library, with the token of resourceId"));
+        }
+        if headers.iter().any(|(other, _)| *other == known) {
+            return Err(refused("is given twice"));
+        }
+        headers.push((known, value.clone()));
+    }
+    Ok(headers)
+}
+
+/// The body as bytes; its content type joins the headers, unless the caller has set one.
+fn body(
+    params: &RequestParams,
+    headers: &mut Vec<(HeaderName, String)>,
+) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    let given = headers.iter().find(|(name, _)| *name == header::CONTENT_TYPE);
+    let is_form = given.is_some_and(|(_, given)| media_type(given) == "application/x-www-form-urlencoded");
+    let (usual, bytes) = match (&params.body, &params.body_base64) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid_argument("bodyBase64", "give body or bodyBase64, not both"));
+        }
+        (None, Some(encoded)) => {
+            let not_base64 = |_| Error::invalid_argument("bodyBase64", "bodyBase64 is not base64");
+            ("application/octet-stream", STANDARD.decode(encoded).map_err(not_base64)?)
+        }
+        (Some(Value::String(text)), None) => ("text/plain; charset=utf-8", text.clone().into_bytes()),
+        (Some(Value::Object(fields)), None) if is_form => {
+            let mut form = form_urlencoded::Serializer::new(String::new());
+            form.extend_pairs(pairs("body", fields)?);
+            ("", form.finish().into_bytes())
+        }
+        (Some(value), None) => ("application/json", value.to_string().into_bytes()),
+    };
+    if given.is_none() {
+        headers.push((header::CONTENT_TYPE, usual.to_owned()));
+    }
+    Ok(Some(Zeroizing::new(bytes)))
+}
+
+/// An answer as the caller gets it.
+fn shown(answer: Answer) -> Value {
+    let content_type = answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = media_type(content_type.unwrap_or_default());
+    let is_json = content_type == "application/json" || content_type.ends_with("+json");
+    let json: Option<Value> = is_json.then(|| serde_json::from_slice(&answer.body).ok()).flatten();
+    let (encoding, body) = match (json, std::str::from_utf8(&answer.body)) {
+        (Some(json), _) => ("json", json),
+        (None, Ok(text)) => ("text", text.into()),
+        (None, Err(_)) => ("base64", STANDARD.encode(&answer.body).into()),
+    };
+    json!({"status": answer.status, "headers": by_name(&answer.headers), "body": body, "bodyEncoding": encoding})
+}
+
+/// Headers by their names in lower case; the values of one that came more than once are joined (RFC 9110, 5.3).
+fn by_name(headers: &HeaderMap) -> Map<String, Value> {
+    let joined = |name: &HeaderName| {
+        let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        values.collect::<Vec<_>>().join(", ")
+    };
+    headers.keys().map(|name| (name.as_str().to_owned(), joined(name).into())).collect()
+}
+
+/// A content type without its parameters.
+fn media_type(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}

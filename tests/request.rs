@@ -1,0 +1,295 @@
+//! Any endpoint with a live token: what goes over the wire, what comes back, and what a dead token costs.
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, RecordedRequest, Rule, Stage};
+use serde_json::{Value, json};
+
+use support::{Abi, DAY, emulator, header};
+
+/// A client that holds the company's token and its first location's.
+fn connected(emulator: &Emulator) -> (Abi, String) {
+    let abi = Abi::new(emulator);
+    abi.connect_company(emulator);
+    let location = emulator.location_ids()[0].clone();
+    abi.live_token(emulator, &location);
+    emulator.clear_requests();
+    (abi, location)
+}
+
+fn answer(status: u16, content_type: &str, body: &str) -> FaultKind {
+    FaultKind::Status {
+        status,
+        body: body.to_owned(),
+        content_type: Some(content_type.to_owned()),
+        headers: vec![],
+        stage: Stage::BeforeProcessing,
+    }
+}
+
+const JSON: &str = "application/json; charset=utf-8";
+
+/// The only request since the last look.
+#[track_caller]
+fn only_request(emulator: &Emulator) -> RecordedRequest {
+    let requests = emulator.requests();
+    emulator.clear_requests();
+    let [request] = <[_; 1]>::try_from(requests).expect("one request");
+    request
+}
+
+/// The paths and answers since the last look.
+fn paths(emulator: &Emulator) -> Vec<String> {
+    let requests = emulator.requests();
+    emulator.clear_requests();
+    requests.iter().map(|request| format!("{} {}", request.path, request.status)).collect()
+}
+
+#[test]
+fn a_location_is_read_with_its_own_token_and_the_answer_comes_whole() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    let path = format!("/locations/{location}");
+    let answer = abi.request(json!({"method": "GET", "path": path, "resourceId": location})).ok();
+    assert_eq!((&answer["status"], &answer["bodyEncoding"]), (&json!(200), &json!("json")));
+    assert_eq!(answer["body"]["location"]["_id"], location.as_str(), "{answer}");
+    assert!(answer["headers"]["content-type"].as_str().unwrap().starts_with("application/json"));
+    assert!(answer["headers"]["x-ratelimit-remaining"].is_string());
+    let request = only_request(&emulator);
+    assert_eq!(header(&request, "version"), Some("v3"));
+    assert_eq!(header(&request, "accept"), Some("application/json"));
+    let token = abi.access_token(&location).text();
+    assert_eq!(header(&request, "authorization"), Some(&*format!("Bearer {token}")));
+
+    let absolute = format!("{}{path}", emulator.base_url());
+    abi.request(json!({"method": "GET", "path": absolute, "resourceId": location})).ok();
+}
+
+#[test]
+fn what_the_caller_gives_goes_over_the_wire_as_it_is() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    emulator.inject(Rule::default(), answer(200, JSON, "{}"));
+    let form = json!({"Content-Type": "application/x-www-form-urlencoded"});
+    for (more, content_type, body) in [
+        (json!({"body": {"a": [1, null, "é"]}}), Some("application/json"), r#"{"a":[1,null,"é"]}"#),
+        (json!({"body": [1, 2]}), Some("application/json"), "[1,2]"),
+        (json!({"body": false}), Some("application/json"), "false"),
+        (json!({"body": "a & b"}), Some("text/plain; charset=utf-8"), "a & b"),
+        (
+            json!({"body": "<a/>", "headers": {"content-type": "application/xml"}}),
+            Some("application/xml"),
+            "<a/>",
+        ),
+        (
+            json!({"body": {"a b": "c&d", "e": [1, true], "f": null}, "headers": form}),
+            Some("application/x-www-form-urlencoded"),
+            "a+b=c%26d&e=1&e=true",
+        ),
+        (json!({"body": "a=b", "headers": form}), Some("application/x-www-form-urlencoded"), "a=b"),
+        (
+            json!({"bodyBase64": STANDARD.encode([0_u8, 255, 7])}),
+            Some("application/octet-stream"),
+            "\u{0}\u{fffd}\u{7}",
+        ),
+        (json!({}), None, ""),
+        (json!({"body": null}), None, ""),
+    ] {
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            let mut request = json!({"method": method, "path": "/contacts/", "resourceId": location});
+            request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            abi.request(request).ok();
+            let sent = only_request(&emulator);
+            assert_eq!((sent.method.as_str(), sent.path.as_str()), (method, "/contacts/"));
+            assert_eq!((header(&sent, "content-type"), sent.body.as_str()), (content_type, body), "{more}");
+        }
+    }
+    let request = json!({
+        "method": "GET", "path": "/contacts/?fixed=1", "resourceId": location,
+        "query": {"limit": 20, "tag": ["a b", "c&d"], "all": true, "none": null},
+        "headers": {"Version": "2021-07-28", "Accept": "text/csv", "X-Own": "é"},
+    });
+    abi.request(request).ok();
+    let sent = only_request(&emulator);
+    assert_eq!(sent.query, "fixed=1&all=true&limit=20&tag=a+b&tag=c%26d");
+    assert_eq!((header(&sent, "version"), header(&sent, "accept")), (Some("2021-07-28"), Some("text/csv")));
+    assert_eq!(header(&sent, "x-own"), Some("é"));
+}
+
+#[test]
+fn every_answer_comes_back_whatever_its_status_and_its_kind() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    let get = || abi.request(json!({"method": "GET", "path": "/x", "resourceId": location})).ok();
+    for (status, content_type, body, shown, encoding) in [
+        (200, JSON, r#"{"a":1}"#, json!({"a": 1}), "json"),
+        (200, "application/problem+json", "[1]", json!([1]), "json"),
+        (201, JSON, "null", Value::Null, "json"),
+        (200, JSON, "not JSON", json!("not JSON"), "text"),
+        (404, JSON, r#"{"error":{"code":"X"}}"#, json!({"error": {"code": "X"}}), "json"),
+        (422, "text/html", "<p>é</p>", json!("<p>é</p>"), "text"),
+        (403, "text/plain", "", json!(""), "text"),
+        (302, "text/plain", "elsewhere", json!("elsewhere"), "text"),
+        (500, "text/plain", "oops", json!("oops"), "text"),
+        (429, JSON, "{}", json!({}), "json"),
+    ] {
+        let fault = emulator.inject(Rule::default(), answer(status, content_type, body));
+        let shown_answer = get();
+        assert_eq!(
+            (&shown_answer["status"], &shown_answer["body"], &shown_answer["bodyEncoding"]),
+            (&json!(status), &shown, &json!(encoding)),
+        );
+        let times = if [429, 500].contains(&status) { 3 } else { 1 };
+        assert_eq!(emulator.strikes(fault), times, "{status}");
+        emulator.clear_faults();
+    }
+    let bytes = FaultKind::Gzip { marked: false };
+    emulator.inject(Rule::default(), answer(200, "text/plain", "x"));
+    emulator.clear_faults();
+    emulator.inject(Rule::default(), bytes);
+    let path = format!("/locations/{location}");
+    let binary = abi.request(json!({"method": "GET", "path": path, "resourceId": location})).ok();
+    assert_eq!(binary["bodyEncoding"], "base64");
+    let read = STANDARD.decode(binary["body"].as_str().unwrap()).unwrap();
+    assert_eq!(read[..2], [0x1f, 0x8b]);
+}
+
+#[test]
+fn without_a_resource_no_token_goes_along() {
+    let emulator = emulator(1);
+    let (abi, _) = connected(&emulator);
+    emulator.inject(Rule::default(), answer(200, JSON, "{}"));
+    abi.request(json!({"method": "GET", "path": "/x"})).ok();
+    assert_eq!(header(&only_request(&emulator), "authorization"), None);
+    abi.request(json!({"method": "GET", "path": "/x", "headers": {"Authorization": "Bearer own"}})).ok();
+    assert_eq!(header(&only_request(&emulator), "authorization"), Some("Bearer own"));
+}
+
+#[test]
+fn a_dead_token_is_refreshed_once_and_the_request_repeated() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    let path = format!("/locations/{location}");
+    // The library believes in a token that the server has forgotten.
+    for dead in ["Invalid JWT", "Invalid token: access token is invalid"] {
+        let body = json!({"statusCode": 401, "message": dead}).to_string();
+        emulator.inject(Rule::on(Endpoint::Location).times(1), answer(401, JSON, &body));
+        let answer = abi.request(json!({"method": "GET", "path": path, "resourceId": location})).ok();
+        assert_eq!(answer["status"], 200);
+        assert_eq!(
+            paths(&emulator),
+            [format!("{path} 401"), "/oauth/token 200".into(), format!("{path} 200")]
+        );
+    }
+    assert_eq!(emulator.refreshes(), 2);
+}
+
+#[test]
+fn a_server_that_refuses_new_tokens_costs_one_refresh_and_not_one_at_each_call() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    let path = format!("/locations/{location}");
+    let body = r#"{"statusCode": 401, "message": "Invalid JWT"}"#;
+    emulator.inject(Rule::on(Endpoint::Location), answer(401, JSON, body));
+    for _ in 0..5 {
+        let answer = abi.request(json!({"method": "GET", "path": path, "resourceId": location})).ok();
+        assert_eq!((&answer["status"], &answer["body"]["message"]), (&json!(401), &json!("Invalid JWT")));
+    }
+    assert_eq!(emulator.refreshes(), 1);
+    // The next token in the usual course of things is tried, and if need be renewed, again.
+    emulator.clear_faults();
+    emulator.clock().advance(DAY);
+    abi.request(json!({"method": "GET", "path": path, "resourceId": location})).ok();
+    assert_eq!(emulator.refreshes(), 2);
+    emulator.inject(Rule::on(Endpoint::Location).times(1), answer(401, JSON, body));
+    abi.request(json!({"method": "GET", "path": path, "resourceId": location})).ok();
+    assert_eq!(emulator.refreshes(), 3);
+}
+
+#[test]
+fn no_other_401_causes_a_refresh() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    for message in
+        ["The token is not authorized for this scope.", "version header is invalid", "Something new"]
+    {
+        let body = json!({"statusCode": 401, "message": message}).to_string();
+        emulator.inject(Rule::default(), answer(401, JSON, &body));
+        let answer = abi.request(json!({"method": "GET", "path": "/x", "resourceId": location})).ok();
+        assert_eq!(answer["body"]["message"], message);
+        emulator.clear_faults();
+    }
+    assert_eq!(emulator.refreshes(), 0);
+}
+
+#[test]
+fn what_changes_something_is_sent_again_only_where_it_surely_did_nothing() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    let html = |status| answer(status, "text/html", "<p>oops</p>");
+    for (kind, get, post) in [
+        (FaultKind::ReplyLost, 3, 1),
+        (FaultKind::Reset { stage: Stage::BeforeProcessing }, 3, 1),
+        (html(500), 3, 1),
+        (html(502), 3, 1),
+        (html(503), 3, 3),
+        (html(429), 3, 3),
+        (html(400), 1, 1),
+    ] {
+        for (method, times) in [("GET", get), ("HEAD", get), ("POST", post), ("PUT", post), ("DELETE", post)]
+        {
+            let fault = emulator.inject(Rule::default(), kind.clone());
+            let outcome = abi.request(json!({"method": method, "path": "/x", "resourceId": location}));
+            assert_eq!(emulator.strikes(fault), times, "{method} {kind:?}");
+            if matches!(kind, FaultKind::Status { .. }) {
+                outcome.ok();
+            } else {
+                assert_eq!(outcome.fails(Status::Network)["resourceId"], location.as_str());
+            }
+            emulator.clear_faults();
+        }
+    }
+}
+
+#[test]
+fn a_request_that_waits_ends_with_a_cancellation() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    let hold = emulator.hold(Rule::default(), Stage::BeforeProcessing);
+    for method in ["GET", "POST"] {
+        let done = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let call = scope.spawn(|| {
+                let outcome = abi.request(json!({"method": method, "path": "/x", "resourceId": location}));
+                done.store(1, Ordering::SeqCst);
+                outcome
+            });
+            hold.wait_for(1);
+            abi.cancel_until(|| done.load(Ordering::SeqCst) == 1);
+            call.join().unwrap().fails(Status::Cancelled);
+        });
+        hold.wait_until_empty();
+    }
+}
+
+#[test]
+fn without_a_token_nothing_is_sent() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let request = json!({"method": "GET", "path": "/x", "resourceId": "nobody"});
+    assert_eq!(abi.request(request).fails(Status::NotFound)["resourceId"], "nobody");
+    let company = abi.connect_company(&emulator);
+    emulator.clock().advance(DAY);
+    let rule = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken);
+    emulator.inject(rule, answer(400, JSON, r#"{"error": "invalid_grant"}"#));
+    emulator.clear_requests();
+    let request = json!({"method": "POST", "path": "/x", "body": {}, "resourceId": company});
+    abi.request(request).fails(Status::ReauthorizationRequired);
+    assert_eq!(paths(&emulator), ["/oauth/token 400"]);
+}
