@@ -98,6 +98,7 @@ fn connect(client: &Client, emulator: &Emulator) -> String {
         emulator.consent(link["url"].as_str().unwrap(), Decision::Company(company.clone())).unwrap();
     let params = CompleteParams {
         redirect_url: Secret::new(redirect_url),
+        redirect_uri: None,
         state: None,
         allow_missing_state: false,
         user_type: None,
