@@ -325,9 +325,17 @@ fn is_loopback(host: &str) -> bool {
 }
 
 fn absolute(key: &str, url: &str) -> Result<Uri> {
-    let uri: Option<Uri> = url.parse().ok();
-    uri.filter(|uri| uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty()))
-        .ok_or_else(|| refused(key, "it must be an absolute URL"))
+    absolute_url(url).ok_or_else(|| refused(key, "it must be an absolute URL"))
+}
+
+/// A URL with a scheme, a host, and a port that is a number where there is one. A port that is none must not count as
+/// absent: the default would stand in for it.
+pub(crate) fn absolute_url(url: &str) -> Option<Uri> {
+    let uri: Uri = url.parse().ok()?;
+    let authority = uri.scheme().and(uri.authority())?;
+    let (host, address) = (authority.host(), authority.as_str().rsplit('@').next()?);
+    let has_port = address.len() > host.len();
+    (!host.is_empty() && has_port == authority.port_u16().is_some()).then_some(uri)
 }
 
 fn not_blank(key: &str, value: &str) -> Result<()> {
@@ -379,6 +387,8 @@ mod tests {
             (r#","baseUrl":"http://services.example""#, "baseUrl"),
             (r#","baseUrl":"services.example""#, "baseUrl"),
             (r#","baseUrl":"ftp://services.example""#, "baseUrl"),
+            (r#","baseUrl":"https://services.example:44s""#, "baseUrl"),
+            (r#","redirectUri":"https://app.example:65536/callback""#, "redirectUri"),
             (r#","baseUrl":"https://user:pass@services.example""#, "baseUrl"),
             (r#","baseUrl":"https://services.example/?a=b""#, "baseUrl"),
             (r#","authorizeUrl":"http://services.example""#, "authorizeUrl"),

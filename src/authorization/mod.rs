@@ -15,7 +15,7 @@ use ureq::http::Uri;
 
 use crate::api::{Api, TokenParams, without_secrets};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, absolute_url};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::random;
@@ -200,7 +200,7 @@ impl Authorization {
     /// nobody came back; `CANCELLED`; else as [`Authorization::complete`].
     pub fn listen(&self, params: &ListenParams, deadline: &Deadline) -> Result<Value> {
         let redirect_uri = self.redirect_uri(params.redirect_uri.as_deref())?;
-        let place = redirect::absolute(&redirect_uri).ok_or_else(not_absolute)?;
+        let place = absolute_url(&redirect_uri).ok_or_else(not_absolute)?;
         not_blank(params.state.as_ref())?;
         let port = params.port(&place)?;
         let wait = deadline.renewed(params.patience()?);
@@ -285,7 +285,7 @@ impl Authorization {
         let uri = given.or(self.redirect_uri.as_deref()).ok_or_else(|| {
             Error::invalid_argument("redirectUri", "redirectUri is neither given nor configured")
         })?;
-        redirect::absolute(uri).map(|_| uri.to_owned()).ok_or_else(not_absolute)
+        absolute_url(uri).map(|_| uri.to_owned()).ok_or_else(not_absolute)
     }
 }
 

@@ -3,6 +3,7 @@
 use ureq::http::Uri;
 use zeroize::Zeroizing;
 
+use crate::config::absolute_url;
 use crate::error::{Error, Result};
 
 /// Where a redirect led, and what it brought. What it brought is overwritten when it is dropped: the code is a secret.
@@ -19,7 +20,7 @@ impl Redirect {
         let url = url.split_once('#').map_or(url, |(url, _)| url);
         // Only what stands before the query becomes a `Uri`, which keeps a copy.
         let (target, query) = url.split_once('?').unwrap_or((url, ""));
-        let target = absolute(target)
+        let target = absolute_url(target)
             .ok_or_else(|| Error::invalid_argument("redirectUrl", "redirectUrl is not an absolute URL"))?;
         let parameters: Vec<_> = form_urlencoded::parse(query.as_bytes())
             .map(|(name, value)| (name.into_owned(), Zeroizing::new(value.into_owned())))
@@ -40,7 +41,7 @@ impl Redirect {
 
     /// Whether it led to that redirect URI: same origin and same path.
     pub fn is_to(&self, redirect_uri: &str) -> bool {
-        let Some(expected) = absolute(redirect_uri) else {
+        let Some(expected) = absolute_url(redirect_uri) else {
             return false;
         };
         let host = |uri: &Uri| uri.host().map(str::to_ascii_lowercase);
@@ -49,11 +50,6 @@ impl Redirect {
             && port(&self.target) == port(&expected)
             && self.target.path() == expected.path()
     }
-}
-
-/// A URL with a scheme and a host.
-pub fn absolute(url: &str) -> Option<Uri> {
-    url.parse().ok().filter(|uri: &Uri| uri.scheme().is_some() && uri.host().is_some())
 }
 
 /// A URL up to its path.
@@ -91,8 +87,17 @@ mod tests {
         ] {
             assert!(!is_to(other), "{other}");
         }
-        for malformed in ["", "callback", "/oauth/callback?code=1", "https://", "?https://app.example/", "#"]
-        {
+        for malformed in [
+            "",
+            "callback",
+            "/oauth/callback?code=1",
+            "https://",
+            "?https://app.example/",
+            "#",
+            "https://app.example:44s/oauth/callback?code=1",
+            "https://app.example:/oauth/callback?code=1",
+            "https://app.example:65536/oauth/callback?code=1",
+        ] {
             assert!(Redirect::read(malformed).is_err(), "{malformed}");
         }
         assert!(Redirect::read("https://app.example/?code=1&code=2").is_err());
