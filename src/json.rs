@@ -85,8 +85,9 @@ fn camel_case(name: &str) -> Option<String> {
     }
     let mut camel = String::with_capacity(name.len());
     let mut raise = false;
-    for (index, character) in name.char_indices() {
-        if character == '_' && !camel.is_empty() && !name[..index].ends_with('_') {
+    for character in name.chars() {
+        // Only what stands before the first letter stays; so no name needs a second reading.
+        if character == '_' && camel.ends_with(|last| last != '_') {
             raise = true;
         } else if raise {
             camel.extend(character.to_uppercase());
@@ -184,6 +185,21 @@ mod tests {
         assert_eq!(take_text(&mut fields, "accessToken").as_deref(), Some("new"));
         assert_eq!(take_integer(&mut fields, "expiresIn"), Some(5));
         assert_eq!(Value::Object(fields), json!({"_id": 1, "scope": "a"}));
+    }
+
+    #[test]
+    fn a_name_is_in_camel_case_after_one_reading() {
+        for (name, camel) in [
+            ("access_token", "accessToken"),
+            ("access__token", "accessToken"),
+            ("access_token_", "accessToken"),
+            ("_id", "_id"),
+            ("__user_id", "__userId"),
+            ("_", "_"),
+        ] {
+            let read = camel_case(name).unwrap_or_else(|| name.to_owned());
+            assert_eq!((read.as_str(), camel_case(&read)), (camel, None), "{name}");
+        }
     }
 
     #[test]

@@ -86,7 +86,8 @@ impl Token {
         })
     }
 
-    /// Keeps what a refresh's answer leaves out: the refresh token, and whom the token belongs to.
+    /// Keeps what a refresh's answer leaves out, such as the refresh token, and whose token it is, whatever the answer
+    /// says of that: a refresh makes nobody the owner of another's token.
     #[must_use]
     pub fn completed_from(mut self, older: &Token) -> Token {
         fn keep<T: Clone>(newer: &mut Option<T>, older: &Option<T>) {
@@ -95,9 +96,14 @@ impl Token {
             }
         }
         keep(&mut self.refresh_token, &older.refresh_token);
-        keep(&mut self.user_type, &older.user_type);
-        keep(&mut self.company_id, &older.company_id);
-        keep(&mut self.location_id, &older.location_id);
+        match older.kind() {
+            UserType::Company => self.company_id.clone_from(&older.company_id),
+            UserType::Location => {
+                self.location_id.clone_from(&older.location_id);
+                keep(&mut self.company_id, &older.company_id);
+            }
+        }
+        self.user_type = Some(older.kind());
         keep(&mut self.scope, &older.scope);
         for (name, value) in &older.fields {
             self.fields.entry(name.clone()).or_insert_with(|| value.clone());
@@ -168,6 +174,14 @@ impl fmt::Debug for Token {
     }
 }
 
+/// What is wrong with a text that is no access token.
+pub const NO_TOKEN_TEXT: &str = "holds a character that no token has";
+
+/// Whether a text can be an access token (RFC 6749, A.12): anything else does not fit into the header that carries it.
+pub fn is_token_text(text: &str) -> bool {
+    text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+}
+
 /// When a token granted at `now_ms` dies, from the `expiresIn` seconds of the answer.
 pub fn expiry(now_ms: i64, expires_in: Option<i64>) -> i64 {
     let life = match expires_in {
@@ -221,6 +235,24 @@ mod tests {
             assert_eq!(expiry(1000, odd), 1000 + assumed, "{odd:?}");
         }
         assert!(expiry(1000, Some(i64::MAX)) < 1_000_000_000_000);
+    }
+
+    #[test]
+    fn a_refresh_does_not_change_the_owner() {
+        let mut company = token(None, 0);
+        company.company_id = Some("company".into());
+        let mut location = token(None, 0);
+        location.location_id = Some("location".into());
+        for older in [company, location] {
+            let mut newer = token(None, 1);
+            (newer.company_id, newer.location_id) = (Some("else".into()), Some("where".into()));
+            for user_type in [None, Some(UserType::Company), Some(UserType::Location)] {
+                newer.user_type = user_type;
+                let completed = newer.clone().completed_from(&older);
+                assert_eq!(completed.kind(), older.kind());
+                assert_eq!(completed.resource_id(), older.resource_id());
+            }
+        }
     }
 
     #[test]

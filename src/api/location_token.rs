@@ -5,9 +5,9 @@ use serde::Deserialize;
 use ureq::http::Method;
 
 use super::token::granted;
-use super::{Api, Call, Failure, form, required};
+use super::{Api, Call, Failure, Outcome, form, required};
 use crate::deadline::Deadline;
-use crate::error::Result;
+use crate::error::{Error, Result, Status};
 use crate::http::{Effect, Lane};
 use crate::secret::Secret;
 use crate::token::{Token, UserType};
@@ -54,7 +54,14 @@ impl Api {
         let mut token = granted(self.call(call, deadline)?, now_ms)?;
         token.user_type = Some(UserType::Location);
         token.company_id.get_or_insert_with(|| company_id.to_owned());
-        token.location_id.get_or_insert_with(|| location_id.to_owned());
+        if token.location_id.get_or_insert_with(|| location_id.to_owned()) != location_id {
+            let error = Error::new(
+                Status::Protocol,
+                "the API granted a token for another location than was asked for",
+            )
+            .with_help("report this to the vendor; the token was not used");
+            return Err(Failure { error, outcome: Outcome::Unknown });
+        }
         Ok(token)
     }
 }

@@ -16,6 +16,7 @@ use crate::error::{ApiFault, Error, Result, Status};
 use crate::http::{Answer, Counters, Effect, Http, Lane, NoAnswer, Request};
 use crate::json;
 use crate::secret::Secret;
+use crate::token::{NO_TOKEN_TEXT, is_token_text};
 
 pub(crate) use any::{AnyCall, is_callers};
 pub use fault::{Cure, cure};
@@ -110,6 +111,9 @@ impl Api {
 
     /// Sends one call and reads the object that it answers with.
     fn call(&self, call: Call, deadline: &Deadline) -> Result<Reply, Failure> {
+        if call.bearer.is_some_and(|bearer| !is_token_text(bearer.expose())) {
+            return Err(Error::invalid_argument("accessToken", format!("accessToken {NO_TOKEN_TEXT}")).into());
+        }
         let mut headers = vec![(HeaderName::from_static("version"), self.version.as_str())];
         if let Some((content_type, _)) = &call.body {
             headers.push((header::CONTENT_TYPE, content_type));

@@ -12,7 +12,7 @@ use crate::error::{ApiFault, Error, Result, Status};
 use crate::http::{Effect, Lane};
 use crate::json::{take_integer, take_secret, take_text};
 use crate::secret::Secret;
-use crate::token::{Token, UserType, expiry};
+use crate::token::{Token, UserType, expiry, is_token_text};
 
 /// What a token is asked for with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -162,7 +162,11 @@ impl Api {
 /// Reads a token out of an answer; every field that is not known goes along.
 pub(super) fn granted(reply: Reply, now_ms: i64) -> Result<Token, Failure> {
     let mut fields = reply.fields;
-    let secrets = (take_secret(&mut fields, "accessToken"), take_secret(&mut fields, "refreshToken"));
+    let access_token = match take_secret(&mut fields, "accessToken") {
+        Ok(Some(text)) if !is_token_text(text.expose()) => Err(()),
+        access_token => access_token,
+    };
+    let secrets = (access_token, take_secret(&mut fields, "refreshToken"));
     let (Ok(Some(access_token)), Ok(refresh_token)) = secrets else {
         let fault = ApiFault { trace_id: reply.trace_id, ..ApiFault::default() };
         return Err(not_understood("holds no accessToken, or none that can be read", reply.status, fault));

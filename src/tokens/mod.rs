@@ -158,7 +158,8 @@ impl Tokens {
     /// `PROTOCOL` when the answer does not say whose token it is. A store that fails does not lose the token: it
     /// is held in memory, and its state is `unsaved`.
     pub fn adopt(&self, token: Token, deadline: &Deadline) -> Result<Value> {
-        let Some(resource_id) = token.resource_id().map(str::to_owned) else {
+        let owner = token.resource_id().filter(|id| valid_id("resourceId", id).is_ok()).map(str::to_owned);
+        let Some(resource_id) = owner else {
             return Err(Error::new(
                 Status::Protocol,
                 "the API granted a token without saying for which company or location",

@@ -12,7 +12,7 @@ use crate::json::{in_camel_case, take_integer, take_text};
 use crate::outbox;
 use crate::secret::Secret;
 use crate::store::{Page, Query, Record, Standing};
-use crate::token::{Token, UserType, expiry};
+use crate::token::{NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text};
 
 /// Which tokens are listed or exported.
 #[derive(Debug, Default, Deserialize)]
@@ -159,6 +159,9 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<Token, String> {
     if access_token.is_none() && refresh_token.is_none() {
         return Err("accessToken is missing".into());
     }
+    if access_token.as_deref().is_some_and(|text| !is_token_text(text)) {
+        return Err(format!("accessToken {NO_TOKEN_TEXT}"));
+    }
     let mut number = |name: &str| match fields.get(name) {
         None | Some(Value::Null) => {
             fields.remove(name);
@@ -166,11 +169,16 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<Token, String> {
         }
         Some(_) => take_integer(&mut fields, name).map(Some).ok_or_else(|| format!("{name} is not a number")),
     };
-    let expires_at = number("expiresAt")?;
-    // The vendor's SDKs call it `expire_at`.
-    let expire_at = number("expireAt")?;
-    let expires_in = number("expiresIn")?;
-    let (issued_at, expires_at) = match (expires_at.or(expire_at), expires_in) {
+    // The vendor's SDKs call it `expire_at`. The first that is there decides; what the others say does not matter.
+    let expires_at = match number("expiresAt")? {
+        None => number("expireAt")?,
+        known => known,
+    };
+    let expires_in = if expires_at.is_none() { number("expiresIn")? } else { None };
+    for name in ["expireAt", "expiresIn"] {
+        fields.remove(name);
+    }
+    let (issued_at, expires_at) = match (expires_at, expires_in) {
         // Nothing to hand out: due at once.
         _ if access_token.is_none() => (None, 0),
         (Some(expires_at), _) => (None, expires_at),
@@ -238,12 +246,25 @@ mod tests {
     }
 
     #[test]
+    fn only_the_expiry_that_decides_must_be_a_number() {
+        let token = read_json(json!({
+            "accessToken": "a", "companyId": "c", "expiresAt": 1_700_000_000_000_i64, "expireAt": "then",
+            "expiresIn": "a day"
+        }))
+        .unwrap();
+        assert_eq!(token.expires_at, 1_700_000_000_000);
+        assert_eq!(token.fields, Map::new());
+    }
+
+    #[test]
     fn refusals_name_the_field() {
         for (entry, field) in [
             (json!({"companyId": "c"}), "accessToken"),
             (json!({"accessToken": "a"}), "companyId"),
+            (json!({"accessToken": "a\r\nX: y", "companyId": "c"}), "accessToken"),
             (json!({"accessToken": "a", "companyId": "c", "userType": "Location"}), "locationId"),
             (json!({"accessToken": "a", "companyId": "c", "expiresAt": "soon"}), "expiresAt"),
+            (json!({"accessToken": "a", "companyId": "c", "expiresIn": "a day"}), "expiresIn"),
             (json!({"accessToken": "a", "companyId": "c", "userType": "Robot"}), "userType"),
             (json!({"accessToken": "a", "companyId": "c\n"}), "companyId"),
         ] {
