@@ -28,6 +28,9 @@ pub mod ffi;
 
 mod client;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 pub mod authorization;
 pub mod request;
 pub mod tokens;

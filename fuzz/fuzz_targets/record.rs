@@ -1,0 +1,59 @@
+//! Any bytes as a record that a store hands back: refused, or a record that every part of the manager can work with.
+
+#![no_main]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ghl_oauth::Status;
+use ghl_oauth::api::Api;
+use ghl_oauth::config::Config;
+use ghl_oauth::deadline::Deadline;
+use ghl_oauth::event::Events;
+use ghl_oauth::fuzzing::{CannedAnswer, answer_with};
+use ghl_oauth::store::{MemoryStore, Record, Store};
+use ghl_oauth::tokens::{ListParams, MaintainParams, Tokens};
+use ghl_oauth_fuzz::{CLIENT_SECRET, MARK, Still, holds_no_secret, watch_for};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|document: &[u8]| {
+    let record = match Record::from_document("resource-1".into(), 0, document) {
+        Ok(record) => record,
+        Err(error) => {
+            assert_eq!(error.status(), Status::Store);
+            assert!(!error.to_json().to_string().contains(MARK), "{error}");
+            return;
+        }
+    };
+    let written = record.to_document().unwrap();
+    let read_again = Record::from_document("resource-1".into(), 0, &written).unwrap();
+    assert_eq!(*read_again.to_document().unwrap(), *written, "a record changes when it is kept");
+
+    watch_for([CLIENT_SECRET]);
+    let config = Config::new("app-1", CLIENT_SECRET);
+    let store = Arc::new(MemoryStore::default());
+    assert_eq!(store.save(&record).unwrap(), 1);
+    let tokens = Tokens::new(
+        Arc::new(Api::new(&config).unwrap()),
+        Arc::clone(&store) as Arc<dyn Store>,
+        Arc::new(Still),
+        Arc::new(Events::default()),
+        config.refresh.clone(),
+    );
+    let deadline = || Deadline::after(Duration::from_millis(3), &Arc::default());
+    let spent = br#"{"statusCode":400,"message":"Invalid grant: refresh token is invalid"}"#;
+    answer_with(vec![CannedAnswer { status: 400, headers: Vec::new(), body: spent.to_vec() }]);
+
+    let listed = tokens.list(&ListParams::default()).unwrap();
+    assert_eq!(listed["items"][0]["resourceId"], "resource-1");
+    tokens.export(&ListParams::default()).unwrap();
+    if let Err(error) = tokens.access_token("resource-1", deadline) {
+        holds_no_secret(&error.to_json().to_string());
+    }
+    let pass = tokens.maintain(&MaintainParams::default(), &|_| true, deadline).unwrap();
+    holds_no_secret(&pass.to_string());
+    if let Err(error) = tokens.refresh("resource-1", &deadline()) {
+        holds_no_secret(&error.to_json().to_string());
+    }
+    tokens.delete("resource-1", &deadline()).unwrap();
+});

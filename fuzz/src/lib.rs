@@ -1,0 +1,290 @@
+//! What the targets share: a way through the C ABI, and what must be true of every outcome, whatever went in.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr;
+use std::sync::{Arc, Mutex, Once};
+use std::time::Duration;
+
+use ghl_oauth::clock::Clock;
+use ghl_oauth::ffi::*;
+use ghl_oauth::{Client, Config, Status, fuzzing};
+use serde_json::{Value, json};
+
+/// In every secret of the targets and of their seeds; nothing that the library says by itself contains it.
+pub const MARK: &str = "hunter2";
+
+pub const CLIENT_SECRET: &str = "hunter2-client-secret";
+pub const ACCESS_TOKEN: &str = "hunter2-access-token";
+pub const REFRESH_TOKEN: &str = "hunter2-refresh-token";
+pub const CODE: &str = "hunter2-code";
+
+/// Every secret of a target's own.
+pub const SECRETS: [&str; 4] = [CLIENT_SECRET, ACCESS_TOKEN, REFRESH_TOKEN, CODE];
+
+thread_local! {
+    static WATCHED: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+}
+
+/// From now on, no error and no line of the log may hold any of these. The others may come out because an input put them
+/// in, where nobody could know them for secrets.
+pub fn watch_for(secrets: impl IntoIterator<Item = &'static str>) {
+    WATCHED.set(secrets.into_iter().collect());
+}
+
+/// The company that is always held; its token is dead and can be refreshed.
+pub const COMPANY: &str = "company-1";
+
+/// The moment at which everything happens, in milliseconds since the epoch.
+pub const NOW_MS: i64 = 1_700_000_000_000;
+
+/// A clock that stands still, so that an input means the same each time.
+pub struct Still;
+
+impl Clock for Still {
+    fn wall_ms(&self) -> i64 {
+        NOW_MS
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::from_secs(1000)
+    }
+}
+
+/// A client as a C program holds it, on a port where nobody listens, with hardly any patience.
+pub struct Abi(*mut ghl_client);
+
+pub type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
+
+impl Abi {
+    pub fn new() -> Abi {
+        watch_the_log();
+        let config = json!({
+            "clientId": "app-1", "clientSecret": CLIENT_SECRET, "baseUrl": "http://127.0.0.1:1",
+            "redirectUri": "https://app.example/oauth/callback", "scopes": ["oauth.readonly"],
+            "timeouts": {"connectMs": 3, "totalMs": 3}, "retry": {"maxAttempts": 2, "baseDelayMs": 0},
+        });
+        let config = Config::from_json(&config.to_string()).unwrap();
+        Abi(client_from(Client::with_clock(&config, Arc::new(Still)).unwrap()))
+    }
+
+    /// The same with the company's token in it.
+    pub fn with_company() -> Abi {
+        let client = Abi::new();
+        let token = json!({
+            "accessToken": ACCESS_TOKEN, "refreshToken": REFRESH_TOKEN, "expiresAt": NOW_MS - 1,
+            "userType": "Company", "companyId": COMPANY,
+        });
+        let imported = client.call(ghl_tokens_import, &json!({"tokens": [token]}).to_string());
+        assert_eq!(imported, Outcome(0, json!({"imported": 1, "skipped": []})));
+        client
+    }
+
+    /// Any function that takes one text. A NUL ends the text, as it does in C.
+    pub fn call(&self, function: Call, text: &str) -> Outcome {
+        let text = c_text(text);
+        let mut document = ptr::dangling_mut();
+        // SAFETY: a living client and valid pointers.
+        let code = unsafe { function(self.0, text.as_ptr(), &mut document) };
+        Outcome::read(code, take(document))
+    }
+
+    pub fn stats(&self) -> Value {
+        let mut document = ptr::dangling_mut();
+        // SAFETY: a living client and a valid pointer.
+        let code = unsafe { ghl_client_stats(self.0, &mut document) };
+        Outcome::read(code, take(document)).1
+    }
+
+    pub fn maintain(&self, params: &str) -> Outcome {
+        let params = c_text(params);
+        let mut document = ptr::dangling_mut();
+        // SAFETY: a living client and valid pointers; a callback may be NULL.
+        let code =
+            unsafe { ghl_tokens_maintain(self.0, params.as_ptr(), None, ptr::null_mut(), &mut document) };
+        Outcome::read(code, take(document))
+    }
+
+    /// The token, or the error. Both ways to a token must agree.
+    pub fn access_token(&self, resource_id: &str) -> Outcome {
+        let resource_id = c_text(resource_id);
+        let (mut token, mut error) = (ptr::dangling_mut(), ptr::dangling_mut());
+        // SAFETY: a living client and valid pointers.
+        let code = unsafe { ghl_access_token(self.0, resource_id.as_ptr(), &mut token, &mut error) };
+        if code != 0 {
+            assert!(token.is_null(), "an error with a token");
+            return Outcome::read(code, take(error));
+        }
+        assert!(error.is_null(), "a token with an error");
+        let token = take(token);
+        assert!(!token.is_empty(), "an empty token");
+        let (mut buffer, mut length) = (vec![0x55_u8; token.len() + 1], token.len() + 1);
+        // SAFETY: a living client, and a buffer as long as it says.
+        let again = unsafe {
+            ghl_access_token_into(
+                self.0,
+                resource_id.as_ptr(),
+                buffer.as_mut_ptr().cast(),
+                &mut length,
+                ptr::null_mut(),
+            )
+        };
+        if again == 0 {
+            assert_eq!(CStr::from_bytes_with_nul(&buffer[..length]).unwrap().to_bytes(), token.as_bytes());
+        }
+        Outcome(0, token.into())
+    }
+
+    /// The items of all pages of a list or an export.
+    pub fn pages(&self, function: Call, items: &str) -> Vec<Value> {
+        let mut all = Vec::new();
+        let mut params = json!({});
+        loop {
+            let Outcome(code, mut page) = self.call(function, &params.to_string());
+            assert_eq!(code, 0, "{page}");
+            let Value::Array(more) = page[items].take() else { panic!("{page}") };
+            all.extend(more);
+            match page["nextPageToken"].take() {
+                Value::Null => return all,
+                next => params["pageToken"] = next,
+            }
+        }
+    }
+
+    /// Asserts that whatever is held can be listed, exported, and imported by another client that then holds the same.
+    pub fn moves_house(&self) {
+        let listed = self.pages(ghl_tokens_list, "items");
+        let tokens = self.pages(ghl_tokens_export, "tokens");
+        assert_eq!(listed.len(), tokens.len());
+        for (metadata, token) in listed.iter().zip(&tokens) {
+            let owner = if metadata["userType"] == "Company" { "companyId" } else { "locationId" };
+            assert_eq!(metadata["resourceId"], token[owner], "{metadata} is the token of another");
+        }
+        let other = Abi::new();
+        for page in tokens.chunks(100) {
+            let Outcome(code, report) =
+                other.call(ghl_tokens_import, &json!({"tokens": page, "nextPageToken": null}).to_string());
+            assert_eq!(
+                (code, &report),
+                (0, &json!({"imported": page.len(), "skipped": []})),
+                "{}",
+                Value::from(page)
+            );
+        }
+        let same = |a: &Value, b: &Value| {
+            ["accessToken", "refreshToken", "expiresAt", "userType", "companyId", "locationId", "scope"]
+                .iter()
+                .all(|name| a.get(name) == b.get(name))
+        };
+        let moved = other.pages(ghl_tokens_export, "tokens");
+        assert_eq!(tokens.len(), moved.len());
+        for (before, after) in tokens.iter().zip(&moved) {
+            assert!(same(before, after), "{before} became {after}");
+        }
+    }
+}
+
+impl Default for Abi {
+    fn default() -> Abi {
+        Abi::new()
+    }
+}
+
+impl Drop for Abi {
+    fn drop(&mut self) {
+        // SAFETY: freed once, after the last call.
+        unsafe { ghl_client_free(self.0) };
+        fuzzing::answer_with(Vec::new());
+    }
+}
+
+/// What a call returned, and the document that it wrote.
+#[derive(Debug, PartialEq)]
+pub struct Outcome(pub i32, pub Value);
+
+impl Outcome {
+    /// Reads a document. What must be true of every error is asserted here.
+    pub fn read(code: i32, document: String) -> Outcome {
+        let value: Value = serde_json::from_str(&document).expect("a JSON document");
+        if code == 0 {
+            return Outcome(code, value);
+        }
+        let status = Status::from_code(code).expect("a known code");
+        assert_ne!(status, Status::Internal, "{document}: {}", LAST_PANIC.lock().unwrap());
+        holds_no_secret(&document);
+        let error = &value["error"];
+        assert_eq!(error["status"], status.name(), "{document}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{document}");
+        assert_eq!(error["retryable"], status.retryable(), "{document}");
+        assert!(error["retryAfterMs"].is_null() || error["retryAfterMs"].is_u64(), "{document}");
+        if status == Status::InvalidArgument || status == Status::Config {
+            assert!(error["parameter"].is_string(), "{document}");
+        }
+        Outcome(code, value)
+    }
+
+    /// Whether it is one of these failures.
+    pub fn is_one_of(&self, failures: &[Status]) -> bool {
+        failures.iter().any(|status| status.code() == self.0)
+    }
+}
+
+/// Asserts that a text shows none of the secrets that are watched for.
+pub fn holds_no_secret(text: &str) {
+    WATCHED.with_borrow(|secrets| {
+        for secret in secrets {
+            assert!(!text.contains(secret), "{secret} shows in {text}");
+        }
+    });
+}
+
+/// The secret that a document gives under one of these names, if it stands in no other place of the document: then no
+/// error about the document may repeat it.
+pub fn given_secrets<'a>(document: &'a str, names: &[&str]) -> Vec<&'a str> {
+    let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(document) else {
+        return Vec::new();
+    };
+    let secrets = names.iter().filter_map(|name| fields.get(*name)?.as_str());
+    secrets
+        .filter(|secret| secret.contains(MARK))
+        .filter_map(|secret| {
+            let mut places = document.match_indices(secret);
+            let (start, found) = places.next()?;
+            places.next().is_none().then(|| &document[start..start + found.len()])
+        })
+        .collect()
+}
+
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Listens to everything that is logged: no line may hold a secret.
+fn watch_the_log() {
+    unsafe extern "C" fn line(_: i32, message: *const c_char, _: *mut c_void) {
+        // SAFETY: the library passes a text.
+        let message = unsafe { CStr::from_ptr(message) }.to_str().expect("UTF-8");
+        holds_no_secret(message);
+        if message.starts_with("panic at") {
+            message.clone_into(&mut LAST_PANIC.lock().unwrap());
+        }
+    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: a function that lives as long as the process.
+        assert_eq!(unsafe { ghl_set_log_callback(Some(line), ptr::null_mut(), 5) }, 0);
+    });
+}
+
+fn c_text(text: &str) -> CString {
+    let before = text.split('\0').next().unwrap_or_default();
+    CString::new(before).expect("no NUL is left")
+}
+
+fn take(text: *mut c_char) -> String {
+    assert!(!text.is_null(), "no document");
+    // SAFETY: not NULL, so a text of the library, freed here and nowhere else.
+    unsafe {
+        let copy = CStr::from_ptr(text).to_str().expect("UTF-8").to_owned();
+        ghl_string_free(text);
+        copy
+    }
+}
