@@ -2,6 +2,7 @@
 //! too, where it is there.
 
 mod built;
+mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,9 @@ use std::process::{Command, Stdio};
 
 use built::{C99, compiler, program};
 use ghl_oauth_emulator::{Emulator, Options};
+use serde_json::{Value, json};
+
+use support::Abi;
 
 /// A script that consents, by the emulator's control, to the link that it is given.
 fn person(emulator: &Emulator, folder: &Path) -> PathBuf {
@@ -32,6 +36,80 @@ fn passes(mut program: Command, what: &str) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{what}: {}\n{out}\n{err}", output.status);
     out.into_owned()
+}
+
+fn plainly(program: &Path, arguments: &[&str]) {
+    let mut run = Command::new(program);
+    run.args(arguments);
+    passes(run, &program.display().to_string());
+}
+
+/// Neither a wrong access nor a leak, be it only a possible one.
+fn under_valgrind(program: &Path, arguments: &[&str]) {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        println!("left out: {} under valgrind, which is not here; install valgrind", program.display());
+        return;
+    }
+    let mut run = Command::new("valgrind");
+    run.args([
+        "--quiet",
+        "--error-exitcode=9",
+        "--leak-check=full",
+        "--show-leak-kinds=definite,indirect,possible",
+    ]);
+    run.arg("--errors-for-leak-kinds=definite,indirect,possible").arg(program).args(arguments);
+    passes(run, &format!("{} under valgrind", program.display()));
+}
+
+/// What misuse.c and threads.c work with: a configuration, tokens that are due, and their resources, the company first.
+fn due_tokens(emulator: &Emulator) -> Vec<String> {
+    let client = Abi::new(emulator);
+    let mut resources = vec![client.connect_company(emulator)];
+    for location_id in emulator.location_ids() {
+        client.live_token(emulator, &location_id);
+        resources.push(location_id);
+    }
+    let mut tokens: Value = client.tokens_export(json!({})).ok();
+    for token in tokens["tokens"].as_array_mut().unwrap() {
+        token["expiresAt"] = 1.into();
+    }
+    [emulator.configuration(), tokens.to_string()].into_iter().chain(resources).collect()
+}
+
+/// Runs a program twice, each time with tokens of its own: refresh tokens serve once.
+fn plainly_and_under_valgrind(source: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let program = program(source, folder.path());
+    for run in [plainly, under_valgrind] {
+        let emulator = Emulator::start(Options { locations: 3, ..Options::default() }).unwrap();
+        let arguments = due_tokens(&emulator);
+        run(&program, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn misuse_is_refused_and_breaks_nothing() {
+    plainly_and_under_valgrind("tests/abi/misuse.c");
+}
+
+#[test]
+fn misuse_is_tried_with_every_function() {
+    let header = fs::read_to_string(Path::new(built::ROOT).join("include/ghl_oauth.h")).unwrap();
+    let misuse = fs::read_to_string(Path::new(built::ROOT).join("tests/abi/misuse.c")).unwrap();
+    let declared = header.lines().filter(|line| !line.starts_with([' ', '*', '/', '#']));
+    let names: Vec<&str> = declared
+        .filter_map(|line| line.split_once("(")?.0.rsplit([' ', '*']).next())
+        .filter(|name| name.starts_with("ghl_"))
+        .collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        assert!(misuse.contains(name), "{name} is not misused");
+    }
+}
+
+#[test]
+fn eight_threads_share_a_client() {
+    plainly_and_under_valgrind("tests/abi/threads.c");
 }
 
 #[test]
@@ -58,23 +136,8 @@ fn a_c_program_goes_through_the_whole_flow() {
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/typed.c", folder.path());
     let person = format!("python3 {}", person(&emulator, folder.path()).display());
-    let mut run = Command::new(&program);
-    run.arg(emulator.configuration()).arg(&person);
-    passes(run, "typed.c");
-
-    let mut run = Command::new("valgrind");
-    run.args([
-        "--quiet",
-        "--error-exitcode=9",
-        "--leak-check=full",
-        "--errors-for-leak-kinds=definite,indirect",
-    ]);
-    run.arg(&program).arg(emulator.configuration()).arg(&person);
-    if Command::new("valgrind").arg("--version").output().is_ok() {
-        passes(run, "typed.c under valgrind");
-    } else {
-        println!("left out: typed.c under valgrind, which is not here; install valgrind");
-    }
+    plainly(&program, &[&emulator.configuration(), &person]);
+    under_valgrind(&program, &[&emulator.configuration(), &person]);
 }
 
 #[test]
