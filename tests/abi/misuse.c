@@ -319,10 +319,32 @@ static void calls_while_cancelled(void) {
     }
 }
 
-/* A receiver's context: it must not be touched once the receiver was replaced. */
-static void count_line(int32_t level, const char *message, void *context) {
+/* A receiver of the log, which must not be touched once it was replaced. */
+typedef struct {
+    ghl_test_count entered, left, leaving;
+} receiver;
+
+static receiver *first_receiver;
+
+static receiver *new_receiver(void) {
+    receiver *made = malloc(sizeof *made);
+    CHECK(made != NULL);
+    *made = (receiver){GHL_TEST_COUNT, GHL_TEST_COUNT, GHL_TEST_COUNT};
+    return made;
+}
+
+/* Stays until it is about to be replaced, and a while longer. */
+static void linger(int32_t level, const char *message, void *context) {
+    receiver *own = context;
     CHECK(level == 3 && message[0] != '\0');
-    add(context, 1);
+    add(&own->entered, 1);
+    while (add(&own->leaving, 0) == 0) {
+        sched_yield();
+    }
+    for (int i = 0; i < 100; i++) {
+        sched_yield();
+    }
+    add(&own->left, 1);
 }
 
 static void write_to_the_log(int number) {
@@ -336,27 +358,30 @@ static void write_to_the_log(int number) {
 }
 
 static void replace_the_receiver_until_they_are_through(void) {
-    ghl_test_count *last = NULL;
     int lines = 0;
+    receiver *last = first_receiver;
     while (add(&at_work, 0) > 0) {
-        ghl_test_count *next = malloc(sizeof *next);
-        CHECK(next != NULL);
-        *next = (ghl_test_count)GHL_TEST_COUNT;
-        CHECK(ghl_set_log_callback(count_line, next, 3) == GHL_OK);
-        if (last != NULL) {
-            lines += last->value;
-            free(last);
+        if (add(&last->entered, 0) == 0) {
+            sched_yield();
+            continue;
         }
+        receiver *next = new_receiver();
+        add(&last->leaving, 1);
+        CHECK(ghl_set_log_callback(linger, next, 3) == GHL_OK);
+        CHECK(last->entered.value == last->left.value);
+        lines += last->left.value;
+        free(last);
         last = next;
-        sched_yield();
     }
     CHECK(ghl_set_log_callback(NULL, NULL, 0) == GHL_OK);
-    lines += last == NULL ? 0 : last->value;
+    CHECK(last->entered.value == last->left.value);
     free(last);
     CHECK(lines > 0);
 }
 
 static void a_log_callback_replaced_while_others_log(void) {
+    first_receiver = new_receiver();
+    CHECK(ghl_set_log_callback(linger, first_receiver, 3) == GHL_OK);
     add(&at_work, THREADS);
     in_parallel(THREADS, write_to_the_log, replace_the_receiver_until_they_are_through);
 }
