@@ -171,3 +171,86 @@ fn the_example_connects_and_visits_every_location() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
 }
+
+/// The functions of Rust's standard library that wait, each with the end of its name in the symbol table.
+const WAITING: [(&str, &str); 6] = [
+    ("MUTEX_LOCK", "5Mutex14lock_contended"),
+    ("RWLOCK_READ", "6RwLock14read_contended"),
+    ("RWLOCK_WRITE", "6RwLock15write_contended"),
+    ("CONDVAR_WAIT", "3sys4sync7condvar5futexNtB2_7Condvar4wait"),
+    ("CONDVAR_WAIT_TIMEOUT", "3sys4sync7condvar5futexNtB2_7Condvar12wait_timeout"),
+    ("ONCE_CALL", "3sys4sync4once5futexNtB5_4Once4call"),
+];
+
+/// A program with the static library, both compiled for the thread sanitizer.
+fn sanitized(source: &str, definition: &str, library: &Path, folder: &Path) -> PathBuf {
+    let output = |mut command: Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut list = Command::new("nm");
+    list.arg("--undefined-only").arg(library);
+    let symbols = output(list);
+    let mut wrapped = vec!["__tsan_atomic64_fetch_sub".to_owned()];
+    let mut shim = compiler(C99);
+    for (name, ending) in WAITING {
+        let symbol = symbols
+            .lines()
+            .find_map(|line| line.split_whitespace().last().filter(|symbol| symbol.ends_with(ending)));
+        let symbol = symbol.unwrap_or_else(|| panic!("this compiler's standard library has no {ending}"));
+        shim.args([format!("-DREAL_{name}=__real_{symbol}"), format!("-DWRAP_{name}=__wrap_{symbol}")]);
+        wrapped.push(symbol.to_owned());
+    }
+    let (shim_object, object) = (folder.join("shim.o"), folder.join("program.o"));
+    shim.args(["-c", "tests/abi/thread_sanitizer.c", "-o"]).arg(&shim_object);
+    output(shim);
+    let mut compile = compiler(C99);
+    compile.args(["-D_POSIX_C_SOURCE=200809L", "-O1", "-fsanitize=thread", definition, "-c", source, "-o"]);
+    compile.arg(&object);
+    output(compile);
+
+    let mut runtime = Command::new("rustc");
+    runtime.args(["--print", "target-libdir"]);
+    let runtime = Path::new(output(runtime).trim()).join("librustc-stable_rt.tsan.a");
+    let program = folder.join("program");
+    let mut link = Command::new("cc");
+    link.arg(&object).arg(shim_object).args(wrapped.iter().map(|symbol| format!("-Wl,--wrap={symbol}")));
+    link.arg(library).arg("-Wl,--whole-archive").arg(runtime).arg("-Wl,--no-whole-archive");
+    link.args(["-lpthread", "-ldl", "-lm", "-o"]).arg(&program);
+    output(link);
+    program
+}
+
+#[test]
+fn the_thread_sanitizer_finds_no_race_but_one_of_its_own() {
+    let Some(library) = std::env::var_os("GHL_THREAD_SANITIZED").map(PathBuf::from) else {
+        println!("left out: the thread sanitizer; .ci/run says how to build the library for it");
+        return;
+    };
+    for (source, definition, store) in [
+        ("tests/abi/threads.c", "-UGHL_TEST_RACE", "memory"),
+        ("tests/abi/threads.c", "-UGHL_TEST_RACE", "sqlite"),
+        ("tests/abi/misuse.c", "-UGHL_TEST_RACE", "memory"),
+        ("tests/abi/threads.c", "-DGHL_TEST_RACE", "memory"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let program = sanitized(source, definition, &library, folder.path());
+        let emulator = Emulator::start(Options { locations: 3, ..Options::default() }).unwrap();
+        let mut arguments = due_tokens(&emulator);
+        if store == "sqlite" {
+            let path = folder.path().join("tokens.db");
+            arguments[0] =
+                support::config(&emulator, json!({"store": {"kind": store, "path": path}})).to_string();
+        }
+        let run = Command::new(program).args(arguments).output().unwrap();
+        let report = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(String::from_utf8_lossy(&run.stdout), "passed\n", "{report}");
+        if definition == "-DGHL_TEST_RACE" {
+            assert!(report.contains("data race"), "the sanitizer is off: {report}");
+            assert!(report.contains("tests/abi/threads.c"), "{report}");
+        } else {
+            assert!(run.status.success() && report.is_empty(), "{source}, {store}: {report}");
+        }
+    }
+}

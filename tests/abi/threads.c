@@ -83,6 +83,12 @@ int main(int argc, char **argv) {
     CHECK(argc >= 5);
     resources = argv + 3;
     resource_count = argc - 3;
+    /* What is made once in a process is made here. */
+    CHECK(ghl_client_new(argv[1], &client, NULL) == GHL_OK);
+    CHECK(ghl_oauth_token(client, "{\"grantType\": \"refresh_token\", \"refreshToken\": \"none\"}", NULL) ==
+          GHL_ERR_REAUTHORIZATION_REQUIRED);
+    ghl_client_free(client);
+
     CHECK(ghl_client_new(argv[1], &client, NULL) == GHL_OK);
     CHECK(ghl_tokens_import(client, argv[2], NULL) == GHL_OK);
     CHECK(ghl_client_on_event(client, hear, &heard) == GHL_OK);
