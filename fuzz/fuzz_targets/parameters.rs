@@ -24,7 +24,7 @@ const POSSIBLE: [Status; 10] = [
 /// The parameters that are secrets.
 const SECRET_NAMES: [&str; 5] = ["clientSecret", "code", "refreshToken", "accessToken", "redirectUrl"];
 
-const CALLS: [Call; 10] = [
+const CALLS: [Call; 11] = [
     ghl_oauth_token,
     ghl_oauth_location_token,
     ghl_oauth_installed_locations,
@@ -35,6 +35,7 @@ const CALLS: [Call; 10] = [
     ghl_tokens_import,
     ghl_token_refresh,
     ghl_token_delete,
+    ghl_request,
 ];
 
 fuzz_target!(|data: &[u8]| {
@@ -44,7 +45,8 @@ fuzz_target!(|data: &[u8]| {
     let client = Abi::with_company();
     let outcome = match CALLS.get(usize::from(choice.wrapping_sub(b'a'))) {
         Some(function) => client.call(*function, text),
-        None if choice % 2 == 0 => client.maintain(text),
+        None if choice % 3 == 0 => client.maintain(text),
+        None if choice % 3 == 1 => client.mint(text),
         None => client.access_token(text),
     };
     assert!(outcome.0 == 0 || outcome.is_one_of(&POSSIBLE), "{}", outcome.1);

@@ -56,6 +56,15 @@ pub struct Abi(*mut ghl_client);
 
 pub type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
 
+/// A function that tells how far it is.
+type LongCall = unsafe extern "C" fn(
+    *mut ghl_client,
+    *const c_char,
+    ghl_progress_callback,
+    *mut c_void,
+    *mut *mut c_char,
+) -> i32;
+
 impl Abi {
     pub fn new() -> Abi {
         watch_the_log();
@@ -97,11 +106,19 @@ impl Abi {
     }
 
     pub fn maintain(&self, params: &str) -> Outcome {
+        self.long(ghl_tokens_maintain, params)
+    }
+
+    pub fn mint(&self, params: &str) -> Outcome {
+        self.long(ghl_tokens_mint, params)
+    }
+
+    /// A long work that tells nobody how far it is.
+    fn long(&self, function: LongCall, params: &str) -> Outcome {
         let params = c_text(params);
         let mut document = ptr::dangling_mut();
         // SAFETY: a living client and valid pointers; a callback may be NULL.
-        let code =
-            unsafe { ghl_tokens_maintain(self.0, params.as_ptr(), None, ptr::null_mut(), &mut document) };
+        let code = unsafe { function(self.0, params.as_ptr(), None, ptr::null_mut(), &mut document) };
         Outcome::read(code, take(document))
     }
 
