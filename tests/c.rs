@@ -56,8 +56,10 @@ fn under_valgrind(program: &Path, arguments: &[&str]) {
         "--error-exitcode=9",
         "--leak-check=full",
         "--show-leak-kinds=definite,indirect,possible",
+        "--errors-for-leak-kinds=definite,indirect,possible",
+        "--suppressions=tests/abi/valgrind.supp",
     ]);
-    run.arg("--errors-for-leak-kinds=definite,indirect,possible").arg(program).args(arguments);
+    run.arg(program).args(arguments).current_dir(built::ROOT);
     passes(run, &format!("{} under valgrind", program.display()));
 }
 

@@ -20,9 +20,14 @@ static with_text *const TEXT_FUNCTIONS[] = {
     ghl_oauth_token,       ghl_oauth_location_token,   ghl_oauth_installed_locations,
     ghl_authorization_url, ghl_authorization_complete, ghl_token_refresh,
     ghl_token_delete,      ghl_tokens_list,            ghl_tokens_import,
-    ghl_tokens_export,
+    ghl_tokens_export,     ghl_authorization_listen,   ghl_request,
 };
 
+/* Those that tell how far they are. */
+typedef int32_t long_work(ghl_client *, const char *, ghl_progress_callback, void *, char **);
+static long_work *const LONG_FUNCTIONS[] = {ghl_tokens_maintain, ghl_tokens_mint};
+
+#define LONG_FUNCTION_COUNT (sizeof LONG_FUNCTIONS / sizeof *LONG_FUNCTIONS)
 #define TEXT_FUNCTION_COUNT (sizeof TEXT_FUNCTIONS / sizeof *TEXT_FUNCTIONS)
 
 /* Whatever a pointer held before the call. */
@@ -82,9 +87,11 @@ static void null_for_every_parameter(const char *config) {
         document = UNSET;
         CHECK(TEXT_FUNCTIONS[i](NULL, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
     }
-    refused(ghl_tokens_maintain(NULL, "{}", NULL, NULL, &document), &document, "client");
-    refused(ghl_tokens_maintain(client, NULL, NULL, NULL, &document), &document, "params_json");
-    CHECK(ghl_tokens_maintain(NULL, NULL, NULL, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
+    for (size_t i = 0; i < LONG_FUNCTION_COUNT; i++) {
+        refused(LONG_FUNCTIONS[i](NULL, "{}", NULL, NULL, &document), &document, "client");
+        refused(LONG_FUNCTIONS[i](client, NULL, NULL, NULL, &document), &document, "params_json");
+        CHECK(LONG_FUNCTIONS[i](NULL, NULL, NULL, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
+    }
 
     token = UNSET;
     refused(ghl_access_token(NULL, "a", &token, &document), &document, "client");
@@ -118,7 +125,9 @@ static void bad_utf8_in_every_text(void) {
             CHECK(strstr(document, " is not valid UTF-8") != NULL);
             ghl_string_free(document);
         }
-        refused(ghl_tokens_maintain(client, TEXTS[i], NULL, NULL, &document), &document, "params_json");
+        for (size_t j = 0; j < LONG_FUNCTION_COUNT; j++) {
+            refused(LONG_FUNCTIONS[j](client, TEXTS[i], NULL, NULL, &document), &document, "params_json");
+        }
         refused(ghl_access_token(client, TEXTS[i], &token, &document), &document, "resource_id");
         size_t length = 0;
         refused(ghl_access_token_into(client, TEXTS[i], NULL, &length, &document), &document, "resource_id");
@@ -139,6 +148,8 @@ static void no_documents(const char *config) {
     CHECK(ghl_access_token(made, "", NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
     CHECK(ghl_token_refresh(made, resources[0], NULL) == GHL_OK);
     CHECK(ghl_tokens_maintain(made, "{}", NULL, NULL, NULL) == GHL_OK);
+    CHECK(ghl_request(made, "{\"method\": \"GET\", \"path\": \"/nowhere\"}", NULL) == GHL_OK);
+    CHECK(ghl_authorization_listen(made, "{\"port\": 0}", NULL) == GHL_ERR_INVALID_ARGUMENT);
     CHECK(ghl_oauth_token(made, "{\"grantType\": \"refresh_token\", \"refreshToken\": \"?\"}", NULL) ==
           GHL_ERR_REAUTHORIZATION_REQUIRED);
     char params[256];
@@ -147,6 +158,8 @@ static void no_documents(const char *config) {
     CHECK(ghl_oauth_location_token(made, params, NULL) == GHL_OK);
     CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\"}", resources[0]) > 0);
     CHECK(ghl_oauth_installed_locations(made, params, NULL) == GHL_OK);
+    CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\", \"installed\": true}", resources[0]) > 0);
+    CHECK(ghl_tokens_mint(made, params, NULL, NULL, NULL) == GHL_OK);
     /* What was renewed is renewed for the next client, too: refresh tokens serve once. */
     char *exported;
     CHECK(ghl_tokens_export(made, "{}", &exported) == GHL_OK);
@@ -209,7 +222,8 @@ static void call_the_library(const char *resource_id) {
     ghl_client_cancel(client);
 }
 
-static ghl_test_count heard = GHL_TEST_COUNT, logged = GHL_TEST_COUNT, told = GHL_TEST_COUNT;
+static ghl_test_count heard = GHL_TEST_COUNT, logged = GHL_TEST_COUNT, told = GHL_TEST_COUNT,
+                      minted = GHL_TEST_COUNT;
 
 static void ignore_line(int32_t level, const char *message, void *context) {
     CHECK(level >= 1 && level <= 5 && message != NULL && context == NULL);
@@ -242,6 +256,16 @@ static void line_that_calls(int32_t level, const char *message, void *context) {
         CHECK(ghl_client_on_event(client, NULL, NULL) == GHL_OK);
         CHECK(ghl_set_log_callback(NULL, NULL, 0) == GHL_ERR_INVALID_ARGUMENT);
     }
+}
+
+static int32_t minting_that_calls(const char *progress, void *context) {
+    CHECK(strstr(progress, "\"secondsLeft\":") != NULL && context == (void *)&minted);
+    if (add(&minted, 1) == 1) {
+        CHECK(ghl_token_refresh(client, resources[0], NULL) == GHL_OK);
+        CHECK(ghl_client_on_event(client, NULL, NULL) == GHL_OK);
+        CHECK(ghl_set_log_callback(NULL, NULL, 0) == GHL_OK);
+    }
+    return 0;
 }
 
 static int32_t progress_that_calls(const char *progress, void *context) {
@@ -284,6 +308,14 @@ static void callbacks_that_call_back(const char *config) {
     ghl_string_free(exported);
     CHECK(ghl_tokens_maintain(client, "{}", progress_that_calls, &told, NULL) == GHL_OK);
     CHECK(add(&told, 0) == resource_count);
+
+    char params[128];
+    const char *const all = "{\"companyId\": \"%s\", \"installed\": true, \"force\": true}";
+    CHECK(snprintf(params, sizeof params, all, resources[0]) > 0);
+    CHECK(ghl_client_on_event(client, ignore_event, NULL) == GHL_OK);
+    CHECK(ghl_set_log_callback(ignore_line, NULL, 5) == GHL_OK);
+    CHECK(ghl_tokens_mint(client, params, minting_that_calls, &minted, NULL) == GHL_OK);
+    CHECK(add(&minted, 0) >= 1);
     ghl_client_free(usual);
 }
 
