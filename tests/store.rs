@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ghl_oauth::authorization::CompleteParams;
 use ghl_oauth::deadline::{Cancellation, Deadline};
-use ghl_oauth::store::{Intent, MemoryStore, Query, Record, SqliteStore, Standing, Store};
+use ghl_oauth::store::{Intent, MemoryStore, Note, Query, Record, SqliteStore, Standing, Store};
 use ghl_oauth::token::{Token, UserType};
 use ghl_oauth::{Client, Config, Status};
 use ghl_oauth_emulator::{Decision, Emulator, Options};
@@ -20,6 +20,7 @@ fn keeps_its_promises(store: &(impl Store + ?Sized)) {
     a_save_needs_the_version_that_is_stored(store);
     lists_are_paged_filtered_and_in_order(store);
     a_lock_excludes_and_is_given_back(store);
+    notes_are_kept_apart_from_tokens_until_their_time_is_over(store);
 }
 
 fn token(user_type: UserType, company_id: &str, location_id: Option<&str>) -> Token {
@@ -145,6 +146,50 @@ fn a_lock_excludes_and_is_given_back(store: &(impl Store + ?Sized)) {
     assert!(store.lock("one", &patience(1000)).is_ok());
 }
 
+fn notes_are_kept_apart_from_tokens_until_their_time_is_over(store: &(impl Store + ?Sized)) {
+    let note = |key: &str, version, list: &str, expires_at| Note {
+        key: key.into(),
+        version,
+        list: list.into(),
+        document: json!({"odd": ["\u{0}", "ü", 1.5, null], "at": i64::MAX}),
+        expires_at,
+    };
+    let tokens = store.list(&Query { limit: 1000, ..Query::default() }).unwrap().records.len();
+    assert!(store.note("n1").unwrap().is_none());
+    store.save_note(&note("n1", 0, "due", 100)).unwrap();
+    assert_eq!(store.note("n1").unwrap(), Some(note("n1", 1, "due", 100)));
+    for version in [0, 2] {
+        let error = store.save_note(&note("n1", version, "due", 7)).unwrap_err();
+        assert_eq!(error.status(), Status::Conflict, "version {version}");
+    }
+    store.save_note(&note("n1", 1, "", 200)).unwrap();
+    assert_eq!(store.note("n1").unwrap(), Some(note("n1", 2, "", 200)));
+
+    for index in 0..5 {
+        store.save_note(&note(&format!("d{index}"), 0, "due", i64::MAX)).unwrap();
+    }
+    for limit in [1, 2, 4, 5, 6] {
+        let (mut keys, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.notes("due", after.as_deref(), limit).unwrap();
+            assert!(page.notes.len() <= limit);
+            keys.extend(page.notes.into_iter().map(|note| note.key));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(keys, ["d0", "d1", "d2", "d3", "d4"], "limit {limit}");
+    }
+    store.prune_notes(199).unwrap();
+    assert!(store.note("n1").unwrap().is_some());
+    store.prune_notes(200).unwrap();
+    assert!(store.note("n1").unwrap().is_none());
+    assert_eq!(store.notes("due", None, 9).unwrap().notes.len(), 5);
+    store.save_note(&note("n1", 0, "due", 300)).unwrap();
+    assert_eq!(store.list(&Query { limit: 1000, ..Query::default() }).unwrap().records.len(), tokens);
+}
+
 #[test]
 fn memory_keeps_its_promises() {
     keeps_its_promises(&MemoryStore::default());
@@ -170,6 +215,11 @@ fn apps_share_a_file_without_seeing_each_other() {
     two.save(&record).unwrap();
     assert!(two.remove("company").unwrap());
     assert!(one.load("company").unwrap().is_some());
+    let note = Note { key: "n".into(), version: 0, list: "due".into(), document: Value::Null, expires_at: 1 };
+    one.save_note(&note).unwrap();
+    two.prune_notes(2).unwrap();
+    assert!(two.note("n").unwrap().is_none() && two.notes("due", None, 9).unwrap().notes.is_empty());
+    assert!(one.note("n").unwrap().is_some());
     let patience = Deadline::after(Duration::from_secs(1), &Arc::default());
     let _held = one.lock("company", &patience).unwrap();
     assert!(two.lock("company", &patience).is_ok());
@@ -227,6 +277,20 @@ fn what_is_no_database_of_ours_is_refused_and_left_alone() {
     let nowhere = folder.path().join("no such folder/tokens.db");
     let error = SqliteStore::open(&nowhere, "app-1").err().unwrap();
     assert_eq!((error.status(), error.parameter()), (Status::Store, Some("store.path")));
+}
+
+#[test]
+fn a_database_of_the_first_version_is_brought_up_to_date_with_its_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    let record = Record::new("company".into(), token(UserType::Company, "company", None));
+    SqliteStore::open(&path, "app-1").unwrap().save(&record).unwrap();
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.execute_batch("DROP TABLE note; PRAGMA user_version = 1").unwrap();
+    drop(database);
+    let store = SqliteStore::open(&path, "app-1").unwrap();
+    assert!(store.note("anything").unwrap().is_none());
+    assert_eq!(store.load("company").unwrap().unwrap().token.access_token.expose(), "a".repeat(900));
 }
 
 #[test]

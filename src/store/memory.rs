@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Lock, Page, Query, Record, Store};
+use super::{Lock, Note, NotePage, Page, Query, Record, Store};
 use crate::deadline::Deadline;
 use crate::error::Result;
 
@@ -16,6 +16,7 @@ const SLICE: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub struct MemoryStore {
     records: Mutex<BTreeMap<String, Record>>,
+    notes: Mutex<BTreeMap<String, Note>>,
     locks: Arc<Locks>,
 }
 
@@ -42,6 +43,10 @@ impl Drop for HeldLock {
 impl MemoryStore {
     fn records(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all_notes(&self) -> MutexGuard<'_, BTreeMap<String, Note>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -94,5 +99,33 @@ impl Store for MemoryStore {
         }
         held.insert(resource_id.to_owned());
         Ok(Box::new(HeldLock { locks: Arc::clone(&self.locks), resource_id: resource_id.to_owned() }))
+    }
+
+    fn note(&self, key: &str) -> Result<Option<Note>> {
+        Ok(self.all_notes().get(key).cloned())
+    }
+
+    fn save_note(&self, note: &Note) -> Result<()> {
+        let mut notes = self.all_notes();
+        if notes.get(&note.key).map_or(0, |stored| stored.version) != note.version {
+            return Err(super::note_changed_meanwhile(&note.key));
+        }
+        notes.insert(note.key.clone(), Note { version: note.version + 1, ..note.clone() });
+        Ok(())
+    }
+
+    fn notes(&self, list: &str, after: Option<&str>, limit: usize) -> Result<NotePage> {
+        let notes = self.all_notes();
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let listed = notes
+            .range::<str, _>((start, Bound::Unbounded))
+            .map(|(_, note)| note)
+            .filter(|note| note.list == list);
+        Ok(NotePage::cut(listed.take(limit + 1).cloned().collect(), limit))
+    }
+
+    fn prune_notes(&self, now_ms: i64) -> Result<()> {
+        self.all_notes().retain(|_, note| note.expires_at > now_ms);
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(feature = "sqlite")]
 mod file_lock;
 mod memory;
+mod note;
 mod record;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -15,11 +16,12 @@ use crate::error::{Error, Result, Status};
 use crate::token::UserType;
 
 pub use memory::MemoryStore;
+pub use note::{Note, NotePage};
 pub use record::{Intent, Record, Standing};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
-/// A place that keeps one [`Record`] per company or location.
+/// A place that keeps one [`Record`] per company or location, and a few [`Note`]s beside them.
 ///
 /// What `save` has answered with success survives a crash, as far as the store promises to survive one.
 pub trait Store: Send + Sync {
@@ -55,6 +57,21 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// `TIMEOUT`, `CANCELLED`, or `STORE`.
     fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>>;
+
+    /// The note under a key, if there is one; one whose time is over may still be there.
+    fn note(&self, key: &str) -> Result<Option<Note>>;
+
+    /// Saves a note durably, provided that the stored version is still `note.version` (0: there is none yet).
+    ///
+    /// # Errors
+    /// `CONFLICT` when the stored version is another one; `STORE` when it could not be saved.
+    fn save_note(&self, note: &Note) -> Result<()>;
+
+    /// A page of at most `limit` notes of a list, in the order of their keys, after the key `after`.
+    fn notes(&self, list: &str, after: Option<&str>, limit: usize) -> Result<NotePage>;
+
+    /// Throws away the notes whose time is over.
+    fn prune_notes(&self, now_ms: i64) -> Result<()>;
 }
 
 /// A held refresh lock; dropping it gives it back.
@@ -96,6 +113,10 @@ impl Page {
 
 fn changed_meanwhile(resource_id: &str) -> Error {
     Error::new(Status::Conflict, "the stored token was changed by somebody else").with_resource(resource_id)
+}
+
+fn note_changed_meanwhile(key: &str) -> Error {
+    Error::new(Status::Conflict, format!("the note {key} was changed by somebody else"))
 }
 
 /// Opens the store that the configuration names.

@@ -15,7 +15,7 @@ use rusqlite::{
 use zeroize::Zeroizing;
 
 use super::file_lock::LockFolder;
-use super::{Lock, Page, Query, Record, Store};
+use super::{Lock, Note, NotePage, Page, Query, Record, Store};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::process;
@@ -25,7 +25,8 @@ use crate::token::UserType;
 const BUSY: Duration = Duration::from_secs(10);
 
 /// What brings a database from version N to N + 1, in order. Only ever added to.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE token (
         client_id   TEXT NOT NULL,
         resource_id TEXT NOT NULL,
@@ -38,7 +39,21 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
     CREATE INDEX token_by_company ON token (client_id, company_id, resource_id);
     CREATE INDEX token_by_renewal ON token (client_id, renew_at);
-"];
+",
+    "
+    CREATE TABLE note (
+        client_id  TEXT NOT NULL,
+        key        TEXT NOT NULL,
+        version    INTEGER NOT NULL,
+        list       TEXT NOT NULL,
+        expires_at INTEGER NOT NULL,
+        document   TEXT NOT NULL,
+        PRIMARY KEY (client_id, key)
+    ) STRICT;
+    CREATE INDEX note_by_list ON note (client_id, list, key);
+    CREATE INDEX note_by_expiry ON note (client_id, expires_at);
+",
+];
 
 const INSERT: &str = "
     INSERT INTO token (client_id, resource_id, version, user_type, company_id, renew_at, document)
@@ -253,6 +268,68 @@ impl Store for SqliteStore {
     fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
         self.locks.lock(resource_id, deadline)
     }
+
+    fn note(&self, key: &str) -> Result<Option<Note>> {
+        let select =
+            "SELECT key, version, list, expires_at, document FROM note WHERE client_id = ?1 AND key = ?2";
+        self.database.with(|connection| {
+            connection.prepare_cached(select)?.query_row(params![self.client_id, key], read_note).optional()
+        })
+    }
+
+    fn save_note(&self, note: &Note) -> Result<()> {
+        let statement = if note.version == 0 {
+            "INSERT INTO note (client_id, key, version, list, expires_at, document)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"
+        } else {
+            "UPDATE note SET version = ?3, list = ?4, expires_at = ?5, document = ?6
+             WHERE client_id = ?1 AND key = ?2 AND version = ?3 - 1"
+        };
+        let changed = self.database.with(|connection| {
+            connection.prepare_cached(statement)?.execute(params![
+                self.client_id,
+                note.key,
+                (note.version + 1).cast_signed(),
+                note.list,
+                note.expires_at,
+                note.document.to_string(),
+            ])
+        })?;
+        if changed == 1 { Ok(()) } else { Err(super::note_changed_meanwhile(&note.key)) }
+    }
+
+    fn notes(&self, list: &str, after: Option<&str>, limit: usize) -> Result<NotePage> {
+        let select = "SELECT key, version, list, expires_at, document FROM note
+                      WHERE client_id = ?1 AND list = ?2 AND key > ?3 ORDER BY key LIMIT ?4";
+        // No key is empty, and one more than asked for tells whether there is a next page.
+        let (after, rows) = (after.unwrap_or_default(), i64::try_from(limit + 1).unwrap_or(i64::MAX));
+        let notes = self.database.with(|connection| {
+            let mut select = connection.prepare_cached(select)?;
+            select
+                .query_map(params![self.client_id, list, after, rows], read_note)?
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        Ok(NotePage::cut(notes, limit))
+    }
+
+    fn prune_notes(&self, now_ms: i64) -> Result<()> {
+        let delete = "DELETE FROM note WHERE client_id = ?1 AND expires_at <= ?2";
+        self.database
+            .with(|connection| connection.prepare_cached(delete)?.execute(params![self.client_id, now_ms]))?;
+        Ok(())
+    }
+}
+
+/// A note of which the document cannot be read says nothing, as one that was never written.
+fn read_note(row: &Row) -> rusqlite::Result<Note> {
+    let document: String = row.get(4)?;
+    Ok(Note {
+        key: row.get(0)?,
+        version: row.get::<_, i64>(1)?.cast_unsigned(),
+        list: row.get(2)?,
+        expires_at: row.get(3)?,
+        document: serde_json::from_str(&document).unwrap_or_default(),
+    })
 }
 
 /// A row as it is stored.
