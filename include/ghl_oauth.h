@@ -520,7 +520,8 @@ int32_t ghl_tokens_export(struct ghl_client *client,
 
 /**
  * One pass over the tokens that are due, for the host's scheduler: refreshes or mints each of which less than
- * refresh.runwayPercent is left, takes up refreshes whose end is unknown, and offers to the store what it did not take.
+ * refresh.runwayPercent is left, takes up refreshes whose end is unknown, offers to the store what it did not take, and
+ * mints for the locations whose INSTALL webhook came when that could not be done.
  *
  * Call it every few minutes; "nextDueAt" says when there will be something to do. One failure does not stop the rest.
  * Any thread; waits until all is done, each token at most timeouts.totalMs.
@@ -655,6 +656,55 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
 int32_t ghl_request(struct ghl_client *client,
                     const char *request_json,
                     char **out_json);
+ * Checks that a webhook is the vendor's, and parses it. Changes nothing.
+ *
+ * The signature is that of the body byte for byte: pass what came over the wire, never JSON that was parsed and written
+ * again. x-ghl-signature (Ed25519) counts where it is there; x-wh-signature (RSA) only without it, and only where
+ * webhook.rsaPublicKeys has keys. "N/A" means absent. Any thread; does not wait.
+ *
+ * @param client        a client
+ * @param body          the raw body; may be NULL where body_len is 0
+ * @param body_len      its length in bytes
+ * @param headers_json  an object of the request's header names, in any case, to their values: texts, or lists of texts;
+ *                      other headers than the two are ignored
+ * @param out_json      {"type", "webhookId", "timestampMs", "scheme": "ed25519" | "rsa-sha256", "keyIndex", "payload"}:
+ *                      the first three null where the delivery does not say, the key's place in its list, and the parsed
+ *                      body; or the error; to be freed with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_SIGNATURE_INVALID for a delivery that no configured key signed, or one older than
+ *         webhook.maxAgeSeconds; GHL_ERR_INVALID_ARGUMENT, also for a signed body that is no JSON object
+ */
+int32_t ghl_webhook_verify(struct ghl_client *client,
+                           const uint8_t *body,
+                           size_t body_len,
+                           const char *headers_json,
+                           char **out_json);
+
+/**
+ * Checks a webhook as ghl_webhook_verify does, and does to the tokens what it says.
+ *
+ * INSTALL of a location: its token is minted in this call where its company's token is here; else, and where the mint
+ * fails, the location is remembered, and minted for when the company's token comes, by ghl_tokens_maintain, or at its
+ * first use. UNINSTALL: the location's token is deleted, or the company's with those of all its locations, unless they
+ * are newer. Every other delivery, and one for another app, is left alone.
+ *
+ * Deliveries may come in any order and any number of times. Answer the vendor with a success for GHL_OK, whatever
+ * "applied" says; for an error that is retryable with a failure, so that the delivery is repeated. Any thread; waits at
+ * most timeouts.totalMs.
+ *
+ * @param client        a client
+ * @param body          the raw body; may be NULL where body_len is 0
+ * @param body_len      its length in bytes
+ * @param headers_json  as for ghl_webhook_verify
+ * @param out_json      {"type", "resourceId", "applied", "reason"?}: the location's or the company's id, or null; "reason"
+ *                      says why it was not applied, or what is still to come; or the error; to be freed with
+ *                      ghl_string_free; may be NULL
+ * @return as ghl_webhook_verify; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+ */
+int32_t ghl_webhook_apply(struct ghl_client *client,
+                          const uint8_t *body,
+                          size_t body_len,
+                          const char *headers_json,
+                          char **out_json);
 
 #ifdef __cplusplus
 }  // extern "C"

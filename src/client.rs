@@ -20,6 +20,7 @@ use crate::secret::Secret;
 use crate::store;
 use crate::token::Token;
 use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens};
+use crate::webhook::{Headers, Verifier, Webhooks};
 
 /// A client: one app, its tokens, and the way to the API. Share it between threads.
 ///
@@ -45,6 +46,7 @@ struct Work {
     tokens: Arc<Tokens>,
     authorization: Authorization,
     requests: Requests,
+    webhooks: Webhooks,
     cancellation: Arc<Cancellation>,
     patience: Duration,
 }
@@ -261,14 +263,33 @@ impl Client {
         let work = self.work()?;
         work.tokens.maintain(params, progress, || work.deadline())
     }
+
+    /// Checks a webhook's signature, and answers with what it says; see [`Webhooks::verify`].
+    ///
+    /// # Errors
+    /// As [`Webhooks::verify`].
+    pub fn webhook_verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
+        self.work()?.webhooks.verify(body, headers)
+    }
+
+    /// The same, and does to the tokens what it says; see [`Webhooks::apply`].
+    ///
+    /// # Errors
+    /// As [`Webhooks::apply`].
+    pub fn webhook_apply(&self, body: &[u8], headers: &Headers) -> Result<Value> {
+        let work = self.work()?;
+        work.webhooks.apply(body, headers, &work.deadline())
+    }
 }
 
 impl Parts {
     fn new(config: &Config, clock: &Arc<dyn Clock>, events: &Arc<Events>) -> Result<Parts> {
         let api = Arc::new(Api::new(config)?);
+        let verifier = Verifier::new(&config.webhook)?;
+        let store = store::open(config)?;
         let tokens = Arc::new(Tokens::new(
             Arc::clone(&api),
-            store::open(config)?,
+            Arc::clone(&store),
             Arc::clone(clock),
             Arc::clone(events),
             config.refresh.clone(),
@@ -281,6 +302,7 @@ impl Parts {
                 Arc::clone(clock),
             )?,
             requests: Requests::new(Arc::clone(&api), Arc::clone(&tokens)),
+            webhooks: Webhooks::new(config, verifier, store, Arc::clone(&tokens), Arc::clone(clock)),
             api,
             tokens,
             cancellation: Arc::default(),

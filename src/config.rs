@@ -61,6 +61,9 @@ pub struct Config {
     /// The transport.
     #[serde(default)]
     pub http: HttpConfig,
+    /// Which webhooks are believed.
+    #[serde(default)]
+    pub webhook: Webhook,
 }
 
 /// How the body of a token request is written.
@@ -196,6 +199,35 @@ pub struct HttpConfig {
     pub allow_insecure_http: bool,
 }
 
+/// The vendor's Ed25519 key, as its guide to webhooks gives it.
+pub const VENDOR_ED25519_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
+    MCowBQYDK2VwAyEAi2HR1srL4o18O8BRa7gVJY7G7bupbN3H9AwJrHCDiOg=\n\
+    -----END PUBLIC KEY-----";
+
+/// Which webhooks are believed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Webhook {
+    /// The keys that `x-ghl-signature` may be made with: PEM, hex or base64, of the 32 bytes or of the
+    /// SubjectPublicKeyInfo. Default: [`VENDOR_ED25519_KEY`].
+    pub ed25519_public_keys: Vec<String>,
+    /// The keys that the older `x-wh-signature` may be made with: PEM, hex or base64, of the SubjectPublicKeyInfo or of
+    /// PKCS#1. Default: none, so that it is not believed.
+    pub rsa_public_keys: Vec<String>,
+    /// How old a delivery may be, in seconds. Default: any age, since the vendor repeats deliveries for hours.
+    pub max_age_seconds: Option<u64>,
+}
+
+impl Default for Webhook {
+    fn default() -> Webhook {
+        Webhook {
+            ed25519_public_keys: vec![VENDOR_ED25519_KEY.into()],
+            rsa_public_keys: Vec::new(),
+            max_age_seconds: None,
+        }
+    }
+}
+
 fn default_base_url() -> String {
     "https://services.leadconnectorhq.com".into()
 }
@@ -227,6 +259,7 @@ impl Config {
             refresh: Refresh::default(),
             limits: Limits::default(),
             http: HttpConfig::default(),
+            webhook: Webhook::default(),
         }
     }
 
@@ -280,6 +313,9 @@ impl Config {
         in_range("refresh.marginSeconds", self.refresh.margin_seconds, 0, 86_400)?;
         in_range("refresh.runwayPercent", self.refresh.runway_percent.into(), 0, 90)?;
         in_range("limits.responseBytes", self.limits.response_bytes, 1024, 1 << 30)?;
+        if let Some(seconds) = self.webhook.max_age_seconds {
+            in_range("webhook.maxAgeSeconds", seconds, 1, 31_536_000)?;
+        }
         self.store.validate()
     }
 
@@ -403,6 +439,7 @@ mod tests {
             (r#","rateLimit":{"requests":0}"#, "rateLimit.requests"),
             (r#","refresh":{"runwayPercent":100}"#, "refresh.runwayPercent"),
             (r#","limits":{"responseBytes":1}"#, "limits.responseBytes"),
+            (r#","webhook":{"maxAgeSeconds":0}"#, "webhook.maxAgeSeconds"),
             (r#","apiVersion":"v3\r\nX: y""#, "apiVersion"),
         ] {
             let error = refusal(more);

@@ -6,17 +6,17 @@
 //! C programs come in through [`ffi`], Rust programs through [`Client`].
 //!
 //! ```text
-//!                ffi                  the C ABI: all the unsafe code, no decisions
-//!                 |
-//!               client                builds the parts, gives each call its deadline
-//!            /    |    \
-//! authorization   |   request         consent; any endpoint with a live token
-//!            \    |    /
-//!               tokens                the life of a token
-//!              /      \
-//!            api     store            the endpoints, and what their answers mean; where tokens are kept
-//!             |
-//!            http                     deadlines, pace, retries, size caps
+//!                   ffi                    the C ABI: all the unsafe code, no decisions
+//!                    |
+//!                  client                  builds the parts, gives each call its deadline
+//!          /         |         \
+//! authorization   request   webhook        consent; any endpoint with a live token; deliveries that begin and end tokens
+//!          \         |         /
+//!                  tokens                  the life of a token
+//!                 /      \
+//!               api     store              the endpoints, and what their answers mean; where tokens are kept
+//!                |
+//!               http                       deadlines, pace, retries, size caps
 //! ```
 //!
 //! Leaves that everyone may use: [`config`], [`error`], [`token`], [`secret`], [`clock`], [`deadline`], [`event`].
@@ -33,6 +33,8 @@ pub mod fuzzing;
 
 pub mod authorization;
 pub mod request;
+pub mod webhook;
+
 pub mod tokens;
 
 pub mod api;

@@ -12,6 +12,9 @@ use crate::secret::Secret;
 /// says zero or less: long enough not to refresh in a loop, far shorter than the day that is usual.
 pub const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
 
+/// How long the vendor's tokens live, for a token whose whole life is not known.
+pub const USUAL_LIFE_MS: i64 = 86_400_000;
+
 /// No token is believed to live longer than this.
 const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 

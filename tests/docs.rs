@@ -44,6 +44,7 @@ fn the_documented_keys_and_defaults_are_accepted() {
         *place = match default {
             "required" => "given".into(),
             "none" => serde_json::Value::Null,
+            "the vendor's" => serde_json::json!([ghl_oauth::config::VENDOR_ED25519_KEY]),
             number_or_flag => serde_json::from_str(number_or_flag).unwrap_or_else(|_| number_or_flag.into()),
         };
         if key == "scopes" {
@@ -56,7 +57,7 @@ fn the_documented_keys_and_defaults_are_accepted() {
             panic!("{key}: {error}");
         }
     }
-    assert_eq!(documented, 25);
+    assert_eq!(documented, 28);
 }
 
 /// The sources of a folder and of those in it, by their names; several files may have the same.

@@ -11,7 +11,7 @@ use ghl_oauth::Status;
 use ghl_oauth::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
 
 /// The ABI. A name that was released is never taken away.
-const EXPORTS: [&str; 26] = [
+const EXPORTS: [&str; 28] = [
     "ghl_abi_version",
     "ghl_access_token",
     "ghl_access_token_into",
@@ -38,6 +38,8 @@ const EXPORTS: [&str; 26] = [
     "ghl_tokens_maintain",
     "ghl_tokens_mint",
     "ghl_version",
+    "ghl_webhook_apply",
+    "ghl_webhook_verify",
 ];
 
 /// The library that Cargo built beside this test: the newest, where an older one stands one folder up.

@@ -28,6 +28,7 @@ mod log;
 mod request;
 mod status;
 mod tokens;
+mod webhook;
 
 pub use authorization::{ghl_authorization_complete, ghl_authorization_listen, ghl_authorization_url};
 pub use client::{
@@ -43,3 +44,4 @@ pub use tokens::{
     ghl_access_token, ghl_access_token_into, ghl_progress_callback, ghl_token_delete, ghl_token_refresh,
     ghl_tokens_export, ghl_tokens_import, ghl_tokens_list, ghl_tokens_maintain, ghl_tokens_mint,
 };
+pub use webhook::{ghl_webhook_apply, ghl_webhook_verify};

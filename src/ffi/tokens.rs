@@ -257,7 +257,8 @@ pub type ghl_progress_callback =
     Option<unsafe extern "C" fn(progress_json: *const c_char, context: *mut c_void) -> i32>;
 
 /// One pass over the tokens that are due, for the host's scheduler: refreshes or mints each of which less than
-/// refresh.runwayPercent is left, takes up refreshes whose end is unknown, and offers to the store what it did not take.
+/// refresh.runwayPercent is left, takes up refreshes whose end is unknown, offers to the store what it did not take, and
+/// mints for the locations whose INSTALL webhook came when that could not be done.
 ///
 /// Call it every few minutes; "nextDueAt" says when there will be something to do. One failure does not stop the rest.
 /// Any thread; waits until all is done, each token at most timeouts.totalMs.

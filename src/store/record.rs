@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
-use crate::token::{Token, UserType};
+use crate::token::{Token, USUAL_LIFE_MS, UserType};
 
 /// What is kept of one company or location.
 #[derive(Debug, Clone)]
@@ -161,6 +161,12 @@ impl Record {
             Standing::ReauthorizationRequired { .. } => false,
             _ => self.token.refresh_token.is_some() || minted,
         }
+    }
+
+    /// When its token was granted, in milliseconds since the epoch: as far as it is known, else a usual life before its
+    /// end.
+    pub fn granted_at(&self) -> i64 {
+        self.token.issued_at.unwrap_or(self.token.expires_at.saturating_sub(USUAL_LIFE_MS))
     }
 
     /// What may be shown: never a secret.

@@ -7,12 +7,10 @@ use super::{Tokens, Want, valid_id};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::store::{Query, Record, Standing};
+use crate::token::USUAL_LIFE_MS;
 
 /// How many records are read at a time.
 const PAGE: usize = 100;
-
-/// How often the vendor's tokens die, for a token whose whole life is not known.
-const USUAL_LIFE_MS: i64 = 86_400_000;
 
 /// What is maintained.
 #[derive(Debug, Default, Deserialize)]
@@ -26,8 +24,9 @@ pub struct MaintainParams {
 pub type Progress<'a> = &'a dyn Fn(&Value) -> bool;
 
 impl Tokens {
-    /// Renews every token of which less than the runway is left, takes up refreshes whose end is unknown, and offers
-    /// to the store what it did not take. One failure does not stop the rest.
+    /// Renews every token of which less than the runway is left, takes up refreshes whose end is unknown, offers to the
+    /// store what it did not take, and mints for the locations whose INSTALL came when that could not be done. One
+    /// failure does not stop the rest.
     ///
     /// `deadline` gives each renewal its own time; the pass as a whole ends when all is done or cancelled.
     ///
@@ -80,6 +79,18 @@ impl Tokens {
                 None => break,
             }
         }
+        self.mint_remembered(params.company_id.as_deref(), &deadline, |location_id, outcome| {
+            checked += 1;
+            match outcome {
+                Ok(()) => refreshed += 1,
+                Err(error) => failed.push(failure(location_id, &error.with_resource(location_id))),
+            }
+            if whole.is_cancelled() {
+                return Err(stopped("the call was cancelled"));
+            }
+            let so_far = json!({"checked": checked, "refreshed": refreshed, "failed": failed.len()});
+            if progress(&so_far) { Ok(true) } else { Err(stopped("the progress callback ended the work")) }
+        })?;
         let next_due_at = self.store.next_renewal(params.company_id.as_deref())?.filter(|at| *at != i64::MAX);
         Ok(json!({"checked": checked, "refreshed": refreshed, "failed": failed, "nextDueAt": next_due_at}))
     }

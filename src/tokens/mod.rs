@@ -5,6 +5,7 @@
 //! and only then hands it out; the others wait for that one.
 
 mod flight;
+mod installation;
 mod live;
 mod maintain;
 mod mint;
@@ -30,6 +31,7 @@ use crate::store::{Query, Record, Standing, Store};
 use crate::token::{Token, UserType};
 
 use flight::{Flights, Seat};
+pub use installation::{REMEMBERED_MS, Verdict};
 use live::LiveTokens;
 pub use maintain::{MaintainParams, Progress};
 pub use mint::MintParams;
@@ -144,11 +146,7 @@ impl Tokens {
         let lock =
             self.store.lock(resource_id, deadline).map_err(|error| error.with_resource(resource_id))?;
         let metadata = self.metadata(resource_id)?.ok_or_else(|| not_held(resource_id))?;
-        self.store.remove(resource_id)?;
-        self.unsaved().remove(resource_id);
-        self.live.forget(resource_id);
-        drop(lock);
-        self.emit(&Event::Deleted, resource_id, None);
+        self.remove(resource_id, lock)?;
         Ok(metadata)
     }
 
@@ -169,10 +167,14 @@ impl Tokens {
         let _quiet = outbox::hold();
         // The code is spent: whatever happens to the lock, the token must be kept.
         let lock = self.store.lock(&resource_id, deadline);
+        let kind = token.kind();
         let mut record = Record::new(resource_id.clone(), token);
         record.version = self.store.load(&resource_id).ok().flatten().map_or(0, |stored| stored.version);
         self.keep(record, &Event::Saved);
         drop(lock);
+        if kind == UserType::Company {
+            self.mint_the_waiting(&resource_id, deadline);
+        }
         self.metadata(&resource_id)?.ok_or_else(|| not_held(&resource_id))
     }
 
@@ -430,6 +432,9 @@ impl Tokens {
         if let Some(company_id) = known.or_else(seen) {
             return Ok(company_id);
         }
+        if let Some(company_id) = self.installed_under(location_id)? {
+            return Ok(company_id);
+        }
         let query = Query { user_type: Some(UserType::Company), limit: 2, ..Query::default() };
         let mut companies = self.store.list(&query)?.records;
         match (companies.pop(), companies.is_empty()) {
@@ -468,7 +473,7 @@ impl Tokens {
     }
 }
 
-fn valid_id(parameter: &str, id: &str) -> Result<()> {
+pub(crate) fn valid_id(parameter: &str, id: &str) -> Result<()> {
     let wrong = if id.trim().is_empty() {
         "is empty"
     } else if id.len() > LONGEST_ID {

@@ -133,7 +133,9 @@ impl Tokens {
                 })
             }
             Standing::ReauthorizationRequired { reason, .. } => {
-                if record.token.kind() == UserType::Location && self.has_newer_company(record) {
+                if record.token.kind() == UserType::Location
+                    && (self.has_newer_company(record) || self.has_newer_installation(record))
+                {
                     return None;
                 }
                 Some(reauthorization_required(reason))

@@ -73,12 +73,17 @@ impl Tokens {
     pub fn import(&self, params: ImportParams, deadline: &Deadline) -> Result<Value> {
         let mut imported = 0;
         let mut skipped = Vec::new();
+        let mut companies = Vec::new();
         for (index, entry) in params.tokens.into_iter().enumerate() {
             let (resource_id, refusal) = match read(entry, self.clock.wall_ms()) {
                 Err(refusal) => (None, Some(refusal)),
                 Ok(token) => {
                     let resource_id = token.resource_id().unwrap_or_default().to_owned();
+                    let kind = token.kind();
                     let refusal = self.take_over(&resource_id, token, params.replace, deadline)?;
+                    if kind == UserType::Company && refusal.is_none() {
+                        companies.push(resource_id.clone());
+                    }
                     (Some(resource_id), refusal)
                 }
             };
@@ -88,6 +93,10 @@ impl Tokens {
                     skipped.push(json!({"index": index, "resourceId": resource_id, "reason": reason}));
                 }
             }
+        }
+        // A move of many companies is not held up: there, maintenance mints for the locations that waited.
+        if let [company_id] = &companies[..] {
+            self.mint_the_waiting(company_id, deadline);
         }
         Ok(json!({"imported": imported, "skipped": skipped}))
     }

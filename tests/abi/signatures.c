@@ -56,6 +56,9 @@ with_params *const tokens_export = ghl_tokens_export;
 int32_t (*const tokens_maintain)(ghl_client *, const char *, ghl_progress_callback, void *, char **) =
     ghl_tokens_maintain;
 int32_t (*const tokens_mint)(ghl_client *, const char *, ghl_progress_callback, void *, char **) = ghl_tokens_mint;
+typedef int32_t with_body(ghl_client *, const uint8_t *, size_t, const char *, char **);
+with_body *const webhook_verify = ghl_webhook_verify;
+with_body *const webhook_apply = ghl_webhook_apply;
 
 void (*const log_callback)(int32_t, const char *, void *) = (ghl_log_callback)0;
 void (*const event_callback)(const char *, void *) = (ghl_event_callback)0;

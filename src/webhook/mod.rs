@@ -1,0 +1,191 @@
+//! The webhooks that create and end tokens: INSTALL and UNINSTALL, verified, in any order and any number of times.
+
+mod signature;
+mod timestamp;
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
+use serde_json::{Map, Value, json};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::store::{Note, Store};
+use crate::tokens::{REMEMBERED_MS, Tokens, Verdict};
+
+pub use signature::{Headers, Signed, Verifier};
+
+/// The webhooks of one app.
+pub struct Webhooks {
+    verifier: Verifier,
+    app_id: String,
+    max_age_ms: Option<i64>,
+    store: Arc<dyn Store>,
+    tokens: Arc<Tokens>,
+    clock: Arc<dyn Clock>,
+}
+
+/// A delivery whose signature holds.
+struct Delivery {
+    signed: Signed,
+    payload: Map<String, Value>,
+    /// When it happened, in milliseconds since the epoch, where it says so.
+    at_ms: Option<i64>,
+}
+
+impl Webhooks {
+    /// The webhooks that `verifier` lets pass, for the app of that configuration.
+    pub fn new(
+        config: &Config,
+        verifier: Verifier,
+        store: Arc<dyn Store>,
+        tokens: Arc<Tokens>,
+        clock: Arc<dyn Clock>,
+    ) -> Webhooks {
+        let max_age = config.webhook.max_age_seconds;
+        Webhooks {
+            verifier,
+            app_id: config.app_id().to_owned(),
+            max_age_ms: max_age
+                .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000)),
+            store,
+            tokens,
+            clock,
+        }
+    }
+
+    /// Checks a delivery of any type, and answers with what it says; changes nothing.
+    ///
+    /// # Errors
+    /// `SIGNATURE_INVALID` for a delivery that is not signed by a configured key, or too old; `INVALID_ARGUMENT` for a
+    /// signed body that is no JSON object, or a signature header that is no text.
+    pub fn verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
+        let delivery = self.open(body, headers)?;
+        Ok(json!({
+            "type": delivery.text("type"),
+            "webhookId": delivery.text("webhookId"),
+            "timestampMs": delivery.at_ms,
+            "scheme": delivery.signed.scheme,
+            "keyIndex": delivery.signed.key_index,
+            "payload": delivery.payload,
+        }))
+    }
+
+    /// Does to the tokens what an INSTALL or UNINSTALL of this app says; leaves every other delivery alone.
+    ///
+    /// # Errors
+    /// As [`Webhooks::verify`]; `STORE`, `TIMEOUT` and `CANCELLED`: then the vendor's repetition is to be applied.
+    pub fn apply(&self, body: &[u8], headers: &Headers, deadline: &Deadline) -> Result<Value> {
+        let delivery = self.open(body, headers)?;
+        let (location_id, company_id) = (delivery.id("locationId"), delivery.id("companyId"));
+        let resource_id = location_id.or(company_id);
+        let verdict = match (delivery.text("type"), resource_id) {
+            (Some("INSTALL" | "UNINSTALL"), _) if delivery.text("appId") != Some(&self.app_id) => {
+                Verdict::ignored("it is about another app")
+            }
+            (Some("INSTALL" | "UNINSTALL"), None) => {
+                Verdict::ignored("it names neither a location nor a company")
+            }
+            (Some(kind @ ("INSTALL" | "UNINSTALL")), Some(_)) => {
+                let key = delivery.key(body);
+                if self.was_seen(&key)? {
+                    Verdict::ignored("it was applied before")
+                } else {
+                    let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
+                    let verdict = match (kind, location_id, company_id) {
+                        ("INSTALL", Some(location_id), company_id) => {
+                            self.tokens.location_installed(location_id, company_id, at_ms, deadline)?
+                        }
+                        ("UNINSTALL", Some(location_id), _) => {
+                            self.tokens.location_uninstalled(location_id, at_ms, deadline)?
+                        }
+                        ("UNINSTALL", None, Some(company_id)) => {
+                            self.tokens.company_uninstalled(company_id, at_ms, deadline)?
+                        }
+                        _ => Verdict::ignored("a company's token comes by consent"),
+                    };
+                    // Only now: after a crash before this line the repetition is applied, which does no harm.
+                    self.mark_as_seen(key)?;
+                    verdict
+                }
+            }
+            _ => Verdict::ignored("this type does not concern tokens"),
+        };
+        let kind = delivery.text("type");
+        log::debug!("webhook {kind:?} of {resource_id:?}: applied {}", verdict.applied);
+        let mut answer = json!({"type": kind, "resourceId": resource_id, "applied": verdict.applied});
+        if let Some(reason) = verdict.reason {
+            answer["reason"] = reason.into();
+        }
+        Ok(answer)
+    }
+
+    /// A delivery whose signature and age are in order.
+    fn open(&self, body: &[u8], headers: &Headers) -> Result<Delivery> {
+        let signed = self.verifier.verify(body, headers)?;
+        let payload: Map<String, Value> = serde_json::from_slice(body).map_err(|_| {
+            Error::invalid_argument("body", "the body is signed, but it is not a JSON object")
+        })?;
+        let at_ms = payload.get("timestamp").and_then(timestamp::read);
+        if let Some(max_age_ms) = self.max_age_ms {
+            let refused = |why| Err(Error::new(Status::SignatureInvalid, why));
+            match at_ms.map(|at_ms| self.clock.wall_ms().saturating_sub(at_ms)) {
+                None => return refused("the delivery does not say when it was made"),
+                Some(age) if age > max_age_ms => {
+                    return refused("the delivery is older than webhook.maxAgeSeconds");
+                }
+                Some(age) if age < -max_age_ms => {
+                    return refused("the delivery's timestamp lies in the future");
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(Delivery { signed, payload, at_ms })
+    }
+
+    fn was_seen(&self, key: &str) -> Result<bool> {
+        let now = self.clock.wall_ms();
+        Ok(self.store.note(key)?.is_some_and(|note| note.expires_at > now))
+    }
+
+    fn mark_as_seen(&self, key: String) -> Result<()> {
+        let now = self.clock.wall_ms();
+        self.store.prune_notes(now)?;
+        let seen = Note {
+            key,
+            version: 0,
+            list: String::new(),
+            document: Value::Null,
+            expires_at: now.saturating_add(REMEMBERED_MS),
+        };
+        match self.store.save_note(&seen) {
+            // Another process applied it at the same time.
+            Err(error) if error.status() == Status::Conflict => Ok(()),
+            outcome => outcome,
+        }
+    }
+}
+
+impl Delivery {
+    fn text(&self, name: &str) -> Option<&str> {
+        self.payload.get(name)?.as_str()
+    }
+
+    /// The id of a company or location; one that cannot be one counts as absent.
+    fn id(&self, name: &str) -> Option<&str> {
+        self.text(name).filter(|id| crate::tokens::valid_id(name, id).is_ok())
+    }
+
+    /// What tells this delivery from every other, and not from its repetitions: its id, or else its whole body.
+    fn key(&self, body: &[u8]) -> String {
+        let (kind, identity) = match self.text("webhookId").filter(|id| !id.is_empty()) {
+            Some(id) => ("id", id.as_bytes()),
+            None => ("body", body),
+        };
+        format!("delivery/{kind}/{}", URL_SAFE_NO_PAD.encode(digest(&SHA256, identity)))
+    }
+}
