@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use ghl_oauth::Status;
 use ghl_oauth::ffi::*;
-use ghl_oauth_emulator::Emulator;
+use ghl_oauth_emulator::{Emulator, Notice, Signature};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, Outcome, Trap, config, emulator, free_port, sent, shows_none_of, take};
+use support::{Abi, DAY, Outcome, Trap, config, emulator, free_port, sent, shows_none_of, signed, take};
 
 type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
 
@@ -52,8 +52,20 @@ unsafe extern "C" fn access_into(
     code
 }
 
+/// `ghl_webhook_verify` of a body that has nothing in it.
+unsafe extern "C" fn verify(client: *mut ghl_client, headers: *const c_char, out: *mut *mut c_char) -> i32 {
+    // SAFETY: as the caller vouches.
+    unsafe { ghl_webhook_verify(client, b"{}".as_ptr(), 2, headers, out) }
+}
+
+/// `ghl_webhook_apply` of the same.
+unsafe extern "C" fn apply(client: *mut ghl_client, headers: *const c_char, out: *mut *mut c_char) -> i32 {
+    // SAFETY: as the caller vouches.
+    unsafe { ghl_webhook_apply(client, b"{}".as_ptr(), 2, headers, out) }
+}
+
 /// Every function that takes a client and a text, and the text's name.
-const TAKING_TEXT: [(&str, Call, &str); 16] = [
+const TAKING_TEXT: [(&str, Call, &str); 18] = [
     ("ghl_authorization_url", ghl_authorization_url, "params_json"),
     ("ghl_authorization_complete", ghl_authorization_complete, "params_json"),
     ("ghl_authorization_listen", ghl_authorization_listen, "params_json"),
@@ -66,6 +78,8 @@ const TAKING_TEXT: [(&str, Call, &str); 16] = [
     ("ghl_tokens_export", ghl_tokens_export, "params_json"),
     ("ghl_tokens_maintain", maintain, "params_json"),
     ("ghl_tokens_mint", mint, "params_json"),
+    ("ghl_webhook_verify", verify, "headers_json"),
+    ("ghl_webhook_apply", apply, "headers_json"),
     ("ghl_access_token", access, "resource_id"),
     ("ghl_access_token_into", access_into, "resource_id"),
     ("ghl_token_refresh", ghl_token_refresh, "resource_id"),
@@ -85,6 +99,7 @@ fn good(name: &str, emulator: &Emulator) -> String {
         "ghl_request" => json!({"method": "GET", "path": "/"}).to_string(),
         "ghl_tokens_import" => json!({"tokens": []}).to_string(),
         "ghl_tokens_mint" => json!({"companyId": emulator.company_id(), "locationIds": []}).to_string(),
+        "ghl_webhook_verify" | "ghl_webhook_apply" => signed(emulator, b"{}", Signature::Ed25519).to_string(),
         "ghl_access_token" | "ghl_access_token_into" | "ghl_token_refresh" | "ghl_token_delete" => {
             emulator.company_id()
         }
@@ -247,7 +262,8 @@ fn an_unknown_key_is_refused_by_its_name_in_every_document() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     for (name, function, parameter) in TAKING_TEXT {
-        if parameter == "resource_id" {
+        // Headers have any name.
+        if matches!(parameter, "resource_id" | "headers_json") {
             continue;
         }
         for key in ["unknown", "company_id", "pagesize", "CompanyId", "é", ""] {
@@ -405,6 +421,10 @@ fn a_wrong_value_is_refused_by_its_key_and_not_repeated() {
         (mint, json!({"companyId": "c", "installed": true, "concurrency": 0}), "concurrency"),
         (mint, json!({"companyId": "c", "installed": true, "concurrency": 65}), "concurrency"),
         (mint, json!({"companyId": "c", "installed": true, "force": 1}), "force"),
+        (verify, json!({"x-ghl-signature": 7}), "x-ghl-signature"),
+        (verify, json!({"X-GHL-Signature": {"a": secret}}), "x-ghl-signature"),
+        (apply, json!({"x-ghl-signature": [secret, 7]}), "x-ghl-signature"),
+        (apply, json!({"x-wh-signature": true}), "x-wh-signature"),
     ] {
         let outcome = abi.call(function, &document.to_string());
         let error = outcome.fails(Status::InvalidArgument);
@@ -504,6 +524,16 @@ fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
         (json!({"refresh": {"runwayPercent": 91}}), Status::Config, "refresh.runwayPercent"),
         (json!({"refresh": {"runwayPercent": 256}}), Status::InvalidArgument, "refresh.runwayPercent"),
         (json!({"limits": {"responseBytes": 1}}), Status::Config, "limits.responseBytes"),
+        (json!({"webhook": {"maxAgeSeconds": 0}}), Status::Config, "webhook.maxAgeSeconds"),
+        (json!({"webhook": {"maxAgeSeconds": "1"}}), Status::InvalidArgument, "webhook.maxAgeSeconds"),
+        (
+            json!({"webhook": {"ed25519PublicKeys": secret}}),
+            Status::InvalidArgument,
+            "webhook.ed25519PublicKeys",
+        ),
+        (json!({"webhook": {"ed25519PublicKeys": [secret]}}), Status::Config, "webhook.ed25519PublicKeys[0]"),
+        (json!({"webhook": {"rsaPublicKeys": [secret]}}), Status::Config, "webhook.rsaPublicKeys[0]"),
+        (json!({"webhook": {"keys": []}}), Status::InvalidArgument, "webhook.keys"),
         (json!({"http": {"proxy": format!("ftp://{secret}:1")}}), Status::Config, "http.proxy"),
         (json!({"http": {"userAgentSuffix": "a\nb"}}), Status::Config, "http.userAgentSuffix"),
         (json!({"http": {"insecure": true}}), Status::InvalidArgument, "http.insecure"),
@@ -602,6 +632,33 @@ fn a_buffer_takes_the_token_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_body_is_its_bytes_and_none_are_none() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    let empty = CString::new(signed(&emulator, b"", Signature::Ed25519).to_string()).unwrap();
+    for function in [ghl_webhook_verify, ghl_webhook_apply] {
+        let pass = |body: *const u8, length| {
+            let mut document = ptr::dangling_mut();
+            // SAFETY: a living client, valid pointers or NULL, and nothing is read where the length is refused.
+            let code = unsafe { function(abi.handle(), body, length, empty.as_ptr(), &mut document) };
+            Outcome::read(code, document)
+        };
+        // An empty body is one, signed here, and no JSON object: so the signature was looked at.
+        for body in [ptr::null(), b"xyz".as_ptr()] {
+            let error = pass(body, 0).refuses("body");
+            assert!(error["message"].as_str().unwrap().contains("not a JSON object"), "{error}");
+        }
+        for length in [1, 2, usize::MAX] {
+            let error = pass(ptr::null(), length).refuses("body");
+            assert!(error["message"].as_str().unwrap().contains("NULL"), "{error}");
+        }
+        pass(b"xyz".as_ptr(), usize::MAX).refuses("body_len");
+        pass(b"xyz".as_ptr(), 3).fails(Status::SignatureInvalid);
+    }
+    works_on(&abi, &emulator);
+}
+
+#[test]
 fn a_text_may_be_changed_by_its_owner_before_it_is_freed() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
@@ -626,7 +683,9 @@ fn a_defect_inside_is_an_error_and_the_client_works_on() {
     let company = abi.connect_company(&emulator);
     let redirect_url = abi.consent(&emulator, ghl_oauth_emulator::Decision::Company(company.clone()));
     let import = json!({"tokens": [{"accessToken": "a", "companyId": "other", "expiresIn": 10}]});
-    let calls: [(&str, &dyn Fn() -> Outcome); 12] = [
+    let gone = emulator.webhook(&Notice::Uninstall(emulator.location_ids()[0].clone()));
+    let headers = signed(&emulator, gone.as_bytes(), Signature::Ed25519);
+    let calls: [(&str, &dyn Fn() -> Outcome); 13] = [
         ("ghl_access_token", &|| abi.access_token(&company)),
         ("ghl_access_token_into", &|| {
             let text = CString::new(company.as_str()).unwrap();
@@ -646,6 +705,7 @@ fn a_defect_inside_is_an_error_and_the_client_works_on() {
         ("ghl_tokens_mint", &|| {
             abi.tokens_mint(json!({"companyId": company, "installed": true, "force": true}), |_| true)
         }),
+        ("ghl_webhook_apply", &|| abi.webhook_apply(gone.as_bytes(), &headers)),
         ("ghl_token_delete", &|| abi.token_delete(&company)),
     ];
     for (name, call) in calls {

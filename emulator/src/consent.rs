@@ -4,6 +4,7 @@ use crate::directory::App;
 use crate::fields::Fields;
 use crate::state::State;
 use crate::tokens::{Grant, UserType};
+use crate::webhook::Notice;
 use form_urlencoded::Serializer;
 
 /// The paths at which the consent page is served.
@@ -147,8 +148,13 @@ impl AuthorizationRequest {
     }
 
     fn grant(&self, state: &mut State, grant: Grant, installed: &[String]) -> String {
+        // The real webhooks, too, are on their way before the browser is.
+        if grant.user_type == UserType::Company {
+            state.tell(&Notice::Install(grant.company_id.clone()));
+        }
         for location_id in installed {
-            state.install_location(location_id);
+            state.mark_installed(location_id);
+            state.tell(&Notice::Install(location_id.clone()));
         }
         let now_ms = state.clock.now_ms();
         let code = state.tokens.issue_code(grant, &self.redirect_uri, now_ms);

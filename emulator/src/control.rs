@@ -5,6 +5,7 @@ use crate::consent::{Decision, decide_on_url};
 use crate::fault::{self, FaultId};
 use crate::options::SettingsChange;
 use crate::state::{Shared, State as Emulated};
+use crate::webhook::{self, Notice, Signature};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
@@ -15,6 +16,8 @@ use axum::routing::{delete, get, post};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub(crate) fn router() -> Router<Shared> {
@@ -29,6 +32,7 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/settings", get(settings).post(change_settings))
         .route("/locations/{id}", post(change_location))
         .route("/companies/{id}", post(change_company))
+        .route("/webhooks", get(webhooks).post(webhook))
         .route("/faults", get(faults).post(inject).delete(clear_faults))
         .route("/faults/{id}", delete(remove_fault))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "GET /_emulator lists what there is"))
@@ -39,7 +43,7 @@ pub(crate) fn router() -> Router<Shared> {
 }
 
 /// What the control API offers, for its overview and the program's start-up text.
-pub const CONTROL_ENDPOINTS: [(&str, &str); 16] = [
+pub const CONTROL_ENDPOINTS: [(&str, &str); 18] = [
     ("GET /_emulator", "ids, credentials, URLs, the clock, and how many connections there were"),
     ("POST /_emulator/clock", r#"{"advanceSeconds": n} or {"setMs": n}"#),
     ("GET /_emulator/requests", "every request so far"),
@@ -54,10 +58,19 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 16] = [
     ("GET /_emulator/settings", "the settings"),
     (
         "POST /_emulator/settings",
-        "accessTokenSeconds, expiresIn, reuseWindowSeconds, locationRefreshTokens, rateLimit, latencyMs, acceptDelayMs",
+        "accessTokenSeconds, expiresIn, reuseWindowSeconds, locationRefreshTokens, rateLimit, latencyMs, acceptDelayMs, \
+         webhookUrl",
     ),
     ("POST /_emulator/locations/{id}", r#"{"active"?: bool, "installed"?: bool}"#),
     ("POST /_emulator/companies/{id}", r#"{"installed": false}"#),
+    (
+        "GET /_emulator/webhooks",
+        "those that something caused, what their receiver answered, and the public keys",
+    ),
+    (
+        "POST /_emulator/webhooks",
+        r#"{"install" | "uninstall": resource id, or "id": one to repeat, or "body"; "signature"?, "url"?: send it there} -> {"body", "headers", "status"?}"#,
+    ),
     ("GET /_emulator/faults", "the faults, how often each has struck, and how many requests it holds"),
     (
         "POST /_emulator/faults",
@@ -331,6 +344,69 @@ async fn change_company(State(shared): State<Shared>, Path(id): Path<String>, bo
     }
     state.uninstall(&id);
     reply(&json!({"id": id, "installed": false}))
+}
+
+async fn webhooks(State(shared): State<Shared>) -> Response {
+    let state = shared.lock();
+    let keys = state.webhooks.keys.public();
+    let caused: Vec<_> = state
+        .webhooks
+        .caused()
+        .map(|caused| match caused.status.load(Ordering::SeqCst) {
+            0 => json!({"id": caused.id, "body": caused.body, "status": null}),
+            status => json!({"id": caused.id, "body": caused.body, "status": status}),
+        })
+        .collect();
+    reply(&json!({"webhooks": caused, "publicKeys": {"ed25519": keys.ed25519, "rsa": keys.rsa}}))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WebhookRequest {
+    install: Option<String>,
+    uninstall: Option<String>,
+    id: Option<u64>,
+    body: Option<String>,
+    #[serde(default)]
+    signature: Signature,
+    url: Option<String>,
+}
+
+async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
+    let WebhookRequest { install, uninstall, id, body, signature, url } = match read(&body) {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
+    };
+    let (keys, body) = {
+        let state = shared.lock();
+        let told = |notice: Notice| webhook::body(&state.directory, &notice, state.clock.now_ms());
+        let body = match (install, uninstall, id, body) {
+            (Some(place), None, None, None) => told(Notice::Install(place)),
+            (None, Some(place), None, None) => told(Notice::Uninstall(place)),
+            (None, None, Some(id), None) => {
+                state.webhooks.caused().find(|caused| caused.id == id).map(|caused| caused.body.clone())
+            }
+            (None, None, None, Some(body)) => Some(body),
+            _ => return refuse(StatusCode::BAD_REQUEST, "exactly one of install, uninstall, id and body"),
+        };
+        let Some(body) = body else {
+            return refuse(StatusCode::NOT_FOUND, "there is no such company, location or webhook");
+        };
+        (Arc::clone(&state.webhooks.keys), body)
+    };
+    let headers = keys.sign(body.as_bytes(), signature);
+    let mut answer = json!({"body": body, "headers": Map::from_iter(
+        headers.iter().map(|(name, value)| (name.clone(), Value::from(value.clone())))
+    )});
+    if let Some(url) = url {
+        // Not on this thread: the receiver may call the emulator before it answers.
+        let sent = tokio::task::spawn_blocking(move || webhook::post(&url, &headers, body.as_bytes()));
+        match sent.await.map_err(std::io::Error::other).flatten() {
+            Ok(status) => answer["status"] = status.into(),
+            Err(error) => return refuse(StatusCode::BAD_GATEWAY, error.to_string()),
+        }
+    }
+    reply(&answer)
 }
 
 async fn faults(State(shared): State<Shared>) -> Response {

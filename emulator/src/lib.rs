@@ -50,6 +50,7 @@ mod socket;
 mod state;
 mod token;
 mod tokens;
+mod webhook;
 
 pub use certificate::Certificate;
 pub use clock::Clock;
@@ -60,6 +61,7 @@ pub use hold::Hold;
 pub use options::{ExpiresIn, Options, RateLimit};
 pub use request_log::RecordedRequest;
 pub use tokens::{LiveToken, UserType};
+pub use webhook::{Notice, Signature, WebhookPublicKeys};
 
 use certificate::Tls;
 use server::Server;
@@ -189,6 +191,53 @@ impl Emulator {
         locations.map(|location| location.id.clone()).collect()
     }
 
+    /// The keys that webhooks are signed with.
+    pub fn webhook_public_keys(&self) -> WebhookPublicKeys {
+        self.shared.lock().webhooks.keys.public()
+    }
+
+    /// The body of a webhook of this moment, as if that happened; nothing happens, and nothing is sent.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such company or location.
+    pub fn webhook(&self, notice: &Notice) -> String {
+        let state = self.shared.lock();
+        let body = webhook::body(&state.directory, notice, state.clock.now_ms());
+        body.unwrap_or_else(|| panic!("there is no place for {notice:?}"))
+    }
+
+    /// The bodies of the webhooks that consents, installations and their ends have caused, sent or not. The oldest go
+    /// after 10,000.
+    pub fn webhooks(&self) -> Vec<String> {
+        self.shared.lock().webhooks.caused().map(|caused| caused.body.clone()).collect()
+    }
+
+    /// The headers that sign a body, be it one of the emulator's or not.
+    pub fn sign_webhook(&self, body: &[u8], signature: Signature) -> Vec<(String, String)> {
+        let keys = std::sync::Arc::clone(&self.shared.lock().webhooks.keys);
+        keys.sign(body, signature)
+    }
+
+    /// Sends a webhook, be it for the first time or not, and answers with the receiver's status.
+    ///
+    /// # Errors
+    ///
+    /// When the receiver cannot be reached, or does not answer.
+    pub fn send_webhook(&self, url: &str, body: &[u8], signature: Signature) -> io::Result<u16> {
+        webhook::post(url, &self.sign_webhook(body, signature), body)
+    }
+
+    /// Where webhooks are sent as soon as something causes them; `None` stops that.
+    ///
+    /// # Panics
+    ///
+    /// When the URL is not `http://HOST:PORT/…`.
+    pub fn set_webhook_url(&self, url: Option<String>) {
+        assert!(url.as_deref().is_none_or(|url| webhook::parts_of(url).is_some()), "{url:?} is no receiver");
+        self.shared.lock().settings.webhook_url = url;
+    }
+
     /// The clock that codes, tokens and the reuse window live by.
     pub fn clock(&self) -> Clock {
         self.clock.clone()
@@ -253,7 +302,7 @@ impl Emulator {
         assert!(known, "there is no location {location_id}");
     }
 
-    /// Installs the app on a location of a company that has it, as happens for locations made later.
+    /// Installs the app on a location of a company that has it, as happens for locations made later, and tells it.
     ///
     /// # Panics
     ///
@@ -263,7 +312,7 @@ impl Emulator {
         assert!(known, "there is no location {location_id}");
     }
 
-    /// Takes the app off a location, or off a company and all its locations, and ends their tokens.
+    /// Takes the app off a location, or off a company and all its locations, ends their tokens, and tells it.
     ///
     /// # Panics
     ///

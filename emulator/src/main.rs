@@ -27,6 +27,7 @@ Options:
       --redirect-uri URL          A redirect URI registered for the app; may be repeated
                                   [default: https://app.example/oauth/callback]
       --allow-loopback-redirects  Accept http://localhost and http://127.0.0.1 unregistered
+      --webhook-url URL           Where INSTALL and UNINSTALL webhooks are sent, http://HOST:PORT/PATH
       --seed N                    What ids and the client secret are derived from [default: 1]
   -h, --help                      Print this help
 ";
@@ -106,6 +107,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
             "--access-token-seconds" => options.access_token_seconds = number(name, &value()?)?,
             "--reuse-window-seconds" => options.reuse_window_seconds = number(name, &value()?)?,
             "--seed" => options.seed = number(name, &value()?)?,
+            "--webhook-url" => options.webhook_url = Some(value()?),
             "--rate-limit" => options.rate_limit = rate_limit(name, &value()?)?,
             "--redirect-uri" => redirect_uris.push(value()?),
             "--allow-loopback-redirects" => options.allow_loopback_redirects = true,

@@ -1,6 +1,7 @@
 //! What an emulator is started with, and what may change while it runs.
 
 use crate::certificate::Certificate;
+use crate::webhook::parts_of;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::io;
@@ -38,7 +39,9 @@ pub struct Options {
     pub require_version_id: bool,
     /// The scopes registered for the app. Consent may ask for these and no others.
     pub scopes: Vec<String>,
-    /// What ids and the client's secret are derived from: the same seed gives the same ones.
+    /// Where webhooks are sent, `http://HOST:PORT/…`; `None` sends none.
+    pub webhook_url: Option<String>,
+    /// What ids, the client's secret and the webhooks' Ed25519 key are derived from: the same seed gives the same ones.
     pub seed: u64,
 }
 
@@ -77,6 +80,7 @@ impl Default for Options {
             ]
             .map(str::to_owned)
             .to_vec(),
+            webhook_url: None,
             seed: 1,
         }
     }
@@ -94,11 +98,17 @@ impl Options {
             "there must be at least one scope"
         } else if self.rate_limit.is_some_and(|limit| limit.per_ms == 0) {
             "the interval of the rate limit must not be zero"
+        } else if !is_receiver(self.webhook_url.as_deref()) {
+            "the webhook URL must be http://HOST:PORT/PATH"
         } else {
             return Ok(());
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, complaint))
     }
+}
+
+fn is_receiver(url: Option<&str>) -> bool {
+    url.is_none_or(|url| parts_of(url).is_some())
 }
 
 /// How many requests a company or a location may make.
@@ -143,6 +153,7 @@ pub(crate) struct Settings {
     pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) latency_ms: u64,
     pub(crate) accept_delay_ms: u64,
+    pub(crate) webhook_url: Option<String>,
 }
 
 impl Settings {
@@ -155,6 +166,7 @@ impl Settings {
             rate_limit: options.rate_limit,
             latency_ms: 0,
             accept_delay_ms: 0,
+            webhook_url: options.webhook_url.clone(),
         }
     }
 
@@ -170,6 +182,9 @@ impl Settings {
         if change.rate_limit.flatten().is_some_and(|limit| limit.per_ms == 0) {
             return Err("rateLimit.perMs must not be zero".to_owned());
         }
+        if !is_receiver(change.webhook_url.as_ref().and_then(Option::as_deref)) {
+            return Err("webhookUrl must be http://HOST:PORT/PATH".to_owned());
+        }
         let SettingsChange {
             access_token_seconds,
             expires_in,
@@ -178,6 +193,7 @@ impl Settings {
             rate_limit,
             latency_ms,
             accept_delay_ms,
+            webhook_url,
         } = change;
         replace(&mut self.access_token_seconds, access_token_seconds);
         replace(&mut self.expires_in, expires_in);
@@ -186,6 +202,7 @@ impl Settings {
         replace(&mut self.rate_limit, rate_limit);
         replace(&mut self.latency_ms, latency_ms);
         replace(&mut self.accept_delay_ms, accept_delay_ms);
+        replace(&mut self.webhook_url, webhook_url);
         Ok(())
     }
 }
@@ -209,6 +226,9 @@ pub(crate) struct SettingsChange {
     rate_limit: Option<Option<RateLimit>>,
     latency_ms: Option<u64>,
     accept_delay_ms: Option<u64>,
+    /// `null` stops the sending.
+    #[serde(deserialize_with = "present")]
+    webhook_url: Option<Option<String>>,
 }
 
 fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>

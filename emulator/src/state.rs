@@ -10,6 +10,7 @@ use crate::options::{Options, Settings};
 use crate::rate_limit::RateLimiter;
 use crate::request_log::RequestLog;
 use crate::tokens::{Issue, Tokens};
+use crate::webhook::{self, Notice, Webhooks};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,7 @@ pub(crate) struct State {
     pub(crate) limiter: RateLimiter,
     pub(crate) log: RequestLog,
     pub(crate) faults: Faults,
+    pub(crate) webhooks: Webhooks,
 }
 
 impl State {
@@ -42,6 +44,7 @@ impl State {
             limiter: RateLimiter::default(),
             log: RequestLog::default(),
             faults: Faults::new(options.seed),
+            webhooks: Webhooks::new(options.seed),
         }
     }
 
@@ -65,6 +68,7 @@ impl State {
             "scopes": app.scopes,
             "baseUrl": self.base_url,
             "authorizeUrl": self.authorize_url(),
+            "webhook": {"ed25519PublicKeys": [self.webhooks.keys.public().ed25519]},
         });
         if let Some(ca_file) = &self.ca_file {
             configuration["http"] = json!({"caBundlePath": ca_file.to_string_lossy()});
@@ -90,8 +94,8 @@ impl State {
         true
     }
 
-    /// Installs the app on a location, as an automatic installation does. False: there is no such location.
-    pub(crate) fn install_location(&mut self, location_id: &str) -> bool {
+    /// Installs the app on a location without telling. False: there is no such location.
+    pub(crate) fn mark_installed(&mut self, location_id: &str) -> bool {
         let now_ms = self.clock.now_ms();
         let Some(location) = self.directory.location_mut(location_id) else {
             return false;
@@ -100,9 +104,29 @@ impl State {
         true
     }
 
+    /// Installs the app on a location, as an automatic installation does. False: there is no such location.
+    pub(crate) fn install_location(&mut self, location_id: &str) -> bool {
+        let known = self.mark_installed(location_id);
+        self.tell(&Notice::AutomaticInstall(location_id.to_owned()));
+        known
+    }
+
+    /// Causes a webhook, unless there is no such place.
+    pub(crate) fn tell(&mut self, notice: &Notice) {
+        if let Some(body) = webhook::body(&self.directory, notice, self.clock.now_ms()) {
+            self.webhooks.cause(body, self.settings.webhook_url.as_deref());
+        }
+    }
+
     /// Takes the app off a location, or off a company with its locations, and ends their tokens.
     /// False: there is no such place.
     pub(crate) fn uninstall(&mut self, resource_id: &str) -> bool {
+        let known = self.take_off(resource_id);
+        self.tell(&Notice::Uninstall(resource_id.to_owned()));
+        known
+    }
+
+    fn take_off(&mut self, resource_id: &str) -> bool {
         if let Some(location) = self.directory.location_mut(resource_id) {
             location.installed_at_ms = None;
             self.tokens.end_grants(|grant| grant.location_id.as_deref() == Some(resource_id));

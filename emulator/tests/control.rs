@@ -162,3 +162,90 @@ fn it_answers_to_this_machines_names_alone() {
     assert_eq!(control(&emulator, "GET", "/nothing", "").status, 404);
     assert_eq!(control(&emulator, "PUT", "/clock", "").status, 405);
 }
+
+#[test]
+fn webhooks_are_built_signed_and_repeated_on_demand() {
+    let emulator = start();
+    let (company, location) = (emulator.company_id(), &emulator.location_ids()[0]);
+    let built = post(&emulator, "/webhooks", json!({"install": location})).expect(200);
+    let body: Value = serde_json::from_str(text(&built, "body")).unwrap();
+    assert_eq!(
+        (&body["type"], &body["locationId"], &body["companyId"]),
+        (&json!("INSTALL"), &json!(location), &json!(company))
+    );
+    let lengths = |built: &Value, name: &str| built["headers"][name].as_str().map(str::len);
+    assert_eq!(
+        (lengths(&built, "x-ghl-signature"), lengths(&built, "x-wh-signature")),
+        (Some(88), Some(684))
+    );
+    assert_eq!(
+        control(&emulator, "GET", "/webhooks", "").expect(200)["webhooks"],
+        json!([]),
+        "nothing happened"
+    );
+
+    post(&emulator, &format!("/locations/{location}"), json!({"installed": true})).expect(200);
+    post(&emulator, &format!("/companies/{company}"), json!({"installed": false})).expect(200);
+    let caused = control(&emulator, "GET", "/webhooks", "").expect(200);
+    assert!(text(&caused["publicKeys"], "rsa").starts_with("-----BEGIN PUBLIC KEY-----"));
+    let kinds: Vec<Value> = caused["webhooks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|caused| serde_json::from_str::<Value>(text(caused, "body")).unwrap()["type"].clone())
+        .collect();
+    assert_eq!(kinds, ["INSTALL", "UNINSTALL"]);
+    let repeated = post(&emulator, "/webhooks", json!({"id": 1, "signature": "ed25519"})).expect(200);
+    assert_eq!(repeated["body"], caused["webhooks"][0]["body"]);
+    assert_eq!(lengths(&repeated, "x-wh-signature"), None);
+    let absent = post(&emulator, "/webhooks", json!({"body": "x", "signature": "notAvailable"})).expect(200);
+    assert_eq!(absent["headers"], json!({"x-ghl-signature": "N/A", "x-wh-signature": "N/A"}));
+
+    for (status, wrong) in [
+        (400, json!({})),
+        (400, json!({"install": location, "uninstall": location})),
+        (400, json!({"install": location, "signature": "none"})),
+        (400, json!({"install": location, "when": 1})),
+        (404, json!({"uninstall": "nowhere"})),
+        (404, json!({"id": 3})),
+        (502, json!({"id": 1, "url": "https://127.0.0.1:1/"})),
+    ] {
+        assert_eq!(post(&emulator, "/webhooks", wrong.clone()).status, status, "{wrong}");
+    }
+    assert_eq!(post(&emulator, "/settings", json!({"webhookUrl": "https://127.0.0.1:1/"})).status, 400);
+}
+
+#[test]
+fn webhooks_reach_a_receiver_that_asks_back_before_it_answers() {
+    let emulator = start();
+    let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook?a=b", receiver.local_addr().unwrap());
+    post(&emulator, "/settings", json!({"webhookUrl": url})).expect(200);
+    let location = emulator.location_ids()[0].clone();
+    let path = format!("/locations/{location}");
+    post(&emulator, &path, json!({"installed": true})).expect(200);
+    let serve = |status: &str| {
+        let (mut socket, _) = receiver.accept().unwrap();
+        let mut request = vec![0; 1 << 16];
+        let mut length = 0;
+        while !request[..length].ends_with(b"}") {
+            length += std::io::Read::read(&mut socket, &mut request[length..]).unwrap();
+        }
+        control(&emulator, "GET", "/clock", "");
+        std::io::Write::write_all(&mut socket, format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).unwrap();
+        String::from_utf8(request[..length].to_vec()).unwrap()
+    };
+    let request = serve("204 No Content");
+    assert!(request.starts_with("POST /hook?a=b HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("\r\nx-ghl-signature: ") && request.contains(&location), "{request}");
+    let again = json!({"id": 1, "url": url, "signature": "legacy"});
+    std::thread::scope(|scope| {
+        let repeated = scope.spawn(|| post(&emulator, "/webhooks", again));
+        assert!(serve("500 Oops").contains("x-ghl-signature: N/A"));
+        assert_eq!(repeated.join().unwrap().expect(200)["status"], 500);
+    });
+    // It is written down by a thread that was about to when the receiver had answered.
+    let status = || control(&emulator, "GET", "/webhooks", "").expect(200)["webhooks"][0]["status"].clone();
+    while status().is_null() {}
+    assert_eq!(status(), 204);
+}

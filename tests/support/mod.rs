@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use ghl_oauth::clock::Clock;
 use ghl_oauth::ffi::*;
 use ghl_oauth::{Client, Config, Status};
-use ghl_oauth_emulator::{Decision, Emulator, Options, RecordedRequest};
-use serde_json::{Value, json};
+use ghl_oauth_emulator::{Decision, Emulator, Options, RecordedRequest, Signature};
+use serde_json::{Map, Value, json};
 
 /// The life of an access token, and a little more: after it, every token that is held is dead.
 pub const DAY: Duration = Duration::from_secs(86_400);
@@ -100,6 +100,8 @@ type LongCall = unsafe extern "C" fn(
     *mut c_void,
     *mut *mut c_char,
 ) -> i32;
+type WebhookCall =
+    unsafe extern "C" fn(*mut ghl_client, *const u8, usize, *const c_char, *mut *mut c_char) -> i32;
 
 /// A client, as a C program holds it.
 pub struct Abi {
@@ -251,6 +253,25 @@ impl Abi {
         let mut document = ptr::dangling_mut();
         // SAFETY: a living client, valid pointers, and a context of the callback's type.
         let code = unsafe { function(self.client, params.as_ptr(), callback, context, &mut document) };
+        Outcome::read(code, document)
+    }
+
+    /// Only checks a webhook.
+    pub fn webhook_verify(&self, body: &[u8], headers: &Value) -> Outcome {
+        self.webhook(ghl_webhook_verify, body, headers)
+    }
+
+    /// Does what a webhook says.
+    pub fn webhook_apply(&self, body: &[u8], headers: &Value) -> Outcome {
+        self.webhook(ghl_webhook_apply, body, headers)
+    }
+
+    fn webhook(&self, function: WebhookCall, body: &[u8], headers: &Value) -> Outcome {
+        let headers = CString::new(headers.to_string()).unwrap();
+        let mut document = ptr::dangling_mut();
+        // SAFETY: a living client, valid pointers, and a body of that length.
+        let code =
+            unsafe { function(self.client, body.as_ptr(), body.len(), headers.as_ptr(), &mut document) };
         Outcome::read(code, document)
     }
 
@@ -467,6 +488,12 @@ pub fn query(url: &str) -> BTreeMap<String, String> {
         assert!(parameters.insert(name.clone(), value).is_none(), "{name} comes twice");
     }
     parameters
+}
+
+/// The headers that sign a body, as a framework gives them.
+pub fn signed(emulator: &Emulator, body: &[u8], signature: Signature) -> Value {
+    let headers = emulator.sign_webhook(body, signature);
+    headers.into_iter().map(|(name, value)| (name, Value::from(value))).collect::<Map<_, _>>().into()
 }
 
 /// Asserts that a text shows none of these secrets.

@@ -1,0 +1,909 @@
+//! Webhooks: whom the library believes, and what INSTALL and UNINSTALL do to the tokens, in whatever order they come.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, Notice, Options, Rule, Signature, Stage};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use support::{Abi, config, emulator, sent, signed};
+
+/// A body of that notice with these keys changed, or with null taken away.
+fn body(emulator: &Emulator, notice: &Notice, changes: Value) -> String {
+    let mut body: Value = serde_json::from_str(&emulator.webhook(notice)).unwrap();
+    for (name, change) in changes.as_object().unwrap() {
+        match change {
+            Value::Null => drop(body.as_object_mut().unwrap().remove(name)),
+            change => body[name] = change.clone(),
+        }
+    }
+    body.to_string()
+}
+
+/// Applies a body that is rightly signed.
+#[track_caller]
+fn apply(abi: &Abi, emulator: &Emulator, body: &str) -> Value {
+    abi.webhook_apply(body.as_bytes(), &signed(emulator, body.as_bytes(), Signature::Ed25519)).ok()
+}
+
+/// The same for a notice of this moment.
+#[track_caller]
+fn tell(abi: &Abi, emulator: &Emulator, notice: &Notice) -> Value {
+    apply(abi, emulator, &emulator.webhook(notice))
+}
+
+fn install(id: &str) -> Notice {
+    Notice::Install(id.to_owned())
+}
+
+fn uninstall(id: &str) -> Notice {
+    Notice::Uninstall(id.to_owned())
+}
+
+/// The ids of the tokens that are held.
+fn held(abi: &Abi) -> Vec<String> {
+    let (mut ids, mut page_token) = (Vec::new(), Value::Null);
+    loop {
+        let mut params = json!({"pageSize": 1000});
+        if !page_token.is_null() {
+            params["pageToken"] = page_token;
+        }
+        let page = abi.tokens_list(params).ok();
+        let items = page["items"].as_array().unwrap();
+        ids.extend(items.iter().map(|item| item["resourceId"].as_str().unwrap().to_owned()));
+        page_token = page["nextPageToken"].clone();
+        if page_token.is_null() {
+            return ids;
+        }
+    }
+}
+
+/// Time for something that has to be later.
+fn pass(emulator: &Emulator, seconds: u64) {
+    emulator.clock().advance(Duration::from_secs(seconds));
+}
+
+/// Comes back once this holds; nothing takes nearly as long as a minute.
+#[track_caller]
+fn until(holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it never came to hold");
+        std::thread::yield_now();
+    }
+}
+
+/// Refuses a delivery, by either function, and leaves everything as it was.
+#[track_caller]
+fn refused(abi: &Abi, body: &[u8], headers: &Value) -> Value {
+    let before = held(abi);
+    let error = abi.webhook_verify(body, headers).fails(Status::SignatureInvalid);
+    let other = abi.webhook_apply(body, headers).fails(Status::SignatureInvalid);
+    assert_eq!(error, other);
+    assert_eq!(error["retryable"], false);
+    assert_eq!(held(abi), before);
+    error
+}
+
+// ---- Whom the library believes --------------------------------------------------------------------------------------
+
+#[test]
+fn a_signed_delivery_is_verified_and_parsed_whatever_its_type() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let body = r#"{"type": "ContactCreate", "webhookId": "w-1", "id": "ü", "timestamp": "2025-06-25T06:57:06.225Z"}"#;
+    let verified =
+        abi.webhook_verify(body.as_bytes(), &signed(&emulator, body.as_bytes(), Signature::Both)).ok();
+    let expected = json!({
+        "type": "ContactCreate", "webhookId": "w-1", "timestampMs": 1_750_834_626_225_i64, "scheme": "ed25519",
+        "keyIndex": 0, "payload": serde_json::from_str::<Value>(body).unwrap(),
+    });
+    assert_eq!(verified, expected);
+    let verified = abi.webhook_verify(b"{}", &signed(&emulator, b"{}", Signature::Ed25519)).ok();
+    for name in ["type", "webhookId", "timestampMs"] {
+        assert_eq!(verified[name], Value::Null);
+    }
+}
+
+#[test]
+fn a_changed_body_is_refused_be_it_one_bit_or_only_written_anew() {
+    let emulator = emulator(1);
+    let abi =
+        Abi::with(&emulator, json!({"webhook": {"rsaPublicKeys": [emulator.webhook_public_keys().rsa]}}));
+    let body = emulator.webhook(&install(&emulator.location_ids()[0]));
+    let anew = serde_json::to_string_pretty(&serde_json::from_str::<Value>(&body).unwrap()).unwrap();
+    for signature in [Signature::Ed25519, Signature::Legacy, Signature::Both] {
+        let headers = signed(&emulator, body.as_bytes(), signature);
+        abi.webhook_verify(body.as_bytes(), &headers).ok();
+        for index in [0, body.len() / 2, body.len() - 1] {
+            let mut changed = body.clone().into_bytes();
+            changed[index] ^= 1;
+            refused(&abi, &changed, &headers);
+        }
+        refused(&abi, anew.as_bytes(), &headers);
+        refused(&abi, &body.as_bytes()[..body.len() - 1], &headers);
+        refused(&abi, format!("{body} ").as_bytes(), &headers);
+        refused(&abi, b"", &headers);
+    }
+}
+
+#[test]
+fn what_is_not_signed_as_it_must_be_is_refused() {
+    let emulator = emulator(1);
+    let rsa = emulator.webhook_public_keys().rsa;
+    let abi = Abi::with(&emulator, json!({"webhook": {"rsaPublicKeys": [rsa]}}));
+    let body = emulator.webhook(&uninstall(&emulator.company_id()));
+    let body = body.as_bytes();
+    let good = signed(&emulator, body, Signature::Both);
+    let (ed25519, legacy) =
+        (good["x-ghl-signature"].as_str().unwrap(), good["x-wh-signature"].as_str().unwrap());
+    let bytes = STANDARD.decode(ed25519).unwrap();
+    let cut = STANDARD.encode(&bytes[..63]);
+    let longer = STANDARD.encode([&bytes[..], &[0]].concat());
+    for (why, headers) in [
+        ("no header", json!({})),
+        ("another header", json!({"authorization": ed25519})),
+        ("N/A twice", signed(&emulator, body, Signature::NotAvailable)),
+        ("an empty header", json!({"x-ghl-signature": "", "x-wh-signature": " "})),
+        ("a null", json!({"x-ghl-signature": null})),
+        ("an empty list", json!({"x-ghl-signature": []})),
+        ("another body's", signed(&emulator, body, Signature::Wrong)),
+        ("no base64", json!({"x-ghl-signature": "?"})),
+        ("n/a is no N/A", json!({"x-ghl-signature": "n/a", "x-wh-signature": legacy})),
+        ("63 bytes", json!({"x-ghl-signature": cut})),
+        ("65 bytes", json!({"x-ghl-signature": longer})),
+        ("all zero", json!({"x-ghl-signature": STANDARD.encode([0; 64])})),
+        ("the RSA signature in the other's place", json!({"x-ghl-signature": legacy})),
+        ("the Ed25519 signature in the other's place", json!({"x-wh-signature": ed25519})),
+        (
+            "a wrong newer one beside a right older one",
+            json!({"x-ghl-signature": cut, "x-wh-signature": legacy}),
+        ),
+        ("two of them", json!({"x-ghl-signature": [ed25519, ed25519]})),
+        ("two in one", json!({"x-ghl-signature": format!("{ed25519}, {ed25519}")})),
+        ("the same name in two cases", json!({"x-ghl-signature": ed25519, "X-GHL-Signature": ed25519})),
+        ("one of them absent", json!({"x-ghl-signature": ed25519, "X-Ghl-Signature": "N/A"})),
+        ("two older ones", json!({"x-wh-signature": legacy, "X-WH-Signature": legacy})),
+    ] {
+        let error = refused(&abi, body, &headers);
+        assert!(error["message"].as_str().unwrap().len() > 20, "{why}: {error}");
+    }
+    // A map would keep one of the two, and nobody knows which.
+    let twice = format!(r#"{{"x-ghl-signature": "{ed25519}", "x-ghl-signature": "{ed25519}"}}"#);
+    let headers = std::ffi::CString::new(twice).unwrap();
+    // SAFETY: a living client and valid pointers.
+    let code = unsafe {
+        let out = std::ptr::null_mut();
+        ghl_oauth::ffi::ghl_webhook_verify(abi.handle(), body.as_ptr(), body.len(), headers.as_ptr(), out)
+    };
+    assert_eq!(code, Status::SignatureInvalid.code());
+}
+
+#[test]
+fn headers_come_in_any_case_and_signatures_in_either_base64() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let body = b"{}";
+    let good = signed(&emulator, body, Signature::Ed25519);
+    let signature = good["x-ghl-signature"].as_str().unwrap();
+    let url_safe = URL_SAFE_NO_PAD.encode(STANDARD.decode(signature).unwrap());
+    for headers in [
+        json!({"X-GHL-SIGNATURE": signature}),
+        json!({"X-Ghl-Signature": format!(" {signature}\n")}),
+        json!({"x-ghl-signature": [signature]}),
+        json!({"x-ghl-signature": signature.trim_end_matches('=')}),
+        json!({"x-ghl-signature": url_safe}),
+        json!({"x-ghl-signature": signature, "x-wh-signature": "nonsense", "accept": ["a", 1, null], "n": 1}),
+    ] {
+        abi.webhook_verify(body, &headers).ok();
+    }
+}
+
+#[test]
+fn the_older_signature_counts_only_where_it_is_configured_and_the_newer_is_absent() {
+    let emulator = emulator(1);
+    let rsa = emulator.webhook_public_keys().rsa;
+    let without = Abi::new(&emulator);
+    let with = Abi::with(&emulator, json!({"webhook": {"rsaPublicKeys": [rsa]}}));
+    let only = Abi::with(&emulator, json!({"webhook": {"rsaPublicKeys": [rsa], "ed25519PublicKeys": []}}));
+    let legacy = signed(&emulator, b"{}", Signature::Legacy);
+    assert_eq!(legacy["x-ghl-signature"], "N/A");
+    let error = refused(&without, b"{}", &legacy);
+    assert!(error["help"].as_str().unwrap().contains("webhook.rsaPublicKeys"), "{error}");
+    for abi in [&with, &only] {
+        let verified = abi.webhook_verify(b"{}", &legacy).ok();
+        assert_eq!((&verified["scheme"], &verified["keyIndex"]), (&json!("rsa-sha256"), &json!(0)));
+    }
+    let both = signed(&emulator, b"{}", Signature::Both);
+    assert_eq!(with.webhook_verify(b"{}", &both).ok()["scheme"], "ed25519");
+    let error = refused(&only, b"{}", &both);
+    assert!(error["help"].as_str().unwrap().contains("webhook.ed25519PublicKeys"), "{error}");
+}
+
+#[test]
+fn keys_are_rotated_by_having_two_for_a_while() {
+    let old = emulator(1);
+    let new = Emulator::start(Options { seed: 2, ..Options::default() }).unwrap();
+    let key = |emulator: &Emulator| emulator.webhook_public_keys().ed25519;
+    let keys = |keys: &[String]| json!({"webhook": {"ed25519PublicKeys": keys}});
+    let by = |emulator: &Emulator| signed(emulator, b"{}", Signature::Ed25519);
+    let before = Abi::with(&old, keys(&[key(&old)]));
+    let during = Abi::with(&old, keys(&[key(&new), key(&old)]));
+    let after = Abi::with(&old, keys(&[key(&new)]));
+    assert_eq!(before.webhook_verify(b"{}", &by(&old)).ok()["keyIndex"], 0);
+    refused(&before, b"{}", &by(&new));
+    assert_eq!(during.webhook_verify(b"{}", &by(&old)).ok()["keyIndex"], 1);
+    assert_eq!(during.webhook_verify(b"{}", &by(&new)).ok()["keyIndex"], 0);
+    refused(&after, b"{}", &by(&old));
+    after.webhook_verify(b"{}", &by(&new)).ok();
+}
+
+#[test]
+fn the_vendors_key_is_the_default_and_none_at_all_lets_nothing_pass() {
+    let emulator = emulator(1);
+    let mut defaults = config(&emulator, json!({}));
+    defaults.as_object_mut().unwrap().remove("webhook");
+    let vendor = Abi::open(&defaults).unwrap();
+    refused(&vendor, b"{}", &signed(&emulator, b"{}", Signature::Both));
+    let none = Abi::with(&emulator, json!({"webhook": {"ed25519PublicKeys": []}}));
+    refused(&none, b"{}", &signed(&emulator, b"{}", Signature::Both));
+    // The vendor's RSA key, as docs/webhooks.md gives it, can be configured.
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/webhooks.md")).unwrap();
+    let keys: Vec<&str> = page
+        .split("-----BEGIN PUBLIC KEY-----")
+        .skip(1)
+        .map(|rest| rest.split("-----END PUBLIC KEY-----").next().unwrap())
+        .collect();
+    assert_eq!(keys.len(), 2, "Ed25519, then RSA");
+    assert!(ghl_oauth::config::VENDOR_ED25519_KEY.contains(keys[0].trim()));
+    Abi::open(&config(&emulator, json!({"webhook": {"rsaPublicKeys": [keys[1]]}}))).unwrap();
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_refused_when_the_client_is_made() {
+    let emulator = emulator(1);
+    let public = emulator.webhook_public_keys();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    for (webhook, parameter) in [
+        (json!({"ed25519PublicKeys": [public.ed25519, "nonsense"]}), "webhook.ed25519PublicKeys[1]"),
+        (json!({"ed25519PublicKeys": [public.rsa]}), "webhook.ed25519PublicKeys[0]"),
+        (json!({"ed25519PublicKeys": [""]}), "webhook.ed25519PublicKeys[0]"),
+        (json!({"rsaPublicKeys": [public.rsa, public.rsa, public.ed25519]}), "webhook.rsaPublicKeys[2]"),
+        (json!({"maxAgeSeconds": 0}), "webhook.maxAgeSeconds"),
+    ] {
+        let config =
+            config(&emulator, json!({"webhook": webhook, "store": {"kind": "sqlite", "path": path}}));
+        let Err(outcome) = Abi::open(&config) else { panic!("{webhook} was accepted") };
+        assert_eq!(outcome.fails(Status::Config)["parameter"], parameter);
+    }
+    assert!(!path.exists(), "refused before anything is made");
+}
+
+#[test]
+fn a_signed_body_that_is_no_object_is_named() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    for body in ["", "[]", "null", "{", "<html>", "{} {}"] {
+        let headers = signed(&emulator, body.as_bytes(), Signature::Ed25519);
+        abi.webhook_verify(body.as_bytes(), &headers).refuses("body");
+        abi.webhook_apply(body.as_bytes(), &headers).refuses("body");
+    }
+}
+
+#[test]
+fn an_age_can_be_too_high_where_one_is_set() {
+    let emulator = emulator(1);
+    let company = emulator.company_id();
+    let any = Abi::new(&emulator);
+    let young = Abi::with(&emulator, json!({"webhook": {"maxAgeSeconds": 3600}}));
+    let check = |abi: &Abi, changes| {
+        let body = body(&emulator, &install(&company), changes);
+        let headers = signed(&emulator, body.as_bytes(), Signature::Ed25519);
+        abi.webhook_verify(body.as_bytes(), &headers).0 == 0
+    };
+    let ago = |seconds: i64| json!({"timestamp": emulator.clock().now_ms() - seconds * 1000});
+    assert!(check(&young, json!({})) && check(&young, ago(3500)) && check(&young, ago(-3500)));
+    for changes in [ago(3700), ago(-3700), json!({"timestamp": null}), json!({"timestamp": "soon"})] {
+        assert!(!check(&young, changes.clone()), "{changes}");
+        assert!(check(&any, changes.clone()), "{changes}");
+    }
+}
+
+// ---- What they do to the tokens -------------------------------------------------------------------------------------
+
+#[test]
+fn an_install_mints_at_once_where_the_companys_token_is_held() {
+    let emulator = emulator(3);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    sent(&emulator);
+    let location = &emulator.location_ids()[0];
+    let heard = abi.listen();
+    let applied = tell(&abi, &emulator, &install(location));
+    assert_eq!(applied, json!({"type": "INSTALL", "resourceId": location, "applied": true}));
+    assert_eq!(sent(&emulator), ["mint 200"]);
+    assert_eq!(heard.names(), [format!("token.minted {location}")]);
+    assert_eq!(abi.listed(location)["companyId"], company);
+    abi.live_token(&emulator, location);
+    // Another delivery of the same, and one with a body of its own.
+    tell(&abi, &emulator, &install(location));
+    tell(&abi, &emulator, &Notice::AutomaticInstall(location.clone()));
+    assert_eq!(sent(&emulator), [""; 0]);
+    // One that comes by itself names no company.
+    let applied = tell(&abi, &emulator, &Notice::AutomaticInstall(emulator.location_ids()[1].clone()));
+    assert_eq!(applied["applied"], true);
+    assert_eq!(sent(&emulator), ["mint 200"]);
+}
+
+#[test]
+fn an_install_before_the_companys_token_is_minted_when_that_comes() {
+    let emulator = emulator(15);
+    let folder = tempfile::tempdir().unwrap();
+    let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
+    let locations = emulator.location_ids();
+    for location in &locations {
+        // Each in a process of its own, as far as the store can tell.
+        let abi = Abi::with(&emulator, store.clone());
+        let applied = tell(&abi, &emulator, &install(location));
+        assert_eq!(applied["applied"], true);
+        assert_eq!(applied["reason"], "remembered until its company's token is here");
+    }
+    let abi = Abi::with(&emulator, store);
+    assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["checked"], 0);
+    abi.connect_company(&emulator);
+    let mints = |sent: Vec<String>| sent.iter().filter(|sent| *sent == "mint 200").count();
+    assert_eq!(mints(sent(&emulator)), 10, "a consent does not wait for thousands");
+    assert_eq!(held(&abi).len(), 11);
+    let report = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!((&report["checked"], &report["refreshed"]), (&json!(5), &json!(5)));
+    assert_eq!(mints(sent(&emulator)), 5);
+    assert_eq!(held(&abi).len(), 16);
+    assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["checked"], 0, "nothing waits any more");
+}
+
+#[test]
+fn an_imported_company_mints_for_those_that_waited_too() {
+    let emulator = emulator(1);
+    let (giver, abi) = (Abi::new(&emulator), Abi::new(&emulator));
+    giver.connect_company(&emulator);
+    tell(&abi, &emulator, &install(&emulator.location_ids()[0]));
+    abi.tokens_import(giver.tokens_export(json!({})).ok()).ok();
+    assert_eq!(held(&abi).len(), 2);
+}
+
+#[test]
+fn an_install_names_the_company_where_several_could_mint() {
+    let emulator = Emulator::start(Options { companies: 2, locations: 2, ..Options::default() }).unwrap();
+    let abi = Abi::new(&emulator);
+    for company in emulator.company_ids() {
+        abi.connect(&emulator, Decision::Company(company));
+    }
+    let location = emulator.location_ids()[3].clone();
+    abi.access_token(&location).fails(Status::NotFound);
+    emulator.inject(
+        Rule::on(Endpoint::LocationToken).times(9),
+        FaultKind::Reset { stage: Stage::BeforeProcessing },
+    );
+    let applied = tell(&abi, &emulator, &install(&location));
+    assert_eq!(applied["reason"], "remembered, since no token could be minted yet");
+    emulator.clear_faults();
+    abi.live_token(&emulator, &location);
+    assert_eq!(abi.listed(&location)["companyId"], emulator.company_ids()[1]);
+}
+
+#[test]
+fn a_mint_that_fails_is_made_up_for_by_maintenance_and_one_that_is_refused_is_not_tried_forever() {
+    let emulator = emulator(2);
+    let abi = Abi::new(&emulator);
+    abi.connect_company(&emulator);
+    let [failing, refused] = &emulator.location_ids()[..] else { panic!("two locations") };
+    emulator.inject(
+        Rule::on(Endpoint::LocationToken).times(9),
+        FaultKind::Reset { stage: Stage::BeforeProcessing },
+    );
+    assert_eq!(tell(&abi, &emulator, &install(failing))["applied"], true);
+    emulator.clear_faults();
+    emulator.uninstall(refused);
+    assert_eq!(tell(&abi, &emulator, &install(refused))["applied"], true);
+    sent(&emulator);
+    let report = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!((&report["refreshed"], &report["failed"]), (&json!(1), &json!([])));
+    assert_eq!(sent(&emulator), ["mint 200"]);
+    abi.live_token(&emulator, failing);
+}
+
+#[test]
+fn a_location_that_lost_its_token_gets_one_again_when_it_is_installed_again() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    abi.connect_company(&emulator);
+    abi.live_token(&emulator, &location);
+    // Nobody told of this.
+    emulator.uninstall(&location);
+    abi.token_refresh(&location).fails(Status::ReauthorizationRequired);
+    pass(&emulator, 60);
+    emulator.install_location(&location);
+    assert_eq!(tell(&abi, &emulator, &Notice::AutomaticInstall(location.clone()))["applied"], true);
+    abi.live_token(&emulator, &location);
+    assert_eq!(abi.listed(&location)["state"], "ok");
+}
+
+#[test]
+fn an_uninstall_ends_the_location() {
+    let emulator = emulator(2);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    abi.live_token(&emulator, &location);
+    pass(&emulator, 1);
+    let heard = abi.listen();
+    let applied = tell(&abi, &emulator, &uninstall(&location));
+    assert_eq!(applied, json!({"type": "UNINSTALL", "resourceId": location, "applied": true}));
+    assert_eq!(heard.names(), [format!("token.deleted {location}")]);
+    assert_eq!(held(&abi), [company]);
+    // It is not in memory either: the next call would have to mint.
+    emulator.uninstall(&location);
+    abi.access_token(&location).fails(Status::Forbidden);
+    let applied = tell(&abi, &emulator, &uninstall(&emulator.location_ids()[1]));
+    assert_eq!((&applied["applied"], &applied["reason"]), (&json!(true), &json!("no token was held")));
+}
+
+#[test]
+fn an_uninstall_that_is_older_than_the_token_ends_nothing() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
+    let of_before = [&location, &company].map(|id| emulator.webhook(&uninstall(id)));
+    pass(&emulator, 1);
+    abi.connect_company(&emulator);
+    abi.live_token(&emulator, &location);
+    for body in &of_before {
+        let applied = apply(&abi, &emulator, body);
+        assert_eq!((&applied["applied"], &applied["reason"]), (&json!(false), &json!("the token is newer")));
+    }
+    assert_eq!(held(&abi).len(), 2);
+    // Without a timestamp, it is of the moment at which it comes.
+    pass(&emulator, 1);
+    let body = body(&emulator, &uninstall(&location), json!({"timestamp": null, "webhookId": null}));
+    assert_eq!(apply(&abi, &emulator, &body)["applied"], true);
+    assert_eq!(held(&abi), [company]);
+    // Its repetition, after the location was installed again, is known by its body.
+    pass(&emulator, 1);
+    abi.live_token(&emulator, &location);
+    pass(&emulator, 600);
+    let again = apply(&abi, &emulator, &body);
+    assert_eq!((&again["applied"], &again["reason"]), (&json!(false), &json!("it was applied before")));
+    assert_eq!(held(&abi).len(), 2);
+}
+
+#[test]
+fn an_imported_token_whose_age_is_unknown_is_as_old_as_it_seems() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    let body = emulator.webhook(&uninstall(&location));
+    let import = |expires_at: i64| {
+        let token =
+            json!({"accessToken": "a", "refreshToken": "r", "locationId": location, "expiresAt": expires_at});
+        abi.tokens_import(json!({"tokens": [token], "replace": true})).ok();
+    };
+    let now = emulator.clock().now_ms();
+    import(now + 86_400_000 + 60_000);
+    assert_eq!(apply(&abi, &emulator, &body)["applied"], false);
+    import(now + 86_400_000 - 60_000);
+    assert_eq!(tell(&abi, &emulator, &uninstall(&location))["applied"], true);
+}
+
+#[test]
+fn a_companys_uninstall_ends_all_its_locations_and_no_others() {
+    let emulator = Emulator::start(Options { companies: 2, locations: 250, ..Options::default() }).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for store in
+        [json!({"kind": "memory"}), json!({"kind": "sqlite", "path": folder.path().join("tokens.db")})]
+    {
+        let abi = Abi::with(&emulator, json!({"store": store}));
+        let companies = emulator.company_ids();
+        let now = emulator.clock().now_ms();
+        let token = |company: &str, location: Option<&String>, granted: i64| {
+            json!({"accessToken": "a", "refreshToken": "r", "companyId": company, "locationId": location,
+                   "expiresAt": granted + 86_400_000})
+        };
+        let mut tokens: Vec<Value> = companies.iter().map(|id| token(id, None, now - 1000)).collect();
+        for (index, location) in emulator.location_ids().iter().enumerate() {
+            // One of each company is newer than what is about to be told.
+            let granted = if index % 250 == 7 { now + 60_000 } else { now - 1000 };
+            tokens.push(token(&companies[index / 250], Some(location), granted));
+        }
+        assert_eq!(abi.tokens_import(json!({"tokens": tokens})).ok()["imported"], 502);
+        let heard = abi.listen();
+        let applied = tell(&abi, &emulator, &uninstall(&companies[0]));
+        assert_eq!(applied, json!({"type": "UNINSTALL", "resourceId": companies[0], "applied": true}));
+        assert_eq!(heard.events().len(), 250);
+        let left = held(&abi);
+        assert_eq!(left.len(), 252);
+        assert!(left.contains(&companies[1]) && !left.contains(&companies[0]));
+        assert!(left.contains(&emulator.location_ids()[7]));
+    }
+}
+
+#[test]
+fn a_companys_uninstall_forgets_the_installs_that_waited() {
+    let emulator = emulator(2);
+    let abi = Abi::new(&emulator);
+    let [early, late] = &emulator.location_ids()[..] else { panic!("two locations") };
+    let too_late = emulator.webhook(&install(late));
+    tell(&abi, &emulator, &install(early));
+    pass(&emulator, 1);
+    tell(&abi, &emulator, &uninstall(&emulator.company_id()));
+    let applied = apply(&abi, &emulator, &too_late);
+    assert_eq!(applied["applied"], false);
+    assert_eq!(applied["reason"], "a later UNINSTALL of its company was applied");
+    pass(&emulator, 1);
+    abi.connect_company(&emulator);
+    assert_eq!(held(&abi), [emulator.company_id()], "what was installed before is not minted for");
+    tell(&abi, &emulator, &install(late));
+    assert_eq!(held(&abi).len(), 2);
+}
+
+#[test]
+fn an_older_word_never_undoes_a_newer_one() {
+    let emulator = emulator(1);
+    let location = emulator.location_ids()[0].clone();
+    let abi = Abi::new(&emulator);
+    let installed = emulator.webhook(&install(&location));
+    pass(&emulator, 1);
+    let gone = emulator.webhook(&uninstall(&location));
+    apply(&abi, &emulator, &gone);
+    let applied = apply(&abi, &emulator, &installed);
+    assert_eq!(
+        (&applied["applied"], &applied["reason"]),
+        (&json!(false), &json!("a later UNINSTALL was applied"))
+    );
+    pass(&emulator, 1);
+    abi.connect_company(&emulator);
+    assert_eq!(held(&abi).len(), 1, "nothing was minted");
+
+    // A token of the first time ends with it, though the second had begun: and another is minted.
+    let abi = Abi::new(&emulator);
+    pass(&emulator, 1);
+    abi.connect_company(&emulator);
+    let first = abi.live_token(&emulator, &location);
+    pass(&emulator, 1);
+    let gone = emulator.webhook(&uninstall(&location));
+    pass(&emulator, 1);
+    tell(&abi, &emulator, &install(&location));
+    assert_eq!(abi.live_token(&emulator, &location), first);
+    sent(&emulator);
+    assert_eq!(apply(&abi, &emulator, &gone)["applied"], true);
+    assert_eq!(sent(&emulator), ["mint 200"]);
+    let second = abi.live_token(&emulator, &location);
+    assert_ne!(second, first);
+
+    // The same where the mint fails: then maintenance makes up for it.
+    pass(&emulator, 1);
+    let gone = emulator.webhook(&uninstall(&location));
+    pass(&emulator, 1);
+    tell(&abi, &emulator, &install(&location));
+    emulator.inject(
+        Rule::on(Endpoint::LocationToken).times(9),
+        FaultKind::Reset { stage: Stage::BeforeProcessing },
+    );
+    let applied = apply(&abi, &emulator, &gone);
+    assert_eq!(applied["reason"], "remembered, since no token could be minted yet");
+    emulator.clear_faults();
+    assert_eq!(held(&abi).len(), 1);
+    assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["refreshed"], 1);
+    assert_ne!(abi.live_token(&emulator, &location), second);
+}
+
+#[test]
+fn what_another_process_deleted_does_not_pass_for_the_new_installations_token() {
+    let emulator = emulator(1);
+    let folder = tempfile::tempdir().unwrap();
+    let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
+    let (one, two) = (Abi::with(&emulator, store.clone()), Abi::with(&emulator, store));
+    one.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    assert_eq!(one.live_token(&emulator, &location), two.live_token(&emulator, &location));
+    pass(&emulator, 1);
+    emulator.uninstall(&location);
+    tell(&one, &emulator, &uninstall(&location));
+    pass(&emulator, 1);
+    emulator.install_location(&location);
+    tell(&two, &emulator, &install(&location));
+    two.live_token(&emulator, &location);
+}
+
+#[test]
+fn what_does_not_concern_the_tokens_of_this_app_is_left_alone() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    abi.live_token(&emulator, &location);
+    pass(&emulator, 1);
+    sent(&emulator);
+    let gone = |changes| body(&emulator, &uninstall(&location), changes);
+    for (body, resource_id, reason) in [
+        (gone(json!({"appId": "other"})), json!(location), "it is about another app"),
+        (gone(json!({"appId": null})), json!(location), "it is about another app"),
+        (gone(json!({"type": "LocationUpdate"})), json!(location), "this type does not concern tokens"),
+        (gone(json!({"type": "uninstall"})), json!(location), "this type does not concern tokens"),
+        (gone(json!({"type": null})), json!(location), "this type does not concern tokens"),
+        (gone(json!({"locationId": null})), Value::Null, "it names neither a location nor a company"),
+        (gone(json!({"locationId": "a\nb"})), Value::Null, "it names neither a location nor a company"),
+        (gone(json!({"locationId": 7})), Value::Null, "it names neither a location nor a company"),
+        (
+            body(&emulator, &install(&company), json!({})),
+            json!(company),
+            "a company's token comes by consent",
+        ),
+    ] {
+        let applied = apply(&abi, &emulator, &body);
+        assert_eq!((&applied["applied"], &applied["reason"]), (&json!(false), &json!(reason)), "{body}");
+        assert_eq!(applied["resourceId"], resource_id, "{body}");
+    }
+    assert_eq!(held(&abi).len(), 2);
+    assert_eq!(sent(&emulator), [""; 0]);
+}
+
+#[test]
+fn a_delivery_counts_once_across_all_who_share_the_store() {
+    let emulator = emulator(1);
+    let folder = tempfile::tempdir().unwrap();
+    let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
+    let (one, two) = (Abi::with(&emulator, store.clone()), Abi::with(&emulator, store));
+    one.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    one.live_token(&emulator, &location);
+    pass(&emulator, 1);
+    // Only the id is the same: what counts is that it was there.
+    let gone = |timestamp| {
+        body(&emulator, &uninstall(&location), json!({"webhookId": "w-1", "timestamp": timestamp}))
+    };
+    assert_eq!(apply(&one, &emulator, &gone(emulator.clock().now_ms()))["applied"], true);
+    one.live_token(&emulator, &location);
+    pass(&emulator, 600);
+    let again = apply(&two, &emulator, &gone(emulator.clock().now_ms()));
+    assert_eq!((&again["applied"], &again["reason"]), (&json!(false), &json!("it was applied before")));
+    assert_eq!(held(&two).len(), 2);
+    // After a week it is forgotten.
+    pass(&emulator, 7 * 86_400);
+    assert_eq!(apply(&two, &emulator, &gone(emulator.clock().now_ms()))["applied"], true);
+    assert_eq!(held(&two).len(), 1);
+}
+
+#[test]
+fn a_delivery_that_could_not_be_applied_is_applied_when_it_is_repeated() {
+    let emulator = emulator(1);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    let abi = Abi::with(&emulator, json!({"store": {"kind": "sqlite", "path": path}}));
+    abi.connect_company(&emulator);
+    abi.live_token(&emulator, &emulator.location_ids()[0]);
+    pass(&emulator, 1);
+    let body = emulator.webhook(&uninstall(&emulator.company_id()));
+    let headers = signed(&emulator, body.as_bytes(), Signature::Ed25519);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    // Each trigger stops it a step later: at its first word, half-way, and when all is done but for the mark.
+    for (stop, left) in [
+        ("INSERT ON note WHEN NEW.key LIKE 'installation/%'", 2),
+        ("DELETE ON token WHEN OLD.user_type = 'Location'", 1),
+        ("INSERT ON note WHEN NEW.key LIKE 'delivery/%'", 0),
+    ] {
+        let trigger = format!("CREATE TRIGGER stop BEFORE {stop} BEGIN SELECT RAISE(ABORT, 'stopped'); END");
+        database.execute_batch(&trigger).unwrap();
+        let error = abi.webhook_apply(body.as_bytes(), &headers).fails(Status::Store);
+        assert_eq!(error["retryable"], true, "{stop}");
+        assert_eq!(held(&abi).len(), left, "{stop}");
+        database.execute_batch("DROP TRIGGER stop").unwrap();
+    }
+    let applied = abi.webhook_apply(body.as_bytes(), &headers).ok();
+    assert_eq!((&applied["applied"], &applied["reason"]), (&json!(true), &json!("no token was held")));
+    let again = abi.webhook_apply(body.as_bytes(), &headers).ok();
+    assert_eq!(again["reason"], "it was applied before");
+}
+
+#[test]
+fn an_uninstall_waits_for_the_refresh_of_the_token_that_it_ends() {
+    let emulator = emulator(1);
+    let folder = tempfile::tempdir().unwrap();
+    let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
+    let (one, two) = (Abi::with(&emulator, store.clone()), Abi::with(&emulator, store));
+    let company = one.connect_company(&emulator);
+    let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::AfterProcessing);
+    std::thread::scope(|scope| {
+        let refresh = scope.spawn(|| one.token_refresh(&company));
+        hold.wait_for(1);
+        pass(&emulator, 1);
+        let (two, emulator) = (&two, &emulator);
+        let body = emulator.webhook(&uninstall(&company));
+        let ending = scope.spawn(move || apply(two, emulator, &body));
+        hold.release();
+        refresh.join().unwrap().ok();
+        assert_eq!(ending.join().unwrap()["applied"], true);
+    });
+    assert_eq!(held(&two), [""; 0], "the refresh did not bring it back");
+}
+
+// ---- Any order, any number of times ---------------------------------------------------------------------------------
+
+/// What happens in the world, a second apart; the host learns of it from the webhooks alone.
+#[derive(Debug, Clone)]
+enum Act {
+    /// Somebody consents for the whole company, and the host completes it.
+    Consent,
+    /// The app comes to a location by itself.
+    Install(usize),
+    /// It is taken off a location.
+    Uninstall(usize),
+    /// It is taken off the company.
+    UninstallCompany,
+    /// The host asks for a location's token, and may or may not get one.
+    Ask(usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => Just(Act::Consent),
+        4 => (0..3_usize).prop_map(Act::Install),
+        4 => (0..3_usize).prop_map(Act::Uninstall),
+        1 => Just(Act::UninstallCompany),
+        4 => (0..3_usize).prop_map(Act::Ask),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Each act comes with a second number, odd where its webhooks arrive at once, too, and all of them arrive in the end:
+    /// repeated, and in the order of these numbers.
+    #[test]
+    fn deliveries_in_any_order_and_number_end_in_the_state_that_the_world_is_in(
+        acts in prop::collection::vec((act(), any::<u32>()), 1..14),
+        order in prop::collection::vec(any::<u32>(), 64),
+        shared in any::<bool>(),
+    ) {
+        let emulator = emulator(3);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        let store = if shared { json!({"kind": "sqlite", "path": path}) } else { json!({"kind": "memory"}) };
+        let first = Abi::with(&emulator, json!({"store": store}));
+        let other = shared.then(|| Abi::with(&emulator, json!({"store": store})));
+        let host = |turn: usize| other.as_ref().filter(|_| turn % 2 == 1).unwrap_or(&first);
+        let (company, locations) = (emulator.company_id(), emulator.location_ids());
+
+        // The model: where the app is, by the order of what happened.
+        let (mut consented, mut installed) = (false, [false; 3]);
+        for (turn, (act, chance)) in acts.iter().enumerate() {
+            pass(&emulator, 1);
+            let before = emulator.webhooks().len();
+            match act {
+                Act::Consent => {
+                    host(turn).connect(&emulator, Decision::Company(company.clone()));
+                    (consented, installed) = (true, [true; 3]);
+                }
+                Act::Install(index) => {
+                    emulator.install_location(&locations[*index]);
+                    installed[*index] = true;
+                }
+                Act::Uninstall(index) => {
+                    emulator.uninstall(&locations[*index]);
+                    installed[*index] = false;
+                }
+                Act::UninstallCompany => {
+                    emulator.uninstall(&company);
+                    (consented, installed) = (false, [false; 3]);
+                }
+                Act::Ask(index) => drop(host(turn).access_token(&locations[*index]).1),
+            }
+            if chance % 2 == 1 {
+                for body in &emulator.webhooks()[before..] {
+                    apply(host(turn), &emulator, body);
+                }
+            }
+        }
+        pass(&emulator, 1);
+        let mut late: Vec<(u32, String)> = Vec::new();
+        for (index, body) in emulator.webhooks().into_iter().enumerate() {
+            for copy in 0..2 {
+                late.push((order[(2 * index + copy) % order.len()], body.clone()));
+            }
+        }
+        late.sort();
+        for (turn, (_, body)) in late.iter().enumerate() {
+            apply(host(turn), &emulator, body);
+        }
+        let report = first.tokens_maintain(json!({}), |_| true).ok();
+        prop_assert_eq!(&report["failed"], &json!([]));
+
+        let mut expected: Vec<&String> =
+            locations.iter().zip(installed).filter(|(_, here)| *here && consented).map(|(id, _)| id).collect();
+        expected.extend(consented.then_some(&company));
+        expected.sort();
+        let tokens = first.tokens_export(json!({})).ok();
+        let tokens = tokens["tokens"].as_array().unwrap();
+        let id = |token: &Value| token.get("locationId").unwrap_or(&token["companyId"]).as_str().unwrap().to_owned();
+        let mut found: Vec<String> = tokens.iter().map(id).collect();
+        found.sort();
+        prop_assert_eq!(found.iter().collect::<Vec<_>>(), expected);
+        for token in tokens {
+            let access_token = token["accessToken"].as_str().unwrap();
+            prop_assert!(emulator.access_token_is_live(access_token), "{} is dead", id(token));
+        }
+    }
+}
+
+// ---- The emulator's own way -----------------------------------------------------------------------------------------
+
+/// A receiver of so many webhooks; answers each once `receive` has had its body and headers.
+fn receiver(
+    count: usize,
+    receive: impl Fn(&[u8], &Value) + Send + 'static,
+) -> (String, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/webhooks", listener.local_addr().unwrap());
+    let thread = std::thread::spawn(move || {
+        for _ in 0..count {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let (head, length) = loop {
+                let mut buffer = [0; 4096];
+                let read = socket.read(&mut buffer).unwrap();
+                request.extend_from_slice(&buffer[..read]);
+                if let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") {
+                    let head = std::str::from_utf8(&request[..end]).unwrap().to_owned();
+                    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+                    break (end + 4, length.parse::<usize>().unwrap());
+                }
+            };
+            while request.len() < head + length {
+                let mut buffer = [0; 4096];
+                let read = socket.read(&mut buffer).unwrap();
+                request.extend_from_slice(&buffer[..read]);
+            }
+            let lines = std::str::from_utf8(&request[..head]).unwrap().lines().skip(1);
+            let headers = lines.filter_map(|line| line.split_once(": "));
+            let headers = Value::from_iter(headers.map(|(name, value)| (name.to_owned(), value.to_owned())));
+            receive(&request[head..], &headers);
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        }
+    });
+    (url, thread)
+}
+
+#[test]
+fn the_emulators_webhooks_keep_a_host_up_to_date() {
+    let emulator = emulator(3);
+    let abi = std::sync::Arc::new(Abi::new(&emulator));
+    let applying = std::sync::Arc::clone(&abi);
+    // Of the company and its three locations, of one that goes, and of the company's end.
+    let (url, receiver) = receiver(6, move |body, headers| {
+        applying.webhook_apply(body, headers).ok();
+    });
+    emulator.set_webhook_url(Some(url));
+    let company = abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    // However far the deliveries are: the first comes before the consent's token, or after it.
+    until(|| {
+        abi.tokens_maintain(json!({}), |_| true).ok();
+        held(&abi).len() == 4
+    });
+    pass(&emulator, 1);
+    emulator.uninstall(&location);
+    until(|| held(&abi).len() == 3);
+    pass(&emulator, 1);
+    emulator.uninstall(&company);
+    receiver.join().unwrap();
+    assert_eq!(held(&abi), [""; 0]);
+    assert_eq!(emulator.webhooks().len(), 6);
+}
