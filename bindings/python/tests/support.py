@@ -69,6 +69,11 @@ class Emulator:
     def fault(self, kind: str, **fault: Any) -> None:
         self.control("POST", "/faults", {"kind": kind, **fault})
 
+    def webhook(self, **request: Any) -> tuple[bytes, dict[str, str]]:
+        """The body and the headers of a webhook; nothing is sent."""
+        built = self.control("POST", "/webhooks", request)
+        return built["body"].encode(), built["headers"]
+
     def requests(self, path: str) -> list[dict[str, Any]]:
         return [request for request in self.control("GET", "/requests")["requests"] if request["path"] == path]
 
@@ -95,6 +100,7 @@ class EmulatorTest(unittest.TestCase):
             "base_url": configuration["baseUrl"],
             "authorize_url": configuration["authorizeUrl"],
             "retry": {"base_delay_ms": 1},
+            "webhook": configuration["webhook"],
         }
         client = ghl_oauth.Client(configuration["clientId"], configuration["clientSecret"], **{**usual, **settings})
         self.addCleanup(client.close)

@@ -464,6 +464,7 @@ class SettingsTest(EmulatorTest):
             refresh={"margin_seconds": 60, "runway_percent": 10},
             limits={"response_bytes": 65536},
             http={"user_agent_suffix": "test/1", "allow_insecure_http": True, "proxy": None, "ca_bundle_path": None},
+            webhook={"ed25519_public_keys": ["00" * 32], "rsa_public_keys": [], "max_age_seconds": 86400},
         )
         self.install(client)
         (request,) = self.emulator.requests("/oauth/token")
@@ -571,6 +572,8 @@ class ClosedTest(EmulatorTest):
             lambda: client.tokens_import([]),
             client.tokens_list,
             client.tokens_maintain,
+            lambda: client.webhook_apply(b"{}", {}),
+            lambda: client.webhook_verify(b"{}", {}),
             client.__enter__,
             lambda: next(pages),
         ):

@@ -46,6 +46,8 @@ from .models import (
     SkippedToken,
     Token,
     TokenInfo,
+    Webhook,
+    WebhookOutcome,
 )
 from .pages import Pages
 from .progress import ProgressBar
@@ -89,6 +91,8 @@ __all__ = [
     "Token",
     "TokenInfo",
     "Unauthorized",
+    "Webhook",
+    "WebhookOutcome",
     "abi_version",
     "httpx_auth",
     "library_version",

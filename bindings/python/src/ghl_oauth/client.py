@@ -6,7 +6,7 @@ import base64
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Protocol, TypeVar
 
 from ._boundary import encode, encode_id, progress_callback
 from ._handle import Handle
@@ -23,12 +23,21 @@ from .models import (
     Response,
     Token,
     TokenInfo,
+    Webhook,
+    WebhookOutcome,
     flag,
 )
 from .pages import Pages
 from .progress import ProgressBar, listener
 
 Item = TypeVar("Item")
+
+
+class Headers(Protocol):
+    """What every framework's headers can do, and a dict too."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Names with their values."""
 
 
 class Client:
@@ -68,6 +77,7 @@ class Client:
         refresh: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
         http: Mapping[str, Any] | None = None,
+        webhook: Mapping[str, Any] | None = None,
     ) -> None:
         """Makes a client. Only the id and the secret are required; None means the default.
 
@@ -96,6 +106,8 @@ class Client:
             limits: ``response_bytes`` (default 1,048,576): the longest answer that is read.
             http: ``proxy``, ``ca_bundle_path`` (a PEM file of roots to trust beside the platform's own),
                 ``user_agent_suffix`` and ``allow_insecure_http`` (plain HTTP to hosts other than this machine).
+            webhook: ``ed25519_public_keys`` (default: the vendor's) and ``rsa_public_keys`` (default: none), lists of
+                keys in PEM, hex or base64; ``max_age_seconds`` (default: any age).
 
         Raises:
             InvalidArgument: A key is unknown, missing or mistyped; ``parameter`` names it.
@@ -120,6 +132,7 @@ class Client:
             "refresh": _in_camel_case(refresh),
             "limits": _in_camel_case(limits),
             "http": _in_camel_case(http),
+            "webhook": _in_camel_case(webhook),
         }
         # Imported as late as this, since logging takes a good part of the time that the whole package takes.
         from . import _log
@@ -410,8 +423,9 @@ class Client:
         """One pass over the tokens that are due; call it every few minutes from your scheduler.
 
         Renews each token of which less than ``refresh["runway_percent"]`` is left, so that a renewal that fails leaves
-        hours to try again, and offers to the store what it did not take before. One failure does not stop the rest.
-        Returns when all is done; each token takes at most ``timeouts["total_ms"]``.
+        hours to try again, offers to the store what it did not take before, and mints for the locations whose INSTALL
+        webhook came when that could not be done. One failure does not stop the rest. Returns when all is done; each
+        token takes at most ``timeouts["total_ms"]``.
 
         Args:
             company_id: Only this company and its locations. Default: all.
@@ -521,6 +535,41 @@ class Client:
             "bodyBase64": base64.b64encode(body).decode("ascii") if is_bytes else None,
         }
         return Response.from_json(self._call(library.ghl_request, encode(wanted)))
+
+    # The webhooks that create and end tokens.
+
+    def webhook_verify(self, body: bytes, headers: Headers) -> Webhook:
+        """Checks that a webhook, of whatever type, is the vendor's, and parses it. Changes nothing.
+
+        Args:
+            body: The request's raw body. The signature is that of these bytes: JSON that was parsed and written again
+                is another body.
+            headers: The request's headers, in any case; those of Flask, Django, Starlette and their like as they are.
+
+        Raises:
+            SignatureInvalid: No configured key signed it, or it is too old.
+            InvalidArgument: It is signed, but no JSON object.
+        """
+        return Webhook.from_json(self._webhook(library.ghl_webhook_verify, body, headers))
+
+    def webhook_apply(self, body: bytes, headers: Headers) -> WebhookOutcome:
+        """Checks a webhook as :meth:`webhook_verify` does, and does to the tokens what it says.
+
+        An INSTALL mints the location's token, or is remembered until its company's token is here; an UNINSTALL deletes
+        the token of the location, or of the company with all its locations. Deliveries may come in any order and any
+        number of times. Answer the vendor with a success whatever ``applied`` says, and with a failure for an error
+        that is ``retryable``, so that the delivery is repeated.
+
+        Args:
+            body: As for :meth:`webhook_verify`.
+            headers: As for :meth:`webhook_verify`.
+
+        Raises:
+            SignatureInvalid: No configured key signed it, or it is too old.
+            InvalidArgument: It is signed, but no JSON object.
+            StoreError, Timeout, Cancelled: It is to be applied when it is repeated.
+        """
+        return WebhookOutcome.from_json(self._webhook(library.ghl_webhook_apply, body, headers))
 
     # The API's three endpoints, one to one.
 
@@ -652,6 +701,15 @@ class Client:
 
     def _call_with(self, function: Callable[..., int], **params: Any) -> Any:
         return self._call(function, encode(params))
+
+    def _webhook(self, function: Callable[..., int], body: bytes, headers: Headers) -> Any:
+        if not isinstance(body, bytes):
+            raise TypeError(f"body must be the raw bytes, not {type(body).__name__}")
+        # The frameworks' headers list a name that came twice twice; a dict would hide that from the library.
+        values: dict[str, list[str]] = {}
+        for name, value in headers.items():
+            values.setdefault(name.lower(), []).append(value)
+        return self._call(function, body, len(body), encode(values))
 
     def _token_pages(
         self,

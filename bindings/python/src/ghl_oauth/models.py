@@ -259,6 +259,35 @@ class MintProgress:
             total=raw.get("total"),
             per_second=raw["perSecond"],
             seconds_left=raw.get("secondsLeft"),
+
+
+class Webhook:
+    """A delivery whose signature holds."""
+
+    type: str | None
+    """``"INSTALL"``, ``"ContactCreate"`` and so on."""
+    webhook_id: str | None
+    """The same for every repetition of a delivery."""
+    timestamp: datetime | None
+    """When it happened (UTC), where it says so."""
+    scheme: str
+    """``"ed25519"`` or ``"rsa-sha256"``."""
+    key_index: int
+    """The place of the key that fits among the configured ones of its scheme."""
+    payload: Mapping[str, Any] = field(repr=False)
+    """The parsed body."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Webhook:
+        """Reads the library's form."""
+        return cls(
+            type=raw["type"],
+            webhook_id=raw["webhookId"],
+            timestamp=_moment(raw["timestampMs"]),
+            scheme=raw["scheme"],
+            key_index=raw["keyIndex"],
+            payload=raw["payload"],
             raw=raw,
         )
 
@@ -306,6 +335,29 @@ class Response:
         if raw["bodyEncoding"] == "base64":
             body = base64.b64decode(body)
         return cls(status=raw["status"], headers=raw["headers"], body=body, raw=raw)
+
+
+class WebhookOutcome:
+    """What a delivery did to the tokens."""
+
+    type: str | None
+    resource_id: str | None
+    """The location's or the company's id, where it names one."""
+    applied: bool
+    reason: str | None
+    """Why it was not applied, or what is still to come."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> WebhookOutcome:
+        """Reads the library's form."""
+        return cls(
+            type=raw["type"],
+            resource_id=raw["resourceId"],
+            applied=raw["applied"],
+            reason=raw.get("reason"),
+            raw=raw,
+        )
 
 
 @dataclass(frozen=True)

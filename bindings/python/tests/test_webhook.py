@@ -1,0 +1,153 @@
+"""Webhooks: by the client itself, and through the examples' receivers, each tested where its framework is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from types import ModuleType
+from typing import Any, Callable
+
+import ghl_oauth
+
+from .support import REPOSITORY, EmulatorTest
+
+
+class Twice(dict[str, str]):
+    """Headers of which each came twice, as the frameworks' own list them."""
+
+    def items(self) -> Any:
+        return [*super().items(), *super().items()]
+
+
+class WebhookTest(EmulatorTest):
+    def test_a_delivery_is_verified_and_parsed(self) -> None:
+        location_id = self.emulator.location_ids[0]
+        body, headers = self.emulator.webhook(install=location_id)
+        webhook = self.client.webhook_verify(body, headers)
+        self.assertEqual((webhook.type, webhook.scheme, webhook.key_index), ("INSTALL", "ed25519", 0))
+        self.assertEqual(webhook.payload["locationId"], location_id)
+        self.assertEqual(webhook.webhook_id, webhook.payload["webhookId"])
+        assert webhook.timestamp
+        self.assertAlmostEqual(webhook.timestamp, datetime.now(timezone.utc), delta=timedelta(minutes=5))
+        self.assertEqual(webhook.raw["payload"], webhook.payload)
+        body, headers = self.emulator.webhook(body="{}")
+        webhook = self.client.webhook_verify(body, headers)
+        self.assertEqual((webhook.type, webhook.webhook_id, webhook.timestamp), (None, None, None))
+
+    def test_installs_and_uninstalls_are_applied_once(self) -> None:
+        location_id = self.emulator.location_ids[0]
+        install = self.emulator.webhook(install=location_id)
+        outcome = self.client.webhook_apply(*install)
+        self.assertEqual((outcome.type, outcome.resource_id, outcome.applied), ("INSTALL", location_id, True))
+        self.assertIn("remembered", outcome.reason or "")
+        self.install()
+        self.assertEqual(len(list(self.client.tokens_list())), 2)
+        outcome = self.client.webhook_apply(*install)
+        self.assertEqual((outcome.applied, outcome.reason), (False, "it was applied before"))
+        self.emulator.control("POST", "/clock", {"advanceSeconds": 60})
+        outcome = self.client.webhook_apply(*self.emulator.webhook(uninstall=self.emulator.company_id))
+        self.assertEqual((outcome.resource_id, outcome.applied), (self.emulator.company_id, True))
+        self.assertEqual(list(self.client.tokens_list()), [])
+
+    def test_what_is_not_signed_is_refused(self) -> None:
+        body, headers = self.emulator.webhook(install=self.emulator.company_id)
+        changed = body.replace(b"INSTALL", b"install")
+        wrong = self.emulator.webhook(body=body.decode(), signature="wrong")[1]
+        for given, by in ((changed, headers), (body, wrong), (body, {}), (b"", headers), (body, Twice(headers))):
+            for method in (self.client.webhook_verify, self.client.webhook_apply):
+                with self.assertRaises(ghl_oauth.SignatureInvalid):
+                    method(given, by)
+
+    def test_a_body_is_bytes_with_whatever_in_it(self) -> None:
+        body, headers = self.emulator.webhook(body="\0{}")
+        with self.assertRaises(ghl_oauth.InvalidArgument) as raised:
+            self.client.webhook_verify(body, headers)
+        self.assertEqual(raised.exception.parameter, "body")
+        with self.assertRaises(TypeError):
+            self.client.webhook_verify("{}", headers)  # type: ignore[arg-type]
+
+    def test_keys_are_configured(self) -> None:
+        keys = self.emulator.control("GET", "/webhooks")["publicKeys"]
+        legacy = self.emulator.webhook(install=self.emulator.company_id, signature="legacy")
+        with self.assertRaises(ghl_oauth.SignatureInvalid):
+            self.client.webhook_verify(*legacy)
+        client = self.make_client(webhook={"rsa_public_keys": [keys["rsa"]]})
+        self.assertEqual(client.webhook_verify(*legacy).scheme, "rsa-sha256")
+        with self.assertRaises(ghl_oauth.ConfigError) as raised:
+            self.make_client(webhook={"ed25519_public_keys": ["nonsense"]})
+        self.assertEqual(raised.exception.parameter, "webhook.ed25519PublicKeys[0]")
+
+
+Post = Callable[[bytes, Mapping[str, str]], int]
+
+
+class ReceiverTests(EmulatorTest):
+    """What every receiver has to do; its framework's own client sends the requests."""
+
+    NEEDED: tuple[str, ...]
+
+    def setUp(self) -> None:
+        missing = [name for name in self.NEEDED if not importlib.util.find_spec(name)]
+        if missing:
+            print(f"left out: the receiver for {self.NEEDED[0]} (pip install {' '.join(missing)})")
+            self.skipTest(f"{missing[0]} is not installed")
+        super().setUp()
+
+    def example(self, name: str) -> ModuleType:
+        path = REPOSITORY / "examples" / "python" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def sender(self) -> Post:
+        raise NotImplementedError
+
+    def test_the_receiver_keeps_the_tokens_in_step(self) -> None:
+        post = self.sender()
+        self.install()
+        location_id = self.emulator.location_ids[0]
+        body, headers = self.emulator.webhook(install=location_id)
+        headers = {name.title(): value for name, value in headers.items()}
+        self.assertEqual(post(body, headers), 200)
+        self.assertEqual(post(body, headers), 200)
+        held = {token.resource_id for token in self.client.tokens_list()}
+        self.assertEqual(held, {self.emulator.company_id, location_id})
+        self.assertEqual(post(body + b" ", headers), 401)
+        self.assertEqual(post(body, {}), 401)
+        self.assertEqual(post(*self.emulator.webhook(body="[]")), 400)
+
+
+class FlaskTest(ReceiverTests):
+    NEEDED = ("flask",)
+
+    def sender(self) -> Post:
+        http = self.example("webhook_flask").create_app(self.client).test_client()
+
+        def post(body: bytes, headers: Mapping[str, str]) -> int:
+            answer = http.post("/webhooks", data=body, headers=dict(headers), content_type="application/json")
+            return int(answer.status_code)
+
+        return post
+
+
+class FastApiTest(ReceiverTests):
+    NEEDED = ("fastapi", "httpx")
+
+    def sender(self) -> Post:
+        import httpx
+
+        app = self.example("webhook_fastapi").create_app(self.client)
+
+        async def ask(body: bytes, headers: Mapping[str, str]) -> int:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://app.example") as http:
+                return (await http.post("/webhooks", content=body, headers=dict(headers))).status_code
+
+        return lambda body, headers: asyncio.run(ask(body, headers))
+
+
+# The shared tests are not tests by themselves.
+del ReceiverTests
