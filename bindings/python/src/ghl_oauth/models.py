@@ -259,35 +259,6 @@ class MintProgress:
             total=raw.get("total"),
             per_second=raw["perSecond"],
             seconds_left=raw.get("secondsLeft"),
-
-
-class Webhook:
-    """A delivery whose signature holds."""
-
-    type: str | None
-    """``"INSTALL"``, ``"ContactCreate"`` and so on."""
-    webhook_id: str | None
-    """The same for every repetition of a delivery."""
-    timestamp: datetime | None
-    """When it happened (UTC), where it says so."""
-    scheme: str
-    """``"ed25519"`` or ``"rsa-sha256"``."""
-    key_index: int
-    """The place of the key that fits among the configured ones of its scheme."""
-    payload: Mapping[str, Any] = field(repr=False)
-    """The parsed body."""
-    raw: Mapping[str, Any] = field(repr=False, compare=False)
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Webhook:
-        """Reads the library's form."""
-        return cls(
-            type=raw["type"],
-            webhook_id=raw["webhookId"],
-            timestamp=_moment(raw["timestampMs"]),
-            scheme=raw["scheme"],
-            key_index=raw["keyIndex"],
-            payload=raw["payload"],
             raw=raw,
         )
 
@@ -337,6 +308,39 @@ class Response:
         return cls(status=raw["status"], headers=raw["headers"], body=body, raw=raw)
 
 
+@dataclass(frozen=True)
+class Webhook:
+    """A delivery whose signature holds."""
+
+    type: str | None
+    """``"INSTALL"``, ``"ContactCreate"`` and so on."""
+    webhook_id: str | None
+    """The same for every repetition of a delivery."""
+    timestamp: datetime | None
+    """When it happened (UTC), where it says so."""
+    scheme: str
+    """``"ed25519"`` or ``"rsa-sha256"``."""
+    key_index: int
+    """The place of the key that fits among the configured ones of its scheme."""
+    payload: Mapping[str, Any] = field(repr=False)
+    """The parsed body."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Webhook:
+        """Reads the library's form."""
+        return cls(
+            type=raw["type"],
+            webhook_id=raw["webhookId"],
+            timestamp=_moment(raw["timestampMs"]),
+            scheme=raw["scheme"],
+            key_index=raw["keyIndex"],
+            payload=raw["payload"],
+            raw=raw,
+        )
+
+
+@dataclass(frozen=True)
 class WebhookOutcome:
     """What a delivery did to the tokens."""
 
