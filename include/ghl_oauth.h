@@ -656,6 +656,8 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
 int32_t ghl_request(struct ghl_client *client,
                     const char *request_json,
                     char **out_json);
+
+/**
  * Checks that a webhook is the vendor's, and parses it. Changes nothing.
  *
  * The signature is that of the body byte for byte: pass what came over the wire, never JSON that was parsed and written

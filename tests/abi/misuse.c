@@ -27,6 +27,11 @@ static with_text *const TEXT_FUNCTIONS[] = {
 typedef int32_t long_work(ghl_client *, const char *, ghl_progress_callback, void *, char **);
 static long_work *const LONG_FUNCTIONS[] = {ghl_tokens_maintain, ghl_tokens_mint};
 
+/* Those that take a body. */
+typedef int32_t with_body(ghl_client *, const uint8_t *, size_t, const char *, char **);
+static with_body *const BODY_FUNCTIONS[] = {ghl_webhook_verify, ghl_webhook_apply};
+
+#define BODY_FUNCTION_COUNT (sizeof BODY_FUNCTIONS / sizeof *BODY_FUNCTIONS)
 #define LONG_FUNCTION_COUNT (sizeof LONG_FUNCTIONS / sizeof *LONG_FUNCTIONS)
 #define TEXT_FUNCTION_COUNT (sizeof TEXT_FUNCTIONS / sizeof *TEXT_FUNCTIONS)
 
@@ -93,6 +98,15 @@ static void null_for_every_parameter(const char *config) {
         CHECK(LONG_FUNCTIONS[i](NULL, NULL, NULL, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
     }
 
+    const uint8_t *const body = (const uint8_t *)"{}";
+    for (size_t i = 0; i < BODY_FUNCTION_COUNT; i++) {
+        refused(BODY_FUNCTIONS[i](NULL, body, 2, "{}", &document), &document, "client");
+        refused(BODY_FUNCTIONS[i](client, NULL, 2, "{}", &document), &document, "body");
+        refused(BODY_FUNCTIONS[i](client, body, 2, NULL, &document), &document, "headers_json");
+        CHECK(BODY_FUNCTIONS[i](client, NULL, 0, "{}", NULL) == GHL_ERR_SIGNATURE_INVALID);
+        CHECK(BODY_FUNCTIONS[i](NULL, NULL, 1, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
+    }
+
     token = UNSET;
     refused(ghl_access_token(NULL, "a", &token, &document), &document, "client");
     CHECK(token == NULL);
@@ -127,6 +141,9 @@ static void bad_utf8_in_every_text(void) {
         }
         for (size_t j = 0; j < LONG_FUNCTION_COUNT; j++) {
             refused(LONG_FUNCTIONS[j](client, TEXTS[i], NULL, NULL, &document), &document, "params_json");
+        }
+        for (size_t j = 0; j < BODY_FUNCTION_COUNT; j++) {
+            refused(BODY_FUNCTIONS[j](client, NULL, 0, TEXTS[i], &document), &document, "headers_json");
         }
         refused(ghl_access_token(client, TEXTS[i], &token, &document), &document, "resource_id");
         size_t length = 0;
