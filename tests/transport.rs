@@ -560,15 +560,29 @@ fn a_server_that_never_speaks_is_waited_for_until_the_deadline() {
 fn a_handshake_that_stalls_ends_with_the_time_for_connecting() {
     let (_listener, address) = silent();
     let url = format!("https://{address}");
-    end_in_time(&at(&url, json!({"timeouts": connecting()})), &no_connection(), "timeouts.connectMs");
+    end_in_time(
+        &at(&url, json!({"timeouts": connecting(), "retry": {"maxAttempts": 1}})),
+        &no_connection(),
+        "timeouts.connectMs",
+    );
     end_in_time(&at(&url, json!({"timeouts": in_all()})), &no_result(), "timeouts.totalMs");
 
     let (emulator, _folder) = secure(Certificate::Good);
     emulator.accept_delay(Duration::from_secs(60));
-    let abi = Abi::with(&emulator, json!({"timeouts": connecting()}));
+    let abi = Abi::with(&emulator, json!({"timeouts": connecting(), "retry": {"maxAttempts": 1}}));
     end_in_time(&abi, &no_connection(), "timeouts.connectMs");
     emulator.accept_delay(Duration::ZERO);
     does_everything(&abi, &emulator);
+}
+
+#[test]
+fn a_connection_that_was_not_made_in_its_time_is_tried_again_whatever_it_is_for() {
+    let (_listener, address) = silent();
+    let abi = at(&format!("https://{address}"), json!({"timeouts": {"connectMs": 50, "totalMs": 60_000}}));
+    for (calls, call) in (1..).zip(BARE_CALLS) {
+        call(&abi).fails(Status::Timeout);
+        assert_eq!(abi.stats()["requests"]["sent"], 3 * calls);
+    }
 }
 
 #[test]
@@ -600,7 +614,11 @@ fn a_server_that_accepts_nobody_ends_with_the_time_for_connecting() {
     }
     for scheme in ["http", "https"] {
         let url = format!("{scheme}://{address}");
-        end_in_time(&at(&url, json!({"timeouts": connecting()})), &no_connection(), "timeouts.connectMs");
+        end_in_time(
+            &at(&url, json!({"timeouts": connecting(), "retry": {"maxAttempts": 1}})),
+            &no_connection(),
+            "timeouts.connectMs",
+        );
         end_in_time(&at(&url, json!({"timeouts": in_all()})), &no_result(), "timeouts.totalMs");
     }
 }
@@ -612,7 +630,10 @@ fn a_proxy_takes_from_the_time_for_connecting() {
         let http = json!({"proxy": format!("http://user:password@{}", proxy.address())});
         let through =
             format!("no connection to h.example through the proxy {} within {LIMIT} ms", proxy.address());
-        let abi = at("https://h.example", json!({"timeouts": connecting(), "http": http}));
+        let abi = at(
+            "https://h.example",
+            json!({"timeouts": connecting(), "retry": {"maxAttempts": 1}, "http": http}),
+        );
         end_in_time(&abi, &through, "timeouts.connectMs");
         let abi = at("https://h.example", json!({"timeouts": in_all(), "http": http}));
         end_in_time(&abi, &no_result(), "timeouts.totalMs");
@@ -621,7 +642,10 @@ fn a_proxy_takes_from_the_time_for_connecting() {
     let (_listener, address) = silent();
     let proxy = Proxy::start(Manner::Open);
     let http = json!({"proxy": format!("http://{}", proxy.address())});
-    let abi = at(&format!("https://{address}"), json!({"timeouts": connecting(), "http": http}));
+    let abi = at(
+        &format!("https://{address}"),
+        json!({"timeouts": connecting(), "retry": {"maxAttempts": 1}, "http": http}),
+    );
     let through =
         format!("no connection to 127.0.0.1 through the proxy {} within {LIMIT} ms", proxy.address());
     end_in_time(&abi, &through, "timeouts.connectMs");

@@ -24,10 +24,16 @@ pub fn after_answer(answer: &Answer, effect: Effect) -> Option<Asked> {
     }
 }
 
-/// Whether a failure calls for another attempt.
+/// Whether a failure calls for another attempt: one that did no harm, and that the next may not meet.
 pub fn after_failure(failure: &NoAnswer, effect: Effect) -> Option<Asked> {
     let harmless = effect == Effect::Repeatable || !failure.sent;
-    (harmless && !failure.lasting && failure.error.status() == Status::Network).then_some(None)
+    let passes = match failure.error.status() {
+        Status::Network => !failure.lasting,
+        // No connection in its own time, which need not be all the time there is.
+        Status::Timeout => !failure.sent,
+        _ => false,
+    };
+    (harmless && passes).then_some(None)
 }
 
 /// The pause before the attempt after this one: exponential with full jitter, or what the server asked for if that is
