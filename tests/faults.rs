@@ -12,10 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Decision, Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
+use ghl_oauth_emulator::{
+    Certificate, Decision, Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Rule, Stage,
+};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, Outcome, shows_none_of, status_name};
+use support::{Abi, DAY, Outcome, free_port, shows_none_of, status_name};
 
 /// How long a call may take where the server lets it wait. Everywhere else far more time is left than it needs.
 const DEADLINE: Duration = Duration::from_millis(1_000);
@@ -32,16 +34,30 @@ struct Fault {
     /// What the error repeats of the server's words.
     words: Option<&'static str>,
     waits: bool,
+    /// Where the request is to go instead of to the emulator, if it does not even get there.
+    wrong_place: Option<Place>,
+}
+
+/// A place where no connection is made.
+#[derive(Clone, Copy)]
+enum Place {
+    Nobody,
+    Secure { certificate: Certificate, trusted: bool },
 }
 
 /// A fault without words of the server's.
 fn silent(name: &'static str, kind: FaultKind) -> Fault {
-    Fault { name, kind, http: None, words: None, waits: false }
+    Fault { name, kind, http: None, words: None, waits: false, wrong_place: None }
 }
 
 /// One that makes the caller wait for the deadline.
 fn waiting(name: &'static str, kind: FaultKind) -> Fault {
     Fault { waits: true, ..silent(name, kind) }
+}
+
+/// A connection that is not made, for a reason that the error names.
+fn no_connection(name: &'static str, place: Place) -> Fault {
+    Fault { wrong_place: Some(place), ..silent(name, FaultKind::ReplyLost) }
 }
 
 /// An answer in the place of the right one.
@@ -84,7 +100,12 @@ fn faults() -> Vec<Fault> {
     let cut = |ending| FaultKind::CutBody { body_bytes: 9, ending };
     let page = "<html><body>error code: 1010</body></html>";
     let raw = |text: &str| FaultKind::Raw { text: text.to_owned(), ending: Ending::Close };
+    let secure = |certificate, trusted| Place::Secure { certificate, trusted };
     vec![
+        no_connection("nobody listens", Place::Nobody),
+        no_connection("a certificate for another name", secure(Certificate::WrongName, true)),
+        no_connection("an expired certificate", secure(Certificate::Expired, true)),
+        no_connection("a certificate of an unknown authority", secure(Certificate::Good, false)),
         silent("reset before the server has looked at it", FaultKind::Reset { stage: before }),
         silent("reset after the server has done it", FaultKind::Reset { stage: after }),
         silent("the answer is lost", FaultKind::ReplyLost),
@@ -204,6 +225,8 @@ struct Stand {
     code: String,
     refresh_token: String,
     access_token: String,
+    /// What must live as long as the call: the wrong place, its files, and the client that goes to the right one.
+    behind: Vec<Box<dyn std::any::Any>>,
 }
 
 impl Stand {
@@ -225,7 +248,30 @@ impl Stand {
             abi,
             company,
             emulator,
+            behind: Vec::new(),
         }
+    }
+
+    /// The same with a client that holds the same tokens and goes to the wrong place.
+    fn misled(mut self, place: Place) -> Stand {
+        let changes = match place {
+            Place::Nobody => json!({"baseUrl": format!("http://127.0.0.1:{}", free_port())}),
+            Place::Secure { certificate, trusted } => {
+                let folder = tempfile::tempdir().unwrap();
+                let ca_file = folder.path().join("ca.pem");
+                let tls = Some(certificate);
+                let options = Options { tls, ca_file: Some(ca_file.clone()), ..Options::default() };
+                let wrong = Emulator::start(options).unwrap();
+                let ca = if trusted { json!(ca_file) } else { Value::Null };
+                let changes = json!({"baseUrl": wrong.base_url(), "http": {"caBundlePath": ca}});
+                self.behind = vec![Box::new(wrong), Box::new(folder)];
+                changes
+            }
+        };
+        let misled = Abi::with(&self.emulator, changes);
+        misled.tokens_import(self.abi.tokens_export(json!({})).ok()).ok();
+        self.behind.push(Box::new(std::mem::replace(&mut self.abi, misled)));
+        self
     }
 
     /// Whether another company can be connected, and has a token that works.
@@ -335,10 +381,13 @@ fn failed(failure: &Value) -> Outcome {
 
 /// What one call came to, in short: "`NETWORK` 3", a status and how often it was sent.
 fn result(fault: &Fault, way: &Way) -> String {
-    let stand = Stand::new(fault.waits);
+    let mut stand = Stand::new(fault.waits);
     let mut rule = Rule::on(way.endpoint);
     rule.grant_type = way.grant_type;
     let id = stand.emulator.inject(rule, fault.kind.clone());
+    if let Some(place) = fault.wrong_place {
+        stand = stand.misled(place);
+    }
     let began = Instant::now();
     let outcome = (way.call)(&stand);
     let took = began.elapsed();
@@ -353,6 +402,11 @@ fn result(fault: &Fault, way: &Way) -> String {
     assert!(!fault.waits || took < DEADLINE + LATE, "{}: it took {took:?}", fault.name);
 
     stand.emulator.clear_faults();
+    if fault.wrong_place.is_some() {
+        // The one who goes to the right place finds everything as it was.
+        assert_eq!(stand.emulator.refreshes(), 0, "{}", fault.name);
+        return format!("{shown} {strikes}");
+    }
     if let Some(resource) = way.renews {
         is_not_lost(fault, &stand, resource(&stand), outcome.0);
     }
@@ -368,6 +422,9 @@ fn check(fault: &Fault, way: &Way, stand: &Stand, error: &Value) {
     // The second use of a code whose first answer was spoiled is refused.
     let refused = way.grant_type == Some(GrantType::AuthorizationCode) && error["httpStatus"] == 401;
     assert!(refused || error["httpStatus"] == json!(fault.http), "{name}: {error}");
+    if let Some(Place::Secure { .. }) = fault.wrong_place {
+        assert!(error["message"].as_str().unwrap().contains("certificate"), "{name}: {error}");
+    }
     let said = error["api"]["message"].as_str();
     if let Some(words) = fault.words {
         assert!(said.is_some_and(|said| said.contains(words)), "{name}: {error}");
