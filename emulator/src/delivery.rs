@@ -97,6 +97,7 @@ pub(crate) fn spoil(kind: FaultKind, answer: Option<Answer>, url: &str) -> Deliv
         FaultKind::Raw { text, ending } => {
             return Delivery::Scripted(Script::new([Step::Send(text.into_bytes())], ending));
         }
+        FaultKind::Refusal { refusal } => return Delivery::Whole(refusal.answer()),
         FaultKind::Redirect { status, location } => {
             let location = location.unwrap_or_else(|| url.to_owned());
             return Delivery::Whole(Answer {

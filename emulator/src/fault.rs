@@ -2,6 +2,7 @@
 
 use crate::hold::Gate;
 use crate::random::Seeded;
+use crate::refusal::Refusal;
 use hyper::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -209,6 +210,11 @@ pub enum FaultKind {
         #[serde(default)]
         stage: Stage,
     },
+    /// Refuses the request, without processing it, in the real API's own words.
+    Refusal {
+        /// Which of its refusals.
+        refusal: Refusal,
+    },
     /// Processes the request, and answers as it should but for the status: 201 instead of 200.
     ReplaceStatus {
         /// The status.
@@ -287,7 +293,7 @@ impl FaultKind {
             // A stall only delays what happens anyway.
             Self::Stall { .. } => true,
             Self::Reset { stage } | Self::Status { stage, .. } => *stage == Stage::AfterProcessing,
-            Self::Redirect { .. } | Self::Raw { .. } => false,
+            Self::Refusal { .. } | Self::Redirect { .. } | Self::Raw { .. } => false,
             _ => true,
         }
     }
@@ -549,6 +555,8 @@ mod tests {
             json!({"kind": "drip"}),
             json!({"kind": "replyLost", "probability": 2}),
             json!({"kind": "replyLost", "endpoint": "tokens"}),
+            json!({"kind": "refusal"}),
+            json!({"kind": "refusal", "refusal": "no"}),
             json!({"kind": "status", "status": 99}),
             json!({"kind": "status", "status": 200, "headers": [["a b", "c"]]}),
             json!({"kind": "status", "status": 200, "headers": [["Content-Length", "1"]]}),

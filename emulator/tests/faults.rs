@@ -2,7 +2,7 @@
 
 mod support;
 
-use ghl_oauth_emulator::{Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
+use ghl_oauth_emulator::{Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Refusal, Rule, Stage};
 use serde_json::{Value, json};
 use std::io;
 use std::net::TcpStream;
@@ -208,6 +208,21 @@ fn any_answer_can_be_put_in_the_place_of_the_right_one() {
     let reply = connected.refresh();
     assert_eq!(reply.header("content-type"), Some("application/problem+json"));
     assert!(connected.processed());
+}
+
+#[test]
+fn every_refusal_of_the_real_api_can_be_had() {
+    for refusal in Refusal::ALL {
+        let connected = Connected::struck_by(FaultKind::Refusal { refusal });
+        let reply = connected.refresh();
+        assert_eq!((reply.status, reply.text()), (refusal.status(), refusal.body()));
+        assert!(refusal.words().split("; ").all(|words| refusal.body().contains(words)), "{refusal:?}");
+        assert!(!connected.processed(), "{refusal:?}");
+    }
+    let connected = Connected::new();
+    let fault = json!({"kind": "refusal", "refusal": "locationInactive"}).to_string();
+    control(&connected.emulator, "POST", "/faults", &fault).expect(200);
+    assert_eq!(connected.refresh().status, 400);
 }
 
 #[test]

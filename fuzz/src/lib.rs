@@ -6,9 +6,12 @@ use std::ptr;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ghl_oauth::clock::Clock;
 use ghl_oauth::ffi::*;
 use ghl_oauth::{Client, Config, Status, fuzzing};
+use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 
 /// In every secret of the targets and of their seeds; nothing that the library says by itself contains it.
@@ -56,6 +59,15 @@ pub struct Abi(*mut ghl_client);
 
 pub type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
 
+/// A function that takes a body.
+pub type WebhookCall =
+    unsafe extern "C" fn(*mut ghl_client, *const u8, usize, *const c_char, *mut *mut c_char) -> i32;
+
+/// The key that signs deliveries; every client trusts it.
+pub fn signing_key() -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap()
+}
+
 /// A function that tells how far it is.
 type LongCall = unsafe extern "C" fn(
     *mut ghl_client,
@@ -72,6 +84,7 @@ impl Abi {
             "clientId": "app-1", "clientSecret": CLIENT_SECRET, "baseUrl": "http://127.0.0.1:1",
             "redirectUri": "https://app.example/oauth/callback", "scopes": ["oauth.readonly"],
             "timeouts": {"connectMs": 3, "totalMs": 3}, "retry": {"maxAttempts": 2, "baseDelayMs": 0},
+            "webhook": {"ed25519PublicKeys": [STANDARD.encode(signing_key().public_key())]},
         });
         let config = Config::from_json(&config.to_string()).unwrap();
         Abi(client_from(Client::with_clock(&config, Arc::new(Still)).unwrap()))
@@ -103,6 +116,15 @@ impl Abi {
         // SAFETY: a living client and a valid pointer.
         let code = unsafe { ghl_client_stats(self.0, &mut document) };
         Outcome::read(code, take(document)).1
+    }
+
+    /// A delivery, to either of the functions that take one.
+    pub fn deliver(&self, function: WebhookCall, body: &[u8], headers: &str) -> Outcome {
+        let headers = c_text(headers);
+        let mut document = ptr::dangling_mut();
+        // SAFETY: a living client, valid pointers, and a body as long as it says.
+        let code = unsafe { function(self.0, body.as_ptr(), body.len(), headers.as_ptr(), &mut document) };
+        Outcome::read(code, take(document))
     }
 
     pub fn maintain(&self, params: &str) -> Outcome {

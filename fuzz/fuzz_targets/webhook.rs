@@ -1,0 +1,53 @@
+//! Any webhook: with an even first byte a body that is signed as it should be, else headers (up to a NUL) and a body.
+
+#![no_main]
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ghl_oauth::Status;
+use ghl_oauth::ffi::{ghl_tokens_list, ghl_webhook_apply, ghl_webhook_verify};
+use ghl_oauth_fuzz::{Abi, signing_key};
+use libfuzzer_sys::fuzz_target;
+use serde_json::{Value, json};
+
+/// What can come of a delivery that is signed: its body may be no document, and the mint that it asks for gets no answer.
+const POSSIBLE: [Status; 3] = [Status::InvalidArgument, Status::SignatureInvalid, Status::Timeout];
+
+fuzz_target!(|data: &[u8]| {
+    let Some((choice, rest)) = data.split_first() else { return };
+    let client = Abi::with_company();
+    if choice % 2 == 1 {
+        let split = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
+        let Ok(headers) = std::str::from_utf8(&rest[..split]) else { return };
+        for function in [ghl_webhook_verify, ghl_webhook_apply] {
+            let outcome = client.deliver(function, rest.get(split + 1..).unwrap_or_default(), headers);
+            assert!(
+                outcome.is_one_of(&[Status::InvalidArgument, Status::SignatureInvalid]),
+                "it was not signed"
+            );
+        }
+        assert_eq!(client.pages(ghl_tokens_list, "items").len(), 1);
+        return;
+    }
+    let headers = json!({"X-GHL-Signature": STANDARD.encode(signing_key().sign(rest))}).to_string();
+    let verified = client.deliver(ghl_webhook_verify, rest, &headers);
+    assert!(verified.0 == 0 || verified.is_one_of(&[Status::InvalidArgument]), "{}", verified.1);
+    let applied = client.deliver(ghl_webhook_apply, rest, &headers);
+    assert!(applied.0 == 0 || applied.is_one_of(&POSSIBLE), "{}", applied.1);
+    assert_eq!(verified.is_one_of(&[Status::InvalidArgument]), applied.is_one_of(&[Status::InvalidArgument]));
+
+    // A repetition changes nothing, and one more bit is another body.
+    let listed = client.pages(ghl_tokens_list, "items");
+    let again = client.deliver(ghl_webhook_apply, rest, &headers);
+    assert_eq!(again.0 == 0, applied.0 == 0, "{} and then {}", applied.1, again.1);
+    assert!(
+        again.0 != 0 || again.1["applied"] != Value::Bool(true) || applied.1["applied"] != Value::Bool(true)
+    );
+    assert_eq!(client.pages(ghl_tokens_list, "items"), listed);
+    if let Some(first) = rest.first() {
+        let mut other = rest.to_vec();
+        other[0] = first ^ 1;
+        let forged = client.deliver(ghl_webhook_apply, &other, &headers);
+        assert!(forged.is_one_of(&[Status::SignatureInvalid]), "{}", forged.1);
+    }
+});
