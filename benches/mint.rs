@@ -80,7 +80,7 @@ fn run(processes: usize) {
 }
 
 fn mint(client: &Client, company: &str) -> Value {
-    let params = json!({"companyId": company, "installed": true, "concurrency": 16});
+    let params = json!({"companyId": company, "installed": true, "concurrency": 4});
     client.tokens_mint(serde_json::from_value(params).unwrap(), &|_| true).unwrap()
 }
 

@@ -24,9 +24,9 @@ use ghl_oauth::secret::Secret;
 use ghl_oauth::store::Record;
 use ghl_oauth::token::{Token, UserType};
 use ghl_oauth::{Client, Config};
-use ghl_oauth_emulator::{Decision, Emulator, Ending, FaultKind, Rule, Stage};
+use ghl_oauth_emulator::{Decision, Emulator, Ending, FaultKind, Notice, Rule, Signature, Stage};
 use serde_json::{Value, json};
-use support::{Abi, DAY, Outcome, Trap, config, emulator};
+use support::{Abi, DAY, Outcome, Trap, config, emulator, free_port, signed};
 
 const GIVEN_SECRET: &str = "the-secret-of-another/client+";
 const GIVEN_TOKEN: &str = "an-access-token-that-was-given";
@@ -253,7 +253,7 @@ impl Play {
         let sessions =
             json!({"tokens": [session, {"accessToken": [IMPORTED[0]]}, {"refreshToken": IMPORTED[1]}]});
         // Their results are the server's: only their errors are looked at.
-        let granting: [(&str, &dyn Fn() -> Outcome); 9] = [
+        let granting: [(&str, &dyn Fn() -> Outcome); 11] = [
             ("", &|| abi.access_token(&location)),
             ("", &|| abi.access_token(&company)),
             ("", &|| abi.oauth_token(json!({"grantType": "client_credentials"}))),
@@ -265,8 +265,18 @@ impl Play {
             (GIVEN_TOKEN, &|| abi.oauth_location_token(with_token(ids()))),
             ("", &|| abi.oauth_installed_locations(json!({"companyId": company, "all": true}))),
             (GIVEN_TOKEN, &|| abi.oauth_installed_locations(with_token(json!({"companyId": company})))),
+            ("", &|| {
+                let path = format!("/locations/{location}");
+                abi.request(json!({"method": "GET", "path": path, "resourceId": location}))
+            }),
+            (GIVEN_TOKEN, &|| {
+                let bearer = format!("Bearer {GIVEN_TOKEN}");
+                abi.request(json!({"method": "POST", "path": "/x", "headers": {"Authorization": bearer}, "body": GIVEN_TOKEN}))
+            }),
         ];
-        let others: [(&str, &dyn Fn() -> Outcome); 13] = [
+        let install = self.emulator.webhook(&Notice::Install(location.clone()));
+        let signature = signed(&self.emulator, install.as_bytes(), Signature::Ed25519);
+        let others: [(&str, &dyn Fn() -> Outcome); 17] = [
             ("", &|| abi.authorization_complete(json!({"redirectUrl": redirect, "state": HOSTS_STATE}))),
             ("", &|| abi.authorization_complete(json!({"redirectUrl": format!("{redirect}&code=twice")}))),
             (&code, &|| abi.authorization_complete(json!({"redirectUrl": redirect}))),
@@ -279,6 +289,14 @@ impl Play {
             (IMPORTED[1], &|| abi.token_refresh("imported")),
             ("", &|| abi.tokens_maintain(json!({}), |_| true)),
             ("", &|| abi.tokens_list(json!({}))),
+            ("", &|| {
+                abi.tokens_mint(json!({"companyId": company, "installed": true, "force": true}), |_| true)
+            }),
+            ("", &|| abi.webhook_verify(install.as_bytes(), &signature)),
+            ("", &|| abi.webhook_apply(install.as_bytes(), &signature)),
+            ("", &|| {
+                abi.authorization_listen(json!({"port": free_port(), "timeoutMs": 1, "state": HOSTS_STATE}))
+            }),
             ("", &|| abi.token_delete("imported")),
         ];
         let mut shown = vec![abi.stats().to_string()];
