@@ -76,10 +76,12 @@ pub struct SqliteStore {
     client_id: String,
 }
 
-/// The file, and the handle to it while there is one: it is closed before a fork.
+/// The file, and the handles to it while there are any: they are closed before a fork.
 struct Database {
     path: PathBuf,
-    connection: Mutex<Option<Connection>>,
+    writer: Mutex<Option<Connection>>,
+    /// A handle of its own, so that nobody who reads waits for another's fsync.
+    reader: Mutex<Option<Connection>>,
 }
 
 impl SqliteStore {
@@ -89,9 +91,10 @@ impl SqliteStore {
     /// `STORE` when it cannot be opened, or was written by a newer version of the library.
     pub fn open(path: &Path, client_id: &str) -> Result<SqliteStore> {
         own_file(path)?;
-        let database = Arc::new(Database { path: path.to_owned(), connection: Mutex::default() });
+        let (writer, reader) = (Mutex::default(), Mutex::default());
+        let database = Arc::new(Database { path: path.to_owned(), writer, reader });
         process::enter_database(Arc::<Database>::downgrade(&database));
-        database.with(|_| Ok(()))?;
+        database.write(|_| Ok(()))?;
 
         let mut locks = path.as_os_str().to_owned();
         locks.push(".locks");
@@ -101,10 +104,22 @@ impl SqliteStore {
 }
 
 impl Database {
-    /// Works with the handle, which is opened if need be.
-    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    fn write<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        self.with(&self.writer, work)
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        self.with(&self.reader, work)
+    }
+
+    /// Works with a handle, which is opened if need be.
+    fn with<T>(
+        &self,
+        place: &Mutex<Option<Connection>>,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
         let _using = process::using_database();
-        let mut place = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
         let connection = match place.take() {
             Some(connection) => connection,
             None => open(&self.path)?,
@@ -115,17 +130,21 @@ impl Database {
 
 impl process::Database for Database {
     fn close(&self) {
-        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        for place in [&self.reader, &self.writer] {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // Closing uses SQLite's own locks: a fork must not come between. After `close` there is nothing to do, and
-        // the fork that called it must not be waited for.
-        if let Some(connection) = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
-            let _using = process::using_database();
-            drop(connection);
+        for place in [&mut self.reader, &mut self.writer] {
+            // Closing uses SQLite's own locks: a fork must not come between. After `close` there is nothing to do, and
+            // the fork that called it must not be waited for.
+            if let Some(connection) = place.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+                let _using = process::using_database();
+                drop(connection);
+            }
         }
     }
 }
@@ -170,7 +189,7 @@ impl Store for SqliteStore {
     fn load(&self, resource_id: &str) -> Result<Option<Record>> {
         let select =
             "SELECT resource_id, version, document FROM token WHERE client_id = ?1 AND resource_id = ?2";
-        let found = self.database.with(|connection| {
+        let found = self.database.read(|connection| {
             let mut select = connection.prepare_cached(select)?;
             select.query_row(params![self.client_id, resource_id], StoredRow::read).optional()
         });
@@ -179,7 +198,7 @@ impl Store for SqliteStore {
 
     fn save(&self, record: &Record) -> Result<u64> {
         let document = record.to_document()?;
-        let saved = self.database.with(|connection| self.put(connection, record, &document));
+        let saved = self.database.write(|connection| self.put(connection, record, &document));
         let saved = saved.map_err(|error| error.with_resource(&record.resource_id))?;
         if saved { Ok(record.version + 1) } else { Err(super::changed_meanwhile(&record.resource_id)) }
     }
@@ -187,7 +206,7 @@ impl Store for SqliteStore {
     fn save_all(&self, records: &[Record]) -> Vec<Result<u64>> {
         let all_saved = || {
             let documents = records.iter().map(Record::to_document).collect::<Result<Vec<_>>>()?;
-            self.database.with(|connection| {
+            self.database.write(|connection| {
                 let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
                 let pairs = records.iter().zip(&documents);
                 let saved = pairs.map(|(record, document)| self.put(connection, record, document));
@@ -211,7 +230,7 @@ impl Store for SqliteStore {
 
     fn remove(&self, resource_id: &str) -> Result<bool> {
         let delete = "DELETE FROM token WHERE client_id = ?1 AND resource_id = ?2";
-        let removed = self.database.with(|connection| {
+        let removed = self.database.write(|connection| {
             let removed = connection.prepare_cached(delete)?.execute(params![self.client_id, resource_id])?;
             // The token still stands in older pages of the WAL. Where somebody reads right now, they stay for a while:
             // until the WAL is next written back, or the last handle is closed.
@@ -247,7 +266,7 @@ impl Store for SqliteStore {
             "SELECT resource_id, version, document FROM token WHERE client_id = ?1{conditions} \
              ORDER BY resource_id LIMIT {limit}"
         );
-        let rows = self.database.with(|connection| {
+        let rows = self.database.read(|connection| {
             let mut select = connection.prepare_cached(&statement)?;
             select.query_map(&values[..], StoredRow::read)?.collect::<Result<Vec<_>, _>>()
         })?;
@@ -258,7 +277,7 @@ impl Store for SqliteStore {
     fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
         let select =
             "SELECT MIN(renew_at) FROM token WHERE client_id = ?1 AND (?2 IS NULL OR company_id = ?2)";
-        self.database.with(|connection| {
+        self.database.read(|connection| {
             connection
                 .prepare_cached(select)?
                 .query_row(params![self.client_id, company_id], |row| row.get(0))
@@ -272,7 +291,7 @@ impl Store for SqliteStore {
     fn note(&self, key: &str) -> Result<Option<Note>> {
         let select =
             "SELECT key, version, list, expires_at, document FROM note WHERE client_id = ?1 AND key = ?2";
-        self.database.with(|connection| {
+        self.database.read(|connection| {
             connection.prepare_cached(select)?.query_row(params![self.client_id, key], read_note).optional()
         })
     }
@@ -285,7 +304,7 @@ impl Store for SqliteStore {
             "UPDATE note SET version = ?3, list = ?4, expires_at = ?5, document = ?6
              WHERE client_id = ?1 AND key = ?2 AND version = ?3 - 1"
         };
-        let changed = self.database.with(|connection| {
+        let changed = self.database.write(|connection| {
             connection.prepare_cached(statement)?.execute(params![
                 self.client_id,
                 note.key,
@@ -303,7 +322,7 @@ impl Store for SqliteStore {
                       WHERE client_id = ?1 AND list = ?2 AND key > ?3 ORDER BY key LIMIT ?4";
         // No key is empty, and one more than asked for tells whether there is a next page.
         let (after, rows) = (after.unwrap_or_default(), i64::try_from(limit + 1).unwrap_or(i64::MAX));
-        let notes = self.database.with(|connection| {
+        let notes = self.database.read(|connection| {
             let mut select = connection.prepare_cached(select)?;
             select
                 .query_map(params![self.client_id, list, after, rows], read_note)?
@@ -314,8 +333,9 @@ impl Store for SqliteStore {
 
     fn prune_notes(&self, now_ms: i64) -> Result<()> {
         let delete = "DELETE FROM note WHERE client_id = ?1 AND expires_at <= ?2";
-        self.database
-            .with(|connection| connection.prepare_cached(delete)?.execute(params![self.client_id, now_ms]))?;
+        self.database.write(|connection| {
+            connection.prepare_cached(delete)?.execute(params![self.client_id, now_ms])
+        })?;
         Ok(())
     }
 }
