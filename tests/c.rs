@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use built::{C99, compiler, program};
-use ghl_oauth_emulator::{Emulator, Options};
+use ghl_oauth_emulator::{Emulator, Notice, Options, Signature};
 use serde_json::{Value, json};
 
 use support::Abi;
@@ -138,8 +138,12 @@ fn a_c_program_goes_through_the_whole_flow() {
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/typed.c", folder.path());
     let person = format!("python3 {}", person(&emulator, folder.path()).display());
-    plainly(&program, &[&emulator.configuration(), &person]);
-    under_valgrind(&program, &[&emulator.configuration(), &person]);
+    let install = emulator.webhook(&Notice::Install(emulator.location_ids()[0].clone()));
+    let headers = support::signed(&emulator, install.as_bytes(), Signature::Ed25519);
+    let signature = headers["x-ghl-signature"].as_str().unwrap();
+    for run in [plainly, under_valgrind] {
+        run(&program, &[&emulator.configuration(), &person, signature, &install]);
+    }
 }
 
 #[test]

@@ -9,10 +9,10 @@
 
 /* ---- Reading ---------------------------------------------------------------------------------------------------- */
 
-enum kind { TEXT, INTEGER, FLAG, OBJECT, LIST, END };
+enum kind { TEXT, INTEGER, FLAG, ANY, OBJECT, LIST, MAP, END };
 
 /* How a member of an object becomes a field of a struct. A list's items are structs of `size` bytes, and the count
-   stands at `count`. */
+   stands at `count`; a map is a list of ghl_header. ANY is a text, or the JSON of whatever else it is. */
 typedef struct json_member {
     const char *name;
     enum kind kind;
@@ -149,11 +149,36 @@ static char *skip_value(char *at) {
     return at;
 }
 
+/* Reads a name and its value. A value that is no text leaves the header's NULL. */
+static char *read_header(char *at, ghl_header *header) {
+    char *name, *value = NULL;
+    at = read_text(at, &name);
+    if (at == NULL || *(at = skip_space(at)) != ':') {
+        return NULL;
+    }
+    at = skip_space(at + 1);
+    at = *at == '"' ? read_text(at, &value) : skip_value(at);
+    header->name = name;
+    header->value = value;
+    return at;
+}
+
+/* Moves JSON one byte to the left, over its colon or the space before it: there its end has room for a NUL. */
+static char *read_json(char *at, char **text) {
+    char *rest = skip_value(at);
+    if (rest != NULL) {
+        *text = memmove(at - 1, at, (size_t)(rest - at));
+        rest[-1] = '\0';
+    }
+    return rest;
+}
+
 static char *read_list(char *at, const json_member *list, void *target) {
     char *items = NULL;
     size_t count = 0, room = 0;
+    char first = list->kind == MAP ? '"' : '{', end = list->kind == MAP ? '}' : ']';
     at = skip_space(at + 1);
-    while (*at == '{') {
+    while (*at == first) {
         if (count == room) {
             room = room == 0 ? 16 : room * 2;
             char *more = room <= SIZE_MAX / list->size ? realloc(items, room * list->size) : NULL;
@@ -163,19 +188,19 @@ static char *read_list(char *at, const json_member *list, void *target) {
             }
             items = more;
         }
-        memset(items + count * list->size, 0, list->size);
-        at = read_object(at, list->inner, items + count * list->size);
+        char *item = memset(items + count * list->size, 0, list->size);
+        at = list->kind == MAP ? read_header(at, (ghl_header *)(void *)item) : read_object(at, list->inner, item);
         count++;
         if (at != NULL) {
             at = skip_space(at);
         }
-        if (at == NULL || (*at != ',' && *at != ']')) {
+        if (at == NULL || (*at != ',' && *at != end)) {
             free(items);
             return NULL;
         }
         at = *at == ',' ? skip_space(at + 1) : at;
     }
-    if (*at != ']') {
+    if (*at != end) {
         free(items);
         return NULL;
     }
@@ -187,16 +212,16 @@ static char *read_list(char *at, const json_member *list, void *target) {
 /* Reads a value into its field. A value of another kind, null for one, leaves the field zero. */
 static char *read_value(char *at, const json_member *member, void *target) {
     char *field = (char *)target + member->offset;
-    if (*at == '"' && member->kind == TEXT) {
-        char *text;
-        char *rest = read_text(at, &text);
+    if (member->kind == ANY || (*at == '"' && member->kind == TEXT)) {
+        char *text = NULL;
+        char *rest = *at == '"' ? read_text(at, &text) : read_json(at, &text);
         memcpy(field, &text, sizeof text);
         return rest;
     }
     if (*at == '{' && member->kind == OBJECT) {
         return read_object(at, member->inner, target);
     }
-    if (*at == '[' && member->kind == LIST) {
+    if ((*at == '[' && member->kind == LIST) || (*at == '{' && member->kind == MAP)) {
         return read_list(at, member, target);
     }
     if (member->kind == INTEGER && (*at == '-' || (*at >= '0' && *at <= '9'))) {
@@ -319,6 +344,46 @@ static const json_member LOCATION_PAGE_DOCUMENT[] = {
     LAST,
 };
 
+static const json_member MINT_ERROR_MEMBERS[] = {
+    FIELD(ghl_mint_failure, TEXT, "status", status),
+    FIELD(ghl_mint_failure, TEXT, "message", message),
+    FIELD(ghl_mint_failure, TEXT, "help", help),
+    FIELD(ghl_mint_failure, FLAG, "retryable", retryable),
+    LAST,
+};
+
+static const json_member MINT_FAILURE_MEMBERS[] = {
+    FIELD(ghl_mint_failure, TEXT, "locationId", location_id),
+    {"error", OBJECT, 0, MINT_ERROR_MEMBERS, 0, 0},
+    LAST,
+};
+
+static const json_member MINT_REPORT_DOCUMENT[] = {
+    FIELD(ghl_mint_report, INTEGER, "total", total),
+    FIELD(ghl_mint_report, INTEGER, "minted", minted),
+    FIELD(ghl_mint_report, INTEGER, "fresh", fresh),
+    {"failed", LIST, offsetof(ghl_mint_report, failed), MINT_FAILURE_MEMBERS, sizeof(ghl_mint_failure),
+     offsetof(ghl_mint_report, failed_count)},
+    LAST,
+};
+
+static const json_member RESPONSE_DOCUMENT[] = {
+    FIELD(ghl_api_response, INTEGER, "status", status),
+    {"headers", MAP, offsetof(ghl_api_response, headers), NULL, sizeof(ghl_header),
+     offsetof(ghl_api_response, header_count)},
+    FIELD(ghl_api_response, ANY, "body", body),
+    FIELD(ghl_api_response, TEXT, "bodyEncoding", body_encoding),
+    LAST,
+};
+
+static const json_member WEBHOOK_OUTCOME_DOCUMENT[] = {
+    FIELD(ghl_webhook_outcome, TEXT, "type", type),
+    FIELD(ghl_webhook_outcome, TEXT, "resourceId", resource_id),
+    FIELD(ghl_webhook_outcome, FLAG, "applied", applied),
+    FIELD(ghl_webhook_outcome, TEXT, "reason", reason),
+    LAST,
+};
+
 /* ---- Writing ---------------------------------------------------------------------------------------------------- */
 
 /* A growing text; `text` is NULL once memory has run out. */
@@ -438,6 +503,30 @@ static void put_words(writer *out, const char *name, const char *words) {
     put(out, "]", 1);
 }
 
+/* The members of an object, without its braces. */
+static void put_headers(writer *out, const ghl_header *headers, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        put(out, ",", i > 0 ? 1 : 0);
+        put_quoted(out, headers[i].name, strlen(headers[i].name));
+        put(out, ":", 1);
+        put_quoted(out, headers[i].value, strlen(headers[i].value));
+    }
+}
+
+/* Ends the object; false where memory has run out. */
+static bool end(writer *out) {
+    put(out, out->length == 0 ? "{}" : "}", out->length == 0 ? 2 : 1);
+    return !out->failed;
+}
+
+/* Wipes and frees the text. */
+static void discard(writer *out) {
+    if (out->text != NULL) {
+        wipe(out->text, out->length);
+        free(out->text);
+    }
+}
+
 /* ---- Calling ---------------------------------------------------------------------------------------------------- */
 
 void ghl_typed_error(int32_t status, char *document, ghl_error *out) {
@@ -488,19 +577,15 @@ typedef int32_t (*about_resource)(ghl_client *client, const char *resource_id, c
 /* Ends the parameters, makes the call and wipes them. */
 static int32_t call(with_params function, ghl_client *client, writer *params, const json_member *members, void *out,
                     char **owner, ghl_error *error) {
-    put(params, params->length == 0 ? "{}" : "}", params->length == 0 ? 2 : 1);
     int32_t status;
-    if (params->failed) {
-        status = out_of_memory(error);
-    } else {
+    if (end(params)) {
         char *document;
         status = function(client, params->text, &document);
         status = settle(status, document, members, out, owner, error);
+    } else {
+        status = out_of_memory(error);
     }
-    if (params->text != NULL) {
-        wipe(params->text, params->length);
-        free(params->text);
-    }
+    discard(params);
     return status;
 }
 
@@ -624,6 +709,70 @@ int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_que
     return call(ghl_oauth_installed_locations, client, &params, LOCATION_PAGE_DOCUMENT, out, &out->document, error);
 }
 
+int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *request, ghl_progress_callback progress,
+                              void *context, ghl_mint_report *out, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_text(&params, "companyId", request->company_id);
+    if (request->location_ids != NULL) {
+        put_name(&params, "locationIds");
+        put(&params, "[", 1);
+        for (size_t i = 0; i < request->location_count; i++) {
+            put(&params, ",", i > 0 ? 1 : 0);
+            put_quoted(&params, request->location_ids[i], strlen(request->location_ids[i]));
+        }
+        put(&params, "]", 1);
+    }
+    put_flag(&params, "installed", request->installed);
+    put_text(&params, "appId", request->app_id);
+    put_flag(&params, "force", request->force);
+    if (request->concurrency != 0) {
+        put_integer(&params, "concurrency", request->concurrency);
+    }
+    int32_t status;
+    if (end(&params)) {
+        char *document;
+        status = ghl_tokens_mint(client, params.text, progress, context, &document);
+        status = settle(status, document, MINT_REPORT_DOCUMENT, out, &out->document, error);
+    } else {
+        status = out_of_memory(error);
+    }
+    discard(&params);
+    return status;
+}
+
+int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, ghl_api_response *out, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_text(&params, "method", request->method);
+    put_text(&params, "path", request->path);
+    put_text(&params, "resourceId", request->resource_id);
+    put_name(&params, "headers");
+    put(&params, "{", 1);
+    put_headers(&params, request->headers, request->header_count);
+    put(&params, "}", 1);
+    put_text(&params, "body", request->body);
+    return call(ghl_request, client, &params, RESPONSE_DOCUMENT, out, &out->document, error);
+}
+
+int32_t ghl_typed_webhook_apply(ghl_client *client, const void *body, size_t body_length, const ghl_header *headers,
+                                size_t header_count, ghl_webhook_outcome *out, ghl_error *error) {
+    writer given = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put(&given, "{", header_count > 0 ? 1 : 0);
+    put_headers(&given, headers, header_count);
+    int32_t status;
+    if (end(&given)) {
+        char *document;
+        status = ghl_webhook_apply(client, body, body_length, given.text, &document);
+        status = settle(status, document, WEBHOOK_OUTCOME_DOCUMENT, out, &out->document, error);
+    } else {
+        status = out_of_memory(error);
+    }
+    discard(&given);
+    return status;
+}
+
 /* ---- Clearing --------------------------------------------------------------------------------------------------- */
 
 void ghl_typed_error_clear(ghl_error *error) {
@@ -656,4 +805,21 @@ void ghl_typed_location_page_clear(ghl_location_page *page) {
     free(page->items);
     ghl_string_free(page->document);
     memset(page, 0, sizeof *page);
+}
+
+void ghl_typed_mint_report_clear(ghl_mint_report *report) {
+    free(report->failed);
+    ghl_string_free(report->document);
+    memset(report, 0, sizeof *report);
+}
+
+void ghl_typed_api_response_clear(ghl_api_response *response) {
+    free(response->headers);
+    ghl_string_free(response->document);
+    memset(response, 0, sizeof *response);
+}
+
+void ghl_typed_webhook_outcome_clear(ghl_webhook_outcome *outcome) {
+    ghl_string_free(outcome->document);
+    memset(outcome, 0, sizeof *outcome);
 }

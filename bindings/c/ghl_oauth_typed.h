@@ -100,6 +100,50 @@ typedef struct ghl_location_page {
     char *document;
 } ghl_location_page;
 
+/* A header of a request or an answer. */
+typedef struct ghl_header {
+    const char *name;
+    const char *value;
+} ghl_header;
+
+/* A location whose token could not be minted. */
+typedef struct ghl_mint_failure {
+    const char *location_id;
+    const char *status;  /* the name of a GHL_ERR_ code */
+    const char *message; /* what happened */
+    const char *help;    /* what to do, or NULL */
+    bool retryable;      /* whether another run may succeed */
+} ghl_mint_failure;
+
+/* What came of minting for many locations. */
+typedef struct ghl_mint_report {
+    int64_t total;
+    int64_t minted;
+    int64_t fresh; /* left alone: their tokens are not due */
+    ghl_mint_failure *failed;
+    size_t failed_count;
+    char *document;
+} ghl_mint_report;
+
+/* What a webhook did. */
+typedef struct ghl_webhook_outcome {
+    const char *type;        /* "INSTALL", "UNINSTALL" or another, or NULL */
+    const char *resource_id; /* the company or location, or NULL */
+    bool applied;
+    const char *reason;      /* why it was not applied, or what is still to come, or NULL */
+    char *document;
+} ghl_webhook_outcome;
+
+/* An answer of the API, whatever its status. */
+typedef struct ghl_api_response {
+    int64_t status;            /* such as 200 or 404 */
+    ghl_header *headers;       /* names in lower case */
+    size_t header_count;
+    const char *body;          /* "json": the JSON's text; "text": the text; "base64": that of the bytes */
+    const char *body_encoding; /* "json", "text" or "base64" */
+    char *document;
+} ghl_api_response;
+
 /* Which locations; zero it, then set what is wanted. */
 typedef struct ghl_location_query {
     const char *company_id; /* required */
@@ -128,6 +172,27 @@ typedef struct ghl_token_request {
     const char *user_type;     /* "Company" or "Location" */
     const char *redirect_uri;
 } ghl_token_request;
+
+/* Whose tokens are minted; zero it, then set company_id, and either the locations or installed. */
+typedef struct ghl_mint_request {
+    const char *company_id;          /* required */
+    const char *const *location_ids; /* these locations */
+    size_t location_count;
+    bool installed;                  /* every location where the app is installed */
+    const char *app_id;              /* with installed; default: the part of the client id before its first '-' */
+    bool force;                      /* also where a token is not due */
+    int64_t concurrency;             /* requests under way at once, 1 to 64; 0: 8 */
+} ghl_mint_request;
+
+/* What is sent to the API; zero it, then set what is wanted. */
+typedef struct ghl_api_request {
+    const char *method;        /* "GET", "POST", ...; required */
+    const char *path;          /* begins with '/', may end in a query; required */
+    const char *resource_id;   /* whose token goes along; NULL: none */
+    const ghl_header *headers;
+    size_t header_count;
+    const char *body;          /* sent as it is, as text/plain unless the headers say otherwise; NULL: none */
+} ghl_api_request;
 
 /* Reads the error document of any function of ghl_oauth.h, and takes it over. status is what that function returned. */
 void ghl_typed_error(int32_t status, char *document, ghl_error *out);
@@ -162,12 +227,26 @@ int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_i
 int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_query *query, ghl_location_page *out,
                                       ghl_error *error);
 
+/* ghl_tokens_mint. progress gets JSON, as ghl_oauth.h says; it may be NULL. */
+int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *request, ghl_progress_callback progress,
+                              void *context, ghl_mint_report *out, ghl_error *error);
+
+/* ghl_request. */
+int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, ghl_api_response *out, ghl_error *error);
+
+/* ghl_webhook_apply. body: the raw one; may be NULL where its length is 0. headers: as they came, repeated ones too. */
+int32_t ghl_typed_webhook_apply(ghl_client *client, const void *body, size_t body_length, const ghl_header *headers,
+                                size_t header_count, ghl_webhook_outcome *out, ghl_error *error);
+
 void ghl_typed_error_clear(ghl_error *error);
 void ghl_typed_link_clear(ghl_authorization_link *link);
 void ghl_typed_token_info_clear(ghl_token_info *info);
 void ghl_typed_token_info_page_clear(ghl_token_info_page *page);
 void ghl_typed_token_clear(ghl_token *token);
 void ghl_typed_location_page_clear(ghl_location_page *page);
+void ghl_typed_mint_report_clear(ghl_mint_report *report);
+void ghl_typed_api_response_clear(ghl_api_response *response);
+void ghl_typed_webhook_outcome_clear(ghl_webhook_outcome *outcome);
 
 #ifdef __cplusplus
 }

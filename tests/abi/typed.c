@@ -1,6 +1,7 @@
 /*
  * The typed structs, and the header by itself, against an emulator: argv[1] is the configuration, argv[2] a program that
- * plays the person. It gets the consent link as its argument and prints where the browser ends up.
+ * plays the person. It gets the consent link as its argument and prints where the browser ends up. argv[3] is the
+ * signature of argv[4], a webhook that tells of an installation.
  */
 #include <assert.h>
 #include <pthread.h>
@@ -58,8 +59,14 @@ static void *ask(void *context) {
     return token;
 }
 
+static int32_t count_calls(const char *progress, void *context) {
+    CHECK(strstr(progress, "\"done\"") != NULL);
+    ++*(int *)context;
+    return 0;
+}
+
 int main(int argc, char **argv) {
-    CHECK(argc == 3);
+    CHECK(argc == 5);
     CHECK(ghl_abi_version() == 1);
     CHECK(strcmp(ghl_version(), GHL_OAUTH_VERSION) == 0);
     CHECK(strcmp(ghl_status_name(GHL_ERR_RATE_LIMITED), "GHL_ERR_RATE_LIMITED") == 0);
@@ -200,11 +207,71 @@ int main(int argc, char **argv) {
     ghl_typed_token_clear(&refreshed);
     ghl_typed_token_clear(&minted);
 
+    /* Tokens for many locations: a list with a bad one in it, and all of them. */
+    const char *const list[] = {location_id, "nobody's \"location\""};
+    ghl_mint_request mint = {.company_id = company.resource_id, .location_ids = list, .location_count = 2};
+    ghl_mint_report report;
+    int calls = 0;
+    OK(ghl_typed_tokens_mint(client, &mint, count_calls, &calls, &report, &error));
+    CHECK(report.total == 2 && report.minted == 0 && report.fresh == 1 && report.failed_count == 1 && calls > 0);
+    CHECK(strcmp(report.failed[0].location_id, list[1]) == 0 && strncmp(report.failed[0].status, "GHL_ERR_", 8) == 0);
+    CHECK(report.failed[0].message != NULL && !report.failed[0].retryable);
+    ghl_typed_mint_report_clear(&report);
+    mint = (ghl_mint_request){.company_id = company.resource_id, .installed = true, .force = true, .concurrency = 2};
+    OK(ghl_typed_tokens_mint(client, &mint, NULL, NULL, &report, &error));
+    CHECK((size_t)report.total == listed && report.minted == report.total && report.failed == NULL);
+    ghl_typed_mint_report_clear(&report);
+    mint.concurrency = 65;
+    CHECK(ghl_typed_tokens_mint(client, &mint, NULL, NULL, &report, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(strcmp(error.parameter, "concurrency") == 0);
+    ghl_typed_error_clear(&error);
+
+    /* Any call: JSON comes as its text, and the headers by name. */
+    char path[128];
+    snprintf(path, sizeof path, "/locations/%s", location_id);
+    ghl_header headers[] = {{"Content-Type", "application/json"}, {"X-Own", "a \"b\""}};
+    ghl_api_request get = {.method = "GET", .path = path, .resource_id = location_id};
+    ghl_api_response response;
+    OK(ghl_typed_request(client, &get, &response, &error));
+    CHECK(response.status == 200 && strcmp(response.body_encoding, "json") == 0);
+    size_t size = strlen(response.body);
+    CHECK(response.body[0] == '{' && response.body[size - 1] == '}' && strstr(response.body, location_id) != NULL);
+    bool typed = false;
+    for (size_t i = 0; i < response.header_count; i++) {
+        typed = typed || (strcmp(response.headers[i].name, "content-type") == 0 &&
+                          strncmp(response.headers[i].value, "application/json", 16) == 0);
+    }
+    CHECK(typed);
+    ghl_typed_api_response_clear(&response);
+    ghl_typed_api_response_clear(&response);
+    ghl_api_request post = {.method = "POST", .path = "/nowhere", .headers = headers, .header_count = 2, .body = "{}"};
+    OK(ghl_typed_request(client, &post, &response, &error));
+    CHECK(response.status == 404 && response.body != NULL && response.body_encoding != NULL);
+    ghl_typed_api_response_clear(&response);
+    post.path = "nowhere";
+    CHECK(ghl_typed_request(client, &post, &response, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(strcmp(error.parameter, "path") == 0 && response.body == NULL);
+    ghl_typed_error_clear(&error);
+
+    /* A webhook, signed by argv[3] over argv[4], in a header's odd spelling and among others; and with another body. */
+    ghl_header delivered[] = {{"Host", "app.example"}, {"X-GHL-Signature", argv[3]}, {"Host", "again \\"}};
+    ghl_webhook_outcome outcome;
+    OK(ghl_typed_webhook_apply(client, argv[4], strlen(argv[4]), delivered, 3, &outcome, &error));
+    CHECK(strcmp(outcome.type, "INSTALL") == 0 && outcome.resource_id != NULL);
+    CHECK(outcome.applied || outcome.reason != NULL);
+    ghl_typed_webhook_outcome_clear(&outcome);
+    CHECK(ghl_typed_webhook_apply(client, argv[4], strlen(argv[4]) - 1, delivered, 3, &outcome, &error) ==
+          GHL_ERR_SIGNATURE_INVALID);
+    CHECK(outcome.type == NULL && !outcome.applied);
+    ghl_typed_error_clear(&error);
+    CHECK(ghl_typed_webhook_apply(client, NULL, 0, NULL, 0, &outcome, &error) == GHL_ERR_SIGNATURE_INVALID);
+    ghl_typed_error_clear(&error);
+
     /* What is held; a refresh now; a deletion; and what is not there. */
     ghl_token_query locations = {.user_type = "Location", .page_size = 10};
     ghl_token_info_page held;
     OK(ghl_typed_tokens_list(client, &locations, &held, &error));
-    CHECK(held.count == 1 && strcmp(held.items[0].resource_id, location_id) == 0 && held.next_page_token == NULL);
+    CHECK(held.count == listed && held.next_page_token == NULL);
     ghl_typed_token_info_page_clear(&held);
     ghl_token_info info;
     OK(ghl_typed_token_refresh(client, company.resource_id, &info, &error));
