@@ -5,11 +5,15 @@ mod built;
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use built::{C99, compiler, program};
-use ghl_oauth_emulator::{Emulator, Notice, Options, Signature};
+use ghl_oauth_emulator::{Emulator, Endpoint, Notice, Options, Rule, Signature, Stage};
 use serde_json::{Value, json};
 
 use support::Abi;
@@ -46,9 +50,17 @@ fn plainly(program: &Path, arguments: &[&str]) {
 
 /// Neither a wrong access nor a leak, be it only a possible one.
 fn under_valgrind(program: &Path, arguments: &[&str]) {
+    if let Some(mut run) = valgrind(program) {
+        run.args(arguments);
+        passes(run, &format!("{} under valgrind", program.display()));
+    }
+}
+
+/// A program under valgrind, where that is there.
+fn valgrind(program: &Path) -> Option<Command> {
     if Command::new("valgrind").arg("--version").output().is_err() {
         println!("left out: {} under valgrind, which is not here; install valgrind", program.display());
-        return;
+        return None;
     }
     let mut run = Command::new("valgrind");
     run.args([
@@ -59,8 +71,8 @@ fn under_valgrind(program: &Path, arguments: &[&str]) {
         "--errors-for-leak-kinds=definite,indirect,possible",
         "--suppressions=tests/abi/valgrind.supp",
     ]);
-    run.arg(program).args(arguments).current_dir(built::ROOT);
-    passes(run, &format!("{} under valgrind", program.display()));
+    run.arg(program).current_dir(built::ROOT);
+    Some(run)
 }
 
 /// What misuse.c and threads.c work with: a configuration, tokens that are due, and their resources, the company first.
@@ -176,6 +188,148 @@ fn the_example_connects_and_visits_every_location() {
     let refused = wrong.env("LD_LIBRARY_PATH", built::folder()).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
+}
+
+/// The agency's server with its input and its output.
+struct Server {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Server {
+    /// Starts it for a company that has consented, and waits until its locations are minted.
+    fn start(mut run: Command, emulator: &Emulator, folder: &Path) -> Server {
+        let config = stored(emulator, folder);
+        Abi::open(&config).unwrap().connect_company(emulator);
+        let file = folder.join("config.json");
+        fs::write(&file, config.to_string()).unwrap();
+        run.arg(file).env("LD_LIBRARY_PATH", built::folder());
+        run.stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(folder.join("log")).unwrap());
+        let mut child = run.spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut server = Server { input: child.stdin.take().unwrap(), output, child };
+        let minted = server.answer();
+        assert!(minted.starts_with(&format!("minted for {}: ", emulator.company_id())), "{minted}");
+        server
+    }
+
+    fn tell(&mut self, line: &str) {
+        writeln!(self.input, "{line}").unwrap();
+    }
+
+    /// The next line that it writes.
+    fn answer(&mut self) -> String {
+        self.output.next().expect("it has ended").unwrap()
+    }
+
+    /// Hands a webhook over, and returns what it would be answered.
+    fn webhook(&mut self, emulator: &Emulator, notice: &Notice, signature: Signature) -> String {
+        let body = emulator.webhook(notice);
+        let headers = support::signed(emulator, body.as_bytes(), signature);
+        self.tell(&format!("webhook {} {}", body.len(), headers["x-ghl-signature"].as_str().unwrap()));
+        self.tell(&body);
+        self.answer()
+    }
+}
+
+fn ended_well(mut child: Child, folder: &Path) {
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{status}: {}", fs::read_to_string(folder.join("log")).unwrap());
+}
+
+/// A configuration with a store in that folder, by which a call that nobody cancels outlasts the patience of a test.
+fn stored(emulator: &Emulator, folder: &Path) -> Value {
+    let store = json!({"kind": "sqlite", "path": folder.join("tokens.db")});
+    support::config(emulator, json!({"store": store, "timeouts": {"totalMs": 120_000}}))
+}
+
+/// Runs the agency's server twice, each time with a company of its own, whose locations are so many.
+fn the_agency_server(locations: usize, check: impl Fn(Server, &Emulator, &Path)) {
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("examples/c/agency_server.c", folder.path());
+    for run in [Some(Command::new(&program)), valgrind(&program)].into_iter().flatten() {
+        let emulator = Emulator::start(Options { locations, ..Options::default() }).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        check(Server::start(run, &emulator, folder.path()), &emulator, folder.path());
+    }
+}
+
+#[test]
+fn the_agency_server_follows_the_webhooks_and_visits_every_location() {
+    the_agency_server(24, |mut server, emulator, folder| {
+        let locations = emulator.location_ids();
+        let (gone, back) = (&locations[0], &locations[1]);
+        let uninstall = Notice::Uninstall(gone.clone());
+        let forged = server.webhook(emulator, &uninstall, Signature::Wrong);
+        assert_eq!(forged, "401 GHL_ERR_SIGNATURE_INVALID");
+        server.tell(&format!("visit {gone}"));
+        assert_eq!(server.answer(), format!("visited {gone}: 200"));
+        for id in [gone, back] {
+            emulator.uninstall(id);
+            let uninstall = Notice::Uninstall(id.clone());
+            assert_eq!(server.webhook(emulator, &uninstall, Signature::Ed25519), "200 UNINSTALL applied");
+        }
+        // Later than that by the emulator's clock, however fast all this goes.
+        emulator.clock().advance(Duration::from_secs(1));
+        emulator.install_location(back);
+        let install = Notice::Install(back.clone());
+        assert_eq!(server.webhook(emulator, &install, Signature::Both), "200 INSTALL applied");
+
+        emulator.clear_requests();
+        server.tell("visit all");
+        let mut expected: Vec<String> =
+            locations[1..].iter().map(|id| format!("visited {id}: 200")).collect();
+        let mut visits: Vec<String> = expected.iter().map(|_| server.answer()).collect();
+        visits.sort();
+        expected.sort();
+        assert_eq!(visits, expected);
+        assert_eq!(emulator.requests().len(), 23, "every token was there");
+
+        // Told again, and the end of the input with it: what is left to do is done.
+        server.tell("visit all");
+        let Server { child, input, output } = server;
+        drop(input);
+        let mut rest: Vec<String> = output.map(Result::unwrap).collect();
+        let summary = rest.pop().unwrap();
+        rest.sort();
+        assert_eq!(rest, expected);
+        assert!(summary.starts_with("visited 47, failed 1, cancelled 0; "), "{summary}");
+        assert!(summary.ends_with("consents needed 0"), "{summary}");
+        ended_well(child, folder);
+
+        let held = Abi::open(&stored(emulator, folder)).unwrap().tokens_list(json!({"pageSize": 1000})).ok();
+        let holds = |id: &str| held["items"].as_array().unwrap().iter().any(|item| item["resourceId"] == id);
+        assert!(holds(back) && !holds(gone), "{held}");
+    });
+}
+
+#[test]
+fn a_signal_ends_the_agency_server_in_the_midst_of_its_calls() {
+    the_agency_server(24, |mut server, emulator, folder| {
+        let hold = emulator.hold(Rule::on(Endpoint::Location), Stage::BeforeProcessing);
+        server.tell("visit all");
+        hold.wait_for(16);
+        let kill = Command::new("kill").args(["-TERM", &server.child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        // Its input stays open, and its requests unanswered.
+        let Server { child, input, output } = server;
+        let (ended, rest) = mpsc::channel();
+        thread::spawn(move || ended.send(output.map(Result::unwrap).collect::<Vec<_>>()));
+        let rest = rest.recv_timeout(Duration::from_secs(60)).expect("it ends");
+        assert_eq!(rest.len(), 1, "{rest:?}");
+        assert!(rest[0].starts_with("visited 0, failed 0, cancelled 16; "), "{rest:?}");
+        ended_well(child, folder);
+        drop(input);
+        hold.release();
+
+        let abi = Abi::open(&stored(emulator, folder)).unwrap();
+        for location in emulator.location_ids() {
+            abi.live_token(emulator, &location);
+        }
+    });
 }
 
 /// The functions of Rust's standard library that wait, each with the end of its name in the symbol table.
