@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use zeroize::Zeroizing;
 
@@ -189,16 +189,28 @@ fn shown(answer: Answer) -> Value {
         (None, Ok(text)) => ("text", text.into()),
         (None, Err(_)) => ("base64", STANDARD.encode(&answer.body).into()),
     };
-    json!({"status": answer.status, "headers": by_name(&answer.headers), "body": body, "bodyEncoding": encoding})
+    // Not by `json!`, which would copy the body and the headers.
+    Value::Object(Map::from_iter([
+        ("status".to_owned(), answer.status.into()),
+        ("headers".to_owned(), by_name(&answer.headers).into()),
+        ("body".to_owned(), body),
+        ("bodyEncoding".to_owned(), encoding.into()),
+    ]))
 }
 
 /// Headers by their names in lower case; the values of one that came more than once are joined (RFC 9110, 5.3).
 fn by_name(headers: &HeaderMap) -> Map<String, Value> {
-    let joined = |name: &HeaderName| {
-        let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-        values.collect::<Vec<_>>().join(", ")
-    };
-    headers.keys().map(|name| (name.as_str().to_owned(), joined(name).into())).collect()
+    let mut joined = Map::new();
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        match joined.get_mut(name.as_str()) {
+            Some(Value::String(values)) => values.extend([", ", &value]),
+            _ => {
+                joined.insert(name.as_str().to_owned(), value.into());
+            }
+        }
+    }
+    joined
 }
 
 /// A content type without its parameters.
