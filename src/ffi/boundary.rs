@@ -1,6 +1,7 @@
 //! The one way through the boundary: NULLs the out-pointer, keeps panics in, renders the result or the error.
 
 use std::ffi::{CStr, c_char};
+use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
@@ -65,12 +66,35 @@ pub unsafe fn params<T: DeserializeOwned>(parameter: &str, document: *const c_ch
 
 /// Renders a result that may hold secrets; the copy here is wiped.
 pub fn render(result: impl Into<serde_json::Value>) -> Result<Zeroizing<String>> {
-    // Room for a token's answer at once: a text that grows leaves pieces of itself behind.
-    let mut document = Zeroizing::new(Vec::with_capacity(4096));
+    let mut document = Document(Zeroizing::new(Vec::with_capacity(1024)));
     let unwritable = |_| Error::new(Status::Internal, "the result could not be written as JSON");
-    serde_json::to_writer(&mut *document, &result.into()).map_err(unwritable)?;
+    serde_json::to_writer(&mut document, &result.into()).map_err(unwritable)?;
     // serde_json writes UTF-8.
-    Ok(Zeroizing::new(String::from_utf8(std::mem::take(&mut *document)).unwrap_or_default()))
+    Ok(Zeroizing::new(String::from_utf8(std::mem::take(&mut *document.0)).unwrap_or_default()))
+}
+
+/// A text that leaves no piece of itself behind where it grows.
+struct Document(Zeroizing<Vec<u8>>);
+
+impl Write for Document {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.write_all(piece).map(|()| piece.len())
+    }
+
+    fn write_all(&mut self, piece: &[u8]) -> io::Result<()> {
+        let (length, room) = (self.0.len() + piece.len(), self.0.capacity());
+        if length > room {
+            let mut roomier = Zeroizing::new(Vec::with_capacity(length.max(2 * room)));
+            roomier.extend_from_slice(&self.0);
+            self.0 = roomier;
+        }
+        self.0.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Turns a panic into `INTERNAL`.
