@@ -209,8 +209,9 @@ impl Http {
             wire = wire.header(header::ACCEPT, "application/json");
         }
         if let Some(bearer) = request.bearer {
-            let text = Zeroizing::new(format!("Bearer {}", bearer.expose()));
-            let mut value = HeaderValue::from_str(&text).map_err(|error| ureq::Error::Http(error.into()))?;
+            // One copy, of the right size, which the header takes over.
+            let text = ["Bearer ", bearer.expose()].concat();
+            let mut value = HeaderValue::try_from(text).map_err(|error| ureq::Error::Http(error.into()))?;
             value.set_sensitive(true);
             wire = wire.header(header::AUTHORIZATION, value);
         }

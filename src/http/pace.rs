@@ -177,13 +177,15 @@ impl Pace {
 
     /// Works on a lane, which is made if it is not there.
     fn with<T>(&self, lane: Lane, now: Instant, work: impl FnOnce(&mut Traffic, Instant) -> T) -> T {
-        let new = || match lane {
+        let mut lanes = self.lanes(lane);
+        if let Some(traffic) = lanes.traffic.get_mut(lane.resource()) {
+            return work(traffic, now);
+        }
+        let new = match lane {
             Lane::Resource(_) => Traffic::new(vec![self.limit], self.per_day, now),
             Lane::Grants(_) => Traffic::new(Vec::new(), u64::MAX, now),
         };
-        let mut lanes = self.lanes(lane);
-        let traffic = lanes.traffic.entry(lane.resource().to_owned());
-        work(traffic.or_insert_with(new), now)
+        work(lanes.traffic.entry(lane.resource().to_owned()).or_insert(new), now)
     }
 
     fn lanes(&self, lane: Lane) -> MutexGuard<'_, Lanes> {
