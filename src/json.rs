@@ -61,6 +61,9 @@ fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
 /// The fields of an answer in camelCase. Where a field came in both casings, the camelCase one wins:
 /// it is the newer spelling, and the other may be a leftover.
 pub fn in_camel_case(answer: Map<String, Value>) -> Map<String, Value> {
+    if answer.keys().all(|name| camel_case(name).is_none()) {
+        return answer;
+    }
     let mut fields = Map::new();
     let mut older = Vec::new();
     for (name, value) in answer {

@@ -109,7 +109,9 @@ impl Token {
         self.user_type = Some(older.kind());
         keep(&mut self.scope, &older.scope);
         for (name, value) in &older.fields {
-            self.fields.entry(name.clone()).or_insert_with(|| value.clone());
+            if !self.fields.contains_key(name) {
+                self.fields.insert(name.clone(), value.clone());
+            }
         }
         self
     }
