@@ -166,9 +166,13 @@ struct Call<'a> {
 }
 
 /// Writes a form; the text is wiped after use, for it may hold secrets.
-fn form<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> (&'static str, Zeroizing<Vec<u8>>) {
-    // Room for everything at once: a text that grows leaves pieces of itself behind.
-    let mut form = form_urlencoded::Serializer::new(String::with_capacity(4096));
+fn form<'a>(
+    fields: impl IntoIterator<Item = (&'a str, &'a str), IntoIter: Clone>,
+) -> (&'static str, Zeroizing<Vec<u8>>) {
+    let fields = fields.into_iter();
+    // Room for everything at once, each byte of a value as %XX: a text that grows leaves pieces of itself behind.
+    let most = fields.clone().map(|(name, value)| name.len() + 3 * value.len() + "&=".len()).sum();
+    let mut form = form_urlencoded::Serializer::new(String::with_capacity(most));
     form.extend_pairs(fields);
     (FORM, Zeroizing::new(form.finish().into_bytes()))
 }
