@@ -61,6 +61,11 @@ fn every_installed_location_is_minted_once_and_a_second_run_mints_what_is_missin
     let (abi, company) = connected(&emulator);
     assert_eq!(counts(&abi.tokens_mint(of_all(&company), |_| true).ok()), [250, 250, 0, 0]);
     assert_eq!((tally(&emulator, MINT), tally(&emulator, LIST)), (250, 3));
+    assert_eq!(
+        abi.stats()["tokens"]["inMemory"],
+        1,
+        "beside the store, only the company's token takes memory"
+    );
     emulator.clear_requests();
     for location in emulator.location_ids() {
         abi.live_token(&emulator, &location);

@@ -48,6 +48,11 @@ impl LiveTokens {
         Some(take(&live.access_token))
     }
 
+    /// Whether any token of a resource is held.
+    pub fn holds(&self, resource_id: &str) -> bool {
+        self.read(resource_id).contains_key(resource_id)
+    }
+
     /// A token that the API still takes, be it due or not.
     pub fn alive(&self, resource_id: &str, uptime: Duration) -> Option<Secret> {
         let shard = self.read(resource_id);

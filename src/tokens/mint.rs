@@ -102,7 +102,7 @@ impl Tokens {
 
     /// Mints for the next location; `None` when there is none, or nothing more can come of the work.
     fn mint_next(&self, work: &Work<impl Fn() -> Deadline>) -> Option<Outcome> {
-        let list = |params: &InstalledLocationsParams| self.installed_locations(params, &(work.deadline)());
+        let list = |params: &InstalledLocationsParams| self.list_locations(params, &(work.deadline)());
         let error = match work.feed.next(list) {
             Ok(location_id) => {
                 let location_id = location_id?;
@@ -197,7 +197,7 @@ impl Tokens {
         tally
     }
 
-    /// Saves new tokens at the price of one, then publishes them.
+    /// Saves new tokens at the price of one.
     fn keep_all(&self, mut records: Vec<Record>) -> Result<()> {
         for record in &mut records {
             record.renew_at = self.renewal(record);
@@ -216,7 +216,13 @@ impl Tokens {
             if let Err(error) = &saved {
                 failed = Some(error.clone());
             }
-            self.kept(record, saved, &Event::Minted);
+            // Ten thousand tokens that nobody has asked for yet are better off in the store: there the first who asks finds
+            // his. In memory goes what is there already, and what is nowhere else.
+            if saved.is_ok() && !self.live.holds(&record.resource_id) {
+                self.emit(&Event::Minted, &record.resource_id, Some(record.token.expires_at));
+            } else {
+                self.kept(record, saved, &Event::Minted);
+            }
         }
         failed.map_or(Ok(()), Err)
     }

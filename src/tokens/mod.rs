@@ -206,15 +206,25 @@ impl Tokens {
         params: &InstalledLocationsParams,
         deadline: &Deadline,
     ) -> Result<Map<String, Value>> {
+        let page = self.list_locations(params, deadline)?;
+        if let Some(company_id) = &params.company_id {
+            self.remember_locations(company_id, &page);
+        }
+        Ok(page)
+    }
+
+    /// The same list, and nothing is remembered of it.
+    fn list_locations(
+        &self,
+        params: &InstalledLocationsParams,
+        deadline: &Deadline,
+    ) -> Result<Map<String, Value>> {
         let company_id = params.validate()?;
         valid_id("companyId", company_id)?;
-        let page = self
-            .with_bearer(company_id, params.access_token.as_ref(), deadline, |bearer| {
-                self.api.installed_locations(params, bearer, deadline)
-            })
-            .map_err(|error| error.with_resource(company_id))?;
-        self.remember_locations(company_id, &page);
-        Ok(page)
+        self.with_bearer(company_id, params.access_token.as_ref(), deadline, |bearer| {
+            self.api.installed_locations(params, bearer, deadline)
+        })
+        .map_err(|error| error.with_resource(company_id))
     }
 
     /// Wakes every waiting call, to see whether it was cancelled.
