@@ -188,3 +188,27 @@ impl Record {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_what_comes_back() {
+        // Of these digits a quick reading makes one number, and of what it writes another.
+        let fraction = format!("1{}.5", "2".repeat(128));
+        let document = [
+            r#"{"accessToken":"a","refreshToken":null,"issuedAt":1,"expiresAt":2,"userType":"Company","companyId":"c","#,
+            r#""locationId":null,"scope":null,"fields":{"n":"#,
+            &fraction,
+            r#"},"standing":{"state":"good"},"intent":null,"renewAt":3}"#,
+        ]
+        .concat();
+        let kept = |document: &[u8]| {
+            let record = Record::from_document("c".into(), 1, document).unwrap();
+            String::from_utf8(record.to_document().unwrap().to_vec()).unwrap()
+        };
+        let first = kept(document.as_bytes());
+        assert_eq!(kept(first.as_bytes()), first);
+    }
+}
