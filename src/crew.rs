@@ -40,20 +40,26 @@ pub fn work<T: Send, R>(
 ) -> Result<R> {
     let (sender, receiver) = sync_channel(MOST_WAITING);
     thread::scope(|scope| {
-        let mut started = 0;
+        let mut threads = Vec::new();
         for _ in 0..hands {
             let (sender, work) = (sender.clone(), &work);
             let thread = thread::Builder::new().name("ghl-oauth".into());
-            started += usize::from(thread.spawn_scoped(scope, move || hand(&sender, work)).is_ok());
+            threads.extend(thread.spawn_scoped(scope, move || hand(&sender, work)));
         }
         drop(sender);
-        if started == 0 {
+        if threads.is_empty() {
             return Err(Error::new(Status::Internal, "the system gives no thread")
                 .with_help("check the limits of this process"));
         }
-        // Dropped before the threads are waited for: those whose results nobody takes any more end with the next one.
         let results = Results(receiver);
-        Ok(collect(&results))
+        let collected = collect(&results);
+        // Before the threads are waited for: those whose results nobody takes any more end with the next one.
+        drop(results);
+        for thread in threads {
+            // Whatever it met has come as a result.
+            let _ = thread.join();
+        }
+        Ok(collected)
     })
 }
 
