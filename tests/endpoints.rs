@@ -13,7 +13,7 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Value, json};
 
-use support::{Abi, Outcome, emulator, fields, header, sent, shows_none_of};
+use support::{Abi, Outcome, emulator, fields, header, only_request, sent, shows_none_of};
 
 const ENCODINGS: [(&str, &str); 2] =
     [("form", "application/x-www-form-urlencoded"), ("json", "application/json")];
@@ -38,15 +38,6 @@ fn answer_with(status: u16, body: impl ToString, headers: &[(&str, &str)]) -> Fa
 
 fn owned<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, String> {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// The only request since the last look.
-#[track_caller]
-fn only_request(emulator: &Emulator) -> RecordedRequest {
-    let requests = emulator.requests();
-    emulator.clear_requests();
-    let [request] = <[_; 1]>::try_from(requests).expect("one request");
-    request
 }
 
 /// Every way to call an endpoint, each with what is needed to get through: name, rule, call.

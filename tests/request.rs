@@ -8,10 +8,10 @@ use std::thread;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, RecordedRequest, Rule, Stage};
+use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, emulator, header};
+use support::{Abi, DAY, emulator, header, only_request};
 
 /// A client that holds the company's token and its first location's.
 fn connected(emulator: &Emulator) -> (Abi, String) {
@@ -34,15 +34,6 @@ fn answer(status: u16, content_type: &str, body: &str) -> FaultKind {
 }
 
 const JSON: &str = "application/json; charset=utf-8";
-
-/// The only request since the last look.
-#[track_caller]
-fn only_request(emulator: &Emulator) -> RecordedRequest {
-    let requests = emulator.requests();
-    emulator.clear_requests();
-    let [request] = <[_; 1]>::try_from(requests).expect("one request");
-    request
-}
 
 /// The paths and answers since the last look.
 fn paths(emulator: &Emulator) -> Vec<String> {

@@ -440,6 +440,15 @@ pub fn sent(emulator: &Emulator) -> Vec<String> {
     requests.iter().map(in_short).collect()
 }
 
+/// The only request since the last look.
+#[track_caller]
+pub fn only_request(emulator: &Emulator) -> RecordedRequest {
+    let requests = emulator.requests();
+    emulator.clear_requests();
+    let [request] = <[_; 1]>::try_from(requests).expect("one request");
+    request
+}
+
 fn in_short(request: &RecordedRequest) -> String {
     let name = match (request.method.as_str(), request.path.as_str()) {
         ("POST", "/oauth/token") => match fields(request).get("grantType").map(String::as_str) {
