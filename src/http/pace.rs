@@ -88,6 +88,7 @@ struct Traffic {
 pub struct Place<'a> {
     pace: &'a Pace,
     lane: Lane<'a>,
+    departed: Instant,
 }
 
 /// A place in the queue, given up when the caller goes on or leaves.
@@ -127,7 +128,7 @@ impl Pace {
                 })
             })?;
             match wait {
-                None => return Ok(Place { pace: self, lane }),
+                None => return Ok(Place { pace: self, lane, departed: Instant::now() }),
                 Some(wait) => deadline.sleep(wait.max(SHORTEST_WAIT))?,
             }
         }
@@ -222,7 +223,7 @@ impl Place<'_> {
         let configured = self.pace.limit;
         self.pace.with(self.lane, Instant::now(), |traffic, now| {
             if matches!(self.lane, Lane::Resource(_)) {
-                traffic.learn(configured, answer, now);
+                traffic.learn(configured, answer, self.departed, now);
             }
             if answer.status == 429
                 && let Some(hold) = wait_asked(answer).or(pause)
@@ -312,7 +313,7 @@ impl Traffic {
     }
 
     /// Learns from the headers of an answer to a request that still has its place.
-    fn learn(&mut self, configured: Limit, answer: &Answer, now: Instant) {
+    fn learn(&mut self, configured: Limit, answer: &Answer, departed: Instant, now: Instant) {
         let number = |name: &str| answer.headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let most = number("x-ratelimit-max").map(|most| usize::try_from(most).unwrap_or(usize::MAX));
         let interval = number("x-ratelimit-interval-milliseconds").map(Duration::from_millis);
@@ -325,7 +326,8 @@ impl Traffic {
             // What it has counted beyond our own requests are those of others: another process, another host.
             if let Some(remaining) = number("x-ratelimit-remaining") {
                 let counted = requests.saturating_sub(usize::try_from(remaining).unwrap_or(usize::MAX));
-                let others = counted.saturating_sub(self.in_window(server, now));
+                // It counted when the request came: what has left our window since then may have been in its.
+                let others = counted.saturating_sub(self.in_window(server, departed));
                 self.answered.extend(std::iter::repeat_n(now, others.min(MOST_OTHERS)));
             }
         }
@@ -345,7 +347,8 @@ impl Traffic {
             (self.day_began, self.today) = (now, 0);
         }
         let longest = self.limits.iter().map(|limit| limit.per).max().unwrap_or_default();
-        let forgotten = self.answered.len() - self.answered_in(longest, now);
+        // One more window than is needed, for the account of an answer that was long on its way.
+        let forgotten = self.answered.len() - self.answered_in(longest.saturating_mul(2), now);
         self.answered.drain(..forgotten);
     }
 
@@ -372,7 +375,7 @@ impl Traffic {
     fn matters(&mut self, now: Instant) -> bool {
         self.forget_before(now);
         self.under_way > 0
-            || !self.answered.is_empty()
+            || self.limits.iter().any(|limit| self.answered_in(limit.per, now) > 0)
             || !self.queue.is_empty()
             || self.held_for(now).is_some()
             || self.today > self.per_day / 2
@@ -413,7 +416,7 @@ mod tests {
             let headers =
                 headers.iter().map(|(name, value)| (HeaderName::from_static(name), (*value).into()));
             let answer = Answer { status: 200, headers: headers.collect(), body: Vec::new().into() };
-            self.with(LOCATION, now, |traffic, now| traffic.learn(self.limit, &answer, now));
+            self.with(LOCATION, now, |traffic, now| traffic.learn(self.limit, &answer, now, now));
         }
     }
 
@@ -507,6 +510,28 @@ mod tests {
             assert_eq!(free(now), places, "{remaining} left");
             assert_eq!(free(now + seconds(1)), 10 - places, "those of the others have left the window");
         }
+    }
+
+    #[test]
+    fn what_has_left_the_window_since_the_server_counted_is_not_taken_for_others() {
+        let pace = pace(10, 1000, 1000);
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        for _ in 0..5 {
+            assert_eq!(pace.ask(LOCATION, at(0)), None);
+            pace.answer(at(0));
+        }
+        // The server counts six when the next one comes; its answer arrives when five of them are over.
+        assert_eq!(pace.ask(LOCATION, at(990)), None);
+        let headers = [
+            ("x-ratelimit-max", 10),
+            ("x-ratelimit-interval-milliseconds", 1000),
+            ("x-ratelimit-remaining", 4),
+        ];
+        let headers = headers.map(|(name, value)| (HeaderName::from_static(name), value.into()));
+        let answer = Answer { status: 200, headers: headers.into_iter().collect(), body: Vec::new().into() };
+        pace.with(LOCATION, at(1010), |traffic, now| traffic.learn(pace.limit, &answer, at(990), now));
+        assert_eq!((0..).take_while(|_| pace.ask(LOCATION, at(1010)).is_none()).count(), 9);
     }
 
     #[test]
