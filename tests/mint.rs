@@ -307,6 +307,27 @@ fn two_processes_that_mint_the_same_do_each_a_part() {
 }
 
 #[test]
+fn a_token_that_is_deleted_while_it_is_minted_anew_stays_deleted() {
+    let emulator = emulator(2);
+    let (abi, company) = connected(&emulator);
+    abi.tokens_mint(of_all(&company), |_| true).ok();
+    let [kept, deleted] = <[String; 2]>::try_from(emulator.location_ids()).unwrap();
+    let hold = emulator.hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
+    thread::scope(|scope| {
+        let forced = json!({"companyId": company, "installed": true, "force": true});
+        let call = scope.spawn(|| abi.tokens_mint(forced, |_| true));
+        hold.wait_for(2);
+        abi.token_delete(&deleted).ok();
+        hold.release();
+        call.join().unwrap().ok();
+    });
+    let held = abi.tokens_list(json!({"userType": "Location"})).ok();
+    let held: Vec<&Value> =
+        held["items"].as_array().unwrap().iter().map(|item| &item["resourceId"]).collect();
+    assert_eq!(held, [kept.as_str()]);
+}
+
+#[test]
 fn a_store_that_fails_ends_the_work_and_loses_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");

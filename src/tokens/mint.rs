@@ -210,7 +210,15 @@ impl Tokens {
                     record.version = version;
                     Ok(())
                 }
-                Err(error) if error.status() == Status::Conflict => self.save_newest(&mut record),
+                Err(error) if error.status() == Status::Conflict => {
+                    // Deleted while its mint was under way: that was the last word, and the new token cost nothing.
+                    if record.version > 0
+                        && self.store.load(&record.resource_id).is_ok_and(|held| held.is_none())
+                    {
+                        continue;
+                    }
+                    self.save_newest(&mut record)
+                }
                 Err(error) => Err(error),
             };
             if let Err(error) = &saved {
