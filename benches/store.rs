@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ghl_oauth::store::{Query, Record, SqliteStore, Store};
+use ghl_oauth::store::{Query, Record, Seal, SqliteStore, Store};
 use ghl_oauth::token::{Token, UserType};
 use ghl_oauth::tokens::{ImportParams, ListParams};
 use ghl_oauth::{Client, Config};
@@ -22,7 +22,7 @@ fn main() {
 
 /// A save against the one thing it cannot do without: writing as many bytes to a file, and one fsync.
 fn durable_save(folder: &Path) {
-    let store = SqliteStore::open(&folder.join("save.db"), "app-1").unwrap();
+    let store = SqliteStore::open(&folder.join("save.db"), Seal::none("app-1")).unwrap();
     let mut record = record(0);
     record.version = store.save(&record).unwrap();
     let mut file = OpenOptions::new().create(true).append(true).open(folder.join("plain")).unwrap();
@@ -59,14 +59,16 @@ fn hundred_thousand(path: &Path) {
     config.store.path = Some(path.to_owned());
     {
         // One transaction for the lot, since this is about reading them.
-        let store = SqliteStore::open(path, "app-1").unwrap();
+        let store = SqliteStore::open(path, Seal::none("app-1")).unwrap();
         drop(store);
         let mut connection = rusqlite::Connection::open(path).unwrap();
         let transaction = connection.transaction().unwrap();
         for index in 0..TOKENS {
             let record = record(index);
             transaction
-                .prepare_cached("INSERT INTO token VALUES ('app-1', ?1, 1, 'Location', 'company', ?2, ?3)")
+                .prepare_cached(
+                    "INSERT INTO token VALUES ('app-1', ?1, 1, 'Location', 'company', ?2, ?3, '')",
+                )
                 .unwrap()
                 .execute(rusqlite::params![
                     record.resource_id,
@@ -82,13 +84,13 @@ fn hundred_thousand(path: &Path) {
     let mut opened = Vec::new();
     for _ in 0..21 {
         let began = Instant::now();
-        let store = SqliteStore::open(path, "app-1").unwrap();
+        let store = SqliteStore::open(path, Seal::none("app-1")).unwrap();
         opened.push(began.elapsed());
         drop(store);
     }
     println!("the store opens in {:?}", median(&mut opened));
 
-    let store = SqliteStore::open(path, "app-1").unwrap();
+    let store = SqliteStore::open(path, Seal::none("app-1")).unwrap();
     let mut pages = Vec::new();
     let mut query = Query { limit: 100, ..Query::default() };
     loop {

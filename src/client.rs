@@ -17,7 +17,7 @@ use crate::event::{Events, Listener};
 use crate::process::Own;
 use crate::request::{RequestParams, Requests};
 use crate::secret::Secret;
-use crate::store;
+use crate::store::{self, Seal};
 use crate::token::Token;
 use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens};
 use crate::webhook::{Headers, Verifier, Webhooks};
@@ -29,6 +29,7 @@ use crate::webhook::{Headers, Verifier, Webhooks};
 /// burn it for each other.
 pub struct Client {
     config: Config,
+    seal: Seal,
     clock: Arc<dyn Clock>,
     events: Arc<Events>,
     parts: Parts,
@@ -67,8 +68,9 @@ impl Client {
     pub fn with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Client> {
         config.validate()?;
         let events = Arc::new(Events::default());
-        let parts = Parts::new(config, &clock, &events)?;
-        Ok(Client { config: config.clone(), clock, events, parts })
+        let seal = store::seal(config)?;
+        let parts = Parts::new(config, &seal, &clock, &events)?;
+        Ok(Client { config: config.clone(), seal, clock, events, parts })
     }
 
     /// The parts of this process; a forked child makes its own.
@@ -79,7 +81,7 @@ impl Client {
                 Some(work) => return Ok(work),
                 None => {
                     parts = parts.of_child.get_or_try_init(|| {
-                        Parts::new(&self.config, &self.clock, &self.events).map(Box::new)
+                        Parts::new(&self.config, &self.seal, &self.clock, &self.events).map(Box::new)
                     })?;
                 }
             }
@@ -283,10 +285,10 @@ impl Client {
 }
 
 impl Parts {
-    fn new(config: &Config, clock: &Arc<dyn Clock>, events: &Arc<Events>) -> Result<Parts> {
+    fn new(config: &Config, seal: &Seal, clock: &Arc<dyn Clock>, events: &Arc<Events>) -> Result<Parts> {
         let api = Arc::new(Api::new(config)?);
         let verifier = Verifier::new(&config.webhook)?;
-        let store = store::open(config)?;
+        let store = store::open(config, seal)?;
         let tokens = Arc::new(Tokens::new(
             Arc::clone(&api),
             Arc::clone(&store),

@@ -1,11 +1,13 @@
 //! The configuration object: its keys, their defaults, and what is refused.
 
+use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::http::Uri;
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result, Status};
 use crate::json;
@@ -81,16 +83,32 @@ pub enum Encoding {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StoreConfig {
-    /// `memory` (the default) or `sqlite`.
+    /// `memory` (the default), `sqlite`, or `callbacks` for a store of the host's own.
     pub kind: String,
     /// The database file of `sqlite`.
     #[serde(default)]
     pub path: Option<PathBuf>,
+    /// Keys that seal tokens at rest, each the base64 of 32 bytes: the first seals, all open. Default: none.
+    #[serde(default)]
+    pub encryption_keys: Vec<Secret>,
+    /// A file with such keys, one a line, in the place of `encryption_keys`; read once, when the client is made. Default:
+    /// none.
+    #[serde(default)]
+    pub encryption_keys_path: Option<PathBuf>,
+    /// Whether a stored token that is not sealed is refused. Default: false, so that a store can come to be sealed.
+    #[serde(default)]
+    pub sealed_only: bool,
 }
 
 impl Default for StoreConfig {
     fn default() -> StoreConfig {
-        StoreConfig { kind: "memory".into(), path: None }
+        StoreConfig {
+            kind: "memory".into(),
+            path: None,
+            encryption_keys: Vec::new(),
+            encryption_keys_path: None,
+            sealed_only: false,
+        }
     }
 }
 
@@ -337,20 +355,59 @@ impl Config {
 }
 
 impl StoreConfig {
-    fn validate(&self) -> Result<()> {
-        match self.kind.as_str() {
-            "memory" if self.path.is_some() => Err(refused("store.path", "a memory store has no path")),
-            "memory" => Ok(()),
-            "sqlite" if cfg!(not(feature = "sqlite")) => {
-                Err(refused("store.kind", "this build of the library has no SQLite"))
-            }
-            "sqlite" => match &self.path {
-                Some(path) if !path.as_os_str().is_empty() => Ok(()),
-                _ => Err(refused("store.path", "an SQLite store needs the path of its file")),
-            },
-            _ => Err(refused("store.kind", "it must be \"memory\" or \"sqlite\"")),
+    /// The keys that seal tokens at rest, as texts, and the configuration's key that they come from.
+    ///
+    /// # Errors
+    /// `CONFIG` for a file that cannot be read, and where there must be a key and is none.
+    pub fn keys(&self) -> Result<(Vec<Secret>, &'static str)> {
+        let (keys, named) = match &self.encryption_keys_path {
+            None => (self.encryption_keys.clone(), "store.encryptionKeys"),
+            Some(path) => (read_keys(path)?, "store.encryptionKeysPath"),
+        };
+        if keys.is_empty() && self.encryption_keys_path.is_some() {
+            return Err(refused(named, "there is no key in the file"));
         }
+        if keys.is_empty() && self.sealed_only {
+            return Err(refused("store.sealedOnly", "there is no key to seal with"));
+        }
+        Ok((keys, named))
     }
+
+    fn validate(&self) -> Result<()> {
+        let path = self.path.as_ref().filter(|path| !path.as_os_str().is_empty());
+        match self.kind.as_str() {
+            "memory" | "callbacks" if self.path.is_some() => {
+                return Err(refused("store.path", &format!("a {} store has no path", self.kind)));
+            }
+            "memory" if !self.encryption_keys.is_empty() => {
+                return Err(refused("store.encryptionKeys", "a memory store has nothing to seal"));
+            }
+            "memory" if self.encryption_keys_path.is_some() => {
+                return Err(refused("store.encryptionKeysPath", "a memory store has nothing to seal"));
+            }
+            "sqlite" if cfg!(not(feature = "sqlite")) => {
+                return Err(refused("store.kind", "this build of the library has no SQLite"));
+            }
+            "sqlite" if path.is_none() => {
+                return Err(refused("store.path", "an SQLite store needs the path of its file"));
+            }
+            "memory" | "sqlite" | "callbacks" => {}
+            _ => return Err(refused("store.kind", "it must be \"memory\", \"sqlite\" or \"callbacks\"")),
+        }
+        if !self.encryption_keys.is_empty() && self.encryption_keys_path.is_some() {
+            return Err(refused("store.encryptionKeysPath", "store.encryptionKeys is given as well"));
+        }
+        Ok(())
+    }
+}
+
+/// The keys of a file, one a line.
+fn read_keys(path: &Path) -> Result<Vec<Secret>> {
+    let text = fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
+        refused("store.encryptionKeysPath", &format!("{} cannot be read: {error}", path.display()))
+    })?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    Ok(lines.map(|line| Secret::new(line.to_owned())).collect())
 }
 
 /// Whether a host of a URL is this machine itself.

@@ -9,9 +9,14 @@ use crate::error::{Error, Result, Status};
 
 /// 256 random bits as a URL-safe text.
 pub fn token() -> Result<String> {
-    let mut bytes = [0; 32];
+    Ok(URL_SAFE_NO_PAD.encode(bytes::<32>()?))
+}
+
+/// So many random bytes.
+pub fn bytes<const LENGTH: usize>() -> Result<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
     SystemRandom::new().fill(&mut bytes).map_err(|_| none())?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+    Ok(bytes)
 }
 
 /// A key for digests that nobody else can compute.

@@ -5,190 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ghl_oauth::authorization::CompleteParams;
-use ghl_oauth::deadline::{Cancellation, Deadline};
-use ghl_oauth::store::{Intent, MemoryStore, Note, Query, Record, SqliteStore, Standing, Store};
-use ghl_oauth::token::{Token, UserType};
+use ghl_oauth::deadline::Deadline;
+use ghl_oauth::store::{MemoryStore, Note, Record, Seal, SqliteStore, Store};
+use ghl_oauth::token::UserType;
 use ghl_oauth::{Client, Config, Status};
 use ghl_oauth_emulator::{Decision, Emulator, Options};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-// ---- The suite ------------------------------------------------------------------------------------------------------
+mod store_suite;
 
-/// Every promise of [`Store`], on a store that is empty.
-fn keeps_its_promises(store: &(impl Store + ?Sized)) {
-    a_record_comes_back_as_it_was_saved(store);
-    a_save_needs_the_version_that_is_stored(store);
-    lists_are_paged_filtered_and_in_order(store);
-    a_lock_excludes_and_is_given_back(store);
-    notes_are_kept_apart_from_tokens_until_their_time_is_over(store);
-}
-
-fn token(user_type: UserType, company_id: &str, location_id: Option<&str>) -> Token {
-    Token {
-        access_token: "a".repeat(900).into(),
-        refresh_token: Some("r".repeat(400).into()),
-        issued_at: Some(1_700_000_000_000),
-        expires_at: 1_700_086_400_000,
-        user_type: Some(user_type),
-        company_id: Some(company_id.to_owned()),
-        location_id: location_id.map(str::to_owned),
-        scope: Some("contacts.readonly".into()),
-        fields: Map::from_iter([("refreshTokenId".to_owned(), json!({"odd": ["\u{0}", "ü", 1.5, null]}))]),
-    }
-}
-
-fn a_record_comes_back_as_it_was_saved(store: &(impl Store + ?Sized)) {
-    for (id, standing, intent) in [
-        ("plain", Standing::Good, None),
-        ("ünï'\"; DROP TABLE token; --", Standing::Inactive { since_ms: -5 }, Some(Intent { since_ms: 7 })),
-        (
-            "x\u{1F600}",
-            Standing::ReauthorizationRequired { since_ms: i64::MAX, reason: "because \"so\"".into() },
-            None,
-        ),
-    ] {
-        let mut record = Record::new(id.to_owned(), token(UserType::Location, "company", Some(id)));
-        (record.standing, record.intent, record.renew_at) = (standing, intent, 42);
-        assert!(store.load(id).unwrap().is_none());
-        record.version = store.save(&record).unwrap();
-        let loaded = store.load(id).unwrap().unwrap();
-        assert_eq!(loaded.resource_id, id);
-        assert_eq!(loaded.version, record.version);
-        assert_eq!(*loaded.to_document().unwrap(), *record.to_document().unwrap());
-        assert!(store.remove(id).unwrap());
-        assert!(!store.remove(id).unwrap());
-        assert!(store.load(id).unwrap().is_none());
-    }
-}
-
-fn a_save_needs_the_version_that_is_stored(store: &(impl Store + ?Sized)) {
-    let mut record = Record::new("versioned".into(), token(UserType::Company, "versioned", None));
-    let first = store.save(&record).unwrap();
-    assert_eq!(store.save(&record).unwrap_err().status(), Status::Conflict, "version 0 means: not there yet");
-    record.version = first;
-    // Whose token it is may change, too.
-    record.token.company_id = Some("another".into());
-    record.token.access_token = "second".to_owned().into();
-    let second = store.save(&record).unwrap();
-    assert!(second > first);
-    assert_eq!(
-        store.save(&record).unwrap_err().status(),
-        Status::Conflict,
-        "an old version does not overwrite"
-    );
-    assert_eq!(store.load("versioned").unwrap().unwrap().token.access_token.expose(), "second");
-    let query = Query { company_id: Some("another".into()), limit: 9, ..Query::default() };
-    assert_eq!(store.list(&query).unwrap().records.len(), 1);
-    store.remove("versioned").unwrap();
-    record.version = second;
-    assert_eq!(
-        store.save(&record).unwrap_err().status(),
-        Status::Conflict,
-        "what was removed does not come back"
-    );
-}
-
-fn lists_are_paged_filtered_and_in_order(store: &(impl Store + ?Sized)) {
-    for company in ["a", "b"] {
-        store.save(&Record::new(company.into(), token(UserType::Company, company, None))).unwrap();
-        for index in 0..5 {
-            let id = format!("{company}-location-{index}");
-            let mut record = Record::new(id.clone(), token(UserType::Location, company, Some(&id)));
-            record.renew_at = 100 * index;
-            store.save(&record).unwrap();
-        }
-    }
-    let ids = |mut query: Query| {
-        let mut ids = Vec::new();
-        loop {
-            let page = store.list(&query).unwrap();
-            assert!(page.records.len() <= query.limit);
-            ids.extend(page.records.into_iter().map(|record| record.resource_id));
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return ids,
-            }
-        }
-    };
-    for limit in [1, 2, 5, 6, 7, 100] {
-        let all = ids(Query { limit, ..Query::default() });
-        assert_eq!(all.len(), 12, "limit {limit}");
-        assert!(all.is_sorted());
-    }
-    let of = |company: &str| Query { company_id: Some(company.into()), limit: 2, ..Query::default() };
-    assert_eq!(ids(of("a")).len(), 6);
-    assert_eq!(ids(Query { user_type: Some(UserType::Company), ..of("b") }), ["b"]);
-    let due = Query { renew_by: Some(200), user_type: Some(UserType::Location), ..of("b") };
-    assert_eq!(ids(due), ["b-location-0", "b-location-1", "b-location-2"]);
-    assert!(ids(of("c")).is_empty());
-    assert_eq!(store.next_renewal(Some("a")).unwrap(), Some(0));
-    assert_eq!(store.next_renewal(None).unwrap(), Some(0));
-    assert_eq!(store.next_renewal(Some("c")).unwrap(), None);
-}
-
-fn a_lock_excludes_and_is_given_back(store: &(impl Store + ?Sized)) {
-    let cancellation = Arc::new(Cancellation::default());
-    let patience = |ms| Deadline::after(Duration::from_millis(ms), &cancellation);
-    let held = store.lock("one", &patience(1000)).unwrap();
-    let other = store.lock("two", &patience(1000)).unwrap();
-    assert_eq!(store.lock("one", &patience(1)).err().unwrap().status(), Status::Timeout);
-    let waits = patience(60_000);
-    std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| store.lock("one", &waits).err().map(|error| error.status()));
-        cancellation.raise();
-        assert_eq!(waiter.join().unwrap(), Some(Status::Cancelled));
-        let waits = patience(60_000);
-        let waiter = scope.spawn(move || store.lock("one", &waits).is_ok());
-        drop(held);
-        assert!(waiter.join().unwrap());
-    });
-    drop(other);
-    assert!(store.lock("one", &patience(1000)).is_ok());
-}
-
-fn notes_are_kept_apart_from_tokens_until_their_time_is_over(store: &(impl Store + ?Sized)) {
-    let note = |key: &str, version, list: &str, expires_at| Note {
-        key: key.into(),
-        version,
-        list: list.into(),
-        document: json!({"odd": ["\u{0}", "ü", 1.5, null], "at": i64::MAX}),
-        expires_at,
-    };
-    let tokens = store.list(&Query { limit: 1000, ..Query::default() }).unwrap().records.len();
-    assert!(store.note("n1").unwrap().is_none());
-    store.save_note(&note("n1", 0, "due", 100)).unwrap();
-    assert_eq!(store.note("n1").unwrap(), Some(note("n1", 1, "due", 100)));
-    for version in [0, 2] {
-        let error = store.save_note(&note("n1", version, "due", 7)).unwrap_err();
-        assert_eq!(error.status(), Status::Conflict, "version {version}");
-    }
-    store.save_note(&note("n1", 1, "", 200)).unwrap();
-    assert_eq!(store.note("n1").unwrap(), Some(note("n1", 2, "", 200)));
-
-    for index in 0..5 {
-        store.save_note(&note(&format!("d{index}"), 0, "due", i64::MAX)).unwrap();
-    }
-    for limit in [1, 2, 4, 5, 6] {
-        let (mut keys, mut after) = (Vec::new(), None);
-        loop {
-            let page = store.notes("due", after.as_deref(), limit).unwrap();
-            assert!(page.notes.len() <= limit);
-            keys.extend(page.notes.into_iter().map(|note| note.key));
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
-        }
-        assert_eq!(keys, ["d0", "d1", "d2", "d3", "d4"], "limit {limit}");
-    }
-    store.prune_notes(199).unwrap();
-    assert!(store.note("n1").unwrap().is_some());
-    store.prune_notes(200).unwrap();
-    assert!(store.note("n1").unwrap().is_none());
-    assert_eq!(store.notes("due", None, 9).unwrap().notes.len(), 5);
-    store.save_note(&note("n1", 0, "due", 300)).unwrap();
-    assert_eq!(store.list(&Query { limit: 1000, ..Query::default() }).unwrap().records.len(), tokens);
-}
+use store_suite::{keeps_its_promises, token};
 
 #[test]
 fn memory_keeps_its_promises() {
@@ -198,7 +24,7 @@ fn memory_keeps_its_promises() {
 #[test]
 fn sqlite_keeps_its_promises() {
     let folder = tempfile::tempdir().unwrap();
-    keeps_its_promises(&SqliteStore::open(&folder.path().join("tokens.db"), "app-1").unwrap());
+    keeps_its_promises(&SqliteStore::open(&folder.path().join("tokens.db"), Seal::none("app-1")).unwrap());
 }
 
 // ---- SQLite's own promises ------------------------------------------------------------------------------------------
@@ -207,8 +33,8 @@ fn sqlite_keeps_its_promises() {
 fn apps_share_a_file_without_seeing_each_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
-    let one = SqliteStore::open(&path, "app-1").unwrap();
-    let two = SqliteStore::open(&path, "app-2").unwrap();
+    let one = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+    let two = SqliteStore::open(&path, Seal::none("app-2")).unwrap();
     let record = Record::new("company".into(), token(UserType::Company, "company", None));
     one.save(&record).unwrap();
     assert!(two.load("company").unwrap().is_none());
@@ -230,7 +56,7 @@ fn apps_share_a_file_without_seeing_each_other() {
 fn every_file_is_for_its_user_only() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&folder.path().join("tokens.db"), "app-1").unwrap();
+    let store = SqliteStore::open(&folder.path().join("tokens.db"), Seal::none("app-1")).unwrap();
     store.save(&Record::new("company".into(), token(UserType::Company, "company", None))).unwrap();
     let _held = store.lock("company", &Deadline::after(Duration::from_secs(1), &Arc::default())).unwrap();
     let mut seen = Vec::new();
@@ -264,40 +90,50 @@ fn what_is_no_database_of_ours_is_refused_and_left_alone() {
     let text = folder.path().join("text.db");
     std::fs::write(&text, "this is no database, whatever its name says".repeat(100)).unwrap();
     let before = std::fs::read(&text).unwrap();
-    assert_eq!(SqliteStore::open(&text, "app-1").err().unwrap().status(), Status::Store);
+    assert_eq!(SqliteStore::open(&text, Seal::none("app-1")).err().unwrap().status(), Status::Store);
     assert_eq!(std::fs::read(&text).unwrap(), before);
 
     let newer = folder.path().join("newer.db");
-    drop(SqliteStore::open(&newer, "app-1").unwrap());
+    drop(SqliteStore::open(&newer, Seal::none("app-1")).unwrap());
     rusqlite::Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let error = SqliteStore::open(&newer, "app-1").err().unwrap();
+    let error = SqliteStore::open(&newer, Seal::none("app-1")).err().unwrap();
     assert_eq!((error.status(), error.parameter()), (Status::Store, Some("store.path")));
     assert!(error.message().contains("newer version"), "{error}");
 
     let nowhere = folder.path().join("no such folder/tokens.db");
-    let error = SqliteStore::open(&nowhere, "app-1").err().unwrap();
+    let error = SqliteStore::open(&nowhere, Seal::none("app-1")).err().unwrap();
     assert_eq!((error.status(), error.parameter()), (Status::Store, Some("store.path")));
 }
 
 #[test]
-fn a_database_of_the_first_version_is_brought_up_to_date_with_its_tokens() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens.db");
-    let record = Record::new("company".into(), token(UserType::Company, "company", None));
-    SqliteStore::open(&path, "app-1").unwrap().save(&record).unwrap();
-    let database = rusqlite::Connection::open(&path).unwrap();
-    database.execute_batch("DROP TABLE note; PRAGMA user_version = 1").unwrap();
-    drop(database);
-    let store = SqliteStore::open(&path, "app-1").unwrap();
-    assert!(store.note("anything").unwrap().is_none());
-    assert_eq!(store.load("company").unwrap().unwrap().token.access_token.expose(), "a".repeat(900));
+fn a_database_of_an_older_version_is_brought_up_to_date_with_its_tokens() {
+    let second = "DROP INDEX token_by_key; DROP INDEX token_by_type; DROP INDEX token_by_renewal;
+        CREATE INDEX token_by_renewal ON token (client_id, renew_at);
+        ALTER TABLE token DROP COLUMN sealed_with; PRAGMA user_version = 2";
+    let first = "DROP TABLE note; PRAGMA user_version = 1";
+    for steps in [&[second][..], &[second, first]] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        let record = Record::new("company".into(), token(UserType::Company, "company", None));
+        SqliteStore::open(&path, Seal::none("app-1")).unwrap().save(&record).unwrap();
+        let database = rusqlite::Connection::open(&path).unwrap();
+        steps.iter().for_each(|step| database.execute_batch(step).unwrap());
+        drop(database);
+        let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+        assert!(store.note("anything").unwrap().is_none());
+        let stored = store.load("company").unwrap().unwrap();
+        assert_eq!(stored.token.access_token.expose(), "a".repeat(900));
+        let due = store.due(None, i64::MAX, None, 9).unwrap();
+        assert_eq!(due[0].renew_at, stored.renew_at);
+        store.save(&stored).unwrap();
+    }
 }
 
 #[test]
 fn a_replaced_token_is_overwritten_in_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
-    let store = SqliteStore::open(&path, "app-1").unwrap();
+    let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
     let mut record = Record::new("company".into(), token(UserType::Company, "company", None));
     record.token.access_token = "the-first-of-two-tokens".repeat(30).into();
     record.version = store.save(&record).unwrap();

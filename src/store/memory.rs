@@ -1,43 +1,20 @@
 //! Tokens in this process's memory: for tests, and for hosts that import tokens when they start.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Lock, Note, NotePage, Page, Query, Record, Store};
+use super::process_lock::ProcessLocks;
+use super::{Due, Lock, Note, NotePage, Page, Query, Record, Store};
 use crate::deadline::Deadline;
 use crate::error::Result;
-
-/// How long a wait for a lock goes on before it looks for a cancellation.
-const SLICE: Duration = Duration::from_millis(20);
 
 /// A store that ends with its process.
 #[derive(Default)]
 pub struct MemoryStore {
     records: Mutex<BTreeMap<String, Record>>,
     notes: Mutex<BTreeMap<String, Note>>,
-    locks: Arc<Locks>,
-}
-
-#[derive(Default)]
-struct Locks {
-    held: Mutex<HashSet<String>>,
-    freed: Condvar,
-}
-
-struct HeldLock {
-    locks: Arc<Locks>,
-    resource_id: String,
-}
-
-impl Lock for HeldLock {}
-
-impl Drop for HeldLock {
-    fn drop(&mut self) {
-        self.locks.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.resource_id);
-        self.locks.freed.notify_all();
-    }
+    locks: Arc<ProcessLocks>,
 }
 
 impl MemoryStore {
@@ -77,9 +54,29 @@ impl Store for MemoryStore {
             records.range::<str, _>((start, Bound::Unbounded)).map(|(_, record)| record).filter(|record| {
                 query.user_type.is_none_or(|kind| record.token.kind() == kind)
                     && query.company_id.as_ref().is_none_or(|id| record.token.company_id.as_ref() == Some(id))
-                    && query.renew_by.is_none_or(|renew_by| record.renew_at <= renew_by)
             });
         Ok(Page::cut(matching.take(query.limit + 1).cloned().collect(), query.limit))
+    }
+
+    fn due(
+        &self,
+        company_id: Option<&str>,
+        renew_by: i64,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<Due>> {
+        let place = |record: &Record| (record.renew_at, record.resource_id.clone());
+        let records = self.records();
+        let mut due: Vec<_> = records
+            .values()
+            .filter(|record| record.renew_at <= renew_by)
+            .filter(|record| company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id)))
+            .map(place)
+            .filter(|place| after.is_none_or(|after| *place > (after.renew_at, after.resource_id.clone())))
+            .collect();
+        due.sort_unstable();
+        due.truncate(limit);
+        Ok(due.into_iter().map(|(renew_at, resource_id)| Due { renew_at, resource_id }).collect())
     }
 
     fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
@@ -91,14 +88,7 @@ impl Store for MemoryStore {
     }
 
     fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
-        let mut held = self.locks.held.lock().unwrap_or_else(PoisonError::into_inner);
-        while held.contains(resource_id) {
-            deadline.check()?;
-            let slice = deadline.remaining().min(SLICE);
-            held = self.locks.freed.wait_timeout(held, slice).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        held.insert(resource_id.to_owned());
-        Ok(Box::new(HeldLock { locks: Arc::clone(&self.locks), resource_id: resource_id.to_owned() }))
+        self.locks.lock(resource_id, deadline).map(|lock| Box::new(lock) as Box<dyn Lock>)
     }
 
     fn note(&self, key: &str) -> Result<Option<Note>> {

@@ -4,7 +4,10 @@
 mod file_lock;
 mod memory;
 mod note;
+mod process_lock;
 mod record;
+mod row;
+mod seal;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -18,6 +21,7 @@ use crate::token::UserType;
 pub use memory::MemoryStore;
 pub use note::{Note, NotePage};
 pub use record::{Intent, Record, Standing};
+pub use seal::Seal;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
@@ -47,9 +51,28 @@ pub trait Store: Send + Sync {
     /// A page of records, in the order of their resource ids.
     fn list(&self, query: &Query) -> Result<Page>;
 
+    /// The first `limit` records, of a company and its locations or of all, that should be renewed by `renew_by`, after the
+    /// place `after`; in the order of their time, and of their id where that is the same. Never a scan of what is not due.
+    fn due(
+        &self,
+        company_id: Option<&str>,
+        renew_by: i64,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<Due>>;
+
     /// When the first of the records, of a company and its locations or of all, should be renewed, in milliseconds since the
     /// epoch.
     fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>>;
+
+    /// Seals with the first key whatever another key sealed, or none, unless it is changed meanwhile. Ends early when
+    /// `go_on`, which is told how many were sealed so far, says so. A store that seals nothing has nothing to do.
+    ///
+    /// # Errors
+    /// `STORE` when the store cannot be read or written. What cannot be opened is no error, but named in the result.
+    fn reseal(&self, _go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+        Ok(Resealed::default())
+    }
 
     /// The refresh lock of a resource, held until the guard is dropped or its holder dies. Never blocks
     /// another resource for longer than a refresh takes.
@@ -84,12 +107,35 @@ pub struct Query {
     pub company_id: Option<String>,
     /// Only companies, or only locations.
     pub user_type: Option<UserType>,
-    /// Only those that should be renewed by then, in milliseconds since the epoch.
-    pub renew_by: Option<i64>,
     /// Only ids after this one.
     pub after: Option<String>,
     /// How many at most.
     pub limit: usize,
+}
+
+/// A record that should be renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// By when, in milliseconds since the epoch.
+    pub renew_at: i64,
+    /// The company or location.
+    pub resource_id: String,
+}
+
+/// What sealing anew did.
+#[derive(Debug, Default)]
+pub struct Resealed {
+    /// How many records were sealed.
+    pub sealed: u64,
+    /// Why the others were not, each with its resource.
+    pub unreadable: Vec<Error>,
+}
+
+impl Resealed {
+    /// Whether so much could not be opened that it is the keys that are wrong, and not the records.
+    fn is_hopeless(&self) -> bool {
+        self.unreadable.len() >= 100
+    }
 }
 
 /// A page of records.
@@ -119,14 +165,23 @@ fn note_changed_meanwhile(key: &str) -> Error {
     Error::new(Status::Conflict, format!("the note {key} was changed by somebody else"))
 }
 
-/// Opens the store that the configuration names.
+/// The seal of an app's records, with the keys that the configuration gives.
+///
+/// # Errors
+/// `CONFIG` for a key that is none, or a file of keys that cannot be read.
+pub fn seal(config: &Config) -> Result<Seal> {
+    let (keys, named) = config.store.keys()?;
+    Seal::new(&config.client_id, &keys, config.store.sealed_only, named)
+}
+
+/// Opens the store that the configuration names, its records sealed by `seal`.
 ///
 /// # Errors
 /// `STORE` when it cannot be opened.
-pub fn open(config: &Config) -> Result<Arc<dyn Store>> {
+pub fn open(config: &Config, seal: &Seal) -> Result<Arc<dyn Store>> {
     match &config.store.path {
         #[cfg(feature = "sqlite")]
-        Some(path) => Ok(Arc::new(SqliteStore::open(path, &config.client_id)?)),
+        Some(path) => Ok(Arc::new(SqliteStore::open(path, seal.clone())?)),
         _ => Ok(Arc::new(MemoryStore::default())),
     }
 }

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
 use zeroize::Zeroizing;
 
 use super::file_lock::LockFolder;
-use super::{Lock, Note, NotePage, Page, Query, Record, Store};
+use super::row::{Row, StoredRow};
+use super::{Due, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::process;
@@ -25,7 +26,7 @@ use crate::token::UserType;
 const BUSY: Duration = Duration::from_secs(10);
 
 /// What brings a database from version N to N + 1, in order. Only ever added to.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE token (
         client_id   TEXT NOT NULL,
@@ -53,27 +54,38 @@ const MIGRATIONS: [&str; 2] = [
     CREATE INDEX note_by_list ON note (client_id, list, key);
     CREATE INDEX note_by_expiry ON note (client_id, expires_at);
 ",
+    "
+    ALTER TABLE token ADD COLUMN sealed_with TEXT NOT NULL DEFAULT '';
+    CREATE INDEX token_by_key ON token (client_id, sealed_with, resource_id);
+    CREATE INDEX token_by_type ON token (client_id, user_type, resource_id);
+    DROP INDEX token_by_renewal;
+    CREATE INDEX token_by_renewal ON token (client_id, renew_at, resource_id);
+",
 ];
 
-const INSERT: &str = "
-    INSERT INTO token (client_id, resource_id, version, user_type, company_id, renew_at, document)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+/// How many records are sealed anew in one transaction.
+const RESEALED_AT_ONCE: usize = 100;
 
-/// The usual save: whose token it is does not change. SQLite writes an index again when a statement names its column,
+const INSERT: &str = "
+    INSERT INTO token (client_id, resource_id, version, user_type, company_id, renew_at, sealed_with, document)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
+
+/// The usual save: whose token it is does not change, nor the key that seals it. SQLite writes an index again when a statement names its column,
 /// so naming fewer saves a page of every fsync.
 const RENEW: &str = "
-    UPDATE token SET version = ?3, renew_at = ?6, document = ?7
-    WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 - 1 AND user_type = ?4 AND company_id IS ?5";
+    UPDATE token SET version = ?3, renew_at = ?6, document = ?8
+    WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 - 1
+      AND user_type = ?4 AND company_id IS ?5 AND sealed_with = ?7";
 
 const REPLACE: &str = "
-    UPDATE token SET version = ?3, user_type = ?4, company_id = ?5, renew_at = ?6, document = ?7
+    UPDATE token SET version = ?3, user_type = ?4, company_id = ?5, renew_at = ?6, sealed_with = ?7, document = ?8
     WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 - 1";
 
 /// A store in a database file.
 pub struct SqliteStore {
     database: Arc<Database>,
     locks: LockFolder,
-    client_id: String,
+    seal: Seal,
 }
 
 /// The file, and the handles to it while there are any: they are closed before a fork.
@@ -85,11 +97,12 @@ struct Database {
 }
 
 impl SqliteStore {
-    /// Opens the database, makes it if it is not there, and brings its schema up to date.
+    /// Opens the database, makes it if it is not there, and brings its schema up to date. Records are those of the app
+    /// whose `seal` it is.
     ///
     /// # Errors
     /// `STORE` when it cannot be opened, or was written by a newer version of the library.
-    pub fn open(path: &Path, client_id: &str) -> Result<SqliteStore> {
+    pub fn open(path: &Path, seal: Seal) -> Result<SqliteStore> {
         own_file(path)?;
         let (writer, reader) = (Mutex::default(), Mutex::default());
         let database = Arc::new(Database { path: path.to_owned(), writer, reader });
@@ -98,8 +111,8 @@ impl SqliteStore {
 
         let mut locks = path.as_os_str().to_owned();
         locks.push(".locks");
-        let locks = LockFolder::new(locks.into(), client_id)?;
-        Ok(SqliteStore { database, locks, client_id: client_id.to_owned() })
+        let locks = LockFolder::new(locks.into(), seal.client_id())?;
+        Ok(SqliteStore { database, locks, seal })
     }
 }
 
@@ -164,18 +177,19 @@ fn open(path: &Path) -> Result<Connection> {
 }
 
 impl SqliteStore {
-    /// Writes a record, unless the stored version is another one than it was made from.
-    fn put(&self, connection: &Connection, record: &Record, document: &[u8]) -> rusqlite::Result<bool> {
-        let statements: &[&str] = if record.version == 0 { &[INSERT] } else { &[RENEW, REPLACE] };
+    /// Writes a row, unless the stored version is another one than it was made from.
+    fn put(&self, connection: &Connection, row: &Row) -> rusqlite::Result<bool> {
+        let statements: &[&str] = if row.version == 1 { &[INSERT] } else { &[RENEW, REPLACE] };
         for statement in statements {
             let changed = connection.prepare_cached(statement)?.execute(params![
-                self.client_id,
-                record.resource_id,
-                (record.version + 1).cast_signed(),
-                record.token.kind().name(),
-                record.token.company_id,
-                record.renew_at,
-                document,
+                self.seal.client_id(),
+                row.resource_id,
+                row.version.cast_signed(),
+                row.user_type.name(),
+                row.company_id,
+                row.renew_at,
+                row.sealed_with,
+                &row.document[..],
             ])?;
             if changed == 1 {
                 return Ok(true);
@@ -185,31 +199,50 @@ impl SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// Writes the rows of which the stored version is still the same; answers how many those were.
+    fn put_again(&self, rows: &[Row]) -> Result<u64> {
+        let update = "UPDATE token SET sealed_with = ?4, document = ?5
+                      WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3";
+        self.database.write(|connection| {
+            let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            let mut written = 0;
+            for row in rows {
+                let (id, version) = (&row.resource_id, row.version.cast_signed());
+                let values = params![self.seal.client_id(), id, version, row.sealed_with, &row.document[..]];
+                written += connection.prepare_cached(update)?.execute(values)? as u64;
+            }
+            transaction.commit()?;
+            Ok(written)
+        })
+    }
+}
+
 impl Store for SqliteStore {
     fn load(&self, resource_id: &str) -> Result<Option<Record>> {
         let select =
             "SELECT resource_id, version, document FROM token WHERE client_id = ?1 AND resource_id = ?2";
         let found = self.database.read(|connection| {
             let mut select = connection.prepare_cached(select)?;
-            select.query_row(params![self.client_id, resource_id], StoredRow::read).optional()
+            select.query_row(params![self.seal.client_id(), resource_id], read_row).optional()
         });
-        found.map_err(|error| error.with_resource(resource_id))?.map(StoredRow::into_record).transpose()
+        let found = found.map_err(|error| error.with_resource(resource_id))?;
+        found.map(|stored| self.seal.record(stored)).transpose()
     }
 
     fn save(&self, record: &Record) -> Result<u64> {
-        let document = record.to_document()?;
-        let saved = self.database.write(|connection| self.put(connection, record, &document));
+        let row = self.seal.row(record)?;
+        let saved = self.database.write(|connection| self.put(connection, &row));
         let saved = saved.map_err(|error| error.with_resource(&record.resource_id))?;
         if saved { Ok(record.version + 1) } else { Err(super::changed_meanwhile(&record.resource_id)) }
     }
 
     fn save_all(&self, records: &[Record]) -> Vec<Result<u64>> {
         let all_saved = || {
-            let documents = records.iter().map(Record::to_document).collect::<Result<Vec<_>>>()?;
+            let rows = records.iter().map(|record| self.seal.row(record)).collect::<Result<Vec<_>>>()?;
             self.database.write(|connection| {
                 let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-                let pairs = records.iter().zip(&documents);
-                let saved = pairs.map(|(record, document)| self.put(connection, record, document));
+                let saved = rows.iter().map(|row| self.put(connection, row));
                 let saved = saved.collect::<rusqlite::Result<Vec<bool>>>()?;
                 transaction.commit()?;
                 Ok(saved)
@@ -231,10 +264,9 @@ impl Store for SqliteStore {
     fn remove(&self, resource_id: &str) -> Result<bool> {
         let delete = "DELETE FROM token WHERE client_id = ?1 AND resource_id = ?2";
         let removed = self.database.write(|connection| {
-            let removed = connection.prepare_cached(delete)?.execute(params![self.client_id, resource_id])?;
-            // The token still stands in older pages of the WAL. Where somebody reads right now, they stay for a while:
-            // until the WAL is next written back, or the last handle is closed.
-            let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            let removed =
+                connection.prepare_cached(delete)?.execute(params![self.seal.client_id(), resource_id])?;
+            empty_wal(connection);
             Ok(removed)
         });
         Ok(removed.map_err(|error| error.with_resource(resource_id))? > 0)
@@ -242,7 +274,8 @@ impl Store for SqliteStore {
 
     fn list(&self, query: &Query) -> Result<Page> {
         let mut conditions = String::new();
-        let mut values: Vec<&dyn rusqlite::ToSql> = vec![&self.client_id];
+        let client_id = self.seal.client_id();
+        let mut values: Vec<&dyn rusqlite::ToSql> = vec![&client_id];
         let user_type = query.user_type.map(UserType::name);
         let mut only = |condition: &str, value| {
             values.push(value);
@@ -257,9 +290,6 @@ impl Store for SqliteStore {
         if let Some(user_type) = &user_type {
             only("user_type =", user_type);
         }
-        if let Some(renew_by) = &query.renew_by {
-            only("renew_at <=", renew_by);
-        }
         // One more than asked for tells whether there is a next page.
         let limit = query.limit + 1;
         let statement = format!(
@@ -268,20 +298,84 @@ impl Store for SqliteStore {
         );
         let rows = self.database.read(|connection| {
             let mut select = connection.prepare_cached(&statement)?;
-            select.query_map(&values[..], StoredRow::read)?.collect::<Result<Vec<_>, _>>()
+            select.query_map(&values[..], read_row)?.collect::<Result<Vec<_>, _>>()
         })?;
-        let records = rows.into_iter().map(StoredRow::into_record).collect::<Result<Vec<_>>>()?;
+        let records = rows.into_iter().map(|stored| self.seal.record(stored)).collect::<Result<Vec<_>>>()?;
         Ok(Page::cut(records, query.limit))
     }
 
-    fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
-        let select =
-            "SELECT MIN(renew_at) FROM token WHERE client_id = ?1 AND (?2 IS NULL OR company_id = ?2)";
+    fn due(
+        &self,
+        company_id: Option<&str>,
+        renew_by: i64,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<Due>> {
+        // One statement for each question, since a condition that may not count keeps SQLite from using the index.
+        let of_company = if company_id.is_some() { "AND company_id = ?6" } else { "AND ?6 IS NULL" };
+        let select = format!(
+            "SELECT renew_at, resource_id FROM token
+             WHERE client_id = ?1 AND renew_at <= ?2 AND (renew_at, resource_id) > (?3, ?4) {of_company}
+             ORDER BY renew_at, resource_id LIMIT ?5"
+        );
+        let (at, id) = after.map_or((i64::MIN, ""), |after| (after.renew_at, &after.resource_id));
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.database.read(|connection| {
             connection
-                .prepare_cached(select)?
-                .query_row(params![self.client_id, company_id], |row| row.get(0))
+                .prepare_cached(&select)?
+                .query_map(params![self.seal.client_id(), renew_by, at, id, limit, company_id], |row| {
+                    Ok(Due { renew_at: row.get(0)?, resource_id: row.get(1)? })
+                })?
+                .collect()
         })
+    }
+
+    fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
+        let of_company = if company_id.is_some() { "AND company_id = ?2" } else { "AND ?2 IS NULL" };
+        let select = format!("SELECT MIN(renew_at) FROM token WHERE client_id = ?1 {of_company}");
+        self.database.read(|connection| {
+            connection
+                .prepare_cached(&select)?
+                .query_row(params![self.seal.client_id(), company_id], |row| row.get(0))
+        })
+    }
+
+    fn reseal(&self, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+        let mut resealed = Resealed::default();
+        let (client_id, key_id) = (self.seal.client_id(), self.seal.key_id());
+        if key_id.is_empty() {
+            return Ok(resealed);
+        }
+        // The ranges on both sides of the first key's id, each by the index.
+        for side in ["<", ">"] {
+            let select = format!(
+                "SELECT resource_id, version, document, sealed_with FROM token
+                 WHERE client_id = ?1 AND sealed_with {side} ?2 AND (sealed_with, resource_id) > (?3, ?4)
+                 ORDER BY sealed_with, resource_id LIMIT {RESEALED_AT_ONCE}"
+            );
+            let mut after = (String::new(), String::new());
+            while go_on(resealed.sealed) && !resealed.is_hopeless() {
+                let page = self.database.read(|connection| {
+                    connection
+                        .prepare_cached(&select)?
+                        .query_map(params![client_id, key_id, after.0, after.1], |row| {
+                            Ok((read_row(row)?, row.get::<_, String>(3)?))
+                        })?
+                        .collect::<Result<Vec<_>, _>>()
+                })?;
+                let Some((last, key)) = page.last() else { break };
+                after = (key.clone(), last.resource_id.clone());
+                let page = page.into_iter().map(|(stored, _)| stored).collect();
+                self.seal.reseal(page, &mut resealed, |rows| self.put_again(rows))?;
+            }
+        }
+        if resealed.sealed > 0 {
+            self.database.write(|connection| {
+                empty_wal(connection);
+                Ok(())
+            })?;
+        }
+        Ok(resealed)
     }
 
     fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
@@ -292,7 +386,10 @@ impl Store for SqliteStore {
         let select =
             "SELECT key, version, list, expires_at, document FROM note WHERE client_id = ?1 AND key = ?2";
         self.database.read(|connection| {
-            connection.prepare_cached(select)?.query_row(params![self.client_id, key], read_note).optional()
+            connection
+                .prepare_cached(select)?
+                .query_row(params![self.seal.client_id(), key], read_note)
+                .optional()
         })
     }
 
@@ -306,7 +403,7 @@ impl Store for SqliteStore {
         };
         let changed = self.database.write(|connection| {
             connection.prepare_cached(statement)?.execute(params![
-                self.client_id,
+                self.seal.client_id(),
                 note.key,
                 (note.version + 1).cast_signed(),
                 note.list,
@@ -325,7 +422,7 @@ impl Store for SqliteStore {
         let notes = self.database.read(|connection| {
             let mut select = connection.prepare_cached(select)?;
             select
-                .query_map(params![self.client_id, list, after, rows], read_note)?
+                .query_map(params![self.seal.client_id(), list, after, rows], read_note)?
                 .collect::<Result<Vec<_>, _>>()
         })?;
         Ok(NotePage::cut(notes, limit))
@@ -334,14 +431,14 @@ impl Store for SqliteStore {
     fn prune_notes(&self, now_ms: i64) -> Result<()> {
         let delete = "DELETE FROM note WHERE client_id = ?1 AND expires_at <= ?2";
         self.database.write(|connection| {
-            connection.prepare_cached(delete)?.execute(params![self.client_id, now_ms])
+            connection.prepare_cached(delete)?.execute(params![self.seal.client_id(), now_ms])
         })?;
         Ok(())
     }
 }
 
 /// A note of which the document cannot be read says nothing, as one that was never written.
-fn read_note(row: &Row) -> rusqlite::Result<Note> {
+fn read_note(row: &rusqlite::Row) -> rusqlite::Result<Note> {
     let document: String = row.get(4)?;
     Ok(Note {
         key: row.get(0)?,
@@ -352,25 +449,18 @@ fn read_note(row: &Row) -> rusqlite::Result<Note> {
     })
 }
 
-/// A row as it is stored.
-struct StoredRow {
-    resource_id: String,
-    version: i64,
-    document: Zeroizing<Vec<u8>>,
+/// What was replaced or removed still stands in older pages of the WAL. Where somebody reads right now, they stay for a
+/// while: until the WAL is next written back, or the last handle is closed.
+fn empty_wal(connection: &Connection) {
+    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
-impl StoredRow {
-    fn read(row: &Row) -> rusqlite::Result<StoredRow> {
-        Ok(StoredRow {
-            resource_id: row.get(0)?,
-            version: row.get(1)?,
-            document: Zeroizing::new(row.get(2)?),
-        })
-    }
-
-    fn into_record(self) -> Result<Record> {
-        Record::from_document(self.resource_id, self.version.cast_unsigned(), &self.document)
-    }
+fn read_row(row: &rusqlite::Row) -> rusqlite::Result<StoredRow> {
+    Ok(StoredRow {
+        resource_id: row.get(0)?,
+        version: row.get::<_, i64>(1)?.cast_unsigned(),
+        document: Zeroizing::new(row.get(2)?),
+    })
 }
 
 /// Makes the file for this user only; SQLite gives its side files the same mode.

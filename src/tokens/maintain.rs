@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::{Tokens, Want, valid_id};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::store::{Query, Record, Standing};
+use crate::store::{Due, Record, Standing};
 use crate::token::USUAL_LIFE_MS;
 
-/// How many records are read at a time.
+/// How many due records are looked up at a time.
 const PAGE: usize = 100;
 
 /// What is maintained.
@@ -25,8 +25,8 @@ pub type Progress<'a> = &'a dyn Fn(&Value) -> bool;
 
 impl Tokens {
     /// Renews every token of which less than the runway is left, takes up refreshes whose end is unknown, offers to the
-    /// store what it did not take, and mints for the locations whose INSTALL came when that could not be done. One
-    /// failure does not stop the rest.
+    /// store what it did not take, mints for the locations whose INSTALL came when that could not be done, and seals anew
+    /// what another key than the first sealed, or none. One failure does not stop the rest.
     ///
     /// `deadline` gives each renewal its own time; the pass as a whole ends when all is done or cancelled.
     ///
@@ -49,37 +49,29 @@ impl Tokens {
                 failed.push(failure(&resource_id, &error));
             }
         }
-        let mut query = Query {
-            company_id: params.company_id.clone(),
-            renew_by: Some(self.clock.wall_ms()),
-            limit: PAGE,
-            ..Query::default()
-        };
+        let (company_id, renew_by) = (params.company_id.as_deref(), self.clock.wall_ms());
         let (mut checked, mut refreshed) = (0_u64, 0_u64);
+        let mut last: Option<Due> = None;
         loop {
-            let page = self.store.list(&query)?;
-            for record in page.records {
+            let page = self.store.due(company_id, renew_by, last.as_ref(), PAGE)?;
+            let Some(end) = page.last() else { break };
+            last = Some(end.clone());
+            for Due { resource_id, .. } in page {
                 if whole.is_cancelled() {
                     return Err(stopped("the call was cancelled"));
                 }
                 checked += 1;
-                match self.renewed(&record.resource_id, Want::Runway, None, &deadline()) {
+                match self.renewed(&resource_id, Want::Runway, None, &deadline()) {
                     Ok(_) => refreshed += 1,
-                    Err(error) => {
-                        failed.push(failure(&record.resource_id, &error.with_resource(&record.resource_id)))
-                    }
+                    Err(error) => failed.push(failure(&resource_id, &error.with_resource(&resource_id))),
                 }
                 let so_far = json!({"checked": checked, "refreshed": refreshed, "failed": failed.len()});
                 if !progress(&so_far) {
                     return Err(stopped("the progress callback ended the work"));
                 }
             }
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => break,
-            }
         }
-        self.mint_remembered(params.company_id.as_deref(), &deadline, |location_id, outcome| {
+        self.mint_remembered(company_id, &deadline, |location_id, outcome| {
             checked += 1;
             match outcome {
                 Ok(()) => refreshed += 1,
@@ -91,8 +83,23 @@ impl Tokens {
             let so_far = json!({"checked": checked, "refreshed": refreshed, "failed": failed.len()});
             if progress(&so_far) { Ok(true) } else { Err(stopped("the progress callback ended the work")) }
         })?;
-        let next_due_at = self.store.next_renewal(params.company_id.as_deref())?.filter(|at| *at != i64::MAX);
-        Ok(json!({"checked": checked, "refreshed": refreshed, "failed": failed, "nextDueAt": next_due_at}))
+        let resealed = self.store.reseal(&|sealed| {
+            let so_far = json!({
+                "checked": checked, "refreshed": refreshed, "failed": failed.len(), "resealed": sealed,
+            });
+            !whole.is_cancelled() && (sealed == 0 || progress(&so_far))
+        })?;
+        for error in &resealed.unreadable {
+            failed.push(failure(error.resource_id().unwrap_or_default(), error));
+        }
+        let next_due_at = self.store.next_renewal(company_id)?.filter(|at| *at != i64::MAX);
+        Ok(json!({
+            "checked": checked,
+            "refreshed": refreshed,
+            "resealed": resealed.sealed,
+            "failed": failed,
+            "nextDueAt": next_due_at,
+        }))
     }
 
     /// When maintenance should renew a token: as soon as less than its runway is left, at once where the end of a

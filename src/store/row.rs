@@ -1,0 +1,34 @@
+//! A record as the durable stores move it: a document that they need not understand, and beside it what they look
+//! records up by.
+
+use zeroize::Zeroizing;
+
+use crate::token::UserType;
+
+/// A record on its way into a store.
+pub struct Row {
+    /// The company or location.
+    pub resource_id: String,
+    /// The version that it has once it is stored.
+    pub version: u64,
+    /// Whether it is a company's or a location's.
+    pub user_type: UserType,
+    /// The company that it belongs to, where that is known.
+    pub company_id: Option<String>,
+    /// When maintenance should renew it, in milliseconds since the epoch.
+    pub renew_at: i64,
+    /// The id of the key that sealed the document; empty for one that is not sealed.
+    pub sealed_with: String,
+    /// The document, sealed or plain.
+    pub document: Zeroizing<Vec<u8>>,
+}
+
+/// A record on its way out.
+pub struct StoredRow {
+    /// The company or location.
+    pub resource_id: String,
+    /// The stored version.
+    pub version: u64,
+    /// The document, sealed or plain.
+    pub document: Zeroizing<Vec<u8>>,
+}

@@ -1,0 +1,240 @@
+//! Sealing at rest: a record's document is encrypted before a store sees it, by AES-256-GCM (NIST SP 800-38D) with a
+//! random nonce each time.
+//!
+//! The seal binds the document to the app, the resource and the version. So a row that was copied to another resource,
+//! and an old document put under a newer version, are found out when they are opened. A sealed document is a 1, the
+//! key's id (8 bytes), the nonce (12), and the ciphertext with its tag (16). A plain one is JSON, and begins otherwise.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
+use zeroize::Zeroizing;
+
+use super::row::{Row, StoredRow};
+use super::{Record, Resealed};
+use crate::error::{Error, Result, Status};
+use crate::random;
+use crate::secret::Secret;
+
+/// What a sealed document begins with; no JSON does.
+const SEALED: u8 = 1;
+
+/// The length of a key's id in bytes.
+const ID_LENGTH: usize = 8;
+
+/// What stands before the ciphertext.
+const HEAD: usize = 1 + ID_LENGTH + NONCE_LEN;
+
+/// Seals and opens the records of one app. Without keys, documents stay plain.
+#[derive(Clone)]
+pub struct Seal(Arc<Inner>);
+
+struct Inner {
+    client_id: String,
+    keys: Vec<Key>,
+    plain_is_refused: bool,
+}
+
+/// A key and its id. Both are derived from what the configuration gives, so that the id tells nothing of it.
+struct Key {
+    id: [u8; ID_LENGTH],
+    key: LessSafeKey,
+}
+
+impl Seal {
+    /// The seal of an app whose records stay plain.
+    pub fn none(client_id: &str) -> Seal {
+        Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys: Vec::new(), plain_is_refused: false }))
+    }
+
+    /// The seal of an app with its keys, each the base64 of 32 bytes: the first seals, all open. `plain_is_refused` when
+    /// a record that is not sealed must not be believed.
+    ///
+    /// # Errors
+    /// `CONFIG` for a key that is none, which `named` names.
+    pub fn new(client_id: &str, keys: &[Secret], plain_is_refused: bool, named: &str) -> Result<Seal> {
+        let read = |(index, text): (usize, &Secret)| {
+            Key::read(text).ok_or_else(|| {
+                Error::new(
+                    Status::Config,
+                    format!("key {} of {named} is not the base64 of 32 bytes", index + 1),
+                )
+                .with_help("make one by: head -c 32 /dev/urandom | base64")
+                .with_parameter(named)
+            })
+        };
+        let keys = keys.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+        Ok(Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys, plain_is_refused })))
+    }
+
+    /// The app whose records these are.
+    pub fn client_id(&self) -> &str {
+        &self.0.client_id
+    }
+
+    /// The id of the key that seals; empty when none does.
+    pub fn key_id(&self) -> String {
+        self.0.keys.first().map(|key| hex(&key.id)).unwrap_or_default()
+    }
+
+    /// A record as it is stored next: one version on.
+    ///
+    /// # Errors
+    /// `INTERNAL`, should the record not fit into JSON, or the system give no randomness.
+    pub fn row(&self, record: &Record) -> Result<Row> {
+        self.row_of_version(record, record.version + 1)
+    }
+
+    /// A stored record as the first key seals it; it stays the same version of the same record.
+    ///
+    /// # Errors
+    /// As [`Seal::record`] and [`Seal::row`].
+    pub fn again(&self, stored: StoredRow) -> Result<Row> {
+        let record = self.record(stored)?;
+        self.row_of_version(&record, record.version)
+    }
+
+    /// Seals again the rows of a page by `put`, which answers how many were still what they had been. What cannot be opened
+    /// is left alone and named.
+    pub(super) fn reseal(
+        &self,
+        page: Vec<StoredRow>,
+        resealed: &mut Resealed,
+        put: impl FnOnce(&[Row]) -> Result<u64>,
+    ) -> Result<()> {
+        let mut rows = Vec::new();
+        for stored in page {
+            match self.again(stored) {
+                Ok(row) => rows.push(row),
+                Err(error) => resealed.unreadable.push(error),
+            }
+        }
+        if !rows.is_empty() {
+            resealed.sealed += put(&rows)?;
+        }
+        Ok(())
+    }
+
+    fn row_of_version(&self, record: &Record, version: u64) -> Result<Row> {
+        let mut document = record.to_document()?;
+        if let Some(key) = self.0.keys.first() {
+            document = key.seal(&document, &self.bound_to(&record.resource_id, version))?;
+        }
+        Ok(Row {
+            resource_id: record.resource_id.clone(),
+            version,
+            user_type: record.token.kind(),
+            company_id: record.token.company_id.clone(),
+            renew_at: record.renew_at,
+            sealed_with: self.key_id(),
+            document,
+        })
+    }
+
+    /// Opens a stored record, by whichever key sealed it.
+    ///
+    /// # Errors
+    /// `STORE` for a document that is none, one that was changed or moved, and one sealed with a key that is not given.
+    pub fn record(&self, mut stored: StoredRow) -> Result<Record> {
+        let named = |error: Error| error.with_resource(&stored.resource_id);
+        if stored.document.first() == Some(&SEALED) {
+            let bound_to = self.bound_to(&stored.resource_id, stored.version);
+            stored.document = self.open(&stored.document, &bound_to).map_err(named)?;
+        } else if self.0.plain_is_refused {
+            return Err(named(
+                Error::new(Status::Store, "a stored token is not sealed, and store.sealedOnly is set")
+                    .with_help("somebody else wrote it; or seal the whole store first: ghl_tokens_maintain without store.sealedOnly"),
+            ));
+        }
+        Record::from_document(stored.resource_id, stored.version, &stored.document)
+    }
+
+    fn open(&self, sealed: &[u8], bound_to: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        let Some((head, ciphertext)) = sealed.split_at_checked(HEAD) else {
+            return Err(changed());
+        };
+        let (id, nonce) = head[1..].split_at(ID_LENGTH);
+        let Some(key) = self.0.keys.iter().find(|key| key.id == *id) else {
+            let missing = match self.0.keys.is_empty() {
+                true => "and no store.encryptionKeys are given",
+                false => "which is not among store.encryptionKeys",
+            };
+            return Err(Error::new(
+                Status::Store,
+                format!("a stored token is sealed with the key {}, {missing}", hex(id)),
+            )
+            .with_help("add that key behind the first; nothing was changed"));
+        };
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| changed())?;
+        let mut document = Zeroizing::new(ciphertext.to_vec());
+        let length =
+            key.key.open_in_place(nonce, Aad::from(bound_to), &mut document).map_err(|_| changed())?.len();
+        document.truncate(length);
+        Ok(document)
+    }
+
+    /// What a seal is bound to. The lengths stand before the texts, so that no two places look alike.
+    fn bound_to(&self, resource_id: &str, version: u64) -> Vec<u8> {
+        let mut bound = b"ghl-oauth record 1".to_vec();
+        for text in [&self.0.client_id, resource_id] {
+            bound.extend_from_slice(&(text.len() as u64).to_le_bytes());
+            bound.extend_from_slice(text.as_bytes());
+        }
+        bound.extend_from_slice(&version.to_le_bytes());
+        bound
+    }
+}
+
+impl Key {
+    fn read(text: &Secret) -> Option<Key> {
+        let bytes = Zeroizing::new(BASE64_STANDARD.decode(text.expose().trim()).ok()?);
+        if bytes.len() != AES_256_GCM.key_len() {
+            return None;
+        }
+        let derived = Salt::new(HKDF_SHA256, b"ghl-oauth at rest").extract(&bytes);
+        let mut id = [0; ID_LENGTH];
+        derived.expand(&[b"key id"], IdLength).ok()?.fill(&mut id).ok()?;
+        let key = UnboundKey::from(derived.expand(&[b"seal"], &AES_256_GCM).ok()?);
+        Some(Key { id, key: LessSafeKey::new(key) })
+    }
+
+    fn seal(&self, document: &[u8], bound_to: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        let nonce: [u8; NONCE_LEN] = random::bytes()?;
+        let mut sealed = Zeroizing::new(Vec::with_capacity(HEAD + document.len() + AES_256_GCM.tag_len()));
+        sealed.push(SEALED);
+        sealed.extend_from_slice(&self.id);
+        sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(document);
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(bound_to),
+                &mut sealed[HEAD..],
+            )
+            .map_err(|_| Error::new(Status::Internal, "a record is too long to be sealed"))?;
+        sealed.extend_from_slice(tag.as_ref());
+        Ok(sealed)
+    }
+}
+
+/// How long a key's id is, as HKDF asks for it.
+struct IdLength;
+
+impl KeyType for IdLength {
+    fn len(&self) -> usize {
+        ID_LENGTH
+    }
+}
+
+fn changed() -> Error {
+    Error::new(Status::Store, "a stored token was changed, moved or put back by something else")
+        .with_help("restore the store from a backup, or delete the row and let the user consent again")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,222 @@
+//! What every store promises, as one suite.
+#![allow(dead_code)] // Each test file uses a part of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ghl_oauth::Status;
+use ghl_oauth::deadline::{Cancellation, Deadline};
+use ghl_oauth::store::{Due, Intent, Note, Query, Record, Standing, Store};
+use ghl_oauth::token::{Token, UserType};
+use serde_json::{Map, json};
+
+/// Every promise of [`Store`], on a store that is empty.
+pub fn keeps_its_promises(store: &(impl Store + ?Sized)) {
+    a_record_comes_back_as_it_was_saved(store);
+    a_save_needs_the_version_that_is_stored(store);
+    lists_are_paged_filtered_and_in_order(store);
+    what_is_due_comes_first_by_its_time(store);
+    many_are_saved_as_one_would_be(store);
+    a_lock_excludes_and_is_given_back(store);
+    notes_are_kept_apart_from_tokens_until_their_time_is_over(store);
+}
+
+/// A token of the usual size.
+pub fn token(user_type: UserType, company_id: &str, location_id: Option<&str>) -> Token {
+    Token {
+        access_token: "a".repeat(900).into(),
+        refresh_token: Some("r".repeat(400).into()),
+        issued_at: Some(1_700_000_000_000),
+        expires_at: 1_700_086_400_000,
+        user_type: Some(user_type),
+        company_id: Some(company_id.to_owned()),
+        location_id: location_id.map(str::to_owned),
+        scope: Some("contacts.readonly".into()),
+        fields: Map::from_iter([("refreshTokenId".to_owned(), json!({"odd": ["\u{0}", "ü", 1.5, null]}))]),
+    }
+}
+
+fn a_record_comes_back_as_it_was_saved(store: &(impl Store + ?Sized)) {
+    for (id, standing, intent) in [
+        ("plain", Standing::Good, None),
+        ("ünï'\"; DROP TABLE token; --", Standing::Inactive { since_ms: -5 }, Some(Intent { since_ms: 7 })),
+        (
+            "x\u{1F600}",
+            Standing::ReauthorizationRequired { since_ms: i64::MAX, reason: "because \"so\"".into() },
+            None,
+        ),
+    ] {
+        let mut record = Record::new(id.to_owned(), token(UserType::Location, "company", Some(id)));
+        (record.standing, record.intent, record.renew_at) = (standing, intent, 42);
+        assert!(store.load(id).unwrap().is_none());
+        record.version = store.save(&record).unwrap();
+        let loaded = store.load(id).unwrap().unwrap();
+        assert_eq!(loaded.resource_id, id);
+        assert_eq!(loaded.version, record.version);
+        assert_eq!(*loaded.to_document().unwrap(), *record.to_document().unwrap());
+        assert!(store.remove(id).unwrap());
+        assert!(!store.remove(id).unwrap());
+        assert!(store.load(id).unwrap().is_none());
+    }
+}
+
+fn a_save_needs_the_version_that_is_stored(store: &(impl Store + ?Sized)) {
+    let mut record = Record::new("versioned".into(), token(UserType::Company, "versioned", None));
+    let first = store.save(&record).unwrap();
+    assert_eq!(store.save(&record).unwrap_err().status(), Status::Conflict, "version 0 means: not there yet");
+    record.version = first;
+    // Whose token it is may change, too.
+    record.token.company_id = Some("another".into());
+    record.token.access_token = "second".to_owned().into();
+    let second = store.save(&record).unwrap();
+    assert!(second > first);
+    assert_eq!(
+        store.save(&record).unwrap_err().status(),
+        Status::Conflict,
+        "an old version does not overwrite"
+    );
+    assert_eq!(store.load("versioned").unwrap().unwrap().token.access_token.expose(), "second");
+    let query = Query { company_id: Some("another".into()), limit: 9, ..Query::default() };
+    assert_eq!(store.list(&query).unwrap().records.len(), 1);
+    store.remove("versioned").unwrap();
+    record.version = second;
+    assert_eq!(
+        store.save(&record).unwrap_err().status(),
+        Status::Conflict,
+        "what was removed does not come back"
+    );
+}
+
+fn lists_are_paged_filtered_and_in_order(store: &(impl Store + ?Sized)) {
+    for company in ["a", "b"] {
+        store.save(&Record::new(company.into(), token(UserType::Company, company, None))).unwrap();
+        for index in 0..5 {
+            let id = format!("{company}-location-{index}");
+            let mut record = Record::new(id.clone(), token(UserType::Location, company, Some(&id)));
+            record.renew_at = 100 * index;
+            store.save(&record).unwrap();
+        }
+    }
+    let ids = |mut query: Query| {
+        let mut ids = Vec::new();
+        loop {
+            let page = store.list(&query).unwrap();
+            assert!(page.records.len() <= query.limit);
+            ids.extend(page.records.into_iter().map(|record| record.resource_id));
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return ids,
+            }
+        }
+    };
+    for limit in [1, 2, 5, 6, 7, 100] {
+        let all = ids(Query { limit, ..Query::default() });
+        assert_eq!(all.len(), 12, "limit {limit}");
+        assert!(all.is_sorted());
+    }
+    let of = |company: &str| Query { company_id: Some(company.into()), limit: 2, ..Query::default() };
+    assert_eq!(ids(of("a")).len(), 6);
+    assert_eq!(ids(Query { user_type: Some(UserType::Company), ..of("b") }), ["b"]);
+    assert!(ids(of("c")).is_empty());
+    assert_eq!(store.next_renewal(Some("a")).unwrap(), Some(0));
+    assert_eq!(store.next_renewal(None).unwrap(), Some(0));
+    assert_eq!(store.next_renewal(Some("c")).unwrap(), None);
+}
+
+fn what_is_due_comes_first_by_its_time(store: &(impl Store + ?Sized)) {
+    // Those of the lists: a company each, due when its token ends, and locations due at 0, 100, … 400.
+    let due = |company: Option<&str>, renew_by, limit| {
+        let (mut found, mut last) = (Vec::new(), None::<Due>);
+        loop {
+            let page = store.due(company, renew_by, last.as_ref(), limit).unwrap();
+            assert!(page.len() <= limit);
+            let Some(end) = page.last() else { return found };
+            last = Some(end.clone());
+            found.extend(page.into_iter().map(|due| format!("{} {}", due.renew_at, due.resource_id)));
+        }
+    };
+    for limit in [1, 2, 3, 100] {
+        assert_eq!(due(Some("b"), 200, limit), ["0 b-location-0", "100 b-location-1", "200 b-location-2"]);
+        assert_eq!(
+            due(None, 100, limit),
+            ["0 a-location-0", "0 b-location-0", "100 a-location-1", "100 b-location-1"]
+        );
+    }
+    assert!(due(None, -1, 9).is_empty() && due(Some("c"), i64::MAX, 9).is_empty());
+    assert_eq!(due(None, i64::MAX, 5).len(), 12);
+}
+
+fn many_are_saved_as_one_would_be(store: &(impl Store + ?Sized)) {
+    let record = |id: &str| Record::new(id.into(), token(UserType::Location, "many", Some(id)));
+    store.save(&record("m1")).unwrap();
+    let outcomes = store.save_all(&[record("m0"), record("m1"), record("m2"), record("m2")]);
+    let outcomes: Vec<_> = outcomes.into_iter().map(|saved| saved.map_err(|error| error.status())).collect();
+    assert_eq!(outcomes, [Ok(1), Err(Status::Conflict), Ok(1), Err(Status::Conflict)]);
+    for id in ["m0", "m1", "m2"] {
+        assert!(store.remove(id).unwrap(), "{id}");
+    }
+}
+
+fn a_lock_excludes_and_is_given_back(store: &(impl Store + ?Sized)) {
+    let cancellation = Arc::new(Cancellation::default());
+    let patience = |ms| Deadline::after(Duration::from_millis(ms), &cancellation);
+    let held = store.lock("one", &patience(1000)).unwrap();
+    let other = store.lock("two", &patience(1000)).unwrap();
+    assert_eq!(store.lock("one", &patience(1)).err().unwrap().status(), Status::Timeout);
+    let waits = patience(60_000);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| store.lock("one", &waits).err().map(|error| error.status()));
+        cancellation.raise();
+        assert_eq!(waiter.join().unwrap(), Some(Status::Cancelled));
+        let waits = patience(60_000);
+        let waiter = scope.spawn(move || store.lock("one", &waits).is_ok());
+        drop(held);
+        assert!(waiter.join().unwrap());
+    });
+    drop(other);
+    assert!(store.lock("one", &patience(1000)).is_ok());
+}
+
+fn notes_are_kept_apart_from_tokens_until_their_time_is_over(store: &(impl Store + ?Sized)) {
+    let note = |key: &str, version, list: &str, expires_at| Note {
+        key: key.into(),
+        version,
+        list: list.into(),
+        document: json!({"odd": ["\u{0}", "ü", 1.5, null], "at": i64::MAX}),
+        expires_at,
+    };
+    let tokens = store.list(&Query { limit: 1000, ..Query::default() }).unwrap().records.len();
+    assert!(store.note("n1").unwrap().is_none());
+    store.save_note(&note("n1", 0, "due", 100)).unwrap();
+    assert_eq!(store.note("n1").unwrap(), Some(note("n1", 1, "due", 100)));
+    for version in [0, 2] {
+        let error = store.save_note(&note("n1", version, "due", 7)).unwrap_err();
+        assert_eq!(error.status(), Status::Conflict, "version {version}");
+    }
+    store.save_note(&note("n1", 1, "", 200)).unwrap();
+    assert_eq!(store.note("n1").unwrap(), Some(note("n1", 2, "", 200)));
+
+    for index in 0..5 {
+        store.save_note(&note(&format!("d{index}"), 0, "due", i64::MAX)).unwrap();
+    }
+    for limit in [1, 2, 4, 5, 6] {
+        let (mut keys, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.notes("due", after.as_deref(), limit).unwrap();
+            assert!(page.notes.len() <= limit);
+            keys.extend(page.notes.into_iter().map(|note| note.key));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(keys, ["d0", "d1", "d2", "d3", "d4"], "limit {limit}");
+    }
+    store.prune_notes(199).unwrap();
+    assert!(store.note("n1").unwrap().is_some());
+    store.prune_notes(200).unwrap();
+    assert!(store.note("n1").unwrap().is_none());
+    assert_eq!(store.notes("due", None, 9).unwrap().notes.len(), 5);
+    store.save_note(&note("n1", 0, "due", 300)).unwrap();
+    assert_eq!(store.list(&Query { limit: 1000, ..Query::default() }).unwrap().records.len(), tokens);
+}
