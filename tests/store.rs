@@ -123,8 +123,8 @@ fn a_database_of_an_older_version_is_brought_up_to_date_with_its_tokens() {
         assert!(store.note("anything").unwrap().is_none());
         let stored = store.load("company").unwrap().unwrap();
         assert_eq!(stored.token.access_token.expose(), "a".repeat(900));
-        let due = store.due(None, i64::MAX, None, 9).unwrap();
-        assert_eq!(due[0].renew_at, stored.renew_at);
+        assert_eq!(store.due(None, stored.renew_at, None, 9).unwrap().resource_ids, ["company"]);
+        assert!(store.due(None, stored.renew_at - 1, None, 9).unwrap().resource_ids.is_empty());
         store.save(&stored).unwrap();
     }
 }

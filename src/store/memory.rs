@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::process_lock::ProcessLocks;
-use super::{Due, Lock, Note, NotePage, Page, Query, Record, Store};
+use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Store};
 use crate::deadline::Deadline;
 use crate::error::Result;
 
@@ -62,9 +62,10 @@ impl Store for MemoryStore {
         &self,
         company_id: Option<&str>,
         renew_by: i64,
-        after: Option<&Due>,
+        after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Due>> {
+    ) -> Result<DuePage> {
+        let after = DuePage::place(after);
         let place = |record: &Record| (record.renew_at, record.resource_id.clone());
         let records = self.records();
         let mut due: Vec<_> = records
@@ -72,11 +73,10 @@ impl Store for MemoryStore {
             .filter(|record| record.renew_at <= renew_by)
             .filter(|record| company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id)))
             .map(place)
-            .filter(|place| after.is_none_or(|after| *place > (after.renew_at, after.resource_id.clone())))
+            .filter(|place| *place > after)
             .collect();
         due.sort_unstable();
-        due.truncate(limit);
-        Ok(due.into_iter().map(|(renew_at, resource_id)| Due { renew_at, resource_id }).collect())
+        Ok(DuePage::cut(due, limit))
     }
 
     fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {

@@ -51,15 +51,15 @@ pub trait Store: Send + Sync {
     /// A page of records, in the order of their resource ids.
     fn list(&self, query: &Query) -> Result<Page>;
 
-    /// The first `limit` records, of a company and its locations or of all, that should be renewed by `renew_by`, after the
-    /// place `after`; in the order of their time, and of their id where that is the same. Never a scan of what is not due.
+    /// A page of at most `limit` records, of a company and its locations or of all, that should be renewed by `renew_by`;
+    /// `after` is the `next` of the page before. Those that have waited longest come first, where the store can tell.
     fn due(
         &self,
         company_id: Option<&str>,
         renew_by: i64,
-        after: Option<&Due>,
+        after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Due>>;
+    ) -> Result<DuePage>;
 
     /// When the first of the records, of a company and its locations or of all, should be renewed, in milliseconds since the
     /// epoch.
@@ -113,13 +113,33 @@ pub struct Query {
     pub limit: usize,
 }
 
-/// A record that should be renewed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
-    /// By when, in milliseconds since the epoch.
-    pub renew_at: i64,
-    /// The company or location.
-    pub resource_id: String,
+/// A page of what should be renewed.
+#[derive(Debug, Default)]
+pub struct DuePage {
+    /// The companies and locations.
+    pub resource_ids: Vec<String>,
+    /// The place to go on after, when there are more.
+    pub next: Option<String>,
+}
+
+/// A place in the order of renewal: a time, and an id where it is the same.
+type Place = (i64, String);
+
+impl DuePage {
+    /// A page of at most `limit` places in the order of renewal, out of a list that has one more where there is a next page.
+    fn cut(mut places: Vec<Place>, limit: usize) -> DuePage {
+        let more = places.len() > limit;
+        places.truncate(limit);
+        let next = places.last().filter(|_| more).map(|(renew_at, id)| format!("{renew_at} {id}"));
+        DuePage { resource_ids: places.into_iter().map(|(_, id)| id).collect(), next }
+    }
+
+    /// The place that a `next` names; without one, the place before every other.
+    fn place(next: Option<&str>) -> Place {
+        let named = next.and_then(|next| next.split_once(' '));
+        let place = named.and_then(|(renew_at, id)| Some((renew_at.parse().ok()?, id.to_owned())));
+        place.unwrap_or((i64::MIN, String::new()))
+    }
 }
 
 /// What sealing anew did.

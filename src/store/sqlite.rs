@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::file_lock::LockFolder;
 use super::row::{Row, StoredRow};
-use super::{Due, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
+use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::process;
@@ -308,9 +308,9 @@ impl Store for SqliteStore {
         &self,
         company_id: Option<&str>,
         renew_by: i64,
-        after: Option<&Due>,
+        after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Due>> {
+    ) -> Result<DuePage> {
         // One statement for each question, since a condition that may not count keeps SQLite from using the index.
         let of_company = if company_id.is_some() { "AND company_id = ?6" } else { "AND ?6 IS NULL" };
         let select = format!(
@@ -318,16 +318,17 @@ impl Store for SqliteStore {
              WHERE client_id = ?1 AND renew_at <= ?2 AND (renew_at, resource_id) > (?3, ?4) {of_company}
              ORDER BY renew_at, resource_id LIMIT ?5"
         );
-        let (at, id) = after.map_or((i64::MIN, ""), |after| (after.renew_at, &after.resource_id));
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.database.read(|connection| {
+        let (renew_at, id) = DuePage::place(after);
+        let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+        let places = self.database.read(|connection| {
             connection
                 .prepare_cached(&select)?
-                .query_map(params![self.seal.client_id(), renew_by, at, id, limit, company_id], |row| {
-                    Ok(Due { renew_at: row.get(0)?, resource_id: row.get(1)? })
+                .query_map(params![self.seal.client_id(), renew_by, renew_at, id, rows, company_id], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
                 })?
                 .collect()
-        })
+        })?;
+        Ok(DuePage::cut(places, limit))
     }
 
     fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {

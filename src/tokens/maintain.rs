@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Tokens, Want, valid_id};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::store::{Due, Record, Standing};
+use crate::store::{Record, Standing};
 use crate::token::USUAL_LIFE_MS;
 
 /// How many due records are looked up at a time.
@@ -51,12 +51,10 @@ impl Tokens {
         }
         let (company_id, renew_by) = (params.company_id.as_deref(), self.clock.wall_ms());
         let (mut checked, mut refreshed) = (0_u64, 0_u64);
-        let mut last: Option<Due> = None;
+        let mut after = None;
         loop {
-            let page = self.store.due(company_id, renew_by, last.as_ref(), PAGE)?;
-            let Some(end) = page.last() else { break };
-            last = Some(end.clone());
-            for Due { resource_id, .. } in page {
+            let page = self.store.due(company_id, renew_by, after.as_deref(), PAGE)?;
+            for resource_id in page.resource_ids {
                 if whole.is_cancelled() {
                     return Err(stopped("the call was cancelled"));
                 }
@@ -69,6 +67,10 @@ impl Tokens {
                 if !progress(&so_far) {
                     return Err(stopped("the progress callback ended the work"));
                 }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
             }
         }
         self.mint_remembered(company_id, &deadline, |location_id, outcome| {

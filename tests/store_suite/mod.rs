@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ghl_oauth::Status;
 use ghl_oauth::deadline::{Cancellation, Deadline};
-use ghl_oauth::store::{Due, Intent, Note, Query, Record, Standing, Store};
+use ghl_oauth::store::{Intent, Note, Query, Record, Standing, Store};
 use ghl_oauth::token::{Token, UserType};
 use serde_json::{Map, json};
 
@@ -15,7 +15,7 @@ pub fn keeps_its_promises(store: &(impl Store + ?Sized)) {
     a_record_comes_back_as_it_was_saved(store);
     a_save_needs_the_version_that_is_stored(store);
     lists_are_paged_filtered_and_in_order(store);
-    what_is_due_comes_first_by_its_time(store);
+    what_is_due_is_found(store);
     many_are_saved_as_one_would_be(store);
     a_lock_excludes_and_is_given_back(store);
     notes_are_kept_apart_from_tokens_until_their_time_is_over(store);
@@ -123,24 +123,26 @@ fn lists_are_paged_filtered_and_in_order(store: &(impl Store + ?Sized)) {
     assert_eq!(store.next_renewal(Some("c")).unwrap(), None);
 }
 
-fn what_is_due_comes_first_by_its_time(store: &(impl Store + ?Sized)) {
+fn what_is_due_is_found(store: &(impl Store + ?Sized)) {
     // Those of the lists: a company each, due when its token ends, and locations due at 0, 100, … 400.
     let due = |company: Option<&str>, renew_by, limit| {
-        let (mut found, mut last) = (Vec::new(), None::<Due>);
+        let (mut found, mut after) = (Vec::new(), None);
         loop {
-            let page = store.due(company, renew_by, last.as_ref(), limit).unwrap();
-            assert!(page.len() <= limit);
-            let Some(end) = page.last() else { return found };
-            last = Some(end.clone());
-            found.extend(page.into_iter().map(|due| format!("{} {}", due.renew_at, due.resource_id)));
+            let page = store.due(company, renew_by, after.as_deref(), limit).unwrap();
+            assert!(page.resource_ids.len() <= limit);
+            found.extend(page.resource_ids);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
         }
+        // Not every store can tell who waited longest.
+        found.sort();
+        found
     };
     for limit in [1, 2, 3, 100] {
-        assert_eq!(due(Some("b"), 200, limit), ["0 b-location-0", "100 b-location-1", "200 b-location-2"]);
-        assert_eq!(
-            due(None, 100, limit),
-            ["0 a-location-0", "0 b-location-0", "100 a-location-1", "100 b-location-1"]
-        );
+        assert_eq!(due(Some("b"), 200, limit), ["b-location-0", "b-location-1", "b-location-2"]);
+        assert_eq!(due(None, 100, limit), ["a-location-0", "a-location-1", "b-location-0", "b-location-1"]);
     }
     assert!(due(None, -1, 9).is_empty() && due(Some("c"), i64::MAX, 9).is_empty());
     assert_eq!(due(None, i64::MAX, 5).len(), 12);
