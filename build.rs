@@ -5,8 +5,18 @@ use std::path::Path;
 use std::{env, error::Error};
 
 /// The files of the ABI, in the order of the manual.
-const PARTS: [&str; 9] =
-    ["status", "library", "log", "client", "authorization", "tokens", "endpoints", "request", "webhook"];
+const PARTS: [&str; 10] = [
+    "status",
+    "library",
+    "log",
+    "client",
+    "store",
+    "authorization",
+    "tokens",
+    "endpoints",
+    "request",
+    "webhook",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=cbindgen.toml");

@@ -198,6 +198,102 @@ typedef void (*ghl_event_callback)(const char *event_json,
                                    void *context);
 
 /**
+ * A store of the host's own: where a client made by ghl_client_new_with_store keeps its tokens.
+ *
+ * The library asks for single records by id, and seals them where store.encryptionKeys are given. A record is one JSON
+ * object, to be kept as it is and given back as it was:
+ *
+ *     {"kind": "token", "resourceId": "…", "version": 3, "userType": "Company" or "Location", "companyId": "…" or null,
+ *      "renewAt": milliseconds since the epoch, "sealedWith": "…", "document": "…"}
+ *     {"kind": "note", "resourceId": "~note/…", "version": 1, "list": "…", "expiresAt": …, "document": "…"}
+ *
+ * "document" of a token holds its secrets, in clear unless it is sealed; a note holds none. The other fields are there to
+ * look records up by. Ids are up to 300 bytes of UTF-8 without control characters, and come from outside: never build a
+ * path or a statement from one as it is.
+ *
+ * What each callback returns: GHL_OK; from save GHL_ERR_CONFLICT, from lock GHL_ERR_TIMEOUT; anything else is a failure,
+ * which the caller of the library gets as GHL_ERR_STORE with the number in its message. Tokens that could not be saved are
+ * kept in memory and offered again.
+ *
+ * Threads: callbacks may be called from any thread, several at once: from those that are inside a call on the client,
+ * and from those that ghl_tokens_mint takes along while it lasts. None of the library's locks is held meanwhile but the
+ * refresh lock of the resource. A callback must not unwind, and must not call the client that it serves, which refuses it
+ * with GHL_ERR_INVALID_ARGUMENT; ghl_client_cancel, other clients, and functions without a client are allowed.
+ *
+ * Texts given to a callback live until it returns. In a forked child the same callbacks go on serving the client, so the
+ * host's own handles must be fit for that; destroy is not called there.
+ */
+typedef struct ghl_store_callbacks {
+    /**
+     * sizeof(ghl_store_callbacks), so that the struct can grow.
+     */
+    size_t size;
+    /**
+     * Passed to each callback as it is; may be NULL.
+     */
+    void *context;
+    /**
+     * Writes a copy of the record to *out_record_json, or NULL when there is none. With a failure, *out_record_json may
+     * be a text that says why. Required.
+     */
+    int32_t (*load)(void *context,
+                    const char *resource_id,
+                    char **out_record_json);
+    /**
+     * Saves a record, provided that the "version" of the stored one is expected_version (0: there is none yet); else
+     * GHL_ERR_CONFLICT. Look and save in one step that no other process can come between, and return only when the
+     * record would survive a crash: the token that it replaces is worthless already. Required.
+     */
+    int32_t (*save)(void *context,
+                    const char *resource_id,
+                    const char *record_json,
+                    uint64_t expected_version);
+    /**
+     * Removes a record. Required.
+     */
+    int32_t (*remove)(void *context,
+                      const char *resource_id);
+    /**
+     * Writes a page to *out_page_json: {"items": [records…], "nextPageToken": the last item's "resourceId", or null on
+     * the last page}. Items are in the order of the bytes of their ids, at most query's "pageSize" of them, and only those
+     * whose id is greater than "pageToken" where that is given.
+     *
+     * Every other field of the query is a condition: "kind", "companyId", "userType" and "list" equal that of the record;
+     * "renewBy": its renewAt is at most that; "expiredBy": its expiresAt is at most that; "notSealedWith": its sealedWith is
+     * another. Conditions are there to save work: what does not fulfil them is passed over by the library, too, and a
+     * condition that is not known must be left out of account. With "withoutDocuments": true the items need no "document".
+     * With a failure, *out_page_json may be a text that says why. Required.
+     */
+    int32_t (*list)(void *context,
+                    const char *query_json,
+                    char **out_page_json);
+    /**
+     * Takes the lock of an id, against all who share the store, waiting for at most timeout_ms milliseconds; GHL_ERR_TIMEOUT
+     * when it is not free by then. The lock must come free when its holder dies. Threads of this process are kept apart by
+     * the library. A thread may hold the locks of several ids. NULL, and unlock as well: then only the threads of this
+     * process are kept apart, and two processes that refresh the same token can lose it.
+     */
+    int32_t (*lock)(void *context,
+                    const char *resource_id,
+                    uint64_t timeout_ms);
+    /**
+     * Gives the lock back, on the thread that took it.
+     */
+    void (*unlock)(void *context,
+                   const char *resource_id);
+    /**
+     * Frees what load and list handed out. NULL: the host frees it itself, no sooner than at the next callback on the same
+     * thread.
+     */
+    void (*free_string)(void *context,
+                        char *string);
+    /**
+     * Called once, when the client is freed, or could not be made: then the context is no longer used. May be NULL.
+     */
+    void (*destroy)(void *context);
+} ghl_store_callbacks;
+
+/**
  * Told how far a long work is; answers whether to go on.
  *
  * Runs on the thread that made the call, with no lock of the library held. It may call the library, but not
@@ -332,6 +428,27 @@ int32_t ghl_client_stats(const struct ghl_client *client,
 int32_t ghl_client_on_event(struct ghl_client *client,
                             ghl_event_callback callback,
                             void *context);
+
+/**
+ * Makes a client whose tokens are kept by a store of the host's own.
+ *
+ * As ghl_client_new in everything else. "store" may be left out of the configuration; where it is given, its kind is
+ * "callbacks", and it may name encryptionKeys. Without a lock among the callbacks the log gets a warning, since tokens are
+ * safe only as long as no other process uses them.
+ *
+ * @param config_json  as for ghl_client_new
+ * @param store        the callbacks; copied, so the struct need not outlive the call. What is behind its size must be
+ *                     zero. Its destroy is called also when this function fails, unless store is NULL or its size too small
+ * @param out_client   the client, to be freed with ghl_client_free; NULL on error
+ * @param out_json     {"lock": "host"}, or "process" where the callbacks have no lock; or the error; to be freed with
+ *                     ghl_string_free; may be NULL
+ * @return what ghl_client_new returns; GHL_ERR_INVALID_ARGUMENT also for a callback that is missing, which the error's
+ *         "parameter" names ("store.load"), and for lock without unlock or the other way round
+ */
+int32_t ghl_client_new_with_store(const char *config_json,
+                                  const struct ghl_store_callbacks *store,
+                                  struct ghl_client **out_client,
+                                  char **out_json);
 
 /**
  * Makes the link to send a person to (RFC 6749, 4.1.1). Nothing is sent.

@@ -10,14 +10,14 @@ use serde_json::{Map, Value, json};
 use crate::api::{Api, InstalledLocationsParams, LocationTokenParams, TokenParams};
 use crate::authorization::{Authorization, CompleteParams, ListenParams, UrlParams};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, StoreConfig};
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result};
 use crate::event::{Events, Listener};
 use crate::process::Own;
 use crate::request::{RequestParams, Requests};
 use crate::secret::Secret;
-use crate::store::{self, Seal};
+use crate::store::{self, Host, Seal};
 use crate::token::Token;
 use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens};
 use crate::webhook::{Headers, Verifier, Webhooks};
@@ -29,6 +29,7 @@ use crate::webhook::{Headers, Verifier, Webhooks};
 /// burn it for each other.
 pub struct Client {
     config: Config,
+    host: Option<Arc<dyn Host>>,
     seal: Seal,
     clock: Arc<dyn Clock>,
     events: Arc<Events>,
@@ -66,11 +67,27 @@ impl Client {
     /// # Errors
     /// As [`Client::new`].
     pub fn with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Client> {
+        Client::build(config.clone(), None, clock)
+    }
+
+    /// A client whose tokens a store of the host's own keeps. `config.store` needs no kind then.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_host(config: &Config, host: Arc<dyn Host>) -> Result<Client> {
+        let mut config = config.clone();
+        if config.store.kind == StoreConfig::default().kind {
+            config.store.kind = "callbacks".into();
+        }
+        Client::build(config, Some(host), Arc::new(SystemClock::new()))
+    }
+
+    fn build(config: Config, host: Option<Arc<dyn Host>>, clock: Arc<dyn Clock>) -> Result<Client> {
         config.validate()?;
         let events = Arc::new(Events::default());
-        let seal = store::seal(config)?;
-        let parts = Parts::new(config, &seal, &clock, &events)?;
-        Ok(Client { config: config.clone(), seal, clock, events, parts })
+        let seal = store::seal(&config)?;
+        let parts = Parts::new(&config, host.as_ref(), &seal, &clock, &events)?;
+        Ok(Client { config, host, seal, clock, events, parts })
     }
 
     /// The parts of this process; a forked child makes its own.
@@ -81,7 +98,8 @@ impl Client {
                 Some(work) => return Ok(work),
                 None => {
                     parts = parts.of_child.get_or_try_init(|| {
-                        Parts::new(&self.config, &self.seal, &self.clock, &self.events).map(Box::new)
+                        let host = self.host.as_ref();
+                        Parts::new(&self.config, host, &self.seal, &self.clock, &self.events).map(Box::new)
                     })?;
                 }
             }
@@ -285,10 +303,16 @@ impl Client {
 }
 
 impl Parts {
-    fn new(config: &Config, seal: &Seal, clock: &Arc<dyn Clock>, events: &Arc<Events>) -> Result<Parts> {
+    fn new(
+        config: &Config,
+        host: Option<&Arc<dyn Host>>,
+        seal: &Seal,
+        clock: &Arc<dyn Clock>,
+        events: &Arc<Events>,
+    ) -> Result<Parts> {
         let api = Arc::new(Api::new(config)?);
         let verifier = Verifier::new(&config.webhook)?;
-        let store = store::open(config, seal)?;
+        let store = store::open(config, host, seal)?;
         let tokens = Arc::new(Tokens::new(
             Arc::clone(&api),
             Arc::clone(&store),

@@ -11,7 +11,7 @@ use ghl_oauth::Status;
 use ghl_oauth::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
 
 /// The ABI. A name that was released is never taken away.
-const EXPORTS: [&str; 28] = [
+const EXPORTS: [&str; 29] = [
     "ghl_abi_version",
     "ghl_access_token",
     "ghl_access_token_into",
@@ -21,6 +21,7 @@ const EXPORTS: [&str; 28] = [
     "ghl_client_cancel",
     "ghl_client_free",
     "ghl_client_new",
+    "ghl_client_new_with_store",
     "ghl_client_on_event",
     "ghl_client_stats",
     "ghl_oauth_installed_locations",

@@ -50,6 +50,11 @@ pub unsafe fn set_null<T>(out: *mut *mut T) {
 pub unsafe fn client<'a>(client: *const ghl_client) -> Result<&'a Client> {
     // SAFETY: by the contract, not NULL means alive.
     match unsafe { client.as_ref() } {
+        Some(client) if client.waits_for_its_store() => {
+            let message = "a store's callback must not call the client that it serves";
+            Err(Error::invalid_argument("client", message)
+                .with_help("call it after the callback has returned"))
+        }
         Some(client) => Ok(client.core()),
         None => Err(Error::invalid_argument("client", "client is NULL")),
     }

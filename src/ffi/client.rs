@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::boundary::{self, guarded, render, set_null};
 use super::callback::{Callback, Context, Slot};
-use super::{fork, text};
+use super::{fork, store, text};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::Error;
@@ -16,11 +16,23 @@ use crate::error::Error;
 pub struct ghl_client {
     core: Client,
     events: Arc<Slot<EventFunction>>,
+    /// The host's own store behind it, where there is one.
+    store: Option<usize>,
 }
 
 impl ghl_client {
     pub(super) fn core(&self) -> &Client {
         &self.core
+    }
+
+    /// Names the host's own store that serves it.
+    pub(super) fn is_served_by(&mut self, store: usize) {
+        self.store = Some(store);
+    }
+
+    /// Whether this thread is inside a callback of the store that serves it.
+    pub(super) fn waits_for_its_store(&self) -> bool {
+        self.store.is_some_and(store::is_asking)
     }
 }
 
@@ -41,7 +53,7 @@ type EventFunction = unsafe extern "C" fn(*const c_char, *mut c_void);
 /// [`ghl_client_free`].
 pub fn client_from(core: Client) -> *mut ghl_client {
     fork::watch();
-    Box::into_raw(Box::new(ghl_client { core, events: Arc::new(Slot::new()) }))
+    Box::into_raw(Box::new(ghl_client { core, events: Arc::new(Slot::new()), store: None }))
 }
 
 /// Makes a client. Nothing is sent, and no file is opened but the store's and http.caBundlePath.
@@ -105,7 +117,10 @@ pub unsafe extern "C" fn ghl_client_free(client: *mut ghl_client) {
 pub unsafe extern "C" fn ghl_client_cancel(client: *mut ghl_client) {
     let _ = guarded(|| {
         // SAFETY: the header requires a living client, or NULL.
-        unsafe { boundary::client(client) }.map(Client::cancel)
+        if let Some(client) = unsafe { client.as_ref() } {
+            client.core.cancel();
+        }
+        Ok(())
     });
 }
 

@@ -27,6 +27,7 @@ mod library;
 mod log;
 mod request;
 mod status;
+mod store;
 mod tokens;
 mod webhook;
 
@@ -40,6 +41,7 @@ pub use library::{ghl_abi_version, ghl_status_name, ghl_string_free, ghl_version
 pub use log::{ghl_log_callback, ghl_set_log_callback};
 pub use request::ghl_request;
 pub use status::ghl_status;
+pub use store::{ghl_client_new_with_store, ghl_store_callbacks};
 pub use tokens::{
     ghl_access_token, ghl_access_token_into, ghl_progress_callback, ghl_token_delete, ghl_token_refresh,
     ghl_tokens_export, ghl_tokens_import, ghl_tokens_list, ghl_tokens_maintain, ghl_tokens_mint,

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "sqlite")]
 mod file_lock;
+mod host;
 mod memory;
 mod note;
 mod process_lock;
@@ -18,6 +19,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::token::UserType;
 
+pub use host::{Host, HostStore};
 pub use memory::MemoryStore;
 pub use note::{Note, NotePage};
 pub use record::{Intent, Record, Standing};
@@ -194,11 +196,32 @@ pub fn seal(config: &Config) -> Result<Seal> {
     Seal::new(&config.client_id, &keys, config.store.sealed_only, named)
 }
 
-/// Opens the store that the configuration names, its records sealed by `seal`.
+/// Opens the store that the configuration names, its records sealed by `seal`: the one of the `host`, where there is
+/// one.
 ///
 /// # Errors
-/// `STORE` when it cannot be opened.
-pub fn open(config: &Config, seal: &Seal) -> Result<Arc<dyn Store>> {
+/// `CONFIG` where the configuration and the host do not fit together; `STORE` when it cannot be opened.
+pub fn open(config: &Config, host: Option<&Arc<dyn Host>>, seal: &Seal) -> Result<Arc<dyn Store>> {
+    match (config.store.kind.as_str(), host) {
+        ("callbacks", Some(host)) => return Ok(Arc::new(HostStore::new(Arc::clone(host), seal.clone()))),
+        ("callbacks", None) => {
+            return Err(Error::new(
+                Status::Config,
+                "store.kind is \"callbacks\", and no callbacks are given",
+            )
+            .with_help("make the client with ghl_client_new_with_store")
+            .with_parameter("store.kind"));
+        }
+        (kind, Some(_)) => {
+            return Err(Error::new(
+                Status::Config,
+                format!("callbacks are given, and store.kind is \"{kind}\""),
+            )
+            .with_help("leave \"store\" out, or let its kind be \"callbacks\"")
+            .with_parameter("store.kind"));
+        }
+        (_, None) => {}
+    }
     match &config.store.path {
         #[cfg(feature = "sqlite")]
         Some(path) => Ok(Arc::new(SqliteStore::open(path, seal.clone())?)),

@@ -35,6 +35,8 @@ const char *(*const version)(void) = ghl_version;
 const char *(*const status_name)(int32_t) = ghl_status_name;
 void (*const string_free)(char *) = ghl_string_free;
 int32_t (*const client_new)(const char *, ghl_client **, char **) = ghl_client_new;
+int32_t (*const client_new_with_store)(const char *, const ghl_store_callbacks *, ghl_client **, char **) =
+    ghl_client_new_with_store;
 void (*const client_free)(ghl_client *) = ghl_client_free;
 void (*const client_cancel)(ghl_client *) = ghl_client_cancel;
 int32_t (*const client_stats)(const ghl_client *, char **) = ghl_client_stats;

@@ -1,0 +1,336 @@
+//! A store of the host's own: its callbacks, as the core's [`Host`].
+
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::mem::offset_of;
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::boundary::{self, render, set_null};
+use super::callback::Context;
+use super::client::{client_from, ghl_client};
+use super::text;
+use crate::client::Client;
+use crate::config::Config;
+use crate::error::{Error, Result, Status};
+use crate::store::Host;
+
+thread_local! {
+    /// The stores whose callbacks are running on this thread, by their contexts' owners.
+    static ASKED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A store of the host's own: where a client made by ghl_client_new_with_store keeps its tokens.
+///
+/// The library asks for single records by id, and seals them where store.encryptionKeys are given. A record is one JSON
+/// object, to be kept as it is and given back as it was:
+///
+///     {"kind": "token", "resourceId": "…", "version": 3, "userType": "Company" or "Location", "companyId": "…" or null,
+///      "renewAt": milliseconds since the epoch, "sealedWith": "…", "document": "…"}
+///     {"kind": "note", "resourceId": "~note/…", "version": 1, "list": "…", "expiresAt": …, "document": "…"}
+///
+/// "document" of a token holds its secrets, in clear unless it is sealed; a note holds none. The other fields are there to
+/// look records up by. Ids are up to 300 bytes of UTF-8 without control characters, and come from outside: never build a
+/// path or a statement from one as it is.
+///
+/// What each callback returns: GHL_OK; from save GHL_ERR_CONFLICT, from lock GHL_ERR_TIMEOUT; anything else is a failure,
+/// which the caller of the library gets as GHL_ERR_STORE with the number in its message. Tokens that could not be saved are
+/// kept in memory and offered again.
+///
+/// Threads: callbacks may be called from any thread, several at once: from those that are inside a call on the client,
+/// and from those that ghl_tokens_mint takes along while it lasts. None of the library's locks is held meanwhile but the
+/// refresh lock of the resource. A callback must not unwind, and must not call the client that it serves, which refuses it
+/// with GHL_ERR_INVALID_ARGUMENT; ghl_client_cancel, other clients, and functions without a client are allowed.
+///
+/// Texts given to a callback live until it returns. In a forked child the same callbacks go on serving the client, so the
+/// host's own handles must be fit for that; destroy is not called there.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ghl_store_callbacks {
+    /// sizeof(ghl_store_callbacks), so that the struct can grow.
+    pub size: usize,
+    /// Passed to each callback as it is; may be NULL.
+    pub context: *mut c_void,
+    /// Writes a copy of the record to *out_record_json, or NULL when there is none. With a failure, *out_record_json may
+    /// be a text that says why, which the caller gets to read, unless it begins with a brace. Required.
+    pub load: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            resource_id: *const c_char,
+            out_record_json: *mut *mut c_char,
+        ) -> i32,
+    >,
+    /// Saves a record, provided that the "version" of the stored one is expected_version (0: there is none yet); else
+    /// GHL_ERR_CONFLICT. Look and save in one step that no other process can come between, and return only when the
+    /// record would survive a crash: the token that it replaces is worthless already. Required.
+    pub save: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            resource_id: *const c_char,
+            record_json: *const c_char,
+            expected_version: u64,
+        ) -> i32,
+    >,
+    /// Removes a record. Required.
+    pub remove: Option<unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char) -> i32>,
+    /// Writes a page to *out_page_json: {"items": [records…], "nextPageToken": the last item's "resourceId", or null on
+    /// the last page}. A small store may answer every query with all its records and null.
+    ///
+    /// A large one looks at the query: it answers with the records whose ids come after "pageToken" (if given) in the order
+    /// of their bytes, and with "pageSize" of them at most. Every other field is a condition: "kind", "companyId", "userType"
+    /// and "list" equal that of the record; "renewBy": its renewAt is at most that; "expiredBy": its expiresAt is at most
+    /// that; "notSealedWith": its sealedWith is another. Conditions are there to save work, since the library passes over
+    /// what does not fulfil them; one that is not known must be left out of account. With "withoutDocuments": true the items
+    /// need no "document". A failure may be explained as that of load. Required.
+    pub list: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            query_json: *const c_char,
+            out_page_json: *mut *mut c_char,
+        ) -> i32,
+    >,
+    /// Takes the lock of an id, against all who share the store, waiting for at most timeout_ms milliseconds; GHL_ERR_TIMEOUT
+    /// when it is not free by then. The lock must come free when its holder dies. Threads of this process are kept apart by
+    /// the library. A thread may hold the locks of several ids. NULL, and unlock as well: then only the threads of this
+    /// process are kept apart, and two processes that refresh the same token can lose it.
+    pub lock: Option<
+        unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char, timeout_ms: u64) -> i32,
+    >,
+    /// Gives the lock back, on the thread that took it.
+    pub unlock: Option<unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char)>,
+    /// Frees what load and list handed out. NULL: the host frees it itself, no sooner than at the next callback on the same
+    /// thread.
+    pub free_string: Option<unsafe extern "C" fn(context: *mut c_void, string: *mut c_char)>,
+    /// Called once, when the client is freed, or could not be made: then the context is no longer used. May be NULL.
+    pub destroy: Option<unsafe extern "C" fn(context: *mut c_void)>,
+}
+
+/// Makes a client whose tokens are kept by a store of the host's own.
+///
+/// As ghl_client_new in everything else. "store" may be left out of the configuration; where it is given, its kind is
+/// "callbacks", and it may name encryptionKeys. Without a lock among the callbacks the log gets a warning, since tokens are
+/// safe only as long as no other process uses them.
+///
+/// @param config_json  as for ghl_client_new
+/// @param store        the callbacks; copied, so the struct need not outlive the call. What is behind its size must be
+///                     zero. Its destroy is called also when this function fails, unless store is NULL or its size too small
+/// @param out_client   the client, to be freed with ghl_client_free; NULL on error
+/// @param out_json     {"lock": "host"}, or "process" where the callbacks have no lock; or the error; to be freed with
+///                     ghl_string_free; may be NULL
+/// @return what ghl_client_new returns; GHL_ERR_INVALID_ARGUMENT also for a callback that is missing, which the error's
+///         "parameter" names ("store.load"), and for lock without unlock or the other way round
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_client_new_with_store(
+    config_json: *const c_char,
+    store: *const ghl_store_callbacks,
+    out_client: *mut *mut ghl_client,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires valid pointers, or NULL, and callbacks that do as it says.
+    unsafe {
+        set_null(out_client);
+        boundary::call(out_json, || {
+            let callbacks = Arc::new(Callbacks::read(store)?);
+            callbacks.check()?;
+            if out_client.is_null() {
+                return Err(Error::invalid_argument("out_client", "out_client is NULL"));
+            }
+            let config = Config::from_json(text::read("config_json", config_json)?)?;
+            let lock = if callbacks.has_lock() { "host" } else { "process" };
+            let identity = callbacks.identity();
+            let core = Client::with_host(&config, callbacks)?;
+            out_client.write(client_from(core));
+            (**out_client).is_served_by(identity);
+            render(serde_json::json!({"lock": lock}))
+        })
+    }
+}
+
+/// The host's callbacks, and the one call to `destroy` at the end.
+struct Callbacks {
+    table: ghl_store_callbacks,
+    context: Context,
+}
+
+// SAFETY: the header requires that the callbacks and their context may be used from any thread.
+unsafe impl Send for Callbacks {}
+// SAFETY: as above.
+unsafe impl Sync for Callbacks {}
+
+impl Drop for Callbacks {
+    fn drop(&mut self) {
+        if let Some(destroy) = self.table.destroy {
+            // SAFETY: the header's contract; this is the last call, since nobody else holds these callbacks.
+            unsafe { destroy(self.context.0) }
+        }
+    }
+}
+
+impl Callbacks {
+    /// Copies the table, once its size says that there is one.
+    ///
+    /// # Safety
+    /// `store` is NULL or points to as many readable bytes as its `size` says.
+    unsafe fn read(store: *const ghl_store_callbacks) -> Result<Callbacks> {
+        if store.is_null() {
+            return Err(Error::invalid_argument("store", "store is NULL"));
+        }
+        let known = size_of::<ghl_store_callbacks>();
+        // SAFETY: not NULL; `size` is the first field of every version of the struct.
+        let size = unsafe { ptr::addr_of!((*store).size).read() };
+        if size < known {
+            let message = format!("store.size is {size}, and must be at least {known}");
+            return Err(Error::invalid_argument("store.size", message)
+                .with_help("set it to sizeof(ghl_store_callbacks)"));
+        }
+        // SAFETY: as long as the size says, by the contract.
+        let rest = unsafe { std::slice::from_raw_parts(store.cast::<u8>().add(known), size - known) };
+        // SAFETY: at least as long as the struct; read as it is, whatever its alignment.
+        let table = unsafe { store.read_unaligned() };
+        let callbacks = Callbacks { table, context: Context(table.context) };
+        if rest.iter().any(|byte| *byte != 0) {
+            let message = "store has callbacks that this version of the library does not know";
+            return Err(Error::invalid_argument("store.size", message)
+                .with_help("update the library, or leave those fields zero"));
+        }
+        Ok(callbacks)
+    }
+
+    /// Whether everything is there that must be.
+    fn check(&self) -> Result<()> {
+        let table = &self.table;
+        let wrong = match () {
+            () if table.load.is_none() => "load",
+            () if table.save.is_none() => "save",
+            () if table.remove.is_none() => "remove",
+            () if table.list.is_none() => "list",
+            () if table.lock.is_some() && table.unlock.is_none() => "unlock",
+            () if table.lock.is_none() && table.unlock.is_some() => "lock",
+            () => return Ok(()),
+        };
+        Err(Error::invalid_argument(format!("store.{wrong}"), format!("store.{wrong} is NULL")))
+    }
+
+    fn identity(&self) -> usize {
+        ptr::from_ref(self).addr()
+    }
+
+    /// Runs a callback, and remembers meanwhile that it runs on this thread.
+    fn ask<T>(&self, callback: impl FnOnce(*mut c_void) -> T) -> T {
+        ASKED.with_borrow_mut(|asked| asked.push(self.identity()));
+        let answer = callback(self.context.0);
+        ASKED.with_borrow_mut(Vec::pop);
+        answer
+    }
+
+    /// Runs a callback that hands out a text.
+    fn ask_for_text(
+        &self,
+        callback: impl FnOnce(*mut c_void, *mut *mut c_char) -> i32,
+    ) -> Result<Option<Zeroizing<String>>> {
+        let mut out: *mut c_char = ptr::null_mut();
+        let code = self.ask(|context| callback(context, &mut out));
+        if out.is_null() {
+            return outcome(code).map(|()| None);
+        }
+        // SAFETY: the header requires a NUL-terminated text where it is not NULL.
+        let text = Zeroizing::new(unsafe { CStr::from_ptr(out) }.to_bytes().to_vec());
+        if let Some(free_string) = self.table.free_string {
+            // SAFETY: the header's contract; the text is the host's own and is not looked at again.
+            self.ask(|context| unsafe { free_string(context, out) });
+        }
+        if let Err(error) = outcome(code) {
+            // Half a record is no explanation, and holds secrets.
+            if text.starts_with(b"{") {
+                return Err(error);
+            }
+            let words: String = String::from_utf8_lossy(&text).chars().take(500).collect();
+            return Err(Error::new(error.status(), format!("{}: {words}", error.message())));
+        }
+        match std::str::from_utf8(&text) {
+            Ok(text) => Ok(Some(Zeroizing::new(text.to_owned()))),
+            Err(_) => Err(Error::new(Status::Store, "it answered with a text that is not UTF-8")),
+        }
+    }
+}
+
+/// Whether a callback of these runs on this thread.
+pub(super) fn is_asking(identity: usize) -> bool {
+    ASKED.with_borrow(|asked| asked.contains(&identity))
+}
+
+/// What a callback's number says.
+fn outcome(code: i32) -> Result<()> {
+    if code == 0 {
+        return Ok(());
+    }
+    Err(match Status::from_code(code) {
+        Some(status) => Error::new(status, format!("it answered {code} ({})", status.name())),
+        None => Error::new(Status::Store, format!("it answered {code}")),
+    })
+}
+
+/// An id or document for the host. None of the library's own has a NUL in it.
+fn for_host(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::invalid_argument("resource_id", "an id holds a NUL"))
+}
+
+/// A callback that `check` found.
+fn missing() -> Error {
+    Error::new(Status::Internal, "a callback is missing")
+}
+
+impl Host for Callbacks {
+    fn load(&self, id: &str) -> Result<Option<Zeroizing<String>>> {
+        let (load, id) = (self.table.load.ok_or_else(missing)?, for_host(id)?);
+        // SAFETY: the header's contract; the texts live until the callback returns.
+        self.ask_for_text(|context, out| unsafe { load(context, id.as_ptr(), out) })
+    }
+
+    fn save(&self, id: &str, record: &str, expected_version: u64) -> Result<()> {
+        let (save, id) = (self.table.save.ok_or_else(missing)?, for_host(id)?);
+        let record = Zeroizing::new(for_host(record)?.into_bytes_with_nul());
+        // SAFETY: as above.
+        outcome(
+            self.ask(|context| unsafe {
+                save(context, id.as_ptr(), record.as_ptr().cast(), expected_version)
+            }),
+        )
+    }
+
+    fn remove(&self, id: &str) -> Result<()> {
+        let (remove, id) = (self.table.remove.ok_or_else(missing)?, for_host(id)?);
+        // SAFETY: as above.
+        outcome(self.ask(|context| unsafe { remove(context, id.as_ptr()) }))
+    }
+
+    fn list(&self, query: &str) -> Result<Zeroizing<String>> {
+        let (list, query) = (self.table.list.ok_or_else(missing)?, for_host(query)?);
+        // SAFETY: as above.
+        let page = self.ask_for_text(|context, out| unsafe { list(context, query.as_ptr(), out) })?;
+        page.ok_or_else(|| Error::new(Status::Store, "it answered with no page"))
+    }
+
+    fn has_lock(&self) -> bool {
+        self.table.lock.is_some()
+    }
+
+    fn lock(&self, id: &str, timeout: Duration) -> Result<()> {
+        let (lock, id) = (self.table.lock.ok_or_else(missing)?, for_host(id)?);
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        // SAFETY: as above.
+        outcome(self.ask(|context| unsafe { lock(context, id.as_ptr(), timeout_ms) }))
+    }
+
+    fn unlock(&self, id: &str) {
+        if let (Some(unlock), Ok(id)) = (self.table.unlock, for_host(id)) {
+            // SAFETY: as above.
+            self.ask(|context| unsafe { unlock(context, id.as_ptr()) });
+        }
+    }
+}
+
+const _: () = assert!(offset_of!(ghl_store_callbacks, size) == 0);

@@ -1,0 +1,482 @@
+//! Tokens in a store that the host keeps. What it is asked and answers is JSON; sealing, the checks on what comes back,
+//! and the lock between this process's threads are the library's part, so that a host's part can be small.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::process_lock::{ProcessLock, ProcessLocks};
+use super::row::{Row, StoredRow};
+use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::process;
+use crate::secret::Secret;
+use crate::token::UserType;
+
+/// What a note's id begins with in the host's store. It sorts behind every id of the API.
+const NOTE: &str = "~note/";
+
+/// How many items a listing asks for, where everything is wanted.
+const PAGE: usize = 100;
+
+/// The longest that the host's lock is waited for at a time, so that a cancellation is noticed.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// How long sealing anew waits for a record that is being renewed; what is busy then is sealed by that renewal.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A store of the host's own. Each call may come from any thread, and several at once; none is made with a lock of the
+/// library held that another call on the client could wait for, save the refresh lock of the resource.
+///
+/// An error's status counts: `CONFLICT` from [`Host::save`] and `TIMEOUT` from [`Host::lock`] are answers. Every other
+/// error is a store that fails.
+pub trait Host: Send + Sync {
+    /// The record of an id, as it was saved; `None` when there is none.
+    fn load(&self, id: &str) -> Result<Option<Zeroizing<String>>>;
+
+    /// Saves a record durably, provided that the `version` in the stored one is `expected_version` (0: there is none).
+    fn save(&self, id: &str, record: &str, expected_version: u64) -> Result<()>;
+
+    /// Removes a record.
+    fn remove(&self, id: &str) -> Result<()>;
+
+    /// A page of records: what they must fulfil is in `query`.
+    fn list(&self, query: &str) -> Result<Zeroizing<String>>;
+
+    /// Whether there is a lock that other processes and hosts keep to.
+    fn has_lock(&self) -> bool;
+
+    /// Waits so long for an id's lock. It must be given back when its holder dies.
+    fn lock(&self, id: &str, timeout: Duration) -> Result<()>;
+
+    /// Gives a lock back, on the thread that took it.
+    fn unlock(&self, id: &str);
+}
+
+/// The store of a host.
+pub struct HostStore {
+    host: Arc<dyn Host>,
+    locks: Arc<ProcessLocks>,
+    seal: Seal,
+}
+
+/// The lock of a resource: this process's, and within it the host's.
+struct HostLock {
+    host: Arc<dyn Host>,
+    id: String,
+    generation: u32,
+    _process: ProcessLock,
+}
+
+/// A token's record as the host gets it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenItem<'a> {
+    kind: &'static str,
+    resource_id: &'a str,
+    version: u64,
+    user_type: &'static str,
+    company_id: Option<&'a str>,
+    renew_at: i64,
+    sealed_with: &'a str,
+    document: &'a str,
+}
+
+/// A note's record as the host gets it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NoteItem<'a> {
+    kind: &'static str,
+    resource_id: String,
+    version: u64,
+    list: &'a str,
+    expires_at: i64,
+    document: String,
+}
+
+/// Either of them on its way back. What the library does not look at may have gone missing.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredItem {
+    kind: String,
+    resource_id: String,
+    version: u64,
+    user_type: Option<UserType>,
+    company_id: Option<String>,
+    renew_at: Option<i64>,
+    #[serde(default)]
+    sealed_with: String,
+    list: Option<String>,
+    expires_at: Option<i64>,
+    document: Option<Secret>,
+}
+
+/// A page as the host answers with it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredPage {
+    items: Vec<StoredItem>,
+    next_page_token: Option<String>,
+}
+
+impl HostStore {
+    /// The store that `host` keeps.
+    pub fn new(host: Arc<dyn Host>, seal: Seal) -> HostStore {
+        if !host.has_lock() {
+            log::warn!(
+                "the host's store has no lock: a token that two processes refresh at once can be lost, so let one \
+                 process use it"
+            );
+        }
+        HostStore { host, locks: Arc::default(), seal }
+    }
+
+    /// An id's record, if it is there, and of this kind.
+    fn item(&self, id: &str, kind: &str) -> Result<Option<StoredItem>> {
+        let failed = |error| refused(&error, "load").with_resource(id);
+        let Some(text) = self.host.load(id).map_err(failed)? else {
+            return Ok(None);
+        };
+        let item: StoredItem =
+            serde_json::from_str(&text).map_err(|error| unreadable("load", &error).with_resource(id))?;
+        if item.resource_id != id || item.kind != kind {
+            let message =
+                format!("the host's store answered with another {} than it was asked for", item.kind);
+            return Err(broken(message).with_resource(id));
+        }
+        Ok(Some(item))
+    }
+
+    fn put(&self, id: &str, record: &str, expected_version: u64) -> Result<()> {
+        self.host.save(id, record, expected_version).map_err(|error| match error.status() {
+            Status::Conflict => super::changed_meanwhile(id),
+            _ => refused(&error, "save").with_resource(id),
+        })
+    }
+
+    /// The first `limit` items that fulfil `query` behind `after`, and whether there are more. The host may leave a condition
+    /// out of account: it is looked at here again.
+    fn items(
+        &self,
+        query: &Value,
+        fulfils: &dyn Fn(&StoredItem) -> bool,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<StoredItem>, bool)> {
+        let mut found = Vec::new();
+        let mut after = after.map(str::to_owned);
+        let mut query = query.clone();
+        loop {
+            query["pageSize"] = (limit + 1 - found.len()).into();
+            query["pageToken"] = json!(after);
+            if let Some(conditions) = query.as_object_mut() {
+                conditions.retain(|_, condition| !condition.is_null());
+            }
+            let text = self.host.list(&query.to_string()).map_err(|error| refused(&error, "list"))?;
+            let page: StoredPage = serde_json::from_str(&text).map_err(|error| unreadable("list", &error))?;
+            let mut items = page.items;
+            items
+                .retain(|item| after.as_ref().is_none_or(|after| item.resource_id > *after) && fulfils(item));
+            items.sort_unstable_by(|one, other| one.resource_id.cmp(&other.resource_id));
+            found.extend(items);
+            // A page may hold nothing that fulfils, and still not be the last one.
+            match page.next_page_token {
+                Some(next) if found.len() <= limit => {
+                    if after.is_some_and(|after| next <= after) {
+                        return Err(broken("the host's list goes round in circles"));
+                    }
+                    after = Some(next);
+                }
+                more => {
+                    let more = found.len() > limit || more.is_some();
+                    found.truncate(limit);
+                    return Ok((found, more));
+                }
+            }
+        }
+    }
+
+    /// The index fields of all tokens that fulfil `query`, page after page.
+    fn each_token(
+        &self,
+        mut query: Value,
+        fulfils: impl Fn(&StoredItem) -> bool,
+        mut see: impl FnMut(StoredItem) -> Result<bool>,
+    ) -> Result<()> {
+        query["kind"] = "token".into();
+        query["withoutDocuments"] = true.into();
+        let mut after = None;
+        loop {
+            let (items, more) =
+                self.items(&query, &|item| item.kind == "token" && fulfils(item), after.as_deref(), PAGE)?;
+            after = items.last().map(|last| last.resource_id.clone());
+            for item in items {
+                if !see(item)? {
+                    return Ok(());
+                }
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Seals a record with the first key, unless somebody else did so meanwhile.
+    fn seal_again(&self, id: &str) -> Result<()> {
+        let deadline = Deadline::after(PATIENCE, &Arc::default());
+        let _lock = self.lock(id, &deadline)?;
+        match self.load(id)? {
+            Some(record) => self.save(&record).map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StoredItem {
+    fn into_row(self) -> Result<StoredRow> {
+        let undocumented = || broken("the host's store gave a record without its document");
+        let document = self.document.ok_or_else(|| undocumented().with_resource(&self.resource_id))?;
+        let document = match document.expose().starts_with('{') {
+            true => document.expose().as_bytes().to_vec(),
+            false => BASE64_STANDARD.decode(document.expose()).map_err(|_| {
+                broken("the host's store gave a document that it was not given")
+                    .with_resource(&self.resource_id)
+            })?,
+        };
+        Ok(StoredRow {
+            resource_id: self.resource_id,
+            version: self.version,
+            document: Zeroizing::new(document),
+        })
+    }
+
+    /// A note of which the document cannot be read says nothing, as one that was never written.
+    fn into_note(self) -> Note {
+        let document = self.document.and_then(|text| serde_json::from_str(text.expose()).ok());
+        Note {
+            key: self.resource_id.strip_prefix(NOTE).unwrap_or_default().to_owned(),
+            version: self.version,
+            list: self.list.unwrap_or_default(),
+            document: document.unwrap_or_default(),
+            expires_at: self.expires_at.unwrap_or_default(),
+        }
+    }
+}
+
+impl Store for HostStore {
+    fn load(&self, resource_id: &str) -> Result<Option<Record>> {
+        let item = self.item(resource_id, "token")?;
+        item.map(|item| self.seal.record(item.into_row()?)).transpose()
+    }
+
+    fn save(&self, record: &Record) -> Result<u64> {
+        let row = self.seal.row(record)?;
+        let item = Zeroizing::new(token_item(&row)?);
+        self.put(&row.resource_id, &item, record.version)?;
+        Ok(row.version)
+    }
+
+    fn remove(&self, resource_id: &str) -> Result<bool> {
+        let failed = |error| refused(&error, "remove").with_resource(resource_id);
+        let there = self.host.load(resource_id).map_err(failed)?.is_some();
+        if there {
+            self.host.remove(resource_id).map_err(failed)?;
+        }
+        Ok(there)
+    }
+
+    fn list(&self, query: &Query) -> Result<Page> {
+        let conditions = json!({
+            "kind": "token",
+            "companyId": query.company_id,
+            "userType": query.user_type.map(UserType::name),
+        });
+        let fulfils = |item: &StoredItem| {
+            item.kind == "token"
+                && query.company_id.as_ref().is_none_or(|id| item.company_id.as_ref() == Some(id))
+                && query.user_type.is_none_or(|kind| item.user_type == Some(kind))
+        };
+        let (items, more) = self.items(&conditions, &fulfils, query.after.as_deref(), query.limit)?;
+        let next = items.last().filter(|_| more).map(|last| last.resource_id.clone());
+        let records =
+            items.into_iter().map(|item| self.seal.record(item.into_row()?)).collect::<Result<_>>()?;
+        Ok(Page { records, next })
+    }
+
+    fn due(
+        &self,
+        company_id: Option<&str>,
+        renew_by: i64,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<DuePage> {
+        let conditions = json!({
+            "kind": "token", "companyId": company_id, "renewBy": renew_by, "withoutDocuments": true,
+        });
+        let fulfils = |item: &StoredItem| {
+            item.kind == "token"
+                && company_id.is_none_or(|id| item.company_id.as_deref() == Some(id))
+                && item.renew_at.is_some_and(|renew_at| renew_at <= renew_by)
+        };
+        let (items, more) = self.items(&conditions, &fulfils, after, limit)?;
+        let next = items.last().filter(|_| more).map(|last| last.resource_id.clone());
+        Ok(DuePage { resource_ids: items.into_iter().map(|item| item.resource_id).collect(), next })
+    }
+
+    fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
+        let of_company =
+            |item: &StoredItem| company_id.is_none_or(|id| item.company_id.as_deref() == Some(id));
+        let mut next: Option<i64> = None;
+        self.each_token(json!({"companyId": company_id}), of_company, |item| {
+            next = next.into_iter().chain(item.renew_at).min();
+            Ok(true)
+        })?;
+        Ok(next)
+    }
+
+    fn reseal(&self, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+        let mut resealed = Resealed::default();
+        let key_id = self.seal.key_id();
+        if key_id.is_empty() {
+            return Ok(resealed);
+        }
+        let by_another = |item: &StoredItem| item.sealed_with != key_id;
+        self.each_token(json!({"notSealedWith": key_id}), by_another, |item| {
+            if resealed.is_hopeless() || !go_on(resealed.sealed) {
+                return Ok(false);
+            }
+            match self.seal_again(&item.resource_id) {
+                Ok(()) => resealed.sealed += 1,
+                Err(error) if matches!(error.status(), Status::Timeout | Status::Conflict) => {}
+                Err(error) => resealed.unreadable.push(error.with_resource(&item.resource_id)),
+            }
+            Ok(true)
+        })?;
+        Ok(resealed)
+    }
+
+    fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
+        let process = self.locks.lock(resource_id, deadline)?;
+        if !self.host.has_lock() {
+            return Ok(Box::new(process));
+        }
+        loop {
+            match self.host.lock(resource_id, deadline.remaining().min(SLICE)) {
+                Ok(()) => break,
+                Err(error) if error.status() == Status::Timeout => deadline.check()?,
+                Err(error) => return Err(refused(&error, "lock").with_resource(resource_id)),
+            }
+        }
+        Ok(Box::new(HostLock {
+            host: Arc::clone(&self.host),
+            id: resource_id.to_owned(),
+            generation: process::generation(),
+            _process: process,
+        }))
+    }
+
+    fn note(&self, key: &str) -> Result<Option<Note>> {
+        Ok(self.item(&format!("{NOTE}{key}"), "note")?.map(StoredItem::into_note))
+    }
+
+    fn save_note(&self, note: &Note) -> Result<()> {
+        let id = format!("{NOTE}{}", note.key);
+        let item = NoteItem {
+            kind: "note",
+            resource_id: id.clone(),
+            version: note.version + 1,
+            list: &note.list,
+            expires_at: note.expires_at,
+            document: note.document.to_string(),
+        };
+        self.put(&id, &serde_json::to_string(&item).map_err(|_| unwritable())?, note.version)
+    }
+
+    fn notes(&self, list: &str, after: Option<&str>, limit: usize) -> Result<NotePage> {
+        let after = after.map(|after| format!("{NOTE}{after}"));
+        let fulfils = |item: &StoredItem| item.kind == "note" && item.list.as_deref() == Some(list);
+        let (items, more) =
+            self.items(&json!({"kind": "note", "list": list}), &fulfils, after.as_deref(), limit)?;
+        let notes: Vec<Note> = items.into_iter().map(StoredItem::into_note).collect();
+        let next = notes.last().filter(|_| more).map(|last| last.key.clone());
+        Ok(NotePage { notes, next })
+    }
+
+    fn prune_notes(&self, now_ms: i64) -> Result<()> {
+        let over = |item: &StoredItem| {
+            item.kind == "note" && item.expires_at.is_some_and(|expires_at| expires_at <= now_ms)
+        };
+        let query = json!({"kind": "note", "expiredBy": now_ms});
+        let mut after = None;
+        loop {
+            let (items, more) = self.items(&query, &over, after.as_deref(), PAGE)?;
+            for item in &items {
+                self.host.remove(&item.resource_id).map_err(|error| refused(&error, "remove"))?;
+            }
+            after = items.last().filter(|_| more).map(|last| last.resource_id.clone());
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Lock for HostLock {}
+
+impl Drop for HostLock {
+    fn drop(&mut self) {
+        // A child that was forked inside a flight must not give its parent's lock back.
+        if self.generation == process::generation() {
+            self.host.unlock(&self.id);
+        }
+    }
+}
+
+fn token_item(row: &Row) -> Result<String> {
+    let sealed;
+    let document = match row.sealed_with.is_empty() {
+        true => std::str::from_utf8(&row.document).map_err(|_| unwritable())?,
+        false => {
+            sealed = BASE64_STANDARD.encode(&row.document);
+            &sealed
+        }
+    };
+    let item = TokenItem {
+        kind: "token",
+        resource_id: &row.resource_id,
+        version: row.version,
+        user_type: row.user_type.name(),
+        company_id: row.company_id.as_deref(),
+        renew_at: row.renew_at,
+        sealed_with: &row.sealed_with,
+        document,
+    };
+    serde_json::to_string(&item).map_err(|_| unwritable())
+}
+
+fn unwritable() -> Error {
+    Error::new(Status::Internal, "a record could not be written as JSON")
+}
+
+/// The host's own error, in its words.
+fn refused(error: &Error, what: &str) -> Error {
+    Error::new(Status::Store, format!("the host's store could not {what}: {}", error.message()))
+        .with_help("see the host's own log; new tokens are kept in memory until it works again")
+}
+
+/// No word of what was read: it may be a secret.
+fn unreadable(what: &str, error: &serde_json::Error) -> Error {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    broken(format!("the host's store answered a {what} with JSON that is none of a record ({place})"))
+}
+
+fn broken(message: impl Into<String>) -> Error {
+    Error::new(Status::Store, message)
+        .with_help("the store's callbacks must give back what they were given; see ghl_store_callbacks")
+}
