@@ -3,6 +3,7 @@
 //!
 //! The workers are this very program, started again with a role in its environment.
 
+mod folder_host;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,12 +11,15 @@ use std::ffi::{CString, c_char};
 use std::path::Path;
 use std::process::Command;
 use std::ptr::null_mut;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
+use folder_host::FolderHost;
+
 use ghl_oauth::authorization::CompleteParams;
 use ghl_oauth::ffi::{
-    ghl_access_token, ghl_client, ghl_client_new, ghl_string_free, ghl_token_refresh, ghl_tokens_list,
+    client_from, ghl_access_token, ghl_client, ghl_string_free, ghl_token_refresh, ghl_tokens_list,
 };
 use ghl_oauth::{Client, Config, Status};
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
@@ -30,10 +34,7 @@ const CONFIG: &str = "GHL_TEST_WORKER";
 #[test]
 fn work() {
     let Ok(config) = env::var(CONFIG) else { return };
-    let (mut client, config) = (null_mut(), CString::new(config).unwrap());
-    // SAFETY: a terminated text, and a place for the client.
-    assert_eq!(unsafe { ghl_client_new(config.as_ptr(), &mut client, null_mut()) }, 0);
-    let client = Handle(client);
+    let client = Handle(client_from(client(&serde_json::from_str(&config).unwrap())));
     println!("\nready");
     for line in std::io::stdin().lines() {
         let line = line.unwrap();
@@ -112,18 +113,45 @@ fn emulator() -> Emulator {
     Emulator::start(Options { locations: 4, rate_limit: None, ..Options::default() }).unwrap()
 }
 
-fn config(emulator: &Emulator, folder: &Path) -> Value {
+/// The stores that several processes can share, in a folder.
+fn shared_stores(folder: &Path) -> [Value; 3] {
+    let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    [
+        json!({"kind": "sqlite", "path": folder.join("tokens.db")}),
+        json!({"kind": "sqlite", "path": folder.join("sealed.db"), "encryptionKeys": [key]}),
+        json!({"kind": "callbacks", "encryptionKeys": [key], "path": folder.join("records")}),
+    ]
+}
+
+/// A client; with callbacks, that of a host which keeps tokens in the folder `store.path`.
+fn client(config: &Value) -> Client {
+    let mut config = config.clone();
+    let folder = match config["store"]["kind"].as_str() {
+        Some("callbacks") => config["store"].as_object_mut().unwrap().remove("path"),
+        _ => None,
+    };
+    let config = Config::from_json(&config.to_string()).unwrap();
+    match folder {
+        None => Client::new(&config),
+        Some(folder) => {
+            Client::with_host(&config, Arc::new(FolderHost::new(Path::new(folder.as_str().unwrap()))))
+        }
+    }
+    .unwrap()
+}
+
+fn config(emulator: &Emulator, store: &Value) -> Value {
     json!({
         "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(), "baseUrl": emulator.base_url(),
         "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
         "scopes": ["oauth.readonly", "oauth.write", "locations.readonly"], "retry": {"baseDelayMs": 5},
-        "store": {"kind": "sqlite", "path": folder.join("tokens.db")},
+        "store": store,
     })
 }
 
 /// Connects the company and mints its locations' tokens.
 fn connect(emulator: &Emulator, config: &Value) -> Client {
-    let client = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
+    let client = client(config);
     let link = client.authorization_url(Default::default()).unwrap();
     let decision = Decision::Company(emulator.company_id());
     let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
@@ -153,8 +181,13 @@ fn refreshes() -> Rule {
 
 #[test]
 fn sixty_four_callers_in_eight_processes_make_one_refresh() {
-    let (emulator, folder) = (emulator(), tempfile::tempdir().unwrap());
-    let config = config(&emulator, folder.path());
+    let folder = tempfile::tempdir().unwrap();
+    shared_stores(folder.path()).iter().for_each(sixty_four_callers);
+}
+
+fn sixty_four_callers(store: &Value) {
+    let emulator = emulator();
+    let config = config(&emulator, store);
     let client = connect(&emulator, &config);
     expire(&client);
     let mut workers: Vec<Worker> = (0..8).map(|_| start_worker(&config)).collect();
@@ -164,7 +197,11 @@ fn sixty_four_callers_in_eight_processes_make_one_refresh() {
         worker.say(&format!("ask {} 8", emulator.company_id()));
     }
     let answers: BTreeSet<String> = workers.iter_mut().map(Worker::line).collect();
-    println!("64 callers in 8 processes: {:?} with a round trip of 50 ms", began.elapsed());
+    println!(
+        "{}: 64 callers in 8 processes: {:?} with a round trip of 50 ms",
+        store["kind"],
+        began.elapsed()
+    );
     assert_eq!(answers.len(), 1, "everybody got the same token");
     assert!(emulator.access_token_is_live(answers.first().unwrap()));
     assert_eq!(emulator.refreshes(), 1);
@@ -173,28 +210,42 @@ fn sixty_four_callers_in_eight_processes_make_one_refresh() {
 #[test]
 fn the_death_of_a_refreshing_process_frees_its_lock_and_loses_nothing() {
     for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
-        let (emulator, folder) = (emulator(), tempfile::tempdir().unwrap());
-        let config = config(&emulator, folder.path());
-        let client = connect(&emulator, &config);
-        expire(&client);
-        let (mut first, mut second) = (start_worker(&config), start_worker(&config));
-        let hold = emulator.hold(refreshes().times(1), stage);
-        first.say(&format!("ask {}", emulator.company_id()));
-        hold.wait_for(1);
-        second.say(&format!("ask {}", emulator.company_id()));
-        let died = Instant::now();
-        drop(first);
-        let token = second.line();
-        println!("{stage:?}: the next process had its token {:?} after the holder's death", died.elapsed());
-        assert!(emulator.access_token_is_live(&token), "{token}");
-        hold.release();
+        let folder = tempfile::tempdir().unwrap();
+        shared_stores(folder.path()).iter().for_each(|store| the_holder_dies(store, stage));
     }
+}
+
+fn the_holder_dies(store: &Value, stage: Stage) {
+    let emulator = emulator();
+    let config = config(&emulator, store);
+    let client = connect(&emulator, &config);
+    expire(&client);
+    let (mut first, mut second) = (start_worker(&config), start_worker(&config));
+    let hold = emulator.hold(refreshes().times(1), stage);
+    first.say(&format!("ask {}", emulator.company_id()));
+    hold.wait_for(1);
+    second.say(&format!("ask {}", emulator.company_id()));
+    let died = Instant::now();
+    drop(first);
+    let token = second.line();
+    println!(
+        "{}, {stage:?}: the next process had its token {:?} after the holder's death",
+        store["kind"],
+        died.elapsed()
+    );
+    assert!(emulator.access_token_is_live(&token), "{token}");
+    hold.release();
 }
 
 #[test]
 fn a_slow_refresh_blocks_no_other_resource() {
-    let (emulator, folder) = (emulator(), tempfile::tempdir().unwrap());
-    let config = config(&emulator, folder.path());
+    let folder = tempfile::tempdir().unwrap();
+    shared_stores(folder.path()).iter().for_each(a_slow_refresh);
+}
+
+fn a_slow_refresh(store: &Value) {
+    let emulator = emulator();
+    let config = config(&emulator, store);
     let client = connect(&emulator, &config);
     let locations = emulator.location_ids();
     let (mut first, mut second) = (start_worker(&config), start_worker(&config));
@@ -223,12 +274,12 @@ impl Dice {
 
 /// Workers refresh the company and its locations without end, answers get lost, and workers are killed at random
 /// moments. Afterwards every token is accounted for.
-fn crash(window_seconds: u64, wanted: u64) {
+fn crash(store: &Value, window_seconds: u64, wanted: u64) {
     let seed = env::var("GHL_CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
     let mut dice = Dice(seed);
-    let (emulator, folder) = (emulator(), tempfile::tempdir().unwrap());
+    let emulator = emulator();
     emulator.set_reuse_window_seconds(window_seconds);
-    let config = config(&emulator, folder.path());
+    let config = config(&emulator, store);
     drop(connect(&emulator, &config));
     let company = emulator.company_id();
     let mut resources = emulator.location_ids();
@@ -253,7 +304,7 @@ fn crash(window_seconds: u64, wanted: u64) {
         workers[victim] = start();
         kills += 1;
         // Without the window a company can be lost, and says so; a person then consents again.
-        let stored = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
+        let stored = client(&config);
         let page = stored.tokens_list(&Default::default()).unwrap();
         let items = page["items"].as_array().unwrap();
         if items
@@ -269,7 +320,7 @@ fn crash(window_seconds: u64, wanted: u64) {
 
     // The account: each refresh token that is stored is one that the server honours, once whoever comes next has
     // finished what a dead process began.
-    let survivor = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
+    let survivor = client(&config);
     let mut lost = Vec::new();
     for resource_id in &resources {
         match survivor.token_refresh(resource_id) {
@@ -294,7 +345,11 @@ fn crash(window_seconds: u64, wanted: u64) {
             "{owner}: the stored refresh token is dead, and nobody said so"
         );
     }
-    println!("seed {seed}, window {window_seconds} s: {} refreshes, {kills} kills", emulator.refreshes());
+    println!(
+        "{}: seed {seed}, window {window_seconds} s: {} refreshes, {kills} kills",
+        store["kind"],
+        emulator.refreshes()
+    );
     for (answer, times) in &answers {
         println!("  {times:>6} x {answer}");
     }
@@ -313,10 +368,12 @@ fn wanted() -> u64 {
 
 #[test]
 fn crashes_lose_nothing_inside_the_window() {
-    crash(30, wanted());
+    let folder = tempfile::tempdir().unwrap();
+    shared_stores(folder.path()).iter().for_each(|store| crash(store, 30, wanted()));
 }
 
 #[test]
 fn crashes_without_the_window_lose_only_what_they_say() {
-    crash(0, wanted());
+    let folder = tempfile::tempdir().unwrap();
+    shared_stores(folder.path()).iter().for_each(|store| crash(store, 0, wanted()));
 }
