@@ -126,7 +126,7 @@ impl Abi {
         let code = unsafe { ghl_client_new(config.as_ptr(), &mut client, &mut document) };
         let outcome = Outcome::read(code, document);
         assert_eq!(code != 0, client.is_null(), "a client, or an error");
-        if code == 0 { Ok(Abi::from(client)) } else { Err(outcome) }
+        if code == 0 { Ok(Abi::adopt(client)) } else { Err(outcome) }
     }
 
     /// A client for the emulator, on the emulator's clock.
@@ -142,10 +142,11 @@ impl Abi {
     /// The same on a clock of one's own.
     pub fn by(emulator: &Emulator, changes: Value, clock: Arc<dyn Clock>) -> Abi {
         let config = Config::from_json(&config(emulator, changes).to_string()).unwrap();
-        Abi::from(client_from(Client::with_clock(&config, clock).unwrap()))
+        Abi::adopt(client_from(Client::with_clock(&config, clock).unwrap()))
     }
 
-    fn from(client: *mut ghl_client) -> Abi {
+    /// A client that was made elsewhere; freed with this.
+    pub fn adopt(client: *mut ghl_client) -> Abi {
         Abi { client, listeners: Mutex::default() }
     }
 

@@ -1,0 +1,694 @@
+//! A store of the host's own, through the C ABI: what the library asks of it, what it makes of the answers, and that nothing
+//! is lost when it fails.
+
+mod folder_host;
+mod store_suite;
+mod support;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::mem;
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use folder_host::FolderHost;
+use ghl_oauth::Status;
+use ghl_oauth::ffi::*;
+use ghl_oauth::store::{HostStore, Seal};
+use ghl_oauth_emulator::{Decision, Emulator, Endpoint, Notice, Rule, Signature, Stage};
+use serde_json::{Value, json};
+use support::{Abi, Outcome, emulator, signed, take};
+
+// ---- A host ---------------------------------------------------------------------------------------------------------
+
+/// What a callback answers in the place of its own answer: a number, and for `load` and `list` a text.
+type Refusal = (i32, Option<&'static str>);
+
+type Act = Box<dyn Fn(&str) + Send + Sync>;
+
+/// A host that honours every condition of a list, and can be told to misbehave.
+#[derive(Default)]
+struct TestHost {
+    records: Mutex<BTreeMap<String, Value>>,
+    locks: Mutex<HashMap<String, ThreadId>>,
+    freed: Condvar,
+    /// Refusals by the callback's name.
+    refusals: Mutex<HashMap<&'static str, Refusal>>,
+    /// Called with the name of each callback.
+    act: Mutex<Option<Arc<Act>>>,
+    /// Texts that were handed out and not freed.
+    handed_out: AtomicUsize,
+    destroyed: AtomicUsize,
+}
+
+impl TestHost {
+    fn refuse(&self, callback: &'static str, refusal: Refusal) {
+        self.refusals.lock().unwrap().insert(callback, refusal);
+    }
+
+    fn relent(&self) {
+        self.refusals.lock().unwrap().clear();
+    }
+
+    fn when_asked(&self, act: impl Fn(&str) + Send + Sync + 'static) {
+        *self.act.lock().unwrap() = Some(Arc::new(Box::new(act)));
+    }
+
+    fn begin(&self, callback: &'static str) -> Option<Refusal> {
+        let act = self.act.lock().unwrap().clone();
+        if let Some(act) = act {
+            act(callback);
+        }
+        self.refusals.lock().unwrap().get(callback).copied()
+    }
+
+    fn hand_out(&self, text: &str, out: *mut *mut c_char) {
+        self.handed_out.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the library gives a place for the text.
+        unsafe { out.write(CString::new(text).unwrap().into_raw()) };
+    }
+
+    fn page(&self, query: &Value) -> Value {
+        let fulfils = |record: &&Value| {
+            let is = |name: &str| query.get(name).is_none_or(|wanted| record[name] == *wanted);
+            let by = |name: &str, field: &str| {
+                query[name].as_i64().is_none_or(|by| record[field].as_i64().is_some_and(|at| at <= by))
+            };
+            ["kind", "companyId", "userType", "list"].into_iter().all(is)
+                && by("renewBy", "renewAt")
+                && by("expiredBy", "expiresAt")
+                && query["notSealedWith"].as_str().is_none_or(|key| record["sealedWith"] != key)
+                && query["pageToken"]
+                    .as_str()
+                    .is_none_or(|after| record["resourceId"].as_str().unwrap() > after)
+        };
+        let records = self.records.lock().unwrap();
+        let mut found: Vec<Value> = records.values().filter(fulfils).cloned().collect();
+        let size = usize::try_from(query["pageSize"].as_u64().unwrap()).unwrap();
+        let more = found.len() > size;
+        found.truncate(size);
+        if query["withoutDocuments"] == true {
+            for record in &mut found {
+                record.as_object_mut().unwrap().remove("document");
+            }
+        }
+        let next = if more { found.last().map(|last| last["resourceId"].clone()) } else { None };
+        json!({"items": found, "nextPageToken": next})
+    }
+}
+
+/// What the library passes.
+///
+/// # Safety
+/// As the header has it.
+unsafe fn read<'a>(context: *mut c_void, text: *const c_char) -> (&'a TestHost, &'a str) {
+    // SAFETY: the context is a host that outlives its client, and the text lives until the callback returns.
+    unsafe { (&*context.cast::<TestHost>(), CStr::from_ptr(text).to_str().unwrap()) }
+}
+
+unsafe extern "C" fn load(context: *mut c_void, id: *const c_char, out: *mut *mut c_char) -> i32 {
+    // SAFETY: by the header.
+    let (host, id) = unsafe { read(context, id) };
+    if let Some((code, words)) = host.begin("load") {
+        words.iter().for_each(|words| host.hand_out(words, out));
+        return code;
+    }
+    if let Some(record) = host.records.lock().unwrap().get(id) {
+        host.hand_out(&record.to_string(), out);
+    }
+    0
+}
+
+unsafe extern "C" fn save(
+    context: *mut c_void,
+    id: *const c_char,
+    record: *const c_char,
+    version: u64,
+) -> i32 {
+    // SAFETY: by the header.
+    let ((host, id), (_, record)) = unsafe { (read(context, id), read(context, record)) };
+    if let Some((code, _)) = host.begin("save") {
+        return code;
+    }
+    let record: Value = serde_json::from_str(record).unwrap();
+    assert_eq!((record["resourceId"].as_str(), record["version"].as_u64()), (Some(id), Some(version + 1)));
+    let mut records = host.records.lock().unwrap();
+    let stored = records.get(id).map_or(0, |record| record["version"].as_u64().unwrap());
+    if stored != version {
+        return Status::Conflict.code();
+    }
+    records.insert(id.to_owned(), record);
+    0
+}
+
+unsafe extern "C" fn remove(context: *mut c_void, id: *const c_char) -> i32 {
+    // SAFETY: by the header.
+    let (host, id) = unsafe { read(context, id) };
+    if let Some((code, _)) = host.begin("remove") {
+        return code;
+    }
+    host.records.lock().unwrap().remove(id).expect("only what is there is removed");
+    0
+}
+
+unsafe extern "C" fn list(context: *mut c_void, query: *const c_char, out: *mut *mut c_char) -> i32 {
+    // SAFETY: by the header.
+    let (host, query) = unsafe { read(context, query) };
+    if let Some((code, words)) = host.begin("list") {
+        words.iter().for_each(|words| host.hand_out(words, out));
+        return code;
+    }
+    host.hand_out(&host.page(&serde_json::from_str(query).unwrap()).to_string(), out);
+    0
+}
+
+unsafe extern "C" fn lock(context: *mut c_void, id: *const c_char, timeout_ms: u64) -> i32 {
+    // SAFETY: by the header.
+    let (host, id) = unsafe { read(context, id) };
+    if let Some((code, _)) = host.begin("lock") {
+        return code;
+    }
+    let locks = host.locks.lock().unwrap();
+    let timeout = Duration::from_millis(timeout_ms);
+    let (mut locks, _) =
+        host.freed.wait_timeout_while(locks, timeout, |locks| locks.contains_key(id)).unwrap();
+    if locks.contains_key(id) {
+        return Status::Timeout.code();
+    }
+    locks.insert(id.to_owned(), thread::current().id());
+    0
+}
+
+unsafe extern "C" fn unlock(context: *mut c_void, id: *const c_char) {
+    // SAFETY: by the header.
+    let (host, id) = unsafe { read(context, id) };
+    host.begin("unlock");
+    assert_eq!(host.locks.lock().unwrap().remove(id), Some(thread::current().id()), "whose lock is it?");
+    host.freed.notify_all();
+}
+
+unsafe extern "C" fn free_string(context: *mut c_void, text: *mut c_char) {
+    // SAFETY: the context is a host, and the text one that it handed out.
+    unsafe {
+        (*context.cast::<TestHost>()).handed_out.fetch_sub(1, Ordering::Relaxed);
+        drop(CString::from_raw(text));
+    }
+}
+
+unsafe extern "C" fn destroy(context: *mut c_void) {
+    // SAFETY: the context is a host.
+    unsafe { (*context.cast::<TestHost>()).destroyed.fetch_add(1, Ordering::Relaxed) };
+}
+
+fn callbacks(host: &TestHost) -> ghl_store_callbacks {
+    ghl_store_callbacks {
+        size: size_of::<ghl_store_callbacks>(),
+        context: ptr::from_ref(host).cast_mut().cast(),
+        load: Some(load),
+        save: Some(save),
+        remove: Some(remove),
+        list: Some(list),
+        lock: Some(lock),
+        unlock: Some(unlock),
+        free_string: Some(free_string),
+        destroy: Some(destroy),
+    }
+}
+
+/// By `ghl_client_new_with_store`: a client and what was said of its lock, or the error.
+fn open(config: &Value, store: *const ghl_store_callbacks) -> Result<(Abi, Value), Outcome> {
+    let config = CString::new(config.to_string()).unwrap();
+    let (mut client, mut document) = (ptr::dangling_mut(), ptr::dangling_mut());
+    // SAFETY: valid pointers, and callbacks that do as the header says.
+    let code = unsafe { ghl_client_new_with_store(config.as_ptr(), store, &mut client, &mut document) };
+    let outcome = Outcome::read(code, document);
+    assert_eq!(code != 0, client.is_null(), "a client, or an error");
+    if code == 0 { Ok((Abi::adopt(client), outcome.ok())) } else { Err(outcome) }
+}
+
+/// A host with a client for the emulator.
+fn hosted(emulator: &Emulator, changes: Value) -> (Abi, &'static TestHost) {
+    // Leaked, so that it outlives its client whatever a test does.
+    let host: &TestHost = Box::leak(Box::default());
+    let config = support::config(emulator, changes);
+    (open(&config, &callbacks(host)).map_err(|error| error.1).unwrap().0, host)
+}
+
+// ---- The suite ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_host_that_leaves_every_condition_out_keeps_the_promises() {
+    for seal in [Seal::none("app-1"), sealed()] {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Arc::new(FolderHost::new(folder.path()));
+        store_suite::keeps_its_promises(&HostStore::new(host, seal));
+    }
+}
+
+#[test]
+fn a_host_that_honours_every_condition_keeps_the_promises() {
+    for seal in [Seal::none("app-1"), sealed()] {
+        store_suite::keeps_its_promises(&HostStore::new(Arc::new(Honouring(TestHost::default())), seal));
+    }
+}
+
+fn sealed() -> Seal {
+    Seal::new("app-1", &["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned().into()], true, "k")
+        .unwrap()
+}
+
+/// The test's host as a Rust program would write it.
+struct Honouring(TestHost);
+
+impl ghl_oauth::store::Host for Honouring {
+    fn load(&self, id: &str) -> ghl_oauth::Result<Option<zeroize::Zeroizing<String>>> {
+        Ok(self.0.records.lock().unwrap().get(id).map(|record| record.to_string().into()))
+    }
+
+    fn save(&self, id: &str, record: &str, expected_version: u64) -> ghl_oauth::Result<()> {
+        let mut records = self.0.records.lock().unwrap();
+        if records.get(id).map_or(0, |record| record["version"].as_u64().unwrap()) != expected_version {
+            return Err(ghl_oauth::Error::new(Status::Conflict, "another version"));
+        }
+        records.insert(id.to_owned(), serde_json::from_str(record).unwrap());
+        Ok(())
+    }
+
+    fn remove(&self, id: &str) -> ghl_oauth::Result<()> {
+        self.0.records.lock().unwrap().remove(id);
+        Ok(())
+    }
+
+    fn list(&self, query: &str) -> ghl_oauth::Result<zeroize::Zeroizing<String>> {
+        Ok(self.0.page(&serde_json::from_str(query).unwrap()).to_string().into())
+    }
+
+    fn has_lock(&self) -> bool {
+        false
+    }
+
+    fn lock(&self, _id: &str, _timeout: Duration) -> ghl_oauth::Result<()> {
+        unreachable!("there is no lock")
+    }
+
+    fn unlock(&self, _id: &str) {
+        unreachable!("there is no lock")
+    }
+}
+
+// ---- The life of a token --------------------------------------------------------------------------------------------
+
+#[test]
+fn the_whole_flow_runs_on_a_hosts_store() {
+    let emulator = emulator(5);
+    let (abi, host) = hosted(&emulator, json!({}));
+    let company = abi.connect_company(&emulator);
+    let mut locations = emulator.location_ids();
+    locations.sort();
+    let minted = abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
+    assert_eq!(minted["minted"], 5);
+    for location in &locations {
+        abi.live_token(&emulator, location);
+    }
+    let refreshed = abi.token_refresh(&company).ok();
+    assert_eq!(refreshed["state"], "ok");
+    let stored = host.records.lock().unwrap()[&company].clone();
+    assert_eq!(stored["userType"], "Company");
+    assert_eq!(stored["companyId"], company.as_str());
+    assert!(stored["document"].as_str().unwrap().contains("refreshToken"));
+
+    // Pages, in the order of the ids.
+    let (mut ids, mut params) = (Vec::new(), json!({"userType": "Location", "pageSize": 2}));
+    loop {
+        let page = abi.tokens_list(params.clone()).ok();
+        ids.extend(page["items"].as_array().unwrap().iter().map(|item| item["resourceId"].clone()));
+        match &page["nextPageToken"] {
+            Value::Null => break,
+            next => params["pageToken"] = next.clone(),
+        }
+    }
+    assert_eq!(ids, locations);
+
+    // A webhook leaves a note, and takes the token.
+    emulator.uninstall(&locations[0]);
+    let body = emulator.webhook(&Notice::Uninstall(locations[0].clone()));
+    let headers = signed(&emulator, body.as_bytes(), Signature::Ed25519);
+    assert_eq!(abi.webhook_apply(body.as_bytes(), &headers).ok()["applied"], true);
+    assert_eq!(abi.webhook_apply(body.as_bytes(), &headers).ok()["applied"], false);
+    assert!(!host.records.lock().unwrap().contains_key(&locations[0]));
+    assert!(host.records.lock().unwrap().keys().any(|id| id.starts_with("~note/")));
+    abi.token_delete(&locations[1]).ok();
+    assert!(!host.records.lock().unwrap().contains_key(&locations[1]));
+
+    // Another client, as after a restart, finds what the first one left.
+    let another: &TestHost = Box::leak(Box::default());
+    *another.records.lock().unwrap() = mem::take(&mut *host.records.lock().unwrap());
+    let config = support::config(&emulator, json!({"store": {"kind": "callbacks"}}));
+    let (next, said) = open(&config, &callbacks(another)).map_err(|error| error.1).unwrap();
+    assert_eq!(said, json!({"lock": "host"}));
+    let sent = emulator.requests().len();
+    next.live_token(&emulator, &locations[2]);
+    assert_eq!(emulator.requests().len(), sent, "nothing had to be asked for");
+    assert_eq!(next.tokens_maintain(json!({}), |_| true).ok()["checked"], 0);
+    for (client, host) in [(abi, host), (next, another)] {
+        assert_eq!(host.destroyed.load(Ordering::Relaxed), 0);
+        drop(client);
+        assert_eq!(host.destroyed.load(Ordering::Relaxed), 1);
+        assert_eq!(host.handed_out.load(Ordering::Relaxed), 0, "every text came back");
+        assert!(host.locks.lock().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_host_that_fails_loses_no_token() {
+    let emulator = emulator(2);
+    let (abi, host) = hosted(&emulator, json!({}));
+    let company = abi.connect_company(&emulator);
+
+    // Nothing is spent that could not be written down.
+    for callback in ["lock", "load", "save"] {
+        host.refuse(callback, (4711, None));
+        let refreshes = emulator.refreshes();
+        let error = abi.token_refresh(&company).fails(Status::Store);
+        assert!(error["message"].as_str().unwrap().contains("4711"), "{callback}: {error}");
+        assert_eq!(error["resourceId"], company.as_str(), "{callback}");
+        assert_eq!(emulator.refreshes(), refreshes, "{callback}");
+        host.relent();
+        abi.live_token(&emulator, &company);
+    }
+
+    // It fails once the request is under way: the new token is kept here, and saved later.
+    let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
+    thread::scope(|scope| {
+        let refresh = scope.spawn(|| abi.token_refresh(&company).ok());
+        hold.wait_for(1);
+        host.refuse("save", (9, None));
+        hold.release();
+        assert_eq!(refresh.join().unwrap()["state"], "unsaved");
+    });
+    abi.live_token(&emulator, &company);
+    assert_eq!(abi.listed(&company)["state"], "unsaved");
+    host.relent();
+    assert_eq!(abi.listed(&company)["state"], "ok");
+    let document: Value =
+        serde_json::from_str(host.records.lock().unwrap()[&company]["document"].as_str().unwrap()).unwrap();
+    assert!(emulator.access_token_is_live(document["accessToken"].as_str().unwrap()));
+}
+
+#[test]
+fn the_hosts_own_words_reach_the_caller_unless_they_are_half_a_record() {
+    let emulator = emulator(1);
+    let (abi, host) = hosted(&emulator, json!({}));
+    let company = abi.connect_company(&emulator);
+    host.refuse("load", (7, Some("the cupboard is locked")));
+    let error = abi.token_refresh(&company).fails(Status::Store);
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("the cupboard is locked") && message.contains("GHL_ERR_FORBIDDEN"), "{message}");
+    assert_eq!(error["retryable"], true);
+    host.refuse("list", (7, Some("{\"items\":[{\"document\":\"hunter2")));
+    let error = abi.tokens_list(json!({})).fails(Status::Store);
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+    assert_eq!(host.handed_out.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn somebody_who_writes_without_the_lock_is_noticed() {
+    let emulator = emulator(1);
+    let (abi, host) = hosted(&emulator, json!({}));
+    let company = abi.connect_company(&emulator);
+    let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
+    thread::scope(|scope| {
+        let refresh = scope.spawn(|| abi.token_refresh(&company).ok());
+        hold.wait_for(1);
+        let mut records = host.records.lock().unwrap();
+        let record = records.get_mut(&company).unwrap();
+        record["version"] = (record["version"].as_u64().unwrap() + 5).into();
+        drop(records);
+        hold.release();
+        assert_eq!(refresh.join().unwrap()["state"], "ok", "the newer token is stored in the end");
+    });
+    abi.live_token(&emulator, &company);
+}
+
+/// The log of this process.
+static LOG: Mutex<String> = Mutex::new(String::new());
+
+unsafe extern "C" fn hear(_level: i32, message: *const c_char, _context: *mut c_void) {
+    // SAFETY: the library gives a terminated text.
+    LOG.lock().unwrap().push_str(unsafe { CStr::from_ptr(message) }.to_str().unwrap());
+}
+
+#[test]
+fn many_threads_on_one_token_make_one_refresh_with_and_without_a_lock() {
+    for has_lock in [true, false] {
+        let emulator = emulator(1);
+        let host: &TestHost = Box::leak(Box::default());
+        let mut table = callbacks(host);
+        if !has_lock {
+            (table.lock, table.unlock) = (None, None);
+        }
+        LOG.lock().unwrap().clear();
+        // SAFETY: a function of that type.
+        assert_eq!(unsafe { ghl_set_log_callback(Some(hear), ptr::null_mut(), 2) }, 0);
+        let (abi, said) =
+            open(&support::config(&emulator, json!({})), &table).map_err(|error| error.1).unwrap();
+        assert_eq!(said, json!({"lock": if has_lock { "host" } else { "process" }}));
+        if !has_lock {
+            assert!(LOG.lock().unwrap().contains("the host's store has no lock"));
+        }
+        let company = abi.connect_company(&emulator);
+        let mut tokens = abi.tokens_export(json!({})).ok();
+        tokens["tokens"][0]["expiresAt"] = 1.into();
+        tokens["replace"] = true.into();
+        abi.tokens_import(tokens).ok();
+        let refreshes = emulator.refreshes();
+        let answers: HashSet<String> = thread::scope(|scope| {
+            let asking: Vec<_> = (0..16).map(|_| scope.spawn(|| abi.access_token(&company).text())).collect();
+            asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+        });
+        assert_eq!((answers.len(), emulator.refreshes() - refreshes), (1, 1));
+    }
+}
+
+#[test]
+fn sealed_records_tell_the_host_nothing_and_are_sealed_anew_by_maintenance() {
+    let (old, new) =
+        ("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let emulator = emulator(3);
+    let (plain, host) = hosted(&emulator, json!({}));
+    let company = plain.connect_company(&emulator);
+    plain.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
+    let keys = [json!([old]), json!([new, old]), json!([new])];
+    for (keys, resealed) in keys.into_iter().zip([4, 4, 0]) {
+        let config =
+            support::config(&emulator, json!({"store": {"kind": "callbacks", "encryptionKeys": keys}}));
+        let mut table = callbacks(host);
+        table.destroy = None;
+        let (abi, _) = open(&config, &table).map_err(|error| error.1).unwrap();
+        abi.live_token(&emulator, &company);
+        let report = abi.tokens_maintain(json!({}), |_| true).ok();
+        assert_eq!((&report["resealed"], &report["failed"]), (&json!(resealed), &json!([])));
+        for record in host.records.lock().unwrap().values() {
+            let document = record["document"].as_str().unwrap();
+            assert!(!document.contains("Token"), "in clear: {}", record["resourceId"]);
+        }
+    }
+}
+
+// ---- Misuse ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn what_the_callbacks_must_be_is_checked_and_destroy_is_called_once() {
+    let emulator = emulator(1);
+    let config = support::config(&emulator, json!({}));
+    let refused = |change: fn(&mut ghl_store_callbacks), destroyed: usize| {
+        let host = TestHost::default();
+        let mut table = callbacks(&host);
+        change(&mut table);
+        let error = open(&config, &table).err().expect("it is refused");
+        assert_eq!(host.destroyed.load(Ordering::Relaxed), destroyed);
+        error
+    };
+    refused(|table| table.load = None, 1).refuses("store.load");
+    refused(|table| table.save = None, 1).refuses("store.save");
+    refused(|table| table.remove = None, 1).refuses("store.remove");
+    refused(|table| table.list = None, 1).refuses("store.list");
+    refused(|table| table.lock = None, 1).refuses("store.lock");
+    refused(|table| table.unlock = None, 1).refuses("store.unlock");
+    refused(|table| table.size = 0, 0).refuses("store.size");
+    refused(|table| table.size -= 1, 0).refuses("store.size");
+    open(&config, ptr::null()).err().unwrap().refuses("store");
+
+    // A newer struct, whose new fields are zero or not.
+    #[repr(C)]
+    struct Newer(ghl_store_callbacks, usize);
+    for (field, accepted) in [(0, true), (1, false)] {
+        let host = TestHost::default();
+        let mut newer = Newer(callbacks(&host), field);
+        newer.0.size = size_of::<Newer>();
+        match open(&config, (&raw const newer).cast()) {
+            Ok(_) => assert!(accepted),
+            Err(error) => {
+                error.refuses("store.size");
+                assert!(!accepted);
+            }
+        }
+        assert_eq!(host.destroyed.load(Ordering::Relaxed), 1);
+    }
+
+    // A configuration that does not fit; neither does the other function take it.
+    let host = TestHost::default();
+    let sqlite = json!({"store": {"kind": "sqlite", "path": "nowhere.db"}});
+    let error = open(&support::config(&emulator, sqlite), &callbacks(&host)).err().unwrap();
+    assert_eq!(error.fails(Status::Config)["parameter"], "store.kind");
+    let error = open(&json!({"clientId": 7}), &callbacks(&host)).err().unwrap();
+    error.refuses("clientId");
+    assert_eq!(host.destroyed.load(Ordering::Relaxed), 2);
+    let alone =
+        Abi::open(&support::config(&emulator, json!({"store": {"kind": "callbacks"}}))).err().unwrap();
+    assert_eq!(alone.fails(Status::Config)["parameter"], "store.kind");
+
+    // Without a place for the client.
+    let text = CString::new(config.to_string()).unwrap();
+    let mut document = ptr::null_mut();
+    // SAFETY: valid pointers, or NULL.
+    let code = unsafe {
+        ghl_client_new_with_store(text.as_ptr(), &callbacks(&host), ptr::null_mut(), &mut document)
+    };
+    assert_eq!(code, Status::InvalidArgument.code());
+    assert!(take(document).contains("out_client"));
+    assert_eq!(host.destroyed.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn a_callback_cannot_call_the_client_that_it_serves_but_may_cancel_it_and_use_another() {
+    let emulator = emulator(2);
+    let (abi, host) = hosted(&emulator, json!({}));
+    let (another, _) = hosted(&emulator, json!({}));
+    let (abi, another): (&Abi, &Abi) = (Box::leak(Box::new(abi)), Box::leak(Box::new(another)));
+    let company = another.connect_company(&emulator);
+    let id = company.clone();
+    host.when_asked(move |_| {
+        abi.access_token(&id).refuses("client");
+        abi.tokens_list(json!({})).refuses("client");
+        abi.tokens_maintain(json!({}), |_| true).refuses("client");
+        abi.cancel();
+        another.access_token(&id).text();
+    });
+    let link = abi.authorization_url(json!({})).ok();
+    let redirect =
+        emulator.consent(link["url"].as_str().unwrap(), Decision::Company(company.clone())).unwrap();
+    // It was cancelled by its own callbacks, after its code was spent: the token is kept all the same.
+    let _ = abi.authorization_complete(json!({"redirectUrl": redirect}));
+    *host.act.lock().unwrap() = None;
+    abi.live_token(&emulator, &company);
+    assert_eq!(abi.listed(&company)["state"], "ok");
+}
+
+#[test]
+fn while_a_callback_takes_its_time_other_calls_go_on() {
+    let emulator = emulator(3);
+    let (abi, host) = hosted(&emulator, json!({}));
+    let company = abi.connect_company(&emulator);
+    let locations = emulator.location_ids();
+    for location in &locations {
+        abi.live_token(&emulator, location);
+    }
+    for slow in ["load", "save", "lock", "unlock"] {
+        // The first thread that comes there waits, until the others are through.
+        let gate = Arc::new((Mutex::new((false, false)), Condvar::new()));
+        let (at, gates) = (Mutex::new(None::<ThreadId>), Arc::clone(&gate));
+        host.when_asked(move |callback| {
+            let here = thread::current().id();
+            if callback != slow || *at.lock().unwrap().get_or_insert(here) != here {
+                return;
+            }
+            let (state, changed) = &*gates;
+            let mut state = state.lock().unwrap();
+            state.0 = true;
+            changed.notify_all();
+            let _open = changed.wait_while(state, |state| !state.1).unwrap();
+        });
+        thread::scope(|scope| {
+            let stuck = scope.spawn(|| abi.token_refresh(&locations[0]).ok());
+            let (state, changed) = &*gate;
+            drop(changed.wait_while(state.lock().unwrap(), |state| !state.0).unwrap());
+            abi.live_token(&emulator, &locations[0]);
+            abi.token_refresh(&locations[1]).ok();
+            abi.token_refresh(&company).ok();
+            abi.tokens_list(json!({})).ok();
+            abi.token_delete(&locations[2]).ok();
+            abi.live_token(&emulator, &locations[2]);
+            abi.stats();
+            state.lock().unwrap().1 = true;
+            changed.notify_all();
+            assert_eq!(stuck.join().unwrap()["state"], "ok", "{slow}");
+        });
+    }
+}
+
+#[test]
+fn a_wait_for_the_hosts_lock_ends_by_its_deadline_and_by_cancelling() {
+    let emulator = emulator(1);
+    let (abi, host) = hosted(&emulator, json!({"timeouts": {"totalMs": 600}}));
+    let company = abi.connect_company(&emulator);
+    // Another host has the lock.
+    host.locks.lock().unwrap().insert(company.clone(), thread::current().id());
+    abi.token_refresh(&company).fails(Status::Timeout);
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| abi.token_refresh(&company).0);
+        abi.cancel_until(|| waits.is_finished());
+        let ended = waits.join().unwrap();
+        assert!([Status::Cancelled.code(), Status::Timeout.code()].contains(&ended));
+    });
+    host.locks.lock().unwrap().remove(&company);
+    host.freed.notify_all();
+    abi.token_refresh(&company).ok();
+}
+
+#[test]
+fn what_a_host_gives_back_wrong_is_an_error_that_quotes_nothing() {
+    let emulator = emulator(1);
+    let (abi, host) = hosted(&emulator, json!({}));
+    let company = abi.connect_company(&emulator);
+    let good = host.records.lock().unwrap()[&company].clone();
+    let with = |key: &str, value: Value| {
+        let mut record = good.clone();
+        record[key] = value;
+        record
+    };
+    for record in [
+        json!("hunter2"),
+        json!({"hunter2": 1}),
+        with("resourceId", "another".into()),
+        with("kind", "note".into()),
+        with("version", "hunter2".into()),
+        with("document", Value::Null),
+        with("document", "hunter2".into()),
+        with("document", "{\"accessToken\": \"hunter2\"}".into()),
+        with("document", "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=".into()),
+    ] {
+        host.records.lock().unwrap().insert(company.clone(), record.clone());
+        let error = abi.token_refresh(&company).fails(Status::Store);
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        assert_eq!(error["resourceId"], company.as_str(), "{record}: {error}");
+        assert_eq!(host.records.lock().unwrap()[&company], record, "it was overwritten");
+    }
+    host.records.lock().unwrap().insert(company.clone(), good);
+    for page in [
+        "hunter2",
+        "{}",
+        "{\"items\": 7}",
+        "{\"items\": [{\"hunter2\": 1}], \"nextPageToken\": null}",
+        "{\"items\": [], \"nextPageToken\": \"a\"}",
+    ] {
+        host.refuse("list", (0, Some(page)));
+        let error = abi.tokens_list(json!({})).fails(Status::Store);
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+    host.relent();
+    abi.token_refresh(&company).ok();
+}
