@@ -190,6 +190,60 @@ fn the_example_connects_and_visits_every_location() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
 }
 
+/// Several processes on a folder of files that the C program keeps, sealed and in clear.
+#[test]
+fn the_folder_store_is_shared_by_processes_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("examples/c/folder_store.c", folder.path());
+    let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    for store in [json!({"kind": "callbacks"}), json!({"kind": "callbacks", "encryptionKeys": [key]})] {
+        // Each token is due as soon as it is there, so that every call refreshes or finds another's.
+        let emulator =
+            Emulator::start(Options { locations: 2, access_token_seconds: 1, ..Options::default() }).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let is_sealed = store.get("encryptionKeys").is_some();
+        let config = support::config(&emulator, json!({"store": store})).to_string();
+        let command = |run: &mut Command, words: &[&str]| {
+            run.arg(&config).arg(folder.path()).args(words).env("LD_LIBRARY_PATH", built::folder());
+            run.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        };
+        let run = |words: &[&str]| {
+            let output = command(&mut Command::new(&program), words).wait_with_output().unwrap();
+            (output.status.success(), String::from_utf8(output.stdout).unwrap().trim_end().to_owned())
+        };
+        let mut connecting = command(&mut Command::new(&program), &["connect"]);
+        let mut lines = BufReader::new(connecting.stdout.take().unwrap()).lines();
+        let link = lines.next().unwrap().unwrap();
+        let link = link.strip_prefix("Open this link: ").unwrap();
+        let company = emulator.company_id();
+        let redirect =
+            emulator.consent(link, ghl_oauth_emulator::Decision::Company(company.clone())).unwrap();
+        writeln!(connecting.stdin.take().unwrap(), "{redirect}").unwrap();
+        assert!(lines.next().unwrap().unwrap().contains(&company));
+        assert!(connecting.wait().unwrap().success());
+
+        let asking: Vec<Child> =
+            (0..4).map(|_| command(&mut Command::new(&program), &["token", &company])).collect();
+        for child in asking {
+            assert!(child.wait_with_output().unwrap().status.success());
+        }
+        if let Some(mut run) = valgrind(&program) {
+            assert!(command(&mut run, &["maintain"]).wait_with_output().unwrap().status.success());
+            let mut run = valgrind(&program).unwrap();
+            assert!(command(&mut run, &["list"]).wait_with_output().unwrap().status.success());
+        }
+        let (done, list) = run(&["list"]);
+        assert!(done && list.contains("\"state\":\"ok\""), "{list}");
+        for file in fs::read_dir(folder.path()).unwrap() {
+            let text = fs::read_to_string(file.unwrap().path()).unwrap();
+            assert!(!is_sealed || !text.contains("refreshToken"), "in clear: {text}");
+        }
+        assert!(run(&["token", &emulator.location_ids()[0]]).0);
+        assert!(run(&["delete", &company]).0);
+        assert!(!run(&["delete", &company]).0, "it is gone");
+    }
+}
+
 /// The agency's server with its input and its output.
 struct Server {
     child: Child,

@@ -1,5 +1,5 @@
-//! Sealing at rest: a record's document is encrypted before a store sees it, by AES-256-GCM (NIST SP 800-38D) with a
-//! random nonce each time.
+//! Sealing at rest: a record's document is encrypted before a store sees it, by ChaCha20-Poly1305 (RFC 8439) with a random
+//! nonce each time. It is as fast as AES on processors that have no instructions for that, and valgrind can follow it.
 //!
 //! The seal binds the document to the app, the resource and the version. So a row that was copied to another resource,
 //! and an old document put under a newer version, are found out when they are opened. A sealed document is a 1, the
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use zeroize::Zeroizing;
 
@@ -191,19 +191,20 @@ impl Seal {
 impl Key {
     fn read(text: &Secret) -> Option<Key> {
         let bytes = Zeroizing::new(BASE64_STANDARD.decode(text.expose().trim()).ok()?);
-        if bytes.len() != AES_256_GCM.key_len() {
+        if bytes.len() != CHACHA20_POLY1305.key_len() {
             return None;
         }
         let derived = Salt::new(HKDF_SHA256, b"ghl-oauth at rest").extract(&bytes);
         let mut id = [0; ID_LENGTH];
         derived.expand(&[b"key id"], IdLength).ok()?.fill(&mut id).ok()?;
-        let key = UnboundKey::from(derived.expand(&[b"seal"], &AES_256_GCM).ok()?);
+        let key = UnboundKey::from(derived.expand(&[b"seal"], &CHACHA20_POLY1305).ok()?);
         Some(Key { id, key: LessSafeKey::new(key) })
     }
 
     fn seal(&self, document: &[u8], bound_to: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let nonce: [u8; NONCE_LEN] = random::bytes()?;
-        let mut sealed = Zeroizing::new(Vec::with_capacity(HEAD + document.len() + AES_256_GCM.tag_len()));
+        let mut sealed =
+            Zeroizing::new(Vec::with_capacity(HEAD + document.len() + CHACHA20_POLY1305.tag_len()));
         sealed.push(SEALED);
         sealed.extend_from_slice(&self.id);
         sealed.extend_from_slice(&nonce);

@@ -435,6 +435,80 @@ static void a_log_callback_replaced_while_others_log(void) {
     in_parallel(THREADS, write_to_the_log, replace_the_receiver_until_they_are_through);
 }
 
+/* A store that has nothing, and takes nothing: every callback is there, and answers the same. */
+static int32_t loads_nothing(void *context, const char *id, char **out) {
+    (void)id;
+    CHECK(*out == NULL);
+    *out = *(int32_t *)context == GHL_OK ? NULL : strdup("no words for it");
+    return *(int32_t *)context;
+}
+
+static int32_t saves_nothing(void *context, const char *id, const char *record, uint64_t version) {
+    CHECK(*id != '\0' && *record == '{' && version == 0);
+    return *(int32_t *)context == GHL_OK ? GHL_ERR_INTERNAL : *(int32_t *)context;
+}
+
+static int32_t removes_nothing(void *context, const char *id) {
+    CHECK(*id != '\0');
+    return *(int32_t *)context;
+}
+
+static int32_t lists_nothing(void *context, const char *query, char **out) {
+    CHECK(*query == '{');
+    *out = strdup("{\"items\": [], \"nextPageToken\": null}");
+    return *(int32_t *)context;
+}
+
+static void frees(void *context, char *text) {
+    (void)context;
+    free(text);
+}
+
+static void counts_down(void *context) {
+    --*(int32_t *)context;
+}
+
+static void stores_of_the_hosts_own(const char *config) {
+    int32_t answer = GHL_OK;
+    ghl_store_callbacks store = {sizeof store, &answer, loads_nothing, saves_nothing, removes_nothing,
+                                 lists_nothing, NULL,   NULL,          frees,         NULL};
+    char *document = UNSET;
+    ghl_client *made = (ghl_client *)&tokens;
+    refused(ghl_client_new_with_store(config, NULL, &made, &document), &document, "store");
+    CHECK(made == NULL);
+    refused(ghl_client_new_with_store(NULL, &store, &made, &document), &document, "config_json");
+    refused(ghl_client_new_with_store(config, &store, NULL, &document), &document, "out_client");
+    CHECK(ghl_client_new_with_store(NULL, NULL, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
+    for (size_t i = 0; i < sizeof store; i++) {
+        store.size = i;
+        refused(ghl_client_new_with_store(config, &store, &made, &document), &document, "store.size");
+    }
+    store.size = sizeof store;
+
+    /* Whatever number they answer, a failure is a failure, and a list of nothing is one. */
+    const int32_t answers[] = {GHL_OK, GHL_ERR_STORE, GHL_ERR_CONFLICT, GHL_ERR_TIMEOUT, -1, 63, INT32_MAX, INT32_MIN};
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        CHECK(ghl_client_new_with_store(config, &store, &made, &document) == GHL_OK);
+        ghl_string_free(document);
+        answer = answers[i];
+        int32_t status = ghl_tokens_list(made, "{}", &document);
+        CHECK(status == (answer == GHL_OK ? GHL_OK : GHL_ERR_STORE));
+        ghl_string_free(document);
+        status = ghl_tokens_import(made, "{\"tokens\": [{\"accessToken\": \"a\", \"companyId\": \"c\"}]}", &document);
+        CHECK(status == GHL_ERR_STORE);
+        ghl_string_free(document);
+        ghl_client_free(made);
+        document = UNSET;
+        answer = GHL_OK;
+    }
+    store.destroy = counts_down;
+    answer = 7;
+    CHECK(ghl_client_new_with_store("{}", &store, &made, NULL) == GHL_ERR_INVALID_ARGUMENT && answer == 6);
+    CHECK(ghl_client_new_with_store(config, &store, &made, NULL) == GHL_OK && answer == 6);
+    ghl_client_free(made);
+    CHECK(answer == 5);
+}
+
 static void free_the_client(int number) {
     CHECK(number == 0);
     ghl_client_free(client);
@@ -454,6 +528,7 @@ int main(int argc, char **argv) {
     buffers_of_every_size();
     callbacks_that_call_back(argv[1]);
     calls_while_cancelled();
+    stores_of_the_hosts_own(argv[1]);
     a_log_callback_replaced_while_others_log();
     in_parallel(1, free_the_client, NULL);
     puts("passed");

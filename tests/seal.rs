@@ -1,0 +1,316 @@
+//! Tokens at rest under a key: nobody who has the files can read them, move them about or bring old ones back, keys change
+//! without a pause, and a wrong key overwrites nothing.
+
+mod store_suite;
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ghl_oauth::Status;
+use ghl_oauth::store::{Record, Seal, SqliteStore, Store};
+use ghl_oauth::token::UserType;
+use ghl_oauth_emulator::Emulator;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use store_suite::{keeps_its_promises, token};
+use support::{Abi, emulator};
+
+const OLD: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+const NEW: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+/// A company and its locations in a store that has been used.
+struct Stand {
+    emulator: Emulator,
+    folder: tempfile::TempDir,
+}
+
+impl Stand {
+    /// Connected and minted for, with these keys.
+    fn new(keys: &[&str]) -> Stand {
+        let stand = Stand { emulator: emulator(3), folder: tempfile::tempdir().unwrap() };
+        let abi = stand.open(keys);
+        let company = abi.connect_company(&stand.emulator);
+        abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
+        abi.token_refresh(&company).ok();
+        stand
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("tokens.db")
+    }
+
+    fn open(&self, keys: &[&str]) -> Abi {
+        self.with(json!({"encryptionKeys": keys}))
+    }
+
+    fn with(&self, mut store: Value) -> Abi {
+        store["kind"] = "sqlite".into();
+        store["path"] = json!(self.path());
+        Abi::with(&self.emulator, json!({"store": store}))
+    }
+
+    fn company(&self) -> String {
+        self.emulator.company_id()
+    }
+
+    fn sql(&self, statement: &str) {
+        assert!(Connection::open(self.path()).unwrap().execute(statement, []).unwrap() > 0, "{statement}");
+    }
+
+    /// Every row as it stands.
+    fn rows(&self) -> Vec<(String, i64, Vec<u8>)> {
+        let connection = Connection::open(self.path()).unwrap();
+        let mut select =
+            connection.prepare("SELECT resource_id, version, document FROM token ORDER BY 1").unwrap();
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    /// Whether a text stands in any file of the store.
+    fn is_on_disk(&self, text: &str) -> bool {
+        fs::read_dir(self.folder.path()).unwrap().any(|entry| holds(&entry.unwrap().path(), text))
+    }
+}
+
+fn holds(path: &Path, text: &str) -> bool {
+    path.is_file() && fs::read(path).unwrap().windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[test]
+fn a_sealed_store_keeps_the_same_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    let seal = Seal::new("app-1", &[OLD.to_owned().into()], true, "store.encryptionKeys").unwrap();
+    keeps_its_promises(&SqliteStore::open(&folder.path().join("tokens.db"), seal).unwrap());
+}
+
+#[test]
+fn no_token_stands_in_any_file_and_all_are_there_after_a_restart() {
+    let stand = Stand::new(&[OLD]);
+    let abi = stand.open(&[OLD]);
+    let export = abi.tokens_export(json!({})).ok();
+    for token in export["tokens"].as_array().unwrap() {
+        for secret in ["accessToken", "refreshToken"] {
+            assert!(!stand.is_on_disk(token[secret].as_str().unwrap()), "{secret} is on the disk");
+        }
+    }
+    assert!(!stand.is_on_disk("refreshToken") && stand.is_on_disk(&stand.company()));
+    for location in stand.emulator.location_ids() {
+        abi.live_token(&stand.emulator, &location);
+    }
+    abi.token_refresh(&stand.company()).ok();
+}
+
+#[test]
+fn a_row_that_was_changed_moved_or_brought_back_is_found_out() {
+    let stand = Stand::new(&[OLD]);
+    let (company, location) = (stand.company(), stand.emulator.location_ids()[0].clone());
+    let before = stand.rows();
+    let old = before.iter().find(|row| row.0 == company).unwrap().clone();
+    stand.open(&[OLD]).token_refresh(&company).ok();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut flipped = old.2.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let document = |document: &[u8], id: &str| {
+        format!("UPDATE token SET document = x'{}' WHERE resource_id = '{id}'", hex(document))
+    };
+    for (what, statement) in [
+        ("brought back under the newer version", document(&old.2, &company)),
+        ("moved to another resource", document(&old.2, &location)),
+        ("changed by one bit", document(&flipped, &company)),
+        ("cut", document(&old.2[..20], &company)),
+        ("emptied", document(&[], &company)),
+        ("another version", "UPDATE token SET version = version + 1".to_owned()),
+        ("another app's", "UPDATE token SET client_id = 'app-2'".to_owned()),
+    ] {
+        let rows = stand.rows();
+        stand.sql(&statement);
+        let changed = stand.rows();
+        if what == "another app's" {
+            let seal = Seal::new("app-2", &[OLD.to_owned().into()], false, "k").unwrap();
+            let error = SqliteStore::open(&stand.path(), seal).unwrap().load(&company).unwrap_err();
+            assert_eq!(error.status(), Status::Store, "{what}");
+            continue;
+        }
+        let id = if what.starts_with("moved") { &location } else { &company };
+        let abi = stand.open(&[OLD]);
+        let refreshes = stand.emulator.refreshes();
+        let error = abi.token_refresh(id).fails(Status::Store);
+        assert_eq!(error["resourceId"], id.as_str(), "{what}: {error}");
+        abi.tokens_list(json!({})).fails(Status::Store);
+        abi.token_delete(id).fails(Status::Store);
+        assert_eq!(stand.emulator.refreshes(), refreshes, "{what}: nothing is spent");
+        assert_eq!(stand.rows(), changed, "{what}: nothing is overwritten");
+        // Put right again for the next one.
+        for (id, version, row) in rows {
+            stand.sql(&document(&row, &id));
+            stand.sql(&format!("UPDATE token SET version = {version} WHERE resource_id = '{id}'"));
+        }
+    }
+}
+
+#[test]
+fn keys_change_without_a_pause() {
+    let stand = Stand::new(&[OLD]);
+    let company = stand.company();
+    // While some processes know the new key only as one that opens, and some seal with it already.
+    let (behind, ahead) = (stand.open(&[OLD, NEW]), stand.open(&[NEW, OLD]));
+    for abi in [&ahead, &behind, &ahead] {
+        abi.token_refresh(&company).ok();
+    }
+    // What is touched is sealed with the first key.
+    let only_new = stand.open(&[NEW]);
+    only_new.live_token(&stand.emulator, &company);
+    let location = &stand.emulator.location_ids()[0];
+    let error = only_new.token_refresh(location).fails(Status::Store);
+    assert!(error["message"].as_str().unwrap().contains("not among store.encryptionKeys"), "{error}");
+    // The rest is, all at once, by maintenance, without touching a version.
+    let versions = |stand: &Stand| stand.rows().into_iter().map(|row| (row.0, row.1)).collect::<Vec<_>>();
+    let before = versions(&stand);
+    let mut told = Vec::new();
+    let report = ahead
+        .tokens_maintain(json!({}), |so_far| {
+            told.push(so_far["resealed"].clone());
+            true
+        })
+        .ok();
+    assert_eq!((&report["resealed"], &report["failed"]), (&json!(3), &json!([])));
+    assert_eq!(told.last(), Some(&json!(3)));
+    assert_eq!(versions(&stand), before);
+    assert_eq!(ahead.tokens_maintain(json!({}), |_| true).ok()["resealed"], 0);
+    let restarted = stand.open(&[NEW]);
+    assert_eq!(restarted.tokens_list(json!({})).ok()["items"].as_array().unwrap().len(), 4);
+    restarted.token_refresh(location).ok();
+}
+
+#[test]
+fn a_store_in_clear_is_sealed_when_a_key_is_given() {
+    let stand = Stand::new(&[]);
+    let secret = stand.open(&[]).tokens_export(json!({})).ok()["tokens"][0]["refreshToken"].clone();
+    let secret = secret.as_str().unwrap();
+    assert!(stand.is_on_disk(secret));
+    let strict = json!({"encryptionKeys": [OLD], "sealedOnly": true});
+    let error = stand.with(strict.clone()).tokens_list(json!({})).fails(Status::Store);
+    assert!(error["message"].as_str().unwrap().contains("store.sealedOnly"), "{error}");
+    let abi = stand.open(&[OLD]);
+    assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["resealed"], 4);
+    drop(abi);
+    assert!(!stand.is_on_disk(secret) && !stand.is_on_disk("refreshToken"));
+    let strict = stand.with(strict);
+    strict.token_refresh(&stand.company()).ok();
+    // What somebody puts there in clear is not believed.
+    let forged = r#"{"accessToken":"evil","refreshToken":null,"issuedAt":1,"expiresAt":9999999999999,"userType":"Company",
+        "companyId":"c","locationId":null,"scope":null,"fields":{},"standing":{"state":"good"},"intent":null,"renewAt":1}"#;
+    stand.sql(&format!("UPDATE token SET document = CAST('{forged}' AS BLOB)"));
+    strict.token_refresh(&stand.company()).fails(Status::Store);
+    assert!(!strict.access_token(&stand.emulator.location_ids()[0]).1.to_string().contains("evil"));
+}
+
+#[test]
+fn maintenance_that_is_ended_early_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    let plain = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+    let records: Vec<Record> = (0..250)
+        .map(|index| Record::new(format!("l{index}"), token(UserType::Location, "c", Some("l"))))
+        .collect();
+    assert!(plain.save_all(&records).iter().all(Result::is_ok));
+    let seal = Seal::new("app-1", &[OLD.to_owned().into()], false, "k").unwrap();
+    let store = SqliteStore::open(&path, seal).unwrap();
+    assert_eq!(store.reseal(&|sealed| sealed < 100).unwrap().sealed, 100);
+    // One that cannot be opened is named, and does not keep the others.
+    Connection::open(&path)
+        .unwrap()
+        .execute("UPDATE token SET document = x'01' WHERE resource_id = 'l77'", [])
+        .unwrap();
+    let rest = store.reseal(&|_| true).unwrap();
+    assert_eq!((rest.sealed, rest.unreadable.len()), (149, 1));
+    assert_eq!(rest.unreadable[0].resource_id(), Some("l77"));
+    assert_eq!(store.reseal(&|_| true).unwrap().sealed, 0);
+}
+
+#[test]
+fn a_wrong_key_is_said_so_and_overwrites_nothing() {
+    let stand = Stand::new(&[OLD]);
+    let (company, location) = (stand.company(), stand.emulator.location_ids()[0].clone());
+    let export = stand.open(&[OLD]).tokens_export(json!({})).ok();
+    let before = stand.rows();
+    for keys in [&[NEW][..], &[]] {
+        let abi = stand.open(keys);
+        let refreshes = stand.emulator.refreshes();
+        for error in [
+            abi.access_token(&company).fails(Status::Store),
+            abi.access_token(&location).fails(Status::Store),
+            abi.token_refresh(&company).fails(Status::Store),
+            abi.token_delete(&company).fails(Status::Store),
+            abi.tokens_list(json!({})).fails(Status::Store),
+            abi.tokens_import(json!({"tokens": export["tokens"], "replace": true})).fails(Status::Store),
+        ] {
+            let message = error["message"].as_str().unwrap();
+            assert!(
+                message.contains("sealed with the key ") && message.contains("encryptionKeys"),
+                "{message}"
+            );
+            assert!(!error["help"].is_null() && error["resourceId"].is_string(), "{error}");
+        }
+        // A person's consent is not lost: its token is kept in memory, and saved once the key is there.
+        abi.connect_company(&stand.emulator);
+        abi.live_token(&stand.emulator, &company);
+        let report = abi.tokens_maintain(json!({}), |_| true).ok();
+        assert_eq!(report["resealed"], 0);
+        assert!(!report["failed"].as_array().unwrap().is_empty());
+        assert_eq!(stand.emulator.refreshes(), refreshes);
+        assert_eq!(stand.rows(), before, "nothing is overwritten");
+    }
+}
+
+#[test]
+fn a_key_that_is_none_is_refused_by_its_place_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    let emulator = emulator(1);
+    let refused = |store: Value| {
+        let mut config = support::config(&emulator, json!({"store": store}));
+        config["store"]["path"] = if store["kind"] == "sqlite" { json!(path) } else { Value::Null };
+        let error = Abi::open(&config).err().unwrap().fails(Status::Config);
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        error
+    };
+    for key in ["hunter2", "", "aHVudGVyMg==", &OLD[..40]] {
+        let error = refused(json!({"kind": "sqlite", "encryptionKeys": [OLD, key]}));
+        assert_eq!(error["parameter"], "store.encryptionKeys");
+        assert!(error["message"].as_str().unwrap().contains("key 2"), "{error}");
+    }
+    let memory = refused(json!({"kind": "memory", "encryptionKeys": [OLD]}));
+    assert_eq!(memory["parameter"], "store.encryptionKeys");
+    let none = refused(json!({"kind": "sqlite", "sealedOnly": true}));
+    assert_eq!(none["parameter"], "store.sealedOnly");
+
+    let file = folder.path().join("keys");
+    let missing = refused(json!({"kind": "sqlite", "encryptionKeysPath": file}));
+    assert_eq!(missing["parameter"], "store.encryptionKeysPath");
+    fs::write(&file, "\n").unwrap();
+    assert_eq!(
+        refused(json!({"kind": "sqlite", "encryptionKeysPath": file}))["parameter"],
+        missing["parameter"]
+    );
+    fs::write(&file, "hunter2\n").unwrap();
+    assert_eq!(
+        refused(json!({"kind": "sqlite", "encryptionKeysPath": file}))["parameter"],
+        missing["parameter"]
+    );
+    let both = refused(json!({"kind": "sqlite", "encryptionKeysPath": file, "encryptionKeys": [OLD]}));
+    assert_eq!(both["parameter"], "store.encryptionKeysPath");
+}
+
+#[test]
+fn keys_come_from_a_file_too() {
+    let stand = Stand::new(&[OLD]);
+    let file = stand.folder.path().join("keys");
+    fs::write(&file, format!("{NEW}\n  {OLD}  \n\n")).unwrap();
+    let abi = stand.with(json!({"encryptionKeysPath": file}));
+    // Read once: it may go as soon as the client is made.
+    fs::remove_file(&file).unwrap();
+    abi.token_refresh(&stand.company()).ok();
+    stand.open(&[NEW]).live_token(&stand.emulator, &stand.company());
+}
