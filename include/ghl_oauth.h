@@ -234,7 +234,7 @@ typedef struct ghl_store_callbacks {
     void *context;
     /**
      * Writes a copy of the record to *out_record_json, or NULL when there is none. With a failure, *out_record_json may
-     * be a text that says why. Required.
+     * be a text that says why, which the caller gets to read, unless it begins with a brace. Required.
      */
     int32_t (*load)(void *context,
                     const char *resource_id,
@@ -255,14 +255,14 @@ typedef struct ghl_store_callbacks {
                       const char *resource_id);
     /**
      * Writes a page to *out_page_json: {"items": [records…], "nextPageToken": the last item's "resourceId", or null on
-     * the last page}. Items are in the order of the bytes of their ids, at most query's "pageSize" of them, and only those
-     * whose id is greater than "pageToken" where that is given.
+     * the last page}. A small store may answer every query with all its records and null.
      *
-     * Every other field of the query is a condition: "kind", "companyId", "userType" and "list" equal that of the record;
-     * "renewBy": its renewAt is at most that; "expiredBy": its expiresAt is at most that; "notSealedWith": its sealedWith is
-     * another. Conditions are there to save work: what does not fulfil them is passed over by the library, too, and a
-     * condition that is not known must be left out of account. With "withoutDocuments": true the items need no "document".
-     * With a failure, *out_page_json may be a text that says why. Required.
+     * A large one looks at the query: it answers with the records whose ids come after "pageToken" (if given) in the order
+     * of their bytes, and with "pageSize" of them at most. Every other field is a condition: "kind", "companyId", "userType"
+     * and "list" equal that of the record; "renewBy": its renewAt is at most that; "expiredBy": its expiresAt is at most
+     * that; "notSealedWith": its sealedWith is another. Conditions are there to save work, since the library passes over
+     * what does not fulfil them; one that is not known must be left out of account. With "withoutDocuments": true the items
+     * need no "document". A failure may be explained as that of load. Required.
      */
     int32_t (*list)(void *context,
                     const char *query_json,
@@ -613,7 +613,8 @@ int32_t ghl_tokens_list(struct ghl_client *client,
  * @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error; to be freed with
  *                     ghl_string_free; may be NULL
  * @return GHL_OK, also where all were skipped; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
- *         GHL_ERR_CANCELLED; after one of the latter three, the tokens before the failing one are imported
+ *         GHL_ERR_CANCELLED; after one of the latter three some of the tokens are imported, and the same import again
+ *         brings the rest
  */
 int32_t ghl_tokens_import(struct ghl_client *client,
                           const char *tokens_json,
@@ -638,16 +639,21 @@ int32_t ghl_tokens_export(struct ghl_client *client,
 /**
  * One pass over the tokens that are due, for the host's scheduler: refreshes or mints each of which less than
  * refresh.runwayPercent is left, takes up refreshes whose end is unknown, offers to the store what it did not take, and
- * mints for the locations whose INSTALL webhook came when that could not be done.
+ * mints for the locations whose INSTALL webhook came when that could not be done. At last, whatever another key than the
+ * first of store.encryptionKeys sealed, or none, is sealed with that one.
  *
  * Call it every few minutes; "nextDueAt" says when there will be something to do. One failure does not stop the rest.
- * Any thread; waits until all is done, each token at most timeouts.totalMs.
+ * Several processes may do so at the same time, and share the work. Any thread; waits until all is done, each token at
+ * most timeouts.totalMs. With "concurrency" the library works on threads of its own for that time, which end before the
+ * call does; callbacks run on the calling thread.
  *
  * @param client       a client
- * @param params_json  {"companyId"?}: only that company and its locations
- * @param progress     called after each token with {"checked", "refreshed", "failed"}; may be NULL
+ * @param params_json  {"companyId"?, "concurrency"?}: only that company and its locations; how many tokens are renewed at
+ *                     once, 1 to 64, default 1
+ * @param progress     called after each token, and each hundred that are sealed, with {"checked", "refreshed", "resealed",
+ *                     "failed"}; may be NULL
  * @param context      passed to the callback as it is; may be NULL
- * @param out_json     {"checked", "refreshed", "failed": [{"resourceId", "error"}], "nextDueAt"}, the latter in
+ * @param out_json     {"checked", "refreshed", "resealed", "failed": [{"resourceId", "error"}], "nextDueAt"}, the latter in
  *                     milliseconds since the epoch or null, or the error; to be freed with ghl_string_free; may be NULL
  * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
  */

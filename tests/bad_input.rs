@@ -420,6 +420,8 @@ fn a_wrong_value_is_refused_by_its_key_and_not_repeated() {
         (mint, json!({"companyId": "c", "installed": true, "appId": " "}), "appId"),
         (mint, json!({"companyId": "c", "installed": true, "concurrency": 0}), "concurrency"),
         (mint, json!({"companyId": "c", "installed": true, "concurrency": 65}), "concurrency"),
+        (maintain, json!({"concurrency": 0}), "concurrency"),
+        (maintain, json!({"concurrency": 65}), "concurrency"),
         (mint, json!({"companyId": "c", "installed": true, "force": 1}), "force"),
         (verify, json!({"x-ghl-signature": 7}), "x-ghl-signature"),
         (verify, json!({"X-GHL-Signature": {"a": secret}}), "x-ghl-signature"),

@@ -781,8 +781,8 @@ fn maintenance_renews_what_has_less_than_its_runway_left() {
     assert_eq!(
         told,
         [
-            json!({"checked": 1, "refreshed": 1, "failed": 0}),
-            json!({"checked": 2, "refreshed": 2, "failed": 0})
+            json!({"checked": 1, "refreshed": 1, "resealed": 0, "failed": 0}),
+            json!({"checked": 2, "refreshed": 2, "resealed": 0, "failed": 0})
         ]
     );
     assert_eq!(sent(&emulator), ["refresh 200"; 2], "of the company and the older location");
@@ -790,6 +790,48 @@ fn maintenance_renews_what_has_less_than_its_runway_left() {
         abi.live_token(&emulator, resource);
     }
     assert_eq!(sent(&emulator), [""; 0]);
+}
+
+#[test]
+fn maintenance_renews_several_at_once_where_it_is_asked_to() {
+    let emulator = emulator(9);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
+    emulator.clock().advance(DAY);
+    sent(&emulator);
+    let here = thread::current().id();
+    let heard = abi.listen_and(move |_| assert_eq!(thread::current().id(), here));
+    let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            hold.wait_for(4);
+            hold.release();
+        });
+        let mut told = Vec::new();
+        let pass = abi
+            .tokens_maintain(json!({"concurrency": 4}), |so_far| {
+                assert_eq!(thread::current().id(), here);
+                told.push(so_far["checked"].as_u64().unwrap());
+                true
+            })
+            .ok();
+        assert_eq!(
+            (&pass["checked"], &pass["refreshed"], &pass["failed"]),
+            (&json!(10), &json!(10), &json!([]))
+        );
+        assert_eq!(told, (1..=10).collect::<Vec<_>>());
+    });
+    assert_eq!(sent(&emulator).len(), 10);
+    assert_eq!(heard.names().len(), 10);
+
+    emulator.clock().advance(DAY);
+    let ended = abi.tokens_maintain(json!({"concurrency": 4}), |so_far| so_far["checked"] != 2);
+    ended.fails(Status::Cancelled);
+    let rest = abi.tokens_maintain(json!({"concurrency": 64}), |_| true).ok();
+    let checked = rest["checked"].as_u64().unwrap();
+    assert!((1..=8).contains(&checked), "those under way were saved, too: {rest}");
+    assert_eq!(rest["refreshed"], checked);
 }
 
 #[test]

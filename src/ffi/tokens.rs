@@ -204,7 +204,8 @@ pub unsafe extern "C" fn ghl_tokens_list(
 /// @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error; to be freed with
 ///                     ghl_string_free; may be NULL
 /// @return GHL_OK, also where all were skipped; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
-///         GHL_ERR_CANCELLED; after one of the latter three, the tokens before the failing one are imported
+///         GHL_ERR_CANCELLED; after one of the latter three some of the tokens are imported, and the same import again
+///         brings the rest
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_import(
     client: *mut ghl_client,
@@ -258,16 +259,21 @@ pub type ghl_progress_callback =
 
 /// One pass over the tokens that are due, for the host's scheduler: refreshes or mints each of which less than
 /// refresh.runwayPercent is left, takes up refreshes whose end is unknown, offers to the store what it did not take, and
-/// mints for the locations whose INSTALL webhook came when that could not be done.
+/// mints for the locations whose INSTALL webhook came when that could not be done. At last, whatever another key than the
+/// first of store.encryptionKeys sealed, or none, is sealed with that one.
 ///
 /// Call it every few minutes; "nextDueAt" says when there will be something to do. One failure does not stop the rest.
-/// Any thread; waits until all is done, each token at most timeouts.totalMs.
+/// Several processes may do so at the same time, and share the work. Any thread; waits until all is done, each token at
+/// most timeouts.totalMs. With "concurrency" the library works on threads of its own for that time, which end before the
+/// call does; callbacks run on the calling thread.
 ///
 /// @param client       a client
-/// @param params_json  {"companyId"?}: only that company and its locations
-/// @param progress     called after each token with {"checked", "refreshed", "failed"}; may be NULL
+/// @param params_json  {"companyId"?, "concurrency"?}: only that company and its locations; how many tokens are renewed at
+///                     once, 1 to 64, default 1
+/// @param progress     called after each token, and each hundred that are sealed, with {"checked", "refreshed", "resealed",
+///                     "failed"}; may be NULL
 /// @param context      passed to the callback as it is; may be NULL
-/// @param out_json     {"checked", "refreshed", "failed": [{"resourceId", "error"}], "nextDueAt"}, the latter in
+/// @param out_json     {"checked", "refreshed", "resealed", "failed": [{"resourceId", "error"}], "nextDueAt"}, the latter in
 ///                     milliseconds since the epoch or null, or the error; to be freed with ghl_string_free; may be NULL
 /// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]

@@ -1,16 +1,25 @@
 //! One pass over what is due, for the host's scheduler: so that a refresh that fails leaves hours to try again.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::mint::hands;
 use super::{Tokens, Want, valid_id};
+use crate::crew::{self, Next};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
+use crate::random;
 use crate::store::{Record, Standing};
 use crate::token::USUAL_LIFE_MS;
 
 /// How many due records are looked up at a time.
 const PAGE: usize = 100;
+
+/// How long to wait for the next result at a time.
+const TICK: Duration = Duration::from_millis(250);
 
 /// What is maintained.
 #[derive(Debug, Default, Deserialize)]
@@ -18,10 +27,21 @@ const PAGE: usize = 100;
 pub struct MaintainParams {
     /// Only this company and its locations. Default: all.
     pub company_id: Option<String>,
+    /// How many tokens are renewed at once, 1 to 64. Default: 1, on the thread of the call.
+    pub concurrency: Option<i64>,
 }
 
 /// Told how far the work is; answers whether to go on.
 pub type Progress<'a> = &'a dyn Fn(&Value) -> bool;
+
+/// What a pass did so far.
+struct Pass<'a> {
+    checked: u64,
+    refreshed: u64,
+    failed: Vec<Value>,
+    whole: Deadline,
+    progress: Progress<'a>,
+}
 
 impl Tokens {
     /// Renews every token of which less than the runway is left, takes up refreshes whose end is unknown, offers to the
@@ -31,77 +51,96 @@ impl Tokens {
     /// `deadline` gives each renewal its own time; the pass as a whole ends when all is done or cancelled.
     ///
     /// # Errors
-    /// `CANCELLED`, also when `progress` ends it; `STORE` when the store cannot be read. What was renewed by then is
-    /// saved.
+    /// `INVALID_ARGUMENT`, naming the parameter; `CANCELLED`, also when `progress` ends it; `STORE` when the store cannot be
+    /// read. What was renewed by then is saved.
     pub fn maintain(
         &self,
         params: &MaintainParams,
         progress: Progress,
-        deadline: impl Fn() -> Deadline,
+        deadline: impl Fn() -> Deadline + Sync,
     ) -> Result<Value> {
-        if let Some(company_id) = &params.company_id {
+        let hands = hands(params.concurrency, 1)?;
+        let company_id = params.company_id.as_deref();
+        if let Some(company_id) = company_id {
             valid_id("companyId", company_id)?;
         }
-        let whole = deadline();
-        let mut failed: Vec<Value> = Vec::new();
+        let mut pass = Pass::new(deadline(), progress);
         for resource_id in self.unsaved_ids() {
             if let Err(error) = self.offer_again(&resource_id) {
-                failed.push(failure(&resource_id, &error));
+                pass.failed.push(failure(&resource_id, &error));
             }
         }
-        let (company_id, renew_by) = (params.company_id.as_deref(), self.clock.wall_ms());
-        let (mut checked, mut refreshed) = (0_u64, 0_u64);
+        let renew_by = self.clock.wall_ms();
         let mut after = None;
         loop {
             let page = self.store.due(company_id, renew_by, after.as_deref(), PAGE)?;
-            for resource_id in page.resource_ids {
-                if whole.is_cancelled() {
-                    return Err(stopped("the call was cancelled"));
-                }
-                checked += 1;
-                match self.renewed(&resource_id, Want::Runway, None, &deadline()) {
-                    Ok(_) => refreshed += 1,
-                    Err(error) => failed.push(failure(&resource_id, &error.with_resource(&resource_id))),
-                }
-                let so_far = json!({"checked": checked, "refreshed": refreshed, "failed": failed.len()});
-                if !progress(&so_far) {
-                    return Err(stopped("the progress callback ended the work"));
-                }
-            }
+            self.renew_page(page.resource_ids, hands, &deadline, |id, outcome| pass.count(id, outcome))?;
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,
             }
         }
-        self.mint_remembered(company_id, &deadline, |location_id, outcome| {
-            checked += 1;
-            match outcome {
-                Ok(()) => refreshed += 1,
-                Err(error) => failed.push(failure(location_id, &error.with_resource(location_id))),
-            }
-            if whole.is_cancelled() {
-                return Err(stopped("the call was cancelled"));
-            }
-            let so_far = json!({"checked": checked, "refreshed": refreshed, "failed": failed.len()});
-            if progress(&so_far) { Ok(true) } else { Err(stopped("the progress callback ended the work")) }
-        })?;
+        self.mint_remembered(company_id, &deadline, |id, outcome| pass.count(id, outcome).map(|()| true))?;
         let resealed = self.store.reseal(&|sealed| {
-            let so_far = json!({
-                "checked": checked, "refreshed": refreshed, "failed": failed.len(), "resealed": sealed,
-            });
-            !whole.is_cancelled() && (sealed == 0 || progress(&so_far))
+            (sealed == 0 || progress(&pass.so_far(sealed))) && !pass.whole.is_cancelled()
         })?;
         for error in &resealed.unreadable {
-            failed.push(failure(error.resource_id().unwrap_or_default(), error));
+            pass.failed.push(failure(error.resource_id().unwrap_or_default(), error));
         }
         let next_due_at = self.store.next_renewal(company_id)?.filter(|at| *at != i64::MAX);
         Ok(json!({
-            "checked": checked,
-            "refreshed": refreshed,
+            "checked": pass.checked,
+            "refreshed": pass.refreshed,
             "resealed": resealed.sealed,
-            "failed": failed,
+            "failed": pass.failed,
             "nextDueAt": next_due_at,
         }))
+    }
+
+    /// Renews so many tokens at a time, and shows `see` what became of each.
+    fn renew_page(
+        &self,
+        mut resource_ids: Vec<String>,
+        hands: usize,
+        deadline: &(impl Fn() -> Deadline + Sync),
+        mut see: impl FnMut(&str, Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        // Processes that work through the same page at the same time begin at different places of it, so that they meet
+        // each other's work as done, and not as under way.
+        let begin = random::up_to(resource_ids.len().saturating_sub(1) as u64);
+        resource_ids.rotate_left(usize::try_from(begin).unwrap_or(0));
+        let hands = hands.min(resource_ids.len());
+        if hands <= 1 {
+            return resource_ids.iter().try_for_each(|id| see(id, self.renew_due(id, &deadline())));
+        }
+        let left = Mutex::new(resource_ids.into_iter());
+        let next = || {
+            let id = left.lock().unwrap_or_else(PoisonError::into_inner).next()?;
+            let outcome = self.renew_due(&id, &deadline());
+            Some((id, outcome))
+        };
+        crew::work(hands, next, |results| {
+            loop {
+                match results.next(TICK) {
+                    Next::Result(result) => {
+                        let (id, outcome) = result?;
+                        see(&id, outcome)?;
+                    }
+                    Next::Nothing => {}
+                    Next::Over => return Ok(()),
+                }
+            }
+        })?
+    }
+
+    fn renew_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
+        let was_held = self.live.holds(resource_id);
+        let renewed = self.renewed(resource_id, Want::Runway, None, deadline);
+        // A pass over the tokens of a whole fleet must not bring them all into this process's memory.
+        if !was_held {
+            self.live.forget(resource_id);
+        }
+        renewed.map(drop)
     }
 
     /// When maintenance should renew a token: as soon as less than its runway is left, at once where the end of a
@@ -123,6 +162,37 @@ impl Tokens {
                 token.expires_at.saturating_sub(runway.max(margin))
             }
         }
+    }
+}
+
+impl<'a> Pass<'a> {
+    fn new(whole: Deadline, progress: Progress<'a>) -> Pass<'a> {
+        Pass { checked: 0, refreshed: 0, failed: Vec::new(), whole, progress }
+    }
+
+    /// Counts a token, and tells of it.
+    fn count(&mut self, resource_id: &str, outcome: Result<()>) -> Result<()> {
+        self.checked += 1;
+        match outcome {
+            Ok(()) => self.refreshed += 1,
+            Err(error) => self.failed.push(failure(resource_id, &error.with_resource(resource_id))),
+        }
+        if self.whole.is_cancelled() {
+            return Err(stopped("the call was cancelled"));
+        }
+        match (self.progress)(&self.so_far(0)) {
+            true => Ok(()),
+            false => Err(stopped("the progress callback ended the work")),
+        }
+    }
+
+    fn so_far(&self, resealed: u64) -> Value {
+        json!({
+            "checked": self.checked,
+            "refreshed": self.refreshed,
+            "resealed": resealed,
+            "failed": self.failed.len(),
+        })
     }
 }
 

@@ -84,7 +84,7 @@ impl Tokens {
         progress: Progress,
         deadline: impl Fn() -> Deadline + Sync,
     ) -> Result<Value> {
-        let hands = params.concurrency()?;
+        let hands = hands(params.concurrency, USUAL_CONCURRENCY)?;
         let work = Work {
             feed: Feed::new(&params)?,
             company_id: params.company_id,
@@ -456,11 +456,10 @@ impl Tally {
     }
 }
 
-impl MintParams {
-    fn concurrency(&self) -> Result<usize> {
-        let wanted = self.concurrency.unwrap_or(USUAL_CONCURRENCY);
-        usize::try_from(wanted).ok().filter(|wanted| (1..=64).contains(wanted)).ok_or_else(|| {
-            Error::invalid_argument("concurrency", format!("concurrency is {wanted}, not from 1 to 64"))
-        })
-    }
+/// How many requests may be under way at once: what is wanted, or the usual.
+pub(super) fn hands(wanted: Option<i64>, usual: i64) -> Result<usize> {
+    let wanted = wanted.unwrap_or(usual);
+    usize::try_from(wanted).ok().filter(|wanted| (1..=64).contains(wanted)).ok_or_else(|| {
+        Error::invalid_argument("concurrency", format!("concurrency is {wanted}, not from 1 to 64"))
+    })
 }

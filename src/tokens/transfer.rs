@@ -6,13 +6,16 @@ use serde_json::{Map, Value, json};
 
 use super::{Tokens, valid_id};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::json::{in_camel_case, take_integer, take_text};
 use crate::outbox;
 use crate::secret::Secret;
 use crate::store::{Page, Query, Record, Standing};
 use crate::token::{NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text};
+
+/// How many imported tokens are saved at once.
+const BATCH: usize = 100;
 
 /// Which tokens are listed or exported.
 #[derive(Debug, Default, Deserialize)]
@@ -66,72 +69,120 @@ impl Tokens {
 
     /// Takes over tokens that were granted elsewhere, such as the sessions that the vendor's SDKs store.
     ///
-    /// What cannot be imported is skipped and named with the reason; the rest is imported.
+    /// What cannot be imported is skipped and named with the reason; the rest is imported. Imported tokens are not held in
+    /// memory until somebody asks for them.
     ///
     /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: then the tokens before the failing one are imported.
+    /// `STORE`, `TIMEOUT`, `CANCELLED`: then some of the tokens are imported, and the same import again brings the rest.
     pub fn import(&self, params: ImportParams, deadline: &Deadline) -> Result<Value> {
-        let mut imported = 0;
-        let mut skipped = Vec::new();
-        let mut companies = Vec::new();
-        for (index, entry) in params.tokens.into_iter().enumerate() {
-            let (resource_id, refusal) = match read(entry, self.clock.wall_ms()) {
-                Err(refusal) => (None, Some(refusal)),
-                Ok(token) => {
-                    let resource_id = token.resource_id().unwrap_or_default().to_owned();
-                    let kind = token.kind();
-                    let refusal = self.take_over(&resource_id, token, params.replace, deadline)?;
-                    if kind == UserType::Company && refusal.is_none() {
-                        companies.push(resource_id.clone());
-                    }
-                    (Some(resource_id), refusal)
-                }
-            };
-            match refusal {
-                None => imported += 1,
-                Some(reason) => {
-                    skipped.push(json!({"index": index, "resourceId": resource_id, "reason": reason}));
-                }
+        let mut report = Report::default();
+        let mut entries = params.tokens.into_iter().enumerate();
+        loop {
+            let batch: Vec<_> = entries.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                break;
             }
+            deadline.check()?;
+            self.import_batch(batch, params.replace, &mut report, deadline)?;
         }
         // A move of many companies is not held up: there, maintenance mints for the locations that waited.
-        if let [company_id] = &companies[..] {
+        if let [company_id] = &report.companies[..] {
             self.mint_the_waiting(company_id, deadline);
         }
-        Ok(json!({"imported": imported, "skipped": skipped}))
+        report.skipped.sort_by_key(|skipped| skipped["index"].as_u64());
+        Ok(json!({"imported": report.imported, "skipped": report.skipped}))
     }
 
-    /// Stores an imported token, or says why not.
+    /// Saves a batch all at once as if none of it was held: the store refuses what is, and that is looked at one by one.
+    fn import_batch(
+        &self,
+        batch: Vec<(usize, Map<String, Value>)>,
+        replace: bool,
+        report: &mut Report,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        let (mut indexes, mut records) = (Vec::new(), Vec::new());
+        for (index, entry) in batch {
+            let token = match read(entry, self.clock.wall_ms()) {
+                Ok(token) => token,
+                Err(refusal) => {
+                    report.skip(index, None, &refusal);
+                    continue;
+                }
+            };
+            let mut record = Record::new(token.resource_id().unwrap_or_default().to_owned(), token);
+            record.renew_at = self.renewal(&record);
+            // The store does not know of a token that it did not take yet.
+            if self.unsaved().contains_key(&record.resource_id) {
+                self.take_over(index, record, replace, report, deadline)?;
+            } else {
+                indexes.push(index);
+                records.push(record);
+            }
+        }
+        let saved = self.store.save_all(&records);
+        for ((index, record), saved) in indexes.into_iter().zip(records).zip(saved) {
+            match saved {
+                Ok(_) => self.imported(&record, report),
+                Err(error) if error.status() == Status::Conflict => {
+                    self.take_over(index, record, replace, report, deadline)?;
+                }
+                Err(error) => return Err(error.with_resource(&record.resource_id)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores an imported token of a resource that has one, unless that one is newer.
     fn take_over(
         &self,
-        resource_id: &str,
-        token: Token,
+        index: usize,
+        mut record: Record,
         replace: bool,
+        report: &mut Report,
         deadline: &Deadline,
-    ) -> Result<Option<String>> {
+    ) -> Result<()> {
+        let (resource_id, token) = (&record.resource_id.clone(), &record.token);
         let named = |error: Error| error.with_resource(resource_id);
         let _quiet = outbox::hold();
         let _lock = self.store.lock(resource_id, deadline).map_err(named)?;
         let held = self.record(resource_id)?;
         let version = self.store.load(resource_id)?.map_or(0, |stored| stored.version);
         if let Some(held) = held.filter(|_| !replace) {
-            if held.token.access_token.matches(token.access_token.expose()) {
-                return Ok(Some("this very token is held already".into()));
-            }
             let lost = matches!(held.standing, Standing::ReauthorizationRequired { .. });
-            if held.token.expires_at > token.expires_at && !lost {
-                return Ok(Some(
-                    "a newer token is held; \"replace\": true takes this one all the same".into(),
-                ));
+            let refusal = match () {
+                () if held.token.access_token.matches(token.access_token.expose()) => {
+                    "this very token is held already"
+                }
+                () if held.token.expires_at > token.expires_at && !lost => {
+                    "a newer token is held; \"replace\": true takes this one all the same"
+                }
+                () => "",
+            };
+            if !refusal.is_empty() {
+                report.skip(index, Some(resource_id), refusal);
+                return Ok(());
             }
         }
-        let mut record = Record { version, ..Record::new(resource_id.to_owned(), token) };
+        record.version = version;
         // Unlike a fresh grant, an import can be given again: it is not kept when the store does not take it.
         self.save_newest(&mut record).map_err(named)?;
+        self.imported(&record, report);
+        Ok(())
+    }
+
+    /// What a stored import means for this process, and for the report.
+    fn imported(&self, record: &Record, report: &mut Report) {
+        let resource_id = &record.resource_id;
         self.unsaved().remove(resource_id);
-        self.publish(&record);
+        if self.live.holds(resource_id) {
+            self.publish(record);
+        }
         self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
-        Ok(None)
+        report.imported += 1;
+        if record.token.kind() == UserType::Company {
+            report.companies.push(resource_id.clone());
+        }
     }
 
     fn page(&self, params: &ListParams) -> Result<Page> {
@@ -157,6 +208,21 @@ impl Tokens {
             limit,
             ..Query::default()
         })
+    }
+}
+
+/// What became of an import.
+#[derive(Default)]
+struct Report {
+    imported: u64,
+    skipped: Vec<Value>,
+    /// The companies among the imported.
+    companies: Vec<String>,
+}
+
+impl Report {
+    fn skip(&mut self, index: usize, resource_id: Option<&str>, reason: &str) {
+        self.skipped.push(json!({"index": index, "resourceId": resource_id, "reason": reason}));
     }
 }
 

@@ -409,7 +409,7 @@ class Client:
             replace: Whether an older token may replace a newer one. Default: False.
 
         Raises:
-            StoreError: The store failed; the tokens before the failing one are imported.
+            StoreError: The store failed; some of the tokens are imported, and the same import again brings the rest.
         """
         documents = [token.to_json() if isinstance(token, Token) else dict(token) for token in tokens]
         return ImportResult.from_json(self._call_with(library.ghl_tokens_import, tokens=documents, replace=replace))
@@ -418,6 +418,7 @@ class Client:
         self,
         *,
         company_id: str | None = None,
+        concurrency: int | None = None,
         progress: Callable[[MaintenanceProgress], object] | None = None,
     ) -> Maintenance:
         """One pass over the tokens that are due; call it every few minutes from your scheduler.
@@ -429,6 +430,7 @@ class Client:
 
         Args:
             company_id: Only this company and its locations. Default: all.
+            concurrency: How many tokens are renewed at once, 1 to 64. Default: 1.
             progress: Called after each token, on this thread. To end the pass, raise an exception, which then comes out
                 of this method: what was renewed by then is saved. What it returns is ignored.
 
@@ -439,7 +441,7 @@ class Client:
         on_progress = progress_callback(
             None if progress is None else lambda so_far: progress(MaintenanceProgress.from_json(so_far))
         )
-        report = self._call(library.ghl_tokens_maintain, encode({"companyId": company_id}), on_progress, None)
+        report = self._call(library.ghl_tokens_maintain, encode({"companyId": company_id, "concurrency": concurrency}), on_progress, None)
         return Maintenance.from_json(report)
 
     def tokens_mint(

@@ -217,6 +217,8 @@ class Maintenance:
     """How many tokens were due."""
     refreshed: int
     """How many of them were renewed."""
+    resealed: int
+    """How many were sealed with the first of the store's keys, because another had sealed them, or none."""
     failed: tuple[FailedToken, ...]
     next_due_at: datetime | None
     """When there will be something to do again (UTC); None where nothing is held that can be renewed."""
@@ -229,6 +231,7 @@ class Maintenance:
         return cls(
             checked=raw["checked"],
             refreshed=raw["refreshed"],
+            resealed=raw["resealed"],
             failed=tuple(failed),
             next_due_at=_moment(raw.get("nextDueAt")),
             raw=raw,
