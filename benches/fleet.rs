@@ -1,0 +1,172 @@
+//! A million tokens in a durable store: `cargo bench --bench fleet`. `GHL_BENCH_TOKENS` sets another number.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ghl_oauth::store::{self, Query};
+use ghl_oauth::tokens::ImportParams;
+use ghl_oauth::{Client, Config};
+use serde_json::{Value, json};
+
+/// How many tokens are imported by one call.
+const IMPORT: usize = 10_000;
+
+/// One location in a hundred is due.
+const DUE: usize = 100;
+
+const DAY_MS: i64 = 86_400_000;
+
+fn main() {
+    let tokens =
+        env::var("GHL_BENCH_TOKENS").ok().and_then(|tokens| tokens.parse().ok()).unwrap_or(1_000_000);
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("tokens.db");
+    for keys in [json!([]), json!(["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="])] {
+        println!("SQLite{}", if keys == json!([]) { "" } else { ", sealed" });
+        measure(tokens, &json!({"kind": "sqlite", "path": path, "encryptionKeys": keys}));
+        println!("  the database has {} MB", size(folder.path()) >> 20);
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+}
+
+/// Fills a store, and measures what a worker asks of it.
+fn measure(tokens: usize, store: &Value) {
+    let config = json!({"clientId": "app-1", "clientSecret": "secret", "store": store, "timeouts": {"totalMs": 600_000}});
+    let config = Config::from_json(&config.to_string()).unwrap();
+    let client = Client::new(&config).unwrap();
+    let now = now_ms();
+    let began = Instant::now();
+    for first in (0..tokens).step_by(IMPORT) {
+        let batch = (first..tokens.min(first + IMPORT)).map(|index| token(index, now)).collect();
+        let params = ImportParams { tokens: batch, replace: false, next_page_token: None };
+        let report = client.tokens_import(params).unwrap();
+        assert_eq!(report["skipped"], json!([]));
+    }
+    let took = began.elapsed();
+    println!(
+        "  {tokens} tokens imported in {took:.0?}: {:.0} per second",
+        tokens as f64 / took.as_secs_f64()
+    );
+    println!("  resident memory of the importing process: {} MiB", resident() >> 10);
+    drop(client);
+
+    let mut opened = Vec::new();
+    for _ in 0..11 {
+        let began = Instant::now();
+        let client = Client::new(&config).unwrap();
+        opened.push(began.elapsed());
+        drop(client);
+    }
+    println!("  a client opens in {:.2?}", median(opened));
+
+    let store = store::open(&config, None, &store::seal(&config).unwrap()).unwrap();
+    let mut pages = Vec::new();
+    let mut query = Query { limit: 100, ..Query::default() };
+    loop {
+        let began = Instant::now();
+        let page = store.list(&query).unwrap();
+        pages.push(began.elapsed());
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => break,
+        }
+    }
+    let last = pages[pages.len() - 100..].to_vec();
+    println!("  a page of 100 in {:.2?}, of the last hundred pages in {:.2?}", median(pages), median(last));
+
+    let company = Query { company_id: Some(company_id(tokens / 2)), ..query.clone() };
+    timed("a page of a company's locations", || drop(store.list(&Query { after: None, ..company.clone() })));
+    let companies = Query { user_type: Some(ghl_oauth::token::UserType::Company), ..Query::default() };
+    timed("a page of all companies", || drop(store.list(&Query { limit: 100, ..companies.clone() })));
+    let (mut due, mut after, mut times) = (0, None, Vec::new());
+    loop {
+        let began = Instant::now();
+        let page = store.due(None, now, after.as_deref(), 100).unwrap();
+        times.push(began.elapsed());
+        due += page.resource_ids.len();
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    println!("  {due} due tokens found in pages of 100, each in {:.2?}", median(times));
+    timed("nothing due", || assert!(store.due(None, 0, None, 100).unwrap().resource_ids.is_empty()));
+    timed("when the next one is due", || drop(store.next_renewal(None)));
+    timed("the same of one company", || drop(store.next_renewal(Some(&company_id(tokens / 2)))));
+
+    let (mut loads, mut saves) = (Vec::new(), Vec::new());
+    for index in (0..tokens).step_by((tokens / 500).max(1)) {
+        let began = Instant::now();
+        let mut record = store.load(&location_id(index)).unwrap().unwrap();
+        loads.push(began.elapsed());
+        record.renew_at += DAY_MS;
+        let began = Instant::now();
+        store.save(&record).unwrap();
+        saves.push(began.elapsed());
+    }
+    println!("  a load in {:.2?}, a durable save in {:.2?}", median(loads), median(saves));
+}
+
+fn timed(what: &str, work: impl Fn()) {
+    let mut times = Vec::new();
+    for _ in 0..21 {
+        let began = Instant::now();
+        work();
+        times.push(began.elapsed());
+    }
+    println!("  {what}: {:.2?}", median(times));
+}
+
+/// A thousand locations to a company; the first of each thousand is the company itself.
+fn token(index: usize, now: i64) -> serde_json::Map<String, Value> {
+    let is_company = index.is_multiple_of(1000);
+    let expires_at = if index % DUE == 1 { now + DAY_MS / 10 } else { now + DAY_MS };
+    let token = json!({
+        "accessToken": format!("{index:0>900}"), "refreshToken": format!("{index:0>400}"), "expiresAt": expires_at,
+        "userType": if is_company { "Company" } else { "Location" }, "companyId": company_id(index),
+        "locationId": if is_company { Value::Null } else { location_id(index).into() },
+        "scope": "contacts.readonly contacts.write locations.readonly",
+    });
+    let Value::Object(token) = token else { unreachable!("it is one") };
+    token
+}
+
+fn company_id(index: usize) -> String {
+    format!("company{:0>13}", index / 1000)
+}
+
+/// Ids come in no order, as those of the API do.
+fn location_id(index: usize) -> String {
+    if index.is_multiple_of(1000) {
+        return company_id(index);
+    }
+    format!("{:016x}{:04x}", (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15), index % 0xffff)
+}
+
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn size(folder: &Path) -> u64 {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+/// In KiB; 0 where the system does not tell.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
