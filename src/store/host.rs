@@ -145,6 +145,10 @@ impl HostStore {
         };
         let item: StoredItem =
             serde_json::from_str(&text).map_err(|error| unreadable("load", &error).with_resource(id))?;
+        // Versions grow by one at each save: one of that size was never reached.
+        if item.version > i64::MAX.unsigned_abs() {
+            return Err(broken("the host's store gave a record with a version that it was not given"));
+        }
         if item.resource_id != id || item.kind != kind {
             let message =
                 format!("the host's store answered with another {} than it was asked for", item.kind);

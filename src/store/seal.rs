@@ -99,7 +99,10 @@ impl Seal {
 
     /// Seals again the rows of a page by `put`, which answers how many were still what they had been. What cannot be opened
     /// is left alone and named.
-    pub(super) fn reseal(
+    ///
+    /// # Errors
+    /// What `put` answers.
+    pub fn reseal(
         &self,
         page: Vec<StoredRow>,
         resealed: &mut Resealed,

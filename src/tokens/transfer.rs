@@ -206,7 +206,6 @@ impl Tokens {
             user_type: params.user_type,
             after: params.page_token.clone(),
             limit,
-            ..Query::default()
         })
     }
 }

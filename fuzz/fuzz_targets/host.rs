@@ -1,0 +1,95 @@
+//! Any texts as what a store of the host's own answers: refused as `STORE` without a word of them, or records that can be
+//! worked with. The first byte: whether the store is sealed. A line break parts the record from the page.
+
+#![no_main]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ghl_oauth::deadline::Deadline;
+use ghl_oauth::store::{Host, HostStore, Query, Seal, Store};
+use ghl_oauth::{Error, Result, Status};
+use ghl_oauth_fuzz::MARK;
+use libfuzzer_sys::fuzz_target;
+use zeroize::Zeroizing;
+
+struct Answers {
+    record: String,
+    page: String,
+}
+
+impl Host for Answers {
+    fn load(&self, _id: &str) -> Result<Option<Zeroizing<String>>> {
+        Ok(Some(self.record.clone().into()))
+    }
+
+    fn save(&self, id: &str, record: &str, expected_version: u64) -> Result<()> {
+        let record: serde_json::Value = serde_json::from_str(record).unwrap();
+        assert_eq!(record["resourceId"], id);
+        assert_eq!(record["version"], expected_version + 1);
+        Ok(())
+    }
+
+    fn remove(&self, _id: &str) -> Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, query: &str) -> Result<Zeroizing<String>> {
+        let query: serde_json::Value = serde_json::from_str(query).unwrap();
+        assert!(query["pageSize"].as_u64().is_some_and(|size| size > 0));
+        Ok(self.page.clone().into())
+    }
+
+    fn has_lock(&self) -> bool {
+        false
+    }
+
+    fn lock(&self, _id: &str, _timeout: Duration) -> Result<()> {
+        unreachable!("there is no lock")
+    }
+
+    fn unlock(&self, _id: &str) {}
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&first, rest)) = input.split_first() else { return };
+    let rest = String::from_utf8_lossy(rest);
+    let (record, page) = rest.split_once('\n').unwrap_or((&rest, &rest));
+    let host = Answers { record: record.to_owned(), page: page.to_owned() };
+    let seal = match first % 2 {
+        0 => Seal::none("app-1"),
+        _ => Seal::new("app-1", &["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned().into()], false, "k").unwrap(),
+    };
+    let store = HostStore::new(Arc::new(host), seal);
+    let told = |error: Error| {
+        assert_eq!(error.status(), Status::Store);
+        assert!(!error.to_json().to_string().contains(MARK), "{error}");
+    };
+    match store.load("resource-1") {
+        Ok(record) => {
+            let record = record.unwrap();
+            assert_eq!(record.resource_id, "resource-1");
+            if record.version < u64::MAX {
+                assert_eq!(store.save(&record).unwrap(), record.version + 1);
+            }
+        }
+        Err(error) => told(error),
+    }
+    for limit in [1, 7] {
+        match store.list(&Query { limit, ..Query::default() }) {
+            Ok(page) => {
+                assert!(page.records.len() <= limit);
+                assert!(page.records.is_sorted_by_key(|record| &record.resource_id));
+            }
+            Err(error) => told(error),
+        }
+        let _ = store.due(Some("c"), 7, Some("a"), limit).map_err(told);
+        let _ = store.notes("due", None, limit).map_err(told);
+    }
+    let _ = store.next_renewal(None).map_err(told);
+    let _ = store.reseal(&|_| true).map_err(told);
+    let _ = store.note("n").map_err(told);
+    let _ = store.prune_notes(7).map_err(told);
+    let _ = store.remove("resource-1").map_err(told);
+    let _ = store.lock("resource-1", &Deadline::after(Duration::from_millis(1), &Arc::default())).map_err(told);
+});
