@@ -5,6 +5,7 @@ use crate::call::Call;
 use crate::consent::{AuthorizationRequest, Decision};
 use crate::directory::Directory;
 use crate::fields::Fields;
+use crate::origin::foreign;
 use crate::state::{Shared, State};
 use axum::extract::{Request, State as Extract};
 use axum::response::{IntoResponse, Response};
@@ -38,7 +39,12 @@ pub(crate) async fn show(Extract(shared): Extract<Shared>, request: Request) -> 
 
 /// `POST`: takes the decision, and sends the browser back to the app.
 pub(crate) async fn decide(Extract(shared): Extract<Shared>, request: Request) -> Response {
+    // A page elsewhere must not consent in a person's name.
+    let foreign = foreign(request.headers());
     recorded(&shared, request, |state, call| {
+        if let Some(complaint) = foreign {
+            return document(403, refuse(&format!("This is not the consent page's own form: {complaint}.")));
+        }
         let redirect =
             AuthorizationRequest::read(call.query.as_deref().unwrap_or_default(), &state.directory.app)
                 .and_then(|asked| asked.decide(state, decision(&call.body)?));

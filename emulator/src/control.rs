@@ -4,13 +4,14 @@ use crate::clock::iso8601;
 use crate::consent::{Decision, decide_on_url};
 use crate::fault::{self, FaultId};
 use crate::options::SettingsChange;
+use crate::origin::from_this_machine;
 use crate::state::{Shared, State as Emulated};
 use crate::webhook::{self, Notice, Signature};
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use serde::Deserialize;
@@ -80,23 +81,11 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 18] = [
     ("DELETE /_emulator/faults/{id}", "ends one, and lets go whom it holds"),
 ];
 
-/// Only this machine reaches the port. A page in this machine's browser does too, under a name of
-/// its own choosing (DNS rebinding); its requests end here.
-async fn from_this_machine(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let name = host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name));
-    if matches!(name, Some("127.0.0.1" | "localhost" | "[::1]")) {
-        next.run(request).await
-    } else {
-        refuse(StatusCode::FORBIDDEN, "the Host header does not name this machine")
-    }
-}
-
 fn reply(body: &Value) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-fn refuse(status: StatusCode, complaint: impl AsRef<str>) -> Response {
+pub(crate) fn refuse(status: StatusCode, complaint: impl AsRef<str>) -> Response {
     (status, reply(&json!({"error": complaint.as_ref()}))).into_response()
 }
 

@@ -42,6 +42,7 @@ mod jwt;
 mod location;
 mod location_token;
 mod options;
+mod origin;
 mod random;
 mod rate_limit;
 mod refusal;

@@ -52,6 +52,19 @@ fn allowing_sends_the_browser_back_with_a_code() {
 }
 
 #[test]
+fn a_form_on_another_page_installs_nothing() {
+    let emulator = start();
+    let target = format!("/v2/oauth/chooselocation?{}", consent_query(&emulator, SCOPE));
+    let place = format!("company:{}", emulator.company_id());
+    let form = encode(&[("place", &place), ("decision", "allow")]);
+    let from = |origin: &str| send(&emulator, "POST", &target, &[FORM, ("origin", origin)], &form).status;
+    assert_eq!(from("https://page.example"), 403);
+    assert_eq!(from("null"), 403);
+    assert_eq!(emulator.webhooks(), Vec::<String>::new());
+    assert_eq!(from(&emulator.base_url()), 302);
+}
+
+#[test]
 fn denying_sends_it_back_without() {
     let emulator = start();
     let redirect = post(&emulator, &[("place", "company:x"), ("decision", "deny")]);

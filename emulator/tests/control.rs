@@ -164,6 +164,27 @@ fn it_answers_to_this_machines_names_alone() {
 }
 
 #[test]
+fn a_page_of_another_origin_changes_nothing() {
+    let emulator = start();
+    let authority = emulator.base_url().replace("http://", "");
+    let advance = |origin: &str| {
+        let headers = [("content-type", "text/plain"), ("origin", origin)];
+        send(&emulator, "POST", "/_emulator/clock", &headers, r#"{"advanceSeconds": 86400}"#).status
+    };
+    let before = emulator.clock().now_ms();
+    for page in ["https://page.example", "http://127.0.0.1:1", "null", &format!("http://{authority}.example")]
+    {
+        assert_eq!(advance(page), 403, "{page}");
+    }
+    assert!(emulator.clock().now_ms() < before + 86_400_000);
+    assert_eq!(advance(&emulator.base_url()), 200, "its own page");
+    assert!(emulator.clock().now_ms() >= before + 86_400_000);
+    let answer = control(&emulator, "GET", "", "");
+    assert_eq!(answer.header("cross-origin-resource-policy"), Some("same-origin"));
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+}
+
+#[test]
 fn webhooks_are_built_signed_and_repeated_on_demand() {
     let emulator = start();
     let (company, location) = (emulator.company_id(), &emulator.location_ids()[0]);
