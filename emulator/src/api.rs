@@ -7,6 +7,7 @@ use crate::clock::day_of;
 use crate::delivery::{self, Delivery};
 use crate::fault::{Endpoint, FaultKind, GrantType, Stage, Strike, Target};
 use crate::fields::Fields;
+use crate::request_log::StruckBy;
 use crate::state::{Shared, State};
 use crate::{installed_locations, location, location_token, token};
 use axum::extract::{Request, State as Extract};
@@ -24,10 +25,14 @@ pub(crate) async fn serve(Extract(shared): Extract<Shared>, request: Request) ->
         let mut state = shared.lock();
         let now_ms = state.clock.now_ms();
         let entry = state.log.record(&call, now_ms);
-        (entry, strike(&mut state, &call))
+        let (target, holder) = target_of(&state, &call);
+        let fault = state.faults.strike(&target);
+        let struck_by = fault.as_ref().map(|strike| StruckBy { id: strike.id, kind: strike.kind.name() });
+        state.log.add(entry, target.resource_id.or(holder), struck_by);
+        (entry, fault)
     };
     let stall = match &fault {
-        Some(Strike { kind: FaultKind::Stall { stage }, gate }) => Some((*stage, Arc::clone(gate))),
+        Some(Strike { kind: FaultKind::Stall { stage }, gate, .. }) => Some((*stage, Arc::clone(gate))),
         _ => None,
     };
     if let Some((Stage::BeforeProcessing, gate)) = &stall {
@@ -80,16 +85,8 @@ fn location_id(path: &str) -> Option<&str> {
         .filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// The fault that strikes a request, if one does.
-fn strike(state: &mut State, call: &Call) -> Option<Strike> {
-    if state.faults.is_empty() {
-        return None;
-    }
-    let target = target_of(state, call);
-    state.faults.strike(&target)
-}
-
-fn target_of(state: &State, call: &Call) -> Target {
+/// What faults look at in a request; and who holds the code that it offers, at whom they do not look.
+fn target_of(state: &State, call: &Call) -> (Target, Option<String>) {
     let endpoint = endpoint_of(call);
     let fields = match endpoint {
         Some(Endpoint::Token) => call.form_or_json(),
@@ -105,7 +102,9 @@ fn target_of(state: &State, call: &Call) -> Target {
             .or_else(|| bearer::authenticate(state, call).ok())
             .map(|grant| grant.resource_id().to_owned())
     };
-    Target {
+    let holder = fields.get("code").and_then(|code| state.tokens.owner_of_code(code));
+    let holder = holder.map(|grant| grant.resource_id().to_owned());
+    let target = Target {
         endpoint,
         grant_type: match fields.get("grantType") {
             Some("authorization_code") => Some(GrantType::AuthorizationCode),
@@ -114,7 +113,8 @@ fn target_of(state: &State, call: &Call) -> Target {
             _ => None,
         },
         resource_id: asked_about.or_else(asking),
-    }
+    };
+    (target, holder)
 }
 
 /// Does what a request asks for.

@@ -19,6 +19,11 @@ impl Clock {
         system_ms().saturating_add(self.offset_ms.load(Ordering::SeqCst))
     }
 
+    /// How far ahead of the system's time that is; behind it, when negative.
+    pub fn offset_ms(&self) -> i64 {
+        self.offset_ms.load(Ordering::SeqCst)
+    }
+
     /// Moves the clock forward. Time flows on from there.
     pub fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
@@ -28,6 +33,11 @@ impl Clock {
     /// Sets the clock to a moment, past or future. Time flows on from there.
     pub fn set_ms(&self, now_ms: i64) {
         self.offset_ms.store(now_ms.saturating_sub(system_ms()), Ordering::SeqCst);
+    }
+
+    /// Back to the system's time.
+    pub fn reset(&self) {
+        self.offset_ms.store(0, Ordering::SeqCst);
     }
 }
 

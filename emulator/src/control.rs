@@ -3,8 +3,10 @@
 use crate::clock::iso8601;
 use crate::consent::{Decision, decide_on_url};
 use crate::fault::{self, FaultId};
+use crate::fault_catalogue::FAULT_KINDS;
 use crate::options::SettingsChange;
 use crate::origin::from_this_machine;
+use crate::refusal::Refusal;
 use crate::state::{Shared, State as Emulated};
 use crate::webhook::{self, Notice, Signature};
 use axum::Router;
@@ -27,6 +29,7 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/clock", post(set_clock))
         .route("/requests", get(requests).delete(clear_requests))
         .route("/tokens", get(tokens))
+        .route("/tokens/ledger", get(ledger))
         .route("/tokens/expire", post(expire))
         .route("/tokens/revoke", post(revoke))
         .route("/consent", post(consent))
@@ -35,6 +38,7 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/companies/{id}", post(change_company))
         .route("/webhooks", get(webhooks).post(webhook))
         .route("/faults", get(faults).post(inject).delete(clear_faults))
+        .route("/faults/kinds", get(fault_kinds))
         .route("/faults/{id}", delete(remove_fault))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "GET /_emulator lists what there is"))
         .method_not_allowed_fallback(async || {
@@ -44,12 +48,22 @@ pub(crate) fn router() -> Router<Shared> {
 }
 
 /// What the control API offers, for its overview and the program's start-up text.
-pub const CONTROL_ENDPOINTS: [(&str, &str); 18] = [
+pub const CONTROL_ENDPOINTS: [(&str, &str); 20] = [
     ("GET /_emulator", "ids, credentials, URLs, the clock, and how many connections there were"),
-    ("POST /_emulator/clock", r#"{"advanceSeconds": n} or {"setMs": n}"#),
-    ("GET /_emulator/requests", "every request so far"),
+    (
+        "POST /_emulator/clock",
+        r#"{"advanceSeconds": n}, {"setMs": n}, {"toNextExpiry": true} or {"reset": true}"#,
+    ),
+    (
+        "GET /_emulator/requests",
+        "every request so far, with the company or location that it was about, and the fault that struck it",
+    ),
     ("DELETE /_emulator/requests", "forgets them"),
     ("GET /_emulator/tokens", "the live refresh tokens"),
+    (
+        "GET /_emulator/tokens/ledger",
+        "what became of every code and token, the newest first, by fingerprint: the start of its SHA-256",
+    ),
     ("POST /_emulator/tokens/expire", "{}: ends every access token"),
     ("POST /_emulator/tokens/revoke", r#"{"resourceId"}: ends its refresh tokens"#),
     (
@@ -66,7 +80,7 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 18] = [
     ("POST /_emulator/companies/{id}", r#"{"installed": false}"#),
     (
         "GET /_emulator/webhooks",
-        "those that something caused, what their receiver answered, and the public keys",
+        "those that something caused, the last deliveries and what was answered, and the public keys",
     ),
     (
         "POST /_emulator/webhooks",
@@ -77,6 +91,7 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 18] = [
         "POST /_emulator/faults",
         r#"{"kind", parameters of the kind, "endpoint"?, "grantType"?, "resourceId"?, "skip"?, "count"?, "probability"?} -> {"id"}"#,
     ),
+    ("GET /_emulator/faults/kinds", "the kinds of fault, and their parameters"),
     ("DELETE /_emulator/faults", "ends them all"),
     ("DELETE /_emulator/faults/{id}", "ends one, and lets go whom it holds"),
 ];
@@ -148,7 +163,7 @@ fn describe(state: &Emulated) -> Value {
 
 fn clock(state: &Emulated) -> Value {
     let now_ms = state.clock.now_ms();
-    json!({"nowMs": now_ms, "now": iso8601(now_ms)})
+    json!({"nowMs": now_ms, "now": iso8601(now_ms), "offsetMs": state.clock.offset_ms()})
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,6 +171,10 @@ fn clock(state: &Emulated) -> Value {
 struct ClockChange {
     advance_seconds: Option<f64>,
     set_ms: Option<i64>,
+    #[serde(default)]
+    to_next_expiry: bool,
+    #[serde(default)]
+    reset: bool,
 }
 
 async fn set_clock(State(shared): State<Shared>, body: Bytes) -> Response {
@@ -164,13 +183,24 @@ async fn set_clock(State(shared): State<Shared>, body: Bytes) -> Response {
         Err(refusal) => return refusal,
     };
     let state = shared.lock();
-    match (change.advance_seconds.map(Duration::try_from_secs_f64), change.set_ms) {
-        (Some(Ok(by)), None) => state.clock.advance(by),
-        (Some(Err(_)), None) => {
+    let by = change.advance_seconds.map(Duration::try_from_secs_f64);
+    match (by, change.set_ms, change.to_next_expiry, change.reset) {
+        (Some(Ok(by)), None, false, false) => state.clock.advance(by),
+        (Some(Err(_)), None, false, false) => {
             return refuse(StatusCode::BAD_REQUEST, "advanceSeconds must not be negative; setMs goes back");
         }
-        (None, Some(now_ms)) => state.clock.set_ms(now_ms),
-        _ => return refuse(StatusCode::BAD_REQUEST, "either advanceSeconds or setMs"),
+        (None, Some(now_ms), false, false) => state.clock.set_ms(now_ms),
+        (None, None, true, false) => match state.tokens.ledger().next_expiry(state.clock.now_ms()) {
+            Some(next) => state.clock.set_ms(next.expires_at_ms),
+            None => return refuse(StatusCode::CONFLICT, "nothing that could expire is alive"),
+        },
+        (None, None, false, true) => state.clock.reset(),
+        _ => {
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                "exactly one of advanceSeconds, setMs, toNextExpiry and reset",
+            );
+        }
     }
     reply(&clock(&state))
 }
@@ -190,6 +220,17 @@ async fn tokens(State(shared): State<Shared>) -> Response {
         "refreshTokens": state.tokens.live(state.clock.now_ms()),
         "refreshes": state.tokens.rotations(),
     }))
+}
+
+async fn ledger(State(shared): State<Shared>) -> Response {
+    let state = shared.lock();
+    let now_ms = state.clock.now_ms();
+    let accounts: Vec<_> = state.tokens.ledger().entries().map(|entry| entry.account(now_ms)).collect();
+    reply(&json!({ "tokens": accounts }))
+}
+
+async fn fault_kinds() -> Response {
+    reply(&json!({ "kinds": FAULT_KINDS, "refusals": Refusal::ALL }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -346,7 +387,11 @@ async fn webhooks(State(shared): State<Shared>) -> Response {
             status => json!({"id": caused.id, "body": caused.body, "status": status}),
         })
         .collect();
-    reply(&json!({"webhooks": caused, "publicKeys": {"ed25519": keys.ed25519, "rsa": keys.rsa}}))
+    reply(&json!({
+        "webhooks": caused,
+        "deliveries": state.webhooks.deliveries.latest(),
+        "publicKeys": {"ed25519": keys.ed25519, "rsa": keys.rsa},
+    }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -366,7 +411,7 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
         Ok(request) => request,
         Err(refusal) => return refusal,
     };
-    let (keys, body) = {
+    let (keys, deliveries, body) = {
         let state = shared.lock();
         let told = |notice: Notice| webhook::body(&state.directory, &notice, state.clock.now_ms());
         let body = match (install, uninstall, id, body) {
@@ -381,7 +426,7 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
         let Some(body) = body else {
             return refuse(StatusCode::NOT_FOUND, "there is no such company, location or webhook");
         };
-        (Arc::clone(&state.webhooks.keys), body)
+        (Arc::clone(&state.webhooks.keys), state.webhooks.deliveries.clone(), body)
     };
     let headers = keys.sign(body.as_bytes(), signature);
     let mut answer = json!({"body": body, "headers": Map::from_iter(
@@ -389,7 +434,7 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
     )});
     if let Some(url) = url {
         // Not on this thread: the receiver may call the emulator before it answers.
-        let sent = tokio::task::spawn_blocking(move || webhook::post(&url, &headers, body.as_bytes()));
+        let sent = tokio::task::spawn_blocking(move || deliveries.post(&url, &headers, body.as_bytes()));
         match sent.await.map_err(std::io::Error::other).flatten() {
             Ok(status) => answer["status"] = status.into(),
             Err(error) => return refuse(StatusCode::BAD_GATEWAY, error.to_string()),

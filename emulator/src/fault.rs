@@ -287,6 +287,14 @@ fn one() -> usize {
 }
 
 impl FaultKind {
+    /// The name that the control API goes by.
+    pub(crate) fn name(&self) -> String {
+        match json!(self) {
+            Value::Object(tagged) => tagged.into_iter().map(|(name, _)| name).collect(),
+            name => name.as_str().unwrap_or_default().to_owned(),
+        }
+    }
+
     /// Whether the request is processed.
     pub(crate) fn processes(&self) -> bool {
         match self {
@@ -307,22 +315,23 @@ pub struct FaultId(pub(crate) u64);
 /// A fault that strikes a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Strike {
+    pub(crate) id: FaultId,
     pub(crate) kind: FaultKind,
     pub(crate) gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
-struct Injected {
-    id: FaultId,
-    rule: Rule,
-    kind: FaultKind,
+pub(crate) struct Injected {
+    pub(crate) id: FaultId,
+    pub(crate) rule: Rule,
+    pub(crate) kind: FaultKind,
     matched: u32,
-    struck: u32,
-    gate: Arc<Gate>,
+    pub(crate) struck: u32,
+    pub(crate) gate: Arc<Gate>,
 }
 
 impl Injected {
-    fn is_used_up(&self) -> bool {
+    pub(crate) fn is_used_up(&self) -> bool {
         self.rule.count.is_some_and(|count| self.struck >= count)
     }
 }
@@ -337,10 +346,6 @@ pub(crate) struct Faults {
 impl Faults {
     pub(crate) fn new(seed: u64) -> Self {
         Self { injected: Vec::new(), next_id: 1, chance: Seeded::new(seed) }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.injected.is_empty()
     }
 
     pub(crate) fn inject(&mut self, rule: Rule, kind: FaultKind) -> (FaultId, Arc<Gate>) {
@@ -362,9 +367,14 @@ impl Faults {
                 continue;
             }
             fault.struck = fault.struck.saturating_add(1);
-            return Some(Strike { kind: fault.kind.clone(), gate: Arc::clone(&fault.gate) });
+            let (id, kind, gate) = (fault.id, fault.kind.clone(), Arc::clone(&fault.gate));
+            return Some(Strike { id, kind, gate });
         }
         None
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Injected> {
+        self.injected.iter()
     }
 
     /// How often a fault has struck; `None`: there is none of that id.

@@ -35,10 +35,12 @@ mod delivery;
 mod directory;
 mod distortion;
 mod fault;
+mod fault_catalogue;
 mod fields;
 mod hold;
 mod installed_locations;
 mod jwt;
+mod ledger;
 mod location;
 mod location_token;
 mod options;
@@ -59,10 +61,11 @@ pub use clock::Clock;
 pub use consent::Decision;
 pub use control::CONTROL_ENDPOINTS;
 pub use fault::{Ending, Endpoint, FaultId, FaultKind, GrantType, Rule, Stage};
+pub use fault_catalogue::{FAULT_KINDS, FaultKindInfo, FaultParameter, ParameterForm};
 pub use hold::Hold;
 pub use options::{ExpiresIn, Options, RateLimit};
 pub use refusal::Refusal;
-pub use request_log::RecordedRequest;
+pub use request_log::{RecordedRequest, StruckBy};
 pub use tokens::{LiveToken, UserType};
 pub use webhook::{Notice, Signature, WebhookPublicKeys};
 
@@ -228,7 +231,8 @@ impl Emulator {
     ///
     /// When the receiver cannot be reached, or does not answer.
     pub fn send_webhook(&self, url: &str, body: &[u8], signature: Signature) -> io::Result<u16> {
-        webhook::post(url, &self.sign_webhook(body, signature), body)
+        let deliveries = self.shared.lock().webhooks.deliveries.clone();
+        deliveries.post(url, &self.sign_webhook(body, signature), body)
     }
 
     /// Where webhooks are sent as soon as something causes them; `None` stops that.

@@ -1,6 +1,7 @@
 //! What came in, for tests to look at afterwards.
 
 use crate::call::Call;
+use crate::fault::FaultId;
 use serde::Serialize;
 use std::collections::VecDeque;
 
@@ -26,6 +27,19 @@ pub struct RecordedRequest {
     /// The status of the answer; 0 while there is none, and where a fault let none be made.
     /// An answer that was made and then lost on the way has its status here.
     pub status: u16,
+    /// The location or company that it was about: the one that was asked about, else the one that asked.
+    pub resource_id: Option<String>,
+    /// The fault that struck it.
+    pub fault: Option<StruckBy>,
+}
+
+/// The fault that struck a request. It may be gone since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StruckBy {
+    /// Its id.
+    pub id: FaultId,
+    /// The name of its kind, as the control API writes it.
+    pub kind: String,
 }
 
 /// Names an entry of the log, for its status to be filled in later.
@@ -53,15 +67,34 @@ impl RequestLog {
             headers: call.headers.clone(),
             body: String::from_utf8_lossy(&call.body).into_owned(),
             status: 0,
+            resource_id: None,
+            fault: None,
         });
         EntryId(self.gone + self.entries.len() as u64 - 1)
     }
 
     pub(crate) fn set_status(&mut self, id: EntryId, status: u16) {
-        let index = id.0.checked_sub(self.gone).and_then(|index| usize::try_from(index).ok());
-        if let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) {
+        if let Some(entry) = self.entry(id) {
             entry.status = status;
         }
+    }
+
+    /// Adds what was found out about a request before it was answered.
+    pub(crate) fn add(&mut self, id: EntryId, resource_id: Option<String>, fault: Option<StruckBy>) {
+        if let Some(entry) = self.entry(id) {
+            entry.resource_id = resource_id;
+            entry.fault = fault;
+        }
+    }
+
+    fn entry(&mut self, id: EntryId) -> Option<&mut RecordedRequest> {
+        let index = id.0.checked_sub(self.gone).and_then(|index| usize::try_from(index).ok());
+        index.and_then(|index| self.entries.get_mut(index))
+    }
+
+    /// The newest first.
+    pub(crate) fn latest(&self) -> impl ExactSizeIterator<Item = &RecordedRequest> {
+        self.entries.iter().rev()
     }
 
     pub(crate) fn entries(&self) -> Vec<RecordedRequest> {

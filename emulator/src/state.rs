@@ -33,18 +33,20 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(options: &Options, base_url: String) -> Self {
+        let clock = Clock::default();
+        let webhooks = Webhooks::new(options.seed, clock.clone());
         Self {
             base_url,
             ca_file: options.ca_file.clone(),
             connections: Connections::default(),
-            clock: Clock::default(),
+            clock,
             settings: Settings::new(options),
             directory: Directory::new(options),
             tokens: Tokens::default(),
             limiter: RateLimiter::default(),
             log: RequestLog::default(),
             faults: Faults::new(options.seed),
-            webhooks: Webhooks::new(options.seed),
+            webhooks,
         }
     }
 

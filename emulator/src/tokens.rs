@@ -2,6 +2,7 @@
 
 use crate::directory::App;
 use crate::jwt;
+use crate::ledger::{Ended, EntryId, Kind, Ledger};
 use crate::random::unpredictable_hex;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -89,12 +90,14 @@ struct Code {
     grant: Arc<Grant>,
     redirect_uri: String,
     expires_at_ms: i64,
+    entry: EntryId,
 }
 
 #[derive(Debug)]
 struct AccessToken {
     grant: Arc<Grant>,
     expires_at_ms: i64,
+    entry: EntryId,
 }
 
 #[derive(Debug)]
@@ -103,6 +106,7 @@ struct RefreshToken {
     sequence: u64,
     expires_at_ms: i64,
     spent: Option<Spent>,
+    entry: EntryId,
 }
 
 /// When a refresh token was used, and what it was exchanged for.
@@ -154,6 +158,7 @@ pub(crate) struct Tokens {
     refresh: HashMap<Arc<str>, RefreshToken>,
     issued: u64,
     rotations: u64,
+    ledger: Ledger,
 }
 
 impl Tokens {
@@ -161,14 +166,10 @@ impl Tokens {
     pub(crate) fn issue_code(&mut self, grant: Grant, redirect_uri: &str, now_ms: i64) -> String {
         self.codes.retain(|_, code| code.expires_at_ms > now_ms);
         let code = unpredictable_hex::<20>();
-        self.codes.insert(
-            code.clone(),
-            Code {
-                grant: Arc::new(grant),
-                redirect_uri: redirect_uri.to_owned(),
-                expires_at_ms: now_ms + CODE_LIFE_MS,
-            },
-        );
+        let (grant, expires_at_ms) = (Arc::new(grant), now_ms + CODE_LIFE_MS);
+        let entry = self.ledger.enter(Kind::Code, &code, &grant, now_ms, expires_at_ms);
+        let redirect_uri = redirect_uri.to_owned();
+        self.codes.insert(code.clone(), Code { grant, redirect_uri, expires_at_ms, entry });
         code
     }
 
@@ -184,8 +185,9 @@ impl Tokens {
         if redirect_uri.is_some_and(|uri| uri != known.redirect_uri) {
             return Err(CodeRefusal::RedirectUriDiffers);
         }
-        let grant = Arc::clone(&known.grant);
+        let (grant, entry) = (Arc::clone(&known.grant), known.entry);
         self.codes.remove(code);
+        self.ledger.end(entry, Ended::Spent { at_ms: now_ms });
         Ok(grant)
     }
 
@@ -197,9 +199,10 @@ impl Tokens {
         }
         let access_expires_at_ms = how.now_ms.saturating_add(how.access_token_seconds.saturating_mul(1_000));
         let access_token: Arc<str> = jwt::access_token(app, &grant, how.now_ms, access_expires_at_ms).into();
+        let entry = self.ledger.enter(Kind::Access, &access_token, &grant, how.now_ms, access_expires_at_ms);
         self.access.insert(
             Arc::clone(&access_token),
-            AccessToken { grant: Arc::clone(&grant), expires_at_ms: access_expires_at_ms },
+            AccessToken { grant: Arc::clone(&grant), expires_at_ms: access_expires_at_ms, entry },
         );
         let refresh = how.with_refresh_token.then(|| self.issue_refresh(app, &grant, how.now_ms));
         Pair { grant, access_token, access_expires_at_ms, refresh }
@@ -208,9 +211,16 @@ impl Tokens {
     fn issue_refresh(&mut self, app: &App, grant: &Arc<Grant>, now_ms: i64) -> IssuedRefresh {
         let expires_at_ms = now_ms + REFRESH_TOKEN_LIFE_MS;
         let token: Arc<str> = jwt::refresh_token(app, grant, now_ms, expires_at_ms).into();
+        let entry = self.ledger.enter(Kind::Refresh, &token, grant, now_ms, expires_at_ms);
         self.refresh.insert(
             Arc::clone(&token),
-            RefreshToken { grant: Arc::clone(grant), sequence: self.issued, expires_at_ms, spent: None },
+            RefreshToken {
+                grant: Arc::clone(grant),
+                sequence: self.issued,
+                expires_at_ms,
+                spent: None,
+                entry,
+            },
         );
         IssuedRefresh { id: unpredictable_hex::<12>(), token }
     }
@@ -234,11 +244,17 @@ impl Tokens {
         self.refresh.get(token).map(|known| Arc::clone(&known.grant))
     }
 
+    /// Whose a code is, as long as it is good.
+    pub(crate) fn owner_of_code(&self, code: &str) -> Option<&Grant> {
+        self.codes.get(code).map(|known| &*known.grant)
+    }
+
     /// Spends a refresh token, and issues the pair that replaces it.
     pub(crate) fn rotate(&mut self, app: &App, token: &str, grant: Arc<Grant>, how: Issue) -> Pair {
         let successor = self.issue(app, grant, how);
         if let Some(known) = self.refresh.get_mut(token) {
             known.spent = Some(Spent { at_ms: how.now_ms, successor: successor.clone() });
+            self.ledger.end(known.entry, Ended::Spent { at_ms: how.now_ms });
         }
         self.rotations += 1;
         successor
@@ -274,23 +290,32 @@ impl Tokens {
             .collect()
     }
 
+    /// What became of every code and token.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Ends every access token.
     pub(crate) fn expire_access_tokens(&mut self) {
-        self.access.clear();
+        for (_, known) in self.access.drain() {
+            self.ledger.end(known.entry, Ended::Expired);
+        }
     }
 
     /// Ends the refresh tokens of a company or location; its access tokens live on.
     pub(crate) fn revoke_refresh_tokens(&mut self, resource_id: &str) -> usize {
-        let before = self.refresh.len();
-        self.refresh.retain(|_, known| known.grant.resource_id() != resource_id);
-        before - self.refresh.len()
+        let ended = self.refresh.extract_if(|_, known| known.grant.resource_id() == resource_id);
+        ended.map(|(_, known)| self.ledger.end(known.entry, Ended::Revoked)).count()
     }
 
     /// Ends everything that was granted by those for whom `ended` is true.
     pub(crate) fn end_grants(&mut self, ended: impl Fn(&Grant) -> bool) {
-        self.codes.retain(|_, code| !ended(&code.grant));
-        self.access.retain(|_, known| !ended(&known.grant));
-        self.refresh.retain(|_, known| !ended(&known.grant));
+        let codes = self.codes.extract_if(|_, code| ended(&code.grant)).map(|(_, code)| code.entry);
+        let access = self.access.extract_if(|_, known| ended(&known.grant)).map(|(_, known)| known.entry);
+        let refresh = self.refresh.extract_if(|_, known| ended(&known.grant)).map(|(_, known)| known.entry);
+        for entry in codes.chain(access).chain(refresh) {
+            self.ledger.end(entry, Ended::Revoked);
+        }
     }
 
     /// Forgets what has been dead for a day: the answer about it is the same as about the unknown.
@@ -307,6 +332,7 @@ impl Tokens {
 mod tests {
     use super::*;
     use crate::directory::Directory;
+    use crate::ledger::Standing;
     use crate::options::Options;
 
     const HOW: Issue = Issue { now_ms: 0, access_token_seconds: 100, with_refresh_token: true };
@@ -362,6 +388,46 @@ mod tests {
         assert!(tokens.refresh_standing(&old, 0, 0).grant().is_none());
         assert_eq!(tokens.live(0).len(), 1);
         assert_eq!(tokens.rotations(), 1);
+    }
+
+    #[test]
+    fn the_ledger_tells_what_became_of_each_and_holds_none() {
+        let app = Directory::new(&Options::default()).app;
+        let mut tokens = Tokens::default();
+        let code = tokens.issue_code(grant(), "https://a", 0);
+        let first = {
+            let grant = tokens.redeem_code(&code, None, 0).unwrap();
+            tokens.issue(&app, grant, HOW)
+        };
+        let old = first.refresh.unwrap().token;
+        let next = tokens.rotate(&app, &old, first.grant, HOW);
+        let told = |tokens: &Tokens, now_ms| -> Vec<_> {
+            tokens.ledger().entries().map(|entry| (entry.kind, entry.standing(now_ms))).collect()
+        };
+        let (access, refresh) = (Kind::Access, Kind::Refresh);
+        assert_eq!(
+            told(&tokens, 1),
+            [
+                (refresh, Standing::Live),
+                (access, Standing::Live),
+                (refresh, Standing::Spent),
+                (access, Standing::Live),
+                (Kind::Code, Standing::Spent),
+            ]
+        );
+        let expiring = tokens.ledger().next_expiry(1).unwrap();
+        assert_eq!((expiring.kind, expiring.expires_at_ms), (access, 100_000));
+        assert_eq!(told(&tokens, 100_000)[1].1, Standing::Expired);
+        assert_eq!(tokens.revoke_refresh_tokens("company"), 2);
+        assert_eq!(told(&tokens, 1)[0].1, Standing::Revoked);
+        assert_eq!(told(&tokens, 1)[2].1, Standing::Spent, "it was before");
+        tokens.expire_access_tokens();
+        assert_eq!(told(&tokens, 1)[3].1, Standing::Expired);
+        assert!(tokens.ledger().next_expiry(1).is_none());
+        let written = format!("{:?}", tokens.ledger());
+        for secret in [&*code, &old, &first.access_token, &next.access_token] {
+            assert!(!written.contains(secret));
+        }
     }
 
     #[test]

@@ -1,24 +1,27 @@
 //! The webhooks that tell where the app was installed and taken off: their bodies, signatures, and their way out.
 
-use crate::clock::iso8601;
+use crate::clock::{Clock, iso8601};
 use crate::directory::Directory;
 use crate::random::{Seeded, unpredictable_hex};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How many webhooks are kept; the oldest go.
 const KEPT: usize = 10_000;
+
+/// How many attempts to deliver them are kept.
+const DELIVERIES_KEPT: usize = 100;
 
 /// How long the receiver may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -174,10 +177,55 @@ pub(crate) struct Caused {
     pub(crate) status: AtomicU16,
 }
 
+/// An attempt to deliver a webhook.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Delivery {
+    pub(crate) at_ms: i64,
+    pub(crate) url: String,
+    pub(crate) body: String,
+    /// What the receiver answered.
+    pub(crate) status: Option<u16>,
+    /// Why it did not.
+    pub(crate) error: Option<String>,
+}
+
+/// The latest attempts, the oldest first.
+#[derive(Debug, Clone)]
+pub(crate) struct Deliveries {
+    clock: Clock,
+    kept: Arc<Mutex<VecDeque<Delivery>>>,
+}
+
+impl Deliveries {
+    /// Sends a webhook, and keeps what came of it; answers with the receiver's status.
+    pub(crate) fn post(&self, url: &str, headers: &[(String, String)], body: &[u8]) -> io::Result<u16> {
+        let result = post(url, headers, body);
+        let delivery = Delivery {
+            at_ms: self.clock.now_ms(),
+            url: url.to_owned(),
+            body: String::from_utf8_lossy(body).into_owned(),
+            status: result.as_ref().ok().copied(),
+            error: result.as_ref().err().map(ToString::to_string),
+        };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == DELIVERIES_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(delivery);
+        result
+    }
+
+    pub(crate) fn latest(&self) -> Vec<Delivery> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
 /// The webhooks so far, and the way to the receiver.
 #[derive(Debug)]
 pub(crate) struct Webhooks {
     pub(crate) keys: Arc<Keys>,
+    pub(crate) deliveries: Deliveries,
     caused: VecDeque<Arc<Caused>>,
     last_id: u64,
     postman: Option<Sender<(String, Arc<Caused>)>>,
@@ -185,9 +233,10 @@ pub(crate) struct Webhooks {
 }
 
 impl Webhooks {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, clock: Clock) -> Self {
         Self {
             keys: Arc::new(Keys::new(seed)),
+            deliveries: Deliveries { clock, kept: Arc::default() },
             caused: VecDeque::new(),
             last_id: 0,
             postman: None,
@@ -204,12 +253,12 @@ impl Webhooks {
         }
         self.caused.push_back(Arc::clone(&caused));
         let Some(url) = url else { return };
-        let (keys, stopped) = (&self.keys, &self.stopped);
+        let (keys, deliveries, stopped) = (&self.keys, &self.deliveries, &self.stopped);
         let postman = self.postman.get_or_insert_with(|| {
             let (sender, receiver) = channel();
-            let (keys, stopped) = (Arc::clone(keys), Arc::clone(stopped));
+            let (keys, deliveries, stopped) = (Arc::clone(keys), deliveries.clone(), Arc::clone(stopped));
             // The receiver may call the emulator before it answers: so this is no business of the server's thread.
-            std::thread::spawn(move || carry(&receiver, &keys, &stopped));
+            std::thread::spawn(move || carry(&receiver, &keys, &deliveries, &stopped));
             sender
         });
         // It is there as long as this is.
@@ -228,13 +277,18 @@ impl Drop for Webhooks {
 }
 
 /// One after the other, each once: the vendor's repetitions are on demand here.
-fn carry(receiver: &Receiver<(String, Arc<Caused>)>, keys: &Keys, stopped: &AtomicBool) {
+fn carry(
+    receiver: &Receiver<(String, Arc<Caused>)>,
+    keys: &Keys,
+    deliveries: &Deliveries,
+    stopped: &AtomicBool,
+) {
     for (url, caused) in receiver {
         if stopped.load(Ordering::SeqCst) {
             return;
         }
         let headers = keys.sign(caused.body.as_bytes(), Signature::default());
-        if let Ok(status) = post(&url, &headers, caused.body.as_bytes()) {
+        if let Ok(status) = deliveries.post(&url, &headers, caused.body.as_bytes()) {
             caused.status.store(status, Ordering::SeqCst);
         }
     }
@@ -251,7 +305,7 @@ pub(crate) fn parts_of(url: &str) -> Option<(&str, &str)> {
 }
 
 /// Sends a webhook; answers with the receiver's status.
-pub(crate) fn post(url: &str, headers: &[(String, String)], body: &[u8]) -> io::Result<u16> {
+fn post(url: &str, headers: &[(String, String)], body: &[u8]) -> io::Result<u16> {
     let odd = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url}: {why}"));
     let (authority, path) = parts_of(url).ok_or_else(|| odd("it must be http://HOST:PORT/PATH"))?;
     let address = authority.to_socket_addrs()?.next().ok_or_else(|| odd("it has no address"))?;

@@ -1,0 +1,149 @@
+//! What became of every code and token, for a person to look at. It holds none of them: a fingerprint tells them apart.
+
+use crate::tokens::{Grant, UserType};
+use ring::digest::{SHA256, digest};
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Older entries make room.
+const CAPACITY: usize = 20_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Kind {
+    Code,
+    Access,
+    Refresh,
+}
+
+/// Why something is not good any more before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was used, and is good once.
+    Spent { at_ms: i64 },
+    /// By hand, as if its time had come.
+    Expired,
+    /// By hand, or because the app was taken off.
+    Revoked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Standing {
+    Live,
+    Expired,
+    Spent,
+    Revoked,
+}
+
+/// Names an entry, for its end to be written down later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EntryId(u64);
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) kind: Kind,
+    fingerprint: [u8; 4],
+    pub(crate) grant: Arc<Grant>,
+    pub(crate) issued_at_ms: i64,
+    pub(crate) expires_at_ms: i64,
+    pub(crate) ended: Option<Ended>,
+}
+
+/// An entry as the control API writes it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Account<'a> {
+    kind: Kind,
+    fingerprint: String,
+    resource_id: &'a str,
+    user_type: UserType,
+    state: Standing,
+    issued_at_ms: i64,
+    expires_at_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spent_at_ms: Option<i64>,
+}
+
+impl Entry {
+    /// The first eight digits of the SHA-256, which whoever has the token can make too, and nobody can turn back.
+    pub(crate) fn fingerprint(&self) -> String {
+        self.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(crate) fn standing(&self, now_ms: i64) -> Standing {
+        match self.ended {
+            Some(Ended::Spent { .. }) => Standing::Spent,
+            Some(Ended::Revoked) => Standing::Revoked,
+            Some(Ended::Expired) => Standing::Expired,
+            None if self.expires_at_ms <= now_ms => Standing::Expired,
+            None => Standing::Live,
+        }
+    }
+
+    pub(crate) fn account(&self, now_ms: i64) -> Account<'_> {
+        Account {
+            kind: self.kind,
+            fingerprint: self.fingerprint(),
+            resource_id: self.grant.resource_id(),
+            user_type: self.grant.user_type,
+            state: self.standing(now_ms),
+            issued_at_ms: self.issued_at_ms,
+            expires_at_ms: self.expires_at_ms,
+            spent_at_ms: match self.ended {
+                Some(Ended::Spent { at_ms }) => Some(at_ms),
+                _ => None,
+            },
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    entries: VecDeque<Entry>,
+    /// How many entries have left at the front.
+    gone: u64,
+}
+
+impl Ledger {
+    pub(crate) fn enter(
+        &mut self,
+        kind: Kind,
+        text: &str,
+        grant: &Arc<Grant>,
+        issued_at_ms: i64,
+        expires_at_ms: i64,
+    ) -> EntryId {
+        if self.entries.len() == CAPACITY {
+            self.entries.pop_front();
+            self.gone += 1;
+        }
+        let mut fingerprint = [0; 4];
+        fingerprint.copy_from_slice(&digest(&SHA256, text.as_bytes()).as_ref()[..4]);
+        let grant = Arc::clone(grant);
+        self.entries.push_back(Entry { kind, fingerprint, grant, issued_at_ms, expires_at_ms, ended: None });
+        EntryId(self.gone + self.entries.len() as u64 - 1)
+    }
+
+    /// Writes an end down, unless there is one already.
+    pub(crate) fn end(&mut self, id: EntryId, ended: Ended) {
+        let index = id.0.checked_sub(self.gone).and_then(|index| usize::try_from(index).ok());
+        if let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) {
+            entry.ended.get_or_insert(ended);
+        }
+    }
+
+    /// The newest first.
+    pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.entries.iter().rev()
+    }
+
+    /// What expires next: the moment, and the entry.
+    pub(crate) fn next_expiry(&self, now_ms: i64) -> Option<&Entry> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.standing(now_ms) == Standing::Live)
+            .min_by_key(|entry| entry.expires_at_ms)
+    }
+}
