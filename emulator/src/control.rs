@@ -84,7 +84,7 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 20] = [
     ),
     (
         "POST /_emulator/webhooks",
-        r#"{"install" | "uninstall": resource id, or "id": one to repeat, or "body"; "signature"?, "url"?: send it there} -> {"body", "headers", "status"?}"#,
+        r#"{"install" | "uninstall": resource id, or "id": one to repeat, or "body"; "signature"?, "url"?: send it there, or "deliver": true: to webhookUrl} -> {"body", "headers", "status"?}"#,
     ),
     ("GET /_emulator/faults", "the faults, how often each has struck, and how many requests it holds"),
     (
@@ -404,14 +404,16 @@ struct WebhookRequest {
     #[serde(default)]
     signature: Signature,
     url: Option<String>,
+    #[serde(default)]
+    deliver: bool,
 }
 
 async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
-    let WebhookRequest { install, uninstall, id, body, signature, url } = match read(&body) {
+    let WebhookRequest { install, uninstall, id, body, signature, url, deliver } = match read(&body) {
         Ok(request) => request,
         Err(refusal) => return refusal,
     };
-    let (keys, deliveries, body) = {
+    let (keys, deliveries, url, body) = {
         let state = shared.lock();
         let told = |notice: Notice| webhook::body(&state.directory, &notice, state.clock.now_ms());
         let body = match (install, uninstall, id, body) {
@@ -426,7 +428,13 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
         let Some(body) = body else {
             return refuse(StatusCode::NOT_FOUND, "there is no such company, location or webhook");
         };
-        (Arc::clone(&state.webhooks.keys), state.webhooks.deliveries.clone(), body)
+        let url = match (url, deliver) {
+            (url, false) => url,
+            (None, true) if state.settings.webhook_url.is_some() => state.settings.webhook_url.clone(),
+            (None, true) => return refuse(StatusCode::CONFLICT, "there is no webhookUrl in the settings"),
+            (Some(_), true) => return refuse(StatusCode::BAD_REQUEST, "either url or deliver"),
+        };
+        (Arc::clone(&state.webhooks.keys), state.webhooks.deliveries.clone(), url, body)
     };
     let headers = keys.sign(body.as_bytes(), signature);
     let mut answer = json!({"body": body, "headers": Map::from_iter(

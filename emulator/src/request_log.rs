@@ -92,6 +92,11 @@ impl RequestLog {
         index.and_then(|index| self.entries.get_mut(index))
     }
 
+    /// Counts all that ever came, those that are forgotten included.
+    pub(crate) fn number_of_latest(&self) -> u64 {
+        self.gone + self.entries.len() as u64
+    }
+
     /// The newest first.
     pub(crate) fn latest(&self) -> impl ExactSizeIterator<Item = &RecordedRequest> {
         self.entries.iter().rev()

@@ -6,7 +6,7 @@ use crate::delivery::Script;
 use crate::fault::Ending;
 use crate::socket::Socket;
 use crate::state::Shared;
-use crate::{api, consent_page, control};
+use crate::{api, consent_page, control, dashboard};
 use axum::Router;
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -158,5 +158,10 @@ fn router(shared: &Shared) -> Router {
     for path in PATHS {
         router = router.route(path, get(consent_page::show).post(consent_page::decide));
     }
-    router.nest("/_emulator", control::router()).fallback(api::serve).with_state(shared.clone())
+    router
+        .route(dashboard::PATH, get(dashboard::show))
+        .route("/", get(dashboard::lead).fallback(api::serve))
+        .nest("/_emulator", control::router())
+        .fallback(api::serve)
+        .with_state(shared.clone())
 }

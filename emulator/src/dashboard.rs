@@ -1,0 +1,890 @@
+//! The operator's page: what there is, what happened, and switches for what the control API offers.
+//!
+//! All of it is written here, so that it can be read without JavaScript. With it, the page fetches itself every second and
+//! takes over what changed, and its buttons and forms send to the control API what their `data-` attributes say.
+
+use crate::api;
+use crate::clock::iso8601;
+use crate::directory::{Company, Location};
+use crate::fault::{FaultKind, Injected, Rule};
+use crate::fault_catalogue::{FAULT_KINDS, FaultParameter, ParameterForm};
+use crate::ledger::{Ended, Entry, Kind, Standing};
+use crate::origin::stranger;
+use crate::page::{Escaped, Page, put};
+use crate::refusal::Refusal;
+use crate::request_log::RecordedRequest;
+use crate::state::{Shared, State};
+use axum::extract::{Request, State as Extract};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use form_urlencoded::Serializer;
+use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
+
+/// Where the dashboard is served.
+pub(crate) const PATH: &str = "/dashboard";
+
+const STYLE: &str = include_str!("dashboard/dashboard.css");
+const SCRIPT: &str = include_str!("dashboard/dashboard.js");
+
+/// How many rows of each table are shown.
+const TOKENS: usize = 40;
+const REQUESTS: usize = 40;
+const LOCATIONS: usize = 25;
+const WEBHOOKS: usize = 8;
+
+/// `GET /`: leads a browser to the dashboard; anybody else gets what the API says there.
+pub(crate) async fn lead(shared: Extract<Shared>, request: Request) -> Response {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    if accepted.is_some_and(|accept| accept.contains("text/html")) {
+        let location = [(header::LOCATION, HeaderValue::from_static(PATH))];
+        return (StatusCode::SEE_OTHER, location).into_response();
+    }
+    api::serve(shared, request).await
+}
+
+/// `GET /dashboard`: the page. `?find=` picks the locations whose name or id has that in it.
+pub(crate) async fn show(Extract(shared): Extract<Shared>, request: Request) -> Response {
+    if let Some(complaint) = stranger(request.headers()) {
+        return (StatusCode::FORBIDDEN, complaint).into_response();
+    }
+    let query = request.uri().query().unwrap_or_default().as_bytes();
+    let find = form_urlencoded::parse(query).find(|(name, _)| name == "find");
+    let find = find.map(|(_, value)| value.into_owned()).unwrap_or_default();
+    let body = body(&shared.lock(), find.trim());
+    Page { title: "Dashboard", class: "dashboard", style: STYLE, script: SCRIPT, body }
+        .answer(200)
+        .into_response()
+}
+
+fn body(state: &State, find: &str) -> String {
+    let mut page = String::with_capacity(1 << 16);
+    page.push_str("<a class=\"unseen skip\" href=\"#tokens\">Skip to the tokens</a>\n");
+    masthead(&mut page, state);
+    page.push_str("<main>\n<div class=\"column\">\n");
+    app(&mut page, state);
+    tokens(&mut page, state);
+    requests(&mut page, state);
+    page.push_str("</div>\n<div class=\"column\">\n");
+    faults(&mut page, state);
+    webhooks(&mut page, state);
+    places(&mut page, state, find);
+    settings(&mut page, state);
+    page.push_str("</div>\n</main>\n<p id=\"status\" role=\"status\"></p>\n");
+    page
+}
+
+/// A button that sends something to the control API.
+struct Button<'a> {
+    method: &'a str,
+    path: &'a str,
+    body: Value,
+    /// What is said when it is done; `{name}` stands for a member of the answer.
+    done: &'a str,
+    text: &'a str,
+    /// What it is about, for those who hear it out of its row.
+    about: &'a str,
+}
+
+impl Button<'_> {
+    const POST: Button<'static> =
+        Button { method: "POST", path: "", body: Value::Null, done: "", text: "", about: "" };
+
+    fn write(&self, page: &mut String) {
+        let Button { method, path, body, done, text, about } = self;
+        put!(
+            page,
+            "<button type=\"button\" class=\"act\" data-method=\"{method}\" data-path=\"{}\" data-body=\"{}\" \
+             data-done=\"{}\">{}",
+            Escaped(path),
+            Escaped(body),
+            Escaped(done),
+            Escaped(text),
+        );
+        if !about.is_empty() {
+            put!(page, "<span class=\"unseen\"> {}</span>", Escaped(about));
+        }
+        page.push_str("</button>");
+    }
+}
+
+fn masthead(page: &mut String, state: &State) {
+    let now_ms = state.clock.now_ms();
+    let now = iso8601(now_ms);
+    let offset_ms = state.clock.offset_ms();
+    put!(
+        page,
+        "<header>\n<div class=\"name\"><h1>GHL OAuth emulator</h1><p class=\"id\">{}</p></div>\n\
+         <section class=\"clock\" aria-labelledby=\"clock\">\n<h2 id=\"clock\" class=\"unseen\">Clock</h2>\n\
+         <div id=\"live-clock\" data-live>\n\
+         <p class=\"now\"><time datetime=\"{now}\"><span>{}</span> {}</time> <span class=\"zone\">UTC</span></p>\n",
+        Escaped(&state.base_url),
+        &now[..10.min(now.len())],
+        now.get(11..19).unwrap_or_default(),
+    );
+    match offset_ms {
+        0 => page.push_str("<p class=\"soft\">The system’s time"),
+        ahead if ahead > 0 => put!(page, "<p><strong>{} ahead</strong>", span(ahead)),
+        behind => put!(page, "<p><strong>{} behind</strong>", span(behind.saturating_neg())),
+    }
+    match state.tokens.ledger().next_expiry(now_ms) {
+        None => page.push_str("<span class=\"soft\"> · nothing is alive that could expire</span></p>\n"),
+        Some(next) => put!(
+            page,
+            "<span class=\"soft\"> · next to expire: {} <code>{}</code> in {}</span></p>\n",
+            word(next.kind),
+            next.fingerprint(),
+            span(next.expires_at_ms.saturating_sub(now_ms)),
+        ),
+    }
+    page.push_str("</div>\n<p class=\"row\">");
+    for (text, body, done) in [
+        ("+ 1 hour", json!({"advanceSeconds": 3_600}), "An hour later: {now}."),
+        ("+ 1 day", json!({"advanceSeconds": 86_400}), "A day later: {now}."),
+        ("To next expiry", json!({"toNextExpiry": true}), "At the next expiry: {now}."),
+        ("System time", json!({"reset": true}), "The system’s time again: {now}."),
+    ] {
+        Button { path: "/clock", body, done, text, ..Button::POST }.write(page);
+    }
+    page.push_str("</p>\n</section>\n</header>\n");
+}
+
+/// Opens a section, with its heading and what is beside it.
+fn section(page: &mut String, id: &str, heading: &str, beside: impl FnOnce(&mut String)) {
+    put!(page, "<section aria-labelledby=\"{id}\">\n<div class=\"head\"><h2 id=\"{id}\">{heading}</h2>");
+    beside(page);
+    page.push_str("</div>\n");
+}
+
+fn app(page: &mut String, state: &State) {
+    let app = &state.directory.app;
+    section(page, "app", "App", |_| {});
+    page.push_str("<dl>\n");
+    let secret: String = app.client_secret.chars().take(4).collect();
+    for (name, value) in [
+        ("Client id", app.client_id.as_str()),
+        ("Client secret", &format!("{secret}…")),
+        ("Base URL", &state.base_url),
+        ("Authorize URL", &state.authorize_url()),
+    ] {
+        put!(page, "<dt>{name}</dt><dd><code>{}</code></dd>\n", Escaped(value));
+    }
+    for redirect_uri in &app.redirect_uris {
+        put!(page, "<dt>Redirect URI</dt><dd><code>{}</code></dd>\n", Escaped(redirect_uri));
+    }
+    put!(
+        page,
+        "</dl>\n<p class=\"soft\">The secret and a whole configuration are in what the program printed, and in \
+         <a href=\"/_emulator\">/_emulator</a>.</p>\n<p class=\"start\">"
+    );
+    for redirect_uri in &app.redirect_uris {
+        let query = Serializer::new(String::new())
+            .append_pair("response_type", "code")
+            .append_pair("client_id", &app.client_id)
+            .append_pair("redirect_uri", redirect_uri)
+            .append_pair("scope", &app.scopes.join(" "))
+            .append_pair("state", "from-the-dashboard")
+            .append_pair("version_id", &app.version_id)
+            .finish();
+        put!(
+            page,
+            "<a class=\"button\" href=\"{}?{}\">Start a consent<span{}> to {}</span></a> ",
+            crate::consent::PATHS[0],
+            Escaped(query),
+            if app.redirect_uris.len() == 1 { " class=\"unseen\"" } else { "" },
+            Escaped(redirect_uri),
+        );
+    }
+    page.push_str("</p>\n</section>\n");
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Code => "code",
+        Kind::Access => "access token",
+        Kind::Refresh => "refresh token",
+    }
+}
+
+fn chip(class: &str, text: &str) -> String {
+    format!("<span class=\"chip {class}\">{text}</span>")
+}
+
+fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Live => "live",
+        Standing::Expired => "expired",
+        Standing::Spent => "spent",
+        Standing::Revoked => "revoked",
+    }
+}
+
+fn tokens(page: &mut String, state: &State) {
+    section(page, "tokens", "Tokens", |page| {
+        page.push_str("<span class=\"row\">");
+        Button {
+            path: "/tokens/expire",
+            body: json!({}),
+            done: "Every access token has expired.",
+            text: "Expire access tokens",
+            ..Button::POST
+        }
+        .write(page);
+        page.push_str("</span>");
+    });
+    let now_ms = state.clock.now_ms();
+    let ledger = state.tokens.ledger();
+    page.push_str("<div id=\"live-tokens\" data-live>\n");
+    if ledger.entries().len() == 0 {
+        page.push_str(
+            "<p class=\"empty\">None yet. A consent makes a code, and the code becomes tokens.</p>\n",
+        );
+    } else {
+        let all = [Standing::Live, Standing::Spent, Standing::Expired, Standing::Revoked];
+        let mut counts = [0; 4];
+        for entry in ledger.entries() {
+            let standing = entry.standing(now_ms);
+            if let Some(place) = all.iter().position(|one| *one == standing) {
+                counts[place] += 1;
+            }
+        }
+        page.push_str("<p class=\"counts\">");
+        for (one, count) in all.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
+            put!(page, "{} ", chip(standing(one), &format!("{count} {}", standing(one))));
+        }
+        let total = ledger.entries().len();
+        if total > TOKENS {
+            put!(page, "<span class=\"soft\">the newest {TOKENS} of {total}</span>");
+        }
+        page.push_str(
+            "</p>\n<table>\n<caption class=\"unseen\">Codes and tokens, the newest first</caption>\n\
+             <thead><tr><th scope=\"col\">Token</th><th scope=\"col\">Whose</th><th scope=\"col\">State</th></tr></thead>\n\
+             <tbody>\n",
+        );
+        for (index, entry) in ledger.entries().take(TOKENS).enumerate() {
+            token(page, state, entry, total - index, now_ms);
+        }
+        page.push_str("</tbody>\n</table>\n");
+    }
+    page.push_str(
+        "</div>\n<p class=\"soft note\">Told apart by the start of their SHA-256; no token is shown.</p>\n</section>\n",
+    );
+}
+
+fn token(page: &mut String, state: &State, entry: &Entry, number: usize, now_ms: i64) {
+    let state_now = entry.standing(now_ms);
+    put!(
+        page,
+        "<tr id=\"token-{number}\"><td>{}<br><code>{}</code></td><td>{}</td><td>{}<br><span class=\"soft\">",
+        word(entry.kind),
+        entry.fingerprint(),
+        whose(state, entry.grant.resource_id()),
+        chip(standing(state_now), standing(state_now)),
+    );
+    let ago = |at_ms: i64| format!("{} ago", span(now_ms.saturating_sub(at_ms)));
+    match (state_now, entry.ended) {
+        (Standing::Live, _) => put!(page, "for {}", span(entry.expires_at_ms.saturating_sub(now_ms))),
+        (_, Some(Ended::Spent { at_ms })) => {
+            let window_ms = state.settings.reuse_window_seconds.saturating_mul(1_000);
+            let age_ms = u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or(0);
+            if entry.kind == Kind::Refresh && age_ms < window_ms {
+                page.push_str("still answered");
+            } else {
+                page.push_str(&ago(at_ms));
+            }
+        }
+        (_, None) => page.push_str(&ago(entry.expires_at_ms)),
+        _ => page.push_str("by hand"),
+    }
+    page.push_str("</span></td></tr>\n");
+}
+
+/// A company or location by its name, if it has one.
+fn whose(state: &State, id: &str) -> String {
+    let location = state.directory.location(id).map(|location| &location.name);
+    match location.or_else(|| state.directory.company(id).map(|company| &company.name)) {
+        Some(name) => format!("{}<br><code class=\"soft\">{}</code>", Escaped(name), Escaped(id)),
+        None => format!("<code>{}</code>", Escaped(id)),
+    }
+}
+
+fn requests(page: &mut String, state: &State) {
+    section(page, "requests", "Requests", |page| {
+        page.push_str("<span class=\"row\">");
+        Button {
+            method: "DELETE",
+            path: "/requests",
+            done: "{cleared} requests are forgotten.",
+            text: "Forget them",
+            ..Button::POST
+        }
+        .write(page);
+        page.push_str("</span>");
+    });
+    page.push_str("<div id=\"live-requests\" data-live>\n");
+    let latest = state.log.latest();
+    let total = latest.len();
+    if total == 0 {
+        page.push_str("<p class=\"empty\">None yet.</p>\n");
+    } else {
+        page.push_str(
+            "<table>\n<caption class=\"unseen\">Requests, the newest first</caption>\n\
+             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Request</th><th scope=\"col\">Answer</th></tr></thead>\n\
+             <tbody>\n",
+        );
+        for (index, request) in latest.take(REQUESTS).enumerate() {
+            recorded(page, state, request, state.log.number_of_latest() - index as u64);
+        }
+        page.push_str("</tbody>\n</table>\n");
+        if total > REQUESTS {
+            put!(page, "<p class=\"soft note\">The newest {REQUESTS} of {total}.</p>\n");
+        }
+    }
+    page.push_str("</div>\n</section>\n");
+}
+
+fn recorded(page: &mut String, state: &State, request: &RecordedRequest, number: u64) {
+    let at = iso8601(request.at_ms);
+    put!(
+        page,
+        "<tr id=\"request-{number}\"><td class=\"at\"><time datetime=\"{at}\">{}<br><span class=\"soft\">{}</span></time></td>\
+         <td><code><b>{}</b> {}</code>",
+        at.get(11..19).unwrap_or_default(),
+        at.get(..10).unwrap_or_default(),
+        Escaped(&request.method),
+        Escaped(&request.path),
+    );
+    if let Some(id) = &request.resource_id {
+        put!(page, "<br><span class=\"soft\">{}</span>", Escaped(name_of(state, id)));
+    }
+    let class = match request.status {
+        200..=399 => "live",
+        0 => "expired",
+        _ => "revoked",
+    };
+    let status = if request.status == 0 { "none".to_owned() } else { request.status.to_string() };
+    put!(page, "</td><td>{}", chip(class, &status));
+    if let Some(fault) = &request.fault {
+        put!(page, "<br><span class=\"fault\">fault {}: {}</span>", fault.id.0, Escaped(&fault.kind));
+    }
+    page.push_str("</td></tr>\n");
+}
+
+fn name_of<'a>(state: &'a State, id: &'a str) -> &'a str {
+    let location = state.directory.location(id).map(|location| location.name.as_str());
+    location.or_else(|| state.directory.company(id).map(|company| company.name.as_str())).unwrap_or(id)
+}
+
+fn faults(page: &mut String, state: &State) {
+    section(page, "faults", "Faults", |page| {
+        page.push_str("<span class=\"row\">");
+        Button {
+            method: "DELETE",
+            path: "/faults",
+            done: "{removed} faults are switched off.",
+            text: "Clear all",
+            about: "faults",
+            ..Button::POST
+        }
+        .write(page);
+        page.push_str("</span>");
+    });
+    page.push_str("<div id=\"live-faults\" data-live>\n");
+    let injected = state.faults.iter();
+    if injected.len() == 0 {
+        page.push_str("<p class=\"empty\">None. Every request is answered as it should be.</p>\n");
+    } else {
+        page.push_str(
+            "<table>\n<caption class=\"unseen\">Faults, in the order in which they are tried</caption>\n\
+             <thead><tr><th scope=\"col\">Fault</th><th scope=\"col\">Strikes</th><th scope=\"col\">So far</th>\
+             <th scope=\"col\"><span class=\"unseen\">Switch</span></th></tr></thead>\n<tbody>\n",
+        );
+        for fault in injected {
+            one_fault(page, state, fault);
+        }
+        page.push_str("</tbody>\n</table>\n");
+    }
+    page.push_str("</div>\n");
+    fault_form(page);
+    page.push_str("</section>\n");
+}
+
+fn one_fault(page: &mut String, state: &State, fault: &Injected) {
+    let Injected { id, kind, rule, struck, gate, .. } = fault;
+    let name = kind.name();
+    put!(page, "<tr id=\"fault-{0}\"><td>{0}: <strong>{1}</strong>", id.0, Escaped(&name));
+    let parameters = parameters_of(kind);
+    if !parameters.is_empty() {
+        put!(page, "<br><span class=\"soft\">{}</span>", Escaped(parameters));
+    }
+    put!(page, "</td><td>{}</td><td>", Escaped(rule_of(state, rule)));
+    let class = if fault.is_used_up() { "expired" } else { "used" };
+    let count = match rule.count {
+        Some(count) => format!("{struck} of {count}"),
+        None => format!("{struck} times"),
+    };
+    page.push_str(&chip(class, &count));
+    if gate.waiting() > 0 {
+        put!(page, "<br>holds {}", gate.waiting());
+    }
+    page.push_str("</td><td class=\"row\">");
+    Button {
+        method: "DELETE",
+        path: &format!("/faults/{}", id.0),
+        done: &format!("Fault {} is switched off.", id.0),
+        text: "Off",
+        about: &format!("fault {}", id.0),
+        ..Button::POST
+    }
+    .write(page);
+    page.push_str("</td></tr>\n");
+}
+
+fn parameters_of(kind: &FaultKind) -> String {
+    let Value::Object(tagged) = json!(kind) else { return String::new() };
+    let mut said = Vec::new();
+    for (_, parameters) in tagged {
+        let Value::Object(parameters) = parameters else { continue };
+        for (name, value) in parameters {
+            match value {
+                Value::Null | Value::Bool(false) => {}
+                Value::Bool(true) => said.push(name),
+                Value::String(text) if text.is_empty() => {}
+                Value::String(text) => said.push(format!("{name} {text}")),
+                Value::Array(list) if list.is_empty() => {}
+                value => said.push(format!("{name} {value}")),
+            }
+        }
+    }
+    said.join(", ")
+}
+
+fn rule_of(state: &State, rule: &Rule) -> String {
+    let plain = |value: Value| value.as_str().unwrap_or_default().to_owned();
+    let mut said = vec![plain(json!(rule.endpoint))];
+    if let Some(grant_type) = rule.grant_type {
+        said.push(plain(json!(grant_type)));
+    }
+    if let Some(id) = &rule.resource_id {
+        said.push(name_of(state, id).to_owned());
+    }
+    if rule.skip > 0 {
+        said.push(format!("after {}", rule.skip));
+    }
+    if rule.probability < 1.0 {
+        said.push(format!("chance {}", rule.probability));
+    }
+    said.join(", ")
+}
+
+fn fault_form(page: &mut String) {
+    page.push_str(
+        "<form class=\"act\" data-path=\"/faults\" data-done=\"Fault {id} is switched on.\">\n\
+         <h3>Switch one on</h3>\n<div class=\"fields\">\n\
+         <div class=\"wide\"><label for=\"kind\">What happens</label>\n<select id=\"kind\" name=\"kind\" data-chooses>\n",
+    );
+    for info in &FAULT_KINDS {
+        put!(
+            page,
+            "<option value=\"{0}\">{0}: {1}</option>\n",
+            info.kind,
+            Escaped(info.what.replace('`', ""))
+        );
+    }
+    page.push_str("</select></div>\n");
+    for (index, info) in FAULT_KINDS.iter().enumerate().filter(|(_, info)| !info.parameters.is_empty()) {
+        put!(
+            page,
+            "<fieldset class=\"wide\" data-of=\"{0}\"{1}><legend class=\"unseen\">Parameters of {0}</legend>\n\
+             <div class=\"fields\">\n",
+            info.kind,
+            if index == 0 { "" } else { " hidden disabled" },
+        );
+        for parameter in info.parameters {
+            parameter_field(page, info.kind, parameter);
+        }
+        page.push_str("</div></fieldset>\n");
+    }
+    page.push_str(
+        "<div><label for=\"endpoint\">Endpoint</label>\n<select id=\"endpoint\" name=\"endpoint\">\n",
+    );
+    for endpoint in ["any", "token", "location-token", "installed-locations", "location"] {
+        put!(page, "<option>{endpoint}</option>");
+    }
+    page.push_str(
+        "</select></div>\n\
+         <div><label for=\"count\">How often</label>\n\
+         <input id=\"count\" name=\"count\" type=\"number\" min=\"1\" value=\"1\" placeholder=\"always\" data-type=\"number\"></div>\n\
+         </div>\n<details><summary>Which of these requests</summary>\n<div class=\"fields\">\n\
+         <div><label for=\"grantType\">Grant type</label>\n<select id=\"grantType\" name=\"grantType\">\n\
+         <option value=\"\">any</option><option>authorization_code</option><option>refresh_token</option>\
+         <option>client_credentials</option></select></div>\n\
+         <div><label for=\"resourceId\">Company or location</label>\n\
+         <input id=\"resourceId\" name=\"resourceId\" list=\"places-list\" placeholder=\"any\" autocomplete=\"off\"></div>\n\
+         <div><label for=\"skip\">After how many</label>\n\
+         <input id=\"skip\" name=\"skip\" type=\"number\" min=\"0\" placeholder=\"0\" data-type=\"number\"></div>\n\
+         <div><label for=\"probability\">Probability</label>\n\
+         <input id=\"probability\" name=\"probability\" type=\"number\" min=\"0\" max=\"1\" step=\"any\" placeholder=\"1\" \
+         data-type=\"number\"></div>\n\
+         </div></details>\n<p class=\"row\"><button class=\"main\">Switch on</button></p>\n</form>\n",
+    );
+}
+
+fn parameter_field(page: &mut String, kind: &str, parameter: &FaultParameter) {
+    let FaultParameter { name, form, required, value } = *parameter;
+    let id = format!("{kind}-{name}");
+    let needed = if required { " required" } else { "" };
+    if form == ParameterForm::Switch {
+        put!(
+            page,
+            "<div class=\"switch\"><input type=\"checkbox\" id=\"{id}\" name=\"{name}\"><label for=\"{id}\">{name}</label></div>\n"
+        );
+        return;
+    }
+    put!(page, "<div><label for=\"{id}\">{name}</label>\n");
+    let choice = |page: &mut String, options: &[&str]| {
+        put!(page, "<select id=\"{id}\" name=\"{name}\">");
+        for option in options {
+            put!(page, "<option>{option}</option>");
+        }
+        page.push_str("</select>");
+    };
+    match form {
+        ParameterForm::Number => put!(
+            page,
+            "<input id=\"{id}\" name=\"{name}\" type=\"number\" min=\"0\" value=\"{value}\" data-type=\"number\"{needed}>"
+        ),
+        ParameterForm::Stage => choice(page, &["beforeProcessing", "afterProcessing"]),
+        ParameterForm::Ending => choice(page, &["close", "cut", "reset", "silence"]),
+        ParameterForm::Refusal => {
+            put!(page, "<select id=\"{id}\" name=\"{name}\">\n");
+            for refusal in Refusal::ALL {
+                let name = json!(refusal);
+                let name = name.as_str().unwrap_or_default();
+                put!(
+                    page,
+                    "<option value=\"{name}\">{name}: {} {}</option>\n",
+                    refusal.status(),
+                    Escaped(refusal.words())
+                );
+            }
+            page.push_str("</select>");
+        }
+        ParameterForm::Headers => put!(
+            page,
+            "<textarea id=\"{id}\" name=\"{name}\" rows=\"2\" placeholder=\"retry-after: 1\" data-type=\"headers\"></textarea>"
+        ),
+        _ => put!(
+            page,
+            "<input id=\"{id}\" name=\"{name}\" value=\"{}\" autocomplete=\"off\"{needed}>",
+            Escaped(value)
+        ),
+    }
+    page.push_str("</div>\n");
+}
+
+fn webhooks(page: &mut String, state: &State) {
+    section(page, "webhooks", "Webhooks", |_| {});
+    put!(
+        page,
+        "<form class=\"act\" data-path=\"/settings\" data-done=\"Webhooks go to: {{webhookUrl}}.\">\n<div class=\"fields\">\n\
+         <div class=\"most\"><label for=\"webhookUrl\">Receiver</label>\n\
+         <input id=\"webhookUrl\" name=\"webhookUrl\" value=\"{}\" placeholder=\"http://127.0.0.1:5000/webhooks\" \
+         autocomplete=\"off\" data-type=\"nullable\"></div>\n\
+         <div class=\"end\"><button>Set</button></div>\n</div></form>\n\
+         <form class=\"act\" data-path=\"/webhooks\" data-done=\"The receiver answered {{status}}.\">\n\
+         <h3>Send one, though nothing happened</h3>\n<div class=\"fields\">\n\
+         <div><label for=\"place\">Company or location</label>\n\
+         <input id=\"place\" data-named-by-button list=\"places-list\" required autocomplete=\"off\"></div>\n\
+         <div><label for=\"signature\">Signature</label>\n<select id=\"signature\" name=\"signature\">\n\
+         <option>both</option><option>ed25519</option><option>legacy</option><option>notAvailable</option>\
+         <option>wrong</option></select></div>\n</div>\n<input type=\"hidden\" name=\"deliver\" value=\"true\" data-type=\"json\">\n\
+         <p class=\"row\"><button value=\"install\">Send INSTALL</button><button value=\"uninstall\">Send UNINSTALL</button></p>\n\
+         </form>\n<div id=\"live-webhooks\" data-live>\n",
+        Escaped(state.settings.webhook_url.as_deref().unwrap_or_default()),
+    );
+    if state.settings.webhook_url.is_none() {
+        page.push_str("<p class=\"empty\">No receiver is set: nothing is sent.</p>\n");
+    }
+    deliveries(page, state);
+    caused(page, state);
+    page.push_str("</div>\n</section>\n");
+}
+
+/// The type of a webhook, and the name of whom it is about.
+fn told(state: &State, body: &str) -> (String, String) {
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let id = body["locationId"].as_str().or(body["companyId"].as_str()).unwrap_or_default();
+    let kind = body["type"].as_str().unwrap_or("no webhook of the vendor’s");
+    (kind.to_owned(), name_of(state, id).to_owned())
+}
+
+fn deliveries(page: &mut String, state: &State) {
+    let latest = state.webhooks.deliveries.latest();
+    if latest.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<h3>Last deliveries</h3>\n<table>\n<thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Webhook</th>\
+         <th scope=\"col\">Answer</th></tr></thead>\n<tbody>\n",
+    );
+    for delivery in latest.iter().rev().take(WEBHOOKS) {
+        let (kind, name) = told(state, &delivery.body);
+        let at = iso8601(delivery.at_ms);
+        put!(
+            page,
+            "<tr><td class=\"at\"><time datetime=\"{at}\">{}</time></td><td>{} <span class=\"soft\">{}</span></td><td>",
+            at.get(11..19).unwrap_or_default(),
+            Escaped(kind),
+            Escaped(name),
+        );
+        match (delivery.status, &delivery.error) {
+            (Some(status), _) => {
+                let class = if status < 300 { "live" } else { "revoked" };
+                page.push_str(&chip(class, &status.to_string()));
+            }
+            (None, error) => put!(
+                page,
+                "{}<br><span class=\"soft\">{}</span>",
+                chip("revoked", "failed"),
+                Escaped(error.as_deref().unwrap_or_default())
+            ),
+        }
+        page.push_str("</td></tr>\n");
+    }
+    page.push_str("</tbody>\n</table>\n");
+}
+
+fn caused(page: &mut String, state: &State) {
+    let mut caused: Vec<_> = state.webhooks.caused().collect();
+    if caused.is_empty() {
+        return;
+    }
+    caused.reverse();
+    page.push_str(
+        "<h3>Caused by what happened here</h3>\n<table>\n<thead><tr><th scope=\"col\">Webhook</th>\
+         <th scope=\"col\">Answer</th><th scope=\"col\"><span class=\"unseen\">Again</span></th></tr></thead>\n<tbody>\n",
+    );
+    for one in caused.iter().take(WEBHOOKS) {
+        let (kind, name) = told(state, &one.body);
+        let status = match one.status.load(Ordering::SeqCst) {
+            0 => chip("expired", "none"),
+            status => chip(if status < 300 { "live" } else { "revoked" }, &status.to_string()),
+        };
+        put!(
+            page,
+            "<tr id=\"webhook-{0}\"><td>{0}: {1} <span class=\"soft\">{2}</span></td><td>{status}</td><td class=\"row\">",
+            one.id,
+            Escaped(kind),
+            Escaped(name),
+        );
+        Button {
+            path: "/webhooks",
+            body: json!({"id": one.id, "deliver": true}),
+            done: "The receiver answered {status}.",
+            text: "Send again",
+            about: &format!("webhook {}", one.id),
+            ..Button::POST
+        }
+        .write(page);
+        page.push_str("</td></tr>\n");
+    }
+    page.push_str("</tbody>\n</table>\n");
+}
+
+fn places(page: &mut String, state: &State, find: &str) {
+    section(page, "places", "Companies and locations", |_| {});
+    put!(
+        page,
+        "<form method=\"get\" action=\"{PATH}#places\" role=\"search\"><div class=\"fields\">\n\
+         <div class=\"most\"><label for=\"find\">Name or id</label>\n\
+         <input id=\"find\" name=\"find\" type=\"search\" value=\"{}\" autocomplete=\"off\"></div>\n\
+         <div class=\"end\"><button>Find</button></div>\n</div></form>\n\
+         <div id=\"live-places\" data-live>\n<table>\n<thead><tr><th scope=\"col\">Place</th><th scope=\"col\">App</th>\
+         <th scope=\"col\"><span class=\"unseen\">Changes</span></th></tr></thead>\n<tbody>\n",
+        Escaped(find),
+    );
+    let wanted = find.to_lowercase();
+    let matches = |name: &str, id: &str| id.contains(find) || name.to_lowercase().contains(&wanted);
+    let mut found = 0;
+    for company in &state.directory.companies {
+        let locations: Vec<_> = state
+            .directory
+            .locations_of(&company.id)
+            .filter(|location| matches(&location.name, &location.id))
+            .collect();
+        if locations.is_empty() && !matches(&company.name, &company.id) {
+            continue;
+        }
+        if found < LOCATIONS {
+            company_row(page, state, company);
+        }
+        for location in locations {
+            found += 1;
+            if found <= LOCATIONS {
+                location_row(page, location);
+            }
+        }
+    }
+    page.push_str("</tbody>\n</table>\n");
+    if found > LOCATIONS {
+        put!(page, "<p class=\"soft note\">{LOCATIONS} of {found} locations. Find narrows them down.</p>\n");
+    }
+    page.push_str("</div>\n<datalist id=\"places-list\">\n");
+    let companies = state.directory.companies.iter().map(|company| (&company.id, &company.name));
+    let locations = state.directory.locations.iter().map(|location| (&location.id, &location.name));
+    for (id, name) in companies.take(LOCATIONS).chain(locations.take(4 * LOCATIONS)) {
+        put!(page, "<option value=\"{}\">{}</option>\n", Escaped(id), Escaped(name));
+    }
+    page.push_str("</datalist>\n</section>\n");
+}
+
+fn company_row(page: &mut String, state: &State, company: &Company) {
+    let locations = state.directory.locations_of(&company.id);
+    let (all, installed) = locations.fold((0, 0), |(all, installed), location| {
+        (all + 1, installed + usize::from(location.installed_at_ms.is_some()))
+    });
+    put!(
+        page,
+        "<tr id=\"place-{0}\"><th scope=\"row\">{1}<br><code class=\"soft\">{0}</code></th><td>{2}</td><td class=\"row\">",
+        Escaped(&company.id),
+        Escaped(&company.name),
+        chip(if installed > 0 { "live" } else { "expired" }, &format!("on {installed} of {all}")),
+    );
+    Button {
+        path: &format!("/companies/{}", company.id),
+        body: json!({"installed": false}),
+        done: &format!("{} and its locations do not have the app any more.", company.name),
+        text: "Uninstall",
+        about: &company.name,
+        ..Button::POST
+    }
+    .write(page);
+    revoke(page, &company.id, &company.name);
+    page.push_str("</td></tr>\n");
+}
+
+fn location_row(page: &mut String, location: &Location) {
+    let Location { id, name, active, .. } = location;
+    let installed = location.installed_at_ms.is_some();
+    put!(
+        page,
+        "<tr id=\"place-{0}\"><td>{1}<br><code class=\"soft\">{0}</code></td><td>{2}",
+        Escaped(id),
+        Escaped(name),
+        if installed { chip("live", "installed") } else { chip("expired", "not installed") },
+    );
+    if !active {
+        put!(page, "<br>{}", chip("used", "paused"));
+    }
+    page.push_str("</td><td class=\"row\">");
+    let path = format!("/locations/{id}");
+    let (text, word) = if installed { ("Uninstall", "not on") } else { ("Install", "on") };
+    Button {
+        path: &path,
+        body: json!({"installed": !installed}),
+        done: &format!("The app is {word} {name} now."),
+        text,
+        about: name,
+        ..Button::POST
+    }
+    .write(page);
+    let (text, word) = if *active { ("Pause", "is paused") } else { ("Resume", "is active again") };
+    Button {
+        path: &path,
+        body: json!({"active": !active}),
+        done: &format!("{name} {word}."),
+        text,
+        about: name,
+        ..Button::POST
+    }
+    .write(page);
+    revoke(page, id, name);
+    page.push_str("</td></tr>\n");
+}
+
+fn revoke(page: &mut String, id: &str, name: &str) {
+    Button {
+        path: "/tokens/revoke",
+        body: json!({ "resourceId": id }),
+        done: &format!("{{revoked}} refresh tokens of {name} are revoked."),
+        text: "Revoke",
+        about: &format!("the refresh tokens of {name}"),
+        ..Button::POST
+    }
+    .write(page);
+}
+
+fn settings(page: &mut String, state: &State) {
+    section(page, "settings", "Settings", |_| {});
+    page.push_str(
+        "<form class=\"act\" data-path=\"/settings\" data-done=\"Set.\">\n<div class=\"fields three\">\n",
+    );
+    let settings = &state.settings;
+    for (name, label, value) in [
+        ("accessTokenSeconds", "Access token, seconds", settings.access_token_seconds.to_string()),
+        ("reuseWindowSeconds", "Reuse window, seconds", settings.reuse_window_seconds.to_string()),
+        ("latencyMs", "Latency, ms", settings.latency_ms.to_string()),
+    ] {
+        put!(
+            page,
+            "<div><label for=\"{name}\">{label}</label>\n\
+             <input id=\"{name}\" name=\"{name}\" type=\"number\" value=\"{value}\" data-type=\"number\"></div>\n"
+        );
+    }
+    page.push_str("</div>\n<p class=\"row\"><button>Set</button></p>\n</form>\n</section>\n");
+}
+
+/// A span of time in its two largest units.
+fn span(ms: i64) -> String {
+    let seconds = ms.max(0) / 1_000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, _, 0) => format!("{hours} h"),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        (_, 0, _) => format!("{days} d"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    #[test]
+    fn spans_are_short() {
+        for (seconds, said) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (61, "1 min"),
+            (3_600, "1 h"),
+            (86_399, "23 h 59 min"),
+            (86_400, "1 d"),
+            (90_000, "1 d 1 h"),
+            (365 * 86_400, "365 d"),
+        ] {
+            assert_eq!(span(seconds * 1_000), said);
+        }
+    }
+
+    #[test]
+    fn what_is_found_is_shown_and_escaped() {
+        let state = State::new(&Options::default(), "http://127.0.0.1:1".to_owned());
+        let rows = |find: &str| body(&state, find).matches("<tr id=\"place-").count();
+        assert_eq!(rows(""), 26);
+        assert_eq!(rows("smith & sons"), 6);
+        assert_eq!(rows(&state.directory.locations[7].id), 2);
+        assert_eq!(rows("\"><script>"), 0);
+        assert!(!body(&state, "\"><script>").contains("\"><script>"));
+        assert!(!body(&state, "").contains("Smith & Sons"));
+    }
+
+    #[test]
+    fn no_secret_is_shown_whole() {
+        let state = State::new(&Options::default(), "http://127.0.0.1:1".to_owned());
+        assert!(!body(&state, "").contains(&state.directory.app.client_secret));
+    }
+}
