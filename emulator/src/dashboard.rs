@@ -27,11 +27,15 @@ pub(crate) const PATH: &str = "/dashboard";
 const STYLE: &str = include_str!("dashboard/dashboard.css");
 const SCRIPT: &str = include_str!("dashboard/dashboard.js");
 
-/// How many rows of each table are shown.
-const TOKENS: usize = 40;
-const REQUESTS: usize = 40;
-const LOCATIONS: usize = 25;
+/// How many rows of each table are shown, unless all are asked for.
+const TOKENS: usize = 10;
+const REQUESTS: usize = 20;
+const LOCATIONS: usize = 10;
+/// How many are shown then: a browser has to carry them.
+const ALL: usize = 2_000;
 const WEBHOOKS: usize = 8;
+/// How many places the fields for an id suggest, of each kind.
+const SUGGESTED: usize = 100;
 
 /// `GET /`: leads a browser to the dashboard; anybody else gets what the API says there.
 pub(crate) async fn lead(shared: Extract<Shared>, request: Request) -> Response {
@@ -43,32 +47,55 @@ pub(crate) async fn lead(shared: Extract<Shared>, request: Request) -> Response 
     api::serve(shared, request).await
 }
 
-/// `GET /dashboard`: the page. `?find=` picks the locations whose name or id has that in it.
+/// What of it is asked for: `?find=` picks the locations whose name or id has that in it, `?all` shows more than the newest.
+#[derive(Debug, Default)]
+struct Wish {
+    find: String,
+    all: bool,
+}
+
+impl Wish {
+    fn read(query: &str) -> Self {
+        let mut wish = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "find" => value.trim().clone_into(&mut wish.find),
+                "all" => wish.all = true,
+                _ => {}
+            }
+        }
+        wish
+    }
+
+    fn rows(&self, usual: usize) -> usize {
+        if self.all { ALL } else { usual }
+    }
+}
+
+/// `GET /dashboard`: the page.
 pub(crate) async fn show(Extract(shared): Extract<Shared>, request: Request) -> Response {
     if let Some(complaint) = stranger(request.headers()) {
         return (StatusCode::FORBIDDEN, complaint).into_response();
     }
-    let query = request.uri().query().unwrap_or_default().as_bytes();
-    let find = form_urlencoded::parse(query).find(|(name, _)| name == "find");
-    let find = find.map(|(_, value)| value.into_owned()).unwrap_or_default();
-    let body = body(&shared.lock(), find.trim());
+    let wish = Wish::read(request.uri().query().unwrap_or_default());
+    let body = body(&shared.lock(), &wish);
     Page { title: "Dashboard", class: "dashboard", style: STYLE, script: SCRIPT, body }
         .answer(200)
         .into_response()
 }
 
-fn body(state: &State, find: &str) -> String {
+fn body(state: &State, wish: &Wish) -> String {
     let mut page = String::with_capacity(1 << 16);
     page.push_str("<a class=\"unseen skip\" href=\"#tokens\">Skip to the tokens</a>\n");
     masthead(&mut page, state);
     page.push_str("<main>\n<div class=\"column\">\n");
     app(&mut page, state);
-    tokens(&mut page, state);
-    requests(&mut page, state);
+    tokens(&mut page, state, wish);
+    requests(&mut page, state, wish);
+    places(&mut page, state, wish);
     page.push_str("</div>\n<div class=\"column\">\n");
     faults(&mut page, state);
     webhooks(&mut page, state);
-    places(&mut page, state, find);
     settings(&mut page, state);
     page.push_str("</div>\n</main>\n<p id=\"status\" role=\"status\"></p>\n");
     page
@@ -161,22 +188,18 @@ fn app(page: &mut String, state: &State) {
     section(page, "app", "App", |_| {});
     page.push_str("<dl>\n");
     let secret: String = app.client_secret.chars().take(4).collect();
-    for (name, value) in [
-        ("Client id", app.client_id.as_str()),
-        ("Client secret", &format!("{secret}…")),
-        ("Base URL", &state.base_url),
-        ("Authorize URL", &state.authorize_url()),
-    ] {
+    for (name, value) in [("Client id", app.client_id.as_str()), ("Authorize URL", &state.authorize_url())] {
         put!(page, "<dt>{name}</dt><dd><code>{}</code></dd>\n", Escaped(value));
-    }
-    for redirect_uri in &app.redirect_uris {
-        put!(page, "<dt>Redirect URI</dt><dd><code>{}</code></dd>\n", Escaped(redirect_uri));
     }
     put!(
         page,
-        "</dl>\n<p class=\"soft\">The secret and a whole configuration are in what the program printed, and in \
-         <a href=\"/_emulator\">/_emulator</a>.</p>\n<p class=\"start\">"
+        "<dt>Client secret</dt><dd><code>{}…</code> <span class=\"soft\">whole in <a href=\"/_emulator\">/_emulator</a></span></dd>\n",
+        Escaped(secret)
     );
+    for redirect_uri in &app.redirect_uris {
+        put!(page, "<dt>Redirect URI</dt><dd><code>{}</code></dd>\n", Escaped(redirect_uri));
+    }
+    page.push_str("</dl>\n<p class=\"start\">");
     for redirect_uri in &app.redirect_uris {
         let query = Serializer::new(String::new())
             .append_pair("response_type", "code")
@@ -219,7 +242,7 @@ fn standing(standing: Standing) -> &'static str {
     }
 }
 
-fn tokens(page: &mut String, state: &State) {
+fn tokens(page: &mut String, state: &State, wish: &Wish) {
     section(page, "tokens", "Tokens", |page| {
         page.push_str("<span class=\"row\">");
         Button {
@@ -253,32 +276,40 @@ fn tokens(page: &mut String, state: &State) {
             put!(page, "{} ", chip(standing(one), &format!("{count} {}", standing(one))));
         }
         let total = ledger.entries().len();
-        if total > TOKENS {
-            put!(page, "<span class=\"soft\">the newest {TOKENS} of {total}</span>");
-        }
         page.push_str(
             "</p>\n<table>\n<caption class=\"unseen\">Codes and tokens, the newest first</caption>\n\
              <thead><tr><th scope=\"col\">Token</th><th scope=\"col\">Whose</th><th scope=\"col\">State</th></tr></thead>\n\
              <tbody>\n",
         );
-        for (index, entry) in ledger.entries().take(TOKENS).enumerate() {
+        for (index, entry) in ledger.entries().take(wish.rows(TOKENS)).enumerate() {
             token(page, state, entry, total - index, now_ms);
         }
         page.push_str("</tbody>\n</table>\n");
+        newest(page, wish.rows(TOKENS), total);
     }
     page.push_str(
         "</div>\n<p class=\"soft note\">Told apart by the start of their SHA-256; no token is shown.</p>\n</section>\n",
     );
 }
 
+/// What is not shown.
+fn newest(page: &mut String, shown: usize, total: usize) {
+    if shown < total {
+        put!(
+            page,
+            "<p class=\"soft note\">The newest {shown} of {total}. <a href=\"{PATH}?all\">Show all</a></p>\n"
+        );
+    }
+}
+
 fn token(page: &mut String, state: &State, entry: &Entry, number: usize, now_ms: i64) {
     let state_now = entry.standing(now_ms);
     put!(
         page,
-        "<tr id=\"token-{number}\"><td>{}<br><code>{}</code></td><td>{}</td><td>{}<br><span class=\"soft\">",
+        "<tr id=\"token-{number}\"><td>{} <code class=\"soft\">{}</code></td><td>{}</td><td>{} <span class=\"soft\">",
         word(entry.kind),
         entry.fingerprint(),
-        whose(state, entry.grant.resource_id()),
+        Escaped(name_of(state, entry.grant.resource_id())),
         chip(standing(state_now), standing(state_now)),
     );
     let ago = |at_ms: i64| format!("{} ago", span(now_ms.saturating_sub(at_ms)));
@@ -299,16 +330,7 @@ fn token(page: &mut String, state: &State, entry: &Entry, number: usize, now_ms:
     page.push_str("</span></td></tr>\n");
 }
 
-/// A company or location by its name, if it has one.
-fn whose(state: &State, id: &str) -> String {
-    let location = state.directory.location(id).map(|location| &location.name);
-    match location.or_else(|| state.directory.company(id).map(|company| &company.name)) {
-        Some(name) => format!("{}<br><code class=\"soft\">{}</code>", Escaped(name), Escaped(id)),
-        None => format!("<code>{}</code>", Escaped(id)),
-    }
-}
-
-fn requests(page: &mut String, state: &State) {
+fn requests(page: &mut String, state: &State, wish: &Wish) {
     section(page, "requests", "Requests", |page| {
         page.push_str("<span class=\"row\">");
         Button {
@@ -332,13 +354,11 @@ fn requests(page: &mut String, state: &State) {
              <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Request</th><th scope=\"col\">Answer</th></tr></thead>\n\
              <tbody>\n",
         );
-        for (index, request) in latest.take(REQUESTS).enumerate() {
+        for (index, request) in latest.take(wish.rows(REQUESTS)).enumerate() {
             recorded(page, state, request, state.log.number_of_latest() - index as u64);
         }
         page.push_str("</tbody>\n</table>\n");
-        if total > REQUESTS {
-            put!(page, "<p class=\"soft note\">The newest {REQUESTS} of {total}.</p>\n");
-        }
+        newest(page, wish.rows(REQUESTS), total);
     }
     page.push_str("</div>\n</section>\n");
 }
@@ -347,15 +367,15 @@ fn recorded(page: &mut String, state: &State, request: &RecordedRequest, number:
     let at = iso8601(request.at_ms);
     put!(
         page,
-        "<tr id=\"request-{number}\"><td class=\"at\"><time datetime=\"{at}\">{}<br><span class=\"soft\">{}</span></time></td>\
+        "<tr id=\"request-{number}\"><td class=\"at\"><time datetime=\"{at}\"><span class=\"soft\">{}</span> {}</time></td>\
          <td><code><b>{}</b> {}</code>",
+        at.get(5..10).unwrap_or_default(),
         at.get(11..19).unwrap_or_default(),
-        at.get(..10).unwrap_or_default(),
         Escaped(&request.method),
         Escaped(&request.path),
     );
     if let Some(id) = &request.resource_id {
-        put!(page, "<br><span class=\"soft\">{}</span>", Escaped(name_of(state, id)));
+        put!(page, " <span class=\"soft who\">{}</span>", Escaped(name_of(state, id)));
     }
     let class = match request.status {
         200..=399 => "live",
@@ -365,11 +385,12 @@ fn recorded(page: &mut String, state: &State, request: &RecordedRequest, number:
     let status = if request.status == 0 { "none".to_owned() } else { request.status.to_string() };
     put!(page, "</td><td>{}", chip(class, &status));
     if let Some(fault) = &request.fault {
-        put!(page, "<br><span class=\"fault\">fault {}: {}</span>", fault.id.0, Escaped(&fault.kind));
+        put!(page, " <span class=\"fault\">fault {}: {}</span>", fault.id.0, Escaped(&fault.kind));
     }
     page.push_str("</td></tr>\n");
 }
 
+/// A company or location by its name, if it has one.
 fn name_of<'a>(state: &'a State, id: &'a str) -> &'a str {
     let location = state.directory.location(id).map(|location| location.name.as_str());
     location.or_else(|| state.directory.company(id).map(|company| company.name.as_str())).unwrap_or(id)
@@ -421,7 +442,7 @@ fn one_fault(page: &mut String, state: &State, fault: &Injected) {
     let class = if fault.is_used_up() { "expired" } else { "used" };
     let count = match rule.count {
         Some(count) => format!("{struck} of {count}"),
-        None => format!("{struck} times"),
+        None => struck.to_string(),
     };
     page.push_str(&chip(class, &count));
     if gate.waiting() > 0 {
@@ -440,22 +461,27 @@ fn one_fault(page: &mut String, state: &State, fault: &Injected) {
     page.push_str("</td></tr>\n");
 }
 
+/// The parameters that differ from their defaults, in the catalogue's order.
 fn parameters_of(kind: &FaultKind) -> String {
-    let Value::Object(tagged) = json!(kind) else { return String::new() };
-    let mut said = Vec::new();
-    for (_, parameters) in tagged {
-        let Value::Object(parameters) = parameters else { continue };
-        for (name, value) in parameters {
-            match value {
-                Value::Null | Value::Bool(false) => {}
-                Value::Bool(true) => said.push(name),
-                Value::String(text) if text.is_empty() => {}
-                Value::String(text) => said.push(format!("{name} {text}")),
-                Value::Array(list) if list.is_empty() => {}
-                value => said.push(format!("{name} {value}")),
-            }
-        }
-    }
+    let name = kind.name();
+    let parameters = FAULT_KINDS.iter().filter(|info| info.kind == name).flat_map(|info| info.parameters);
+    let values = json!(kind);
+    let said: Vec<_> = parameters
+        .filter_map(|parameter| {
+            let FaultParameter { name: parameter, required, value: default, .. } = parameter;
+            let said = match &values[&name][parameter] {
+                Value::Null => return None,
+                Value::String(text) => text.clone(),
+                Value::Array(headers) => headers
+                    .iter()
+                    .map(|pair| [&pair[0], &pair[1]].map(|part| part.as_str().unwrap_or_default()).join(": "))
+                    .collect::<Vec<_>>()
+                    .join("; "),
+                value => value.to_string(),
+            };
+            (*required || said != *default).then(|| format!("{parameter} {said}"))
+        })
+        .collect();
     said.join(", ")
 }
 
@@ -692,7 +718,8 @@ fn caused(page: &mut String, state: &State) {
     page.push_str("</tbody>\n</table>\n");
 }
 
-fn places(page: &mut String, state: &State, find: &str) {
+fn places(page: &mut String, state: &State, wish: &Wish) {
+    let (find, limit) = (wish.find.as_str(), wish.rows(LOCATIONS));
     section(page, "places", "Companies and locations", |_| {});
     put!(
         page,
@@ -716,24 +743,28 @@ fn places(page: &mut String, state: &State, find: &str) {
         if locations.is_empty() && !matches(&company.name, &company.id) {
             continue;
         }
-        if found < LOCATIONS {
+        if found < limit {
             company_row(page, state, company);
         }
         for location in locations {
             found += 1;
-            if found <= LOCATIONS {
+            if found <= limit {
                 location_row(page, location);
             }
         }
     }
     page.push_str("</tbody>\n</table>\n");
-    if found > LOCATIONS {
-        put!(page, "<p class=\"soft note\">{LOCATIONS} of {found} locations. Find narrows them down.</p>\n");
+    if found > limit {
+        put!(
+            page,
+            "<p class=\"soft note\">{limit} of {found} locations. <a href=\"{PATH}?all\">Show all</a></p>\n"
+        );
     }
+    page.push_str("<p class=\"soft note\">Revoke ends a place’s refresh tokens, and nothing else.</p>\n");
     page.push_str("</div>\n<datalist id=\"places-list\">\n");
     let companies = state.directory.companies.iter().map(|company| (&company.id, &company.name));
     let locations = state.directory.locations.iter().map(|location| (&location.id, &location.name));
-    for (id, name) in companies.take(LOCATIONS).chain(locations.take(4 * LOCATIONS)) {
+    for (id, name) in companies.take(SUGGESTED).chain(locations.take(SUGGESTED)) {
         put!(page, "<option value=\"{}\">{}</option>\n", Escaped(id), Escaped(name));
     }
     page.push_str("</datalist>\n</section>\n");
@@ -873,18 +904,34 @@ mod tests {
     #[test]
     fn what_is_found_is_shown_and_escaped() {
         let state = State::new(&Options::default(), "http://127.0.0.1:1".to_owned());
-        let rows = |find: &str| body(&state, find).matches("<tr id=\"place-").count();
-        assert_eq!(rows(""), 26);
+        let body = |find: &str| body(&state, &Wish { find: find.to_owned(), all: false });
+        let rows = |find: &str| body(find).matches("<tr id=\"place-").count();
+        assert_eq!(rows(""), 1 + LOCATIONS);
         assert_eq!(rows("smith & sons"), 6);
         assert_eq!(rows(&state.directory.locations[7].id), 2);
         assert_eq!(rows("\"><script>"), 0);
-        assert!(!body(&state, "\"><script>").contains("\"><script>"));
-        assert!(!body(&state, "").contains("Smith & Sons"));
+        assert!(!body("\"><script>").contains("\"><script>"));
+        assert!(!body("").contains("Smith & Sons"));
+    }
+
+    #[test]
+    fn a_fault_is_told_by_what_was_chosen() {
+        let of = |fault: Value| {
+            let Value::Object(members) = fault else { panic!("no object") };
+            parameters_of(&crate::fault::from_json(members).unwrap().1)
+        };
+        assert_eq!(of(json!({"kind": "replyLost"})), "");
+        assert_eq!(of(json!({"kind": "stall", "stage": "afterProcessing"})), "stage afterProcessing");
+        assert_eq!(of(json!({"kind": "drip", "everyMs": 50, "bodyOnly": true})), "everyMs 50, bodyOnly true");
+        assert_eq!(
+            of(json!({"kind": "status", "status": 429, "headers": [["retry-after", "2"], ["a", "b"]]})),
+            "status 429, headers retry-after: 2; a: b"
+        );
     }
 
     #[test]
     fn no_secret_is_shown_whole() {
         let state = State::new(&Options::default(), "http://127.0.0.1:1".to_owned());
-        assert!(!body(&state, "").contains(&state.directory.app.client_secret));
+        assert!(!body(&state, &Wish::default()).contains(&state.directory.app.client_secret));
     }
 }

@@ -349,7 +349,6 @@ fn the_screenshots_in_the_documentation_are_made() {
     let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/images");
     std::fs::create_dir_all(&images).unwrap();
     let emulator = Emulator::start(Options { port: 8080, ..Options::default() }).unwrap();
-    emulator.clock().set_ms(1_772_440_200_000);
     scene(&emulator);
     let (receiver, _queries) = app();
     emulator.set_webhook_url(Some(receiver));
@@ -359,8 +358,8 @@ fn the_screenshots_in_the_documentation_are_made() {
     let consent = format!("{}?{query}", emulator.authorize_url());
     let dashboard = dashboard(&emulator);
     for (name, url, scheme, width, height) in [
-        ("dashboard-light", &dashboard, "light", 1200, 940),
-        ("dashboard-dark", &dashboard, "dark", 1200, 940),
+        ("dashboard-light", &dashboard, "light", 1200, 1080),
+        ("dashboard-dark", &dashboard, "dark", 1200, 1080),
         ("dashboard-narrow", &dashboard, "light", 360, 800),
         ("consent", &consent, "light", 720, 560),
     ] {

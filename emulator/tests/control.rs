@@ -270,3 +270,106 @@ fn webhooks_reach_a_receiver_that_asks_back_before_it_answers() {
     while status().is_null() {}
     assert_eq!(status(), 204);
 }
+
+#[test]
+fn the_clock_goes_to_the_next_expiry_and_back() {
+    let emulator = start();
+    assert_eq!(post(&emulator, "/clock", json!({"toNextExpiry": true})).status, 409, "nothing could expire");
+    let answer = connect(&emulator);
+    let access_token = text(&answer, "accessToken");
+    assert!(emulator.access_token_is_live(access_token));
+    let moved = post(&emulator, "/clock", json!({"toNextExpiry": true})).expect(200);
+    assert!(!emulator.access_token_is_live(access_token));
+    let offset_ms = moved["offsetMs"].as_i64().unwrap();
+    assert!((86_390_000..=86_399_000).contains(&offset_ms), "{offset_ms}");
+    assert_eq!(post(&emulator, "/clock", json!({"reset": true})).expect(200)["offsetMs"], 0);
+    assert!(emulator.access_token_is_live(access_token));
+    assert_eq!(post(&emulator, "/clock", json!({"reset": true, "toNextExpiry": true})).status, 400);
+}
+
+#[test]
+fn the_ledger_tells_what_became_of_every_token_without_telling_one() {
+    let emulator = start();
+    let answer = connect(&emulator);
+    refresh(&emulator, text(&answer, "refreshToken")).expect(200);
+    emulator.uninstall(&emulator.company_id());
+    let ledger = control(&emulator, "GET", "/tokens/ledger", "");
+    assert!(!ledger.text().contains(text(&answer, "refreshToken")));
+    let ledger = ledger.expect(200);
+    let told: Vec<_> = ledger["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| (text(token, "kind"), text(token, "state"), token["spentAtMs"].is_i64()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("refresh", "revoked", false),
+            ("access", "revoked", false),
+            ("refresh", "spent", true),
+            ("access", "revoked", false),
+            ("code", "spent", true),
+        ]
+    );
+    let digest = ring::digest::digest(&ring::digest::SHA256, text(&answer, "refreshToken").as_bytes());
+    let start: String = digest.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(ledger["tokens"][2]["fingerprint"], start);
+    assert_eq!(ledger["tokens"][2]["resourceId"], emulator.company_id());
+}
+
+#[test]
+fn a_request_is_recorded_with_its_place_and_its_fault() {
+    let emulator = start();
+    let answer = connect(&emulator);
+    let fault = json!({"kind": "replaceStatus", "status": 201, "endpoint": "location-token", "count": 1});
+    post(&emulator, "/faults", fault).expect(200);
+    let location = &emulator.location_ids()[0];
+    mint(&emulator, text(&answer, "accessToken"), location).expect(201);
+    let recorded = control(&emulator, "GET", "/requests", "").expect(200);
+    assert_eq!(recorded["requests"][0]["resourceId"], emulator.company_id(), "by the code");
+    assert_eq!(recorded["requests"][0]["fault"], Value::Null);
+    assert_eq!(recorded["requests"][1]["resourceId"], json!(location));
+    assert_eq!(recorded["requests"][1]["fault"], json!({"id": 1, "kind": "replaceStatus"}));
+    let kinds = control(&emulator, "GET", "/faults/kinds", "").expect(200);
+    let kinds = kinds["kinds"].as_array().unwrap();
+    let parameters =
+        |name: &str| kinds.iter().find(|kind| kind["kind"] == name).map(|kind| kind["parameters"].clone());
+    assert_eq!(parameters("replyLost"), Some(json!([])));
+    assert_eq!(parameters("drip").unwrap()[0]["name"], "everyMs");
+}
+
+#[test]
+fn deliveries_are_kept_with_what_came_of_them() {
+    let emulator = start();
+    let uninstall = json!({"uninstall": emulator.company_id(), "deliver": true});
+    assert_eq!(post(&emulator, "/webhooks", uninstall.clone()).status, 409, "no receiver is set");
+    // Taken, and closed again: nobody listens there.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{nobody}/");
+    post(&emulator, "/settings", json!({ "webhookUrl": url })).expect(200);
+    assert_eq!(post(&emulator, "/webhooks", uninstall).status, 502);
+    let deliveries = control(&emulator, "GET", "/webhooks", "").expect(200)["deliveries"].clone();
+    assert_eq!(deliveries.as_array().unwrap().len(), 1);
+    assert_eq!((&deliveries[0]["url"], &deliveries[0]["status"]), (&json!(url), &Value::Null));
+    assert!(text(&deliveries[0], "body").contains("UNINSTALL") && deliveries[0]["error"].is_string());
+}
+
+#[test]
+fn a_browser_is_led_to_the_dashboard_and_a_client_of_the_api_is_not() {
+    let emulator = start();
+    let browser = send(&emulator, "GET", "/", &[("accept", "text/html,application/xhtml+xml,*/*;q=0.8")], "");
+    assert_eq!((browser.status, browser.header("location")), (303, Some("/dashboard")));
+    assert_eq!(send(&emulator, "GET", "/", &[VERSION], "").message(), "Cannot GET /");
+    assert_eq!(send(&emulator, "POST", "/", &[VERSION], "").message(), "Cannot POST /");
+    let rebound = send(&emulator, "GET", "/dashboard", &[("host", "rebound.example")], "");
+    assert_eq!(rebound.status, 403);
+    let page = send(&emulator, "GET", "/dashboard", &[], "");
+    assert_eq!(page.status, 200);
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'sha256-") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    assert!(!page.text().contains(emulator.client_secret()));
+}

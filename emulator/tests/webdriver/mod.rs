@@ -218,11 +218,14 @@ impl Browser {
         );
     }
 
-    /// What is to be seen, as PNG in Base64.
+    /// What is to be seen, as a small PNG in Base64. The browser then shows nothing.
     pub fn screenshot(&self) -> String {
         let taken =
             self.devtools("Page.captureScreenshot", json!({"format": "png", "optimizeForSpeed": false}));
-        taken["data"].as_str().unwrap().to_owned()
+        self.go("about:blank");
+        let script = include_str!("palette.js");
+        let small = self.post("/execute/async", &json!({"script": script, "args": [taken["data"]]}));
+        small.as_str().unwrap().to_owned()
     }
 }
 
