@@ -17,7 +17,6 @@ use crate::state::{Shared, State};
 use axum::extract::{Request, State as Extract};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use form_urlencoded::Serializer;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 
@@ -201,19 +200,12 @@ fn app(page: &mut String, state: &State) {
     }
     page.push_str("</dl>\n<p class=\"start\">");
     for redirect_uri in &app.redirect_uris {
-        let query = Serializer::new(String::new())
-            .append_pair("response_type", "code")
-            .append_pair("client_id", &app.client_id)
-            .append_pair("redirect_uri", redirect_uri)
-            .append_pair("scope", &app.scopes.join(" "))
-            .append_pair("state", "from-the-dashboard")
-            .append_pair("version_id", &app.version_id)
-            .finish();
+        // Where the page itself is: by another name of this machine the link must lead there too.
+        let link = state.authorization_link(redirect_uri, "from-the-dashboard");
         put!(
             page,
-            "<a class=\"button\" href=\"{}?{}\">Start a consent<span{}> to {}</span></a> ",
-            crate::consent::PATHS[0],
-            Escaped(query),
+            "<a class=\"button\" href=\"{}\">Start a consent<span{}> to {}</span></a> ",
+            Escaped(link.strip_prefix(&state.base_url).unwrap_or(&link)),
             if app.redirect_uris.len() == 1 { " class=\"unseen\"" } else { "" },
             Escaped(redirect_uri),
         );

@@ -150,6 +150,16 @@ impl Emulator {
         self.shared.lock().authorize_url()
     }
 
+    /// The page on which a person sees what happened, and operates this emulator.
+    pub fn dashboard_url(&self) -> String {
+        format!("{}{}", self.identity.base_url, dashboard::PATH)
+    }
+
+    /// A link that starts a consent to every scope and leads back to [`redirect_uri`](Self::redirect_uri).
+    pub fn authorization_link(&self, state: &str) -> String {
+        self.shared.lock().authorization_link(self.redirect_uri(), state)
+    }
+
     /// The app's client id.
     pub fn client_id(&self) -> &str {
         &self.identity.client_id

@@ -11,6 +11,7 @@ use crate::rate_limit::RateLimiter;
 use crate::request_log::RequestLog;
 use crate::tokens::{Issue, Tokens};
 use crate::webhook::{self, Notice, Webhooks};
+use form_urlencoded::Serializer;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,6 +53,20 @@ impl State {
 
     pub(crate) fn authorize_url(&self) -> String {
         format!("{}{}", self.base_url, consent::PATHS[0])
+    }
+
+    /// A link that starts a consent to every scope, as an app makes it.
+    pub(crate) fn authorization_link(&self, redirect_uri: &str, state: &str) -> String {
+        let app = &self.directory.app;
+        let query = Serializer::new(String::new())
+            .append_pair("response_type", "code")
+            .append_pair("client_id", &app.client_id)
+            .append_pair("redirect_uri", redirect_uri)
+            .append_pair("scope", &app.scopes.join(" "))
+            .append_pair("state", state)
+            .append_pair("version_id", &app.version_id)
+            .finish();
+        format!("{}?{query}", self.authorize_url())
     }
 
     /// Where a request went.

@@ -23,6 +23,8 @@ fn it_says_where_it_listens_and_serves_there() {
     let rest = rest.join("\n");
     for expected in [
         "\"clientId\"",
+        &format!("Dashboard:        {base_url}/dashboard"),
+        &format!("Start a consent:  {base_url}/v2/oauth/chooselocation?response_type=code&client_id="),
         "\"baseUrl\"",
         "\"authorizeUrl\"",
         base_url,
