@@ -1,0 +1,89 @@
+//! What `docs/emulator.md` says is what the program does. `GHL_UPDATE_EMULATOR_DOCS=1` writes its tables anew.
+
+use ghl_oauth_emulator::{CONTROL_ENDPOINTS, FAULT_KINDS, Refusal};
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn help() -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_ghl-oauth-emulator")).arg("--help").output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn faults() -> String {
+    let mut table = "| `kind` | parameters | what happens |\n|---|---|---|\n".to_owned();
+    for info in FAULT_KINDS {
+        let parameters: Vec<_> = info
+            .parameters
+            .iter()
+            .map(|parameter| match (parameter.required, parameter.value) {
+                (true, _) => format!("**`{}`**", parameter.name),
+                (false, "") => format!("`{}`", parameter.name),
+                (false, value) => format!("`{}` ({value})", parameter.name),
+            })
+            .collect();
+        table.push_str(&format!("| `{}` | {} | {} |\n", info.kind, parameters.join(", "), info.what));
+    }
+    table
+}
+
+fn refusals() -> String {
+    let mut table = "| `refusal` | status | words |\n|---|---|---|\n".to_owned();
+    for refusal in Refusal::ALL {
+        let name = json!(refusal);
+        table.push_str(&format!(
+            "| `{}` | {} | {} |\n",
+            name.as_str().unwrap(),
+            refusal.status(),
+            refusal.words()
+        ));
+    }
+    table
+}
+
+fn control() -> String {
+    let mut table = "| | |\n|---|---|\n".to_owned();
+    for (endpoint, what) in CONTROL_ENDPOINTS {
+        table.push_str(&format!("| `{endpoint}` | {} |\n", what.replace('|', "\\|")));
+    }
+    table
+}
+
+#[test]
+fn the_manuals_tables_are_the_programs_own() {
+    let file = in_repository("docs/emulator.md");
+    let written = fs::read_to_string(&file).unwrap();
+    let mut manual = written.clone();
+    for (name, content) in [
+        ("options", format!("```text\n{}```\n", help())),
+        ("faults", faults()),
+        ("refusals", refusals()),
+        ("control", control()),
+    ] {
+        let (before, rest) = manual.split_once(&format!("<!-- {name} -->\n")).expect(name);
+        let (_, after) = rest.split_once(&format!("<!-- /{name} -->\n")).expect(name);
+        manual = format!("{before}<!-- {name} -->\n{content}<!-- /{name} -->\n{after}");
+    }
+    if std::env::var_os("GHL_UPDATE_EMULATOR_DOCS").is_some() {
+        fs::write(file, manual).unwrap();
+    } else {
+        assert!(written == manual, "GHL_UPDATE_EMULATOR_DOCS=1 cargo test -p ghl-oauth-emulator --test docs");
+    }
+}
+
+#[test]
+fn the_manuals_images_are_there_and_small() {
+    let manual = fs::read_to_string(in_repository("docs/emulator.md")).unwrap();
+    let images: Vec<_> =
+        manual.split("](images/").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    assert!(images.len() >= 3, "{images:?}");
+    for image in images {
+        let bytes = fs::read(in_repository("docs/images").join(image)).unwrap();
+        assert!(bytes.starts_with(b"\x89PNG") && bytes.len() < 150_000, "{image}: {} bytes", bytes.len());
+    }
+}
