@@ -317,7 +317,8 @@ fn token(page: &mut String, state: &State, entry: &Entry, number: usize, now_ms:
             }
         }
         (_, None) => page.push_str(&ago(entry.expires_at_ms)),
-        _ => page.push_str("by hand"),
+        (_, Some(Ended::Expired)) => page.push_str("by hand"),
+        (_, Some(Ended::Revoked)) => {}
     }
     page.push_str("</span></td></tr>\n");
 }

@@ -169,7 +169,7 @@ mod tests {
         for info in &FAULT_KINDS {
             let mut wrong = fault_of(info, |parameter| parameter.required);
             let least = from_json(wrong.clone()).unwrap().1;
-            let most = from_json(fault_of(info, |parameter| parameter.value != "")).unwrap().1;
+            let most = from_json(fault_of(info, |parameter| !parameter.value.is_empty())).unwrap().1;
             assert_eq!(least, most, "{}: the defaults", info.kind);
             for parameter in info.parameters.iter().filter(|parameter| parameter.required) {
                 let without = fault_of(info, |other| other.required && other.name != parameter.name);

@@ -87,3 +87,39 @@ fn the_manuals_images_are_there_and_small() {
         assert!(bytes.starts_with(b"\x89PNG") && bytes.len() < 150_000, "{image}: {} bytes", bytes.len());
     }
 }
+
+/// The options that a text names in places where one is explained, and their defaults.
+fn explained(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let options = lines.filter_map(|line| {
+        let start = line
+            .find("--")
+            .filter(|start| line[..*start].chars().all(|it| !it.is_lowercase() || it == 'h'))?;
+        let end = line[start..].find([' ', '"']).map_or(line.len(), |length| start + length);
+        Some(line[start..end].to_owned())
+    });
+    options.collect()
+}
+
+#[test]
+fn the_man_page_explains_the_same_options_with_the_same_defaults() {
+    let man = fs::read_to_string(in_repository("docs/man/ghl-oauth-emulator.1")).unwrap().replace("\\-", "-");
+    let (_, options) = man.split_once(".SH OPTIONS\n").unwrap();
+    let (options, _) = options.split_once(".SH").unwrap();
+    let heads = options.lines().filter(|line| line.starts_with(".B"));
+    let in_man = explained(
+        heads.map(|line| line.trim_start_matches(|it: char| it == '.' || it.is_uppercase()).to_owned()),
+    );
+    let help = help();
+    let in_help = explained(help.lines().filter(|line| line.starts_with("  ")).map(str::to_owned));
+    assert_eq!(in_man, in_help);
+    assert!(in_help.len() > 15, "{in_help:?}");
+    for default in help.split("[default: ").skip(1).filter_map(|rest| rest.split([']', ',']).next()) {
+        assert!(options.contains(&format!("Default: {default}")), "{default}");
+    }
+    assert!(
+        man.starts_with(&format!(
+            ".TH GHL-OAUTH-EMULATOR 1 \"\" \"ghl-oauth {}\"",
+            env!("CARGO_PKG_VERSION")
+        ))
+    );
+}

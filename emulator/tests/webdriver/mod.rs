@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ pub const ENTER: &str = "\u{e007}";
 /// One browser at a time: each has half a dozen processes.
 static TURN: Mutex<()> = Mutex::new(());
 
+static SAID: Once = Once::new();
+
 /// A Chromium without a window, with a profile of its own. Dropping it ends both.
 pub struct Browser {
     driver: Child,
@@ -36,11 +38,17 @@ impl Browser {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let found = |name: &str| Command::new(name).arg("--version").output().is_ok();
         if !found("chromium") || !found("chromedriver") {
-            println!("left out: the pages in a browser (apt-get install chromium chromium-driver)");
+            SAID.call_once(|| {
+                println!("left out: the pages in a browser (apt-get install chromium chromium-driver)");
+            });
             return None;
         }
+        let profile = std::env::temp_dir().join(format!("ghl-oauth-emulator-browser-{}", std::process::id()));
+        std::fs::create_dir(&profile).unwrap();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            // What the browser leaves behind goes with its profile.
+            .env("TMPDIR", &profile)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -60,8 +68,6 @@ impl Browser {
             .timeout_global(Some(PATIENCE))
             .build()
             .into();
-        let profile = std::env::temp_dir().join(format!("ghl-oauth-emulator-{port}-{}", std::process::id()));
-        std::fs::create_dir(&profile).unwrap();
         let arguments = [
             "--headless=new",
             "--no-sandbox",
