@@ -83,11 +83,20 @@ pub enum Encoding {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StoreConfig {
-    /// `memory` (the default), `sqlite`, or `callbacks` for a store of the host's own.
+    /// `memory` (the default), `sqlite`, `postgres`, or `callbacks` for a store of the host's own.
     pub kind: String,
     /// The database file of `sqlite`.
     #[serde(default)]
     pub path: Option<PathBuf>,
+    /// The database of `postgres`: `postgres://user:password@host:port/database`, percent-encoded; several hosts, separated by
+    /// commas, where it moves between servers. TLS is required, unless the host is this machine, or `sslmode=disable` is
+    /// given.
+    #[serde(default)]
+    pub url: Option<Secret>,
+    /// A PEM file of certificates that are trusted beside the platform's own for the connection to the database; read when
+    /// the client is made. Default: none.
+    #[serde(default)]
+    pub ca_bundle_path: Option<PathBuf>,
     /// Keys that seal tokens at rest, each the base64 of 32 bytes: the first seals, all open. Default: none.
     #[serde(default)]
     pub encryption_keys: Vec<Secret>,
@@ -105,6 +114,8 @@ impl Default for StoreConfig {
         StoreConfig {
             kind: "memory".into(),
             path: None,
+            url: None,
+            ca_bundle_path: None,
             encryption_keys: Vec::new(),
             encryption_keys_path: None,
             sealed_only: false,
@@ -376,8 +387,14 @@ impl StoreConfig {
     fn validate(&self) -> Result<()> {
         let path = self.path.as_ref().filter(|path| !path.as_os_str().is_empty());
         match self.kind.as_str() {
-            "memory" | "callbacks" if self.path.is_some() => {
+            "memory" | "postgres" | "callbacks" if self.path.is_some() => {
                 return Err(refused("store.path", &format!("a {} store has no path", self.kind)));
+            }
+            "memory" | "sqlite" | "callbacks" if self.url.is_some() => {
+                return Err(refused("store.url", &format!("a {} store has no URL", self.kind)));
+            }
+            "memory" | "sqlite" | "callbacks" if self.ca_bundle_path.is_some() => {
+                return Err(refused("store.caBundlePath", &format!("a {} store has no server", self.kind)));
             }
             "memory" if !self.encryption_keys.is_empty() => {
                 return Err(refused("store.encryptionKeys", "a memory store has nothing to seal"));
@@ -391,8 +408,19 @@ impl StoreConfig {
             "sqlite" if path.is_none() => {
                 return Err(refused("store.path", "an SQLite store needs the path of its file"));
             }
-            "memory" | "sqlite" | "callbacks" => {}
-            _ => return Err(refused("store.kind", "it must be \"memory\", \"sqlite\" or \"callbacks\"")),
+            "postgres" if cfg!(not(feature = "postgres")) => {
+                return Err(refused("store.kind", "this build of the library has no PostgreSQL"));
+            }
+            "postgres" if self.url.as_ref().is_none_or(|url| url.expose().is_empty()) => {
+                return Err(refused("store.url", "a PostgreSQL store needs the URL of its database"));
+            }
+            "memory" | "sqlite" | "postgres" | "callbacks" => {}
+            _ => {
+                return Err(refused(
+                    "store.kind",
+                    "it must be \"memory\", \"sqlite\", \"postgres\" or \"callbacks\"",
+                ));
+            }
         }
         if !self.encryption_keys.is_empty() && self.encryption_keys_path.is_some() {
             return Err(refused("store.encryptionKeysPath", "store.encryptionKeys is given as well"));

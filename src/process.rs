@@ -6,7 +6,7 @@
 //! So each process has a generation, and whatever belongs to an older one is left alone.
 
 // Without a durable store there is nothing that a child must not share.
-#![cfg_attr(not(feature = "sqlite"), allow(dead_code))]
+#![cfg_attr(not(all(feature = "sqlite", feature = "postgres")), allow(dead_code))]
 
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -122,6 +122,11 @@ impl<T> Own<T> {
     #[inline]
     pub fn get(&self) -> Option<&T> {
         self.value.as_ref().filter(|_| self.generation == generation())
+    }
+
+    /// The value, to be changed, unless this is a child of the process that made it.
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        self.value.as_mut().filter(|_| self.generation == generation())
     }
 }
 

@@ -5,6 +5,8 @@ mod file_lock;
 mod host;
 mod memory;
 mod note;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod process_lock;
 mod record;
 mod row;
@@ -22,6 +24,8 @@ use crate::token::UserType;
 pub use host::{Host, HostStore};
 pub use memory::MemoryStore;
 pub use note::{Note, NotePage};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 pub use record::{Intent, Record, Standing};
 pub use seal::Seal;
 #[cfg(feature = "sqlite")]
@@ -221,6 +225,11 @@ pub fn open(config: &Config, host: Option<&Arc<dyn Host>>, seal: &Seal) -> Resul
             .with_parameter("store.kind"));
         }
         (_, None) => {}
+    }
+    #[cfg(feature = "postgres")]
+    if let Some(url) = &config.store.url {
+        let ca_bundle = config.store.ca_bundle_path.as_deref();
+        return Ok(Arc::new(PostgresStore::open(url, ca_bundle, &config.timeouts, seal.clone())?));
     }
     match &config.store.path {
         #[cfg(feature = "sqlite")]

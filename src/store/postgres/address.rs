@@ -1,0 +1,250 @@
+//! What `store.url` says: which servers there are, and how each is reached.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode};
+
+use super::failure::Failure;
+use super::line::Until;
+use crate::error::{Error, Result, Status};
+use crate::secret::Secret;
+
+/// The servers that a URL names, in its order.
+pub struct Address {
+    /// At least one.
+    pub servers: Vec<Server>,
+    /// What the database is called in messages: its name and its places, and never a password.
+    pub name: String,
+}
+
+/// One server.
+pub struct Server {
+    /// Where it is.
+    pub place: Place,
+    /// What is said to it; whether within TLS, too.
+    pub config: Config,
+    /// What it is called in messages.
+    pub name: String,
+}
+
+/// Where a server is.
+pub enum Place {
+    /// A name or an address, and a port.
+    Tcp(String, u16),
+    /// The file of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Reads a URL, `postgres://user:password@host[:port][,host[:port]…]/database[?option=value&…]`.
+    ///
+    /// # Errors
+    /// `CONFIG` for one that cannot be used. The URL itself is never quoted: it holds a password.
+    pub fn read(url: &Secret) -> Result<Address> {
+        let (url, sslmode) = without_sslmode(url.expose())?;
+        let mut config: Config = url.expose().parse().map_err(|_| {
+            refused("it is no URL of the form postgres://user:password@host:port/database")
+                .with_help("percent-encode what has a meaning in URLs, such as @ or / in a password")
+        })?;
+        if config.get_user().is_none() {
+            return Err(refused("it names no user"));
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("ghl-oauth");
+        }
+        let ports = config.get_ports();
+        let port = |index: usize| *ports.get(index).or(ports.first()).unwrap_or(&5432);
+        let places: Vec<Place> =
+            config.get_hosts().iter().enumerate().map(|(index, host)| place(host, port(index))).collect();
+        if places.is_empty() {
+            return Err(refused("it names no host"));
+        }
+        let mut servers = Vec::new();
+        for place in places {
+            let mut config = config.clone();
+            let mode = place.ssl_mode(sslmode);
+            if sslmode == Some("disable") && !place.is_local() {
+                log::warn!(
+                    "store.url says sslmode=disable: tokens go to {} in clear, for anybody on the way to read",
+                    place.name()
+                );
+            }
+            config.ssl_mode(mode);
+            servers.push(Server { name: place.name(), config, place });
+        }
+        let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
+        let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
+        Ok(Address { name: format!("{database} on {}", names.join(", ")), servers })
+    }
+}
+
+/// The URL without its `sslmode`, and that: libpq knows more modes than the crate does.
+fn without_sslmode(url: &str) -> Result<(Secret, Option<&'static str>)> {
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(refused("it must begin with postgres:// or postgresql://"));
+    }
+    let Some((base, query)) = url.split_once('?') else {
+        return Ok((Secret::new(url.to_owned()), None));
+    };
+    let (mut sslmode, mut rest) = (None, Vec::new());
+    for option in query.split('&').filter(|option| !option.is_empty()) {
+        match option.split_once('=').unwrap_or((option, "")) {
+            ("sslmode", mode) => {
+                let known = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+                let known = known.into_iter().find(|known| *known == mode);
+                sslmode = Some(known.ok_or_else(|| {
+                    refused(
+                        "its sslmode is none of disable, allow, prefer, require, verify-ca and verify-full",
+                    )
+                })?);
+            }
+            ("sslrootcert", _) => {
+                return Err(refused(
+                    "the certificates to trust are named in store.caBundlePath, not in sslrootcert",
+                ));
+            }
+            _ => rest.push(option),
+        }
+    }
+    Ok((Secret::new(format!("{base}?{}", rest.join("&"))), sslmode))
+}
+
+fn place(host: &Host, port: u16) -> Place {
+    match host {
+        Host::Tcp(host) => Place::Tcp(host.trim_start_matches('[').trim_end_matches(']').to_owned(), port),
+        #[cfg(unix)]
+        Host::Unix(folder) => Place::Unix(folder.join(format!(".s.PGSQL.{port}"))),
+    }
+}
+
+impl Place {
+    fn name(&self) -> String {
+        match self {
+            Place::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            Place::Tcp(host, port) => format!("{host}:{port}"),
+            Place::Unix(path) => path.display().to_string(),
+        }
+    }
+
+    /// Whether what is said to it stays on this machine.
+    fn is_local(&self) -> bool {
+        match self {
+            Place::Tcp(host, _) => {
+                host.eq_ignore_ascii_case("localhost")
+                    || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+            Place::Unix(_) => true,
+        }
+    }
+
+    /// TLS for whatever leaves this machine, unless it is switched off outright; on this machine where it is asked for.
+    fn ssl_mode(&self, wanted: Option<&str>) -> SslMode {
+        match (self, wanted) {
+            (Place::Unix(_), _) | (_, Some("disable")) => SslMode::Disable,
+            (_, None | Some("allow" | "prefer")) if self.is_local() => SslMode::Disable,
+            _ => SslMode::Require,
+        }
+    }
+
+    /// The name that its certificate must bear.
+    pub fn host(&self) -> &str {
+        match self {
+            Place::Tcp(host, _) => host,
+            Place::Unix(_) => "",
+        }
+    }
+
+    /// The addresses of a server that is reached over TCP.
+    pub fn addresses(&self, until: &Until) -> Result<Vec<SocketAddr>, Failure> {
+        let Place::Tcp(host, port) = self else { return Ok(Vec::new()) };
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, *port)]);
+        }
+        // The system's lookup knows no deadline: a short-lived thread waits for it, as for the API's name.
+        let (sender, receiver) = mpsc::channel();
+        let name = (host.clone(), *port);
+        let lookup = move || {
+            // Where nobody waits any more, nobody wants to know.
+            let _ = sender.send(name.to_socket_addrs().map(Iterator::collect));
+        };
+        thread::Builder::new().name("ghl-oauth".into()).spawn(lookup)?;
+        loop {
+            let slice = until.left()?.min(std::time::Duration::from_millis(50));
+            match receiver.recv_timeout(slice) {
+                Ok(found) => return Ok(found?),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(Failure::Lost("its name could not be looked up".into()));
+                }
+            }
+        }
+    }
+
+    /// The file of a server that is reached over a Unix socket.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Place::Tcp(..) => None,
+            Place::Unix(path) => Some(path),
+        }
+    }
+}
+
+fn refused(why: &str) -> Error {
+    Error::new(Status::Config, format!("store.url cannot be used: {why}")).with_parameter("store.url")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: &str) -> Result<Address> {
+        Address::read(&Secret::new(url.to_owned()))
+    }
+
+    #[test]
+    fn what_leaves_this_machine_needs_tls_unless_it_is_switched_off() {
+        for (url, mode) in [
+            ("postgres://u:p@db.example/app", SslMode::Require),
+            ("postgres://u:p@db.example/app?sslmode=prefer", SslMode::Require),
+            ("postgres://u:p@db.example/app?sslmode=allow&connect_timeout=3", SslMode::Require),
+            ("postgres://u:p@10.0.0.1/app?sslmode=verify-full", SslMode::Require),
+            ("postgres://u:p@db.example/app?sslmode=disable", SslMode::Disable),
+            ("postgres://u:p@127.0.0.1/app", SslMode::Disable),
+            ("postgres://u:p@[::1]:5433/app?sslmode=prefer", SslMode::Disable),
+            ("postgres://u:p@localhost/app?sslmode=require", SslMode::Require),
+            ("postgresql://u@%2Frun%2Fpostgresql/app", SslMode::Disable),
+        ] {
+            assert_eq!(read(url).unwrap().servers[0].config.get_ssl_mode(), mode, "{url}");
+        }
+    }
+
+    #[test]
+    fn every_host_is_a_server_with_its_port() {
+        let address = read("postgres://u:secret@one:6001,two:6002/app").unwrap();
+        assert_eq!(address.name, "app on one:6001, two:6002");
+        let address = read("postgres://u:secret@one,two/app").unwrap();
+        assert_eq!(address.name, "app on one:5432, two:5432");
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_used_is_not_quoted() {
+        for url in [
+            "host=localhost user=u password=hunter2",
+            "mysql://u:hunter2@db/app",
+            "postgres://u:hunter2@db:port/app",
+            "postgres://u:hunter2@db/app?sslmode=maybe",
+            "postgres://u:hunter2@db/app?sslrootcert=ca.pem",
+            "postgres://u:hunter2@db/app?hunter2=hunter2",
+            "postgres://db/app?password=hunter2",
+            "postgres://u:hunter2@/app",
+        ] {
+            let error = read(url).err().unwrap();
+            assert_eq!((error.status(), error.parameter()), (Status::Config, Some("store.url")), "{url}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+}

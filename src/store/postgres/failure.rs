@@ -1,0 +1,118 @@
+//! Why a statement, or an attempt to connect, came to nothing.
+
+use std::error::Error as _;
+use std::io;
+
+use tokio_postgres::error::{Severity, SqlState};
+
+use crate::error::{Error, Status};
+
+/// Why something came to nothing.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    /// The server says no, and nothing happened.
+    Refused {
+        /// PostgreSQL's code for the reason.
+        code: SqlState,
+        /// The server's words. Its details are left out: they may quote a row.
+        text: String,
+    },
+    /// The connection is gone. What was sent may have happened.
+    Lost(String),
+    /// There was no answer in time. What was sent may have happened, or may happen yet.
+    Late,
+    /// The call is over: cancelled, or at its deadline.
+    Over(Error),
+}
+
+impl Failure {
+    /// That of a server which cannot write.
+    pub fn read_only() -> Failure {
+        let text = "the server takes no writes".into();
+        Failure::Refused { code: SqlState::READ_ONLY_SQL_TRANSACTION, text }
+    }
+
+    /// Whether the server cannot write: a standby, or one that was made read-only.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Failure::Refused { code, .. } if *code == SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
+    /// Whether nothing happened, and the same statement may go through at once.
+    pub fn is_worth_repeating(&self) -> bool {
+        self.is_read_only()
+            || matches!(self, Failure::Refused { code, .. }
+                if *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED)
+    }
+
+    /// Whether it waited for a lock as long as it should.
+    pub fn is_lock_timeout(&self) -> bool {
+        matches!(self, Failure::Refused { code, .. } if *code == SqlState::LOCK_NOT_AVAILABLE)
+    }
+
+    /// What happened, in a few words.
+    pub fn text(&self) -> String {
+        match self {
+            Failure::Refused { code, text } => format!("{text} ({})", code.code()),
+            Failure::Lost(text) => text.clone(),
+            Failure::Late => "no answer in time".into(),
+            Failure::Over(error) => error.message().to_owned(),
+        }
+    }
+
+    /// The error that a user sees; `database` names the database and its place.
+    pub fn into_error(self, database: &str) -> Error {
+        if let Failure::Over(error) = self {
+            return error;
+        }
+        let help = match &self {
+            Failure::Refused { code, .. } => help(code),
+            _ => "check the server and the network; new tokens are kept in memory until then",
+        };
+        let message = format!("the database {database} failed: {}", self.text());
+        Error::new(Status::Store, message).with_help(help)
+    }
+}
+
+fn help(code: &SqlState) -> &'static str {
+    match *code {
+        SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            "check the user and the password in store.url, and the server's pg_hba.conf"
+        }
+        SqlState::INVALID_CATALOG_NAME => "create the database, or check its name in store.url",
+        SqlState::INSUFFICIENT_PRIVILEGE => {
+            "the role needs SELECT, INSERT, UPDATE and DELETE on ghl_oauth_token and ghl_oauth_note, and SELECT on ghl_oauth_schema"
+        }
+        SqlState::READ_ONLY_SQL_TRANSACTION => {
+            "the server takes no writes; name the others in store.url as well: postgres://…@one,two/database"
+        }
+        SqlState::DISK_FULL => "make room on the server's disk; new tokens are kept in memory until then",
+        SqlState::TOO_MANY_CONNECTIONS => {
+            "raise the server's max_connections, or put a pooler such as PgBouncer before it"
+        }
+        _ => "check the server, then try again",
+    }
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Failure {
+        let Some(refusal) = error.as_db_error() else {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            return Failure::Lost(format!("{error}{cause}"));
+        };
+        let text = refusal.message().to_owned();
+        // The last words of a session (57P01 when it is ended, class 08 from a pooler whose server is gone) say nothing
+        // about what it was doing.
+        let is_end = matches!(refusal.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+        let code = refusal.code().code();
+        if code.starts_with("08") || (is_end && code.starts_with("57P")) || code == "25P03" {
+            return Failure::Lost(format!("{text} ({code})"));
+        }
+        Failure::Refused { code: refusal.code().clone(), text }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Lost(error.to_string())
+    }
+}

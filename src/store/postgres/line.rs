@@ -1,0 +1,276 @@
+//! The socket under a connection: never blocking, waited for in slices, and closed in a forked child.
+//!
+//! There is no async runtime. tokio-postgres asks for the traits of tokio's streams, and these are what stands behind
+//! them: what would block answers `Pending`, and whoever drives the connection then waits for the one socket.
+
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::failure::Failure;
+use crate::deadline::Deadline;
+use crate::process;
+
+/// How long a wait goes on before it looks for a cancellation.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// How soon this side finds out that the other one is gone: while nothing is said, after 10 + 3 × 5 seconds; while it owes
+/// an acknowledgement, after 10.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5));
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// A socket that a forked child closes, since it may carry a lock: the server lets go of it when the last copy is closed.
+pub struct Line {
+    socket: Option<Socket>,
+    place: Option<usize>,
+    /// Whether a write found the socket full since the connection was last driven.
+    full: AtomicBool,
+}
+
+/// Until when somebody waits.
+pub struct Until<'a> {
+    ends: Instant,
+    deadline: Option<&'a Deadline>,
+}
+
+impl<'a> Until<'a> {
+    /// So long from now.
+    pub fn after(limit: Duration) -> Until<'a> {
+        Until { ends: Instant::now() + limit, deadline: None }
+    }
+
+    /// So long from now, and never longer than a call.
+    pub fn within(limit: Duration, deadline: Option<&'a Deadline>) -> Until<'a> {
+        Until { deadline, ..Until::after(limit) }
+    }
+
+    /// The time left; or why there is none.
+    pub fn left(&self) -> Result<Duration, Failure> {
+        if let Some(deadline) = self.deadline {
+            deadline.check().map_err(Failure::Over)?;
+        }
+        match self.ends.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(Failure::Late),
+            left => Ok(self.deadline.map_or(left, |deadline| left.min(deadline.remaining()))),
+        }
+    }
+
+    /// The same call, and so long from now at most.
+    pub fn narrowed(&self, limit: Duration) -> Until<'a> {
+        Until { ends: self.ends.min(Instant::now() + limit), deadline: self.deadline }
+    }
+}
+
+impl Line {
+    /// Connects over TCP.
+    pub fn tcp(address: SocketAddr, until: &Until) -> Result<Arc<Line>, Failure> {
+        let line = Line::open(Domain::for_address(address))?;
+        let socket = line.socket()?;
+        // What these want is an improvement, and no condition.
+        let _ = socket.set_tcp_nodelay(true);
+        #[cfg(any(unix, windows))]
+        let _ = socket.set_tcp_keepalive(&keepalive());
+        #[cfg(target_os = "linux")]
+        let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        line.connect(&address.into(), until)?;
+        Ok(line)
+    }
+
+    /// Connects over a Unix socket.
+    #[cfg(unix)]
+    pub fn unix(path: &Path, until: &Until) -> Result<Arc<Line>, Failure> {
+        let line = Line::open(Domain::UNIX)?;
+        line.connect(&SockAddr::unix(path)?, until)?;
+        Ok(line)
+    }
+
+    #[cfg(not(unix))]
+    pub fn unix(path: &Path, _: &Until) -> Result<Arc<Line>, Failure> {
+        Err(Failure::Lost(format!("there are no Unix sockets here, such as {}", path.display())))
+    }
+
+    fn open(domain: Domain) -> Result<Arc<Line>, Failure> {
+        // A child that is forked between the steps would inherit a descriptor that nobody closes there.
+        let _gate = process::gate();
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        #[cfg(unix)]
+        let place = process::enter(std::os::fd::AsRawFd::as_raw_fd(&socket));
+        #[cfg(not(unix))]
+        let place = None;
+        let line = Line { socket: Some(socket), place, full: AtomicBool::new(false) };
+        Ok(Arc::new(line))
+    }
+
+    fn connect(&self, address: &SockAddr, until: &Until) -> Result<(), Failure> {
+        let socket = self.socket()?;
+        socket.set_nonblocking(true)?;
+        loop {
+            match socket.connect(address) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_under_way(&error, address) => break,
+                // A Unix socket whose server has more callers than it listens to tells nobody when that changes.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::thread::sleep(until.left()?.min(Duration::from_millis(5)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        loop {
+            self.wait(until.left()?.min(SLICE), true)?;
+            if let Some(error) = socket.take_error()? {
+                return Err(error.into());
+            }
+            if socket.peer_addr().is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn socket(&self) -> io::Result<&Socket> {
+        self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Whether everything that was written went out.
+    pub fn is_flushed(&self) -> bool {
+        !self.full.load(Ordering::Relaxed)
+    }
+
+    /// Waits so long for input, or with `full` for room for output.
+    #[cfg(unix)]
+    fn wait(&self, wait: Duration, full: bool) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let wanted = if full { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        // Rounded up: a wait of nothing would spin.
+        let wait = Timespec::try_from(wait.max(Duration::from_millis(1))).ok();
+        match poll(&mut [PollFd::new(self.socket()?, wanted)], wait.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn wait(&self, wait: Duration, _: bool) -> io::Result<()> {
+        std::thread::sleep(wait.min(Duration::from_millis(2)));
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let _gate = process::gate();
+        if let Some(place) = self.place {
+            process::leave(place);
+        }
+        self.socket = None;
+    }
+}
+
+fn keepalive() -> TcpKeepalive {
+    #[cfg(target_os = "linux")]
+    return KEEPALIVE.with_retries(3);
+    #[cfg(not(target_os = "linux"))]
+    KEEPALIVE
+}
+
+fn is_under_way(error: &io::Error, address: &SockAddr) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::EINPROGRESS) {
+        return true;
+    }
+    !address.is_unix() && error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Tells whether somebody wants to be asked again.
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Asks `poll` again and again until it is ready, and waits for the socket in between.
+pub fn drive<T>(
+    line: &Line,
+    until: &Until,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T, Failure>>,
+) -> Result<T, Failure> {
+    loop {
+        if let Poll::Ready(outcome) = settle(line, &mut poll) {
+            return outcome;
+        }
+        let slice = if until.deadline.is_some() { SLICE } else { Duration::MAX };
+        line.wait(until.left()?.min(slice), !line.is_flushed())?;
+    }
+}
+
+/// Asks as long as there is something to do without waiting.
+pub fn settle<T>(line: &Line, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    let flag = Arc::new(Flag(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&flag));
+    loop {
+        line.full.store(false, Ordering::Relaxed);
+        let outcome = poll(&mut Context::from_waker(&waker));
+        if outcome.is_ready() || !flag.0.swap(false, Ordering::SeqCst) {
+            return outcome;
+        }
+    }
+}
+
+/// A line as a stream.
+pub struct Wire(pub Arc<Line>);
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = self.0.socket()?.read(buffer.initialize_unfilled());
+        ready_or_pending(context, read).map(|read| read.map(|count| buffer.advance(count)))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // Without the flag a connection that is gone would end the host's process by a signal.
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        let flags = libc::MSG_NOSIGNAL;
+        #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+        let flags = 0;
+        let written = ready_or_pending(context, self.0.socket()?.send_with_flags(bytes, flags));
+        if written.is_pending() {
+            self.0.full.store(true, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.socket()?.shutdown(std::net::Shutdown::Write))
+    }
+}
+
+fn ready_or_pending(context: &Context<'_>, outcome: io::Result<usize>) -> Poll<io::Result<usize>> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+        outcome => Poll::Ready(outcome),
+    }
+}

@@ -1,0 +1,512 @@
+//! Tokens in a PostgreSQL database (12 or newer): the durable store for several machines.
+//!
+//! Every statement is a transaction of its own and leaves nothing behind in its session, so that a pooler in transaction mode
+//! may stand between. A statement is tried twice, five seconds each: the second time on a new connection, to whichever of the
+//! URL's servers takes writes by then. A save whose answer was lost is recognised when it is tried again.
+//!
+//! A save that was answered is on the server's disk, also where the role's or the server's default is
+//! `synchronous_commit = off`; a stricter default, which waits for standbys, stays as it is. What a save replaced, or a removal
+//! removed, goes when the server next vacuums the table, and from its WAL and its backups later still: sealing keeps it
+//! unreadable there.
+
+mod address;
+mod connection;
+mod failure;
+mod line;
+mod lock;
+mod pool;
+mod schema;
+mod tls;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row as Found};
+use zeroize::Zeroizing;
+
+use self::address::Address;
+use self::pool::{Care, Pool};
+use self::tls::Trust;
+use super::process_lock::ProcessLocks;
+use super::row::{Row, StoredRow};
+use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
+use crate::config::Timeouts;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+use crate::token::UserType;
+
+/// The longest that one attempt to connect may take, whatever `timeouts.connectMs` says.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a holder of a lock gets beside the whole time of a call, before the server takes the lock away.
+const LOCK_RESERVE: Duration = Duration::from_secs(30);
+
+/// How many rows one statement carries.
+const ROWS_AT_ONCE: usize = 500;
+
+/// How many records are sealed anew by one statement.
+const RESEALED_AT_ONCE: usize = 100;
+
+/// Evaluated for each row that is written: makes its transaction wait for the disk where it otherwise would not. As a part
+/// of the statement it costs no round trip.
+macro_rules! durably {
+    () => {
+        "CASE current_setting('synchronous_commit') WHEN 'off' \
+         THEN set_config('synchronous_commit', 'on', true) END"
+    };
+}
+
+const INSERT: &str = concat!(
+    "INSERT INTO ghl_oauth_token
+         (client_id, resource_id, version, user_type, company_id, renew_at, sealed_with, document)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING ",
+    durably!()
+);
+
+const UPDATE: &str = concat!(
+    "UPDATE ghl_oauth_token
+     SET version = $3, user_type = $4, company_id = $5, renew_at = $6, sealed_with = $7, document = $8
+     WHERE client_id = $1 AND resource_id = $2 AND version = $3 - 1 RETURNING ",
+    durably!()
+);
+
+/// The columns of many rows, `$2` to `$8`.
+macro_rules! rows {
+    () => {
+        "unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bytea[])
+         AS r (resource_id, version, user_type, company_id, renew_at, sealed_with, document)"
+    };
+}
+
+const INSERT_ALL: &str = concat!(
+    "INSERT INTO ghl_oauth_token AS t
+         (client_id, resource_id, version, user_type, company_id, renew_at, sealed_with, document)
+     SELECT $1, r.* FROM ",
+    rows!(),
+    " WHERE r.version = 1 ON CONFLICT DO NOTHING RETURNING t.resource_id, ",
+    durably!()
+);
+
+const UPDATE_ALL: &str = concat!(
+    "UPDATE ghl_oauth_token AS t
+     SET version = r.version, user_type = r.user_type, company_id = r.company_id, renew_at = r.renew_at,
+         sealed_with = r.sealed_with, document = r.document
+     FROM ",
+    rows!(),
+    " WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND t.version = r.version - 1
+     RETURNING t.resource_id, ",
+    durably!()
+);
+
+const OWN_ROWS: &str = concat!(
+    "SELECT t.resource_id FROM ghl_oauth_token AS t, ",
+    rows!(),
+    " WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND t.version = r.version AND t.document = r.document"
+);
+
+const RESEAL_ALL: &str = concat!(
+    "UPDATE ghl_oauth_token AS t SET sealed_with = r.sealed_with, document = r.document FROM ",
+    rows!(),
+    " WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND t.version = r.version
+     RETURNING t.resource_id, ",
+    durably!()
+);
+
+/// A store in a PostgreSQL database. Ids of several apps stand side by side, told apart by their client id.
+pub struct PostgresStore {
+    pool: Arc<Pool>,
+    locks: Arc<ProcessLocks>,
+    seal: Seal,
+    /// How long a lock may be held without a word.
+    idle_limit: Duration,
+}
+
+type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+impl PostgresStore {
+    /// Connects, makes the tables if they are not there, and brings them up to date. `ca_bundle` names a PEM file of
+    /// certificates that are trusted beside the platform's own. Records are those of the app whose `seal` it is.
+    ///
+    /// # Errors
+    /// `CONFIG` for a URL or a file that cannot be used; `STORE` when no server takes writes, or the tables were written by a
+    /// newer version of the library.
+    pub fn open(
+        url: &Secret,
+        ca_bundle: Option<&Path>,
+        timeouts: &Timeouts,
+        seal: Seal,
+    ) -> Result<PostgresStore> {
+        let connect_limit = Duration::from_millis(timeouts.connect_ms).min(CONNECT_LIMIT);
+        let pool = Pool::new(Address::read(url)?, Trust::new(ca_bundle)?, connect_limit);
+        schema::bring_up_to_date(&pool).map_err(|error| match error.parameter() {
+            Some(_) => error,
+            None => error.with_parameter("store.url"),
+        })?;
+        let idle_limit = Duration::from_millis(timeouts.total_ms) + LOCK_RESERVE;
+        Ok(PostgresStore { pool: Arc::new(pool), locks: Arc::default(), seal, idle_limit })
+    }
+
+    fn read(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Found>> {
+        self.pool.run(Care::Usual, async |client, _| client.query_typed(statement, params).await)
+    }
+
+    /// Writes a row, unless the stored version is another one than it was made from. A row that an earlier attempt has written
+    /// already, its answer lost, is as good as written now.
+    fn put(&self, row: &Row) -> Result<bool> {
+        let (client_id, version, document) =
+            (self.seal.client_id(), row.version.cast_signed(), &row.document[..]);
+        let user_type = row.user_type.name();
+        let params: [Param<'_>; 8] = [
+            (&client_id, Type::TEXT),
+            (&row.resource_id, Type::TEXT),
+            (&version, Type::INT8),
+            (&user_type, Type::TEXT),
+            (&row.company_id, Type::TEXT),
+            (&row.renew_at, Type::INT8),
+            (&row.sealed_with, Type::TEXT),
+            (&document, Type::BYTEA),
+        ];
+        let own: [Param<'_>; 4] =
+            [params[0].clone(), params[1].clone(), params[2].clone(), (&document, Type::BYTEA)];
+        let statement = if row.version == 1 { INSERT } else { UPDATE };
+        self.pool.run(Care::Insists, async |client, again| {
+            let written = client.query_typed(statement, &params).await?;
+            if !written.is_empty() || !again {
+                return Ok(!written.is_empty());
+            }
+            let select = "SELECT 1 FROM ghl_oauth_token
+                          WHERE client_id = $1 AND resource_id = $2 AND version = $3 AND document = $4";
+            Ok(!client.query_typed(select, &own).await?.is_empty())
+        })
+    }
+
+    /// Writes rows of different resources by one statement, or by two where some are new; answers whose were written.
+    fn put_all(&self, rows: &[Row]) -> Result<HashSet<String>> {
+        let columns = Columns::of(self.seal.client_id(), rows);
+        let params = columns.params();
+        let (new, old) = (rows.iter().any(|row| row.version == 1), rows.iter().any(|row| row.version > 1));
+        self.pool.run(Care::Insists, async |client, again| {
+            let mut written = HashSet::new();
+            if new {
+                written.extend(ids(client, INSERT_ALL, &params).await?);
+            }
+            if old {
+                written.extend(ids(client, UPDATE_ALL, &params).await?);
+            }
+            if again && written.len() < rows.len() {
+                written.extend(ids(client, OWN_ROWS, &params).await?);
+            }
+            Ok(written)
+        })
+    }
+
+    /// Writes the rows of which the stored version is still the same; answers how many those were.
+    fn put_again(&self, rows: &[Row]) -> Result<u64> {
+        let columns = Columns::of(self.seal.client_id(), rows);
+        let params = columns.params();
+        self.pool.run(Care::Insists, async |client, _| {
+            Ok(client.query_typed(RESEAL_ALL, &params).await?.len() as u64)
+        })
+    }
+}
+
+async fn ids(
+    client: &Client,
+    statement: &str,
+    params: &[Param<'_>],
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    client.query_typed(statement, params).await?.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Rows on their side.
+struct Columns<'a> {
+    client_id: &'a str,
+    resource_id: Vec<&'a str>,
+    version: Vec<i64>,
+    user_type: Vec<&'static str>,
+    company_id: Vec<Option<&'a str>>,
+    renew_at: Vec<i64>,
+    sealed_with: Vec<&'a str>,
+    document: Vec<&'a [u8]>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(client_id: &'a str, rows: &'a [Row]) -> Columns<'a> {
+        Columns {
+            client_id,
+            resource_id: rows.iter().map(|row| row.resource_id.as_str()).collect(),
+            version: rows.iter().map(|row| row.version.cast_signed()).collect(),
+            user_type: rows.iter().map(|row| row.user_type.name()).collect(),
+            company_id: rows.iter().map(|row| row.company_id.as_deref()).collect(),
+            renew_at: rows.iter().map(|row| row.renew_at).collect(),
+            sealed_with: rows.iter().map(|row| row.sealed_with.as_str()).collect(),
+            document: rows.iter().map(|row| &row.document[..]).collect(),
+        }
+    }
+
+    fn params(&self) -> Vec<Param<'_>> {
+        vec![
+            (&self.client_id, Type::TEXT),
+            (&self.resource_id, Type::TEXT_ARRAY),
+            (&self.version, Type::INT8_ARRAY),
+            (&self.user_type, Type::TEXT_ARRAY),
+            (&self.company_id, Type::TEXT_ARRAY),
+            (&self.renew_at, Type::INT8_ARRAY),
+            (&self.sealed_with, Type::TEXT_ARRAY),
+            (&self.document, Type::BYTEA_ARRAY),
+        ]
+    }
+}
+
+impl Store for PostgresStore {
+    fn load(&self, resource_id: &str) -> Result<Option<Record>> {
+        let select = "SELECT resource_id, version, document FROM ghl_oauth_token
+                      WHERE client_id = $1 AND resource_id = $2";
+        let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&resource_id, Type::TEXT)];
+        let found = self.read(select, &params).map_err(|error| error.with_resource(resource_id))?;
+        found.first().map(|found| self.seal.record(stored_row(found))).transpose()
+    }
+
+    fn save(&self, record: &Record) -> Result<u64> {
+        let row = self.seal.row(record)?;
+        let saved = self.put(&row).map_err(|error| error.with_resource(&record.resource_id))?;
+        if saved { Ok(row.version) } else { Err(super::changed_meanwhile(&record.resource_id)) }
+    }
+
+    fn save_all(&self, records: &[Record]) -> Vec<Result<u64>> {
+        let mut seen = HashSet::new();
+        if !records.iter().all(|record| seen.insert(&record.resource_id)) {
+            // Of two rows of one resource, a single statement would write either.
+            return records.iter().map(|record| self.save(record)).collect();
+        }
+        records.chunks(ROWS_AT_ONCE).flat_map(|records| self.save_chunk(records)).collect()
+    }
+
+    fn remove(&self, resource_id: &str) -> Result<bool> {
+        let delete = concat!(
+            "DELETE FROM ghl_oauth_token WHERE client_id = $1 AND resource_id = $2 RETURNING ",
+            durably!()
+        );
+        let client_id = self.seal.client_id();
+        let params: [Param<'_>; 2] = [(&client_id, Type::TEXT), (&resource_id, Type::TEXT)];
+        // Where the answer to an earlier attempt was lost, that one may have removed it.
+        let removed = self.pool.run(Care::Insists, async |client, again| {
+            Ok(!client.query_typed(delete, &params).await?.is_empty() || again)
+        });
+        removed.map_err(|error| error.with_resource(resource_id))
+    }
+
+    fn list(&self, query: &Query) -> Result<Page> {
+        let client_id = self.seal.client_id();
+        let user_type = query.user_type.map(UserType::name);
+        let mut params: Vec<Param<'_>> = vec![(&client_id, Type::TEXT)];
+        let mut conditions = String::new();
+        let mut only = |condition: &str, value| {
+            params.push((value, Type::TEXT));
+            conditions += &format!(" AND {condition} ${}", params.len());
+        };
+        if let Some(after) = &query.after {
+            only("resource_id >", after);
+        }
+        if let Some(company_id) = &query.company_id {
+            only("company_id =", company_id);
+        }
+        if let Some(user_type) = &user_type {
+            only("user_type =", user_type);
+        }
+        // One more than asked for tells whether there is a next page.
+        let select = format!(
+            "SELECT resource_id, version, document FROM ghl_oauth_token WHERE client_id = $1{conditions} \
+             ORDER BY resource_id LIMIT {}",
+            query.limit + 1
+        );
+        let found = self.read(&select, &params)?;
+        let records =
+            found.iter().map(|found| self.seal.record(stored_row(found))).collect::<Result<Vec<_>>>()?;
+        Ok(Page::cut(records, query.limit))
+    }
+
+    fn due(
+        &self,
+        company_id: Option<&str>,
+        renew_by: i64,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<DuePage> {
+        let client_id = self.seal.client_id();
+        let (renew_at, id) = DuePage::place(after);
+        let mut params: Vec<Param<'_>> = vec![
+            (&client_id, Type::TEXT),
+            (&renew_by, Type::INT8),
+            (&renew_at, Type::INT8),
+            (&id, Type::TEXT),
+        ];
+        let mut of_company = "";
+        if let Some(company_id) = &company_id {
+            params.push((company_id, Type::TEXT));
+            of_company = "AND company_id = $5";
+        }
+        let select = format!(
+            "SELECT renew_at, resource_id FROM ghl_oauth_token
+             WHERE client_id = $1 AND renew_at <= $2 AND (renew_at, resource_id) > ($3, $4) {of_company}
+             ORDER BY renew_at, resource_id LIMIT {}",
+            limit + 1
+        );
+        let found = self.read(&select, &params)?;
+        Ok(DuePage::cut(found.iter().map(|found| (found.get(0), found.get(1))).collect(), limit))
+    }
+
+    fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
+        let client_id = self.seal.client_id();
+        let mut params: Vec<Param<'_>> = vec![(&client_id, Type::TEXT)];
+        let mut of_company = "";
+        if let Some(company_id) = &company_id {
+            params.push((company_id, Type::TEXT));
+            of_company = "AND company_id = $2";
+        }
+        let select = format!("SELECT min(renew_at) FROM ghl_oauth_token WHERE client_id = $1 {of_company}");
+        Ok(self.read(&select, &params)?.first().and_then(|found| found.get(0)))
+    }
+
+    fn reseal(&self, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+        let mut resealed = Resealed::default();
+        let (client_id, key_id) = (self.seal.client_id(), self.seal.key_id());
+        if key_id.is_empty() {
+            return Ok(resealed);
+        }
+        // The ranges on both sides of the first key's id, each by the index.
+        for side in ["<", ">"] {
+            let select = format!(
+                "SELECT resource_id, version, document, sealed_with FROM ghl_oauth_token
+                 WHERE client_id = $1 AND sealed_with {side} $2 AND (sealed_with, resource_id) > ($3, $4)
+                 ORDER BY sealed_with, resource_id LIMIT {RESEALED_AT_ONCE}"
+            );
+            let (mut key, mut id) = (String::new(), String::new());
+            while go_on(resealed.sealed) && !resealed.is_hopeless() {
+                let params: [Param<'_>; 4] =
+                    [(&client_id, Type::TEXT), (&key_id, Type::TEXT), (&key, Type::TEXT), (&id, Type::TEXT)];
+                let found = self.read(&select, &params)?;
+                let Some(last) = found.last() else { break };
+                (key, id) = (last.get(3), last.get(0));
+                let page = found.iter().map(stored_row).collect();
+                self.seal.reseal(page, &mut resealed, |rows| self.put_again(rows))?;
+            }
+        }
+        Ok(resealed)
+    }
+
+    fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
+        // Among this process's threads first: so each process asks the server once for a resource.
+        let here = self.locks.lock(resource_id, deadline)?;
+        let key = lock::key(self.seal.client_id(), resource_id);
+        lock::lock(&self.pool, key, self.idle_limit, here, deadline)
+    }
+
+    fn note(&self, key: &str) -> Result<Option<Note>> {
+        let select = "SELECT key, version, list, expires_at, document FROM ghl_oauth_note
+                      WHERE client_id = $1 AND key = $2";
+        let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&key, Type::TEXT)];
+        Ok(self.read(select, &params)?.first().map(read_note))
+    }
+
+    fn save_note(&self, note: &Note) -> Result<()> {
+        let insert = concat!(
+            "INSERT INTO ghl_oauth_note (client_id, key, version, list, expires_at, document)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING ",
+            durably!()
+        );
+        let update = concat!(
+            "UPDATE ghl_oauth_note SET version = $3, list = $4, expires_at = $5, document = $6
+             WHERE client_id = $1 AND key = $2 AND version = $3 - 1 RETURNING ",
+            durably!()
+        );
+        let own = "SELECT 1 FROM ghl_oauth_note
+                   WHERE client_id = $1 AND key = $2 AND version = $3 AND list = $4 AND expires_at = $5 AND document = $6";
+        let (client_id, version) = (self.seal.client_id(), (note.version + 1).cast_signed());
+        let document = note.document.to_string().into_bytes();
+        let params: [Param<'_>; 6] = [
+            (&client_id, Type::TEXT),
+            (&note.key, Type::TEXT),
+            (&version, Type::INT8),
+            (&note.list, Type::TEXT),
+            (&note.expires_at, Type::INT8),
+            (&document, Type::BYTEA),
+        ];
+        let statement = if note.version == 0 { insert } else { update };
+        let saved = self.pool.run(Care::Insists, async |client, again| {
+            let written = client.query_typed(statement, &params).await?;
+            if !written.is_empty() || !again {
+                return Ok(!written.is_empty());
+            }
+            Ok(!client.query_typed(own, &params).await?.is_empty())
+        })?;
+        if saved { Ok(()) } else { Err(super::note_changed_meanwhile(&note.key)) }
+    }
+
+    fn notes(&self, list: &str, after: Option<&str>, limit: usize) -> Result<NotePage> {
+        // No key is empty, and one more than asked for tells whether there is a next page.
+        let select = format!(
+            "SELECT key, version, list, expires_at, document FROM ghl_oauth_note
+             WHERE client_id = $1 AND list = $2 AND key > $3 ORDER BY key LIMIT {}",
+            limit + 1
+        );
+        let (client_id, after) = (self.seal.client_id(), after.unwrap_or_default());
+        let params: [Param<'_>; 3] = [(&client_id, Type::TEXT), (&list, Type::TEXT), (&after, Type::TEXT)];
+        Ok(NotePage::cut(self.read(&select, &params)?.iter().map(read_note).collect(), limit))
+    }
+
+    fn prune_notes(&self, now_ms: i64) -> Result<()> {
+        let delete = "DELETE FROM ghl_oauth_note WHERE client_id = $1 AND expires_at <= $2";
+        let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&now_ms, Type::INT8)];
+        self.read(delete, &params).map(drop)
+    }
+}
+
+impl PostgresStore {
+    fn save_chunk(&self, records: &[Record]) -> Vec<Result<u64>> {
+        let rows = records.iter().map(|record| self.seal.row(record)).collect::<Result<Vec<_>>>();
+        let mut rows = match rows {
+            Ok(rows) => rows,
+            Err(error) => return records.iter().map(|record| Err(named(&error, record))).collect(),
+        };
+        // In one order for all: two who write the same rows would otherwise wait for each other.
+        rows.sort_unstable_by(|one, other| one.resource_id.cmp(&other.resource_id));
+        match self.put_all(&rows) {
+            Ok(written) => {
+                let outcome = |record: &Record| match written.contains(&record.resource_id) {
+                    true => Ok(record.version + 1),
+                    false => Err(super::changed_meanwhile(&record.resource_id)),
+                };
+                records.iter().map(outcome).collect()
+            }
+            Err(error) => records.iter().map(|record| Err(named(&error, record))).collect(),
+        }
+    }
+}
+
+fn named(error: &Error, record: &Record) -> Error {
+    error.clone().with_resource(&record.resource_id)
+}
+
+fn stored_row(found: &Found) -> StoredRow {
+    StoredRow {
+        resource_id: found.get(0),
+        version: found.get::<_, i64>(1).cast_unsigned(),
+        document: Zeroizing::new(found.get(2)),
+    }
+}
+
+/// A note of which the document cannot be read says nothing, as one that was never written.
+fn read_note(found: &Found) -> Note {
+    Note {
+        key: found.get(0),
+        version: found.get::<_, i64>(1).cast_unsigned(),
+        list: found.get(2),
+        expires_at: found.get(3),
+        document: serde_json::from_slice(found.get(4)).unwrap_or_default(),
+    }
+}

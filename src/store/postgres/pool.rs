@@ -1,0 +1,271 @@
+//! The connections of one client: a few that statements share, and one for each lock that is held or waited for.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use super::address::Address;
+use super::connection::Connection;
+use super::failure::Failure;
+use super::line::Until;
+use super::tls::Trust;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+
+/// How many statements run at a time.
+const MOST_AT_WORK: usize = 4;
+
+/// How many connections are kept while nobody uses them.
+const MOST_IDLE: usize = 4;
+
+/// How long a statement may take; it is tried twice, the second time on a connection of its own.
+const STATEMENT: Duration = Duration::from_secs(5);
+
+/// How long a failure to connect speaks for those that do not insist.
+const DOWN: Duration = Duration::from_secs(1);
+
+/// The connections to one database.
+pub struct Pool {
+    address: Address,
+    trust: Trust,
+    connect_limit: Duration,
+    state: Mutex<State>,
+    freed: Condvar,
+    /// The server that was good last.
+    preferred: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Connection>,
+    at_work: usize,
+    /// When the last attempt to connect failed, and how.
+    down: Option<(Instant, Error)>,
+}
+
+/// Whether an attempt is worth a wait although the last one failed just now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Care {
+    /// What failed a moment ago fails at once.
+    Usual,
+    /// A new token may be at stake.
+    Insists,
+}
+
+/// A connection on loan.
+struct Loan<'a> {
+    pool: &'a Pool,
+    connection: Option<Connection>,
+}
+
+impl Pool {
+    /// Connections to that database, none of them made yet.
+    pub fn new(address: Address, trust: Trust, connect_limit: Duration) -> Pool {
+        let (state, freed, preferred) = (Mutex::default(), Condvar::new(), AtomicUsize::new(0));
+        Pool { address, trust, connect_limit, state, freed, preferred }
+    }
+
+    /// Runs statements in `work`, which is told whether an earlier run of it may have been carried out, its answer lost. What
+    /// it does must be safe to do twice.
+    ///
+    /// # Errors
+    /// `STORE`.
+    pub fn run<T>(
+        &self,
+        care: Care,
+        work: impl AsyncFn(&Client, bool) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T> {
+        let outcome = self.attempt(care, Source::Idle, false, &work).or_else(|failure| match failure {
+            Failure::Lost(_) | Failure::Late => self.attempt(Care::Insists, Source::New, true, &work),
+            failure if failure.is_worth_repeating() => self.attempt(Care::Insists, Source::New, false, &work),
+            failure => Err(failure),
+        });
+        outcome.map_err(|failure| failure.into_error(&self.address.name))
+    }
+
+    fn attempt<T>(
+        &self,
+        care: Care,
+        source: Source,
+        again: bool,
+        work: &impl AsyncFn(&Client, bool) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Failure> {
+        let mut loan = self.lend(care, source, &Until::after(STATEMENT))?;
+        loan.run(&Until::after(STATEMENT), async |client| work(client, again).await)
+    }
+
+    /// Runs statements of one transaction on a connection of their own, which is closed where they fail.
+    pub fn alone<T>(
+        &self,
+        limit: Duration,
+        work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Failure> {
+        let mut loan = self.lend(Care::Insists, Source::Idle, &Until::after(limit))?;
+        let outcome = loan.run(&Until::after(limit), work);
+        if outcome.is_err() {
+            loan.give_up();
+        }
+        outcome
+    }
+
+    /// Whether statements get through: within that time, one does.
+    pub fn answers(&self, limit: Duration, deadline: &Deadline) -> Result<bool> {
+        let until = Until::within(limit, Some(deadline));
+        let answer = self
+            .lend(Care::Insists, Source::Idle, &until)
+            .and_then(|mut loan| loan.run(&until, async |client| client.simple_query("SELECT 1").await));
+        match answer {
+            Ok(_) => Ok(true),
+            Err(Failure::Over(error)) => Err(error),
+            Err(Failure::Late) => Ok(false),
+            Err(failure) => Err(self.error(failure)),
+        }
+    }
+
+    /// A connection for a lock; to be given back by [`Pool::put_back`].
+    pub fn connection(&self, source: Source, deadline: &Deadline) -> Result<Connection, Failure> {
+        let until = Until::within(self.connect_limit.max(STATEMENT), Some(deadline));
+        match source {
+            Source::Idle => self.idle().map_or_else(|| self.connect(Care::Usual, &until), Ok),
+            Source::New => self.connect(Care::Insists, &until),
+        }
+    }
+
+    /// Takes a connection back, unless it is spent.
+    pub fn put_back(&self, mut connection: Connection) {
+        if connection.is_alive() {
+            let mut state = self.state();
+            if state.idle.len() < MOST_IDLE {
+                state.idle.push(connection);
+                return;
+            }
+        }
+        // It is closed outside the pool's own lock.
+        drop(connection);
+    }
+
+    /// What the database is called in messages.
+    pub fn name(&self) -> &str {
+        &self.address.name
+    }
+
+    /// The error that a user sees.
+    pub fn error(&self, failure: Failure) -> Error {
+        failure.into_error(&self.address.name)
+    }
+
+    fn lend(&self, care: Care, source: Source, until: &Until) -> Result<Loan<'_>, Failure> {
+        let mut state = self.state();
+        while state.at_work >= MOST_AT_WORK {
+            let slice = until.left()?.min(Duration::from_millis(50));
+            state = self.freed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.at_work += 1;
+        drop(state);
+        let mut loan = Loan { pool: self, connection: None };
+        let idle = if source == Source::Idle { self.idle() } else { None };
+        loan.connection = Some(idle.map_or_else(|| self.connect(care, until), Ok)?);
+        Ok(loan)
+    }
+
+    fn idle(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.state().idle.pop()?;
+            if connection.is_alive() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Connects to the first server, from the preferred one on, that takes writes.
+    fn connect(&self, care: Care, until: &Until) -> Result<Connection, Failure> {
+        if care == Care::Usual
+            && let Some((_, error)) = self.state().down.as_ref().filter(|(at, _)| at.elapsed() < DOWN)
+        {
+            return Err(Failure::Over(error.clone()));
+        }
+        let servers = &self.address.servers;
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        let mut failures = Vec::new();
+        for index in (preferred..servers.len()).chain(0..preferred) {
+            let server = &servers[index];
+            match Connection::open(server, &self.trust, self.connect_limit, until) {
+                Ok(connection) => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    self.state().down = None;
+                    return Ok(connection);
+                }
+                Err(over @ Failure::Over(_)) => return Err(over),
+                Err(failure) => failures.push((server, failure)),
+            }
+        }
+        let failure = match failures.len() {
+            1 => failures.pop().map(|(_, failure)| failure),
+            _ => {
+                let texts =
+                    failures.iter().map(|(server, failure)| format!("{}: {}", server.name, failure.text()));
+                Some(Failure::Lost(texts.collect::<Vec<_>>().join("; ")))
+            }
+        };
+        let failure = failure.unwrap_or(Failure::Late);
+        // That one caller's time was over says nothing about the server.
+        if until.left().is_ok() || !matches!(failure, Failure::Late) {
+            self.state().down = Some((Instant::now(), failure.clone().into_error(&self.address.name)));
+        }
+        Err(failure)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// One that is there, if there is one.
+    Idle,
+    /// A new one: those that are there may have died with the last.
+    New,
+}
+
+impl Loan<'_> {
+    fn run<T>(
+        &mut self,
+        until: &Until,
+        work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Failure> {
+        let connection = self.connection.as_mut().ok_or(Failure::Late)?;
+        let outcome = connection.run(until, work);
+        if outcome.as_ref().is_err_and(Failure::is_read_only) {
+            // This server was demoted; whatever else leads to it is useless as well.
+            self.give_up();
+            let useless = std::mem::take(&mut self.pool.state().idle);
+            drop(useless);
+        }
+        outcome
+    }
+
+    fn give_up(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.give_up();
+        }
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        if self.connection.as_ref().is_some_and(|connection| !connection.is_ours()) {
+            // A child that was forked inside a statement: nothing of the pool is its own.
+            std::mem::forget(self.connection.take());
+            return;
+        }
+        if let Some(connection) = self.connection.take() {
+            self.pool.put_back(connection);
+        }
+        self.pool.state().at_work -= 1;
+        self.pool.freed.notify_one();
+    }
+}

@@ -1,0 +1,124 @@
+//! The tables, and how older ones are brought up to date.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use super::connection::first_text;
+use super::failure::Failure;
+use super::pool::{Care, Pool};
+use crate::error::{Error, Result, Status};
+
+/// What brings the tables from version N to N + 1, in order. Only ever added to.
+///
+/// Ids are compared byte by byte, as the other stores do, whatever the database's language. Documents are bytes: PostgreSQL's
+/// texts hold no NUL.
+const MIGRATIONS: [&str; 1] = [r#"
+    CREATE TABLE ghl_oauth_token (
+        client_id   text COLLATE "C" NOT NULL,
+        resource_id text COLLATE "C" NOT NULL,
+        version     bigint NOT NULL,
+        user_type   text COLLATE "C" NOT NULL,
+        company_id  text COLLATE "C",
+        renew_at    bigint NOT NULL,
+        sealed_with text COLLATE "C" NOT NULL,
+        document    bytea NOT NULL,
+        PRIMARY KEY (client_id, resource_id)
+    );
+    CREATE INDEX ghl_oauth_token_by_company ON ghl_oauth_token (client_id, company_id, resource_id);
+    CREATE INDEX ghl_oauth_token_by_type ON ghl_oauth_token (client_id, user_type, resource_id);
+    CREATE INDEX ghl_oauth_token_by_renewal ON ghl_oauth_token (client_id, renew_at, resource_id);
+    CREATE INDEX ghl_oauth_token_by_key ON ghl_oauth_token (client_id, sealed_with, resource_id);
+    CREATE TABLE ghl_oauth_note (
+        client_id  text COLLATE "C" NOT NULL,
+        key        text COLLATE "C" NOT NULL,
+        version    bigint NOT NULL,
+        list       text COLLATE "C" NOT NULL,
+        expires_at bigint NOT NULL,
+        document   bytea NOT NULL,
+        PRIMARY KEY (client_id, key)
+    );
+    CREATE INDEX ghl_oauth_note_by_list ON ghl_oauth_note (client_id, list, key);
+    CREATE INDEX ghl_oauth_note_by_expiry ON ghl_oauth_note (client_id, expires_at);
+"#];
+
+/// The advisory lock of whoever changes the tables; any number that nobody else uses.
+const LOCK: i64 = 0x6768_6c5f_6f61_7574;
+
+/// How long bringing the tables up to date may take, another process's turn included.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Makes the tables, or brings them up to date.
+///
+/// # Errors
+/// `STORE` when the database cannot be reached, a role may not make tables that are missing, or they are of a newer version.
+pub fn bring_up_to_date(pool: &Pool) -> Result<()> {
+    let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
+    // The look first: usually there is nothing to do, and a role that may not make tables can see that, too.
+    let found = pool.run(Care::Insists, async |client, _| match version(client).await {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(0),
+        version => version,
+    })?;
+    match found.cmp(&newest) {
+        std::cmp::Ordering::Equal => return Ok(()),
+        std::cmp::Ordering::Greater => return Err(newer(pool)),
+        std::cmp::Ordering::Less => {}
+    }
+    match pool.alone(LIMIT, async |client| migrate(client, newest).await) {
+        Ok(found) if found > newest => Err(newer(pool)),
+        Ok(_) => Ok(()),
+        Err(failure) => {
+            let may_not = matches!(&failure, Failure::Refused { code, .. } if ["42501", "3F000"].contains(&code.code()));
+            let error = pool.error(failure);
+            Err(if may_not {
+                error.with_help(
+                    "the tables are missing or old, and this role may not make them: GRANT CREATE ON SCHEMA … TO it, or \
+                     open the store once with a role that may; after that SELECT, INSERT, UPDATE and DELETE on \
+                     ghl_oauth_token and ghl_oauth_note, and SELECT on ghl_oauth_schema, are enough",
+                )
+            } else {
+                error
+            }
+            .with_parameter("store.url"))
+        }
+    }
+}
+
+async fn version(client: &Client) -> Result<i32, tokio_postgres::Error> {
+    let rows = client.query_typed("SELECT max(version) FROM ghl_oauth_schema", &[]).await?;
+    Ok(rows.first().and_then(|row| row.get(0)).unwrap_or(0))
+}
+
+/// In one transaction; several processes may start at once, and the first does it for all. Answers the version that it found.
+async fn migrate(client: &Client, newest: i32) -> Result<i32, tokio_postgres::Error> {
+    let wait = LIMIT.as_millis() / 2;
+    let begin = format!("BEGIN; SET LOCAL lock_timeout = {wait}; SELECT pg_advisory_xact_lock({LOCK})");
+    client.batch_execute(&begin).await?;
+    let table = client.simple_query("SELECT to_regclass('ghl_oauth_schema')").await?;
+    if first_text(&table).is_none() {
+        client.batch_execute("CREATE TABLE ghl_oauth_schema (version integer PRIMARY KEY)").await?;
+    }
+    let found = version(client).await?;
+    let missing = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)).unwrap_or_default();
+    for step in missing {
+        client.batch_execute(step).await?;
+    }
+    if !missing.is_empty() {
+        client
+            .query_typed("INSERT INTO ghl_oauth_schema (version) VALUES ($1)", &[(&newest, Type::INT4)])
+            .await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    Ok(found)
+}
+
+fn newer(pool: &Pool) -> Error {
+    Error::new(
+        Status::Store,
+        format!("the tables in {} are those of a newer version of this library", pool.name()),
+    )
+    .with_help("update the library")
+    .with_parameter("store.url")
+}

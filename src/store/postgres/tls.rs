@@ -1,0 +1,180 @@
+//! TLS to the server: its certificate and its name are always checked.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use ring::digest::{self, digest};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, TlsConnect};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::line::Wire;
+use crate::error::{Error, Result, Status};
+
+/// Whose certificates are trusted.
+pub struct Trust {
+    bundle: Vec<CertificateDer<'static>>,
+    /// Made for the first connection: reading the platform's certificates takes a while.
+    config: OnceLock<Arc<ClientConfig>>,
+}
+
+impl Trust {
+    /// The platform's own certificates, and those of a PEM file beside them.
+    ///
+    /// # Errors
+    /// `CONFIG` for a file that cannot be used.
+    pub fn new(bundle: Option<&Path>) -> Result<Trust> {
+        let bundle = bundle.map(read).transpose()?.unwrap_or_default();
+        Ok(Trust { bundle, config: OnceLock::new() })
+    }
+
+    /// What makes a connection to that host safe.
+    pub fn tls(&self, host: &str) -> Tls {
+        let config = Arc::clone(self.config.get_or_init(|| self.config()));
+        Tls(Some((config, host.to_owned())))
+    }
+
+    fn config(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        // Those of the platform that cannot be roots are left out, as everywhere.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots.add_parsable_certificates(self.bundle.iter().cloned());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap_or_else(|error| unreachable!("ring speaks TLS 1.2 and 1.3: {error}"))
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"postgresql".to_vec()];
+        Arc::new(config)
+    }
+}
+
+/// The certificates of a PEM file. Read when the client is made, so that a bad file is not found out at night.
+fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let refused = |why: String| {
+        Error::new(Status::Config, format!("store.caBundlePath cannot be used: {}: {why}", path.display()))
+            .with_parameter("store.caBundlePath")
+    };
+    let pem = fs::read(path).map_err(|error| refused(error.to_string()))?;
+    let mut certificates = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| refused(error.to_string()))?;
+        // One that cannot be a root would be left out in silence later.
+        RootCertStore::empty().add(certificate.clone()).map_err(|error| refused(error.to_string()))?;
+        certificates.push(certificate);
+    }
+    if certificates.is_empty() {
+        return Err(refused("it holds no certificate in PEM".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// Makes one connection safe; or is never asked to.
+pub struct Tls(Option<(Arc<ClientConfig>, String)>);
+
+impl Tls {
+    /// For a connection that stays in clear.
+    pub fn none() -> Tls {
+        Tls(None)
+    }
+}
+
+impl TlsConnect<Wire> for Tls {
+    type Stream = Safe;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Safe>> + Send>>;
+
+    fn connect(self, wire: Wire) -> Self::Future {
+        Box::pin(async move {
+            let (config, host) = self.0.ok_or(io::ErrorKind::Unsupported)?;
+            let name = ServerName::try_from(host).map_err(io::Error::other)?;
+            let stream = TlsConnector::from(config).connect(name, wire).await?;
+            Ok(Safe(Box::new(stream)))
+        })
+    }
+}
+
+/// A connection within TLS.
+pub struct Safe(Box<TlsStream<Wire>>);
+
+impl tokio_postgres::tls::TlsStream for Safe {
+    /// Ties the proof of the password to this very connection (RFC 5929, `tls-server-end-point`): a server in the middle with
+    /// a certificate of its own cannot pass it on.
+    fn channel_binding(&self) -> ChannelBinding {
+        let certificates = self.0.get_ref().1.peer_certificates();
+        let certificate = certificates.and_then(<[_]>::first);
+        let bound = certificate
+            .and_then(|certificate| Some(digest(signed_by(certificate)?, certificate).as_ref().to_vec()));
+        bound.map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+    }
+}
+
+/// The digest within the algorithm that signed a certificate; SHA-256 in the place of weaker ones. None where the algorithm
+/// has no digest of its own, or names it elsewhere.
+fn signed_by(certificate: &[u8]) -> Option<&'static digest::Algorithm> {
+    // Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm SEQUENCE { OBJECT IDENTIFIER, … }, … }
+    let (certificate, _) = element(certificate)?;
+    let (_, rest) = element(certificate)?;
+    let (algorithm, _) = element(rest)?;
+    let (identifier, _) = element(algorithm)?;
+    const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
+    const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
+    const ECDSA_SHA2: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
+    let (last, family) = identifier.split_last()?;
+    match (family, last) {
+        (RSA, 4 | 5 | 11) | (ECDSA_SHA2, 2) => Some(&digest::SHA256),
+        (RSA, 12) | (ECDSA_SHA2, 3) => Some(&digest::SHA384),
+        (RSA, 13) | (ECDSA_SHA2, 4) => Some(&digest::SHA512),
+        _ if identifier == ECDSA_SHA1 => Some(&digest::SHA256),
+        _ => None,
+    }
+}
+
+/// The content of the first element of DER, and what stands behind the element.
+fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&length, mut rest) = der.get(1..)?.split_first()?;
+    let mut count = usize::from(length);
+    if length & 0x80 != 0 {
+        let (bytes, behind) = rest.split_at_checked(usize::from(length & 0x7f).min(4))?;
+        count = bytes.iter().fold(0, |count, byte| count << 8 | usize::from(*byte));
+        rest = behind;
+    }
+    rest.split_at_checked(count)
+}
+
+impl AsyncRead for Safe {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Safe {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,378 @@
+//! PostgreSQL servers and poolers of a test's own: made in a folder that goes away with them, and stopped with the test
+//! program, however that ends.
+#![allow(dead_code)] // Each test file uses a part of its own.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// The role that tests use. Its password needs encoding in a URL, and must never be seen anywhere.
+pub const ROLE: &str = "ghl";
+pub const PASSWORD: &str = "canary/pass:w@rd-d41d8cd9";
+pub const ENCODED_PASSWORD: &str = "canary%2Fpass%3Aw%40rd-d41d8cd9";
+
+/// The administrator's.
+const ADMIN_PASSWORD: &str = "admin";
+
+/// How long anything of this may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The folder of the server's programs; says so where there is none.
+pub fn programs() -> Option<&'static Path> {
+    static PROGRAMS: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || {
+        let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()))
+            .filter(|folder| folder.join("initdb").exists() && folder.join("psql").exists())
+            .collect();
+        found.sort();
+        if found.is_empty() {
+            println!("left out: tests of the PostgreSQL store (apt-get install postgresql)");
+        }
+        found.pop()
+    };
+    PROGRAMS.get_or_init(find).as_deref()
+}
+
+/// The program of PgBouncer; says so where there is none.
+pub fn pooler_program() -> Option<PathBuf> {
+    let places = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
+    let found = places.into_iter().map(PathBuf::from).find(|place| place.exists());
+    if found.is_none() {
+        println!("left out: tests through a pooler (apt-get install pgbouncer)");
+    }
+    found
+}
+
+/// The user and group that servers run as: they refuse to be root.
+fn identity() -> Option<(u32, u32)> {
+    // SAFETY: it only answers.
+    if unsafe { libc::geteuid() } != 0 {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let of = |name: &str| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let fields: Vec<&str> = line.split(':').collect();
+        Some((fields[2].parse().ok()?, fields[3].parse().ok()?))
+    };
+    of("postgres").or_else(|| of("nobody"))
+}
+
+fn give_away(path: &Path) {
+    if let Some((user, group)) = identity() {
+        std::os::unix::fs::chown(path, Some(user), Some(group)).unwrap();
+    }
+}
+
+fn folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("ghl-postgres-").tempdir_in("/tmp").unwrap();
+    give_away(folder.path());
+    folder
+}
+
+fn as_server(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    if let Some((user, group)) = identity() {
+        command.uid(user).gid(group);
+    }
+    command.current_dir("/").stdin(Stdio::null());
+    command
+}
+
+fn succeed(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "still waiting until {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A program that ends when this process does, however that ends: a shell between them waits for the end of its input.
+struct Kept(Child);
+
+impl Kept {
+    /// `inside` are the words of a command that runs the program, such as `ip netns exec one`.
+    /// `end` is the signal that ends it at once.
+    fn start(inside: &[String], program: &Path, arguments: &[String], log: &Path, end: &str) -> Kept {
+        let watch = r#""$@" >>"$LOG" 2>&1 </dev/null & program=$!; cat >/dev/null; while kill -$END $program 2>/dev/null; do sleep 0.05; done"#;
+        let mut shell = if inside.is_empty() { as_server("sh") } else { Command::new(&inside[0]) };
+        if let Some((_, rest)) = inside.split_first() {
+            shell.args(rest);
+            if let Some((user, group)) = identity() {
+                shell.args([
+                    "setpriv",
+                    &format!("--reuid={user}"),
+                    &format!("--regid={group}"),
+                    "--clear-groups",
+                ]);
+            }
+            shell.arg("sh").current_dir("/");
+        }
+        shell.args(["-c", watch, "sh"]).arg(program).args(arguments).env("LOG", log).env("END", end);
+        Kept(shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+// ---- A server -------------------------------------------------------------------------------------------------------
+
+pub struct Server {
+    process: Option<Kept>,
+    inside: Vec<String>,
+    options: Vec<String>,
+    /// Where it listens.
+    pub host: String,
+    pub port: u16,
+    folder: TempDir,
+}
+
+impl Server {
+    /// A server of its own, with these options beside the usual ones.
+    pub fn start(options: &[&str]) -> Option<Server> {
+        Server::start_inside(&[], "127.0.0.1", options)
+    }
+
+    /// One that runs within another command, at an address that is known there.
+    pub fn start_inside(inside: &[&str], host: &str, options: &[&str]) -> Option<Server> {
+        let mut server = Server::prepare(inside, host, options)?;
+        let password = server.path("password");
+        fs::write(&password, ADMIN_PASSWORD).unwrap();
+        give_away(&password);
+        let locale: &[&str] = &["--locale=C.UTF-8", "--encoding=UTF8"];
+        succeed(
+            as_server(programs()?.join("initdb"))
+                .args(["--username=postgres", "--auth=scram-sha-256", "--no-sync"])
+                .args(locale)
+                .arg(format!("--pwfile={}", password.display()))
+                .arg(format!("--pgdata={}", server.path("data").display())),
+        );
+        let mut rules = fs::OpenOptions::new().append(true).open(server.path("data/pg_hba.conf")).unwrap();
+        writeln!(rules, "host all all 0.0.0.0/0 scram-sha-256\nhost replication all 0.0.0.0/0 scram-sha-256")
+            .unwrap();
+        server.begin();
+        server.sql("postgres", &format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'"));
+        Some(server)
+    }
+
+    /// A copy of another server that follows it, read-only until it is promoted.
+    pub fn standby_of(primary: &Server) -> Server {
+        let mut server = Server::prepare(&[], "127.0.0.1", &[]).unwrap();
+        succeed(
+            as_server(programs().unwrap().join("pg_basebackup"))
+                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--username=postgres"])
+                .arg(format!("--pgdata={}", server.path("data").display()))
+                .args(["--host=127.0.0.1".to_owned(), format!("--port={}", primary.port)])
+                .env("PGPASSWORD", ADMIN_PASSWORD),
+        );
+        server.begin();
+        server
+    }
+
+    fn prepare(inside: &[&str], host: &str, options: &[&str]) -> Option<Server> {
+        programs()?;
+        let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let (host, port) = (host.to_owned(), free_port());
+        Some(Server {
+            process: None,
+            inside: texts(inside),
+            options: texts(options),
+            host,
+            port,
+            folder: folder(),
+        })
+    }
+
+    /// Starts it, or starts it again.
+    pub fn begin(&mut self) {
+        let mut arguments = vec!["-D".to_owned(), self.path("data").display().to_string()];
+        let socket = format!("unix_socket_directories={}", self.folder.path().display());
+        let (port, host) = (format!("port={}", self.port), format!("listen_addresses={}", self.host));
+        for option in [port.as_str(), &host, &socket, "max_connections=300", "log_connections=off"] {
+            arguments.extend(["-c".to_owned(), option.to_owned()]);
+        }
+        for option in &self.options {
+            arguments.extend(["-c".to_owned(), option.clone()]);
+        }
+        let program = programs().unwrap().join("postgres");
+        self.process = Some(Kept::start(&self.inside, &program, &arguments, &self.path("log"), "INT"));
+        wait_until("the server is up", || self.psql("postgres", "SELECT 1").status.success());
+    }
+
+    /// Stops it: every session ends.
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+
+    /// Kills it, as a power cut would, and starts it again.
+    pub fn crash(&mut self) {
+        let pid = fs::read_to_string(self.path("data/postmaster.pid")).unwrap();
+        let pid = pid.lines().next().unwrap().to_owned();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        self.process = None;
+        // Its sessions notice in their own time, and a new server waits for none of them.
+        let began = Instant::now();
+        loop {
+            let _ = fs::remove_file(self.path("data/postmaster.pid"));
+            let left = Command::new("pgrep").args(["-f", &self.path("data").display().to_string()]).output();
+            if left.is_ok_and(|left| left.stdout.is_empty()) || began.elapsed() > Duration::from_secs(5) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.begin();
+    }
+
+    /// Makes a standby a primary.
+    pub fn promote(&self) {
+        self.sql("postgres", "SELECT pg_promote()");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The folder of its Unix socket.
+    pub fn socket_folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What the server logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    fn psql(&self, database: &str, sql: &str) -> Output {
+        Command::new(programs().unwrap().join("psql"))
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"])
+            .args(["--username=postgres", "--dbname", database, "--command", sql])
+            .arg(format!("--host={}", self.folder.path().display()))
+            .arg(format!("--port={}", self.port))
+            .env("PGPASSWORD", ADMIN_PASSWORD)
+            .env("PGCONNECT_TIMEOUT", "5")
+            .output()
+            .unwrap()
+    }
+
+    /// Lets the administrator run SQL; answers what it prints.
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        let output = self.psql(database, sql);
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A fresh database, which belongs to the role.
+    pub fn database(&self) -> Database<'_> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name} OWNER {ROLE}"));
+        Database { server: self, name }
+    }
+
+    /// Ends every session but the one that asks.
+    pub fn end_sessions(&self) {
+        self.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'");
+    }
+}
+
+/// The server that the tests of one program share; it ends with the program.
+pub fn shared() -> Option<&'static Server> {
+    static SHARED: OnceLock<Option<Server>> = OnceLock::new();
+    SHARED.get_or_init(|| Server::start(&[])).as_ref()
+}
+
+/// A database of a test's own.
+pub struct Database<'a> {
+    pub server: &'a Server,
+    pub name: String,
+}
+
+impl Database<'_> {
+    /// Its URL.
+    pub fn url(&self) -> String {
+        self.url_at(&format!("{}:{}", self.server.host, self.server.port))
+    }
+
+    /// Its URL with other hosts.
+    pub fn url_at(&self, hosts: &str) -> String {
+        format!("postgres://{ROLE}:{ENCODED_PASSWORD}@{hosts}/{}", self.name)
+    }
+
+    pub fn sql(&self, sql: &str) -> String {
+        self.server.sql(&self.name, sql)
+    }
+}
+
+// ---- A pooler -------------------------------------------------------------------------------------------------------
+
+/// PgBouncer in transaction mode before a server.
+pub struct Pooler {
+    _process: Kept,
+    pub port: u16,
+    folder: TempDir,
+}
+
+impl Pooler {
+    /// One that opens so many connections to each database.
+    pub fn start(server: &Server, size: u32) -> Option<Pooler> {
+        let program = pooler_program()?;
+        let (folder, port) = (folder(), free_port());
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let write = |name: &str, text: &str| {
+            fs::write(folder.path().join(name), text).unwrap();
+            give_away(&folder.path().join(name));
+        };
+        write("users", &format!("\"{ROLE}\" \"{PASSWORD}\"\n"));
+        write(
+            "ini",
+            &format!(
+                "[databases]\n* = host={} port={}\n[pgbouncer]\npool_mode = transaction\nlisten_addr = 127.0.0.1\n\
+                 listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\n\
+                 default_pool_size = {size}\nmax_client_conn = 500\n",
+                server.host,
+                server.port,
+                path("users"),
+            ),
+        );
+        let arguments = [path("ini")];
+        let process = Kept::start(&[], &program, &arguments, &folder.path().join("log"), "TERM");
+        wait_until("the pooler listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Some(Pooler { _process: process, port, folder })
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
