@@ -4,19 +4,79 @@
 mod postgres_server;
 mod store_suite;
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use ghl_oauth::authorization::CompleteParams;
 use ghl_oauth::config::Timeouts;
+use ghl_oauth::deadline::Deadline;
 use ghl_oauth::secret::Secret;
-use ghl_oauth::store::{PostgresStore, Seal};
-use postgres_server::{Pooler, shared};
-use store_suite::keeps_its_promises;
+use ghl_oauth::store::{Note, PostgresStore, Query, Record, Seal, Store};
+use ghl_oauth::token::UserType;
+use ghl_oauth::{Client, Config, Error, Result, Status};
+use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
+use postgres_server::{Database, PASSWORD, Pooler, ROLE, Relay, Server, shared, wait_until};
+use serde_json::{Value, json};
+use store_suite::{keeps_its_promises, token};
 
 fn open(url: &str) -> PostgresStore {
-    try_open(url).unwrap()
+    try_open(url, None).unwrap()
 }
 
-fn try_open(url: &str) -> ghl_oauth::Result<PostgresStore> {
-    PostgresStore::open(&Secret::new(url.to_owned()), None, &Timeouts::default(), Seal::none("app-1"))
+fn try_open(url: &str, ca_bundle: Option<&Path>) -> Result<PostgresStore> {
+    listen();
+    let url = Secret::new(url.to_owned());
+    PostgresStore::open(&url, ca_bundle, &Timeouts::default(), Seal::none("app-1"))
 }
+
+fn patience() -> Deadline {
+    Deadline::after(Duration::from_secs(60), &Arc::default())
+}
+
+fn company(id: &str) -> Record {
+    Record::new(id.to_owned(), token(UserType::Company, id, None))
+}
+
+// ---- What is logged -------------------------------------------------------------------------------------------------
+
+/// Everything that anybody logs in this program.
+static LOGGED: Mutex<String> = Mutex::new(String::new());
+
+struct Listener;
+
+impl log::Log for Listener {
+    fn enabled(&self, _: &log::Metadata) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record) {
+        let line = format!("{} {} {}\n", record.level(), record.target(), record.args());
+        // What the emulator and its web server say to themselves is not ours.
+        if ["ghl_oauth::", "tokio_postgres"].iter().any(|ours| record.target().starts_with(ours)) {
+            LOGGED.lock().unwrap().push_str(&line);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn listen() {
+    if log::set_logger(&Listener).is_ok() {
+        log::set_max_level(log::LevelFilter::Trace);
+    }
+}
+
+fn shows_no_password(text: &str) {
+    for secret in [PASSWORD, postgres_server::ENCODED_PASSWORD, "d41d8cd9"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
+// ---- The suite ------------------------------------------------------------------------------------------------------
 
 #[test]
 fn it_keeps_its_promises() {
@@ -25,8 +85,485 @@ fn it_keeps_its_promises() {
 }
 
 #[test]
+fn it_keeps_its_promises_over_a_unix_socket() {
+    let Some(server) = shared() else { return };
+    let folder = server.socket_folder().to_str().unwrap().replace('/', "%2F");
+    keeps_its_promises(&open(&server.database().url_at(&format!("{folder}:{}", server.port))));
+}
+
+#[test]
 fn it_keeps_its_promises_through_a_pooler() {
     let Some(server) = shared() else { return };
-    let Some(pooler) = Pooler::start(server, 20) else { return };
+    let Some(pooler) = Pooler::start(server, 4) else { return };
     keeps_its_promises(&open(&server.database().url_at(&format!("127.0.0.1:{}", pooler.port))));
+}
+
+#[test]
+fn apps_share_a_database_without_seeing_each_other() {
+    let Some(server) = shared() else { return };
+    let url = Secret::new(server.database().url());
+    let of = |app: &str| PostgresStore::open(&url, None, &Timeouts::default(), Seal::none(app)).unwrap();
+    let (one, two) = (of("app-1"), of("app-2"));
+    one.save(&company("company")).unwrap();
+    assert!(two.load("company").unwrap().is_none());
+    two.save(&company("company")).unwrap();
+    assert!(two.remove("company").unwrap());
+    assert!(one.load("company").unwrap().is_some());
+    let note = Note { key: "n".into(), version: 0, list: "due".into(), document: Value::Null, expires_at: 1 };
+    one.save_note(&note).unwrap();
+    two.prune_notes(2).unwrap();
+    assert!(one.note("n").unwrap().is_some() && two.note("n").unwrap().is_none());
+    let _held = one.lock("company", &patience()).unwrap();
+    assert!(two.lock("company", &patience()).is_ok());
+}
+
+// ---- The tables -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn processes_that_start_at_once_make_the_tables_once() {
+    let Some(server) = shared() else { return };
+    let database = server.database();
+    let url = database.url();
+    thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| open(&url));
+        }
+    });
+    assert_eq!(database.sql("SELECT version FROM ghl_oauth_schema"), "1");
+}
+
+#[test]
+fn tables_of_a_newer_version_are_refused_and_left_alone() {
+    let Some(server) = shared() else { return };
+    let database = server.database();
+    drop(open(&database.url()));
+    database.sql("INSERT INTO ghl_oauth_schema VALUES (99)");
+    let error = try_open(&database.url(), None).err().unwrap();
+    assert_eq!((error.status(), error.parameter()), (Status::Store, Some("store.url")));
+    assert!(error.message().contains("newer version"), "{error}");
+}
+
+#[test]
+fn a_role_that_may_make_no_tables_works_where_they_are() {
+    let Some(server) = shared() else { return };
+    let database = server.database();
+    database.sql(&format!("ALTER DATABASE {} OWNER TO postgres", database.name));
+    let error = try_open(&database.url(), None).err().unwrap();
+    assert_eq!((error.status(), error.parameter()), (Status::Store, Some("store.url")));
+    assert!(error.help().unwrap().contains("GRANT CREATE"), "{error}");
+
+    database.sql(&format!("GRANT CREATE ON SCHEMA public TO {ROLE}"));
+    drop(open(&database.url()));
+    database.sql(&format!(
+        "REVOKE CREATE ON SCHEMA public FROM {ROLE};
+         ALTER TABLE ghl_oauth_schema OWNER TO postgres; ALTER TABLE ghl_oauth_token OWNER TO postgres;
+         ALTER TABLE ghl_oauth_note OWNER TO postgres;
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ghl_oauth_token, ghl_oauth_note TO {ROLE};
+         GRANT SELECT ON ghl_oauth_schema TO {ROLE}"
+    ));
+    keeps_its_promises(&open(&database.url()));
+}
+
+#[test]
+fn ids_are_in_the_order_of_their_bytes_whatever_the_databases_language() {
+    let Some(server) = shared() else { return };
+    server.sql(
+        "postgres",
+        &format!(
+            "CREATE DATABASE in_english OWNER {ROLE} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C.UTF-8'"
+        ),
+    );
+    let store = open(&Database { server, name: "in_english".into() }.url());
+    for id in ["b", "B", "a", "ä", "Z"] {
+        store.save(&company(id)).unwrap();
+    }
+    let page = store.list(&Query { limit: 9, ..Query::default() }).unwrap();
+    let ids: Vec<&str> = page.records.iter().map(|record| record.resource_id.as_str()).collect();
+    assert_eq!(ids, ["B", "Z", "a", "b", "ä"]);
+}
+
+// ---- Durability and lost answers ------------------------------------------------------------------------------------
+
+#[test]
+fn a_save_survives_a_crash_of_the_server_although_its_role_does_not_wait_for_the_disk() {
+    // The writer in the background must not do by chance what the save promises.
+    let Some(mut server) = Server::start(&["wal_writer_delay=10s", "autovacuum=off"]) else { return };
+    server.sql("postgres", &format!("ALTER ROLE {ROLE} SET synchronous_commit = off"));
+    let database = server.database();
+    let (url, name) = (database.url(), database.name.clone());
+    let store = open(&url);
+    let mut record = company("company");
+    record.version = store.save(&record).unwrap();
+    record.version = store.save(&record).unwrap();
+    let outcomes = store.save_all(&[company("many"), record.clone()]);
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    server.crash();
+    let versions = server.sql(
+        &name,
+        "SELECT string_agg(resource_id || version, ' ' ORDER BY resource_id) FROM ghl_oauth_token",
+    );
+    assert_eq!(versions, "company3 many1");
+    assert_eq!(store.load("company").unwrap().unwrap().version, 3, "and the store goes on");
+}
+
+#[test]
+fn a_save_whose_answer_was_lost_is_not_taken_for_somebody_elses() {
+    let Some(server) = shared() else { return };
+    let relay = Relay::to(server);
+    let store = open(&server.database().url_at(&format!("127.0.0.1:{}", relay.port)));
+    let lost = |what: &str, work: &dyn Fn()| {
+        // So that there is a connection, and the next answer is the statement's.
+        store.load("nothing").unwrap();
+        relay.swallow_answers(1);
+        work();
+        assert_eq!(relay.left(), 0, "{what}: an answer was swallowed");
+    };
+    let record = Mutex::new(company("company"));
+    for expected in 1..=3 {
+        lost("save", &|| {
+            let mut record = record.lock().unwrap();
+            record.version = store.save(&record).unwrap();
+            assert_eq!(record.version, expected);
+        });
+        assert_eq!(store.load("company").unwrap().unwrap().version, expected);
+    }
+    lost("save of many", &|| {
+        let records = [company("one"), record.lock().unwrap().clone(), company("two")];
+        let versions: Vec<u64> = store.save_all(&records).into_iter().map(Result::unwrap).collect();
+        assert_eq!(versions, [1, 4, 1]);
+    });
+    let mut note =
+        Note { key: "n".into(), version: 0, list: "l".into(), document: json!({"a": 1}), expires_at: 9 };
+    for version in 0..2 {
+        note.version = version;
+        lost("save of a note", &|| store.save_note(&note).unwrap());
+    }
+    lost("load", &|| assert!(store.load("company").unwrap().is_some()));
+    lost("remove", &|| assert!(store.remove("company").unwrap()));
+    lost("lock", &|| drop(store.lock("company", &patience()).unwrap()));
+}
+
+#[test]
+fn a_save_that_somebody_else_outran_is_a_conflict_also_when_its_answer_was_lost() {
+    let Some(server) = shared() else { return };
+    let relay = Relay::to(server);
+    let database = server.database();
+    let (ours, theirs) =
+        (open(&database.url_at(&format!("127.0.0.1:{}", relay.port))), open(&database.url()));
+    let mut record = company("company");
+    record.version = ours.save(&record).unwrap();
+    let mut other = record.clone();
+    other.token.access_token = "theirs".to_owned().into();
+    theirs.save(&other).unwrap();
+    relay.swallow_answers(1);
+    assert_eq!(ours.save(&record).unwrap_err().status(), Status::Conflict);
+    assert_eq!(relay.left(), 0);
+}
+
+// ---- A server that fails --------------------------------------------------------------------------------------------
+
+/// A connected company, its client, and its events.
+struct Stand {
+    emulator: Emulator,
+    client: Client,
+    company: String,
+    events: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stand {
+    fn new(url: &str) -> Stand {
+        listen();
+        let emulator = Emulator::start(Options::default()).unwrap();
+        let client = Stand::client(&emulator, url);
+        let link = client.authorization_url(Default::default()).unwrap();
+        let decision = Decision::Company(emulator.company_id());
+        let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+        let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
+        client.authorization_complete(&params).unwrap();
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&events);
+        client.on_event(Some(Arc::new(move |event: &Value| {
+            heard.lock().unwrap().push(event["type"].as_str().unwrap().to_owned());
+        })));
+        let company = emulator.company_id();
+        Stand { emulator, client, company, events }
+    }
+
+    fn client(emulator: &Emulator, url: &str) -> Client {
+        let config = json!({
+            "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(), "baseUrl": emulator.base_url(),
+            "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
+            "scopes": ["oauth.readonly", "oauth.write"], "store": {"kind": "postgres", "url": url},
+        });
+        Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap()
+    }
+
+    /// Refreshes, and lets something happen while the API still thinks about it.
+    fn refresh_while(&self, happens: impl FnOnce()) -> Result<Value, Error> {
+        let rule = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).times(1);
+        let hold = self.emulator.hold(rule, Stage::AfterProcessing);
+        thread::scope(|scope| {
+            let refresh = scope.spawn(|| self.client.token_refresh(&self.company));
+            hold.wait_for(1);
+            happens();
+            hold.release();
+            refresh.join().unwrap()
+        })
+    }
+
+    fn state(&self) -> Value {
+        self.client.tokens_list(&Default::default()).unwrap()["items"][0]["state"].clone()
+    }
+
+    fn events(&self) -> Vec<String> {
+        std::mem::take(&mut self.events.lock().unwrap())
+    }
+
+    /// Whoever comes next, on whatever the URL leads to, finds a token that the API knows, and can refresh it.
+    fn is_whole(&self, url: &str) {
+        let other = Stand::client(&self.emulator, url);
+        let token = other.access_token(&self.company).unwrap();
+        assert!(self.emulator.access_token_is_live(token.expose()));
+        other.token_refresh(&self.company).unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_goes_down_in_the_middle_of_a_refresh_loses_nothing() {
+    let Some(mut server) = Server::start(&[]) else { return };
+    let url = server.database().url();
+    let stand = Stand::new(&url);
+    let outcome = stand.refresh_while(|| server.stop());
+    // The token is new, and only this process has it.
+    assert_eq!(outcome.unwrap()["state"], "unsaved");
+    let token = stand.client.access_token(&stand.company).unwrap();
+    assert!(stand.emulator.access_token_is_live(token.expose()));
+    assert_eq!(stand.events(), ["token.unsaved"]);
+    let error = stand.client.token_refresh(&stand.company).unwrap_err();
+    assert_eq!((error.status(), error.retryable()), (Status::Store, true));
+    shows_no_password(&format!("{error:?} {}", error.to_json()));
+
+    server.begin();
+    wait_until("the server is noticed again", || stand.client.tokens_list(&Default::default()).is_ok());
+    assert_eq!(stand.state(), "ok");
+    assert!(stand.events().contains(&"token.saved".to_owned()));
+    assert_eq!(stand.emulator.refreshes(), 1);
+    stand.is_whole(&url);
+}
+
+#[test]
+fn sessions_that_are_ended_in_the_middle_of_a_refresh_cost_nothing() {
+    let Some(server) = Server::start(&[]) else { return };
+    let url = server.database().url();
+    let stand = Stand::new(&url);
+    let metadata = stand.refresh_while(|| server.end_sessions()).unwrap();
+    assert_eq!(metadata["state"], "ok");
+    assert_eq!(stand.events(), ["token.refreshed"]);
+    // Idle ones, too.
+    server.end_sessions();
+    stand.client.token_refresh(&stand.company).unwrap();
+    stand.is_whole(&url);
+}
+
+#[test]
+fn a_server_that_becomes_read_only_loses_nothing() {
+    let Some(server) = Server::start(&[]) else { return };
+    let url = server.database().url();
+    let stand = Stand::new(&url);
+    let set = |value: &str| {
+        server.sql("postgres", &format!("ALTER SYSTEM SET default_transaction_read_only = {value}"));
+        server.sql("postgres", "SELECT pg_reload_conf()");
+        let is = || server.sql("postgres", "SHOW default_transaction_read_only") == value;
+        wait_until("the server has read its configuration", is);
+    };
+    assert_eq!(stand.refresh_while(|| set("on")).unwrap()["state"], "unsaved");
+    assert_eq!(stand.events(), ["token.unsaved"]);
+    let error = stand.client.token_refresh(&stand.company).unwrap_err();
+    assert!(error.message().contains("takes no writes") || error.message().contains("read-only"), "{error}");
+    set("off");
+    wait_until("the server is noticed again", || stand.client.tokens_list(&Default::default()).is_ok());
+    assert_eq!(stand.state(), "ok");
+    stand.is_whole(&url);
+}
+
+#[test]
+fn a_database_that_moves_to_its_standby_takes_the_token_along() {
+    let Some(mut primary) = Server::start(&[]) else { return };
+    let database = primary.database();
+    let name = database.name.clone();
+    let standby = Server::standby_of(&primary);
+    let hosts = format!("127.0.0.1:{},127.0.0.1:{}", standby.port, primary.port);
+    let url = database.url_at(&hosts);
+    // The standby stands first, and is passed over.
+    let stand = Stand::new(&url);
+    let row = format!("SELECT count(*) FROM ghl_oauth_token WHERE resource_id = '{}'", stand.company);
+    wait_until("the standby has what the primary has", || {
+        let told = primary.sql("postgres", "SELECT pg_current_wal_lsn()");
+        standby.sql("postgres", &format!("SELECT pg_last_wal_replay_lsn() >= '{told}'")) == "t"
+    });
+    assert_eq!(standby.sql(&name, &row), "1");
+    let metadata = stand.refresh_while(|| {
+        primary.stop();
+        standby.promote();
+    });
+    assert_eq!(metadata.unwrap()["state"], "ok", "the new token went to the new primary");
+    assert_eq!(stand.events(), ["token.refreshed"]);
+    stand.is_whole(&url);
+}
+
+#[test]
+fn what_is_wrong_with_a_url_is_said_without_its_password() {
+    let Some(server) = shared() else { return };
+    let database = server.database();
+    let good = database.url();
+    let nobody = postgres_server::free_port();
+    let wrong_password = good.replace("d41d8cd9", "d41d8cd9-wrong");
+    for (url, says) in [
+        (wrong_password.clone(), "password authentication failed"),
+        (good.replace(&format!("/{}", database.name), "/nowhere"), "does not exist"),
+        (database.url_at(&format!("127.0.0.1:{nobody}")), "refused"),
+        (database.url_at(&format!("127.0.0.1:{nobody},localhost:{nobody}")), "localhost"),
+        (database.url_at("no-such-host.invalid:5432"), "no-such-host.invalid"),
+        (format!("{good}?sslmode=require"), "TLS"),
+    ] {
+        let error = try_open(&url, None).err().unwrap();
+        assert_eq!((error.status(), error.parameter()), (Status::Store, Some("store.url")), "{error}");
+        assert!(error.message().contains(says), "{says}: {error}");
+        shows_no_password(&format!("{error:?} {}", error.to_json()));
+    }
+    shows_no_password(&format!("{:?}", try_open(&wrong_password, None).err()));
+    let config = json!({"clientId": "a-1", "clientSecret": "s", "store": {"kind": "postgres", "url": good}});
+    shows_no_password(&format!("{:?}", Config::from_json(&config.to_string()).unwrap()));
+}
+
+#[test]
+fn neither_tokens_nor_the_password_are_logged() {
+    let Some(server) = shared() else { return };
+    let stand = Stand::new(&server.database().url());
+    stand.client.token_refresh(&stand.company).unwrap();
+    let export = stand.client.tokens_export(&Default::default()).unwrap();
+    let _ = try_open(&server.database().url().replace("d41d8cd9", "d41d8cd9-wrong"), None);
+    let logged = LOGGED.lock().unwrap();
+    assert!(logged.contains("tokio_postgres"), "the listener hears what is logged");
+    shows_no_password(&logged);
+    for secret in ["accessToken", "refreshToken"] {
+        assert!(!logged.contains(export["tokens"][0][secret].as_str().unwrap()), "{secret}");
+    }
+}
+
+// ---- A pooler without much to lend ----------------------------------------------------------------------------------
+
+#[test]
+fn more_holders_than_a_pooler_has_connections_all_get_on() {
+    let Some(server) = shared() else { return };
+    for size in [2, 3] {
+        let Some(pooler) = Pooler::start(server, size) else { return };
+        let url = server.database().url_at(&format!("127.0.0.1:{}", pooler.port));
+        drop(open(&url));
+        thread::scope(|scope| {
+            for worker in 0..8 {
+                let url = &url;
+                scope.spawn(move || {
+                    let (store, id) = (open(url), format!("company-{worker}"));
+                    for _ in 0..3 {
+                        let _held = store.lock(&id, &patience()).unwrap();
+                        let record = store.load(&id).unwrap().unwrap_or_else(|| company(&id));
+                        store.save(&record).unwrap();
+                    }
+                });
+            }
+        });
+        let page = open(&url).list(&Query { limit: 99, ..Query::default() }).unwrap();
+        let versions: Vec<u64> = page.records.iter().map(|record| record.version).collect();
+        assert_eq!(versions, [3; 8]);
+    }
+}
+
+#[test]
+fn many_waiters_for_one_lock_leave_a_pooler_to_its_holder() {
+    let Some(server) = shared() else { return };
+    let Some(pooler) = Pooler::start(server, 2) else { return };
+    let url = server.database().url_at(&format!("127.0.0.1:{}", pooler.port));
+    drop(open(&url));
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                let store = open(&url);
+                let _held = store.lock("company", &patience()).unwrap();
+                let record = store.load("company").unwrap().unwrap_or_else(|| company("company"));
+                store.save(&record).unwrap();
+            });
+        }
+    });
+    assert_eq!(open(&url).load("company").unwrap().unwrap().version, 20, "nobody came between");
+}
+
+// ---- TLS ------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_servers_certificate_and_its_name_are_checked() {
+    let Some(server) = Server::start(&[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let openssl = |arguments: &str| {
+        let arguments = arguments.replace("{}", folder.path().to_str().unwrap());
+        let output = Command::new("openssl").args(arguments.split_whitespace()).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -x509";
+    fs::write(path("empty.cnf"), "[req]\ndistinguished_name=dn\n[dn]\n").unwrap();
+    let authority = |name: &str| {
+        format!(
+            "req {key} -config {{}}/empty.cnf -subj /CN={name} -keyout {{}}/{name}.key -out {{}}/{name}.pem \
+             -addext basicConstraints=critical,CA:TRUE"
+        )
+    };
+    if !openssl(&authority("ca")) || !openssl(&authority("other")) {
+        println!("left out: TLS to PostgreSQL (apt-get install openssl)");
+        return;
+    }
+    assert!(openssl(&format!(
+        "req {key} -config {{}}/empty.cnf -subj /CN=server -keyout {{}}/server.key -out {{}}/server.pem \
+         -CA {{}}/ca.pem -CAkey {{}}/ca.key -addext basicConstraints=CA:FALSE -addext subjectAltName=IP:127.0.0.1"
+    )));
+    for name in ["server.key", "server.pem"] {
+        let place = server.data().join(name);
+        fs::copy(path(name), &place).unwrap();
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let owner = fs::metadata(server.data()).unwrap();
+        std::os::unix::fs::chown(&place, Some(owner.uid()), Some(owner.gid())).unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    for (option, value) in [("ssl_cert_file", "server.pem"), ("ssl_key_file", "server.key"), ("ssl", "on")] {
+        server.sql("postgres", &format!("ALTER SYSTEM SET {option} = '{value}'"));
+    }
+    server.sql("postgres", "SELECT pg_reload_conf()");
+    wait_until("the server speaks TLS", || server.sql("postgres", "SHOW ssl") == "on");
+    let database = server.database();
+    let url = |host: &str, options: &str| {
+        format!("{}?sslmode=verify-full{options}", database.url_at(&format!("{host}:{}", server.port)))
+    };
+
+    // With channel binding: the password's proof holds for this connection only.
+    let bound = url("127.0.0.1", "&channel_binding=require");
+    let store = try_open(&bound, Some(&path("ca.pem"))).unwrap();
+    keeps_its_promises(&store);
+    let encrypted = database.sql(&format!(
+        "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = '{ROLE}'"
+    ));
+    assert_eq!(encrypted, "t");
+
+    for (host, bundle) in
+        [("127.0.0.1", None), ("127.0.0.1", Some("other.pem")), ("localhost", Some("ca.pem"))]
+    {
+        let bundle = bundle.map(path);
+        let error = try_open(&url(host, ""), bundle.as_deref()).err().unwrap();
+        assert_eq!(error.status(), Status::Store);
+        assert!(error.message().contains("certificate"), "{host}, {bundle:?}: {error}");
+    }
+    fs::write(path("bad.pem"), "no certificate").unwrap();
+    for bundle in ["bad.pem", "missing.pem"] {
+        let error = try_open(&url("127.0.0.1", ""), Some(&path(bundle))).err().unwrap();
+        assert_eq!((error.status(), error.parameter()), (Status::Config, Some("store.caBundlePath")));
+    }
 }

@@ -376,3 +376,56 @@ impl Pooler {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 }
+
+// ---- A relay --------------------------------------------------------------------------------------------------------
+
+/// Passes on what goes to a server and back, until it is told to cut a connection.
+pub struct Relay {
+    pub port: u16,
+    cuts: std::sync::Arc<AtomicU32>,
+}
+
+impl Relay {
+    pub fn to(server: &Server) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, cuts) = (listener.local_addr().unwrap().port(), std::sync::Arc::new(AtomicU32::new(0)));
+        Relay::serve(listener, server.port, std::sync::Arc::clone(&cuts));
+        Relay { port, cuts }
+    }
+
+    /// Passes on what comes to `listener`.
+    pub fn serve(listener: TcpListener, port: u16, cuts: std::sync::Arc<AtomicU32>) {
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let client = client.unwrap();
+                let Ok(server) = std::net::TcpStream::connect(("127.0.0.1", port)) else { continue };
+                let (to_server, from_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || pass_on(from_client, to_server, &AtomicU32::new(0)));
+                let cuts = std::sync::Arc::clone(&cuts);
+                thread::spawn(move || pass_on(server, client, &cuts));
+            }
+        });
+    }
+
+    /// The next so many answers, whichever connection they are for, are swallowed, and that connection ends.
+    pub fn swallow_answers(&self, count: u32) {
+        self.cuts.store(count, Ordering::SeqCst);
+    }
+
+    /// How many answers are still to be swallowed.
+    pub fn left(&self) -> u32 {
+        self.cuts.load(Ordering::SeqCst)
+    }
+}
+
+fn pass_on(mut from: std::net::TcpStream, mut to: std::net::TcpStream, cuts: &AtomicU32) {
+    let mut buffer = [0; 1 << 14];
+    while let Ok(count @ 1..) = std::io::Read::read(&mut from, &mut buffer) {
+        let cut = cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |cuts| cuts.checked_sub(1)).is_ok();
+        if cut || to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(std::net::Shutdown::Both);
+    let _ = to.shutdown(std::net::Shutdown::Both);
+}
