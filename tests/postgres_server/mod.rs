@@ -110,14 +110,16 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A program that ends when this process does, however that ends: a shell between them waits for the end of its input.
+/// A program that ends when this process does, however that ends: a shell between them waits for the end of its input, and
+/// removes the folder when nobody else is left to do it.
 struct Kept(Child);
 
 impl Kept {
     /// `inside` are the words of a command that runs the program, such as `ip netns exec one`.
     /// `end` is the signal that ends it at once.
     fn start(inside: &[String], program: &Path, arguments: &[String], log: &Path, end: &str) -> Kept {
-        let watch = r#""$@" >>"$LOG" 2>&1 </dev/null & program=$!; cat >/dev/null; while kill -$END $program 2>/dev/null; do sleep 0.05; done"#;
+        let watch = r#""$@" >>"$LOG" 2>&1 </dev/null & program=$!; cat >/dev/null; while kill -$END $program 2>/dev/null; do sleep 0.05; done
+            sleep 0.2; [ -d /proc/$TESTS ] || rm -rf "$(dirname "$LOG")""#;
         let mut shell = if inside.is_empty() { as_server("sh") } else { Command::new(&inside[0]) };
         if let Some((_, rest)) = inside.split_first() {
             shell.args(rest);
@@ -131,7 +133,13 @@ impl Kept {
             }
             shell.arg("sh").current_dir("/");
         }
-        shell.args(["-c", watch, "sh"]).arg(program).args(arguments).env("LOG", log).env("END", end);
+        shell
+            .args(["-c", watch, "sh"])
+            .arg(program)
+            .args(arguments)
+            .env("LOG", log)
+            .env("END", end)
+            .env("TESTS", std::process::id().to_string());
         Kept(shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 }

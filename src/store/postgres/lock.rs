@@ -8,9 +8,16 @@
 //!   (PgBouncer: `tcp_keepidle`, `tcp_keepintvl`, `tcp_keepcnt`);
 //! - in any case after a call's whole time and 30 seconds more (`idle_in_transaction_session_timeout`).
 //!
+//! A pooler with few connections is a trap of its own: each holder keeps one, each waiter would like one, and the holders cannot
+//! save. So whoever gets a lock looks first whether a statement gets through, and gives the lock back if none does. From then on
+//! it asks without waiting, and only together with one of a few places in the crowd that all clients share, half as many after
+//! each failure: in the end one of the crowd holds a lock at a time, and the pooler's other connections serve it. Two are enough
+//! for that, and three where a location's refresh has to refresh its company's token as well.
+//!
 //! A holder that is cut off may go on for that long and think that it holds the lock. That loses nothing: its save finds
 //! another version than it was made from.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,15 +44,21 @@ const NO_SLICE: Duration = Duration::from_millis(1);
 /// How much longer an answer may take until it is clear that a pooler lets us queue.
 const PROMPT: Duration = Duration::from_millis(50);
 
-/// How long a statement may take, at a moment when the lock is ours, before it is given back: who holds a lock and cannot
-/// save keeps a pooler's connection from those who could.
-const PASSABLE_MS: u64 = 500;
+/// How long a statement may take at a moment when the lock is ours, until it is given back, in milliseconds: who holds a lock
+/// and cannot save keeps a pooler's connection from those who could. Doubled each time, up to sixteenfold, for a server that
+/// is just slow.
+const PASSABLE_MS: u64 = 150;
 
-/// The longest pause of a waiter that was in others' way, in milliseconds.
-const LONGEST_PAUSE_MS: u64 = 3_000;
+/// How many of a crowd hold a lock at a time at first.
+const PLACES: u64 = 8;
 
 /// How long the server may take to answer at all.
 const ANSWER: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// How many places in the crowd this thread has. With one it needs no other for a lock within the lock.
+    static PLACES_HELD: Cell<u32> = const { Cell::new(0) };
+}
 
 /// A held lock.
 struct ServerLock {
@@ -56,6 +69,7 @@ struct ServerLock {
 struct Held {
     connection: Option<Connection>,
     pool: Arc<Pool>,
+    has_place: bool,
     _here: ProcessLock,
 }
 
@@ -63,6 +77,9 @@ impl Lock for ServerLock {}
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if self.has_place {
+            PLACES_HELD.set(PLACES_HELD.get().saturating_sub(1));
+        }
         if let Some(mut connection) = self.connection.take() {
             // Whatever happens to it: a connection that ends gives the lock back, too.
             connection.post("ROLLBACK");
@@ -74,7 +91,7 @@ impl Drop for Held {
 /// Waits for a resource's lock, which this process already holds among its own threads (`here`).
 pub fn lock(
     pool: &Arc<Pool>,
-    key: i64,
+    key_of_lock: i64,
     idle_limit: Duration,
     here: ProcessLock,
     deadline: &Deadline,
@@ -83,30 +100,39 @@ pub fn lock(
         Failure::Late => deadline.check().err().unwrap_or_else(|| pool.error(Failure::Late)),
         failure => pool.error(failure),
     };
-    let mut held = Held { connection: None, pool: Arc::clone(pool), _here: here };
-    let (mut slice, mut crowds, mut failures) = (SLICE, 0, 0);
+    let mut held = Held { connection: None, pool: Arc::clone(pool), has_place: false, _here: here };
+    let (mut crowds, mut failures) = (0, 0);
     loop {
         deadline.check()?;
         let began = Instant::now();
+        let slice = if crowds == 0 { SLICE } else { NO_SLICE };
+        let place = (crowds > 0 && PLACES_HELD.get() == 0).then(|| {
+            key("place in the crowd", &random::up_to((PLACES >> crowds.min(8)).max(1) - 1).to_string())
+        });
+        let keys = [place, Some(key_of_lock)];
         let source = if failures == 0 { Source::Idle } else { Source::New };
         let outcome = match held.connection.take() {
             Some(connection) => Ok(connection),
             None => pool.connection(source, deadline),
         }
-        .and_then(|connection| take(held.connection.insert(connection), key, slice, idle_limit, deadline));
+        .and_then(|connection| take(held.connection.insert(connection), &keys, slice, idle_limit, deadline));
         match outcome {
             Ok(()) => {
                 failures = 0;
-                let passable = PASSABLE_MS + random::up_to(PASSABLE_MS / 2);
+                let passable = PASSABLE_MS << crowds.min(4);
+                let passable = passable + random::up_to(passable / 2);
                 if pool.answers(Duration::from_millis(passable), deadline)? {
+                    held.has_place = place.is_some();
+                    PLACES_HELD.set(PLACES_HELD.get() + u32::from(held.has_place));
                     return Ok(Box::new(ServerLock { _own: Own::new(held) }));
                 }
                 crowds += 1;
                 log::debug!("a lock is given back: no statement gets through while it is held");
             }
             Err(failure) if failure.is_lock_timeout() => {
-                if began.elapsed() > slice + PROMPT {
-                    crowds += 1;
+                // Whoever waits in a crowd already does not make it larger.
+                if crowds == 0 && began.elapsed() > slice + PROMPT {
+                    crowds = 1;
                 }
             }
             // A connection that stood idle may be dead, and its server another one by now.
@@ -121,33 +147,27 @@ pub fn lock(
         if held.connection.as_mut().is_some_and(|connection| !connection.post("ROLLBACK")) {
             held.connection = None;
         }
-        slice = if crowds == 0 { SLICE } else { NO_SLICE };
-        deadline.sleep(pause(crowds))?;
+        // Out of the way, so that a pooler lends the connection to somebody else.
+        let pause = if crowds == 0 { 10 } else { 100 };
+        deadline.sleep(Duration::from_millis(pause / 2 + random::up_to(pause / 2)))?;
     }
 }
 
-/// How long to stay out of the way, which also lets a pooler lend the connection to somebody else.
-fn pause(crowds: u32) -> Duration {
-    let most = match crowds {
-        0 => 10,
-        _ => (50 << crowds.min(6)).min(LONGEST_PAUSE_MS),
-    };
-    Duration::from_millis(most / 2 + random::up_to(most / 2))
-}
-
-/// Opens the transaction, and waits in it for the lock.
+/// Opens the transaction, and waits in it for the locks.
 fn take(
     connection: &mut Connection,
-    key: i64,
+    keys: &[Option<i64>],
     slice: Duration,
     idle_limit: Duration,
     deadline: &Deadline,
 ) -> Result<(), Failure> {
+    let locks: String =
+        keys.iter().flatten().map(|key| format!("SELECT pg_advisory_xact_lock({key}); ")).collect();
     let batch = format!(
         "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
          SET LOCAL tcp_keepalives_idle = 3; SET LOCAL tcp_keepalives_interval = 2; \
          SET LOCAL tcp_keepalives_count = 3; SET LOCAL tcp_user_timeout = 9000; \
-         SELECT pg_advisory_xact_lock({key}); SHOW transaction_read_only",
+         {locks}SHOW transaction_read_only",
         slice.as_millis(),
         idle_limit.as_millis(),
     );
