@@ -2,6 +2,8 @@
 #![cfg(unix)]
 
 mod built;
+#[cfg(feature = "postgres")]
+mod postgres_server;
 mod worker;
 
 use std::process::Command;
@@ -22,13 +24,29 @@ struct Stand {
 impl Stand {
     /// A connected company whose token has expired.
     fn new() -> Stand {
-        let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
         let folder = tempfile::tempdir().unwrap();
+        let store = json!({"kind": "sqlite", "path": folder.path().join("tokens.db")});
+        Stand::with(store, folder)
+    }
+
+    /// One on each durable store that children could take something from.
+    fn on_each_store() -> Vec<Stand> {
+        let mut stands = vec![Stand::new()];
+        #[cfg(feature = "postgres")]
+        if let Some(server) = postgres_server::shared() {
+            let store = json!({"kind": "postgres", "url": server.database().url()});
+            stands.push(Stand::with(store, tempfile::tempdir().unwrap()));
+        }
+        stands
+    }
+
+    fn with(store: Value, folder: TempDir) -> Stand {
+        let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
         let config = json!({
             "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(), "baseUrl": emulator.base_url(),
             "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
             "scopes": ["oauth.readonly", "oauth.write"],
-            "store": {"kind": "sqlite", "path": folder.path().join("tokens.db")},
+            "store": store,
         });
         let stand = Stand { emulator, config, _folder: folder };
         let client = stand.client();
@@ -79,7 +97,10 @@ fn refreshes() -> Rule {
 
 #[test]
 fn parent_child_and_grandchild_refresh_once_between_them() {
-    let stand = Stand::new();
+    Stand::on_each_store().iter().for_each(parent_child_and_grandchild);
+}
+
+fn parent_child_and_grandchild(stand: &Stand) {
     let company = stand.emulator.company_id();
     let mut worker = stand.worker();
     let token = worker.answer(&format!("child-asks {company}"));
@@ -107,7 +128,10 @@ fn pools_of_forked_and_of_spawned_processes_refresh_once() {
 
 #[test]
 fn an_idle_child_does_not_keep_the_lock_of_its_dead_parent() {
-    let stand = Stand::new();
+    Stand::on_each_store().iter().for_each(an_idle_child);
+}
+
+fn an_idle_child(stand: &Stand) {
     let company = stand.emulator.company_id();
     let (mut parent, mut third) = (stand.worker(), stand.worker());
     let hold = stand.emulator.hold(refreshes().times(1), Stage::BeforeProcessing);
@@ -126,7 +150,10 @@ fn an_idle_child_does_not_keep_the_lock_of_its_dead_parent() {
 
 #[test]
 fn a_child_does_not_free_the_lock_of_its_parent() {
-    let mut stand = Stand::new();
+    Stand::on_each_store().into_iter().for_each(a_child_closes);
+}
+
+fn a_child_closes(mut stand: Stand) {
     let company = stand.emulator.company_id();
     let mut parent = stand.worker();
     stand.config["timeouts"] = json!({"totalMs": 800});

@@ -4,6 +4,8 @@
 //! The workers are this very program, started again with a role in its environment.
 
 mod folder_host;
+#[cfg(all(unix, feature = "postgres"))]
+mod postgres_server;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,14 +115,35 @@ fn emulator() -> Emulator {
     Emulator::start(Options { locations: 4, rate_limit: None, ..Options::default() }).unwrap()
 }
 
-/// The stores that several processes can share, in a folder.
-fn shared_stores(folder: &Path) -> [Value; 3] {
+/// The stores that several processes can share, in a folder or on a server.
+fn shared_stores(folder: &Path) -> Vec<Value> {
     let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
-    [
+    let mut stores = vec![
         json!({"kind": "sqlite", "path": folder.join("tokens.db")}),
         json!({"kind": "sqlite", "path": folder.join("sealed.db"), "encryptionKeys": [key]}),
         json!({"kind": "callbacks", "encryptionKeys": [key], "path": folder.join("records")}),
-    ]
+    ];
+    stores.extend(server_stores(key));
+    stores
+}
+
+/// PostgreSQL, directly and through a pooler that has few connections to lend.
+#[cfg(all(unix, feature = "postgres"))]
+fn server_stores(key: &str) -> Vec<Value> {
+    use postgres_server::{Pooler, shared};
+    static POOLER: std::sync::OnceLock<Option<Pooler>> = std::sync::OnceLock::new();
+    let Some(server) = shared() else { return Vec::new() };
+    let mut stores = vec![json!({"kind": "postgres", "url": server.database().url()})];
+    if let Some(pooler) = POOLER.get_or_init(|| Pooler::start(server, 4)) {
+        let url = server.database().url_at(&format!("127.0.0.1:{}", pooler.port));
+        stores.push(json!({"kind": "postgres", "url": url, "encryptionKeys": [key]}));
+    }
+    stores
+}
+
+#[cfg(not(all(unix, feature = "postgres")))]
+fn server_stores(_: &str) -> Vec<Value> {
+    Vec::new()
 }
 
 /// A client; with callbacks, that of a host which keeps tokens in the folder `store.path`.

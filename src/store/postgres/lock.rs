@@ -101,6 +101,7 @@ pub fn lock(
         failure => pool.error(failure),
     };
     let mut held = Held { connection: None, pool: Arc::clone(pool), has_place: false, _here: here };
+    pool.prepare(deadline);
     let (mut crowds, mut failures) = (0, 0);
     loop {
         deadline.check()?;

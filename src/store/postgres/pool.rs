@@ -133,6 +133,21 @@ impl Pool {
         }
     }
 
+    /// Makes the connections that the holder of a lock will want, so that it need not make them while others wait for it. What
+    /// fails here will fail, and be told, there.
+    pub fn prepare(&self, deadline: &Deadline) {
+        let until = Until::within(self.connect_limit, Some(deadline));
+        for _ in 0..2 {
+            if self.state().idle.len() >= 2 {
+                return;
+            }
+            match self.connect(Care::Usual, &until) {
+                Ok(connection) => self.put_back(connection),
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Takes a connection back, unless it is spent.
     pub fn put_back(&self, mut connection: Connection) {
         if connection.is_alive() {
