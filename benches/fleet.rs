@@ -1,4 +1,9 @@
-//! A million tokens in a durable store: `cargo bench --bench fleet`. `GHL_BENCH_TOKENS` sets another number.
+//! A million tokens in a durable store, and what a refresh costs it: `cargo bench --bench fleet`. `GHL_BENCH_TOKENS` sets
+//! another number, `GHL_BENCH_STORE` names one of the stores. PostgreSQL's is a server of the bench's own, where Debian's
+//! `postgresql` is installed.
+
+#[path = "../tests/postgres_server/mod.rs"]
+mod postgres_server;
 
 use std::env;
 use std::fs;
@@ -8,6 +13,8 @@ use std::time::{Duration, Instant};
 use ghl_oauth::store::{self, Query};
 use ghl_oauth::tokens::ImportParams;
 use ghl_oauth::{Client, Config};
+use ghl_oauth_emulator::{Decision, Emulator, Options};
+use postgres_server::Server;
 use serde_json::{Value, json};
 
 /// How many tokens are imported by one call.
@@ -21,6 +28,17 @@ const DAY_MS: i64 = 86_400_000;
 fn main() {
     let tokens =
         env::var("GHL_BENCH_TOKENS").ok().and_then(|tokens| tokens.parse().ok()).unwrap_or(1_000_000);
+    let only = env::var("GHL_BENCH_STORE").ok();
+    let wanted = |store: &str| only.as_deref().is_none_or(|only| only == store);
+    if wanted("sqlite") {
+        sqlite(tokens);
+    }
+    if wanted("postgres") {
+        postgres(tokens);
+    }
+}
+
+fn sqlite(tokens: usize) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = folder.path().join("tokens.db");
     for keys in [json!([]), json!(["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="])] {
@@ -33,6 +51,51 @@ fn main() {
                 fs::remove_file(path).unwrap();
             }
         }
+    }
+}
+
+fn postgres(tokens: usize) {
+    let Some(server) = Server::start(&[]) else { return };
+    println!("PostgreSQL, over loopback");
+    let database = server.database();
+    measure(tokens, &json!({"kind": "postgres", "url": database.url()}));
+    let told = |sql: &str| println!("{}", database.sql(sql).trim_end());
+    told(
+        "SELECT '  the table has ' || pg_table_size('ghl_oauth_token') / 1048576 || ' MB, its indexes '
+         || pg_indexes_size('ghl_oauth_token') / 1048576 || ' MB'",
+    );
+    told(
+        "EXPLAIN SELECT renew_at, resource_id FROM ghl_oauth_token WHERE client_id = 'app-1' AND renew_at <= 0
+         AND (renew_at, resource_id) > (0, '') ORDER BY renew_at, resource_id LIMIT 101",
+    );
+    refreshes(&server, &json!({"kind": "postgres", "url": database.url()}));
+}
+
+/// What so many refreshes cost the server, and how much one takes longer than with a store in memory.
+fn refreshes(server: &Server, store: &Value) {
+    const REFRESHES: u32 = 500;
+    let emulator = Emulator::start(Options { rate_limit: None, ..Options::default() }).unwrap();
+    for store in [&json!({"kind": "memory"}), store] {
+        let mut config: Value = serde_json::from_str(&emulator.configuration()).unwrap();
+        config["store"] = store.clone();
+        let client = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
+        let link = client.authorization_url(Default::default()).unwrap();
+        let decision = Decision::Company(emulator.company_id());
+        let redirect = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+        let params = serde_json::from_value(json!({"redirectUrl": redirect})).unwrap();
+        client.authorization_complete(&params).unwrap();
+        let account = "SELECT pg_current_wal_insert_lsn() - '0/0'";
+        let before: f64 = server.sql("postgres", account).trim().parse().unwrap();
+        let mut times = Vec::new();
+        for _ in 0..REFRESHES {
+            let began = Instant::now();
+            client.token_refresh(&emulator.company_id()).unwrap();
+            times.push(began.elapsed());
+        }
+        drop(client);
+        let after: f64 = server.sql("postgres", account).trim().parse().unwrap();
+        let wal = (after - before) / f64::from(REFRESHES) / 1024.0;
+        println!("  a refresh with {}: {:.2?}, {wal:.1} KiB of WAL", store["kind"], median(times));
     }
 }
 
