@@ -216,9 +216,10 @@ typedef void (*ghl_event_callback)(const char *event_json,
  * kept in memory and offered again.
  *
  * Threads: callbacks may be called from any thread, several at once: from those that are inside a call on the client,
- * and from those that ghl_tokens_mint takes along while it lasts. None of the library's locks is held meanwhile but the
+ * and from those that ghl_tokens_mint and ghl_tokens_maintain take along while they last. None of the library's locks is held meanwhile but the
  * refresh lock of the resource. A callback must not unwind, and must not call the client that it serves, which refuses it
- * with GHL_ERR_INVALID_ARGUMENT; ghl_client_cancel, other clients, and functions without a client are allowed.
+ * with GHL_ERR_INVALID_ARGUMENT; ghl_client_cancel, other clients, and functions without a client are allowed, and
+ * ghl_client_free of that client is not.
  *
  * Texts given to a callback live until it returns. In a forked child the same callbacks go on serving the client, so the
  * host's own handles must be fit for that; destroy is not called there.
@@ -234,7 +235,7 @@ typedef struct ghl_store_callbacks {
     void *context;
     /**
      * Writes a copy of the record to *out_record_json, or NULL when there is none. With a failure, *out_record_json may
-     * be a text that says why, which the caller gets to read, unless it begins with a brace. Required.
+     * be a text that says why, which the caller gets to read, unless it begins as JSON does. Required.
      */
     int32_t (*load)(void *context,
                     const char *resource_id,
@@ -249,7 +250,7 @@ typedef struct ghl_store_callbacks {
                     const char *record_json,
                     uint64_t expected_version);
     /**
-     * Removes a record. Required.
+     * Removes a record; GHL_OK also where there is none. Required.
      */
     int32_t (*remove)(void *context,
                       const char *resource_id);
@@ -433,7 +434,7 @@ int32_t ghl_client_on_event(struct ghl_client *client,
  * Makes a client whose tokens are kept by a store of the host's own.
  *
  * As ghl_client_new in everything else. "store" may be left out of the configuration; where it is given, its kind is
- * "callbacks", and it may name encryptionKeys. Without a lock among the callbacks the log gets a warning, since tokens are
+ * "callbacks" ("memory" counts as left out), and it may name encryptionKeys. Without a lock among the callbacks the log gets a warning, since tokens are
  * safe only as long as no other process uses them.
  *
  * @param config_json  as for ghl_client_new
@@ -645,16 +646,18 @@ int32_t ghl_tokens_export(struct ghl_client *client,
  * Call it every few minutes; "nextDueAt" says when there will be something to do. One failure does not stop the rest.
  * Several processes may do so at the same time, and share the work. Any thread; waits until all is done, each token at
  * most timeouts.totalMs. With "concurrency" the library works on threads of its own for that time, which end before the
- * call does; callbacks run on the calling thread.
+ * call does; the callbacks for progress and events run on the calling thread.
  *
  * @param client       a client
- * @param params_json  {"companyId"?, "concurrency"?}: only that company and its locations; how many tokens are renewed at
+ * @param params_json  {"companyId"?, "concurrency"?}: only that company and its locations, and nothing is sealed; how many tokens are renewed at
  *                     once, 1 to 64, default 1
  * @param progress     called after each token, and each hundred that are sealed, with {"checked", "refreshed", "resealed",
  *                     "failed"}; may be NULL
  * @param context      passed to the callback as it is; may be NULL
- * @param out_json     {"checked", "refreshed", "resealed", "failed": [{"resourceId", "error"}], "nextDueAt"}, the latter in
- *                     milliseconds since the epoch or null, or the error; to be freed with ghl_string_free; may be NULL
+ * @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId", "error"}], "nextDueAt"}:
+ *                     "unsealed" are those that should have been sealed, but cannot be opened or changed meanwhile, the
+ *                     latter is in milliseconds since the epoch or null; or the error; to be freed with ghl_string_free;
+ *                     may be NULL
  * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_maintain(struct ghl_client *client,
@@ -669,7 +672,7 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
  * first one left. One failure does not stop the rest.
  *
  * Any thread; waits until all is done. For that time the library works on threads of its own, which end before the call
- * does; callbacks run on the calling thread.
+ * does; the callbacks for progress and events run on the calling thread.
  *
  * @param client       a client
  * @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true, "appId"?}; and "force"?

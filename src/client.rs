@@ -82,10 +82,12 @@ impl Client {
         Client::build(config, Some(host), Arc::new(SystemClock::new()))
     }
 
-    fn build(config: Config, host: Option<Arc<dyn Host>>, clock: Arc<dyn Clock>) -> Result<Client> {
+    fn build(mut config: Config, host: Option<Arc<dyn Host>>, clock: Arc<dyn Clock>) -> Result<Client> {
         config.validate()?;
         let events = Arc::new(Events::default());
         let seal = store::seal(&config)?;
+        // From here on the seal has them.
+        config.store.encryption_keys.clear();
         let parts = Parts::new(&config, host.as_ref(), &seal, &clock, &events)?;
         Ok(Client { config, host, seal, clock, events, parts })
     }

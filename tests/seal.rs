@@ -167,15 +167,8 @@ fn keys_change_without_a_pause() {
     // The rest is, all at once, by maintenance, without touching a version.
     let versions = |stand: &Stand| stand.rows().into_iter().map(|row| (row.0, row.1)).collect::<Vec<_>>();
     let before = versions(&stand);
-    let mut told = Vec::new();
-    let report = ahead
-        .tokens_maintain(json!({}), |so_far| {
-            told.push(so_far["resealed"].clone());
-            true
-        })
-        .ok();
+    let report = ahead.tokens_maintain(json!({}), |_| true).ok();
     assert_eq!((&report["resealed"], &report["failed"]), (&json!(3), &json!([])));
-    assert_eq!(told.last(), Some(&json!(3)));
     assert_eq!(versions(&stand), before);
     assert_eq!(ahead.tokens_maintain(json!({}), |_| true).ok()["resealed"], 0);
     let restarted = stand.open(&[NEW]);
@@ -207,26 +200,28 @@ fn a_store_in_clear_is_sealed_when_a_key_is_given() {
 }
 
 #[test]
-fn maintenance_that_is_ended_early_goes_on_where_it_was() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens.db");
-    let plain = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+fn maintenance_that_is_ended_early_says_so_and_goes_on_where_it_was() {
+    let stand = Stand::new(&[]);
+    let plain = SqliteStore::open(&stand.path(), Seal::none(stand.emulator.client_id())).unwrap();
     let records: Vec<Record> = (0..250)
-        .map(|index| Record::new(format!("l{index}"), token(UserType::Location, "c", Some("l"))))
+        .map(|index| {
+            let mut record = Record::new(format!("l{index}"), token(UserType::Location, "c", Some("l")));
+            record.renew_at = i64::MAX;
+            record
+        })
         .collect();
     assert!(plain.save_all(&records).iter().all(Result::is_ok));
-    let seal = Seal::new("app-1", &[OLD.to_owned().into()], false, "k").unwrap();
-    let store = SqliteStore::open(&path, seal).unwrap();
-    assert_eq!(store.reseal(&|sealed| sealed < 100).unwrap().sealed, 100);
+    let abi = stand.open(&[OLD]);
+    abi.tokens_maintain(json!({}), |so_far| so_far["resealed"] != 100).fails(Status::Cancelled);
+    // One company is maintained without the rest of the store.
+    assert_eq!(abi.tokens_maintain(json!({"companyId": "c"}), |_| true).ok()["resealed"], 0);
     // One that cannot be opened is named, and does not keep the others.
-    Connection::open(&path)
-        .unwrap()
-        .execute("UPDATE token SET document = x'01' WHERE resource_id = 'l77'", [])
-        .unwrap();
-    let rest = store.reseal(&|_| true).unwrap();
-    assert_eq!((rest.sealed, rest.unreadable.len()), (149, 1));
-    assert_eq!(rest.unreadable[0].resource_id(), Some("l77"));
-    assert_eq!(store.reseal(&|_| true).unwrap().sealed, 0);
+    stand.sql("UPDATE token SET document = x'01' WHERE resource_id = 'l77' AND sealed_with = ''");
+    let rest = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!((&rest["resealed"], &rest["unsealed"]), (&json!(153), &json!(1)));
+    assert_eq!(rest["failed"][0]["resourceId"], "l77");
+    let again = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!((&again["resealed"], &again["unsealed"]), (&json!(0), &json!(1)));
 }
 
 #[test]
@@ -234,34 +229,54 @@ fn a_wrong_key_is_said_so_and_overwrites_nothing() {
     let stand = Stand::new(&[OLD]);
     let (company, location) = (stand.company(), stand.emulator.location_ids()[0].clone());
     let export = stand.open(&[OLD]).tokens_export(json!({})).ok();
-    let before = stand.rows();
+    let config = |keys: &[&str]| {
+        let store = json!({"kind": "sqlite", "path": stand.path(), "encryptionKeys": keys});
+        support::config(&stand.emulator, json!({"store": store}))
+    };
+    let says_so = |error: &Value| {
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("sealed with the key ") && message.contains("encryptionKeys"), "{message}");
+        assert!(!error["help"].is_null(), "{error}");
+    };
+    // Where nothing can be opened, no client is made that would save under the wrong key.
     for keys in [&[NEW][..], &[]] {
-        let abi = stand.open(keys);
-        let refreshes = stand.emulator.refreshes();
-        for error in [
-            abi.access_token(&company).fails(Status::Store),
-            abi.access_token(&location).fails(Status::Store),
-            abi.token_refresh(&company).fails(Status::Store),
-            abi.token_delete(&company).fails(Status::Store),
-            abi.tokens_list(json!({})).fails(Status::Store),
-            abi.tokens_import(json!({"tokens": export["tokens"], "replace": true})).fails(Status::Store),
-        ] {
-            let message = error["message"].as_str().unwrap();
-            assert!(
-                message.contains("sealed with the key ") && message.contains("encryptionKeys"),
-                "{message}"
-            );
-            assert!(!error["help"].is_null() && error["resourceId"].is_string(), "{error}");
-        }
-        // A person's consent is not lost: its token is kept in memory, and saved once the key is there.
-        abi.connect_company(&stand.emulator);
-        abi.live_token(&stand.emulator, &company);
-        let report = abi.tokens_maintain(json!({}), |_| true).ok();
-        assert_eq!(report["resealed"], 0);
-        assert!(!report["failed"].as_array().unwrap().is_empty());
-        assert_eq!(stand.emulator.refreshes(), refreshes);
-        assert_eq!(stand.rows(), before, "nothing is overwritten");
+        let error = Abi::open(&config(keys)).err().unwrap().fails(Status::Store);
+        assert_eq!(error["parameter"], "store.encryptionKeys");
+        says_so(&error);
     }
+    // One record has the new key, so that the client is made; the others are not touched.
+    let other = &stand.emulator.location_ids()[1];
+    stand.open(&[NEW, OLD]).token_refresh(other).ok();
+    let before = stand.rows();
+    let abi = stand.open(&[NEW]);
+    abi.live_token(&stand.emulator, other);
+    let refreshes = stand.emulator.refreshes();
+    for error in [
+        abi.access_token(&company).fails(Status::Store),
+        abi.access_token(&location).fails(Status::Store),
+        abi.token_refresh(&company).fails(Status::Store),
+        abi.token_delete(&company).fails(Status::Store),
+        abi.tokens_list(json!({})).fails(Status::Store),
+    ] {
+        says_so(&error);
+        assert!(error["resourceId"].is_string(), "{error}");
+    }
+    let imported = abi.tokens_import(json!({"tokens": export["tokens"]})).ok();
+    assert_eq!(imported["imported"], 0);
+    assert!(imported["skipped"].to_string().contains("sealed with the key "), "{imported}");
+    // A person's consent is not lost while this client lives: its token is kept in memory.
+    abi.connect_company(&stand.emulator);
+    abi.live_token(&stand.emulator, &company);
+    let report = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!((&report["resealed"], &report["unsealed"]), (&json!(0), &json!(3)));
+    says_so(&report["failed"].as_array().unwrap().last().unwrap()["error"]);
+    assert_eq!(stand.emulator.refreshes(), refreshes);
+    assert_eq!(stand.rows(), before, "nothing is overwritten");
+    // And saved once a client with both keys has sealed the rest with the new one.
+    stand.open(&[NEW, OLD]).tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["unsealed"], 0);
+    assert_eq!(abi.listed(&company)["state"], "ok");
+    abi.live_token(&stand.emulator, &company);
 }
 
 #[test]

@@ -106,6 +106,16 @@ static int32_t store_load(void *context, const char *id, char **out_record) {
     return GHL_OK;
 }
 
+/* What the folder holds survives a power cut only when the folder itself was written. */
+static bool sync_folder(const folder_store *store) {
+    int folder = open(store->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool durable = folder >= 0 && fsync(folder) == 0;
+    if (folder >= 0) {
+        close(folder);
+    }
+    return durable;
+}
+
 /* Writes beside the old file, and puts the new one in its place: whenever the power goes, one of them is whole. */
 static bool replace_file(const folder_store *store, const char *path, uint64_t version, const char *record) {
     char beside[LONGEST_PATH];
@@ -120,15 +130,7 @@ static bool replace_file(const folder_store *store, const char *path, uint64_t v
     bool written = fprintf(stream, "%llu\n%s", (unsigned long long)version, record) > 0 && fflush(stream) == 0 &&
                    fsync(file) == 0;
     written = fclose(stream) == 0 && written;
-    if (!written || rename(beside, path) != 0) {
-        return false;
-    }
-    int folder = open(store->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool durable = folder >= 0 && fsync(folder) == 0;
-    if (folder >= 0) {
-        close(folder);
-    }
-    return durable;
+    return written && rename(beside, path) == 0 && sync_folder(store);
 }
 
 static int32_t store_save(void *context, const char *id, const char *record, uint64_t expected_version) {
@@ -158,9 +160,9 @@ static int32_t store_remove(void *context, const char *id) {
     if (lock < 0) {
         return FAILED;
     }
-    int32_t outcome = unlink(path) == 0 || errno == ENOENT ? GHL_OK : FAILED;
+    bool removed = unlink(path) == 0 ? sync_folder(context) : errno == ENOENT;
     close(lock);
-    return outcome;
+    return removed ? GHL_OK : FAILED;
 }
 
 /* Every record, whatever the query: the library picks. */
@@ -172,7 +174,7 @@ static int32_t store_list(void *context, const char *query, char **out_page) {
     DIR *folder = opendir(store->folder);
     int32_t outcome = page != NULL && folder != NULL ? GHL_OK : FAILED;
     const char *separator = "{\"items\":[";
-    for (struct dirent *entry; outcome == GHL_OK && (entry = readdir(folder)) != NULL;) {
+    for (struct dirent *entry; outcome == GHL_OK && (errno = 0, entry = readdir(folder)) != NULL;) {
         const char *ending = strrchr(entry->d_name, '.');
         if (ending == NULL || strcmp(ending, ".record") != 0) {
             continue;
@@ -189,12 +191,15 @@ static int32_t store_list(void *context, const char *query, char **out_page) {
         }
         free(text);
     }
+    if (outcome == GHL_OK && errno != 0) { /* the end of the folder was none */
+        outcome = FAILED;
+    }
     if (folder != NULL) {
         closedir(folder);
     }
     if (page != NULL) {
         fprintf(page, "%s],\"nextPageToken\":null}", *separator == ',' ? "" : separator);
-        fclose(page);
+        outcome = fclose(page) == 0 ? outcome : FAILED;
     }
     if (outcome != GHL_OK) { /* half a page is no explanation */
         free(*out_page);

@@ -48,6 +48,15 @@ pub unsafe fn set_null<T>(out: *mut *mut T) {
 /// # Safety
 /// `client` is NULL or came from `ghl_client_new` and is not freed before the call returns.
 pub unsafe fn client<'a>(client: *const ghl_client) -> Result<&'a Client> {
+    // SAFETY: by the contract.
+    Ok(unsafe { handle(client) }?.core())
+}
+
+/// The handle itself, unless this call comes out of a callback that the client waits for.
+///
+/// # Safety
+/// As [`client`].
+pub unsafe fn handle<'a>(client: *const ghl_client) -> Result<&'a ghl_client> {
     // SAFETY: by the contract, not NULL means alive.
     match unsafe { client.as_ref() } {
         Some(client) if client.waits_for_its_store() => {
@@ -55,7 +64,7 @@ pub unsafe fn client<'a>(client: *const ghl_client) -> Result<&'a Client> {
             Err(Error::invalid_argument("client", message)
                 .with_help("call it after the callback has returned"))
         }
-        Some(client) => Ok(client.core()),
+        Some(client) => Ok(client),
         None => Err(Error::invalid_argument("client", "client is NULL")),
     }
 }

@@ -160,8 +160,7 @@ pub unsafe extern "C" fn ghl_client_on_event(
 ) -> i32 {
     let outcome = guarded(|| {
         // SAFETY: the header requires a living client, or NULL.
-        let client =
-            unsafe { client.as_ref() }.ok_or_else(|| Error::invalid_argument("client", "client is NULL"))?;
+        let client = unsafe { boundary::handle(client) }?;
         client.events.replace(callback.map(|function| Callback { function, context: Context(context) }))?;
         let events = Arc::clone(&client.events);
         client.core.on_event(callback.map(|_| -> crate::event::Listener {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::boundary::{self, render, set_null};
-use super::callback::Context;
 use super::client::{client_from, ghl_client};
 use super::text;
 use crate::client::Client;
@@ -41,9 +40,10 @@ thread_local! {
 /// kept in memory and offered again.
 ///
 /// Threads: callbacks may be called from any thread, several at once: from those that are inside a call on the client,
-/// and from those that ghl_tokens_mint takes along while it lasts. None of the library's locks is held meanwhile but the
+/// and from those that ghl_tokens_mint and ghl_tokens_maintain take along while they last. None of the library's locks is held meanwhile but the
 /// refresh lock of the resource. A callback must not unwind, and must not call the client that it serves, which refuses it
-/// with GHL_ERR_INVALID_ARGUMENT; ghl_client_cancel, other clients, and functions without a client are allowed.
+/// with GHL_ERR_INVALID_ARGUMENT; ghl_client_cancel, other clients, and functions without a client are allowed, and
+/// ghl_client_free of that client is not.
 ///
 /// Texts given to a callback live until it returns. In a forked child the same callbacks go on serving the client, so the
 /// host's own handles must be fit for that; destroy is not called there.
@@ -55,7 +55,7 @@ pub struct ghl_store_callbacks {
     /// Passed to each callback as it is; may be NULL.
     pub context: *mut c_void,
     /// Writes a copy of the record to *out_record_json, or NULL when there is none. With a failure, *out_record_json may
-    /// be a text that says why, which the caller gets to read, unless it begins with a brace. Required.
+    /// be a text that says why, which the caller gets to read, unless it begins as JSON does. Required.
     pub load: Option<
         unsafe extern "C" fn(
             context: *mut c_void,
@@ -74,7 +74,7 @@ pub struct ghl_store_callbacks {
             expected_version: u64,
         ) -> i32,
     >,
-    /// Removes a record. Required.
+    /// Removes a record; GHL_OK also where there is none. Required.
     pub remove: Option<unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char) -> i32>,
     /// Writes a page to *out_page_json: {"items": [records…], "nextPageToken": the last item's "resourceId", or null on
     /// the last page}. A small store may answer every query with all its records and null.
@@ -111,7 +111,7 @@ pub struct ghl_store_callbacks {
 /// Makes a client whose tokens are kept by a store of the host's own.
 ///
 /// As ghl_client_new in everything else. "store" may be left out of the configuration; where it is given, its kind is
-/// "callbacks", and it may name encryptionKeys. Without a lock among the callbacks the log gets a warning, since tokens are
+/// "callbacks" ("memory" counts as left out), and it may name encryptionKeys. Without a lock among the callbacks the log gets a warning, since tokens are
 /// safe only as long as no other process uses them.
 ///
 /// @param config_json  as for ghl_client_new
@@ -152,7 +152,6 @@ pub unsafe extern "C" fn ghl_client_new_with_store(
 /// The host's callbacks, and the one call to `destroy` at the end.
 struct Callbacks {
     table: ghl_store_callbacks,
-    context: Context,
 }
 
 // SAFETY: the header requires that the callbacks and their context may be used from any thread.
@@ -164,7 +163,7 @@ impl Drop for Callbacks {
     fn drop(&mut self) {
         if let Some(destroy) = self.table.destroy {
             // SAFETY: the header's contract; this is the last call, since nobody else holds these callbacks.
-            unsafe { destroy(self.context.0) }
+            unsafe { destroy(self.table.context) }
         }
     }
 }
@@ -180,7 +179,7 @@ impl Callbacks {
         }
         let known = size_of::<ghl_store_callbacks>();
         // SAFETY: not NULL; `size` is the first field of every version of the struct.
-        let size = unsafe { ptr::addr_of!((*store).size).read() };
+        let size = unsafe { ptr::addr_of!((*store).size).read_unaligned() };
         if size < known {
             let message = format!("store.size is {size}, and must be at least {known}");
             return Err(Error::invalid_argument("store.size", message)
@@ -190,7 +189,7 @@ impl Callbacks {
         let rest = unsafe { std::slice::from_raw_parts(store.cast::<u8>().add(known), size - known) };
         // SAFETY: at least as long as the struct; read as it is, whatever its alignment.
         let table = unsafe { store.read_unaligned() };
-        let callbacks = Callbacks { table, context: Context(table.context) };
+        let callbacks = Callbacks { table };
         if rest.iter().any(|byte| *byte != 0) {
             let message = "store has callbacks that this version of the library does not know";
             return Err(Error::invalid_argument("store.size", message)
@@ -221,7 +220,7 @@ impl Callbacks {
     /// Runs a callback, and remembers meanwhile that it runs on this thread.
     fn ask<T>(&self, callback: impl FnOnce(*mut c_void) -> T) -> T {
         ASKED.with_borrow_mut(|asked| asked.push(self.identity()));
-        let answer = callback(self.context.0);
+        let answer = callback(self.table.context);
         ASKED.with_borrow_mut(Vec::pop);
         answer
     }
@@ -244,7 +243,7 @@ impl Callbacks {
         }
         if let Err(error) = outcome(code) {
             // Half a record is no explanation, and holds secrets.
-            if text.starts_with(b"{") {
+            if matches!(text.trim_ascii_start().first(), Some(b'{' | b'[' | b'"')) {
                 return Err(error);
             }
             let words: String = String::from_utf8_lossy(&text).chars().take(500).collect();

@@ -265,16 +265,18 @@ pub type ghl_progress_callback =
 /// Call it every few minutes; "nextDueAt" says when there will be something to do. One failure does not stop the rest.
 /// Several processes may do so at the same time, and share the work. Any thread; waits until all is done, each token at
 /// most timeouts.totalMs. With "concurrency" the library works on threads of its own for that time, which end before the
-/// call does; callbacks run on the calling thread.
+/// call does; the callbacks for progress and events run on the calling thread.
 ///
 /// @param client       a client
-/// @param params_json  {"companyId"?, "concurrency"?}: only that company and its locations; how many tokens are renewed at
+/// @param params_json  {"companyId"?, "concurrency"?}: only that company and its locations, and nothing is sealed; how many tokens are renewed at
 ///                     once, 1 to 64, default 1
 /// @param progress     called after each token, and each hundred that are sealed, with {"checked", "refreshed", "resealed",
 ///                     "failed"}; may be NULL
 /// @param context      passed to the callback as it is; may be NULL
-/// @param out_json     {"checked", "refreshed", "resealed", "failed": [{"resourceId", "error"}], "nextDueAt"}, the latter in
-///                     milliseconds since the epoch or null, or the error; to be freed with ghl_string_free; may be NULL
+/// @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId", "error"}], "nextDueAt"}:
+///                     "unsealed" are those that should have been sealed, but cannot be opened or changed meanwhile, the
+///                     latter is in milliseconds since the epoch or null; or the error; to be freed with ghl_string_free;
+///                     may be NULL
 /// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_maintain(
@@ -299,7 +301,7 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 /// first one left. One failure does not stop the rest.
 ///
 /// Any thread; waits until all is done. For that time the library works on threads of its own, which end before the call
-/// does; callbacks run on the calling thread.
+/// does; the callbacks for progress and events run on the calling thread.
 ///
 /// @param client       a client
 /// @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true, "appId"?}; and "force"?

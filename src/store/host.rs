@@ -2,7 +2,7 @@
 //! and the lock between this process's threads are the library's part, so that a host's part can be small.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -27,6 +27,9 @@ const PAGE: usize = 100;
 
 /// The longest that the host's lock is waited for at a time, so that a cancellation is noticed.
 const SLICE: Duration = Duration::from_millis(250);
+
+/// The pause between two tries with a host whose lock does not wait.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How long sealing anew waits for a record that is being renewed; what is busy then is sealed by that renewal.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -145,13 +148,14 @@ impl HostStore {
         };
         let item: StoredItem =
             serde_json::from_str(&text).map_err(|error| unreadable("load", &error).with_resource(id))?;
-        // Versions grow by one at each save: one of that size was never reached.
-        if item.version > i64::MAX.unsigned_abs() {
-            return Err(broken("the host's store gave a record with a version that it was not given"));
-        }
         if item.resource_id != id || item.kind != kind {
             let message =
-                format!("the host's store answered with another {} than it was asked for", item.kind);
+                format!("the host's store was asked for a {kind}, and answered with another record");
+            return Err(broken(message).with_resource(id));
+        }
+        // Versions grow by one at each save: one of that size was never reached.
+        if item.version > i64::MAX.unsigned_abs() {
+            let message = "the host's store gave a record with a version that it was not given";
             return Err(broken(message).with_resource(id));
         }
         Ok(Some(item))
@@ -164,8 +168,37 @@ impl HostStore {
         })
     }
 
-    /// The first `limit` items that fulfil `query` behind `after`, and whether there are more. The host may leave a condition
-    /// out of account: it is looked at here again.
+    /// A page of the host's, of what comes after an id; in the order of the ids, with the place to go on after. The host may
+    /// leave conditions out of account, and a page without a next one may be everything in any order: what was not asked for
+    /// is passed over here. But what is missing is missed by nobody, so a page with a next one must be in order.
+    fn page(
+        &self,
+        query: &Value,
+        fulfils: &dyn Fn(&StoredItem) -> bool,
+        after: Option<&str>,
+        size: usize,
+    ) -> Result<(Vec<StoredItem>, Option<String>)> {
+        let mut query = query.clone();
+        query["pageSize"] = size.into();
+        query["pageToken"] = json!(after);
+        if let Some(conditions) = query.as_object_mut() {
+            conditions.retain(|_, condition| !condition.is_null());
+        }
+        let text = self.host.list(&query.to_string()).map_err(|error| refused(&error, "list"))?;
+        let page: StoredPage = serde_json::from_str(&text).map_err(|error| unreadable("list", &error))?;
+        let mut items = page.items;
+        if let Some(next) = &page.next_page_token {
+            let is_in_order = |id: &str| after.is_none_or(|after| id > after) && id <= next.as_str();
+            if !items.iter().all(|item| is_in_order(&item.resource_id)) || !is_in_order(next) {
+                return Err(broken("the host's list is not in the order of the bytes of its ids"));
+            }
+        }
+        items.retain(|item| after.is_none_or(|after| item.resource_id.as_str() > after) && fulfils(item));
+        items.sort_unstable_by(|one, other| one.resource_id.cmp(&other.resource_id));
+        Ok((items, page.next_page_token))
+    }
+
+    /// The first `limit` items that fulfil `query` behind `after`, and whether there are more.
     fn items(
         &self,
         query: &Value,
@@ -175,38 +208,22 @@ impl HostStore {
     ) -> Result<(Vec<StoredItem>, bool)> {
         let mut found = Vec::new();
         let mut after = after.map(str::to_owned);
-        let mut query = query.clone();
         loop {
-            query["pageSize"] = (limit + 1 - found.len()).into();
-            query["pageToken"] = json!(after);
-            if let Some(conditions) = query.as_object_mut() {
-                conditions.retain(|_, condition| !condition.is_null());
-            }
-            let text = self.host.list(&query.to_string()).map_err(|error| refused(&error, "list"))?;
-            let page: StoredPage = serde_json::from_str(&text).map_err(|error| unreadable("list", &error))?;
-            let mut items = page.items;
-            items
-                .retain(|item| after.as_ref().is_none_or(|after| item.resource_id > *after) && fulfils(item));
-            items.sort_unstable_by(|one, other| one.resource_id.cmp(&other.resource_id));
+            // One more than asked for tells whether there is a next page; and a page may hold nothing that fulfils, and
+            // still not be the last one.
+            let (items, next) = self.page(query, fulfils, after.as_deref(), limit + 1 - found.len())?;
             found.extend(items);
-            // A page may hold nothing that fulfils, and still not be the last one.
-            match page.next_page_token {
-                Some(next) if found.len() <= limit => {
-                    if after.is_some_and(|after| next <= after) {
-                        return Err(broken("the host's list goes round in circles"));
-                    }
-                    after = Some(next);
-                }
-                more => {
-                    let more = found.len() > limit || more.is_some();
-                    found.truncate(limit);
-                    return Ok((found, more));
-                }
+            if found.len() > limit || next.is_none() {
+                let more = found.len() > limit;
+                found.truncate(limit);
+                return Ok((found, more));
             }
+            after = next;
         }
     }
 
-    /// The index fields of all tokens that fulfil `query`, page after page.
+    /// Shows `see` the index fields of all tokens that fulfil `query`, page by page as the host has them, until it has seen
+    /// enough.
     fn each_token(
         &self,
         mut query: Value,
@@ -215,29 +232,29 @@ impl HostStore {
     ) -> Result<()> {
         query["kind"] = "token".into();
         query["withoutDocuments"] = true.into();
+        let is_one = |item: &StoredItem| item.kind == "token" && fulfils(item);
         let mut after = None;
         loop {
-            let (items, more) =
-                self.items(&query, &|item| item.kind == "token" && fulfils(item), after.as_deref(), PAGE)?;
-            after = items.last().map(|last| last.resource_id.clone());
+            let (items, next) = self.page(&query, &is_one, after.as_deref(), PAGE)?;
             for item in items {
                 if !see(item)? {
                     return Ok(());
                 }
             }
-            if !more {
+            if next.is_none() {
                 return Ok(());
             }
+            after = next;
         }
     }
 
-    /// Seals a record with the first key, unless somebody else did so meanwhile.
-    fn seal_again(&self, id: &str) -> Result<()> {
-        let deadline = Deadline::after(PATIENCE, &Arc::default());
-        let _lock = self.lock(id, &deadline)?;
+    /// Seals a record with the first key; answers whether it is still there. Nobody else comes between, but for one who
+    /// saves without the lock.
+    fn seal_again(&self, id: &str, whole: &Deadline) -> Result<bool> {
+        let _lock = self.lock(id, &whole.renewed(PATIENCE))?;
         match self.load(id)? {
-            Some(record) => self.save(&record).map(drop),
-            None => Ok(()),
+            Some(record) => self.save(&record).map(|_| true),
+            None => Ok(false),
         }
     }
 }
@@ -280,8 +297,12 @@ impl Store for HostStore {
     }
 
     fn save(&self, record: &Record) -> Result<u64> {
+        if record.resource_id.starts_with(NOTE) {
+            return Err(broken(format!("ids that begin with {NOTE} are the library's own"))
+                .with_resource(&record.resource_id));
+        }
         let row = self.seal.row(record)?;
-        let item = Zeroizing::new(token_item(&row)?);
+        let item = token_item(&row)?;
         self.put(&row.resource_id, &item, record.version)?;
         Ok(row.version)
     }
@@ -326,7 +347,8 @@ impl Store for HostStore {
         let fulfils = |item: &StoredItem| {
             item.kind == "token"
                 && company_id.is_none_or(|id| item.company_id.as_deref() == Some(id))
-                && item.renew_at.is_some_and(|renew_at| renew_at <= renew_by)
+                // One of which that is not known had better be looked at.
+                && item.renew_at.is_none_or(|renew_at| renew_at <= renew_by)
         };
         let (items, more) = self.items(&conditions, &fulfils, after, limit)?;
         let next = items.last().filter(|_| more).map(|last| last.resource_id.clone());
@@ -344,7 +366,7 @@ impl Store for HostStore {
         Ok(next)
     }
 
-    fn reseal(&self, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, whole: &Deadline, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
         let key_id = self.seal.key_id();
         if key_id.is_empty() {
@@ -352,13 +374,20 @@ impl Store for HostStore {
         }
         let by_another = |item: &StoredItem| item.sealed_with != key_id;
         self.each_token(json!({"notSealedWith": key_id}), by_another, |item| {
-            if resealed.is_hopeless() || !go_on(resealed.sealed) {
+            if !go_on(resealed.sealed) {
                 return Ok(false);
             }
-            match self.seal_again(&item.resource_id) {
-                Ok(()) => resealed.sealed += 1,
-                Err(error) if matches!(error.status(), Status::Timeout | Status::Conflict) => {}
-                Err(error) => resealed.unreadable.push(error.with_resource(&item.resource_id)),
+            match self.seal_again(&item.resource_id, whole) {
+                Ok(true) => resealed.sealed += 1,
+                Ok(false) => {}
+                Err(error) if error.status() == Status::Cancelled => return Err(error),
+                Err(error) => {
+                    resealed.left += 1;
+                    // What is busy is being renewed, and sealed by that.
+                    if !matches!(error.status(), Status::Timeout | Status::Conflict) {
+                        resealed.fail(error.with_resource(&item.resource_id));
+                    }
+                }
             }
             Ok(true)
         })?;
@@ -371,9 +400,13 @@ impl Store for HostStore {
             return Ok(Box::new(process));
         }
         loop {
-            match self.host.lock(resource_id, deadline.remaining().min(SLICE)) {
+            let (slice, began) = (deadline.remaining().min(SLICE), Instant::now());
+            match self.host.lock(resource_id, slice) {
                 Ok(()) => break,
-                Err(error) if error.status() == Status::Timeout => deadline.check()?,
+                // A host that does not wait must not be asked without a pause.
+                Err(error) if error.status() == Status::Timeout => {
+                    deadline.sleep(PAUSE.min(slice.saturating_sub(began.elapsed())))?;
+                }
                 Err(error) => return Err(refused(&error, "lock").with_resource(resource_id)),
             }
         }
@@ -421,7 +454,11 @@ impl Store for HostStore {
         loop {
             let (items, more) = self.items(&query, &over, after.as_deref(), PAGE)?;
             for item in &items {
-                self.host.remove(&item.resource_id).map_err(|error| refused(&error, "remove"))?;
+                // It may have been written anew since it was listed.
+                let id = &item.resource_id;
+                if self.item(id, "note")?.is_some_and(|item| over(&item)) {
+                    self.host.remove(id).map_err(|error| refused(&error, "remove"))?;
+                }
             }
             after = items.last().filter(|_| more).map(|last| last.resource_id.clone());
             if after.is_none() {
@@ -442,7 +479,7 @@ impl Drop for HostLock {
     }
 }
 
-fn token_item(row: &Row) -> Result<String> {
+fn token_item(row: &Row) -> Result<Zeroizing<String>> {
     let sealed;
     let document = match row.sealed_with.is_empty() {
         true => std::str::from_utf8(&row.document).map_err(|_| unwritable())?,
@@ -461,7 +498,10 @@ fn token_item(row: &Row) -> Result<String> {
         sealed_with: &row.sealed_with,
         document,
     };
-    serde_json::to_string(&item).map_err(|_| unwritable())
+    // Room for everything at once, each quote of the document escaped: a text that grows leaves pieces of itself behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(2 * document.len() + 2048));
+    serde_json::to_writer(&mut *bytes, &item).map_err(|_| unwritable())?;
+    String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|_| unwritable())
 }
 
 fn unwritable() -> Error {

@@ -71,12 +71,13 @@ pub trait Store: Send + Sync {
     /// epoch.
     fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>>;
 
-    /// Seals with the first key whatever another key sealed, or none, unless it is changed meanwhile. Ends early when
-    /// `go_on`, which is told how many were sealed so far, says so. A store that seals nothing has nothing to do.
+    /// Seals with the first key whatever another key sealed, or none, unless it is changed meanwhile. Waits for nobody longer
+    /// than `whole` lets it be cancelled. Ends early when `go_on`, which is told how many were sealed so far, says so. A store
+    /// that seals nothing has nothing to do.
     ///
     /// # Errors
     /// `STORE` when the store cannot be read or written. What cannot be opened is no error, but named in the result.
-    fn reseal(&self, _go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, _whole: &Deadline, _go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         Ok(Resealed::default())
     }
 
@@ -153,14 +154,17 @@ impl DuePage {
 pub struct Resealed {
     /// How many records were sealed.
     pub sealed: u64,
-    /// Why the others were not, each with its resource.
-    pub unreadable: Vec<Error>,
+    /// How many were not: they cannot be opened, or changed meanwhile.
+    pub left: u64,
+    /// Why those cannot be opened: the first hundred, each with its resource, and one error for each key that is not given.
+    pub failures: Vec<Error>,
 }
 
 impl Resealed {
-    /// Whether so much could not be opened that it is the keys that are wrong, and not the records.
-    fn is_hopeless(&self) -> bool {
-        self.unreadable.len() >= 100
+    fn fail(&mut self, error: Error) {
+        if self.failures.len() < 100 {
+            self.failures.push(error);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Lock;
 use crate::deadline::Deadline;
 use crate::error::Result;
+use crate::process;
 
 /// How long a wait goes on before it looks for a cancellation.
 const SLICE: Duration = Duration::from_millis(20);
@@ -22,6 +23,7 @@ pub struct ProcessLocks {
 pub struct ProcessLock {
     locks: Arc<ProcessLocks>,
     resource_id: String,
+    generation: u32,
 }
 
 impl ProcessLocks {
@@ -34,7 +36,8 @@ impl ProcessLocks {
             held = self.freed.wait_timeout(held, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
         held.insert(resource_id.to_owned());
-        Ok(ProcessLock { locks: Arc::clone(self), resource_id: resource_id.to_owned() })
+        let (locks, generation) = (Arc::clone(self), process::generation());
+        Ok(ProcessLock { locks, resource_id: resource_id.to_owned(), generation })
     }
 }
 
@@ -42,6 +45,10 @@ impl Lock for ProcessLock {}
 
 impl Drop for ProcessLock {
     fn drop(&mut self) {
+        // A child that was forked meanwhile has a copy that another thread may have been at.
+        if self.generation != process::generation() {
+            return;
+        }
         self.locks.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.resource_id);
         self.locks.freed.notify_all();
     }

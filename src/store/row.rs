@@ -23,6 +23,15 @@ pub struct Row {
     pub document: Zeroizing<Vec<u8>>,
 }
 
+/// A record that is sealed anew: the row as it should be, and the document that it takes the place of. A version alone does
+/// not tell: a record that was removed and came back counts from the beginning.
+pub struct Resealing {
+    /// The same version of the same record, sealed by the first key.
+    pub row: Row,
+    /// The document that must still be there.
+    pub was: Zeroizing<Vec<u8>>,
+}
+
 /// A record on its way out.
 pub struct StoredRow {
     /// The company or location.

@@ -13,7 +13,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use zeroize::Zeroizing;
 
-use super::row::{Row, StoredRow};
+use super::row::{Resealing, Row, StoredRow};
 use super::{Record, Resealed};
 use crate::error::{Error, Result, Status};
 use crate::random;
@@ -88,17 +88,30 @@ impl Seal {
         self.row_of_version(record, record.version + 1)
     }
 
-    /// A stored record as the first key seals it; it stays the same version of the same record.
-    ///
-    /// # Errors
-    /// As [`Seal::record`] and [`Seal::row`].
-    pub fn again(&self, stored: StoredRow) -> Result<Row> {
-        let record = self.record(stored)?;
-        self.row_of_version(&record, record.version)
+    /// Whether a key that sealed a record is given; a record in clear needs none.
+    pub fn opens(&self, key_id: &str) -> bool {
+        key_id.is_empty() || self.0.keys.iter().any(|key| hex(&key.id) == key_id)
     }
 
-    /// Seals again the rows of a page by `put`, which answers how many were still what they had been. What cannot be opened
-    /// is left alone and named.
+    /// Looks at the ids of the keys that records of a store are sealed with. It is warned of those that are not given; where
+    /// none of the records can be opened, it is the keys that are wrong.
+    ///
+    /// # Errors
+    /// `STORE`, so that nothing is saved under a wrong key.
+    pub fn fits(&self, key_ids: &[String]) -> Result<()> {
+        let (known, unknown): (Vec<&String>, Vec<&String>) = key_ids.iter().partition(|id| self.opens(id));
+        let Some(first) = unknown.first() else { return Ok(()) };
+        if known.is_empty() {
+            return Err(self.not_given(first).with_parameter("store.encryptionKeys"));
+        }
+        for id in unknown {
+            log::warn!("{}", self.not_given(id));
+        }
+        Ok(())
+    }
+
+    /// Seals again the rows of a page by `put`, which answers how many of them were still what they had been. What cannot be
+    /// opened is left alone and named.
     ///
     /// # Errors
     /// What `put` answers.
@@ -106,19 +119,32 @@ impl Seal {
         &self,
         page: Vec<StoredRow>,
         resealed: &mut Resealed,
-        put: impl FnOnce(&[Row]) -> Result<u64>,
+        put: impl FnOnce(&[Resealing]) -> Result<u64>,
     ) -> Result<()> {
+        let attempted = page.len() as u64;
         let mut rows = Vec::new();
         for stored in page {
-            match self.again(stored) {
-                Ok(row) => rows.push(row),
-                Err(error) => resealed.unreadable.push(error),
+            let was = stored.document.clone();
+            let row = self.record(stored).and_then(|record| self.row_of_version(&record, record.version));
+            match row {
+                Ok(row) => rows.push(Resealing { row, was }),
+                Err(error) => resealed.fail(error),
             }
         }
-        if !rows.is_empty() {
-            resealed.sealed += put(&rows)?;
-        }
+        let sealed = if rows.is_empty() { 0 } else { put(&rows)? };
+        resealed.sealed += sealed;
+        resealed.left += attempted - sealed;
         Ok(())
+    }
+
+    /// Why records under that key cannot be opened.
+    pub fn not_given(&self, key_id: &str) -> Error {
+        let missing = match self.0.keys.is_empty() {
+            true => "and no store.encryptionKeys are given",
+            false => "which is not among store.encryptionKeys",
+        };
+        let message = format!("a stored token is sealed with the key {key_id}, {missing}");
+        Error::new(Status::Store, message).with_help("add that key behind the first; nothing was changed")
     }
 
     fn row_of_version(&self, record: &Record, version: u64) -> Result<Row> {
@@ -149,7 +175,7 @@ impl Seal {
         } else if self.0.plain_is_refused {
             return Err(named(
                 Error::new(Status::Store, "a stored token is not sealed, and store.sealedOnly is set")
-                    .with_help("somebody else wrote it; or seal the whole store first: ghl_tokens_maintain without store.sealedOnly"),
+                    .with_help("somebody else may have written it: then delete it. A store that never was sealed is sealed by ghl_tokens_maintain, without store.sealedOnly"),
             ));
         }
         Record::from_document(stored.resource_id, stored.version, &stored.document)
@@ -160,17 +186,8 @@ impl Seal {
             return Err(changed());
         };
         let (id, nonce) = head[1..].split_at(ID_LENGTH);
-        let Some(key) = self.0.keys.iter().find(|key| key.id == *id) else {
-            let missing = match self.0.keys.is_empty() {
-                true => "and no store.encryptionKeys are given",
-                false => "which is not among store.encryptionKeys",
-            };
-            return Err(Error::new(
-                Status::Store,
-                format!("a stored token is sealed with the key {}, {missing}", hex(id)),
-            )
-            .with_help("add that key behind the first; nothing was changed"));
-        };
+        let key = self.0.keys.iter().find(|key| key.id == *id);
+        let key = key.ok_or_else(|| self.not_given(&hex(id)))?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| changed())?;
         let mut document = Zeroizing::new(ciphertext.to_vec());
         let length =

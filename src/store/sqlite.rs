@@ -15,7 +15,7 @@ use rusqlite::{
 use zeroize::Zeroizing;
 
 use super::file_lock::LockFolder;
-use super::row::{Row, StoredRow};
+use super::row::{Resealing, Row, StoredRow};
 use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -112,7 +112,9 @@ impl SqliteStore {
         let mut locks = path.as_os_str().to_owned();
         locks.push(".locks");
         let locks = LockFolder::new(locks.into(), seal.client_id())?;
-        Ok(SqliteStore { database, locks, seal })
+        let store = SqliteStore { database, locks, seal };
+        store.seal.fits(&store.key_ids()?)?;
+        Ok(store)
     }
 }
 
@@ -200,17 +202,73 @@ impl SqliteStore {
 }
 
 impl SqliteStore {
-    /// Writes the rows of which the stored version is still the same; answers how many those were.
-    fn put_again(&self, rows: &[Row]) -> Result<u64> {
+    /// The ids of the keys that records are sealed with; an empty one for those in clear.
+    fn key_ids(&self) -> Result<Vec<String>> {
+        // From one to the next by the index, since there are few of them and many records.
+        let next =
+            "SELECT MIN(sealed_with) FROM token WHERE client_id = ?1 AND (?2 IS NULL OR sealed_with > ?2)";
+        let mut key_ids: Vec<String> = Vec::new();
+        self.database.read(|connection| {
+            let mut next = connection.prepare_cached(next)?;
+            while let Some(key_id) =
+                next.query_row(params![self.seal.client_id(), key_ids.last()], |row| row.get(0))?
+            {
+                key_ids.push(key_id);
+            }
+            Ok(())
+        })?;
+        Ok(key_ids)
+    }
+
+    fn reseal_all(&self, resealed: &mut Resealed, go_on: &dyn Fn(u64) -> bool) -> Result<()> {
+        let (client_id, first) = (self.seal.client_id(), self.seal.key_id());
+        let others = self.key_ids()?.into_iter().filter(|key_id| *key_id != first && !first.is_empty());
+        for key_id in others {
+            if !self.seal.opens(&key_id) {
+                let count = "SELECT COUNT(*) FROM token WHERE client_id = ?1 AND sealed_with = ?2";
+                resealed.left += self.database.read(|connection| {
+                    connection
+                        .prepare_cached(count)?
+                        .query_row(params![client_id, key_id], |row| row.get::<_, i64>(0))
+                })? as u64;
+                resealed.fail(self.seal.not_given(&key_id));
+                continue;
+            }
+            let select = format!(
+                "SELECT resource_id, version, document FROM token
+                 WHERE client_id = ?1 AND sealed_with = ?2 AND resource_id > ?3
+                 ORDER BY resource_id LIMIT {RESEALED_AT_ONCE}"
+            );
+            let mut after = String::new();
+            while go_on(resealed.sealed) {
+                let page: Vec<StoredRow> = self.database.read(|connection| {
+                    let mut select = connection.prepare_cached(&select)?;
+                    select.query_map(params![client_id, key_id, after], read_row)?.collect()
+                })?;
+                let Some(last) = page.last() else { break };
+                after = last.resource_id.clone();
+                self.seal.reseal(page, resealed, |rows| self.put_again(rows))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rows that are still what they were; answers how many those are.
+    fn put_again(&self, rows: &[Resealing]) -> Result<u64> {
         let update = "UPDATE token SET sealed_with = ?4, document = ?5
-                      WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3";
+                      WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 AND document = ?6";
         self.database.write(|connection| {
             let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
             let mut written = 0;
-            for row in rows {
-                let (id, version) = (&row.resource_id, row.version.cast_signed());
-                let values = params![self.seal.client_id(), id, version, row.sealed_with, &row.document[..]];
-                written += connection.prepare_cached(update)?.execute(values)? as u64;
+            for Resealing { row, was } in rows {
+                written += connection.prepare_cached(update)?.execute(params![
+                    self.seal.client_id(),
+                    row.resource_id,
+                    row.version.cast_signed(),
+                    row.sealed_with,
+                    &row.document[..],
+                    &was[..],
+                ])? as u64;
             }
             transaction.commit()?;
             Ok(written)
@@ -288,7 +346,8 @@ impl Store for SqliteStore {
             only("company_id =", company_id);
         }
         if let Some(user_type) = &user_type {
-            only("user_type =", user_type);
+            // A company's records are few: its own index is the better one.
+            only(if query.company_id.is_some() { "+user_type =" } else { "user_type =" }, user_type);
         }
         // One more than asked for tells whether there is a next page.
         let limit = query.limit + 1;
@@ -341,42 +400,16 @@ impl Store for SqliteStore {
         })
     }
 
-    fn reseal(&self, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, _: &Deadline, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
-        let (client_id, key_id) = (self.seal.client_id(), self.seal.key_id());
-        if key_id.is_empty() {
-            return Ok(resealed);
-        }
-        // The ranges on both sides of the first key's id, each by the index.
-        for side in ["<", ">"] {
-            let select = format!(
-                "SELECT resource_id, version, document, sealed_with FROM token
-                 WHERE client_id = ?1 AND sealed_with {side} ?2 AND (sealed_with, resource_id) > (?3, ?4)
-                 ORDER BY sealed_with, resource_id LIMIT {RESEALED_AT_ONCE}"
-            );
-            let mut after = (String::new(), String::new());
-            while go_on(resealed.sealed) && !resealed.is_hopeless() {
-                let page = self.database.read(|connection| {
-                    connection
-                        .prepare_cached(&select)?
-                        .query_map(params![client_id, key_id, after.0, after.1], |row| {
-                            Ok((read_row(row)?, row.get::<_, String>(3)?))
-                        })?
-                        .collect::<Result<Vec<_>, _>>()
-                })?;
-                let Some((last, key)) = page.last() else { break };
-                after = (key.clone(), last.resource_id.clone());
-                let page = page.into_iter().map(|(stored, _)| stored).collect();
-                self.seal.reseal(page, &mut resealed, |rows| self.put_again(rows))?;
-            }
-        }
+        let outcome = self.reseal_all(&mut resealed, go_on);
         if resealed.sealed > 0 {
             self.database.write(|connection| {
                 empty_wal(connection);
                 Ok(())
             })?;
         }
-        Ok(resealed)
+        outcome.map(|()| resealed)
     }
 
     fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
@@ -534,4 +567,45 @@ fn failed(path: &Path, error: &rusqlite::Error) -> Error {
         _ => "check the disk and the file, then try again",
     };
     Error::new(Status::Store, format!("the database {} failed: {error}", path.display())).with_help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::Token;
+
+    /// It counts its versions from the beginning, so only its document tells it from the one that was removed.
+    #[test]
+    fn a_record_that_came_back_while_it_was_sealed_anew_stays_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        let record = |access_token: &str| {
+            let token = Token {
+                access_token: access_token.to_owned().into(),
+                refresh_token: None,
+                issued_at: None,
+                expires_at: 1,
+                user_type: Some(UserType::Company),
+                company_id: Some("company".into()),
+                location_id: None,
+                scope: None,
+                fields: Default::default(),
+            };
+            Record::new("company".into(), token)
+        };
+        SqliteStore::open(&path, Seal::none("app-1")).unwrap().save(&record("removed")).unwrap();
+        let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned().into();
+        let store = SqliteStore::open(&path, Seal::new("app-1", &[key], false, "k").unwrap()).unwrap();
+        let select = "SELECT resource_id, version, document FROM token";
+        let page = store.database.read(|connection| connection.query_row(select, [], read_row)).unwrap();
+        let mut resealed = Resealed::default();
+        let put = |rows: &[Resealing]| {
+            store.remove("company").unwrap();
+            store.save(&record("granted anew")).unwrap();
+            store.put_again(rows)
+        };
+        store.seal.reseal(vec![page], &mut resealed, put).unwrap();
+        assert_eq!((resealed.sealed, resealed.left), (0, 1));
+        assert_eq!(store.load("company").unwrap().unwrap().token.access_token.expose(), "granted anew");
+    }
 }

@@ -1,5 +1,6 @@
 //! One pass over what is due, for the host's scheduler: so that a refresh that fails leaves hours to try again.
 
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::crew::{self, Next};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::random;
-use crate::store::{Record, Standing};
+use crate::store::{Record, Resealed, Standing};
 use crate::token::USUAL_LIFE_MS;
 
 /// How many due records are looked up at a time.
@@ -81,17 +82,16 @@ impl Tokens {
             }
         }
         self.mint_remembered(company_id, &deadline, |id, outcome| pass.count(id, outcome).map(|()| true))?;
-        let resealed = self.store.reseal(&|sealed| {
-            (sealed == 0 || progress(&pass.so_far(sealed))) && !pass.whole.is_cancelled()
-        })?;
-        for error in &resealed.unreadable {
-            pass.failed.push(failure(error.resource_id().unwrap_or_default(), error));
+        let resealed = if company_id.is_none() { self.seal_anew(&pass)? } else { Resealed::default() };
+        for error in &resealed.failures {
+            pass.failed.push(json!({"resourceId": error.resource_id(), "error": error.to_json()["error"]}));
         }
         let next_due_at = self.store.next_renewal(company_id)?.filter(|at| *at != i64::MAX);
         Ok(json!({
             "checked": pass.checked,
             "refreshed": pass.refreshed,
             "resealed": resealed.sealed,
+            "unsealed": resealed.left,
             "failed": pass.failed,
             "nextDueAt": next_due_at,
         }))
@@ -133,11 +133,29 @@ impl Tokens {
         })?
     }
 
+    /// Seals what another key than the first sealed, or none, and tells of each hundred.
+    fn seal_anew(&self, pass: &Pass) -> Result<Resealed> {
+        let (told, ended) = (Cell::new(0), Cell::new(None));
+        let resealed = self.store.reseal(&pass.whole, &|sealed| {
+            if sealed >= told.get() + 100 {
+                told.set(sealed);
+                ended.set(pass.tell(sealed).err());
+            } else if pass.whole.is_cancelled() {
+                ended.set(Some(stopped("the call was cancelled")));
+            }
+            let error = ended.take();
+            let goes_on = error.is_none();
+            ended.set(error);
+            goes_on
+        })?;
+        ended.take().map_or(Ok(resealed), Err)
+    }
+
     fn renew_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         let was_held = self.live.holds(resource_id);
         let renewed = self.renewed(resource_id, Want::Runway, None, deadline);
         // A pass over the tokens of a whole fleet must not bring them all into this process's memory.
-        if !was_held {
+        if !was_held && !self.unsaved().contains_key(resource_id) {
             self.live.forget(resource_id);
         }
         renewed.map(drop)
@@ -177,22 +195,24 @@ impl<'a> Pass<'a> {
             Ok(()) => self.refreshed += 1,
             Err(error) => self.failed.push(failure(resource_id, &error.with_resource(resource_id))),
         }
+        self.tell(0)
+    }
+
+    /// Tells how far the work is; an error when it should end.
+    fn tell(&self, resealed: u64) -> Result<()> {
         if self.whole.is_cancelled() {
             return Err(stopped("the call was cancelled"));
         }
-        match (self.progress)(&self.so_far(0)) {
-            true => Ok(()),
-            false => Err(stopped("the progress callback ended the work")),
-        }
-    }
-
-    fn so_far(&self, resealed: u64) -> Value {
-        json!({
+        let so_far = json!({
             "checked": self.checked,
             "refreshed": self.refreshed,
             "resealed": resealed,
             "failed": self.failed.len(),
-        })
+        });
+        match (self.progress)(&so_far) {
+            true => Ok(()),
+            false => Err(stopped("the progress callback ended the work")),
+        }
     }
 }
 

@@ -120,20 +120,27 @@ impl Tokens {
                 records.push(record);
             }
         }
-        let saved = self.store.save_all(&records);
-        for ((index, record), saved) in indexes.into_iter().zip(records).zip(saved) {
-            match saved {
-                Ok(_) => self.imported(&record, report),
-                Err(error) if error.status() == Status::Conflict => {
-                    self.take_over(index, record, replace, report, deadline)?;
+        let outcomes = self.store.save_all(&records);
+        let (mut held, mut failed) = (Vec::new(), None);
+        for ((index, record), outcome) in indexes.into_iter().zip(records).zip(outcomes) {
+            match outcome {
+                Ok(_) => {
+                    self.imported(&record, report);
+                    // Granted here while the store was busy, and not taken then: which one stays is decided as ever.
+                    let _ = self.offer_again(&record.resource_id);
                 }
-                Err(error) => return Err(error.with_resource(&record.resource_id)),
+                Err(error) if error.status() == Status::Conflict => held.push((index, record)),
+                Err(error) => failed = failed.or(Some(error.with_resource(&record.resource_id))),
             }
         }
-        Ok(())
+        for (index, record) in held {
+            self.take_over(index, record, replace, report, deadline)?;
+        }
+        failed.map_or(Ok(()), Err)
     }
 
-    /// Stores an imported token of a resource that has one, unless that one is newer.
+    /// Takes over a token of a resource that has one, unless that one is newer. What cannot be read of the one that is held
+    /// concerns this resource only.
     fn take_over(
         &self,
         index: usize,
@@ -142,39 +149,48 @@ impl Tokens {
         report: &mut Report,
         deadline: &Deadline,
     ) -> Result<()> {
-        let (resource_id, token) = (&record.resource_id.clone(), &record.token);
-        let named = |error: Error| error.with_resource(resource_id);
+        let resource_id = record.resource_id.clone();
         let _quiet = outbox::hold();
-        let _lock = self.store.lock(resource_id, deadline).map_err(named)?;
+        match self.replace_held(&mut record, replace, deadline) {
+            Ok(None) => self.imported(&record, report),
+            Ok(Some(refusal)) => report.skip(index, Some(&resource_id), refusal),
+            Err(error) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {
+                return Err(error.with_resource(&resource_id));
+            }
+            Err(error) => report.skip(index, Some(&resource_id), error.message()),
+        }
+        Ok(())
+    }
+
+    /// Puts a token in the place of the one that is held, or says why not.
+    fn replace_held(
+        &self,
+        record: &mut Record,
+        replace: bool,
+        deadline: &Deadline,
+    ) -> Result<Option<&'static str>> {
+        let resource_id = &record.resource_id.clone();
+        let _lock = self.store.lock(resource_id, deadline)?;
         let held = self.record(resource_id)?;
-        let version = self.store.load(resource_id)?.map_or(0, |stored| stored.version);
+        record.version = self.store.load(resource_id)?.map_or(0, |stored| stored.version);
         if let Some(held) = held.filter(|_| !replace) {
             let lost = matches!(held.standing, Standing::ReauthorizationRequired { .. });
-            let refusal = match () {
-                () if held.token.access_token.matches(token.access_token.expose()) => {
-                    "this very token is held already"
-                }
-                () if held.token.expires_at > token.expires_at && !lost => {
-                    "a newer token is held; \"replace\": true takes this one all the same"
-                }
-                () => "",
-            };
-            if !refusal.is_empty() {
-                report.skip(index, Some(resource_id), refusal);
-                return Ok(());
+            if held.token.access_token.matches(record.token.access_token.expose()) {
+                return Ok(Some("this very token is held already"));
+            }
+            if held.token.expires_at > record.token.expires_at && !lost {
+                return Ok(Some("a newer token is held; \"replace\": true takes this one all the same"));
             }
         }
-        record.version = version;
         // Unlike a fresh grant, an import can be given again: it is not kept when the store does not take it.
-        self.save_newest(&mut record).map_err(named)?;
-        self.imported(&record, report);
-        Ok(())
+        self.save_newest(record)?;
+        self.unsaved().remove(resource_id);
+        Ok(None)
     }
 
     /// What a stored import means for this process, and for the report.
     fn imported(&self, record: &Record, report: &mut Report) {
         let resource_id = &record.resource_id;
-        self.unsaved().remove(resource_id);
         if self.live.holds(resource_id) {
             self.publish(record);
         }

@@ -75,8 +75,10 @@ impl Host for FolderHost {
 
     fn remove(&self, id: &str) -> Result<()> {
         let _saving = self.saving();
-        fs::remove_file(self.path(id, ".record")).unwrap();
-        Ok(())
+        match fs::remove_file(self.path(id, ".record")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => panic!("{error}"),
+            _ => Ok(()),
+        }
     }
 
     fn list(&self, _query: &str) -> Result<Zeroizing<String>> {

@@ -31,7 +31,7 @@ use self::address::Address;
 use self::pool::{Care, Pool};
 use self::tls::Trust;
 use super::process_lock::ProcessLocks;
-use super::row::{Row, StoredRow};
+use super::row::{Resealing, Row, StoredRow};
 use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
 use crate::config::Timeouts;
 use crate::deadline::Deadline;
@@ -109,9 +109,10 @@ const OWN_ROWS: &str = concat!(
 );
 
 const RESEAL_ALL: &str = concat!(
-    "UPDATE ghl_oauth_token AS t SET sealed_with = r.sealed_with, document = r.document FROM ",
-    rows!(),
-    " WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND t.version = r.version
+    "UPDATE ghl_oauth_token AS t SET sealed_with = r.sealed_with, document = r.document
+     FROM unnest($2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::bytea[])
+         AS r (resource_id, version, sealed_with, document, was)
+     WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND t.version = r.version AND t.document = r.was
      RETURNING t.resource_id, ",
     durably!()
 );
@@ -147,7 +148,9 @@ impl PostgresStore {
             None => error.with_parameter("store.url"),
         })?;
         let idle_limit = Duration::from_millis(timeouts.total_ms) + LOCK_RESERVE;
-        Ok(PostgresStore { pool: Arc::new(pool), locks: Arc::default(), seal, idle_limit })
+        let store = PostgresStore { pool: Arc::new(pool), locks: Arc::default(), seal, idle_limit };
+        store.seal.fits(&store.key_ids()?)?;
+        Ok(store)
     }
 
     fn read(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Found>> {
@@ -204,10 +207,35 @@ impl PostgresStore {
         })
     }
 
-    /// Writes the rows of which the stored version is still the same; answers how many those were.
-    fn put_again(&self, rows: &[Row]) -> Result<u64> {
-        let columns = Columns::of(self.seal.client_id(), rows);
-        let params = columns.params();
+    /// The ids of the keys that records are sealed with; an empty one for those in clear.
+    fn key_ids(&self) -> Result<Vec<String>> {
+        // From one to the next by the index, since there are few of them and many records.
+        let select = "WITH RECURSIVE k AS (
+                SELECT min(sealed_with) AS id FROM ghl_oauth_token WHERE client_id = $1
+                UNION ALL
+                SELECT (SELECT min(sealed_with) FROM ghl_oauth_token WHERE client_id = $1 AND sealed_with > k.id)
+                FROM k WHERE k.id IS NOT NULL
+            ) SELECT id FROM k WHERE id IS NOT NULL";
+        let params: [Param<'_>; 1] = [(&self.seal.client_id(), Type::TEXT)];
+        Ok(self.read(select, &params)?.iter().map(|found| found.get(0)).collect())
+    }
+
+    /// Writes the rows that are still what they were; answers how many those are.
+    fn put_again(&self, rows: &[Resealing]) -> Result<u64> {
+        let client_id = self.seal.client_id();
+        let resource_ids: Vec<&str> = rows.iter().map(|one| one.row.resource_id.as_str()).collect();
+        let versions: Vec<i64> = rows.iter().map(|one| one.row.version.cast_signed()).collect();
+        let keys: Vec<&str> = rows.iter().map(|one| one.row.sealed_with.as_str()).collect();
+        let documents: Vec<&[u8]> = rows.iter().map(|one| &one.row.document[..]).collect();
+        let before: Vec<&[u8]> = rows.iter().map(|one| &one.was[..]).collect();
+        let params: [Param<'_>; 6] = [
+            (&client_id, Type::TEXT),
+            (&resource_ids, Type::TEXT_ARRAY),
+            (&versions, Type::INT8_ARRAY),
+            (&keys, Type::TEXT_ARRAY),
+            (&documents, Type::BYTEA_ARRAY),
+            (&before, Type::BYTEA_ARRAY),
+        ];
         self.pool.run(Care::Insists, async |client, _| {
             Ok(client.query_typed(RESEAL_ALL, &params).await?.len() as u64)
         })
@@ -372,26 +400,31 @@ impl Store for PostgresStore {
         Ok(self.read(&select, &params)?.first().and_then(|found| found.get(0)))
     }
 
-    fn reseal(&self, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, _: &Deadline, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
-        let (client_id, key_id) = (self.seal.client_id(), self.seal.key_id());
-        if key_id.is_empty() {
-            return Ok(resealed);
-        }
-        // The ranges on both sides of the first key's id, each by the index.
-        for side in ["<", ">"] {
+        let (client_id, first) = (self.seal.client_id(), self.seal.key_id());
+        let others = self.key_ids()?.into_iter().filter(|key_id| *key_id != first && !first.is_empty());
+        for key_id in others {
+            if !self.seal.opens(&key_id) {
+                let count = "SELECT count(*) FROM ghl_oauth_token WHERE client_id = $1 AND sealed_with = $2";
+                let params: [Param<'_>; 2] = [(&client_id, Type::TEXT), (&key_id, Type::TEXT)];
+                let found = self.read(count, &params)?;
+                resealed.left += found.first().map_or(0, |found| found.get::<_, i64>(0)).cast_unsigned();
+                resealed.fail(self.seal.not_given(&key_id));
+                continue;
+            }
             let select = format!(
-                "SELECT resource_id, version, document, sealed_with FROM ghl_oauth_token
-                 WHERE client_id = $1 AND sealed_with {side} $2 AND (sealed_with, resource_id) > ($3, $4)
-                 ORDER BY sealed_with, resource_id LIMIT {RESEALED_AT_ONCE}"
+                "SELECT resource_id, version, document FROM ghl_oauth_token
+                 WHERE client_id = $1 AND sealed_with = $2 AND resource_id > $3
+                 ORDER BY resource_id LIMIT {RESEALED_AT_ONCE}"
             );
-            let (mut key, mut id) = (String::new(), String::new());
-            while go_on(resealed.sealed) && !resealed.is_hopeless() {
-                let params: [Param<'_>; 4] =
-                    [(&client_id, Type::TEXT), (&key_id, Type::TEXT), (&key, Type::TEXT), (&id, Type::TEXT)];
+            let mut after = String::new();
+            while go_on(resealed.sealed) {
+                let params: [Param<'_>; 3] =
+                    [(&client_id, Type::TEXT), (&key_id, Type::TEXT), (&after, Type::TEXT)];
                 let found = self.read(&select, &params)?;
                 let Some(last) = found.last() else { break };
-                (key, id) = (last.get(3), last.get(0));
+                after = last.get(0);
                 let page = found.iter().map(stored_row).collect();
                 self.seal.reseal(page, &mut resealed, |rows| self.put_again(rows))?;
             }

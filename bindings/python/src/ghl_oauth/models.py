@@ -205,7 +205,8 @@ class MaintenanceProgress:
 class FailedToken:
     """A token that could not be renewed or minted."""
 
-    resource_id: str
+    resource_id: str | None
+    """None where the error concerns a key of the store, and so many tokens."""
     error: GhlError
 
 
@@ -219,6 +220,8 @@ class Maintenance:
     """How many of them were renewed."""
     resealed: int
     """How many were sealed with the first of the store's keys, because another had sealed them, or none."""
+    unsealed: int
+    """How many should have been, and could not be opened, or changed meanwhile."""
     failed: tuple[FailedToken, ...]
     next_due_at: datetime | None
     """When there will be something to do again (UTC); None where nothing is held that can be renewed."""
@@ -232,6 +235,7 @@ class Maintenance:
             checked=raw["checked"],
             refreshed=raw["refreshed"],
             resealed=raw["resealed"],
+            unsealed=raw["unsealed"],
             failed=tuple(failed),
             next_due_at=_moment(raw.get("nextDueAt")),
             raw=raw,
