@@ -162,8 +162,8 @@ fn many_are_saved_as_one_would_be(store: &(impl Store + ?Sized)) {
 fn a_lock_excludes_and_is_given_back(store: &(impl Store + ?Sized)) {
     let cancellation = Arc::new(Cancellation::default());
     let patience = |ms| Deadline::after(Duration::from_millis(ms), &cancellation);
-    let held = store.lock("one", &patience(1000)).unwrap();
-    let other = store.lock("two", &patience(1000)).unwrap();
+    let held = store.lock("one", &patience(30_000)).unwrap();
+    let other = store.lock("two", &patience(30_000)).unwrap();
     assert_eq!(store.lock("one", &patience(1)).err().unwrap().status(), Status::Timeout);
     let waits = patience(60_000);
     std::thread::scope(|scope| {
@@ -176,7 +176,7 @@ fn a_lock_excludes_and_is_given_back(store: &(impl Store + ?Sized)) {
         assert!(waiter.join().unwrap());
     });
     drop(other);
-    assert!(store.lock("one", &patience(1000)).is_ok());
+    assert!(store.lock("one", &patience(30_000)).is_ok());
 }
 
 fn notes_are_kept_apart_from_tokens_until_their_time_is_over(store: &(impl Store + ?Sized)) {
