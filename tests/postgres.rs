@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ghl_oauth::authorization::CompleteParams;
 use ghl_oauth::config::Timeouts;
-use ghl_oauth::deadline::Deadline;
+use ghl_oauth::deadline::{Cancellation, Deadline};
 use ghl_oauth::secret::Secret;
 use ghl_oauth::store::{Note, PostgresStore, Query, Record, Seal, Store};
 use ghl_oauth::token::UserType;
@@ -409,6 +409,36 @@ fn a_database_that_moves_to_its_standby_takes_the_token_along() {
     assert_eq!(metadata.unwrap()["state"], "ok", "the new token went to the new primary");
     assert_eq!(stand.events(), ["token.refreshed"]);
     stand.is_whole(&url);
+}
+
+#[test]
+fn a_server_that_says_nothing_is_passed_over() {
+    let Some(server) = shared() else { return };
+    // It listens, and nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hosts = format!("{},127.0.0.1:{}", silent.local_addr().unwrap(), server.port);
+    let url = Secret::new(server.database().url_at(&hosts));
+    let timeouts = Timeouts { connect_ms: 300, ..Timeouts::default() };
+    keeps_its_promises(&PostgresStore::open(&url, None, &timeouts, Seal::none("app-1")).unwrap());
+    let alone = server.database().url_at(&silent.local_addr().unwrap().to_string());
+    let error = PostgresStore::open(&Secret::new(alone), None, &timeouts, Seal::none("app-1")).err().unwrap();
+    assert!(error.message().contains("no answer in time"), "{error}");
+}
+
+#[test]
+fn a_wait_for_a_server_that_says_nothing_ends_with_the_call() {
+    let Some(server) = shared() else { return };
+    let relay = Relay::to(server);
+    let store = open(&server.database().url_at(&format!("127.0.0.1:{}", relay.port)));
+    let cancellation = Arc::new(Cancellation::default());
+    let deadline = Deadline::after(Duration::from_secs(60), &cancellation);
+    relay.fall_silent();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| store.lock("company", &deadline).err().map(|error| error.status()));
+        relay.wait_until_asked();
+        cancellation.raise();
+        assert_eq!(waiter.join().unwrap(), Some(Status::Cancelled));
+    });
 }
 
 #[test]

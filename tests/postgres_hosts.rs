@@ -12,7 +12,6 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::process::Command;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -122,7 +121,7 @@ impl Network {
         };
         let listener = thread::spawn(listen).join().unwrap();
         let forwarded = listener.local_addr().unwrap().port();
-        Relay::serve(listener, port, Arc::default());
+        Relay::serve(listener, port);
         forwarded
     }
 

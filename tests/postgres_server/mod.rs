@@ -3,13 +3,13 @@
 #![allow(dead_code)] // Each test file uses a part of its own.
 
 use std::fs;
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -376,7 +376,7 @@ impl Pooler {
         );
         let arguments = [path("ini")];
         let process = Kept::start(&[], &program, &arguments, &folder.path().join("log"), "TERM");
-        wait_until("the pooler listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        wait_until("the pooler listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(Pooler { _process: process, port, folder })
     }
 
@@ -387,53 +387,83 @@ impl Pooler {
 
 // ---- A relay --------------------------------------------------------------------------------------------------------
 
-/// Passes on what goes to a server and back, until it is told to cut a connection.
+/// Passes on what goes to a server and back, until it is told otherwise.
 pub struct Relay {
     pub port: u16,
-    cuts: std::sync::Arc<AtomicU32>,
+    manner: Arc<Manner>,
+}
+
+#[derive(Default)]
+struct Manner {
+    /// How many answers are still to be swallowed.
+    cuts: AtomicU32,
+    is_silent: AtomicBool,
+    /// What came while it was silent.
+    asked: AtomicU32,
 }
 
 impl Relay {
     pub fn to(server: &Server) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, cuts) = (listener.local_addr().unwrap().port(), std::sync::Arc::new(AtomicU32::new(0)));
-        Relay::serve(listener, server.port, std::sync::Arc::clone(&cuts));
-        Relay { port, cuts }
+        let port = listener.local_addr().unwrap().port();
+        Relay { port, manner: serve(listener, server.port) }
     }
 
-    /// Passes on what comes to `listener`.
-    pub fn serve(listener: TcpListener, port: u16, cuts: std::sync::Arc<AtomicU32>) {
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let client = client.unwrap();
-                let Ok(server) = std::net::TcpStream::connect(("127.0.0.1", port)) else { continue };
-                let (to_server, from_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-                thread::spawn(move || pass_on(from_client, to_server, &AtomicU32::new(0)));
-                let cuts = std::sync::Arc::clone(&cuts);
-                thread::spawn(move || pass_on(server, client, &cuts));
-            }
-        });
+    /// Passes on what comes to `listener`, to a port of this machine.
+    pub fn serve(listener: TcpListener, port: u16) {
+        serve(listener, port);
     }
 
     /// The next so many answers, whichever connection they are for, are swallowed, and that connection ends.
     pub fn swallow_answers(&self, count: u32) {
-        self.cuts.store(count, Ordering::SeqCst);
+        self.manner.cuts.store(count, Ordering::SeqCst);
     }
 
     /// How many answers are still to be swallowed.
     pub fn left(&self) -> u32 {
-        self.cuts.load(Ordering::SeqCst)
+        self.manner.cuts.load(Ordering::SeqCst)
+    }
+
+    /// From now on nothing is passed on, and no connection ends.
+    pub fn fall_silent(&self) {
+        self.manner.is_silent.store(true, Ordering::SeqCst);
+    }
+
+    /// Until something came that was not passed on.
+    pub fn wait_until_asked(&self) {
+        wait_until("something is asked", || self.manner.asked.load(Ordering::SeqCst) > 0);
     }
 }
 
-fn pass_on(mut from: std::net::TcpStream, mut to: std::net::TcpStream, cuts: &AtomicU32) {
+fn serve(listener: TcpListener, port: u16) -> Arc<Manner> {
+    let manner = Arc::new(Manner::default());
+    let of_all = Arc::clone(&manner);
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+            let (to_server, from_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            let (there, back) = (Arc::clone(&of_all), Arc::clone(&of_all));
+            thread::spawn(move || pass_on(from_client, to_server, &there, false));
+            thread::spawn(move || pass_on(server, client, &back, true));
+        }
+    });
+    manner
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, manner: &Manner, is_answer: bool) {
     let mut buffer = [0; 1 << 14];
-    while let Ok(count @ 1..) = std::io::Read::read(&mut from, &mut buffer) {
-        let cut = cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |cuts| cuts.checked_sub(1)).is_ok();
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if manner.is_silent.load(Ordering::SeqCst) {
+            manner.asked.fetch_add(1, Ordering::SeqCst);
+            continue;
+        }
+        let one_less = |cuts: u32| cuts.checked_sub(1);
+        let cut = is_answer && manner.cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok();
         if cut || to.write_all(&buffer[..count]).is_err() {
             break;
         }
     }
-    let _ = from.shutdown(std::net::Shutdown::Both);
-    let _ = to.shutdown(std::net::Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
 }

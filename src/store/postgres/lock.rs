@@ -137,7 +137,7 @@ pub fn lock(
                 }
             }
             // A connection that stood idle may be dead, and its server another one by now.
-            Err(failure @ (Failure::Lost(_) | Failure::Refused { .. })) if failures == 0 => {
+            Err(failure @ (Failure::Lost(_) | Failure::Late | Failure::Refused { .. })) if failures == 0 => {
                 log::debug!("a lock is asked for again: {}", failure.text());
                 failures += 1;
                 drop(held.connection.take());

@@ -92,7 +92,9 @@ impl Pool {
         again: bool,
         work: &impl AsyncFn(&Client, bool) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Failure> {
-        let mut loan = self.lend(care, source, &Until::after(STATEMENT))?;
+        // Where no connection can be made, making one again would fail again.
+        let over = |failure| Failure::Over(self.error(failure));
+        let mut loan = self.lend(care, source, &Until::after(self.patience())).map_err(over)?;
         loan.run(&Until::after(STATEMENT), async |client| work(client, again).await)
     }
 
@@ -126,7 +128,7 @@ impl Pool {
 
     /// A connection for a lock; to be given back by [`Pool::put_back`].
     pub fn connection(&self, source: Source, deadline: &Deadline) -> Result<Connection, Failure> {
-        let until = Until::within(self.connect_limit.max(STATEMENT), Some(deadline));
+        let until = Until::within(self.patience(), Some(deadline));
         match source {
             Source::Idle => self.idle().map_or_else(|| self.connect(Care::Usual, &until), Ok),
             Source::New => self.connect(Care::Insists, &until),
@@ -136,7 +138,7 @@ impl Pool {
     /// Makes the connections that the holder of a lock will want, so that it need not make them while others wait for it. What
     /// fails here will fail, and be told, there.
     pub fn prepare(&self, deadline: &Deadline) {
-        let until = Until::within(self.connect_limit, Some(deadline));
+        let until = Until::within(self.patience(), Some(deadline));
         for _ in 0..2 {
             if self.state().idle.len() >= 2 {
                 return;
@@ -169,6 +171,11 @@ impl Pool {
     /// The error that a user sees.
     pub fn error(&self, failure: Failure) -> Error {
         failure.into_error(&self.address.name)
+    }
+
+    /// How long it may take to have a connection: each server gets its time.
+    fn patience(&self) -> Duration {
+        self.connect_limit * u32::try_from(self.address.servers.len()).unwrap_or(1)
     }
 
     fn lend(&self, care: Care, source: Source, until: &Until) -> Result<Loan<'_>, Failure> {
