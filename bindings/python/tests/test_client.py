@@ -482,6 +482,13 @@ class StoreTest(EmulatorTest):
                 with self.make_client(store=store) as client:
                     self.assertEqual(client.access_token(self.emulator.company_id), token)
 
+    def test_a_url_is_that_of_a_postgresql_database(self) -> None:
+        with self.assertRaises(ghl_oauth.GhlError) as caught:
+            self.make_client(store="postgres://app:hunter2@127.0.0.1:1/tokens")
+        # Nobody listens there; or the library was built without PostgreSQL.
+        self.assertIn(caught.exception.parameter, ("store.url", "store.kind"))
+        self.assertNotIn("hunter2", str(caught.exception))
+
     def test_a_store_that_cannot_be_opened_is_an_error(self) -> None:
         with self.assertRaises(ghl_oauth.StoreError):
             self.make_client(store="/nowhere/at/all/tokens.db")

@@ -90,7 +90,8 @@ class Client:
             scopes: The scopes that a consent asks for, as a sequence or separated by spaces. Default: none; then
                 each call names them.
             store: Where tokens are kept: ``"memory"`` (the default; they end with the client), the path of an SQLite
-                file, or the library's own form (``{"kind": "sqlite", "path": "tokens.db"}``).
+                file, the URL of a PostgreSQL database (``postgres://…``, where the library was built with that feature),
+                or the library's own form (``{"kind": "sqlite", "path": "tokens.db"}``).
             base_url: Where the API lives; may carry a path prefix. Default: ``https://services.leadconnectorhq.com``.
             authorize_url: The consent page. Default:
                 ``https://marketplace.gohighlevel.com/v2/oauth/chooselocation``.
@@ -742,6 +743,8 @@ def _store(store: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str
         return _in_camel_case(store)
     if store == "memory":
         return {"kind": "memory"}
+    if isinstance(store, str) and store.startswith(("postgres://", "postgresql://")):
+        return {"kind": "postgres", "url": store}
     return {"kind": "sqlite", "path": os.fspath(store)}
 
 
