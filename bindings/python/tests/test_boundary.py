@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 import ghl_oauth
-from ghl_oauth import _boundary
+from ghl_oauth import _boundary, _callback
 from ghl_oauth._library import library
 
 from .support import EmulatorTest
@@ -126,7 +126,7 @@ class MemoryTest(EmulatorTest):
         freed_at: list[int] = []
 
         def free(pointer: Any) -> None:
-            freed_at.append(_boundary._thread.callbacks)
+            freed_at.append(_callback._thread.callbacks)
             original(pointer)
 
         original = library.ghl_client_free
@@ -277,6 +277,35 @@ class ExitTest(EmulatorTest):
         """)
         configuration = self.emulator.configuration
         arguments = [configuration["clientId"], configuration["clientSecret"], configuration["baseUrl"]]
+        for _ in range(3):
+            ended = subprocess.run(
+                [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=False
+            )
+            self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+
+    def test_long_works_on_daemon_threads_do_not_disturb_the_exit(self) -> None:
+        program = textwrap.dedent("""
+            import sys, threading, time, ghl_oauth
+            client = ghl_oauth.Client(*sys.argv[1:3], base_url=sys.argv[3])
+            client.tokens_import([{"accessToken": sys.argv[5], "expiresIn": 3600, "companyId": sys.argv[4]}])
+            begun = threading.Barrier(3)
+            def mint():
+                begun.wait()
+                while True:
+                    try:
+                        client.tokens_mint(sys.argv[4], force=True, concurrency=1, progress=lambda so_far: None)
+                    except ghl_oauth.GhlError:
+                        pass
+            for _ in range(2):
+                threading.Thread(target=mint, daemon=True).start()
+            begun.wait()
+            time.sleep(0.4)
+        """)
+        self.install()
+        self.emulator.settings(latencyMs=100)
+        configuration = self.emulator.configuration
+        arguments = [configuration["clientId"], configuration["clientSecret"], configuration["baseUrl"]]
+        arguments += [self.emulator.company_id, self.client.access_token(self.emulator.company_id)]
         for _ in range(3):
             ended = subprocess.run(
                 [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=False

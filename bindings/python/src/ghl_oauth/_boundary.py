@@ -1,4 +1,4 @@
-"""Calls across the C boundary: documents in, documents or exceptions out, and callbacks that cannot raise.
+"""Calls across the C boundary: documents in, documents or exceptions out.
 
 The only place that reads or writes the library's JSON, and the only one that gives its memory back.
 """
@@ -6,12 +6,11 @@ The only place that reads or writes the library's JSON, and the only one that gi
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from ctypes import byref, c_void_p, string_at
-from threading import get_ident
 from typing import Any, Callable, NoReturn
 
+from ._callback import callback, pending, settle
 from ._library import ProgressCallback, library
 from .errors import from_json
 
@@ -63,76 +62,16 @@ def raise_error(status: int, document: bytes | None) -> NoReturn:
     raise error
 
 
-def callback(prototype: Any, function: Callable[..., None]) -> Any:
-    """A C callback without a result. The library may call the returned object for as long as it lives.
-
-    An exception in a callback has no caller to go to: ctypes hands it to ``sys.unraisablehook``, and the call goes on.
-    An interrupt (KeyboardInterrupt, SystemExit) must not end there; it is raised when the call returns.
-    """
-
-    def contained(*arguments: Any) -> None:
-        _thread.callbacks += 1
-        try:
-            function(*arguments)
-        except Exception:
-            raise
-        except BaseException as interrupt:
-            _raised[get_ident()] = interrupt
-        finally:
-            _thread.callbacks -= 1
-
-    return prototype(contained)
-
-
 def progress_callback(function: Callable[[Mapping[str, Any]], object] | None) -> Any:
     """A ``ghl_progress_callback``. What the function raises ends the work, and is raised when the call returns.
 
     Without a function it is useful, too: it is where Ctrl-C gets through to a long call.
     """
 
-    def contained(progress: bytes, _context: int | None) -> int:
-        _thread.callbacks += 1
-        try:
-            if function is not None:
-                function(json.loads(progress))
-        except BaseException as error:
-            _raised[get_ident()] = error
-        finally:
-            _thread.callbacks -= 1
-        return int(get_ident() in _raised)
+    def tell(progress: bytes, _context: int | None) -> int:
+        if function is not None:
+            function(json.loads(progress))
+        # A listener or the log may have been interrupted meanwhile.
+        return int(pending())
 
-    return ProgressCallback(contained)
-
-
-def free_client(client: c_void_p) -> None:
-    """Frees a client that nobody uses any more.
-
-    The library forbids it inside a callback; where the garbage collector comes there, it waits for the end of the call.
-    """
-    if _thread.callbacks:
-        _unfreed.append(client)
-    else:
-        library.ghl_client_free(client)
-
-
-class _Thread(threading.local):
-    callbacks = 0  # how many callbacks this thread is inside of
-
-
-_thread = _Thread()
-
-# What callbacks leave for the end of the call: exceptions by thread, and clients to be freed.
-_raised: dict[int, BaseException] = {}
-_unfreed: list[c_void_p] = []
-
-
-def settle() -> None:
-    """After each call: does what could not be done inside its callbacks."""
-    if not (_raised or _unfreed):
-        return
-    if not _thread.callbacks:
-        while _unfreed:
-            library.ghl_client_free(_unfreed.pop())
-    error = _raised.pop(get_ident(), None)
-    if error is not None:
-        raise error
+    return callback(ProgressCallback, tell, failed=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import threading
 import weakref
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from ctypes import byref, c_size_t, c_void_p, create_string_buffer
 from typing import Any, Callable
 
 from . import _boundary
-from ._boundary import OK, callback, encode_id, free_client, raise_error, settle, take
-from ._library import EventCallback, library
+from ._boundary import OK, encode_id, progress_callback, raise_error, take
+from ._callback import callback, free_client, settle
+from ._library import EventCallback, ProgressCallback, library
 
 Listener = Callable[[Mapping[str, Any]], None]
 
@@ -45,9 +47,31 @@ class Handle:
         """As :func:`_boundary.call`, with this client as the first argument."""
         return _boundary.call(function, self._pointer, *arguments)
 
+    def work(
+        self,
+        function: Callable[..., int],
+        params: bytes,
+        progress: Callable[[Mapping[str, Any]], object] | None,
+    ) -> Any:
+        """The same for a function that tells of its progress."""
+        with _works:
+            ending = _ending
+            if not ending:
+                _working.append(self)
+        if ending:
+            return self.call(function, params, ProgressCallback(), None)
+        try:
+            return self.call(function, params, progress_callback(progress), None)
+        finally:
+            with _works:
+                if self in _working:
+                    _working.remove(self)
+                _works.notify_all()
+
     def cancel(self) -> None:
         """Ends every call that is waiting."""
         library.ghl_client_cancel(self._pointer)
+        settle()
 
     def access_token(self, resource_id: str) -> str:
         """The hot path: no allocation in the library, no JSON."""
@@ -86,6 +110,7 @@ class Handle:
             self._event_callback = callback(EventCallback, on_event)
             library.ghl_client_on_event(self._pointer, self._event_callback, None)
             _listening.add(self)
+        settle()
 
     def disconnect(self) -> None:
         """Takes the library's way into Python away; returns when nobody is on it any more."""
@@ -96,9 +121,35 @@ _connecting = threading.Lock()
 _listening: weakref.WeakSet[Handle] = weakref.WeakSet()
 
 
+_works = threading.Condition()
+_working: list[Handle] = []
+_ending = False
+
+
+def _after_fork() -> None:
+    """The threads that worked are not in the child."""
+    global _works
+    _works = threading.Condition()
+    _working.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @atexit.register
 def _disconnect_all() -> None:
     """Calls that still run on daemon threads must not enter an interpreter that is going away."""
+    global _ending
+    with _works:
+        _ending = True
+        # Not for ever: the function that is told of the progress may be what does not end.
+        patience = 600
+        while _working and patience:
+            for handle in tuple(_working):
+                handle.cancel()
+            _works.wait(0.1)
+            patience -= 1
     for handle in tuple(_listening):
         handle.disconnect()
 

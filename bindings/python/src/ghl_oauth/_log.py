@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 
-from ._boundary import callback
+from ._callback import callback
 from ._library import LogCallback, library
 
 _logger = logging.getLogger("ghl_oauth")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Callable, Protocol, TypeVar
 
-from ._boundary import encode, encode_id, progress_callback
+from ._boundary import encode, encode_id
 from ._handle import Handle
 from ._library import library
 from .models import (
@@ -439,10 +439,9 @@ class Client:
             StoreError: The store cannot be read.
             Cancelled: :meth:`cancel` was called.
         """
-        on_progress = progress_callback(
-            None if progress is None else lambda so_far: progress(MaintenanceProgress.from_json(so_far))
-        )
-        report = self._call(library.ghl_tokens_maintain, encode({"companyId": company_id, "concurrency": concurrency}), on_progress, None)
+        tell = None if progress is None else lambda so_far: progress(MaintenanceProgress.from_json(so_far))
+        wanted = {"companyId": company_id, "concurrency": concurrency}
+        report = self._open().work(library.ghl_tokens_maintain, encode(wanted), tell)
         return Maintenance.from_json(report)
 
     def tokens_mint(
@@ -480,8 +479,8 @@ class Client:
             RateLimited: The API wants to be left in peace for more than 15 minutes.
             Cancelled: :meth:`cancel` was called.
         """
-        tell = None if progress is None else listener(progress)
-        on_progress = progress_callback(None if tell is None else lambda so_far: tell(MintProgress.from_json(so_far)))
+        move = None if progress is None else listener(progress)
+        tell = None if move is None else lambda so_far: move(MintProgress.from_json(so_far))
         wanted = {
             "companyId": company_id,
             "locationIds": None if location_ids is None else list(location_ids),
@@ -490,7 +489,7 @@ class Client:
             "force": force,
             "concurrency": concurrency,
         }
-        return Minting.from_json(self._call(library.ghl_tokens_mint, encode(wanted), on_progress, None))
+        return Minting.from_json(self._open().work(library.ghl_tokens_mint, encode(wanted), tell))
 
     #: The same by the name that says what is minted.
     mint_locations = tokens_mint

@@ -1,0 +1,112 @@
+"""Callbacks from the library into Python. No exception leaves one for C, where it would be a random number.
+
+An exception has nobody to go to inside a callback. It is kept, and raised when the call that made the library call back
+returns.
+"""
+
+from __future__ import annotations
+
+import threading
+from ctypes import c_void_p
+from threading import get_ident
+from typing import Any, Callable
+
+from ._library import library
+
+
+def callback(prototype: Any, function: Callable[..., Any], failed: int | None = None) -> Any:
+    """A C callback. The library may call the returned object for as long as it lives.
+
+    Args:
+        prototype: Its ctypes type.
+        function: What it does, and what it answers.
+        failed: What it answers when the function raises. None for a callback without a result: the call then goes on,
+            so an ``Exception`` is handed to ``sys.unraisablehook``, and only an interrupt (``KeyboardInterrupt``,
+            ``SystemExit``) is kept for the end of the call.
+    """
+
+    def contained(*arguments: Any) -> Any:
+        # The handlers call nothing, since Python looks for signals after each call of a function.
+        try:
+            _thread.callbacks += 1
+            try:
+                return function(*arguments)
+            finally:
+                _thread.callbacks -= 1
+        except Exception as error:
+            if failed is None:
+                raise
+            if _thread.ident not in _raised:
+                _raised[_thread.ident] = error
+        except BaseException as interrupt:
+            if _thread.ident not in _raised:
+                _raised[_thread.ident] = interrupt
+        return failed
+
+    _cover_the_entry(contained)
+    return prototype(contained)
+
+
+def _cover_the_entry(function: Any) -> None:
+    """Makes the ``try`` that a function begins with cover the function's very first instruction, too.
+
+    Python handles a signal that came while the library worked at that instruction. From 3.11 on it is not part of the
+    ``try``: Ctrl-C would leave the callback, be printed as ignored, and the library would read a random result.
+    """
+    table: bytes = getattr(function.__code__, "co_exceptiontable", b"")  # 3.9 and 3.10 do not look before a `try`
+    if table:
+        # A table's entries are: start, length, target, depth; numbers of six bits a byte (64: another byte follows),
+        # and 128 in an entry's first byte. The new entry ends where the first one starts, and has its target and depth.
+        numbers: list[bytes] = []
+        begin = 0
+        for end, byte in enumerate(table, 1):
+            if not byte & 64:
+                numbers.append(table[begin:end])
+                begin = end
+                if len(numbers) == 4:
+                    break
+        start, _, target, depth = numbers
+        length = bytes([start[0] & 127]) + start[1:]
+        function.__code__ = function.__code__.replace(co_exceptiontable=b"\x80" + length + target + depth + table)
+
+
+def pending() -> bool:
+    """Whether the call that this thread is in will raise when it returns."""
+    return get_ident() in _raised
+
+
+def free_client(client: c_void_p) -> None:
+    """Frees a client that nobody uses any more.
+
+    The library forbids it inside a callback; where the garbage collector comes there, it waits for the end of the call.
+    """
+    if _thread.callbacks:
+        _unfreed.append(client)
+    else:
+        library.ghl_client_free(client)
+
+
+class _Thread(threading.local):
+    callbacks = 0  # how many callbacks this thread is inside of
+
+    def __init__(self) -> None:
+        self.ident = get_ident()
+
+
+_thread = _Thread()
+
+# What callbacks leave for the end of the call: exceptions by thread, and clients to be freed.
+_raised: dict[int, BaseException] = {}
+_unfreed: list[c_void_p] = []
+
+
+def settle() -> None:
+    """After each call: does what could not be done inside its callbacks."""
+    if not (_raised or _unfreed):
+        return
+    if not _thread.callbacks:
+        while _unfreed:
+            library.ghl_client_free(_unfreed.pop())
+    error = _raised.pop(get_ident(), None)
+    if error is not None:
+        raise error
