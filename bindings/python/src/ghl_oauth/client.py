@@ -135,6 +135,33 @@ class Client:
             "http": _in_camel_case(http),
             "webhook": _in_camel_case(webhook),
         }
+        self._begin(config)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Client:
+        """Makes a client from the library's own configuration document, as every language has it.
+
+        ::
+
+            with open("config.json") as file:
+                client = Client.from_config(json.load(file))
+
+        Args:
+            config: The keys and defaults of docs/configuration.md, in camelCase; ``clientId`` and ``clientSecret`` are
+                required.
+
+        Raises:
+            InvalidArgument: A key is unknown, missing or mistyped; ``parameter`` names it.
+            ConfigError: A value cannot be used; ``parameter`` names its key.
+            StoreError: The store cannot be opened.
+        """
+        client = cls.__new__(cls)
+        client._client_id = str(config.get("clientId", ""))
+        client._handle = None
+        client._begin(config)
+        return client
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
         # Imported as late as this, since logging takes a good part of the time that the whole package takes.
         from . import _log
 
@@ -275,8 +302,8 @@ class Client:
 
         For development, and for programs without a web server of their own: let an HTTPS tunnel lead from the redirect
         URI to the port, show the person the link of :meth:`authorization_url`, and call this. It listens on 127.0.0.1
-        alone. The first redirect with the right ``state`` ends the wait, the browser gets a plain page that says whether
-        it worked, and the port is closed; whatever else comes is refused, and waited past.
+        alone. The first redirect with the right ``state`` ends the wait, the browser gets a plain page that says
+        whether it worked, and the port is closed; whatever else comes is refused, and waited past.
 
         Python sees Ctrl+C only when the call returns: :meth:`cancel` on another thread ends it at once.
 
@@ -285,8 +312,8 @@ class Client:
                 tunnel it must be given.
             timeout_ms: How long to wait for the browser, 1 to 3,600,000. Default: 300,000.
             state: As for :meth:`authorization_complete`.
-            allow_missing_state: The same. With it, any page in the person's browser can end the wait, and slip in a code
-                of its own.
+            allow_missing_state: The same. With it, any page in the person's browser can end the wait, and slip in a
+                code of its own.
             redirect_uri: That of the link. Default: the configured one.
             user_type: As for :meth:`authorization_complete`.
 
@@ -506,8 +533,8 @@ class Client:
     ) -> Response:
         """Sends a request to any endpoint of the API, with a live token and the configured version.
 
-        Paced by the rate limit, and repeated where that does no harm. A 401 that says that the access token is dead makes
-        the library refresh it and send the request again, once. Redirects are not followed.
+        Paced by the rate limit, and repeated where that does no harm. A 401 that says that the access token is dead
+        makes the library refresh it and send the request again, once. Redirects are not followed.
 
         ::
 
@@ -520,8 +547,8 @@ class Client:
             resource_id: The company or location whose token goes along. Default: none.
             query: Names to texts, numbers, booleans or lists of them; what is None is left out.
             headers: Headers beside the usual ones, or in their place.
-            body: Bytes and texts go as they are; anything else as JSON, or a mapping as a form where the headers' content
-                type says ``application/x-www-form-urlencoded``. Default: none.
+            body: Bytes and texts go as they are; anything else as JSON, or a mapping as a form where the headers'
+                content type says ``application/x-www-form-urlencoded``. Default: none.
 
         Returns:
             The answer, whatever its status: look at ``.status`` or ``.ok``.

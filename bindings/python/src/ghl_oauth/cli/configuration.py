@@ -1,0 +1,137 @@
+"""The configuration of a command: where it is found, and where the secret in it comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+
+PATH_VARIABLE = "GHL_OAUTH_CONFIG"
+SECRET_VARIABLE = "GHL_OAUTH_CLIENT_SECRET"
+
+_EXAMPLE = '{"clientId": "…", "clientSecretFile": "secret.txt", "redirectUri": "https://…", "scopes": ["…"]}'
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a client is made from."""
+
+    path: Path
+    document: Mapping[str, Any]
+    """The library's own form; relative paths in it are complete."""
+    secret_from: str
+    """Where the client's secret comes from, in words."""
+    warnings: tuple[str, ...]
+
+    @property
+    def store_path(self) -> Path | None:
+        """The file of the store; None for a store without one."""
+        store = self.document["store"]
+        return Path(store["path"]) if isinstance(store, dict) and isinstance(store.get("path"), str) else None
+
+    @property
+    def store_kind(self) -> str:
+        """``"sqlite"``, ``"memory"`` and so on."""
+        store = self.document["store"]
+        return str(store.get("kind")) if isinstance(store, dict) else "?"
+
+
+def place(option: str | None) -> Path:
+    """The option's file, else the environment variable's, else the usual one."""
+    named = option or os.environ.get(PATH_VARIABLE)
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return Path(base, "ghl-oauth", "config.json")
+
+
+def read(option: str | None) -> Configuration:
+    """Reads the configuration.
+
+    Args:
+        option: What ``--config`` says, or None.
+
+    Raises:
+        ConfigError: There is none, or it cannot be used.
+    """
+    path = place(option)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise _unusable(
+            f"there is no configuration: {path} does not exist",
+            f"write one, such as {_EXAMPLE}, or name it with --config or {PATH_VARIABLE}",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(f"the configuration {path} cannot be read: {_reason(error)}", None) from None
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        # Of the decoder's message only the place: the text may hold the secret.
+        where = f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "it"
+        raise _unusable(f"the configuration {path} is no JSON", f"look at {where}") from None
+    if not isinstance(document, dict):
+        raise _unusable(f"the configuration {path} is no JSON object", f"write one, such as {_EXAMPLE}")
+
+    folder = path.resolve().parent
+    warnings = []
+    document.setdefault("store", {"kind": "sqlite", "path": "tokens.db"})
+    _complete(document["store"], "path", folder)
+    _complete(document.get("http"), "caBundlePath", folder)
+
+    secret_from = f"{path}"
+    if document.get("clientSecret") is not None:
+        warnings += _open_to_others(path)
+    secret_file = document.pop("clientSecretFile", None)
+    if secret_file is not None:
+        if not isinstance(secret_file, str):
+            raise _unusable(f"clientSecretFile in {path} is no text", "give the path of a file", "clientSecretFile")
+        secret_path = folder / os.path.expanduser(secret_file)
+        secret_from = f"{secret_path}"
+        if SECRET_VARIABLE not in os.environ:
+            try:
+                document["clientSecret"] = secret_path.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise _unusable(
+                    f"the client's secret cannot be read from {secret_path}: {_reason(error)}",
+                    f"clientSecretFile in {path} names it; a relative path begins at the configuration's folder",
+                    "clientSecretFile",
+                ) from None
+            warnings += _open_to_others(secret_path)
+    if SECRET_VARIABLE in os.environ:
+        document["clientSecret"] = os.environ[SECRET_VARIABLE]
+        secret_from = f"the environment variable {SECRET_VARIABLE}"
+    if document.get("clientSecret") is None:
+        raise _unusable(
+            "the client's secret is missing",
+            f"set {SECRET_VARIABLE}, or clientSecretFile or clientSecret in {path}",
+            "clientSecret",
+        )
+    return Configuration(path, document, secret_from, tuple(warnings))
+
+
+def _complete(part: Any, key: str, folder: Path) -> None:
+    """A relative path begins at the configuration's folder, wherever the command is run."""
+    if isinstance(part, dict) and isinstance(part.get(key), str) and part[key]:
+        part[key] = str(folder / os.path.expanduser(part[key]))
+
+
+def _open_to_others(path: Path) -> list[str]:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if os.name != "posix" or not mode & 0o077:
+        return []
+    return [f"others may read the client's secret in {path} (mode {mode:04o}): chmod 600 {path}"]
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or "?" if isinstance(error, OSError) else "it is not UTF-8"
+
+
+def _unusable(message: str, help_text: str | None, parameter: str | None = None) -> ConfigError:
+    return ConfigError({"status": ConfigError.status, "message": message, "help": help_text, "parameter": parameter})

@@ -1,0 +1,138 @@
+"""What people and programs read: tables, JSON, errors, a bar. Results go to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from ..errors import GhlError
+from ..models import MintProgress, TokenInfo
+from . import status
+
+
+class Refusal(Exception):
+    """Something that the library has no error for. It leads to this exit status."""
+
+    def __init__(self, message: str, help_text: str | None = None, exit_status: int = status.ERROR) -> None:
+        super().__init__(message)
+        self.message = message
+        self.help = help_text
+        self.exit_status = exit_status
+
+
+def say(text: str) -> None:
+    """Something beside the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show_json(document: Any) -> None:
+    """A result for a program."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A result for a person: columns as wide as their widest cell."""
+    table = [list(titles), *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def show_tokens(tokens: Iterable[TokenInfo], as_json: bool) -> None:
+    """What is known of tokens, without their secrets."""
+    if as_json:
+        show_json([dict(token.raw) for token in tokens])
+        return
+    now = datetime.now(timezone.utc)
+    show_table(
+        ("RESOURCE", "TYPE", "COMPANY", "STATE", "EXPIRES", "REFRESHABLE"),
+        (
+            (
+                token.resource_id,
+                token.user_type or "-",
+                token.company_id or "-",
+                token.state,
+                moment(token.expires_at, now),
+                "yes" if token.refreshable else "no",
+            )
+            for token in tokens
+        ),
+    )
+
+
+def moment(at: datetime | None, now: datetime) -> str:
+    """A point in time, and how far away it is."""
+    if at is None:
+        return "-"
+    seconds = int((at - now).total_seconds())
+    distance = duration(abs(seconds))
+    return f"{at:%Y-%m-%d %H:%M}Z " + (f"(in {distance})" if seconds >= 0 else f"({distance} ago)")
+
+
+def duration(seconds: int) -> str:
+    """A span of time in its largest unit."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def show_error(error: GhlError | Refusal, as_json: bool) -> None:
+    """What happened, to which resource, and what to do."""
+    if isinstance(error, Refusal):
+        error = GhlError({"message": error.message, "help": error.help})
+    if as_json:
+        say(json.dumps({"error": {**error.raw, "message": error.message, "help": error.help}}, ensure_ascii=False))
+        return
+    say(f"ghl-oauth: {plain(error.message)}")
+    if error.resource_id:
+        say(f"  resource: {plain(error.resource_id)}")
+    if error.parameter:
+        say(f"  parameter: {plain(error.parameter)}")
+    if error.help:
+        say(f"  help: {plain(error.help)}")
+    if error.retry_after is not None:
+        say(f"  try again after: {duration(round(error.retry_after))}")
+    if error.trace_id:
+        say(f"  trace id, for the vendor's support: {plain(error.trace_id)}")
+
+
+def plain(text: str) -> str:
+    """A name or message from elsewhere must not move the cursor or change colours."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+class Bar:
+    """How far a mint is, on one line of a terminal; nothing where stderr is none."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._width = 0
+
+    def __call__(self, progress: MintProgress) -> None:
+        """Draws it."""
+        if not self._shown:
+            return
+        done = progress.done + progress.failed
+        if progress.total:
+            filled = 30 * done // progress.total
+            line = f"[{'#' * filled}{'.' * (30 - filled)}] {done}/{progress.total}"
+        else:
+            line = f"{done} locations"
+        line += f"  {progress.per_second:.1f}/s"
+        if progress.failed:
+            line += f"  {progress.failed} failed"
+        if progress.seconds_left is not None:
+            line += f"  {duration(progress.seconds_left)} left"
+        sys.stderr.write("\r" + line.ljust(self._width))
+        sys.stderr.flush()
+        self._width = len(line)
+
+    def end(self) -> None:
+        """Leaves the line."""
+        if self._width:
+            sys.stderr.write("\n")
+            self._width = 0

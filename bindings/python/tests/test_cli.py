@@ -1,0 +1,441 @@
+"""The command line, run as a person or a script runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import unittest
+import urllib.request
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import ghl_oauth
+
+from .support import EmulatorTest, environment, free_port
+
+Ended = subprocess.CompletedProcess[str]
+
+
+class CliTest(EmulatorTest):
+    OPTIONS: tuple[str, ...] = ("--locations", "3")
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.config = self.folder / "config.json"
+        self.document: dict[str, Any] = dict(self.emulator.configuration)
+        self.document["retry"] = {"maxAttempts": 1}
+        self.configure()
+        self.variables = environment()
+        self.variables.pop("GHL_OAUTH_CLIENT_SECRET", None)
+        self.variables["GHL_OAUTH_CONFIG"] = str(self.config)
+
+    def configure(self, **changes: Any) -> None:
+        self.document.update(changes)
+        self.document = {key: value for key, value in self.document.items() if value is not None}
+        self.config.write_text(json.dumps(self.document))
+        self.config.chmod(0o600)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-W", "error::ResourceWarning", "-m", "ghl_oauth", *arguments]
+
+    def run_cli(self, *arguments: str, stdin: str = "", cwd: str = "/") -> Ended:
+        ended = subprocess.run(
+            self.command(*arguments),
+            input=stdin,
+            env=self.variables,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertNotIn("Traceback", ended.stderr)
+        self.assertNotIn(self.emulator.client_secret, ended.stdout + ended.stderr)
+        return ended
+
+    def ok(self, *arguments: str, stdin: str = "") -> str:
+        ended = self.run_cli(*arguments, stdin=stdin)
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+        return ended.stdout
+
+    def login(self) -> None:
+        """Consents with a client of this process, into the store of the commands."""
+        with self.make_client(store=self.folder / "tokens.db") as client:
+            self.install(client)
+
+    def checks(self, ended: Ended) -> dict[str, dict[str, str]]:
+        """The doctor's checks by their names; of several the worst."""
+        found: dict[str, dict[str, str]] = {}
+        order = ("skipped", "ok", "warning", "consent", "problem")
+        for check in json.loads(ended.stdout)["checks"]:
+            before = found.get(check["name"])
+            if before is None or order.index(check["outcome"]) > order.index(before["outcome"]):
+                found[check["name"]] = check
+        return found
+
+
+class LoginTest(CliTest):
+    def begin(self, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+        """Starts a login; returns it with the link that it shows."""
+        process = subprocess.Popen(
+            self.command("login", *arguments),
+            env=self.variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr
+        for line in process.stderr:
+            link = re.search(r"http\S+", line)
+            if link:
+                return process, link.group()
+        raise AssertionError("there is no link")
+
+    def test_the_browser_is_received_on_a_port(self) -> None:
+        port = free_port()
+        process, link = self.begin("--port", str(port))
+        redirect_url = self.emulator.consent(link, companyId=self.emulator.company_id)
+        target = redirect_url.replace("https://app.example", f"http://127.0.0.1:{port}")
+        assert process.stderr
+        for line in process.stderr:
+            if "Waiting" in line:
+                break
+        while True:
+            try:
+                urllib.request.urlopen(target, timeout=60).close()
+                break
+            except ConnectionRefusedError:
+                raise
+            except OSError:
+                self.assertIsNone(process.poll())
+        output, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 0, errors)
+        self.assertIn(self.emulator.company_id, output)
+        self.assertTrue(self.ok("token", self.emulator.location_ids[0]).strip())
+
+    def test_the_address_can_be_pasted(self) -> None:
+        process, link = self.begin("--paste", "--json")
+        redirect_url = self.emulator.consent(link, companyId=self.emulator.company_id)
+        output, errors = process.communicate(redirect_url + "\n", timeout=60)
+        self.assertEqual(process.returncode, 0, errors)
+        self.assertEqual(json.loads(output)["resourceId"], self.emulator.company_id)
+
+    def test_a_refused_consent_is_an_error(self) -> None:
+        process, link = self.begin("--paste")
+        output, errors = process.communicate(self.emulator.consent(link, deny=True) + "\n", timeout=60)
+        self.assertEqual((process.returncode, output), (1, ""))
+        self.assertIn("ghl-oauth: ", errors)
+
+    def test_without_a_port_the_options_are_named(self) -> None:
+        ended = self.run_cli("login")
+        self.assertEqual(ended.returncode, 2)
+        self.assertIn("--port", ended.stderr)
+        self.assertIn("--paste", ended.stderr)
+
+    @unittest.skipIf(sys.platform == "win32", "no signal can be sent to one process there")
+    def test_signals_end_the_wait_without_a_word(self) -> None:
+        for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            process, _ = self.begin("--port", str(free_port()))
+            assert process.stderr
+            while "Waiting" not in process.stderr.readline():
+                pass
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=30)
+            self.assertEqual((process.returncode, output, errors), (status, "", ""))
+
+
+class TokenTest(CliTest):
+    def setUp(self) -> None:
+        super().setUp()
+        self.login()
+
+    def test_token_prints_the_token_and_nothing_else(self) -> None:
+        token = self.ok("token", self.emulator.location_ids[0])
+        self.assertRegex(token, r"\A\S+\n\Z")
+        self.assertEqual(self.ok("token", self.emulator.location_ids[0]), token)
+
+    def test_tokens_are_listed_for_people_and_for_programs(self) -> None:
+        self.ok("token", self.emulator.location_ids[0])
+        table = self.ok("list").splitlines()
+        self.assertEqual(table[0].split(), ["RESOURCE", "TYPE", "COMPANY", "STATE", "EXPIRES", "REFRESHABLE"])
+        self.assertEqual(len(table), 3)
+        listed = json.loads(self.ok("tokens", "--json", "--type", "Location"))
+        self.assertEqual([token["resourceId"] for token in listed], [self.emulator.location_ids[0]])
+        self.assertEqual(json.loads(self.ok("--json", "list", "--type", "Location")), listed)
+
+    def test_locations_are_listed(self) -> None:
+        table = self.ok("locations", self.emulator.company_id)
+        for location_id in self.emulator.location_ids:
+            self.assertIn(location_id, table)
+        listed = json.loads(self.ok("locations", self.emulator.company_id, "--installed", "--json"))
+        self.assertEqual({location["_id"] for location in listed}, set(self.emulator.location_ids))
+
+    def test_a_name_cannot_write_to_the_terminal(self) -> None:
+        from ghl_oauth.cli.output import plain
+
+        self.assertEqual(plain("a\x1b[2Jb\nc"), "a\ufffd[2Jb\ufffdc")
+
+    def test_locations_are_minted_and_failures_are_named(self) -> None:
+        paused = self.emulator.location_ids[0]
+        self.emulator.control("POST", f"/locations/{paused}", {"active": False})
+        ended = self.run_cli("mint", self.emulator.company_id)
+        self.assertIn("2 minted", ended.stdout)
+        self.assertIn(paused, ended.stderr)
+        self.assertIn(ended.returncode, (1, 4))
+        again = self.run_cli("mint", self.emulator.company_id, self.emulator.location_ids[1], "--json")
+        self.assertEqual((again.returncode, json.loads(again.stdout)["fresh"]), (0, 1))
+
+    def test_a_terminal_gets_a_bar(self) -> None:
+        try:
+            import pty
+        except ImportError:
+            raise unittest.SkipTest("no terminals here") from None
+        terminal, side = pty.openpty()
+        self.addCleanup(os.close, terminal)
+        ended = subprocess.run(
+            self.command("mint", self.emulator.company_id),
+            env=self.variables,
+            stdout=subprocess.PIPE,
+            stderr=side,
+            timeout=60,
+            check=False,
+        )
+        os.close(side)
+        self.assertEqual(ended.returncode, 0)
+        shown = os.read(terminal, 10_000).decode()
+        self.assertIn(f"[{'#' * 30}] 3/3", shown)
+
+    def test_refresh_renews_now(self) -> None:
+        self.assertIn(self.emulator.company_id, self.ok("refresh", self.emulator.company_id))
+        self.assertEqual(self.emulator.refreshes(), 1)
+
+    def test_maintain_renews_what_is_due(self) -> None:
+        self.assertIn("0 due", self.ok("maintain"))
+        self.emulator.control("POST", "/tokens/revoke", {"resourceId": self.emulator.company_id})
+        exported = json.loads(self.run_cli("export", "--output", "-").stdout)
+        exported["tokens"][0]["expiresAt"] = 1
+        self.ok("import", "-", "--replace", stdin=json.dumps(exported))
+        ended = self.run_cli("maintain", "--json")
+        self.assertEqual(ended.returncode, 3)
+        self.assertEqual(json.loads(ended.stdout)["failed"][0]["resourceId"], self.emulator.company_id)
+
+    def test_delete_asks(self) -> None:
+        refused = self.run_cli("delete", self.emulator.company_id, stdin="y\n")
+        self.assertEqual((refused.returncode, refused.stdout), (2, ""), "nobody at a terminal was asked")
+        self.assertIn("--yes", refused.stderr)
+        self.ok("token", self.emulator.company_id)
+        self.ok("delete", "--yes", self.emulator.company_id)
+        gone = self.run_cli("token", self.emulator.company_id)
+        self.assertEqual((gone.returncode, gone.stdout), (3, ""))
+
+    def test_an_export_is_private_and_can_be_imported(self) -> None:
+        file = self.folder / "export.json"
+        ended = self.run_cli("export", "--output", str(file))
+        self.assertEqual((ended.returncode, ended.stdout), (0, ""))
+        if os.name == "posix":
+            self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o600)
+        token = self.ok("token", self.emulator.company_id)
+        self.assertIn(token.strip(), file.read_text())
+        again = self.run_cli("export", "--output", str(file))
+        self.assertEqual(again.returncode, 1, "a file was overwritten")
+        self.ok("delete", "--yes", self.emulator.company_id)
+        self.assertIn("1 imported", self.ok("import", str(file)))
+        self.assertEqual(self.ok("token", self.emulator.company_id), token)
+
+    def test_a_bad_import_is_refused_without_its_text(self) -> None:
+        bad = self.folder / "bad.json"
+        for text in ('{"accessToken": "the-secret', '["the-secret"]', '"the-secret"'):
+            bad.write_text(text)
+            ended = self.run_cli("import", str(bad))
+            self.assertEqual((ended.returncode, ended.stdout), (1, ""))
+            self.assertIn(str(bad), ended.stderr)
+            self.assertNotIn("the-secret", ended.stderr)
+        self.assertEqual(self.run_cli("import", "/nowhere").returncode, 1)
+
+    def test_ctrl_c_ends_a_long_call(self) -> None:
+        self.emulator.fault("stall", endpoint="installed-locations")
+        process = subprocess.Popen(
+            self.command("locations", self.emulator.company_id),
+            env=self.variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        while not self.emulator.requests("/oauth/installed-locations"):
+            self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=25)
+        self.assertEqual((process.returncode, output, errors), (130, b"", b""))
+
+    def test_a_reader_that_goes_away_is_no_traceback(self) -> None:
+        process = subprocess.Popen(
+            self.command("list"), env=self.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        self.assertEqual(process.stderr.read(), b"")
+        process.stderr.close()
+        self.assertEqual(process.wait(timeout=60), 1)
+
+
+class ErrorTest(CliTest):
+    def test_an_error_is_said_in_lines_or_as_json(self) -> None:
+        ended = self.run_cli("token", "l1")
+        self.assertEqual((ended.returncode, ended.stdout), (3, ""))
+        self.assertRegex(ended.stderr, r"\Aghl-oauth: .+\n  resource: l1\n  help: .+\n\Z")
+        ended = self.run_cli("token", "l1", "--json")
+        error = json.loads(ended.stderr)["error"]
+        self.assertEqual((error["status"], error["resourceId"]), ("GHL_ERR_NOT_FOUND", "l1"))
+
+    def test_what_may_succeed_later_has_a_status_of_its_own(self) -> None:
+        self.login()
+        self.emulator.fault("status", status=503, body="", endpoint="installed-locations")
+        self.assertEqual(self.run_cli("locations", self.emulator.company_id).returncode, 4)
+
+    def test_a_wrong_command_line_has_status_2(self) -> None:
+        for arguments in ((), ("dance",), ("token",), ("login", "--port", "x"), ("login", "--port", "65536"),
+                          ("mint", "c", "--concurrency", "0"), ("export",)):  # fmt: skip
+            ended = self.run_cli(*arguments)
+            self.assertEqual((ended.returncode, ended.stdout), (2, ""), arguments)
+        self.assertIn("exit status", self.ok("--help"))
+        self.assertIn(ghl_oauth.library_version(), self.ok("--version"))
+        for name in ("login", "token", "list", "locations", "mint", "refresh", "delete", "maintain", "import",
+                     "export", "doctor"):  # fmt: skip
+            self.assertIn("usage:", self.ok(name, "--help"))
+
+
+class ConfigurationTest(CliTest):
+    def test_relative_paths_begin_at_the_configuration(self) -> None:
+        (self.folder / "secret.txt").write_text(self.document["clientSecret"] + "\n")
+        (self.folder / "secret.txt").chmod(0o600)
+        self.configure(clientSecret=None, clientSecretFile="secret.txt", store={"kind": "sqlite", "path": "mine.db"})
+        self.assertEqual(json.loads(self.ok("list", "--json")), [])
+        self.assertTrue((self.folder / "mine.db").exists())
+
+    def test_the_file_is_found_in_the_usual_places(self) -> None:
+        home = self.folder / "home"
+        usual = home / ".config" / "ghl-oauth" / "config.json"
+        usual.parent.mkdir(parents=True)
+        usual.write_text(self.config.read_text())
+        usual.chmod(0o600)
+        del self.variables["GHL_OAUTH_CONFIG"]
+        self.variables.pop("XDG_CONFIG_HOME", None)
+        self.variables["HOME"] = self.variables["USERPROFILE"] = str(home)
+        self.ok("list")
+        self.assertTrue((usual.parent / "tokens.db").exists())
+        self.ok("--config", str(self.config), "list")
+        self.assertTrue((self.folder / "tokens.db").exists())
+
+    def test_the_environment_gives_the_secret(self) -> None:
+        secret = self.document["clientSecret"]
+        self.configure(clientSecret="another one")
+        self.variables["GHL_OAUTH_CLIENT_SECRET"] = secret
+        self.config.chmod(0o600)
+        self.login()
+        self.ok("refresh", self.emulator.company_id)
+
+    @unittest.skipUnless(os.name == "posix", "modes are POSIX")
+    def test_a_secret_that_others_may_read_is_warned_of(self) -> None:
+        self.config.chmod(0o644)
+        ended = self.run_cli("list")
+        self.assertEqual(ended.returncode, 0)
+        self.assertIn("warning: others may read the client's secret", ended.stderr)
+        self.assertIn("chmod 600", ended.stderr)
+
+    def test_what_cannot_be_used_is_named(self) -> None:
+        self.configure(colour="red")
+        self.assertIn("colour", self.refused())
+        self.configure(colour=None, clientSecret=None)
+        self.assertIn("GHL_OAUTH_CLIENT_SECRET", self.refused())
+        self.configure(clientSecretFile="nowhere.txt")
+        self.assertIn("nowhere.txt", self.refused())
+        self.config.write_text('{"clientSecret": "the-secret"')
+        self.assertNotIn("the-secret", self.refused())
+        self.config.write_text("[]")
+        self.assertIn("no JSON object", self.refused())
+        self.config.unlink()
+        self.assertIn("GHL_OAUTH_CONFIG", self.refused())
+
+    def refused(self) -> str:
+        ended = self.run_cli("list")
+        self.assertEqual((ended.returncode, ended.stdout), (2, ""))
+        return ended.stderr
+
+
+class DoctorTest(CliTest):
+    def test_all_is_well(self) -> None:
+        self.login()
+        ended = self.run_cli("doctor", "--json")
+        found = self.checks(ended)
+        names = ["library", "configuration", "store", "network", "clock", "version", "tokens"]
+        self.assertEqual((ended.returncode, ended.stderr, list(found)), (0, "", names))
+        self.assertEqual({check["outcome"] for check in found.values()}, {"ok"}, found)
+        text = self.ok("doctor")
+        self.assertIn(ghl_oauth.library_version(), text)
+        self.assertIn(str(self.folder / "tokens.db"), text)
+
+    def finds(self, name: str, outcome: str, *words: str, status: int) -> None:
+        ended = self.run_cli("doctor", "--json")
+        check = self.checks(ended)[name]
+        self.assertEqual((check["outcome"], ended.returncode), (outcome, status), ended.stdout)
+        for word in words:
+            self.assertIn(word, f"{check['message']} {check['help']}")
+
+    def test_a_missing_consent(self) -> None:
+        self.finds("tokens", "consent", "ghl-oauth login", status=3)
+
+    def test_a_dead_token(self) -> None:
+        self.login()
+        self.emulator.control("POST", "/tokens/revoke", {"resourceId": self.emulator.company_id})
+        self.assertEqual(self.run_cli("refresh", self.emulator.company_id).returncode, 3)
+        self.finds("tokens", "consent", self.emulator.company_id, "ghl-oauth login", status=3)
+
+    def test_a_configuration_that_cannot_be_used(self) -> None:
+        self.configure(colour="red")
+        self.finds("configuration", "problem", "colour", status=1)
+
+    def test_a_store_that_does_not_last(self) -> None:
+        self.configure(store={"kind": "memory"})
+        self.finds("store", "problem", "memory", "sqlite", status=1)
+
+    def test_a_store_that_cannot_be_opened(self) -> None:
+        (self.folder / "tokens.db").write_text("this is no database, however long one looks at it")
+        self.finds("store", "problem", "tokens.db", status=1)
+
+    @unittest.skipUnless(os.name == "posix", "modes are POSIX")
+    def test_a_store_that_others_may_read(self) -> None:
+        self.login()
+        (self.folder / "tokens.db").chmod(0o644)
+        self.finds("store", "warning", "0644", "chmod 600", status=0)
+
+    def test_an_api_that_does_not_answer(self) -> None:
+        self.login()
+        self.configure(baseUrl=f"http://127.0.0.1:{free_port()}")
+        self.finds("network", "problem", status=1)
+
+    def test_a_clock_that_is_wrong(self) -> None:
+        self.login()
+        for seconds, outcome, words, status in (
+            (3630, "problem", "60 min behind", 1),
+            (-3630, "problem", "60 min ahead", 1),
+            (130, "warning", "behind", 0),
+        ):
+            theirs = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+            self.emulator.fault("status", status=401, body="{}", headers=[["date", theirs]], count=1)
+            self.finds("clock", outcome, words, status=status)
+
+    def test_a_version_that_the_api_refuses(self) -> None:
+        self.login()
+        self.emulator.fault("refusal", refusal="versionInvalid", endpoint="installed-locations")
+        self.finds("version", "problem", "v3", "apiVersion", status=1)
