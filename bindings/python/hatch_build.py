@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,9 +32,10 @@ class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
         if self.target_name == "sdist":
             build_data["force_include"][str(self._packaged_crate())] = "crate"
         elif version != "editable":  # an editable install uses the library that GHL_OAUTH_LIBRARY names at run time
-            build_data["force_include"][str(self._library())] = f"ghl_oauth/{FILE_NAME}"
+            library = self._library()
+            build_data["force_include"][str(library)] = f"ghl_oauth/{FILE_NAME}"
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{_platform_tag()}"
+            build_data["tag"] = f"py3-none-{_platform_tag(library)}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Called when it is done."""
@@ -81,8 +83,43 @@ class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
         return bundled if bundled.is_dir() else Path(self.root).parent.parent
 
 
-def _platform_tag() -> str:
-    """The systems that this machine's builds run on. One library serves every Python there."""
+# What PEP 600 lets a manylinux wheel take from the system, of that which a Rust library links to.
+MANYLINUX_LIBRARIES = re.compile(r"(libc|libm|libdl|librt|libpthread|libgcc_s|ld-linux[-\w]*)\.so\.\d+")
+
+
+def _platform_tag(library: Path) -> str:
+    """The systems that a library runs on. One serves every Python there."""
     tags = list(platform_tags())
-    # A bare linux_… does not say which C library is needed; manylinux_2_36_… does.
-    return next((tag for tag in tags if not tag.startswith("linux_")), tags[0])
+    usual = next((tag for tag in tags if not tag.startswith("linux_")), tags[0])
+    bare = next((tag for tag in tags if tag.startswith("linux_")), None)
+    if bare is None or usual.startswith("musllinux_"):
+        return usual
+    # The build machine's own C library may be newer than need be, and a library that was built before may be older.
+    glibc = _needed_glibc(library)
+    return bare if glibc is None else bare.replace("linux", f"manylinux_{glibc[0]}_{glibc[1]}", 1)
+
+
+def _needed_glibc(library: Path) -> tuple[int, int] | None:
+    """The oldest glibc that a library runs with; None where it needs what a manylinux wheel may not."""
+    from elftools.elf.elffile import ELFFile
+
+    with library.open("rb") as file:
+        elf = ELFFile(file)
+        needed = [tag.needed for tag in elf.get_section_by_name(".dynamic").iter_tags("DT_NEEDED")]
+        versions = {
+            version.name
+            for _, of_one_library in elf.get_section_by_name(".gnu.version_r").iter_versions()
+            for version in of_one_library
+        }
+    if not all(MANYLINUX_LIBRARIES.fullmatch(name) for name in needed):
+        return None
+    oldest = (2, 17)  # the first that pip knows on most machines; older ones are not built for any more
+    for name in versions:
+        found = re.fullmatch(r"GLIBC_(\d+)\.(\d+)(\.\d+)?", name)
+        if found:
+            oldest = max(oldest, (int(found[1]), int(found[2])))
+        elif name == "GLIBC_ABI_DT_RELR":
+            oldest = max(oldest, (2, 36))
+        elif not name.startswith("GCC_"):
+            return None
+    return oldest
