@@ -94,7 +94,7 @@ class EmulatorTest(unittest.TestCase):
 
     def make_client(self, **settings: Any) -> ghl_oauth.Client:
         configuration = self.emulator.configuration
-        usual = {
+        usual: dict[str, Any] = {
             "redirect_uri": configuration["redirectUri"],
             "scopes": configuration["scopes"],
             "base_url": configuration["baseUrl"],

@@ -8,7 +8,7 @@ import json
 import threading
 import time
 import unittest
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, Callable
 
@@ -70,7 +70,7 @@ class Thief(HTTPServer):
         self.server_close()
 
     class Handler(BaseHTTPRequestHandler):
-        server: Thief
+        server: Thief  # pyright: ignore[reportIncompatibleVariableOverride]
 
         def do_GET(self) -> None:
             self.server.loot.append(self.headers.get("Authorization"))
@@ -79,7 +79,7 @@ class Thief(HTTPServer):
             self.end_headers()
             self.wfile.write(DEAD_TOKEN.encode())
 
-        def log_message(self, *args: Any) -> None:
+        def log_message(self, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             pass
 
 
@@ -222,7 +222,7 @@ class AsyncHttpxTest(PlugInTests):
 
         auth = ghl_oauth.httpx_auth(self.client, resource_id or self.location_id)
 
-        async def in_pieces(stream: Iterator[bytes]) -> Any:
+        async def in_pieces(stream: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
             for piece in stream:
                 yield piece
 

@@ -12,7 +12,7 @@ import threading
 import time
 import unittest
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from ctypes import string_at
 from typing import Any
@@ -314,7 +314,7 @@ class ExitTest(EmulatorTest):
 
 
 @contextmanager
-def unraisable_exceptions() -> Iterator[list[Any]]:
+def unraisable_exceptions() -> Generator[list[Any], None, None]:
     """Collects the types of the exceptions that had no caller to go to."""
     reported: list[Any] = []
     with mock.patch.object(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type)):
@@ -322,7 +322,7 @@ def unraisable_exceptions() -> Iterator[list[Any]]:
 
 
 @contextmanager
-def log_filter(error: type[BaseException]) -> Iterator[None]:
+def log_filter(error: type[BaseException]) -> Generator[None, None, None]:
     """Makes the log raise at its first message."""
     logger = logging.getLogger("ghl_oauth")
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from ctypes import CFUNCTYPE, c_int32
 from typing import Any
@@ -181,7 +181,7 @@ def raising(error: type[BaseException], called: list[Any] | None = None) -> Call
 
 
 @contextmanager
-def no_exception_is_ignored(test: unittest.TestCase) -> Iterator[None]:
+def no_exception_is_ignored(test: unittest.TestCase) -> Generator[None, None, None]:
     ignored: list[Any] = []
     with mock.patch.object(sys, "unraisablehook", lambda unraisable: ignored.append(unraisable.exc_type)):
         yield

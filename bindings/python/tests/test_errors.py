@@ -60,12 +60,13 @@ class RaisedErrorsTest(EmulatorTest):
         self.assertFalse(raised.exception.retryable)
 
     def test_a_configuration_is_refused_by_key(self) -> None:
-        for settings, error, parameter in (
+        refused: tuple[tuple[dict[str, Any], type[ghl_oauth.GhlError], str], ...] = (
             ({"timeouts": {"connect": 1}}, ghl_oauth.InvalidArgument, "timeouts.connect"),
             ({"retry": {"max_attempts": "three"}}, ghl_oauth.InvalidArgument, "retry.maxAttempts"),
             ({"base_url": "http://example.com"}, ghl_oauth.ConfigError, "baseUrl"),
             ({"store": {"kind": "floppy"}}, ghl_oauth.ConfigError, "store.kind"),
-        ):
+        )
+        for settings, error, parameter in refused:
             with self.subTest(settings), self.assertRaises(error) as raised:
                 ghl_oauth.Client("app-1", "secret", **settings)
             self.assertEqual(raised.exception.parameter, parameter)

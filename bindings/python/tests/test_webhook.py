@@ -100,7 +100,7 @@ class ReceiverTests(EmulatorTest):
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        spec.loader.exec_module(module)  # pyright: ignore[reportAttributeAccessIssue]
         return module
 
     def sender(self) -> Post:

@@ -38,6 +38,7 @@ class Headers(Protocol):
 
     def items(self) -> Iterable[tuple[str, str]]:
         """Names with their values."""
+        ...
 
 
 class Client:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from typing import Any
 
 from ..client import Client
 from ..errors import GhlError, InvalidArgument
@@ -26,7 +27,7 @@ def login(options: argparse.Namespace) -> int:
         scopes=options.scopes, redirect_uri=options.redirect_uri, version_id=options.version_id
     )
     say(f"Open this link in a browser and consent:\n\n  {link.url}\n")
-    usual = {"state": link.state, "redirect_uri": options.redirect_uri, "user_type": options.user_type}
+    usual: dict[str, Any] = {"state": link.state, "redirect_uri": options.redirect_uri, "user_type": options.user_type}
     if options.paste:
         say("Then paste the address at which the browser ended up, whole, and press Enter:")
         redirect_url = sys.stdin.readline().strip()

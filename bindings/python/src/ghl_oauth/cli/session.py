@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Callable, TypeVar
 
@@ -20,7 +20,7 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def terminable() -> Generator[None, None, None]:
     """Lets SIGTERM do what Ctrl-C does."""
 
     def terminate(_number: int, _frame: Any) -> None:

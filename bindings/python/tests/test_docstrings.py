@@ -1,0 +1,77 @@
+"""The documentation in the code: complete, and about what is there."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import re
+import unittest
+from collections.abc import Iterator
+from typing import Any
+
+import ghl_oauth
+from ghl_oauth.cli import main
+
+
+def functions() -> Iterator[tuple[str, Any]]:
+    """Every public function and method, by its name."""
+    for name in ghl_oauth.__all__:
+        documented = getattr(ghl_oauth, name)
+        if inspect.isfunction(documented):
+            yield name, documented
+        elif inspect.isclass(documented):
+            for method_name, method in vars(documented).items():
+                method = getattr(method, "__func__", method)
+                public = not method_name.startswith("_")
+                if inspect.isfunction(method) and public and method_name not in ("from_json", "to_json"):
+                    yield f"{name}.{method_name}", method
+    yield "Client", ghl_oauth.Client.__init__
+    yield "cli.main", main
+
+
+def section(documentation: str, title: str) -> str | None:
+    """What stands, indented, below a title such as ``Args:``."""
+    found = re.search(rf"^{title}:\n((?:[ ].*\n?|\n)+)", documentation, flags=re.MULTILINE)
+    return found.group(1) if found else None
+
+
+class DocstringsTest(unittest.TestCase):
+    def test_everything_public_is_described(self) -> None:
+        for name in ghl_oauth.__all__:
+            documented = getattr(ghl_oauth, name)
+            # A dataclass without one would get its signature.
+            words = vars(documented).get("__doc__") if inspect.isclass(documented) else documented.__doc__
+            self.assertTrue(words and not words.startswith(f"{name}("), name)
+        for name, function in functions():
+            self.assertTrue(inspect.getdoc(function), name)
+
+    def test_every_parameter_is_described_once_and_no_other(self) -> None:
+        described = 0
+        for name, function in functions():
+            documentation = inspect.getdoc(function) or ""
+            given = [each for each in inspect.signature(function).parameters if each not in ("self", "cls")]
+            lines = section(documentation, "Args")
+            if lines is None:
+                # One that says it all in its sentences.
+                self.assertLessEqual(len(given), 1, name)
+                self.assertNotIn("resource_id", given, name)
+                continue
+            self.assertEqual(re.findall(r"^ {4}(\w+):", lines, flags=re.MULTILINE), given, name)
+            described += 1
+        self.assertGreater(described, 15)
+
+    def test_every_exception_that_is_named_exists(self) -> None:
+        named = 0
+        for name, function in functions():
+            lines = section(inspect.getdoc(function) or "", "Raises") or ""
+            for names in re.findall(r"^ {4}([\w, ]+):", lines, flags=re.MULTILINE):
+                for error in names.split(", "):
+                    found = getattr(ghl_oauth, error, None) or getattr(builtins, error, None)
+                    self.assertTrue(inspect.isclass(found) and issubclass(found, BaseException), f"{name}: {error}")
+                    named += 1
+        self.assertGreater(named, 30)
+
+    def test_every_reference_leads_somewhere(self) -> None:
+        for name, function in functions():
+            for method in re.findall(r":meth:`(\w+)`", inspect.getdoc(function) or ""):
+                self.assertTrue(hasattr(ghl_oauth.Client, method), f"{name}: {method}")
