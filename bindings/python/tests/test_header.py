@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import unittest
-from ctypes import POINTER, c_char_p, c_int32, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, c_char_p, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 import ghl_oauth
 from ghl_oauth import _library
-from ghl_oauth._library import EventCallback, LogCallback, ProgressCallback, library
+from ghl_oauth._library import EventCallback, LogCallback, ProgressCallback, StoreCallbacks, library
 
 from .support import REPOSITORY
 
@@ -28,6 +28,8 @@ TYPES: dict[str, Any] = {
     "struct ghl_client *": c_void_p,
     "const struct ghl_client *": c_void_p,
     "struct ghl_client **": POINTER(c_void_p),
+    "const struct ghl_store_callbacks *": POINTER(StoreCallbacks),
+    "uint64_t": c_uint64,
     "ghl_log_callback": LogCallback,
     "ghl_event_callback": EventCallback,
     "ghl_progress_callback": ProgressCallback,
@@ -78,6 +80,30 @@ class HeaderTest(unittest.TestCase):
             prototype = TYPES[name]
             self.assertEqual((prototype._restype_, prototype._argtypes_), (TYPES[result], types_of(parameters)), name)
 
+    def test_the_store_s_struct_is_declared_as_in_the_header(self) -> None:
+        body = re.search(r"struct ghl_store_callbacks \{(.*?)\n\}", self.header, flags=re.DOTALL)
+        assert body
+        fields: list[tuple[str, Any]] = []
+        for declaration in body.group(1).split(";")[:-1]:
+            function = re.fullmatch(r"\s*(\w+)\s*\(\*(\w+)\)\(([^()]*)\)", declaration)
+            if function:
+                # What the host hands out is an address, too.
+                fields.append((function.group(2), (TYPES[function.group(1)], types_of(function.group(3)))))
+            else:
+                kind, name = split_type(declaration)
+                fields.append((name, TYPES[kind]))
+        structure: Any = StoreCallbacks._fields_
+        declared: list[tuple[str, Any]] = [
+            (name, (kind._restype_, kind._argtypes_) if hasattr(kind, "_restype_") else kind)
+            for name, kind in structure
+        ]
+        self.assertEqual(declared, fields)
+        self.assertEqual(len(fields), 10)
+
+    def test_no_function_of_the_header_is_overlooked(self) -> None:
+        named = set(re.findall(r"\b(ghl_\w+)\s*\(", self.header))
+        self.assertEqual(named, set(_library.SIGNATURES))
+
     def test_every_status_has_a_class(self) -> None:
         statuses = {name: int(code) for name, code in re.findall(r"(GHL_ERR_\w+)\s*=\s*(\d+)", self.header)}
         classes = {error.status: error.code for error in ghl_oauth.GhlError.__subclasses__()}
@@ -100,6 +126,7 @@ class NamesTest(unittest.TestCase):
             "status_name": "GhlError.status",
             "string_free": "inside",
             "client_new": "Client()",
+            "client_new_with_store": "Client()",
             "client_free": "Client.close",
             "client_cancel": "Client.cancel",
             "client_stats": "Client.stats",

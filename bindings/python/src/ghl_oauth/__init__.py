@@ -51,6 +51,7 @@ from .models import (
 )
 from .pages import Pages
 from .progress import ProgressBar
+from .store import Store, StorePage
 
 __all__ = [
     "AuthorizationUrl",
@@ -86,7 +87,9 @@ __all__ = [
     "SignatureInvalid",
     "SkippedToken",
     "StateMismatch",
+    "Store",
     "StoreError",
+    "StorePage",
     "Timeout",
     "Token",
     "TokenInfo",

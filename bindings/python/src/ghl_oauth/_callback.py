@@ -25,23 +25,25 @@ def callback(prototype: Any, function: Callable[..., Any], failed: int | None = 
             ``SystemExit``) is kept for the end of the call.
     """
 
-    def contained(*arguments: Any) -> Any:
-        # The handlers call nothing, since Python looks for signals after each call of a function.
+    def contained(*arguments: Any, begun: bool = False) -> Any:
+        # The handlers call nothing, since Python looks for signals after each call of a function; but what a signal
+        # kept from beginning is done all the same, lest a lock stay taken.
         try:
             _thread.callbacks += 1
             try:
+                begun = True
                 return function(*arguments)
             finally:
                 _thread.callbacks -= 1
         except Exception as error:
-            if failed is None:
+            if begun and failed is None:
                 raise
             if _thread.ident not in _raised:
                 _raised[_thread.ident] = error
         except BaseException as interrupt:
             if _thread.ident not in _raised:
                 _raised[_thread.ident] = interrupt
-        return failed
+        return failed if begun else contained(*arguments)
 
     _cover_the_entry(contained)
     return prototype(contained)
@@ -75,13 +77,14 @@ def pending() -> bool:
     return get_ident() in _raised
 
 
-def free_client(client: c_void_p) -> None:
+def free_client(client: c_void_p, store: object) -> None:
     """Frees a client that nobody uses any more.
 
     The library forbids it inside a callback; where the garbage collector comes there, it waits for the end of the call.
+    Until then the callbacks of its store must live.
     """
     if _thread.callbacks:
-        _unfreed.append(client)
+        _unfreed.append((client, store))
     else:
         library.ghl_client_free(client)
 
@@ -97,7 +100,7 @@ _thread = _Thread()
 
 # What callbacks leave for the end of the call: exceptions by thread, and clients to be freed.
 _raised: dict[int, BaseException] = {}
-_unfreed: list[c_void_p] = []
+_unfreed: list[tuple[c_void_p, object]] = []
 
 
 def settle() -> None:
@@ -106,7 +109,8 @@ def settle() -> None:
         return
     if not _thread.callbacks:
         while _unfreed:
-            library.ghl_client_free(_unfreed.pop())
+            client, _store = _unfreed.pop()
+            library.ghl_client_free(client)
     error = _raised.pop(get_ident(), None)
     if error is not None:
         raise error

@@ -9,12 +9,17 @@ import threading
 import weakref
 from collections.abc import Mapping
 from ctypes import byref, c_size_t, c_void_p, create_string_buffer
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import _boundary
 from ._boundary import OK, encode_id, progress_callback, raise_error, take
 from ._callback import callback, free_client, settle
 from ._library import EventCallback, ProgressCallback, library
+from .errors import StoreError
+
+if TYPE_CHECKING:
+    from ._store import Bridge
+    from .store import Store
 
 Listener = Callable[[Mapping[str, Any]], None]
 
@@ -31,21 +36,46 @@ class Handle:
     object meanwhile, so the client is freed when its owner has let go of it and the last call has returned.
     """
 
-    __slots__ = ("__weakref__", "_event_callback", "_listener", "_pointer")
+    __slots__ = ("__weakref__", "_bridge", "_event_callback", "_listener", "_pointer")
 
-    def __init__(self, config: bytes) -> None:
+    def __init__(self, config: bytes, store: Store | None = None) -> None:
         client = c_void_p()
-        _boundary.call(library.ghl_client_new, config, byref(client))
         self._pointer = client
+        self._bridge: Bridge | None = None
+        if store is None:
+            _boundary.call(library.ghl_client_new, config, byref(client))
+        else:
+            from ._store import Bridge
+
+            self._bridge = Bridge(store)
+            self._guarded(
+                _boundary.call, library.ghl_client_new_with_store, config, byref(self._bridge.struct), byref(client)
+            )
         self._listener: Listener | None = None
         self._event_callback: Any = None
-        finalizer = weakref.finalize(self, free_client, client)
+        finalizer = weakref.finalize(self, free_client, client, self._bridge)
         # When the interpreter exits, daemon threads may still be inside a call; the process frees the memory.
         finalizer.atexit = False
 
     def call(self, function: Callable[..., int], *arguments: Any) -> Any:
         """As :func:`_boundary.call`, with this client as the first argument."""
-        return _boundary.call(function, self._pointer, *arguments)
+        if self._bridge is None:
+            return _boundary.call(function, self._pointer, *arguments)
+        return self._guarded(_boundary.call, function, self._pointer, *arguments)
+
+    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A call that may call back into a store that is written in Python, whose exceptions become causes."""
+        assert self._bridge is not None
+        if not _begin(self):
+            # The interpreter is going away. Nobody needs the answer: this is a daemon thread.
+            raise SystemExit
+        try:
+            return function(*arguments)
+        except StoreError as error:
+            error.__cause__ = self._bridge.cause_of(error)
+            raise
+        finally:
+            _end(self)
 
     def work(
         self,
@@ -54,19 +84,12 @@ class Handle:
         progress: Callable[[Mapping[str, Any]], object] | None,
     ) -> Any:
         """The same for a function that tells of its progress."""
-        with _works:
-            ending = _ending
-            if not ending:
-                _working.append(self)
-        if ending:
+        if not _begin(self):
             return self.call(function, params, ProgressCallback(), None)
         try:
             return self.call(function, params, progress_callback(progress), None)
         finally:
-            with _works:
-                if self in _working:
-                    _working.remove(self)
-                _works.notify_all()
+            _end(self)
 
     def cancel(self) -> None:
         """Ends every call that is waiting."""
@@ -75,6 +98,12 @@ class Handle:
 
     def access_token(self, resource_id: str) -> str:
         """The hot path: no allocation in the library, no JSON."""
+        if self._bridge is not None:
+            token: str = self._guarded(self._access_token, resource_id)
+            return token
+        return self._access_token(resource_id)
+
+    def _access_token(self, resource_id: str) -> str:
         resource = encode_id(resource_id)
         size, buffer, length, length_out, error, error_out = _this_thread.scratch
         length.value = size
@@ -89,7 +118,7 @@ class Handle:
             raise_error(status, document)
         # Twice what is needed, lest the next token be longer again.
         _this_thread.scratch = _scratch(2 * length.value)
-        return self.access_token(resource_id)
+        return self._access_token(resource_id)
 
     def listen(self, listener: Listener | None) -> None:
         """Sets, or with None takes away, the receiver of the client's events."""
@@ -124,6 +153,21 @@ _listening: weakref.WeakSet[Handle] = weakref.WeakSet()
 _works = threading.Condition()
 _working: list[Handle] = []
 _ending = False
+
+
+def _begin(handle: Handle) -> bool:
+    """Notes that a call enters Python again and again; False when the interpreter is going away."""
+    with _works:
+        if not _ending:
+            _working.append(handle)
+        return not _ending
+
+
+def _end(handle: Handle) -> None:
+    with _works:
+        if handle in _working:
+            _working.remove(handle)
+        _works.notify_all()
 
 
 def _after_fork() -> None:

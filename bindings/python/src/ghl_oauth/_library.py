@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from ctypes import CDLL, CFUNCTYPE, POINTER, c_char_p, c_int32, c_size_t, c_uint32, c_void_p
+from ctypes import CDLL, CFUNCTYPE, POINTER, Structure, c_char_p, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 ABI_VERSION = 1
@@ -22,6 +22,24 @@ EventCallback = CFUNCTYPE(None, c_char_p, c_void_p)
 # `ghl_progress_callback`: 0 to go on, anything else to stop.
 ProgressCallback = CFUNCTYPE(c_int32, c_char_p, c_void_p)
 
+
+class StoreCallbacks(Structure):
+    """``ghl_store_callbacks``."""
+
+    _fields_ = (
+        ("size", c_size_t),
+        ("context", c_void_p),
+        ("load", CFUNCTYPE(c_int32, c_void_p, c_char_p, POINTER(c_void_p))),
+        ("save", CFUNCTYPE(c_int32, c_void_p, c_char_p, c_char_p, c_uint64)),
+        ("remove", CFUNCTYPE(c_int32, c_void_p, c_char_p)),
+        ("list", CFUNCTYPE(c_int32, c_void_p, c_char_p, POINTER(c_void_p))),
+        ("lock", CFUNCTYPE(c_int32, c_void_p, c_char_p, c_uint64)),
+        ("unlock", CFUNCTYPE(None, c_void_p, c_char_p)),
+        ("free_string", CFUNCTYPE(None, c_void_p, c_void_p)),
+        ("destroy", CFUNCTYPE(None, c_void_p)),
+    )
+
+
 _Client = c_void_p
 # A string that the library hands out has to go back to it. With c_char_p ctypes would turn it into bytes and
 # forget the pointer, so owned strings are plain addresses.
@@ -35,6 +53,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ghl_status_name": (c_char_p, (c_int32,)),
     "ghl_string_free": (None, (_OwnedString,)),
     "ghl_client_new": (c_int32, (c_char_p, _Out, _Out)),
+    "ghl_client_new_with_store": (c_int32, (c_char_p, POINTER(StoreCallbacks), _Out, _Out)),
     "ghl_client_free": (None, (_Client,)),
     "ghl_client_cancel": (None, (_Client,)),
     "ghl_client_stats": (c_int32, (_Client, _Out)),

@@ -29,6 +29,7 @@ from .models import (
 )
 from .pages import Pages
 from .progress import ProgressBar, listener
+from .store import Store
 
 Item = TypeVar("Item")
 
@@ -67,7 +68,7 @@ class Client:
         *,
         redirect_uri: str | None = None,
         scopes: Sequence[str] | str | None = None,
-        store: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        store: Store | str | os.PathLike[str] | Mapping[str, Any] | None = None,
         base_url: str | None = None,
         authorize_url: str | None = None,
         api_version: str | None = None,
@@ -92,7 +93,7 @@ class Client:
                 each call names them.
             store: Where tokens are kept: ``"memory"`` (the default; they end with the client), the path of an SQLite
                 file, the URL of a PostgreSQL database (``postgres://…``, where the library was built with that feature),
-                or the library's own form (``{"kind": "sqlite", "path": "tokens.db"}``).
+                the library's own form (``{"kind": "sqlite", "path": "tokens.db"}``), or a :class:`Store`.
             base_url: Where the API lives; may carry a path prefix. Default: ``https://services.leadconnectorhq.com``.
             authorize_url: The consent page. Default:
                 ``https://marketplace.gohighlevel.com/v2/oauth/chooselocation``.
@@ -123,7 +124,7 @@ class Client:
             "clientSecret": client_secret,
             "redirectUri": redirect_uri,
             "scopes": _words(scopes),
-            "store": _store(store),
+            "store": None if isinstance(store, Store) else _store(store),
             "baseUrl": base_url,
             "authorizeUrl": authorize_url,
             "apiVersion": api_version,
@@ -136,10 +137,10 @@ class Client:
             "http": _in_camel_case(http),
             "webhook": _in_camel_case(webhook),
         }
-        self._begin(config)
+        self._begin(config, store if isinstance(store, Store) else None)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Client:
+    def from_config(cls, config: Mapping[str, Any], store: Store | None = None) -> Client:
         """Makes a client from the library's own configuration document, as every language has it.
 
         ::
@@ -150,6 +151,7 @@ class Client:
         Args:
             config: The keys and defaults of docs/configuration.md, in camelCase; ``clientId`` and ``clientSecret`` are
                 required.
+            store: A store written in Python, in place of the configured one. Default: none.
 
         Raises:
             InvalidArgument: A key is unknown, missing or mistyped; ``parameter`` names it.
@@ -159,15 +161,18 @@ class Client:
         client = cls.__new__(cls)
         client._client_id = str(config.get("clientId", ""))
         client._handle = None
-        client._begin(config)
+        client._begin(config, store)
         return client
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
+    def _begin(self, config: Mapping[str, Any], store: Store | None) -> None:
         # Imported as late as this, since logging takes a good part of the time that the whole package takes.
         from . import _log
 
         _log.connect()
-        self._handle = Handle(encode(config))
+        if store is not None:
+            kept = {"kind": "callbacks", "encryptionKeys": list(store.encryption_keys) or None}
+            config = {**config, "store": {key: value for key, value in kept.items() if value is not None}}
+        self._handle = Handle(encode(config), store)
 
     def __repr__(self) -> str:
         closed = ", closed" if self._handle is None else ""

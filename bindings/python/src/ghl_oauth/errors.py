@@ -30,8 +30,9 @@ class GhlError(Exception):
     code: int = -1
     status: str = ""
 
-    def __init__(self, error: Mapping[str, Any]) -> None:
+    def __init__(self, error: Mapping[str, Any] | None = None) -> None:
         # `args` rebuilds the exception when it is pickled, as multiprocessing does.
+        error = {} if error is None else error
         super().__init__(error)
         retry_after_ms = error.get("retryAfterMs")
         self.status = error.get("status") or self.status
@@ -196,7 +197,7 @@ class BufferTooSmall(GhlError):
 
 
 class Conflict(GhlError):
-    """A store's record has another version than expected."""
+    """A store's record has another version than expected. ``Store.save`` raises it: ``raise Conflict``."""
 
     code = 21
     status = "GHL_ERR_CONFLICT"
