@@ -20,6 +20,7 @@
 //! ```
 //!
 //! Leaves that everyone may use: [`config`], [`error`], [`token`], [`secret`], [`clock`], [`deadline`], [`event`].
+//! What each layer must not know, the order of the locks, and the path of a refresh: `docs/architecture.md`.
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 

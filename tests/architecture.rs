@@ -1,0 +1,194 @@
+//! The layers that docs/architecture.md draws: who may use whom, held against the sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The layers, the highest first. A module uses what stands in the layers below its own, and nothing beside it.
+const LAYERS: [&[&str]; 9] = [
+    &["ffi"],
+    &["client"],
+    &["authorization", "request", "webhook"],
+    &["tokens"],
+    &["api", "store"],
+    &["http"],
+    &["config", "crew", "event"],
+    &["deadline", "json", "random", "token"],
+    &["clock", "error", "inside", "outbox", "process", "secret"],
+];
+
+/// What a module must not know although it is lower: a store knows no HTTP and no time, the transport no tokens.
+const BLIND: [(&str, &str); 3] = [("store", "http"), ("store", "clock"), ("http", "token")];
+
+/// The door of cargo-fuzz, that no build of the library has: the transport asks it for answers.
+const DOOR: (&str, &str) = ("http", "fuzzing");
+
+/// What only these places may use. `ureq::http`, the vocabulary of URLs and headers, is for everyone.
+const OWNERS: [(&str, &[&str]); 8] = [
+    ("ureq", &["http/"]),
+    ("rustls", &["http/"]),
+    ("rusqlite", &["store/sqlite.rs"]),
+    ("libc", &["ffi/"]),
+    ("rustix", &["clock.rs"]),
+    ("std::os", &["store/"]),
+    ("TcpListener", &["authorization/receiver.rs"]),
+    ("thread::Builder", &["crew.rs"]),
+];
+
+#[test]
+fn every_arrow_points_down() {
+    let rank = |module: &str| LAYERS.iter().position(|layer| layer.contains(&module));
+    let mut wrong = Vec::new();
+    for (path, code) in sources() {
+        let module = module_of(&path);
+        if module == "fuzzing" || module == "lib" {
+            continue;
+        }
+        let own = rank(&module).unwrap_or_else(|| panic!("{module} stands in no layer"));
+        assert!(
+            !code.contains("super::super"),
+            "{path} climbs out of its folder: name the path from `crate`"
+        );
+        for used in used_modules(&code) {
+            let arrow = (module.as_str(), used.as_str());
+            let below = rank(&used).is_some_and(|used| used > own);
+            if used != module && arrow != DOOR && (!below || BLIND.contains(&arrow)) {
+                wrong.push(format!("src/{path} uses crate::{used}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "arrows that do not point down:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_module_stands_in_one_layer() {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let declared: BTreeSet<&str> = lib
+        .lines()
+        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "))
+        .filter_map(|line| line.strip_suffix(';'))
+        .collect();
+    let in_layers: Vec<&str> =
+        LAYERS.iter().flat_map(|layer| layer.iter().copied()).chain([DOOR.1]).collect();
+    assert_eq!(declared, BTreeSet::from_iter(in_layers.iter().copied()));
+    assert_eq!(declared.len(), in_layers.len(), "none stands in two");
+}
+
+#[test]
+fn the_page_lists_the_modules_in_the_order_of_their_layers() {
+    let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let listed: Vec<&str> = rows
+        .flat_map(|row| {
+            let first = row.split('|').nth(1).unwrap();
+            first.split(", ").map(|name| name.trim().trim_matches('`'))
+        })
+        .collect();
+    assert_eq!(listed, LAYERS.concat());
+}
+
+#[test]
+fn what_belongs_to_one_place_is_used_there_only() {
+    let mut seen = BTreeMap::new();
+    for (path, code) in sources() {
+        let code = code.replace("ureq::http::", "");
+        for (name, places) in OWNERS {
+            if !uses(&code, name) || path == "fuzzing.rs" {
+                continue;
+            }
+            let at_home = places.iter().any(|place| path.starts_with(place));
+            assert!(at_home, "src/{path} uses {name}, which belongs to {places:?}");
+            *seen.entry(name).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(seen.len(), OWNERS.len(), "some belong nowhere any more: {seen:?}");
+}
+
+#[test]
+fn arrows_are_found_however_they_are_written() {
+    let code = "use crate::http::{Answer, Lane};\nuse crate::{\n    inside,\n    json::{read, write}, token::Token,\n};\n\
+                fn f() -> crate::error::Result<()> { crate::random::bytes() }";
+    let found = used_modules(code);
+    assert_eq!(Vec::from_iter(found), ["error", "http", "inside", "json", "random", "token"]);
+    assert!(uses("libc::close(1)", "libc") && !uses("glibc::close(1)", "libc") && !uses("libc", "libc"));
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files of `src`, by their paths in it, without comments.
+fn sources() -> Vec<(String, String)> {
+    fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let source = root().join("src");
+    let mut paths = Vec::new();
+    collect(&source, &mut paths);
+    assert!(paths.len() > 40, "{} files", paths.len());
+    let read = |path: PathBuf| {
+        let code = fs::read_to_string(&path).unwrap();
+        let code: Vec<&str> = code.lines().map(|line| line.split("//").next().unwrap()).collect();
+        let name = path.strip_prefix(&source).unwrap().to_str().unwrap().replace('\\', "/");
+        (name, code.join("\n"))
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// The top-level module that a file belongs to.
+fn module_of(path: &str) -> String {
+    path.split('/').next().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+/// The top-level modules that a piece of code names: `crate::name`, and each name of `crate::{…}`.
+fn used_modules(code: &str) -> BTreeSet<String> {
+    let mut modules = BTreeSet::new();
+    for (at, found) in code.match_indices("crate::") {
+        let rest = &code[at + found.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            modules.extend(first_word(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let mut begins = true;
+        for (at, letter) in group.char_indices() {
+            match letter {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => begins = true,
+                _ if begins && letter.is_ascii_lowercase() => {
+                    modules.extend(first_word(&group[at..]));
+                    begins = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    modules
+}
+
+/// A module's name; a type, as `crate::Client`, has none.
+fn first_word(code: &str) -> Option<String> {
+    let word: String =
+        code.chars().take_while(|letter| letter.is_ascii_lowercase() || *letter == '_').collect();
+    (!word.is_empty()).then_some(word)
+}
+
+/// Whether code names a path that begins so.
+fn uses(code: &str, name: &str) -> bool {
+    code.match_indices(name).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        let after = &code[at + name.len()..];
+        let whole = name.rsplit("::").next().is_some_and(|last| last.starts_with(char::is_uppercase));
+        !before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_')
+            && (whole || after.starts_with("::"))
+    })
+}
