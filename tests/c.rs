@@ -16,22 +16,7 @@ use built::{C99, compiler, program};
 use ghl_oauth_emulator::{Emulator, Endpoint, Notice, Options, Rule, Signature, Stage};
 use serde_json::{Value, json};
 
-use support::Abi;
-
-/// A script that consents, by the emulator's control, to the link that it is given.
-fn person(emulator: &Emulator, folder: &Path) -> PathBuf {
-    let script = folder.join("person.py");
-    let text = format!(
-        "import json, sys, urllib.request\n\
-         body = json.dumps({{'url': sys.argv[1], 'companyId': '{}'}}).encode()\n\
-         request = urllib.request.Request('{}/_emulator/consent', body, {{'Content-Type': 'application/json'}})\n\
-         print(json.load(urllib.request.urlopen(request))['redirectUrl'])\n",
-        emulator.company_id(),
-        emulator.base_url()
-    );
-    fs::write(&script, text).unwrap();
-    script
-}
+use support::{Abi, person};
 
 fn passes(mut program: Command, what: &str) -> String {
     // Cargo's own search path may lead to the library of an older build.
@@ -163,18 +148,7 @@ fn the_example_connects_and_visits_every_location() {
     let emulator = Emulator::start(Options { locations: 12, ..Options::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let program = program("examples/c/quickstart.c", folder.path());
-    // The person reads the link that the program prints, and types where the browser ends up.
-    let script = folder.path().join("drive.py");
-    fs::write(
-        &script,
-        "import subprocess, sys\n\
-         program = subprocess.Popen(sys.argv[1:3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)\n\
-         link = program.stdout.readline().split(': ', 1)[1].strip()\n\
-         redirect = subprocess.run([sys.executable, sys.argv[3], link], stdout=subprocess.PIPE, text=True).stdout\n\
-         print(program.communicate(redirect)[0])\n\
-         sys.exit(program.returncode)\n",
-    )
-    .unwrap();
+    let script = support::driver(folder.path());
     let mut run = Command::new("python3");
     run.arg(&script).arg(&program).arg(emulator.configuration()).arg(person(&emulator, folder.path()));
     let out = passes(run, "quickstart.c");

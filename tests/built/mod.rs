@@ -32,7 +32,9 @@ pub fn emulator() -> PathBuf {
     program
 }
 
-const WARNINGS: [&str; 7] = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror", "-g"];
+/// What no warning gets past.
+pub const WARNINGS: [&str; 7] =
+    ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror", "-g"];
 
 /// The oldest C that the header is for.
 pub const C99: &str = "-std=c99";
@@ -40,7 +42,11 @@ pub const C99: &str = "-std=c99";
 /// A compiler that takes no warning.
 pub fn compiler(standard: &str) -> Command {
     let mut compiler = Command::new(if standard == C99 { "cc" } else { "c++" });
-    compiler.arg(standard).args(WARNINGS).current_dir(ROOT).args(["-Iinclude", "-Ibindings/c"]);
+    compiler.arg(standard).args(WARNINGS).current_dir(ROOT).args([
+        "-Iinclude",
+        "-Ibindings/c",
+        "-Ibindings/cpp",
+    ]);
     compiler
 }
 

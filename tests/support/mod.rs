@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::fs;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -418,6 +419,35 @@ fn merge(config: &mut Value, changes: Value) {
         }
         change => *config = change,
     }
+}
+
+/// A script that consents, by the emulator's control, to the link that it is given.
+pub fn person(emulator: &Emulator, folder: &Path) -> PathBuf {
+    let script = folder.join("person.py");
+    let text = format!(
+        "import json, sys, urllib.request\n\
+         body = json.dumps({{'url': sys.argv[1], 'companyId': '{}'}}).encode()\n\
+         request = urllib.request.Request('{}/_emulator/consent', body, {{'Content-Type': 'application/json'}})\n\
+         print(json.load(urllib.request.urlopen(request))['redirectUrl'])\n",
+        emulator.company_id(),
+        emulator.base_url()
+    );
+    fs::write(&script, text).unwrap();
+    script
+}
+
+/// A script that reads the link which a program prints, lets the person of another script consent, and types where the
+/// browser ends up: `driver program configuration person`.
+pub fn driver(folder: &Path) -> PathBuf {
+    let script = folder.join("drive.py");
+    let text = "import subprocess, sys\n\
+         program = subprocess.Popen(sys.argv[1:3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)\n\
+         link = program.stdout.readline().split(': ', 1)[1].strip()\n\
+         redirect = subprocess.run([sys.executable, sys.argv[3], link], stdout=subprocess.PIPE, text=True).stdout\n\
+         print(program.communicate(redirect)[0])\n\
+         sys.exit(program.returncode)\n";
+    fs::write(&script, text).unwrap();
+    script
 }
 
 /// A port of 127.0.0.1 that nobody has, and that no outgoing connection is given by chance: those come from higher ones.

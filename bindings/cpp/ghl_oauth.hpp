@@ -1,0 +1,2384 @@
+/*
+ * ghl-oauth for C++17 and later: this one header, over ghl_oauth.h and the library.
+ *
+ *     ghl::config config("<client id>", "<client secret>");
+ *     config.store = ghl::sqlite_store("tokens.db");
+ *     ghl::client client(config);
+ *     ghl::secret token = client.access_token("<a company id or location id>");
+ *     send("Authorization: Bearer ", token.view());
+ *
+ * Errors.  Functions of ghl::client throw a ghl::error, of the class that its status has: ghl::rate_limited,
+ *     ghl::reauthorization_required and so on. The same functions of client.checked(), and of ghl::checked_client, throw
+ *     nothing of the library's and return a ghl::result instead. With -fno-exceptions only the latter are there.
+ *
+ * Texts.  What goes in is read during the call only. What comes out is owned: std::string, and ghl::secret, which wipes its
+ *     text. std::optional is empty where the library or the API says nothing. `raw` is the JSON that a result was read
+ *     from, with all that the API sent, for a JSON library of your own.
+ *
+ * Threads.  A client may be used from any number of threads at once; destroy it, or move from it, when no call runs.
+ *     Results are plain values. A range over pages belongs to one thread, and must not outlive its client.
+ *
+ * Callbacks.  Listeners run on a thread that is inside a call, with no lock held; they may use the client, but not destroy
+ *     it. What a progress listener throws stops the work, and comes out of the call. What a listener of events or of the log
+ *     throws goes to the handler that was given with it, or nowhere: the call that it interrupted is not affected.
+ *
+ * Everything about a call itself (parameters, defaults, what it waits for, its errors) stands in ghl_oauth.h, at the
+ * function of the same name.
+ */
+#ifndef GHL_OAUTH_HPP
+#define GHL_OAUTH_HPP
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <initializer_list>
+#include <iosfwd>
+#include <iterator>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "ghl_oauth.h"
+
+#if defined(__cpp_exceptions) || defined(_CPPUNWIND)
+#define GHL_OAUTH_EXCEPTIONS 1
+#else
+#define GHL_OAUTH_EXCEPTIONS 0
+#endif
+
+namespace ghl {
+
+// ---- Texts that are wiped -------------------------------------------------------------------------------------------
+
+namespace detail {
+
+// Overwrites in a way that the compiler must not leave out.
+inline void wipe(char *bytes, std::size_t size) noexcept {
+#if defined(__GNUC__) || defined(__clang__)
+    if (size > 0) {
+        std::memset(bytes, 0, size);
+        __asm__ __volatile__("" : : "r"(bytes) : "memory");
+    }
+#else
+    for (volatile char *at = bytes; size > 0; --size) {
+        *at++ = '\0';
+    }
+#endif
+}
+
+// A text that leaves nothing behind, neither where it grows nor where it ends. Always NUL-terminated.
+class wiped_text {
+public:
+    wiped_text() noexcept = default;
+    wiped_text(const wiped_text &other) { append(other.view()); }
+    wiped_text(wiped_text &&other) noexcept
+        : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)), room_(std::exchange(other.room_, 0)) {}
+    wiped_text &operator=(wiped_text other) noexcept {
+        std::swap(bytes_, other.bytes_);
+        std::swap(size_, other.size_);
+        std::swap(room_, other.room_);
+        return *this;
+    }
+    ~wiped_text() { wipe(bytes_.get(), size_); }
+
+    std::string_view view() const noexcept { return {c_str(), size_}; }
+    const char *c_str() const noexcept { return bytes_ ? bytes_.get() : ""; }
+    std::size_t size() const noexcept { return size_; }
+
+    // Room for so many bytes, the NUL included.
+    void reserve(std::size_t room) {
+        if (room <= room_) {
+            return;
+        }
+        std::unique_ptr<char[]> more(new char[room]);
+        if (size_ > 0) {
+            std::memcpy(more.get(), bytes_.get(), size_);
+            wipe(bytes_.get(), size_);
+        }
+        bytes_ = std::move(more);
+        bytes_[size_] = '\0';
+        room_ = room;
+    }
+    void append(std::string_view text) {
+        if (room_ - size_ <= text.size()) {
+            reserve((size_ + text.size() + 1) * 2);
+        }
+        if (!text.empty()) {
+            std::memcpy(bytes_.get() + size_, text.data(), text.size());
+        }
+        size_ += text.size();
+        bytes_[size_] = '\0';
+    }
+    void push_back(char byte) { append({&byte, 1}); }
+    void clear() noexcept {
+        wipe(bytes_.get(), size_);
+        size_ = 0;
+    }
+
+    // The buffer for somebody who writes into it, and then says how much that was.
+    char *buffer() noexcept { return bytes_.get(); }
+    std::size_t room() const noexcept { return room_; }
+    void written(std::size_t size) noexcept {
+        if (size < size_) {
+            wipe(bytes_.get() + size, size_ - size);
+        }
+        size_ = size;
+    }
+
+private:
+    std::unique_ptr<char[]> bytes_;
+    std::size_t size_ = 0, room_ = 0;
+};
+
+struct access;
+
+} // namespace detail
+
+// A token or another secret: a text that is overwritten before its memory goes back, as each of its copies is. It cannot be
+// printed by accident: say view() where it is meant.
+class secret {
+public:
+    secret() noexcept = default;
+    explicit secret(std::string_view text) { text_.append(text); }
+    secret &operator=(std::string_view text) {
+        text_ = secret(text).text_;
+        return *this;
+    }
+
+    // The text, as long as this object lives and does not change. A secret that is about to die has none.
+    std::string_view view() const & noexcept { return text_.view(); }
+    std::string_view view() const && = delete;
+    const char *c_str() const & noexcept { return text_.c_str(); }
+    const char *c_str() const && = delete;
+    operator std::string_view() const & noexcept { return text_.view(); }
+    operator std::string_view() const && = delete;
+
+    std::size_t size() const noexcept { return text_.size(); }
+    bool empty() const noexcept { return text_.size() == 0; }
+    friend std::ostream &operator<<(std::ostream &, const secret &) = delete;
+
+private:
+    friend struct detail::access;
+    detail::wiped_text text_;
+};
+
+// ---- Errors ---------------------------------------------------------------------------------------------------------
+
+// What a call came to; the numbers are those of GHL_OK and GHL_ERR_. A newer library may know others.
+enum class status : std::int32_t {
+    ok = GHL_OK,
+    invalid_argument = GHL_ERR_INVALID_ARGUMENT,
+    config = GHL_ERR_CONFIG,
+    not_found = GHL_ERR_NOT_FOUND,
+    reauthorization_required = GHL_ERR_REAUTHORIZATION_REQUIRED,
+    location_inactive = GHL_ERR_LOCATION_INACTIVE,
+    unauthorized = GHL_ERR_UNAUTHORIZED,
+    forbidden = GHL_ERR_FORBIDDEN,
+    invalid_request = GHL_ERR_INVALID_REQUEST,
+    rate_limited = GHL_ERR_RATE_LIMITED,
+    network = GHL_ERR_NETWORK,
+    timeout = GHL_ERR_TIMEOUT,
+    server = GHL_ERR_SERVER,
+    protocol = GHL_ERR_PROTOCOL,
+    store = GHL_ERR_STORE,
+    cancelled = GHL_ERR_CANCELLED,
+    state_mismatch = GHL_ERR_STATE_MISMATCH,
+    consent_denied = GHL_ERR_CONSENT_DENIED,
+    signature_invalid = GHL_ERR_SIGNATURE_INVALID,
+    internal = GHL_ERR_INTERNAL,
+    buffer_too_small = GHL_ERR_BUFFER_TOO_SMALL,
+    conflict = GHL_ERR_CONFLICT,
+};
+
+// Such as "GHL_ERR_RATE_LIMITED".
+inline const char *status_name(status code) noexcept { return ghl_status_name(static_cast<std::int32_t>(code)); }
+
+// What the API said.
+struct api_failure {
+    std::optional<std::string> code;
+    std::optional<std::string> message;
+    std::optional<std::string> details; // JSON
+    std::optional<std::string> resolution;
+};
+
+// What went wrong, to which resource, and what to do. Never holds a secret.
+struct failure {
+    ghl::status status = ghl::status::internal;
+    std::string message;                                  // what happened
+    std::optional<std::string> help;                      // what to do
+    std::optional<std::string> parameter;                 // the argument or key that is wrong, such as "store.kind"
+    bool retryable = false;                               // whether the same call, unchanged, may succeed later
+    std::optional<std::chrono::milliseconds> retry_after; // how much later
+    std::optional<std::string> resource_id;               // the company or location
+    std::optional<int> http_status;                       // of the API's answer
+    std::optional<std::string> trace_id;                  // the API's id of the request, for the vendor's support
+    std::optional<api_failure> api;                       // what the API said
+    std::string raw;                                      // JSON
+
+    // All of it that a log wants, in one line.
+    std::string text() const {
+        std::string line = std::string(status_name(status)) + ": " + message;
+        if (resource_id) {
+            line += " [resource " + *resource_id + "]";
+        }
+        if (help) {
+            line += " (" + *help + ")";
+        }
+        return line;
+    }
+};
+
+// What the library throws: one class per status, below, and this one for all of them. what() is failure::text().
+class error : public std::exception {
+public:
+    explicit error(ghl::failure what) : held_(std::make_shared<const held>(std::move(what))) {}
+    const char *what() const noexcept override { return held_->text.c_str(); }
+    const ghl::failure &failure() const noexcept { return held_->failure; }
+
+    ghl::status code() const noexcept { return failure().status; }
+    const std::string &message() const noexcept { return failure().message; }
+    const std::optional<std::string> &help() const noexcept { return failure().help; }
+    const std::optional<std::string> &parameter() const noexcept { return failure().parameter; }
+    bool retryable() const noexcept { return failure().retryable; }
+    std::optional<std::chrono::milliseconds> retry_after() const noexcept { return failure().retry_after; }
+    const std::optional<std::string> &resource_id() const noexcept { return failure().resource_id; }
+    std::optional<int> http_status() const noexcept { return failure().http_status; }
+    const std::optional<std::string> &trace_id() const noexcept { return failure().trace_id; }
+    const std::optional<api_failure> &api() const noexcept { return failure().api; }
+
+private:
+    struct held {
+        explicit held(ghl::failure what) : failure(std::move(what)), text(failure.text()) {}
+        ghl::failure failure;
+        std::string text;
+    };
+    std::shared_ptr<const held> held_; // copying an exception must not fail
+};
+
+template <status Status> class error_of : public error {
+public:
+    using error::error;
+};
+
+using invalid_argument = error_of<status::invalid_argument>;
+using config_error = error_of<status::config>;
+using not_found = error_of<status::not_found>;
+using reauthorization_required = error_of<status::reauthorization_required>;
+using location_inactive = error_of<status::location_inactive>;
+using unauthorized = error_of<status::unauthorized>;
+using forbidden = error_of<status::forbidden>;
+using invalid_request = error_of<status::invalid_request>;
+using rate_limited = error_of<status::rate_limited>;
+using network_error = error_of<status::network>;
+using timeout = error_of<status::timeout>;
+using server_error = error_of<status::server>;
+using protocol_error = error_of<status::protocol>;
+using store_error = error_of<status::store>;
+using cancelled = error_of<status::cancelled>;
+using state_mismatch = error_of<status::state_mismatch>;
+using consent_denied = error_of<status::consent_denied>;
+using signature_invalid = error_of<status::signature_invalid>;
+using internal_error = error_of<status::internal>;
+using buffer_too_small = error_of<status::buffer_too_small>;
+using conflict = error_of<status::conflict>;
+
+namespace detail {
+
+#if GHL_OAUTH_EXCEPTIONS
+template <std::int32_t... Codes> [[noreturn]] void raise_as(failure what, std::integer_sequence<std::int32_t, Codes...>) {
+    const auto code = static_cast<std::int32_t>(what.status);
+    ((code == Codes ? throw error_of<static_cast<status>(Codes)>(std::move(what)) : void()), ...);
+    throw error(std::move(what));
+}
+
+[[noreturn]] inline void raise(failure what) {
+    raise_as(std::move(what), std::make_integer_sequence<std::int32_t, GHL_ERR_CONFLICT + 1>());
+}
+#else
+[[noreturn]] inline void raise(const failure &) { std::abort(); }
+#endif
+
+} // namespace detail
+
+// A value, or the reason why there is none. value() throws that reason; without exceptions it ends the program.
+template <class T> class [[nodiscard]] result {
+public:
+    using value_type = T;
+    result(T value) : either_(std::in_place_index<0>, std::move(value)) {}
+    result(failure why) : either_(std::in_place_index<1>, std::move(why)) {}
+
+    bool has_value() const noexcept { return either_.index() == 0; }
+    explicit operator bool() const noexcept { return has_value(); }
+
+    // Only where there is a value.
+    T &operator*() & noexcept { return *std::get_if<0>(&either_); }
+    const T &operator*() const & noexcept { return *std::get_if<0>(&either_); }
+    T &&operator*() && noexcept { return std::move(*std::get_if<0>(&either_)); }
+    T *operator->() noexcept { return std::get_if<0>(&either_); }
+    const T *operator->() const noexcept { return std::get_if<0>(&either_); }
+
+    // Only where there is none.
+    const failure &error() const & noexcept { return *std::get_if<1>(&either_); }
+    failure &&error() && noexcept { return std::move(*std::get_if<1>(&either_)); }
+
+    T &value() & {
+        check();
+        return **this;
+    }
+    const T &value() const & {
+        check();
+        return **this;
+    }
+    T value() && {
+        check();
+        return std::move(**this);
+    }
+    T value_or(T other) && { return has_value() ? std::move(**this) : std::move(other); }
+
+private:
+    void check() const {
+        if (!has_value()) {
+            detail::raise(error());
+        }
+    }
+    std::variant<T, failure> either_;
+};
+
+template <> class [[nodiscard]] result<void> {
+public:
+    using value_type = void;
+    result() noexcept = default;
+    result(failure why) : why_(std::move(why)) {}
+    bool has_value() const noexcept { return !why_; }
+    explicit operator bool() const noexcept { return has_value(); }
+    const failure &error() const & noexcept { return *why_; }
+    failure &&error() && noexcept { return *std::move(why_); }
+    void value() const {
+        if (why_) {
+            detail::raise(*why_);
+        }
+    }
+
+private:
+    std::optional<failure> why_;
+};
+
+// ---- What comes out -------------------------------------------------------------------------------------------------
+
+// A moment of the system's clock. One that the clock cannot express is the nearest that it can.
+using time_point = std::chrono::time_point<std::chrono::system_clock, std::chrono::milliseconds>;
+
+// The link to send a person to.
+struct authorization_link {
+    std::string url;
+    std::string state; // what the redirect will carry
+    std::string raw;
+};
+
+// A stored token, without its secrets.
+struct token_info {
+    std::string resource_id; // what access_token takes
+    std::string user_type;   // "Company" or "Location"
+    std::optional<std::string> company_id;
+    std::optional<std::string> location_id;
+    std::optional<std::string> scope; // separated by spaces
+    std::optional<time_point> expires_at;
+    bool refreshable = false;
+    std::string state; // "ok", "inactive", "reauthorizationRequired" or "unsaved"
+    std::string raw;
+};
+
+// A token with its secrets.
+struct token {
+    secret access_token;
+    std::optional<secret> refresh_token; // single-use
+    std::optional<time_point> expires_at;
+    std::optional<std::string> user_type;
+    std::optional<std::string> company_id;
+    std::optional<std::string> location_id;
+    std::optional<std::string> scope;
+    secret raw;
+};
+
+// A location of a company.
+struct location {
+    std::string id;
+    std::optional<std::string> name;
+    std::optional<std::string> address;
+    std::optional<std::string> version_id;   // the installed version of the app
+    std::optional<std::string> installed_at; // an ISO 8601 time
+    std::optional<bool> is_installed;
+    std::string raw;
+};
+
+// One page of a list.
+template <class T> struct page {
+    std::vector<T> items;
+    std::optional<std::string> next_page_token; // nothing on the last page
+    std::optional<std::int64_t> total;          // of all pages, where the API says
+    std::conditional_t<std::is_same_v<T, token>, secret, std::string> raw;
+};
+
+// A token that an import left out.
+struct skipped_token {
+    std::int64_t index = 0; // among those that were given
+    std::optional<std::string> resource_id;
+    std::string reason;
+};
+
+struct import_report {
+    std::int64_t imported = 0;
+    std::vector<skipped_token> skipped;
+    std::string raw;
+};
+
+// A token that could not be renewed or minted.
+struct failed_token {
+    std::string resource_id;
+    failure error;
+};
+
+struct maintenance_progress {
+    std::int64_t checked = 0; // done
+    std::int64_t refreshed = 0;
+    std::int64_t failed = 0;
+    std::string raw;
+};
+
+struct maintenance_report {
+    std::int64_t checked = 0; // how many were due
+    std::int64_t refreshed = 0;
+    std::vector<failed_token> failed;
+    std::optional<time_point> next_due_at; // when there will be something to do
+    std::string raw;
+};
+
+struct mint_progress {
+    std::int64_t done = 0;
+    std::int64_t failed = 0;
+    std::optional<std::int64_t> total;
+    double per_second = 0;
+    std::optional<std::chrono::seconds> time_left;
+    std::string raw;
+};
+
+struct mint_report {
+    std::int64_t total = 0;
+    std::int64_t minted = 0;
+    std::int64_t fresh = 0; // left alone: not due
+    std::vector<failed_token> failed;
+    std::string raw;
+};
+
+// Names with their values, a name as often as it comes. Names are compared without regard to case.
+class headers {
+public:
+    using pair = std::pair<std::string, std::string>;
+    headers() = default;
+    headers(std::initializer_list<pair> pairs) : pairs_(pairs) {}
+    // From a map, a multimap, or whatever else has pairs of texts.
+    template <class Pairs, class = decltype(std::string(std::begin(std::declval<const Pairs &>())->second))>
+    headers(const Pairs &pairs) {
+        for (const auto &[name, value] : pairs) {
+            add(std::string(name), std::string(value));
+        }
+    }
+
+    void add(std::string name, std::string value) { pairs_.emplace_back(std::move(name), std::move(value)); }
+    // The first of that name.
+    std::optional<std::string> find(std::string_view name) const {
+        for (const pair &header : pairs_) {
+            if (same(header.first, name)) {
+                return header.second;
+            }
+        }
+        return std::nullopt;
+    }
+    auto begin() const noexcept { return pairs_.begin(); }
+    auto end() const noexcept { return pairs_.end(); }
+    std::size_t size() const noexcept { return pairs_.size(); }
+
+    static bool same(std::string_view one, std::string_view other) noexcept {
+        const auto lower = [](char byte) { return byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte + 32) : byte; };
+        return std::equal(one.begin(), one.end(), other.begin(), other.end(),
+                          [&](char a, char b) { return lower(a) == lower(b); });
+    }
+
+private:
+    std::vector<pair> pairs_;
+};
+
+// An answer of the API, whatever its status.
+struct api_response {
+    enum class encoding { json, text, bytes };
+    int status = 0;
+    ghl::headers headers; // names in lower case
+    std::string body;     // the JSON, the text, or the bytes
+    encoding body_encoding = encoding::text;
+    std::string raw;
+
+    bool ok() const noexcept { return status >= 200 && status < 300; }
+};
+
+// A webhook whose signature holds.
+struct webhook {
+    std::optional<std::string> type; // "INSTALL", "ContactCreate" and so on
+    std::optional<std::string> webhook_id;
+    std::optional<time_point> timestamp;
+    std::string scheme;     // "ed25519" or "rsa-sha256"
+    int key_index = 0;      // among the configured keys of that scheme
+    std::string payload;    // JSON
+    std::string raw;
+};
+
+// What a webhook did.
+struct webhook_outcome {
+    std::optional<std::string> type;
+    std::optional<std::string> resource_id;
+    bool applied = false;
+    std::optional<std::string> reason; // why not, or what is still to come
+    std::string raw;
+};
+
+// Something that happened to a token.
+struct event {
+    std::string type; // such as "token.refreshed"; ghl_event_callback lists them
+    std::string resource_id;
+    std::optional<time_point> at;
+    std::optional<time_point> expires_at;
+    std::optional<failure> error;
+    std::string raw;
+};
+
+// Figures for an operator.
+struct statistics {
+    struct busy_resource {
+        std::string resource_id;
+        std::int64_t in_window = 0, requests = 0; // sent in the present window, of so many
+        std::chrono::milliseconds window{0};
+        std::int64_t today = 0, per_day = 0;
+        std::int64_t waiting = 0;                            // calls
+        std::optional<std::chrono::milliseconds> held_for; // by the server's wish
+    };
+    std::string version;
+    struct {
+        std::int64_t sent = 0, repeated = 0, unanswered = 0;
+    } requests;
+    struct {
+        std::int64_t in_memory = 0, unsaved = 0, refreshed = 0, minted = 0, failed = 0;
+    } tokens;
+    struct {
+        std::int64_t resources = 0, waiting = 0, held = 0;
+        std::vector<busy_resource> busiest;
+    } pace;
+    std::string raw;
+};
+
+// ---- What goes in: what is left empty has the library's default --------------------------------------------------
+
+// Where tokens are kept.
+struct store_options {
+    std::string kind;
+    std::string path;
+};
+
+// In memory: they end with the client. The default.
+inline store_options memory_store() { return {"memory", {}}; }
+// In an SQLite file.
+inline store_options sqlite_store(std::string path) { return {"sqlite", std::move(path)}; }
+
+// The configuration; docs/configuration.md explains each key.
+struct config {
+    config() = default;
+    config(std::string_view id, std::string_view its_secret) : client_id(id), client_secret(its_secret) {}
+
+    std::string client_id;
+    secret client_secret;
+    std::string redirect_uri;
+    std::vector<std::string> scopes;
+    std::string base_url;
+    std::string authorize_url;
+    std::string api_version;
+    std::string token_request_encoding; // "form" or "json"
+    std::optional<store_options> store;
+    struct {
+        std::optional<std::chrono::milliseconds> connect, total;
+    } timeouts;
+    struct {
+        std::optional<int> max_attempts;
+        std::optional<std::chrono::milliseconds> base_delay, max_delay;
+    } retry;
+    struct {
+        std::optional<std::int64_t> requests;
+        std::optional<std::chrono::milliseconds> per;
+        std::optional<std::int64_t> per_day;
+    } rate_limit;
+    struct {
+        std::optional<std::chrono::seconds> margin;
+        std::optional<int> runway_percent;
+    } refresh;
+    struct {
+        std::optional<std::int64_t> response_bytes;
+    } limits;
+    struct {
+        secret proxy; // its URL may hold a password
+        std::string ca_bundle_path;
+        std::string user_agent_suffix;
+        bool allow_insecure_http = false;
+    } http;
+    struct {
+        std::vector<std::string> ed25519_public_keys, rsa_public_keys;
+        std::optional<std::chrono::seconds> max_age;
+    } webhook;
+
+    // The JSON that ghl_client_new takes.
+    secret json() const;
+};
+
+// For authorization_url.
+struct authorization_options {
+    std::vector<std::string> scopes;
+    std::string redirect_uri;
+    std::string version_id;
+    bool login_in_same_tab = false;
+    std::string state;
+};
+
+// For authorization_complete.
+struct completion_options {
+    std::string state; // the one that was kept for this browser session
+    bool allow_missing_state = false;
+    std::string redirect_uri;
+    std::string user_type;
+};
+
+// For authorization_listen.
+struct listen_options : completion_options {
+    std::optional<int> port;
+    std::optional<std::chrono::milliseconds> timeout;
+};
+
+// Which stored tokens.
+struct token_filter {
+    std::string company_id; // this company and its locations
+    std::string user_type;  // "Company" or "Location"
+    std::optional<int> page_size;
+    std::string page_token; // where to go on
+};
+
+// Which locations.
+struct location_filter {
+    std::string app_id;
+    std::optional<int> page_size;
+    std::string page_token; // where to go on
+    std::string query;      // part of the name
+    std::optional<bool> is_installed;
+    std::optional<bool> restrict_to_user_locations;
+    std::string version_id;
+    std::optional<bool> on_trial;
+    std::string plan_id;
+    std::string location_id;
+    secret access_token; // the company's; default: the one held here
+};
+
+// What a token is asked for with.
+struct token_request {
+    std::string grant_type; // "authorization_code", "refresh_token" or "client_credentials"
+    secret code;
+    secret refresh_token;
+    std::string user_type;
+    std::string redirect_uri;
+    std::string client_id;
+    secret client_secret;
+};
+
+// Whose tokens are minted.
+struct mint_options {
+    std::optional<std::vector<std::string>> location_ids; // nothing: every location where the app is installed
+    std::string app_id;
+    bool force = false; // also where a token is not due
+    std::optional<int> concurrency;
+};
+
+// What is sent to the API.
+struct api_request {
+    api_request() = default;
+    api_request(std::string its_method, std::string its_path, std::string whose_token = {})
+        : method(std::move(its_method)), path(std::move(its_path)), resource_id(std::move(whose_token)) {}
+
+    std::string method; // "GET", "POST" and so on
+    std::string path;   // begins with '/'
+    std::string resource_id;
+    std::vector<std::pair<std::string, std::string>> query; // encoded by the library; a name may come again
+    ghl::headers headers;
+
+    // JSON as it stands; any other text, as text/plain unless the headers say otherwise; or bytes.
+    api_request &json(std::string_view text) { return with(kind::json, text); }
+    api_request &text(std::string_view text) { return with(kind::text, text); }
+    api_request &bytes(std::string_view bytes) { return with(kind::bytes, bytes); }
+
+private:
+    friend struct detail::access;
+    enum class kind { none, json, text, bytes };
+    api_request &with(kind what, std::string_view body) {
+        body_kind_ = what;
+        body_ = body;
+        return *this;
+    }
+    kind body_kind_ = kind::none;
+    secret body_;
+};
+
+// ---- JSON -----------------------------------------------------------------------------------------------------------
+
+namespace detail {
+
+// How deep a document may be nested.
+constexpr std::size_t depth_limit = 256;
+
+inline void skip_space(std::string_view &rest) noexcept {
+    while (!rest.empty() && (rest[0] == ' ' || rest[0] == '\t' || rest[0] == '\n' || rest[0] == '\r')) {
+        rest.remove_prefix(1);
+    }
+}
+
+// Takes the text at the beginning: what stands between its quotes, escaped as it is.
+inline bool take_text(std::string_view &rest, std::string_view &inside) noexcept {
+    if (rest.empty() || rest[0] != '"') {
+        return false;
+    }
+    for (std::size_t at = 1; at < rest.size(); ++at) {
+        if (rest[at] == '"') {
+            inside = rest.substr(1, at - 1);
+            rest.remove_prefix(at + 1);
+            return true;
+        }
+        if (rest[at] == '\\') {
+            ++at;
+        } else if (static_cast<unsigned char>(rest[at]) < 0x20) {
+            return false;
+        }
+    }
+    return false;
+}
+
+// Takes the value at the beginning. Counts brackets instead of calling itself, so that depth costs no stack.
+inline bool take_value(std::string_view &rest, std::string_view &value) noexcept {
+    skip_space(rest);
+    const std::string_view from = rest;
+    std::array<char, depth_limit> ends{};
+    std::size_t depth = 0;
+    do {
+        skip_space(rest);
+        if (rest.empty()) {
+            return false;
+        }
+        const char first = rest[0];
+        std::string_view inside;
+        if (first == '"') {
+            if (!take_text(rest, inside)) {
+                return false;
+            }
+        } else if (first == '{' || first == '[') {
+            if (depth == depth_limit) {
+                return false;
+            }
+            ends[depth++] = first == '{' ? '}' : ']';
+            rest.remove_prefix(1);
+        } else if (first == '}' || first == ']') {
+            if (depth == 0 || ends[--depth] != first) {
+                return false;
+            }
+            rest.remove_prefix(1);
+        } else if (first == ',' || first == ':') {
+            if (depth == 0) {
+                return false;
+            }
+            rest.remove_prefix(1);
+        } else {
+            rest.remove_prefix(std::min(rest.find_first_of(",:[]{}\" \t\n\r"), rest.size()));
+        }
+    } while (depth > 0);
+    value = from.substr(0, from.size() - rest.size());
+    return true;
+}
+
+// Takes four hex digits.
+inline bool take_unit(std::string_view &rest, std::uint32_t &unit) noexcept {
+    if (rest.size() < 4) {
+        return false;
+    }
+    unit = 0;
+    for (const char digit : rest.substr(0, 4)) {
+        const int worth = digit >= '0' && digit <= '9'   ? digit - '0'
+                          : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10
+                          : digit >= 'A' && digit <= 'F' ? digit - 'A' + 10
+                                                         : -1;
+        if (worth < 0) {
+            return false;
+        }
+        unit = unit << 4 | static_cast<std::uint32_t>(worth);
+    }
+    rest.remove_prefix(4);
+    return true;
+}
+
+template <class Text> void append_utf8(Text &out, std::uint32_t point) {
+    const auto put = [&](std::uint32_t byte) { out.push_back(static_cast<char>(byte)); };
+    if (point < 0x80) {
+        put(point);
+    } else if (point < 0x800) {
+        put(0xC0 | point >> 6);
+        put(0x80 | (point & 0x3F));
+    } else if (point < 0x10000) {
+        put(0xE0 | point >> 12);
+        put(0x80 | (point >> 6 & 0x3F));
+        put(0x80 | (point & 0x3F));
+    } else {
+        put(0xF0 | point >> 18);
+        put(0x80 | (point >> 12 & 0x3F));
+        put(0x80 | (point >> 6 & 0x3F));
+        put(0x80 | (point & 0x3F));
+    }
+}
+
+// Appends what an escaped text means. Half a surrogate pair is no character, and becomes U+FFFD.
+template <class Text> bool unescape(std::string_view inside, Text &out) {
+    while (!inside.empty()) {
+        const std::size_t plain = std::min(inside.find('\\'), inside.size());
+        out.append(inside.substr(0, plain));
+        inside.remove_prefix(plain);
+        if (inside.empty()) {
+            break;
+        }
+        if (inside.size() < 2) {
+            return false;
+        }
+        const char escape = inside[1];
+        inside.remove_prefix(2);
+        switch (escape) {
+        case 'b': out.push_back('\b'); break;
+        case 'f': out.push_back('\f'); break;
+        case 'n': out.push_back('\n'); break;
+        case 'r': out.push_back('\r'); break;
+        case 't': out.push_back('\t'); break;
+        case '"': case '\\': case '/': out.push_back(escape); break;
+        case 'u': {
+            std::uint32_t point = 0, low = 0;
+            if (!take_unit(inside, point)) {
+                return false;
+            }
+            if (point >= 0xD800 && point < 0xDC00 && inside.substr(0, 2) == "\\u") {
+                std::string_view behind = inside.substr(2);
+                if (take_unit(behind, low) && low >= 0xDC00 && low < 0xE000) {
+                    point = 0x10000 + ((point - 0xD800) << 10 | (low - 0xDC00));
+                    inside = behind;
+                }
+            }
+            append_utf8(out, point >= 0xD800 && point < 0xE000 ? 0xFFFD : point);
+            break;
+        }
+        default: return false;
+        }
+    }
+    return true;
+}
+
+// A value within a document that lives elsewhere.
+class value {
+public:
+    explicit value(std::string_view text) noexcept : text_(text) {}
+
+    // A whole document: one value and nothing else.
+    static std::optional<value> document(std::string_view text) noexcept {
+        std::string_view whole;
+        if (!take_value(text, whole)) {
+            return std::nullopt;
+        }
+        skip_space(text);
+        return text.empty() ? std::optional<value>(value(whole)) : std::nullopt;
+    }
+
+    std::string_view raw() const noexcept { return text_; }
+    bool begins(char first) const noexcept { return !text_.empty() && text_[0] == first; }
+    bool is_null() const noexcept { return text_ == "null"; }
+
+    // Appends what the text means; false where it is malformed.
+    template <class Text> bool text(Text &out) const {
+        std::string_view rest = text_, inside;
+        return take_text(rest, inside) && unescape(inside, out);
+    }
+
+    // Nothing for what is no integer, or not one of 64 bits.
+    std::optional<std::int64_t> integer() const noexcept {
+        constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+        const bool negative = begins('-');
+        const std::string_view digits = text_.substr(negative ? 1 : 0);
+        std::uint64_t number = 0;
+        for (const char digit : digits) {
+            const auto worth = static_cast<std::uint64_t>(digit - '0');
+            if (digit < '0' || digit > '9' || number > (most + 1 - worth) / 10) {
+                return std::nullopt;
+            }
+            number = number * 10 + worth;
+        }
+        if (digits.empty() || (!negative && number > most)) {
+            return std::nullopt;
+        }
+        return negative ? -static_cast<std::int64_t>(number - (number > most ? 1 : 0)) - (number > most ? 1 : 0)
+                        : static_cast<std::int64_t>(number);
+    }
+
+    // A number, near enough for a rate; never by the locale's decimal point.
+    std::optional<double> number() const noexcept {
+        std::string_view rest = text_.substr(begins('-') ? 1 : 0);
+        if (rest.empty() || rest[0] < '0' || rest[0] > '9') {
+            return std::nullopt;
+        }
+        double sum = 0;
+        int exponent = 0;
+        bool fraction = false;
+        for (; !rest.empty() && ((rest[0] >= '0' && rest[0] <= '9') || rest[0] == '.'); rest.remove_prefix(1)) {
+            if (rest[0] == '.') {
+                fraction = true;
+            } else {
+                sum = sum * 10 + (rest[0] - '0');
+                exponent -= fraction ? 1 : 0;
+            }
+        }
+        if (!rest.empty()) {
+            const std::string_view shift = rest.substr(1, 1) == "+" ? rest.substr(2) : rest.substr(1);
+            exponent += static_cast<int>(std::clamp<std::int64_t>(value(shift).integer().value_or(0), -400, 400));
+        }
+        for (; exponent > 0; --exponent) {
+            sum *= 10;
+        }
+        for (; exponent < 0; ++exponent) {
+            sum /= 10;
+        }
+        return begins('-') ? -sum : sum;
+    }
+
+    // Gives each member to `each(name, value)`, as long as that returns true. False where that, or the JSON, failed.
+    template <class Each> bool members(Each each) const {
+        return elements('{', '}', [&](std::string_view &rest) {
+            std::string_view escaped, inside;
+            if (!take_text(rest, escaped)) {
+                return false;
+            }
+            skip_space(rest);
+            if (rest.empty() || rest[0] != ':') {
+                return false;
+            }
+            rest.remove_prefix(1);
+            if (!take_value(rest, inside)) {
+                return false;
+            }
+            if (escaped.find('\\') == std::string_view::npos) {
+                return each(escaped, value(inside));
+            }
+            std::string name;
+            return unescape(escaped, name) && each(std::string_view(name), value(inside));
+        });
+    }
+
+    // Gives each item to `each(value)`.
+    template <class Each> bool items(Each each) const {
+        return elements('[', ']', [&](std::string_view &rest) {
+            std::string_view inside;
+            return take_value(rest, inside) && each(value(inside));
+        });
+    }
+
+private:
+    template <class Take> bool elements(char first, char last, Take take) const {
+        if (!begins(first)) {
+            return false;
+        }
+        std::string_view rest = text_.substr(1);
+        skip_space(rest);
+        if (!rest.empty() && rest[0] == last) {
+            return true;
+        }
+        for (;; rest.remove_prefix(1)) {
+            skip_space(rest);
+            if (!take(rest)) {
+                return false;
+            }
+            skip_space(rest);
+            if (rest.empty() || (rest[0] != ',' && rest[0] != last)) {
+                return false;
+            }
+            if (rest[0] == last) {
+                return true;
+            }
+        }
+    }
+
+    std::string_view text_;
+};
+
+// Writes JSON. What it wrote is wiped, since parameters hold secrets.
+class writer {
+public:
+    std::string_view view() const noexcept { return out_.view(); }
+    const char *c_str() const noexcept { return out_.c_str(); }
+    wiped_text take() noexcept { return std::move(out_); }
+
+    writer &open(char bracket) {
+        separate();
+        out_.push_back(bracket);
+        return *this;
+    }
+    writer &close(char bracket) {
+        out_.push_back(bracket);
+        return *this;
+    }
+    writer &name(std::string_view name) {
+        text(name);
+        out_.push_back(':');
+        return *this;
+    }
+    writer &raw(std::string_view json) {
+        separate();
+        out_.append(json);
+        return *this;
+    }
+    writer &text(std::string_view text) {
+        static constexpr char digits[] = "0123456789abcdef";
+        separate();
+        out_.push_back('"');
+        while (!text.empty()) {
+            std::size_t plain = 0;
+            while (plain < text.size() && text[plain] != '"' && text[plain] != '\\' &&
+                   static_cast<unsigned char>(text[plain]) >= 0x20) {
+                ++plain;
+            }
+            out_.append(text.substr(0, plain));
+            text.remove_prefix(plain);
+            if (!text.empty()) {
+                const auto byte = static_cast<unsigned char>(text[0]);
+                const char escape[] = {'\\', 'u', '0', '0', digits[byte >> 4], digits[byte & 15]};
+                const char mark[] = {'\\', text[0]};
+                out_.append(byte < 0x20 ? std::string_view(escape, 6) : std::string_view(mark, 2));
+                text.remove_prefix(1);
+            }
+        }
+        out_.push_back('"');
+        return *this;
+    }
+
+    // Members; one that is empty is left out.
+    writer &member(std::string_view key, std::string_view value) { return value.empty() ? *this : name(key).text(value); }
+    writer &member(std::string_view key, const secret &value) { return member(key, value.view()); }
+    writer &member(std::string_view key, const std::string &value) { return member(key, std::string_view(value)); }
+    writer &member(std::string_view key, const char *value) { return member(key, std::string_view(value)); }
+    writer &member(std::string_view key, bool value) { return name(key).raw(value ? "true" : "false"); }
+    writer &member(std::string_view key, std::int64_t value) { return name(key).raw(std::to_string(value)); }
+    writer &member(std::string_view key, int value) { return member(key, std::int64_t{value}); }
+    template <class Period>
+    writer &member(std::string_view key, std::chrono::duration<std::int64_t, Period> value) {
+        return member(key, std::int64_t{value.count()});
+    }
+    template <class T> writer &member(std::string_view key, const std::optional<T> &value) {
+        return value ? member(key, *value) : *this;
+    }
+    writer &flag(std::string_view key, bool value) { return value ? member(key, true) : *this; }
+    writer &list(std::string_view key, const std::vector<std::string> &texts) {
+        name(key).open('[');
+        for (const std::string &one : texts) {
+            text(one);
+        }
+        return close(']');
+    }
+    writer &words(std::string_view key, const std::vector<std::string> &texts) {
+        return texts.empty() ? *this : list(key, texts);
+    }
+
+    // An object of names to texts, or to lists of texts where a name comes again.
+    template <class Pairs, class Same> writer &grouped(const Pairs &pairs, Same same) {
+        open('{');
+        for (auto at = pairs.begin(); at != pairs.end(); ++at) {
+            const auto is_same = [&](const auto &other) { return same(other.first, at->first); };
+            if (std::any_of(pairs.begin(), at, is_same)) {
+                continue;
+            }
+            name(at->first);
+            if (std::none_of(std::next(at), pairs.end(), is_same)) {
+                text(at->second);
+                continue;
+            }
+            open('[');
+            for (const auto &[key, value] : pairs) {
+                if (same(key, at->first)) {
+                    text(value);
+                }
+            }
+            close(']');
+        }
+        return close('}');
+    }
+
+private:
+    // A comma, unless something was just opened or named. Texts end with a quote, so the last byte tells.
+    void separate() {
+        const std::string_view so_far = out_.view();
+        if (!so_far.empty() && so_far.back() != '{' && so_far.back() != '[' && so_far.back() != ':') {
+            out_.push_back(',');
+        }
+    }
+    wiped_text out_;
+};
+
+template <class Text> void write_base64(std::string_view bytes, Text &out) {
+    static constexpr char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (std::size_t at = 0; at < bytes.size(); at += 3) {
+        std::uint32_t group = 0;
+        for (std::size_t i = 0; i < 3; ++i) {
+            group = group << 8 | (at + i < bytes.size() ? static_cast<unsigned char>(bytes[at + i]) : 0U);
+        }
+        for (std::size_t i = 0; i < 4; ++i) {
+            out.push_back(at + i > bytes.size() ? '=' : digits[group >> (18 - 6 * i) & 63]);
+        }
+    }
+}
+
+inline bool read_base64(std::string_view text, std::string &out) {
+    std::uint32_t group = 0;
+    int bits = 0;
+    for (const char digit : text.substr(0, std::min(text.find('='), text.size()))) {
+        const int worth = digit >= 'A' && digit <= 'Z'   ? digit - 'A'
+                          : digit >= 'a' && digit <= 'z' ? digit - 'a' + 26
+                          : digit >= '0' && digit <= '9' ? digit - '0' + 52
+                          : digit == '+'                 ? 62
+                          : digit == '/'                 ? 63
+                                                         : -1;
+        if (worth < 0) {
+            return false;
+        }
+        group = (group << 6 | static_cast<std::uint32_t>(worth)) & 0xFFFFFF;
+        bits += 6;
+        if (bits >= 8) {
+            bits -= 8;
+            out.push_back(static_cast<char>(group >> bits & 0xFF));
+        }
+    }
+    return true;
+}
+
+// ---- Reading results. A value of another kind than expected leaves its field as it is; false: the JSON is malformed ----
+
+// What the public types do not show.
+struct access {
+    static wiped_text &text(secret &of) noexcept { return of.text_; }
+    static secret own(wiped_text text) noexcept {
+        secret made;
+        made.text_ = std::move(text);
+        return made;
+    }
+    static void write_body(writer &out, const api_request &request) {
+        using kind = api_request::kind;
+        if (request.body_kind_ == kind::bytes) {
+            wiped_text encoded;
+            write_base64(request.body_, encoded);
+            out.name("bodyBase64").text(encoded.view());
+        } else if (request.body_kind_ != kind::none) {
+            out.name("body").text(request.body_);
+        }
+    }
+    static bool is_json(const api_request &request) noexcept {
+        return request.body_kind_ == api_request::kind::json;
+    }
+};
+
+inline bool read(value from, std::string &to) {
+    if (!from.begins('"')) {
+        return true;
+    }
+    to.clear();
+    return from.text(to);
+}
+
+inline bool read(value from, secret &to) {
+    if (!from.begins('"')) {
+        return true;
+    }
+    access::text(to).clear();
+    return from.text(access::text(to));
+}
+
+inline bool read(value from, std::int64_t &to) noexcept {
+    to = from.integer().value_or(to);
+    return true;
+}
+
+inline bool read(value from, int &to) noexcept {
+    const std::int64_t number = from.integer().value_or(to);
+    to = static_cast<int>(std::clamp<std::int64_t>(number, std::numeric_limits<int>::min(), std::numeric_limits<int>::max()));
+    return true;
+}
+
+inline bool read(value from, double &to) noexcept {
+    to = from.number().value_or(to);
+    return true;
+}
+
+// The API has been seen to send some as texts.
+inline bool read(value from, bool &to) noexcept {
+    to = from.raw() == "true" || from.raw() == "\"true\"";
+    return true;
+}
+
+template <class Period> bool read(value from, std::chrono::duration<std::int64_t, Period> &to) noexcept {
+    to = std::chrono::duration<std::int64_t, Period>(from.integer().value_or(to.count()));
+    return true;
+}
+
+inline bool read(value from, time_point &to) noexcept {
+    using limits = std::numeric_limits<std::chrono::system_clock::rep>;
+    using clock = std::chrono::system_clock::duration;
+    const auto first = std::chrono::duration_cast<std::chrono::milliseconds>(clock(limits::min()));
+    const auto last = std::chrono::duration_cast<std::chrono::milliseconds>(clock(limits::max()));
+    if (const auto number = from.integer()) {
+        to = time_point(std::clamp(std::chrono::milliseconds(*number), first, last));
+    }
+    return true;
+}
+
+template <class T> bool read(value from, std::optional<T> &to) {
+    if constexpr (std::is_same_v<T, std::string> || std::is_same_v<T, secret>) {
+        if (!from.begins('"')) {
+            return true;
+        }
+    }
+    if constexpr (std::is_same_v<T, int> || std::is_same_v<T, std::int64_t> || std::is_same_v<T, time_point> ||
+                  std::is_same_v<T, std::chrono::milliseconds> || std::is_same_v<T, std::chrono::seconds>) {
+        if (!from.integer()) {
+            return true;
+        }
+    }
+    return from.is_null() || read(from, to.emplace());
+}
+
+template <class T> bool read(value from, std::vector<T> &to) {
+    return !from.begins('[') || from.items([&](value item) { return read(item, to.emplace_back()); });
+}
+
+// JSON as it stands.
+struct as_json {
+    std::string &text;
+};
+inline bool read(value from, as_json to) {
+    to.text = from.raw();
+    return true;
+}
+
+// A text, or the JSON of whatever else it is.
+struct as_any {
+    std::optional<std::string> &text;
+};
+inline bool read(value from, as_any to) {
+    if (from.begins('"')) {
+        return read(from, to.text);
+    }
+    if (!from.is_null()) {
+        to.text = std::string(from.raw());
+    }
+    return true;
+}
+
+inline bool match(std::string_view, value) noexcept { return true; }
+
+// Reads the member into the field that follows its name.
+template <class Field, class... Others>
+bool match(std::string_view name, value from, const char *key, Field &&field, Others &&...others) {
+    return name == key ? read(from, std::forward<Field>(field)) : match(name, from, std::forward<Others>(others)...);
+}
+
+template <class... Fields> bool read_object(value from, Fields &&...fields) {
+    return !from.begins('{') || from.members([&](std::string_view name, value member) {
+        return match(name, member, std::forward<Fields>(fields)...);
+    });
+}
+
+inline status status_of(std::string_view name) noexcept {
+    for (std::int32_t code = 0; code < 64; ++code) {
+        if (name == ghl_status_name(code)) {
+            return static_cast<status>(code);
+        }
+    }
+    return status::internal;
+}
+
+inline bool read(value from, api_failure &to) {
+    return read_object(from, "code", as_any{to.code}, "message", as_any{to.message}, "details", as_any{to.details},
+                       "resolution", as_any{to.resolution});
+}
+
+inline bool read(value from, failure &to) {
+    std::string status;
+    to.raw = from.raw();
+    const bool whole = read_object(from, "status", status, "message", to.message, "help", to.help, "parameter", to.parameter,
+                                   "retryable", to.retryable, "retryAfterMs", to.retry_after, "resourceId", to.resource_id,
+                                   "httpStatus", to.http_status, "traceId", to.trace_id, "api", to.api);
+    to.status = status_of(status);
+    return whole;
+}
+
+inline bool read(value from, authorization_link &to) {
+    to.raw = from.raw();
+    return read_object(from, "url", to.url, "state", to.state);
+}
+
+inline bool read(value from, token_info &to) {
+    to.raw = from.raw();
+    return read_object(from, "resourceId", to.resource_id, "userType", to.user_type, "companyId", to.company_id,
+                       "locationId", to.location_id, "scope", to.scope, "expiresAt", to.expires_at, "refreshable",
+                       to.refreshable, "state", to.state);
+}
+
+inline bool read(value from, token &to) {
+    to.raw = from.raw();
+    return read_object(from, "accessToken", to.access_token, "refreshToken", to.refresh_token, "expiresAt", to.expires_at,
+                       "userType", to.user_type, "companyId", to.company_id, "locationId", to.location_id, "scope",
+                       to.scope);
+}
+
+inline bool read(value from, location &to) {
+    to.raw = from.raw();
+    return read_object(from, "_id", to.id, "name", to.name, "address", to.address, "versionId", to.version_id,
+                       "installedAt", to.installed_at, "isInstalled", to.is_installed);
+}
+
+struct pagination {
+    std::optional<std::string> next_page_token;
+    std::optional<std::int64_t> total;
+    std::optional<bool> has_next_page;
+};
+inline bool read(value from, pagination &to) {
+    return read_object(from, "nextPageToken", to.next_page_token, "totalRecords", to.total, "hasNextPage",
+                       to.has_next_page);
+}
+
+template <class T> bool read(value from, page<T> &to) {
+    pagination of_locations;
+    to.raw = from.raw();
+    if (!read_object(from, "items", to.items, "tokens", to.items, "nextPageToken", to.next_page_token, "pagination",
+                     of_locations)) {
+        return false;
+    }
+    if (of_locations.next_page_token && of_locations.has_next_page.value_or(true)) {
+        to.next_page_token = of_locations.next_page_token;
+    }
+    to.total = of_locations.total;
+    if (to.next_page_token && to.next_page_token->empty()) {
+        to.next_page_token.reset();
+    }
+    return true;
+}
+
+inline bool read(value from, skipped_token &to) {
+    return read_object(from, "index", to.index, "resourceId", to.resource_id, "reason", to.reason);
+}
+
+inline bool read(value from, import_report &to) {
+    to.raw = from.raw();
+    return read_object(from, "imported", to.imported, "skipped", to.skipped);
+}
+
+inline bool read(value from, failed_token &to) {
+    return read_object(from, "resourceId", to.resource_id, "locationId", to.resource_id, "error", to.error);
+}
+
+inline bool read(value from, maintenance_progress &to) {
+    to.raw = from.raw();
+    return read_object(from, "checked", to.checked, "refreshed", to.refreshed, "failed", to.failed);
+}
+
+inline bool read(value from, maintenance_report &to) {
+    to.raw = from.raw();
+    return read_object(from, "checked", to.checked, "refreshed", to.refreshed, "failed", to.failed, "nextDueAt",
+                       to.next_due_at);
+}
+
+inline bool read(value from, mint_progress &to) {
+    to.raw = from.raw();
+    return read_object(from, "done", to.done, "failed", to.failed, "total", to.total, "perSecond", to.per_second,
+                       "secondsLeft", to.time_left);
+}
+
+inline bool read(value from, mint_report &to) {
+    to.raw = from.raw();
+    return read_object(from, "total", to.total, "minted", to.minted, "fresh", to.fresh, "failed", to.failed);
+}
+
+inline bool read(value from, headers &to) {
+    return !from.begins('{') || from.members([&](std::string_view name, value member) {
+        std::string text;
+        const bool whole = read(member, text);
+        to.add(std::string(name), std::move(text));
+        return whole;
+    });
+}
+
+inline bool read(value from, api_response &to) {
+    std::optional<std::string> body;
+    std::string encoding;
+    to.raw = from.raw();
+    bool text = false;
+    const bool whole = from.members([&](std::string_view name, value member) {
+        text = text || (name == "body" && member.begins('"'));
+        return match(name, member, "status", to.status, "headers", to.headers, "body", as_any{body}, "bodyEncoding",
+                     encoding);
+    });
+    if (!whole) {
+        return false;
+    }
+    if (encoding == "base64") {
+        to.body_encoding = api_response::encoding::bytes;
+        return read_base64(body.value_or(""), to.body);
+    }
+    to.body_encoding = encoding == "json" ? api_response::encoding::json : api_response::encoding::text;
+    to.body = body.value_or("");
+    if (encoding == "json" && (text || !body)) {
+        // JSON that is itself a text or null: with its quotes, as it came.
+        return from.members([&](std::string_view name, value member) {
+            return name != "body" || read(member, as_json{to.body});
+        });
+    }
+    return true;
+}
+
+inline bool read(value from, webhook &to) {
+    to.raw = from.raw();
+    return read_object(from, "type", to.type, "webhookId", to.webhook_id, "timestampMs", to.timestamp, "scheme", to.scheme,
+                       "keyIndex", to.key_index, "payload", as_json{to.payload});
+}
+
+inline bool read(value from, webhook_outcome &to) {
+    to.raw = from.raw();
+    return read_object(from, "type", to.type, "resourceId", to.resource_id, "applied", to.applied, "reason", to.reason);
+}
+
+inline bool read(value from, event &to) {
+    to.raw = from.raw();
+    return read_object(from, "type", to.type, "resourceId", to.resource_id, "at", to.at, "expiresAt", to.expires_at, "error",
+                       to.error);
+}
+
+inline bool read(value from, statistics::busy_resource &to) {
+    return read_object(from, "resourceId", to.resource_id, "inWindow", to.in_window, "requests", to.requests, "perMs",
+                       to.window, "today", to.today, "perDay", to.per_day, "waiting", to.waiting, "heldForMs", to.held_for);
+}
+
+inline bool read(value from, statistics &to) {
+    to.raw = from.raw();
+    return from.members([&](std::string_view name, value member) {
+        if (name == "requests") {
+            return read_object(member, "sent", to.requests.sent, "repeated", to.requests.repeated, "unanswered",
+                               to.requests.unanswered);
+        }
+        if (name == "tokens") {
+            return read_object(member, "inMemory", to.tokens.in_memory, "unsaved", to.tokens.unsaved, "refreshed",
+                               to.tokens.refreshed, "minted", to.tokens.minted, "failed", to.tokens.failed);
+        }
+        if (name == "pace") {
+            return read_object(member, "resources", to.pace.resources, "waiting", to.pace.waiting, "held", to.pace.held,
+                               "busiest", to.pace.busiest);
+        }
+        return match(name, member, "version", to.version);
+    });
+}
+
+// ---- Calling --------------------------------------------------------------------------------------------------------
+
+struct free_text {
+    void operator()(char *text) const noexcept { ghl_string_free(text); }
+};
+using owned_text = std::unique_ptr<char, free_text>;
+
+inline failure own_failure(status code, std::string message, std::optional<std::string> parameter = {}) {
+    failure why;
+    why.status = code;
+    why.message = std::move(message);
+    why.parameter = std::move(parameter);
+    return why;
+}
+
+// The failure that a function of ghl_oauth.h wrote.
+inline failure failure_from(std::int32_t code, const char *document) {
+    failure why;
+    const auto whole = document == nullptr ? std::nullopt : value::document(document);
+    if (whole) {
+        whole->members([&](std::string_view name, value inner) { return name != "error" || read(inner, why); });
+    }
+    why.status = static_cast<status>(code);
+    if (why.message.empty()) {
+        why.message = ghl_status_name(code);
+    }
+    return why;
+}
+
+// What a function of ghl_oauth.h wrote: its result or its failure.
+template <class T> result<T> settle(std::int32_t code, char *out) {
+    const owned_text document(out);
+    if (code != GHL_OK) {
+        return failure_from(code, out);
+    }
+    T made{};
+    const auto whole = out == nullptr ? std::nullopt : value::document(out);
+    if (!whole || !read(*whole, made)) {
+        return own_failure(status::protocol, "the library's own document cannot be read");
+    }
+    return made;
+}
+
+// A text with a NUL behind it, without an allocation where it is as short as an id is.
+class c_text {
+public:
+    explicit c_text(std::string_view text) {
+        char *to = short_.data();
+        if (text.size() >= short_.size()) {
+            long_.reset(new char[text.size() + 1]);
+            to = long_.get();
+        }
+        if (!text.empty()) {
+            std::memcpy(to, text.data(), text.size());
+        }
+        to[text.size()] = '\0';
+        text_ = to;
+        whole_ = text.find('\0') == std::string_view::npos;
+    }
+    c_text(const c_text &) = delete;
+    c_text &operator=(const c_text &) = delete;
+
+    const char *get() const noexcept { return text_; }
+    // What is cut short at a NUL would be another id.
+    bool whole() const noexcept { return whole_; }
+
+private:
+    std::array<char, 64> short_;
+    std::unique_ptr<char[]> long_;
+    const char *text_;
+    bool whole_;
+};
+
+// Which listeners are running on this thread, the innermost first.
+struct running {
+    const void *owner;
+    const running *outer;
+    static const running *&innermost() noexcept {
+        thread_local const running *here = nullptr;
+        return here;
+    }
+    explicit running(const void *of) noexcept : owner(of), outer(innermost()) { innermost() = this; }
+    ~running() { innermost() = outer; }
+    running(const running &) = delete;
+    running &operator=(const running &) = delete;
+    static bool here(const void *of) noexcept {
+        for (const running *at = innermost(); at != nullptr; at = at->outer) {
+            if (at->owner == of) {
+                return true;
+            }
+        }
+        return false;
+    }
+};
+
+using error_handler = std::function<void(std::exception_ptr)>;
+
+// Calls a listener; nothing comes out.
+template <class Work> void guarded(const error_handler &on_error, Work work) noexcept {
+#if GHL_OAUTH_EXCEPTIONS
+    try {
+        work();
+    } catch (...) {
+        try {
+            if (on_error) {
+                on_error(std::current_exception());
+            }
+        } catch (...) {
+        }
+    }
+#else
+    (void)on_error;
+    work();
+#endif
+}
+
+// A listener that the library may be calling, until it is replaced.
+template <class... Arguments> struct listener {
+    const void *owner;
+    std::function<void(Arguments...)> function;
+    error_handler on_error;
+};
+
+// The place of a listener. `set(callback, context)` tells the library, and returns when the one before no longer runs.
+template <class... Arguments> class listener_slot {
+public:
+    using function = std::function<void(Arguments...)>;
+    template <class Set> result<void> replace(function next, error_handler on_error, Set set) {
+        if (running::here(this)) {
+            return own_failure(status::invalid_argument, "a listener cannot be replaced from inside itself", "listener");
+        }
+        using made = listener<Arguments...>;
+        std::unique_ptr<made> heir;
+        if (next) {
+            heir.reset(new made{this, std::move(next), std::move(on_error)});
+        }
+        const std::lock_guard<std::mutex> one_at_a_time(replacing_);
+        const std::int32_t code = set(heir.get());
+        if (code != GHL_OK) {
+            return own_failure(static_cast<status>(code), "the library refuses the listener", "listener");
+        }
+        current_ = std::move(heir);
+        return {};
+    }
+
+private:
+    std::mutex replacing_;
+    std::unique_ptr<listener<Arguments...>> current_;
+};
+
+// What a client owns; it stays where it is while the client moves.
+struct state {
+    ghl_client *handle = nullptr;
+    listener_slot<const event &> events;
+    state() = default;
+    state(const state &) = delete;
+    state &operator=(const state &) = delete;
+    // First the client, then the listener that it may call.
+    ~state() { ghl_client_free(handle); }
+};
+
+inline void on_event(const char *document, void *context) noexcept {
+    const auto &to = *static_cast<const listener<const event &> *>(context);
+    const running mark(to.owner);
+    guarded(to.on_error, [&] {
+        event happened;
+        if (const auto whole = value::document(document)) {
+            read(*whole, happened);
+        }
+        to.function(happened);
+    });
+}
+
+// Hands progress to a listener, which returns nothing, or whether to go on.
+template <class Progress, class Listener> class relay {
+public:
+    explicit relay(Listener &listener) noexcept : listener_(listener) {}
+    static std::int32_t call(const char *document, void *context) noexcept {
+        auto &self = *static_cast<relay *>(context);
+#if GHL_OAUTH_EXCEPTIONS
+        try {
+            return self.tell(document);
+        } catch (...) {
+            self.thrown_ = std::current_exception();
+            return 1;
+        }
+#else
+        return self.tell(document);
+#endif
+    }
+    // After the call: what the listener threw.
+    void rethrow() const {
+#if GHL_OAUTH_EXCEPTIONS
+        if (thrown_) {
+            std::rethrow_exception(thrown_);
+        }
+#endif
+    }
+
+private:
+    std::int32_t tell(const char *document) {
+        Progress progress;
+        if (const auto whole = value::document(document)) {
+            read(*whole, progress);
+        }
+        if constexpr (std::is_void_v<std::invoke_result_t<Listener &, const Progress &>>) {
+            listener_(std::as_const(progress));
+            return 0;
+        } else {
+            return listener_(std::as_const(progress)) ? 0 : 1;
+        }
+    }
+    Listener &listener_;
+    std::exception_ptr thrown_;
+};
+
+#if GHL_OAUTH_EXCEPTIONS
+// How a client answers: with the value, or by an exception.
+struct throwing {
+    template <class T> using returns = T;
+    template <class T> static T give(result<T> made) { return std::move(made).value(); }
+    template <class T> static void fail(std::optional<T> &, failure why) { raise(std::move(why)); }
+};
+#endif
+
+// How a client answers: with the value or the failure.
+struct checked {
+    template <class T> using returns = result<T>;
+    template <class T> static result<T> give(result<T> made) { return made; }
+    template <class T> static void fail(std::optional<T> &item, failure why) { item.emplace(std::move(why)); }
+};
+
+} // namespace detail
+
+inline secret config::json() const {
+    detail::writer out;
+    out.open('{').member("clientId", client_id).member("clientSecret", client_secret);
+    out.member("redirectUri", redirect_uri).words("scopes", scopes).member("baseUrl", base_url);
+    out.member("authorizeUrl", authorize_url).member("apiVersion", api_version);
+    out.member("tokenRequestEncoding", token_request_encoding);
+    if (store) {
+        out.name("store").open('{').member("kind", store->kind).member("path", store->path).close('}');
+    }
+    out.name("timeouts").open('{').member("connectMs", timeouts.connect).member("totalMs", timeouts.total).close('}');
+    out.name("retry").open('{').member("maxAttempts", retry.max_attempts).member("baseDelayMs", retry.base_delay);
+    out.member("maxDelayMs", retry.max_delay).close('}');
+    out.name("rateLimit").open('{').member("requests", rate_limit.requests).member("perMs", rate_limit.per);
+    out.member("perDay", rate_limit.per_day).close('}');
+    out.name("refresh").open('{').member("marginSeconds", refresh.margin);
+    out.member("runwayPercent", refresh.runway_percent).close('}');
+    out.name("limits").open('{').member("responseBytes", limits.response_bytes).close('}');
+    out.name("http").open('{').member("proxy", http.proxy).member("caBundlePath", http.ca_bundle_path);
+    out.member("userAgentSuffix", http.user_agent_suffix).flag("allowInsecureHttp", http.allow_insecure_http).close('}');
+    out.name("webhook").open('{').words("ed25519PublicKeys", webhook.ed25519_public_keys);
+    out.words("rsaPublicKeys", webhook.rsa_public_keys).member("maxAgeSeconds", webhook.max_age).close('}');
+    out.close('}');
+    return detail::access::own(out.take());
+}
+
+// ---- Ranges over pages ----------------------------------------------------------------------------------------------
+
+// A list that is fetched page by page as a loop goes through it, once:
+//
+//     for (ghl::location &location : client.installed_locations(company_id)) …
+//
+// The items may be moved from. A client that throws does so from the loop; the range of one that does not has items of
+// ghl::result, and ends after the first failure. Begin again to go on with the page that failed.
+template <class Mode, class T> class pages {
+public:
+    using item = std::conditional_t<std::is_same_v<Mode, detail::checked>, result<T>, T>;
+
+    class iterator {
+    public:
+        using iterator_category = std::input_iterator_tag;
+        using iterator_concept = std::input_iterator_tag;
+        using value_type = item;
+        using difference_type = std::ptrdiff_t;
+        using pointer = item *;
+        using reference = item &;
+
+        iterator() noexcept = default;
+        reference operator*() const noexcept { return *owner_->current_; }
+        pointer operator->() const noexcept { return &*owner_->current_; }
+        iterator &operator++() {
+            owner_->advance();
+            owner_ = owner_->current_ ? owner_ : nullptr;
+            return *this;
+        }
+        // The item is in what is returned.
+        struct former {
+            item one;
+            item &operator*() noexcept { return one; }
+        };
+        former operator++(int) {
+            former before{std::move(**this)};
+            ++*this;
+            return before;
+        }
+        friend bool operator==(const iterator &a, const iterator &b) noexcept { return a.owner_ == b.owner_; }
+        friend bool operator!=(const iterator &a, const iterator &b) noexcept { return a.owner_ != b.owner_; }
+
+    private:
+        friend class pages;
+        explicit iterator(pages *owner) noexcept : owner_(owner) {}
+        pages *owner_ = nullptr;
+    };
+
+    using fetch = std::function<result<page<T>>(const std::string &page_token)>;
+    pages(fetch from, std::string page_token) : fetch_(std::move(from)), next_(std::move(page_token)) {}
+
+    iterator begin() {
+        if (!current_) {
+            advance();
+        }
+        return current_ ? iterator(this) : iterator();
+    }
+    iterator end() noexcept { return {}; }
+
+    // Where the page after the one that is being read begins; nothing on the last one.
+    std::optional<std::string> next_page_token() const {
+        return next_.empty() ? std::nullopt : std::optional<std::string>(next_);
+    }
+
+    // All that is left.
+    typename Mode::template returns<std::vector<T>> to_vector() { return Mode::give(collect()); }
+
+private:
+    result<std::vector<T>> collect() {
+        std::vector<T> all;
+        if (current_ && !failed_) {
+            if constexpr (std::is_same_v<item, T>) {
+                all.push_back(std::move(*current_));
+            } else {
+                all.push_back(*std::move(*current_));
+            }
+        }
+        current_.reset();
+        failed_ = false;
+        for (;;) {
+            std::move(items_.begin() + static_cast<std::ptrdiff_t>(at_), items_.end(), std::back_inserter(all));
+            items_.clear();
+            at_ = 0;
+            if (last_) {
+                return all;
+            }
+            if (auto why = next_page()) {
+                return *std::move(why);
+            }
+        }
+    }
+
+    void advance() {
+        current_.reset();
+        if (std::exchange(failed_, false)) {
+            return;
+        }
+        while (at_ == items_.size()) {
+            if (last_) {
+                return;
+            }
+            if (auto why = next_page()) {
+                failed_ = std::is_same_v<Mode, detail::checked>;
+                Mode::fail(current_, *std::move(why));
+                return;
+            }
+        }
+        current_.emplace(std::move(items_[at_++]));
+    }
+
+    std::optional<failure> next_page() {
+        auto fetched = fetch_(next_);
+        if (!fetched) {
+            return std::move(fetched).error();
+        }
+        const std::string following = fetched->next_page_token.value_or("");
+        if (!following.empty() && following == next_) {
+            return detail::own_failure(status::protocol, "the pages of the list lead in a circle");
+        }
+        items_ = std::move(fetched->items);
+        at_ = 0;
+        next_ = following;
+        last_ = next_.empty();
+        return std::nullopt;
+    }
+
+    fetch fetch_;
+    std::string next_;
+    std::vector<T> items_;
+    std::size_t at_ = 0;
+    bool last_ = false, failed_ = false;
+    std::optional<item> current_;
+};
+
+// ---- The client -----------------------------------------------------------------------------------------------------
+
+// The calls, without owning the client: cheap to copy, and good as long as the client lives.
+template <class Mode> class basic_calls {
+public:
+    // T, or ghl::result<T>.
+    template <class T> using returns = typename Mode::template returns<T>;
+
+    // The same calls, which return ghl::result and throw nothing of the library's.
+    basic_calls<detail::checked> checked() const noexcept { return basic_calls<detail::checked>(state_); }
+
+    // Consent: from a link to a stored token.
+
+    returns<authorization_link> authorization_url(const authorization_options &options = {}) const {
+        detail::writer params;
+        params.open('{').words("scopes", options.scopes).member("redirectUri", options.redirect_uri);
+        params.member("versionId", options.version_id).flag("loginInSameTab", options.login_in_same_tab);
+        params.member("state", options.state).close('}');
+        return call<authorization_link>(ghl_authorization_url, params);
+    }
+
+    // redirect_url: the whole URL that the browser was sent to.
+    returns<token_info> authorization_complete(std::string_view redirect_url, const completion_options &options = {}) const {
+        detail::writer params;
+        complete(params.open('{').name("redirectUrl").text(redirect_url), options).close('}');
+        return call<token_info>(ghl_authorization_complete, params);
+    }
+
+    // Waits for the browser on a loopback port.
+    returns<token_info> authorization_listen(const listen_options &options = {}) const {
+        detail::writer params;
+        complete(params.open('{').member("port", options.port).member("timeoutMs", options.timeout), options).close('}');
+        return call<token_info>(ghl_authorization_listen, params);
+    }
+
+    // The token manager. resource_id: a company's or location's id.
+
+    // A live token: ask before each use, and do not keep it.
+    returns<secret> access_token(std::string_view resource_id) const {
+        secret token;
+        result<void> done = fill(resource_id, token);
+        return Mode::give(done ? result<secret>(std::move(token)) : result<secret>(std::move(done).error()));
+    }
+
+    // The same into a secret whose memory is used again: no allocation where the token is fresh. Empty on error.
+    returns<void> access_token(std::string_view resource_id, secret &into) const {
+        return Mode::give(fill(resource_id, into));
+    }
+
+    // The same into a buffer of the caller's, who wipes it: NUL-terminated; empty on error. Returns the token's length.
+    // status::buffer_too_small where the buffer has less than that and a NUL; then *needed, if given, says how much.
+    returns<std::size_t> access_token_into(std::string_view resource_id, char *buffer, std::size_t size,
+                                           std::size_t *needed = nullptr) const {
+        return Mode::give(fill(resource_id, buffer, size, needed));
+    }
+
+    // Renews a token now, whatever the clock says.
+    returns<token_info> token_refresh(std::string_view resource_id) const { return about(ghl_token_refresh, resource_id); }
+
+    // Forgets a token; returns what it was. The app stays installed.
+    returns<token_info> token_delete(std::string_view resource_id) const { return about(ghl_token_delete, resource_id); }
+
+    // The stored tokens without their secrets, and with them: a range, or one page.
+    pages<Mode, token_info> tokens_list(token_filter filter = {}) const {
+        return ranged<token_info>(ghl_tokens_list, std::move(filter), write_token_filter);
+    }
+    returns<page<token_info>> tokens_list_page(const token_filter &filter = {}) const {
+        return Mode::give(fetch<token_info>(state_, ghl_tokens_list, filter, write_token_filter, filter.page_token));
+    }
+    pages<Mode, token> tokens_export(token_filter filter = {}) const {
+        return ranged<token>(ghl_tokens_export, std::move(filter), write_token_filter);
+    }
+    returns<page<token>> tokens_export_page(const token_filter &filter = {}) const {
+        return Mode::give(fetch<token>(state_, ghl_tokens_export, filter, write_token_filter, filter.page_token));
+    }
+
+    // Takes over tokens: what an export gave, with everything that the API said of them, or made by hand. An older one
+    // replaces a newer one only where `replace` is true.
+    returns<import_report> tokens_import(const std::vector<token> &tokens, bool replace = false) const {
+        detail::writer params;
+        params.open('{').name("tokens").open('[');
+        for (const token &one : tokens) {
+            write(params, one);
+        }
+        params.close(']').flag("replace", replace).close('}');
+        return call<import_report>(ghl_tokens_import, params);
+    }
+
+    // The same from the JSON that ghl_tokens_import takes; sessions of the vendor's SDKs, for one.
+    returns<import_report> tokens_import(std::string_view tokens_json) const {
+        detail::writer params;
+        params.raw(tokens_json);
+        return call<import_report>(ghl_tokens_import, params);
+    }
+
+    // One pass over the tokens that are due, for the host's scheduler. company_id: only that one's, or empty for all.
+    // progress: called with a maintenance_progress on this thread; stops the work by returning false, or by throwing,
+    // which comes out of this call, as it does from a checked client.
+    returns<maintenance_report> tokens_maintain(std::string_view company_id = {}) const {
+        return tokens_maintain(company_id, [](const maintenance_progress &) {});
+    }
+    template <class Listener> returns<maintenance_report> tokens_maintain(std::string_view company_id, Listener &&progress) const {
+        detail::writer params;
+        params.open('{').member("companyId", company_id).close('}');
+        return watched<maintenance_report, maintenance_progress>(ghl_tokens_maintain, params, progress);
+    }
+
+    // Tokens for many locations of a company, as fast as its rate limit allows. progress: called with a mint_progress, and as
+    // above.
+    returns<mint_report> tokens_mint(std::string_view company_id, const mint_options &options = {}) const {
+        return tokens_mint(company_id, options, [](const mint_progress &) {});
+    }
+    template <class Listener>
+    returns<mint_report> tokens_mint(std::string_view company_id, const mint_options &options, Listener &&progress) const {
+        detail::writer params;
+        params.open('{').name("companyId").text(company_id);
+        if (options.location_ids) {
+            params.list("locationIds", *options.location_ids);
+        } else {
+            params.member("installed", true);
+        }
+        params.member("appId", options.app_id).flag("force", options.force).member("concurrency", options.concurrency);
+        params.close('}');
+        return watched<mint_report, mint_progress>(ghl_tokens_mint, params, progress);
+    }
+
+    // Any endpoint, with a live token. An answer is an answer whatever its status: look at ok().
+    returns<api_response> request(const api_request &request) const {
+        detail::writer params;
+        params.open('{').name("method").text(request.method).name("path").text(request.path);
+        params.member("resourceId", request.resource_id);
+        if (!request.query.empty()) {
+            params.name("query").grouped(request.query, std::equal_to<>());
+        }
+        headers all = request.headers;
+        if (detail::access::is_json(request) && !all.find("content-type")) {
+            all.add("Content-Type", "application/json");
+        }
+        if (all.size() > 0) {
+            params.name("headers").open('{');
+            for (const auto &[name, value] : all) {
+                params.name(name).text(value);
+            }
+            params.close('}');
+        }
+        detail::access::write_body(params, request);
+        params.close('}');
+        return call<api_response>(ghl_request, params);
+    }
+
+    // The webhooks that create and end tokens. body: the raw bytes, as they came.
+
+    returns<webhook> webhook_verify(std::string_view body, const headers &headers) const {
+        return delivered<webhook>(ghl_webhook_verify, body, headers);
+    }
+    returns<webhook_outcome> webhook_apply(std::string_view body, const headers &headers) const {
+        return delivered<webhook_outcome>(ghl_webhook_apply, body, headers);
+    }
+
+    // The API's three endpoints, one to one.
+
+    returns<token> oauth_token(const token_request &request) const {
+        detail::writer params;
+        params.open('{').member("grantType", request.grant_type).member("code", request.code);
+        params.member("refreshToken", request.refresh_token).member("userType", request.user_type);
+        params.member("redirectUri", request.redirect_uri).member("clientId", request.client_id);
+        params.member("clientSecret", request.client_secret).close('}');
+        return call<token>(ghl_oauth_token, params);
+    }
+
+    // access_token: the company's; empty: the one that is held here.
+    returns<token> oauth_location_token(std::string_view company_id, std::string_view location_id,
+                                        std::string_view access_token = {}) const {
+        detail::writer params;
+        params.open('{').name("companyId").text(company_id).name("locationId").text(location_id);
+        params.member("accessToken", access_token).close('}');
+        return call<token>(ghl_oauth_location_token, params);
+    }
+
+    // A company's locations: a range, or one page.
+    pages<Mode, location> installed_locations(std::string_view company_id, location_filter filter = {}) const {
+        return ranged<location>(ghl_oauth_installed_locations, of_company{std::string(company_id), std::move(filter)},
+                                write_location_filter);
+    }
+    returns<page<location>> installed_locations_page(std::string_view company_id, const location_filter &filter = {}) const {
+        return Mode::give(fetch<location>(state_, ghl_oauth_installed_locations,
+                                          of_company{std::string(company_id), filter}, write_location_filter,
+                                          filter.page_token));
+    }
+
+    // The client itself.
+
+    returns<statistics> stats() const {
+        char *out = nullptr;
+        const std::int32_t code = ghl_client_stats(handle(state_), &out);
+        return Mode::give(detail::settle<statistics>(code, out));
+    }
+
+    // Ends every call that is waiting with status::cancelled; later calls work as ever.
+    void cancel() const noexcept { ghl_client_cancel(handle(state_)); }
+
+    // Sets, or with nullptr takes away, the listener for this client's events. Returns when the one before no longer runs,
+    // so not from inside one. It is called on any thread that is inside a call. on_error: gets what it throws.
+    returns<void> on_event(std::function<void(const event &)> listener, detail::error_handler on_error = {}) const {
+        if (state_ == nullptr) {
+            return Mode::give(result<void>(detail::own_failure(status::invalid_argument, "the client is gone", "client")));
+        }
+        ghl_client *const client = state_->handle;
+        return Mode::give(state_->events.replace(std::move(listener), std::move(on_error), [client](auto *next) {
+            return ghl_client_on_event(client, next == nullptr ? nullptr : detail::on_event, next);
+        }));
+    }
+
+    // The client for functions of ghl_oauth.h; stays owned here.
+    ghl_client *native() const noexcept { return handle(state_); }
+
+protected:
+    template <class> friend class basic_calls;
+    explicit basic_calls(detail::state *state) noexcept : state_(state) {}
+    detail::state *state_;
+
+private:
+    using with_params = std::int32_t (*)(ghl_client *, const char *, char **);
+    using with_progress = std::int32_t (*)(ghl_client *, const char *, ghl_progress_callback, void *, char **);
+    using with_body = std::int32_t (*)(ghl_client *, const std::uint8_t *, std::size_t, const char *, char **);
+
+    // A client that was moved from has none, which the library refuses.
+    static ghl_client *handle(detail::state *state) noexcept { return state == nullptr ? nullptr : state->handle; }
+
+    template <class T> static result<T> made(detail::state *state, with_params function, const detail::writer &params) {
+        // A NUL inside would hide what follows it.
+        if (params.view().find('\0') != std::string_view::npos) {
+            return detail::own_failure(status::invalid_argument, "the JSON holds a NUL", "params_json");
+        }
+        char *out = nullptr;
+        const std::int32_t code = function(handle(state), params.c_str(), &out);
+        return detail::settle<T>(code, out);
+    }
+    template <class T> returns<T> call(with_params function, const detail::writer &params) const {
+        return Mode::give(made<T>(state_, function, params));
+    }
+
+    static failure cut_short() {
+        return detail::own_failure(status::invalid_argument, "the id holds a NUL", "resource_id");
+    }
+
+    returns<token_info> about(with_params function, std::string_view resource_id) const {
+        const detail::c_text id(resource_id);
+        if (!id.whole()) {
+            return Mode::give(result<token_info>(cut_short()));
+        }
+        char *out = nullptr;
+        const std::int32_t code = function(handle(state_), id.get(), &out);
+        return Mode::give(detail::settle<token_info>(code, out));
+    }
+
+    result<std::size_t> fill(std::string_view resource_id, char *buffer, std::size_t size, std::size_t *needed) const {
+        if (size > 0 && buffer != nullptr) {
+            buffer[0] = '\0';
+        }
+        const detail::c_text id(resource_id);
+        std::size_t length = id.whole() ? size : 0;
+        char *out = nullptr;
+        const std::int32_t code =
+            id.whole() ? ghl_access_token_into(handle(state_), id.get(), buffer, &length, &out) : GHL_OK;
+        const detail::owned_text document(out);
+        if (needed != nullptr) {
+            *needed = length;
+        }
+        if (!id.whole()) {
+            return cut_short();
+        }
+        return code == GHL_OK ? result<std::size_t>(length - 1) : result<std::size_t>(detail::failure_from(code, out));
+    }
+
+    result<void> fill(std::string_view resource_id, secret &into) const {
+        // Most tokens have some 900 bytes.
+        detail::wiped_text &text = detail::access::text(into);
+        text.reserve(2048);
+        for (;;) {
+            std::size_t needed = 0;
+            result<std::size_t> length = fill(resource_id, text.buffer(), text.room(), &needed);
+            text.written(length ? *length : 0);
+            if (length) {
+                return {};
+            }
+            if (length.error().status != status::buffer_too_small) {
+                return std::move(length).error();
+            }
+            // Twice what is needed, lest the next token be longer again.
+            text.reserve(2 * needed);
+        }
+    }
+
+    template <class Report, class Progress, class Listener>
+    returns<Report> watched(with_progress function, const detail::writer &params, Listener &listener) const {
+        detail::relay<Progress, Listener> relay(listener);
+        char *out = nullptr;
+        const std::int32_t code = function(handle(state_), params.c_str(), relay.call, &relay, &out);
+        result<Report> report = detail::settle<Report>(code, out);
+        relay.rethrow();
+        return Mode::give(std::move(report));
+    }
+
+    template <class T> returns<T> delivered(with_body function, std::string_view body, const headers &all) const {
+        detail::writer given;
+        given.grouped(all, [](std::string_view a, std::string_view b) { return headers::same(a, b); });
+        char *out = nullptr;
+        const auto *bytes = reinterpret_cast<const std::uint8_t *>(body.data());
+        const std::int32_t code = function(handle(state_), bytes, body.size(), given.c_str(), &out);
+        return Mode::give(detail::settle<T>(code, out));
+    }
+
+    static detail::writer &complete(detail::writer &params, const completion_options &options) {
+        params.member("state", options.state).flag("allowMissingState", options.allow_missing_state);
+        return params.member("redirectUri", options.redirect_uri).member("userType", options.user_type);
+    }
+
+    static void write_token_filter(detail::writer &params, const token_filter &filter) {
+        params.member("companyId", filter.company_id).member("userType", filter.user_type);
+        params.member("pageSize", filter.page_size);
+    }
+
+    struct of_company : location_filter {
+        of_company(std::string id, location_filter filter) : location_filter(std::move(filter)), company_id(std::move(id)) {}
+        std::string company_id;
+    };
+    static void write_location_filter(detail::writer &params, const of_company &filter) {
+        params.name("companyId").text(filter.company_id).member("appId", filter.app_id);
+        params.member("pageSize", filter.page_size).member("query", filter.query);
+        params.member("isInstalled", filter.is_installed);
+        params.member("restrictToUserLocations", filter.restrict_to_user_locations);
+        params.member("versionId", filter.version_id).member("onTrial", filter.on_trial).member("planId", filter.plan_id);
+        params.member("locationId", filter.location_id).member("accessToken", filter.access_token);
+    }
+
+    template <class T, class Filter>
+    static result<page<T>> fetch(detail::state *state, with_params function, const Filter &filter,
+                                 void (*put)(detail::writer &, const Filter &), const std::string &page_token) {
+        detail::writer params;
+        params.open('{');
+        put(params, filter);
+        params.member("pageToken", page_token).close('}');
+        return made<page<T>>(state, function, params);
+    }
+
+    template <class T, class Filter>
+    pages<Mode, T> ranged(with_params function, Filter filter, void (*put)(detail::writer &, const Filter &)) const {
+        std::string first = filter.page_token;
+        return {[state = state_, function, put, filter = std::move(filter)](const std::string &page_token) {
+                    return fetch<T>(state, function, filter, put, page_token);
+                },
+                std::move(first)};
+    }
+
+    // The token's fields over what the API said of it.
+    static void write(detail::writer &params, const token &one) {
+        static constexpr std::string_view own[] = {"accessToken", "refreshToken", "expiresAt", "userType",
+                                                   "companyId",   "locationId",   "scope"};
+        params.open('{');
+        if (const auto whole = detail::value::document(one.raw)) {
+            whole->members([&](std::string_view name, detail::value member) {
+                if (std::find(std::begin(own), std::end(own), name) == std::end(own)) {
+                    params.name(name).raw(member.raw());
+                }
+                return true;
+            });
+        }
+        params.member("accessToken", one.access_token).member("refreshToken", one.refresh_token);
+        if (one.expires_at) {
+            params.member("expiresAt", one.expires_at->time_since_epoch());
+        }
+        params.member("userType", one.user_type).member("companyId", one.company_id);
+        params.member("locationId", one.location_id).member("scope", one.scope).close('}');
+    }
+};
+
+// A client: one app, its tokens, and its connections. Move-only; frees itself, when no call runs any more.
+template <class Mode> class basic_client : public basic_calls<Mode> {
+public:
+    // Makes a client of a configuration, or of its JSON.
+    static typename Mode::template returns<basic_client> open(const config &config) {
+        const secret json = config.json();
+        return open(json.view());
+    }
+    static typename Mode::template returns<basic_client> open(std::string_view config_json) {
+        return Mode::give(make(config_json));
+    }
+
+#if GHL_OAUTH_EXCEPTIONS
+    // The same, for ghl::client.
+    template <class Of = Mode, class = std::enable_if_t<std::is_same_v<Of, detail::throwing>>>
+    explicit basic_client(const config &config) : basic_client(open(config)) {}
+    template <class Of = Mode, class = std::enable_if_t<std::is_same_v<Of, detail::throwing>>>
+    explicit basic_client(std::string_view config_json) : basic_client(open(config_json)) {}
+#endif
+
+    basic_client(basic_client &&other) noexcept
+        : basic_calls<Mode>(std::exchange(other.state_, nullptr)), owned_(std::move(other.owned_)) {}
+    basic_client &operator=(basic_client &&other) noexcept {
+        owned_ = std::move(other.owned_);
+        this->state_ = owned_.get();
+        other.state_ = nullptr;
+        return *this;
+    }
+
+private:
+    explicit basic_client(std::unique_ptr<detail::state> owned) noexcept
+        : basic_calls<Mode>(owned.get()), owned_(std::move(owned)) {}
+
+    static result<basic_client> make(std::string_view config_json) {
+        detail::writer config;
+        config.raw(config_json);
+        if (config_json.find('\0') != std::string_view::npos) {
+            return detail::own_failure(status::invalid_argument, "the configuration holds a NUL", "config_json");
+        }
+        auto owned = std::make_unique<detail::state>();
+        char *out = nullptr;
+        const std::int32_t code = ghl_client_new(config.c_str(), &owned->handle, &out);
+        const detail::owned_text document(out);
+        if (code != GHL_OK) {
+            return detail::failure_from(code, out);
+        }
+        return basic_client(std::move(owned));
+    }
+
+    std::unique_ptr<detail::state> owned_;
+};
+
+#if GHL_OAUTH_EXCEPTIONS
+// Throws ghl::error.
+using client = basic_client<detail::throwing>;
+using client_ref = basic_calls<detail::throwing>;
+#endif
+// Returns ghl::result: auto client = ghl::checked_client::open(config);
+using checked_client = basic_client<detail::checked>;
+using checked_ref = basic_calls<detail::checked>;
+
+// ---- The library ----------------------------------------------------------------------------------------------------
+
+// The version of the library, such as "0.1.0"; GHL_OAUTH_VERSION is that of the headers.
+inline const char *version() noexcept { return ghl_version(); }
+// The version of its ABI.
+inline std::uint32_t abi_version() noexcept { return ghl_abi_version(); }
+
+enum class log_level : std::int32_t { off = 0, error = 1, warning = 2, information = 3, debug = 4, trace = 5 };
+
+namespace detail {
+
+using log_slot = listener_slot<log_level, std::string_view>;
+
+// Never destroyed: another thread may still log while the process ends.
+inline log_slot &log_listeners() {
+    static log_slot *const slot = new log_slot;
+    return *slot;
+}
+
+inline void on_log(std::int32_t level, const char *message, void *context) noexcept {
+    const auto &to = *static_cast<const listener<log_level, std::string_view> *>(context);
+    const running mark(to.owner);
+    guarded(to.on_error, [&] { to.function(static_cast<log_level>(level), message); });
+}
+
+} // namespace detail
+
+// Sets, or with nullptr takes away, the listener for the library's log, for the whole process: level and message. Returns
+// when the one before no longer runs, so not from inside one. on_error: gets what it throws.
+inline result<void> try_on_log(std::function<void(log_level, std::string_view)> listener,
+                               log_level most = log_level::information, detail::error_handler on_error = {}) {
+    return detail::log_listeners().replace(std::move(listener), std::move(on_error), [most](auto *next) {
+        return next == nullptr ? ghl_set_log_callback(nullptr, nullptr, 0)
+                               : ghl_set_log_callback(detail::on_log, next, static_cast<std::int32_t>(most));
+    });
+}
+
+#if GHL_OAUTH_EXCEPTIONS
+// The same; throws ghl::error.
+inline void on_log(std::function<void(log_level, std::string_view)> listener, log_level most = log_level::information,
+                   detail::error_handler on_error = {}) {
+    try_on_log(std::move(listener), most, std::move(on_error)).value();
+}
+#endif
+
+} // namespace ghl
+
+#endif

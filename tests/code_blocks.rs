@@ -1,0 +1,99 @@
+//! The C and C++ code in the documentation: compiled as users do, and run where it is a whole program. CMake's stands in
+//! `tests/install.rs`.
+
+mod built;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Every page of the repository that users read.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(built::ROOT);
+    let mut folders = vec![root.to_owned()];
+    let mut pages = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                folders.push(path);
+            } else if name.ends_with(".md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages.sort();
+    pages
+}
+
+/// The blocks in this language: where they stand, and their text.
+fn blocks(language: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for (number, part) in text.split(&format!("\n```{language}\n")).skip(1).enumerate() {
+            let name = page.strip_prefix(built::ROOT).unwrap().display();
+            found.push((
+                format!("{name}, {language} block {}", number + 1),
+                part.split("\n```").next().unwrap().to_owned(),
+            ));
+        }
+    }
+    found
+}
+
+/// A part of a program is put into a function that has a client.
+fn whole(block: &str, language: &str) -> String {
+    match (block.contains("#include"), language) {
+        (true, _) => block.to_owned(),
+        (false, "c") => format!(
+            "#include <stdio.h>\n#include <string.h>\n#include \"ghl_oauth_typed.h\"\n\
+             void block(ghl_client *client);\nvoid block(ghl_client *client) {{\n(void)client;\n{block}\n}}\n"
+        ),
+        (false, _) => format!(
+            "#include <iostream>\n#include \"ghl_oauth.hpp\"\n\
+             void block(const ghl::client &client);\nvoid block(const ghl::client &client) {{\n{block}\n}}\n"
+        ),
+    }
+}
+
+fn the_blocks_compile(language: &str, standard: &str, at_least: usize) {
+    let blocks = blocks(language);
+    assert!(blocks.len() >= at_least, "only {} blocks of {language} were found", blocks.len());
+    built::library();
+    for (place, block) in blocks {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join(format!("block.{language}"));
+        fs::write(&source, whole(&block, language)).unwrap();
+        let mut compile = built::compiler(standard);
+        compile.arg("-Wno-unused-variable").arg(&source);
+        let program = folder.path().join("block");
+        let is_program = block.contains("int main(");
+        if is_program {
+            compile.arg(format!("-L{}", built::folder().display())).args(["-lghl_oauth", "-o"]).arg(&program);
+        } else {
+            compile.arg("-fsyntax-only");
+        }
+        assert!(compile.status().unwrap().success(), "{place} does not compile");
+        if is_program {
+            // It holds no token, so it says so, and sends nothing.
+            let mut run = Command::new(&program);
+            let output =
+                run.current_dir(folder.path()).env("LD_LIBRARY_PATH", built::folder()).output().unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            assert!(output.status.code().is_some(), "{place} crashed: {}", output.status);
+            assert!(String::from_utf8_lossy(&said).contains("GHL_ERR_NOT_FOUND"), "{place}");
+        }
+    }
+}
+
+#[test]
+fn the_c_code_in_the_documentation_compiles_and_runs() {
+    the_blocks_compile("c", built::C99, 1);
+}
+
+#[test]
+fn the_cpp_code_in_the_documentation_compiles_and_runs() {
+    the_blocks_compile("cpp", "-std=c++17", 7);
+}
