@@ -321,6 +321,49 @@ static const json_member TOKEN_DOCUMENT[] = {
     LAST,
 };
 
+static const json_member TOKEN_PAGE_DOCUMENT[] = {
+    {"tokens", LIST, offsetof(ghl_token_page, items), TOKEN_DOCUMENT, sizeof(ghl_token), offsetof(ghl_token_page, count)},
+    FIELD(ghl_token_page, TEXT, "nextPageToken", next_page_token),
+    LAST,
+};
+
+static const json_member SKIPPED_MEMBERS[] = {
+    FIELD(ghl_skipped_token, INTEGER, "index", index),
+    FIELD(ghl_skipped_token, TEXT, "resourceId", resource_id),
+    FIELD(ghl_skipped_token, TEXT, "reason", reason),
+    LAST,
+};
+
+static const json_member IMPORT_REPORT_DOCUMENT[] = {
+    FIELD(ghl_import_report, INTEGER, "imported", imported),
+    {"skipped", LIST, offsetof(ghl_import_report, skipped), SKIPPED_MEMBERS, sizeof(ghl_skipped_token),
+     offsetof(ghl_import_report, skipped_count)},
+    LAST,
+};
+
+static const json_member MAINTAIN_ERROR_MEMBERS[] = {
+    FIELD(ghl_maintain_failure, TEXT, "status", status),
+    FIELD(ghl_maintain_failure, TEXT, "message", message),
+    FIELD(ghl_maintain_failure, TEXT, "help", help),
+    FIELD(ghl_maintain_failure, FLAG, "retryable", retryable),
+    LAST,
+};
+
+static const json_member MAINTAIN_FAILURE_MEMBERS[] = {
+    FIELD(ghl_maintain_failure, TEXT, "resourceId", resource_id),
+    {"error", OBJECT, 0, MAINTAIN_ERROR_MEMBERS, 0, 0},
+    LAST,
+};
+
+static const json_member MAINTAIN_REPORT_DOCUMENT[] = {
+    FIELD(ghl_maintain_report, INTEGER, "checked", checked),
+    FIELD(ghl_maintain_report, INTEGER, "refreshed", refreshed),
+    FIELD(ghl_maintain_report, INTEGER, "nextDueAt", next_due_at),
+    {"failed", LIST, offsetof(ghl_maintain_report, failed), MAINTAIN_FAILURE_MEMBERS, sizeof(ghl_maintain_failure),
+     offsetof(ghl_maintain_report, failed_count)},
+    LAST,
+};
+
 static const json_member LOCATION_MEMBERS[] = {
     FIELD(ghl_location, TEXT, "_id", id),
     FIELD(ghl_location, TEXT, "name", name),
@@ -426,8 +469,10 @@ static void put(writer *out, const char *bytes, size_t length) {
     out->text[out->length] = '\0';
 }
 
+/* Opens the object where nothing was written yet; the first name of an inner one stands behind its brace. */
 static void put_name(writer *out, const char *name) {
-    put(out, out->length == 0 ? "{\"" : ",\"", 2);
+    bool inner = out->length > 0 && !out->failed && out->text[out->length - 1] == '{';
+    put(out, inner ? "\"" : out->length == 0 ? "{\"" : ",\"", inner ? 1 : 2);
     put(out, name, strlen(name));
     put(out, "\":", 2);
 }
@@ -572,6 +617,8 @@ static int32_t settle(int32_t status, char *document, const json_member *members
 }
 
 typedef int32_t (*with_params)(ghl_client *client, const char *params_json, char **out_json);
+typedef int32_t (*with_progress)(ghl_client *client, const char *params_json, ghl_progress_callback progress,
+                                 void *context, char **out_json);
 typedef int32_t (*about_resource)(ghl_client *client, const char *resource_id, char **out_json);
 
 /* Ends the parameters, makes the call and wipes them. */
@@ -657,19 +704,81 @@ int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_
     return about(ghl_token_delete, client, resource_id, out, error);
 }
 
+/* What a query says. */
+static void put_query(writer *params, const ghl_token_query *query) {
+    if (query != NULL) {
+        put_text(params, "companyId", query->company_id);
+        put_text(params, "userType", query->user_type);
+        put_text(params, "pageToken", query->page_token);
+        if (query->page_size != 0) {
+            put_integer(params, "pageSize", query->page_size);
+        }
+    }
+}
+
 int32_t ghl_typed_tokens_list(ghl_client *client, const ghl_token_query *query, ghl_token_info_page *out,
                               ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
-    if (query != NULL) {
-        put_text(&params, "companyId", query->company_id);
-        put_text(&params, "userType", query->user_type);
-        put_text(&params, "pageToken", query->page_token);
-        if (query->page_size != 0) {
-            put_integer(&params, "pageSize", query->page_size);
-        }
-    }
+    put_query(&params, query);
     return call(ghl_tokens_list, client, &params, TOKEN_INFO_PAGE_DOCUMENT, out, &out->document, error);
+}
+
+int32_t ghl_typed_tokens_export(ghl_client *client, const ghl_token_query *query, ghl_token_page *out,
+                                ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_query(&params, query);
+    return call(ghl_tokens_export, client, &params, TOKEN_PAGE_DOCUMENT, out, &out->document, error);
+}
+
+int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, size_t count, bool replace,
+                                ghl_import_report *out, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_flag(&params, "replace", replace);
+    put_name(&params, "tokens");
+    put(&params, "[", 1);
+    for (size_t i = 0; i < count; i++) {
+        put(&params, ",{", i > 0 ? 2 : 0);
+        put(&params, "{", i > 0 ? 0 : 1);
+        put_text(&params, "accessToken", tokens[i].access_token);
+        put_text(&params, "refreshToken", tokens[i].refresh_token);
+        if (tokens[i].expires_at != 0) {
+            put_integer(&params, "expiresAt", tokens[i].expires_at);
+        }
+        put_text(&params, "userType", tokens[i].user_type);
+        put_text(&params, "companyId", tokens[i].company_id);
+        put_text(&params, "locationId", tokens[i].location_id);
+        put_text(&params, "scope", tokens[i].scope);
+        put(&params, "}", 1);
+    }
+    put(&params, "]", 1);
+    return call(ghl_tokens_import, client, &params, IMPORT_REPORT_DOCUMENT, out, &out->document, error);
+}
+
+/* As call, for a function that takes long. */
+static int32_t call_long(with_progress function, ghl_client *client, writer *params, ghl_progress_callback progress,
+                         void *context, const json_member *members, void *out, char **owner, ghl_error *error) {
+    int32_t status;
+    if (end(params)) {
+        char *document;
+        status = function(client, params->text, progress, context, &document);
+        status = settle(status, document, members, out, owner, error);
+    } else {
+        status = out_of_memory(error);
+    }
+    discard(params);
+    return status;
+}
+
+int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, ghl_progress_callback progress,
+                                  void *context, ghl_maintain_report *out, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_text(&params, "companyId", company_id);
+    return call_long(ghl_tokens_maintain, client, &params, progress, context, MAINTAIN_REPORT_DOCUMENT, out,
+                     &out->document, error);
 }
 
 int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *request, ghl_token *out, ghl_error *error) {
@@ -729,16 +838,8 @@ int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *reques
     if (request->concurrency != 0) {
         put_integer(&params, "concurrency", request->concurrency);
     }
-    int32_t status;
-    if (end(&params)) {
-        char *document;
-        status = ghl_tokens_mint(client, params.text, progress, context, &document);
-        status = settle(status, document, MINT_REPORT_DOCUMENT, out, &out->document, error);
-    } else {
-        status = out_of_memory(error);
-    }
-    discard(&params);
-    return status;
+    return call_long(ghl_tokens_mint, client, &params, progress, context, MINT_REPORT_DOCUMENT, out, &out->document,
+                     error);
 }
 
 int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, ghl_api_response *out, ghl_error *error) {
@@ -799,6 +900,24 @@ void ghl_typed_token_info_page_clear(ghl_token_info_page *page) {
 void ghl_typed_token_clear(ghl_token *token) {
     ghl_string_free(token->document);
     memset(token, 0, sizeof *token);
+}
+
+void ghl_typed_token_page_clear(ghl_token_page *page) {
+    free(page->items);
+    ghl_string_free(page->document);
+    memset(page, 0, sizeof *page);
+}
+
+void ghl_typed_import_report_clear(ghl_import_report *report) {
+    free(report->skipped);
+    ghl_string_free(report->document);
+    memset(report, 0, sizeof *report);
+}
+
+void ghl_typed_maintain_report_clear(ghl_maintain_report *report) {
+    free(report->failed);
+    ghl_string_free(report->document);
+    memset(report, 0, sizeof *report);
 }
 
 void ghl_typed_location_page_clear(ghl_location_page *page) {

@@ -78,8 +78,31 @@ typedef struct ghl_token {
     const char *company_id;
     const char *location_id;
     const char *scope;
-    char *document;
+    char *document;            /* NULL within a page, which owns the texts */
 } ghl_token;
+
+/* A page of tokens with their secrets. */
+typedef struct ghl_token_page {
+    ghl_token *items;
+    size_t count;
+    const char *next_page_token; /* NULL on the last page */
+    char *document;
+} ghl_token_page;
+
+/* A token that an import left out. */
+typedef struct ghl_skipped_token {
+    int64_t index;           /* among those that were given */
+    const char *resource_id; /* or NULL */
+    const char *reason;
+} ghl_skipped_token;
+
+/* What came of an import. */
+typedef struct ghl_import_report {
+    int64_t imported;
+    ghl_skipped_token *skipped;
+    size_t skipped_count;
+    char *document;
+} ghl_import_report;
 
 /* A location of a company. */
 typedef struct ghl_location {
@@ -124,6 +147,25 @@ typedef struct ghl_mint_report {
     size_t failed_count;
     char *document;
 } ghl_mint_report;
+
+/* A token that could not be renewed. */
+typedef struct ghl_maintain_failure {
+    const char *resource_id;
+    const char *status;  /* the name of a GHL_ERR_ code */
+    const char *message; /* what happened */
+    const char *help;    /* what to do, or NULL */
+    bool retryable;      /* whether a later pass may succeed */
+} ghl_maintain_failure;
+
+/* What a pass over the tokens that are due did. */
+typedef struct ghl_maintain_report {
+    int64_t checked;     /* how many were due */
+    int64_t refreshed;
+    int64_t next_due_at; /* milliseconds since the epoch; 0 where nothing is held that can be renewed */
+    ghl_maintain_failure *failed;
+    size_t failed_count;
+    char *document;
+} ghl_maintain_report;
 
 /* What a webhook did. */
 typedef struct ghl_webhook_outcome {
@@ -227,6 +269,22 @@ int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_i
 int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_query *query, ghl_location_page *out,
                                       ghl_error *error);
 
+/* ghl_tokens_export. query may be NULL. Clearing the page wipes it. */
+int32_t ghl_typed_tokens_export(ghl_client *client, const ghl_token_query *query, ghl_token_page *out,
+                                ghl_error *error);
+
+/*
+ * ghl_tokens_import: of the tokens' fields; those that are NULL or 0 are left out. replace: also where the one that is held
+ * is newer. What else the API said of a token is known to an export's JSON alone: to carry everything over, hand that from
+ * ghl_tokens_export to ghl_tokens_import.
+ */
+int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, size_t count, bool replace,
+                                ghl_import_report *out, ghl_error *error);
+
+/* ghl_tokens_maintain. company_id: NULL: all of them. progress gets JSON, as ghl_oauth.h says; it may be NULL. */
+int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, ghl_progress_callback progress,
+                                  void *context, ghl_maintain_report *out, ghl_error *error);
+
 /* ghl_tokens_mint. progress gets JSON, as ghl_oauth.h says; it may be NULL. */
 int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *request, ghl_progress_callback progress,
                               void *context, ghl_mint_report *out, ghl_error *error);
@@ -243,6 +301,9 @@ void ghl_typed_link_clear(ghl_authorization_link *link);
 void ghl_typed_token_info_clear(ghl_token_info *info);
 void ghl_typed_token_info_page_clear(ghl_token_info_page *page);
 void ghl_typed_token_clear(ghl_token *token);
+void ghl_typed_token_page_clear(ghl_token_page *page);
+void ghl_typed_import_report_clear(ghl_import_report *report);
+void ghl_typed_maintain_report_clear(ghl_maintain_report *report);
 void ghl_typed_location_page_clear(ghl_location_page *page);
 void ghl_typed_mint_report_clear(ghl_mint_report *report);
 void ghl_typed_api_response_clear(ghl_api_response *response);

@@ -65,6 +65,14 @@ static int32_t count_calls(const char *progress, void *context) {
     return 0;
 }
 
+static int tokens_checked;
+
+static int32_t count_checked(const char *progress, void *context) {
+    CHECK(strstr(progress, "\"checked\"") != NULL);
+    ++*(int *)context;
+    return 0;
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 5);
     CHECK(ghl_abi_version() == 1);
@@ -194,6 +202,52 @@ int main(int argc, char **argv) {
     CHECK(ghl_client_stats(client, &document) == GHL_OK);
     CHECK(strstr(document, "\"refreshed\":1") != NULL);
     ghl_string_free(document);
+
+    /* Out, field by field, and in again; due, and maintained. */
+    ghl_token_page tokens;
+    ghl_import_report imported;
+    ghl_maintain_report pass;
+    OK(ghl_typed_tokens_export(client, &(ghl_token_query){.page_size = 1}, &tokens, &error));
+    CHECK(tokens.count == 1 && tokens.next_page_token != NULL && tokens.items[0].document == NULL);
+    ghl_typed_token_page_clear(&tokens);
+    OK(ghl_typed_tokens_export(client, NULL, &tokens, &error));
+    CHECK(tokens.count == 2 && tokens.next_page_token == NULL);
+    for (size_t i = 0; i < tokens.count; i++) {
+        CHECK(tokens.items[i].access_token != NULL && tokens.items[i].refresh_token != NULL);
+        tokens.items[i].expires_at = (int64_t)i + 1;
+    }
+    OK(ghl_typed_tokens_import(client, tokens.items, tokens.count, false, &imported, &error));
+    CHECK(imported.imported == 0 && imported.skipped_count == 2 && imported.skipped[1].index == 1);
+    CHECK(imported.skipped[0].resource_id != NULL && imported.skipped[0].reason != NULL);
+    ghl_typed_import_report_clear(&imported);
+    ghl_typed_import_report_clear(&imported);
+    OK(ghl_typed_tokens_import(client, tokens.items, tokens.count, true, &imported, &error));
+    CHECK(imported.imported == 2 && imported.skipped == NULL);
+    ghl_typed_import_report_clear(&imported);
+    ghl_typed_token_page_clear(&tokens);
+    OK(ghl_typed_tokens_import(client, NULL, 0, false, &imported, &error));
+    CHECK(imported.imported == 0 && imported.skipped_count == 0);
+    ghl_typed_import_report_clear(&imported);
+    tokens_checked = 0;
+    OK(ghl_typed_tokens_maintain(client, NULL, count_checked, &tokens_checked, &pass, &error));
+    CHECK(pass.checked == 2 && pass.refreshed == 2 && pass.failed == NULL && tokens_checked == 2);
+    CHECK(pass.next_due_at > 1700000000000);
+    ghl_typed_maintain_report_clear(&pass);
+    OK(ghl_typed_tokens_maintain(client, company.resource_id, NULL, NULL, &pass, &error));
+    CHECK(pass.checked == 0);
+    ghl_typed_maintain_report_clear(&pass);
+    /* A refresh token that the server never gave: one failure, which says whose. */
+    ghl_token forged = {.access_token = "forged", .refresh_token = "forged \"too\"", .expires_at = 1,
+                        .user_type = "Company", .company_id = "nobody"};
+    OK(ghl_typed_tokens_import(client, &forged, 1, false, &imported, &error));
+    CHECK(imported.imported == 1);
+    ghl_typed_import_report_clear(&imported);
+    OK(ghl_typed_tokens_maintain(client, "nobody", NULL, NULL, &pass, &error));
+    CHECK(pass.checked == 1 && pass.failed_count == 1 && strcmp(pass.failed[0].resource_id, "nobody") == 0);
+    CHECK(strcmp(pass.failed[0].status, "GHL_ERR_REAUTHORIZATION_REQUIRED") == 0 && pass.failed[0].message != NULL);
+    ghl_typed_maintain_report_clear(&pass);
+    OK(ghl_typed_token_delete(client, "nobody", &nobody, &error));
+    ghl_typed_token_info_clear(&nobody);
 
     /* The endpoints as they are. */
     ghl_token minted;
