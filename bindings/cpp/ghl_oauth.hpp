@@ -809,7 +809,7 @@ inline bool take_value(std::string_view &rest, std::string_view &value) noexcept
             }
             rest.remove_prefix(1);
         } else {
-            rest.remove_prefix(std::min(rest.find_first_of(",:[]{}\" \t\n\r"), rest.size()));
+            rest.remove_prefix((std::min)(rest.find_first_of(",:[]{}\" \t\n\r"), rest.size()));
         }
     } while (depth > 0);
     value = from.substr(0, from.size() - rest.size());
@@ -858,7 +858,7 @@ template <class Text> void append_utf8(Text &out, std::uint32_t point) {
 // Appends what an escaped text means. Half a surrogate pair is no character, and becomes U+FFFD.
 template <class Text> bool unescape(std::string_view inside, Text &out) {
     while (!inside.empty()) {
-        const std::size_t plain = std::min(inside.find('\\'), inside.size());
+        const std::size_t plain = (std::min)(inside.find('\\'), inside.size());
         out.append(inside.substr(0, plain));
         inside.remove_prefix(plain);
         if (inside.empty()) {
@@ -924,7 +924,7 @@ public:
 
     // Nothing for what is no integer, or not one of 64 bits.
     std::optional<std::int64_t> integer() const noexcept {
-        constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+        constexpr auto most = static_cast<std::uint64_t>((std::numeric_limits<std::int64_t>::max)());
         const bool negative = begins('-');
         const std::string_view digits = text_.substr(negative ? 1 : 0);
         std::uint64_t number = 0;
@@ -1159,7 +1159,7 @@ template <class Text> void write_base64(std::string_view bytes, Text &out) {
 inline bool read_base64(std::string_view text, std::string &out) {
     std::uint32_t group = 0;
     int bits = 0;
-    for (const char digit : text.substr(0, std::min(text.find('='), text.size()))) {
+    for (const char digit : text.substr(0, (std::min)(text.find('='), text.size()))) {
         const int worth = digit >= 'A' && digit <= 'Z'   ? digit - 'A'
                           : digit >= 'a' && digit <= 'z' ? digit - 'a' + 26
                           : digit >= '0' && digit <= '9' ? digit - '0' + 52
@@ -1227,7 +1227,7 @@ inline bool read(value from, std::int64_t &to) noexcept {
 
 inline bool read(value from, int &to) noexcept {
     const std::int64_t number = from.integer().value_or(to);
-    to = static_cast<int>(std::clamp<std::int64_t>(number, std::numeric_limits<int>::min(), std::numeric_limits<int>::max()));
+    to = static_cast<int>(std::clamp<std::int64_t>(number, (std::numeric_limits<int>::min)(), (std::numeric_limits<int>::max)()));
     return true;
 }
 
@@ -1250,8 +1250,8 @@ template <class Period> bool read(value from, std::chrono::duration<std::int64_t
 inline bool read(value from, time_point &to) noexcept {
     using limits = std::numeric_limits<std::chrono::system_clock::rep>;
     using clock = std::chrono::system_clock::duration;
-    const auto first = std::chrono::duration_cast<std::chrono::milliseconds>(clock(limits::min()));
-    const auto last = std::chrono::duration_cast<std::chrono::milliseconds>(clock(limits::max()));
+    const auto first = std::chrono::duration_cast<std::chrono::milliseconds>(clock((limits::min)()));
+    const auto last = std::chrono::duration_cast<std::chrono::milliseconds>(clock((limits::max)()));
     if (const auto number = from.integer()) {
         to = time_point(std::clamp(std::chrono::milliseconds(*number), first, last));
     }
@@ -2297,8 +2297,8 @@ public:
         : basic_calls<Mode>(std::exchange(other.state_, nullptr)), owned_(std::move(other.owned_)) {}
     basic_client &operator=(basic_client &&other) noexcept {
         owned_ = std::move(other.owned_);
-        this->state_ = owned_.get();
         other.state_ = nullptr;
+        this->state_ = owned_.get();
         return *this;
     }
 

@@ -337,6 +337,8 @@ void events_reach_their_listener(ghl::client &client, const std::string &locatio
     moved.on_event([](const ghl::event &) { throw 7; });
     moved.token_refresh(location_id);
     client = std::move(moved);
+    ghl::client &itself = client;
+    client = std::move(itself);
     CHECK(!client.access_token(location_id).empty());
 }
 
