@@ -1,0 +1,14 @@
+# The version is that of the installed header. The ABI only grows, so a newer version serves whoever asks for an older one.
+
+file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../../include/ghl_oauth.h" PACKAGE_VERSION
+    REGEX "^#define GHL_OAUTH_VERSION \"")
+string(REGEX REPLACE "^.*\"(.*)\".*$" "\\1" PACKAGE_VERSION "${PACKAGE_VERSION}")
+
+if(PACKAGE_FIND_VERSION VERSION_GREATER PACKAGE_VERSION)
+    set(PACKAGE_VERSION_COMPATIBLE FALSE)
+else()
+    set(PACKAGE_VERSION_COMPATIBLE TRUE)
+    if(PACKAGE_FIND_VERSION VERSION_EQUAL PACKAGE_VERSION)
+        set(PACKAGE_VERSION_EXACT TRUE)
+    endif()
+endif()
