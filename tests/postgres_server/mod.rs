@@ -240,22 +240,18 @@ impl Server {
         self.process = None;
     }
 
-    /// Kills it, as a power cut would, and starts it again.
+    /// Kills it and all its processes, and starts it again.
     pub fn crash(&mut self) {
-        let pid = fs::read_to_string(self.path("data/postmaster.pid")).unwrap();
-        let pid = pid.lines().next().unwrap().to_owned();
-        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        let file = fs::read_to_string(self.path("data/postmaster.pid")).unwrap();
+        let first = file.lines().next().unwrap().to_owned();
+        let children = succeed(Command::new("ps").args(["-o", "pid=", "--ppid", &first])).stdout;
+        let mut all = vec![first];
+        all.extend(String::from_utf8(children).unwrap().split_whitespace().map(str::to_owned));
+        // One that has ended meanwhile is no failure.
+        Command::new("kill").arg("-9").args(&all).output().unwrap();
         self.process = None;
-        // Its sessions notice in their own time, and a new server waits for none of them.
-        let began = Instant::now();
-        loop {
-            let _ = fs::remove_file(self.path("data/postmaster.pid"));
-            let left = Command::new("pgrep").args(["-f", &self.path("data").display().to_string()]).output();
-            if left.is_ok_and(|left| left.stdout.is_empty()) || began.elapsed() > Duration::from_secs(5) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        let is_alive = |pid: &String| Path::new("/proc").join(pid).join("exe").read_link().is_ok();
+        wait_until("all of the server is gone", || !all.iter().any(is_alive));
         self.begin();
     }
 
