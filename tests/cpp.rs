@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 
 use support::{Abi, emulator, person};
 
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     "tests/abi/cpp_json.cpp",
     "tests/abi/cpp_client.cpp",
     "examples/cpp/quickstart.cpp",
     "tests/abi/cpp_unthrown.cpp",
+    "tests/abi/cpp_memory.cpp",
 ];
 
 /// Both sanitizers; the leaks are found by the first.

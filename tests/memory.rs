@@ -79,9 +79,14 @@ struct Run {
 impl Run {
     /// With these keys in the configuration.
     fn start(changes: Value) -> Run {
+        Run::of("tests/abi/memory.c", changes)
+    }
+
+    /// The program in C, or the one in C++.
+    fn of(source: &str, changes: Value) -> Run {
         let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let program = built::program("tests/abi/memory.c", folder.path());
+        let program = built::program(source, folder.path());
         let worker = Worker::start(Command::new(program).env("LD_LIBRARY_PATH", built::folder()));
         let mut run = Run { emulator, worker, canaries: Canaries::default() };
         let mut config: Value = serde_json::from_str(&run.emulator.configuration()).unwrap();
@@ -193,7 +198,16 @@ impl Run {
 
 #[test]
 fn what_is_held_stands_in_memory_once_and_nothing_of_it_when_the_client_is_gone() {
-    let mut run = Run::start(json!({}));
+    nothing_is_left_by("tests/abi/memory.c");
+}
+
+#[test]
+fn the_cpp_header_leaves_nothing_of_its_own() {
+    nothing_is_left_by("tests/abi/cpp_memory.cpp");
+}
+
+fn nothing_is_left_by(source: &str) {
+    let mut run = Run::of(source, json!({}));
     run.everything();
     let held = [
         "client secret",

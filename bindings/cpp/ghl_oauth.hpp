@@ -59,7 +59,19 @@
 #define GHL_OAUTH_EXCEPTIONS 0
 #endif
 
+// Parts of one program that were compiled with other versions of this header, or without exceptions, keep to their own.
+#define GHL_OAUTH_JOIN_(major, minor, patch, kind) v##major##_##minor##_##patch##kind
+#define GHL_OAUTH_JOIN(major, minor, patch, kind) GHL_OAUTH_JOIN_(major, minor, patch, kind)
+#if GHL_OAUTH_EXCEPTIONS
+#define GHL_OAUTH_NAMESPACE \
+    GHL_OAUTH_JOIN(GHL_OAUTH_VERSION_MAJOR, GHL_OAUTH_VERSION_MINOR, GHL_OAUTH_VERSION_PATCH, )
+#else
+#define GHL_OAUTH_NAMESPACE \
+    GHL_OAUTH_JOIN(GHL_OAUTH_VERSION_MAJOR, GHL_OAUTH_VERSION_MINOR, GHL_OAUTH_VERSION_PATCH, _unthrown)
+#endif
+
 namespace ghl {
+inline namespace GHL_OAUTH_NAMESPACE {
 
 // ---- Texts that are wiped -------------------------------------------------------------------------------------------
 
@@ -2379,6 +2391,11 @@ inline void on_log(std::function<void(log_level, std::string_view)> listener, lo
 }
 #endif
 
+} // namespace GHL_OAUTH_NAMESPACE
 } // namespace ghl
+
+#undef GHL_OAUTH_NAMESPACE
+#undef GHL_OAUTH_JOIN
+#undef GHL_OAUTH_JOIN_
 
 #endif

@@ -50,19 +50,16 @@ pub fn compiler(standard: &str) -> Command {
     compiler
 }
 
-/// Compiles and links a program with the library and the typed structs.
+/// Compiles and links a program in C or C++ with the library; in C with the typed structs, too.
 pub fn program(source: &str, into: &Path) -> PathBuf {
     let program = into.join(Path::new(source).file_stem().unwrap());
     let libraries = folder();
-    let mut compile = compiler(C99);
-    compile.args([
-        "-D_POSIX_C_SOURCE=200809L",
-        source,
-        "bindings/c/ghl_oauth_typed.c",
-        "-lghl_oauth",
-        "-lpthread",
-        "-o",
-    ]);
+    let is_c = source.ends_with(".c");
+    let mut compile = compiler(if is_c { C99 } else { "-std=c++17" });
+    if is_c {
+        compile.arg("bindings/c/ghl_oauth_typed.c");
+    }
+    compile.args(["-D_POSIX_C_SOURCE=200809L", source, "-lghl_oauth", "-lpthread", "-o"]);
     compile
         .arg(&program)
         .arg(format!("-L{}", libraries.display()))
