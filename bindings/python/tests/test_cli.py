@@ -19,7 +19,7 @@ from typing import Any
 
 import ghl_oauth
 
-from .support import EmulatorTest, environment, free_port
+from .support import REPOSITORY, EmulatorTest, environment, free_port
 
 Ended = subprocess.CompletedProcess[str]
 
@@ -313,6 +313,21 @@ class ErrorTest(CliTest):
         for name in ("login", "token", "list", "locations", "mint", "refresh", "delete", "maintain", "import",
                      "export", "doctor"):  # fmt: skip
             self.assertIn("usage:", self.ok(name, "--help"))
+
+
+class DocumentationTest(unittest.TestCase):
+    def test_the_page_has_every_command_and_every_exit_status(self) -> None:
+        from ghl_oauth.cli import program, status
+
+        page = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
+        documented = re.findall(r"^\| `([a-z]+)[ `]", page, flags=re.MULTILINE)
+        documented += re.findall(r"^\| `import FILE` / `(export) ", page, flags=re.MULTILINE)
+        usage = program.make_parser().format_help()
+        commands = re.findall(r"^    ([a-z]+) (?!FILE)", usage, flags=re.MULTILINE)
+        self.assertEqual(sorted(documented), sorted(commands))
+        for number in (status.OK, status.ERROR, status.USAGE, status.CONSENT, status.LATER):
+            self.assertRegex(page, rf"(?m)^\| {number} \|")
+            self.assertRegex(usage, rf"(?m)^  {number}  ")
 
 
 class ConfigurationTest(CliTest):

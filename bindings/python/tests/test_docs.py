@@ -100,14 +100,14 @@ class RunningTest(EmulatorTest):
 
     def run_block(self, place: str, code: str, names: dict[str, Any]) -> str:
         """Runs a block with the emulator in place of the API, and a person who consents to the link it prints."""
-        emulator = self.emulator
+        emulator, real_client = self.emulator, ghl_oauth.Client
         clients: list[ghl_oauth.Client] = []
 
         def make(client_id: str, client_secret: str, **settings: Any) -> ghl_oauth.Client:
             self.assertEqual((client_id, client_secret), ("<your id>", "<your secret>"))
             app = emulator.configuration
             clients.append(
-                ghl_oauth.Client(
+                real_client(
                     app["clientId"],
                     app["clientSecret"],
                     base_url=app["baseUrl"],
@@ -124,18 +124,14 @@ class RunningTest(EmulatorTest):
             (link,) = re.findall(r"http\S+", output.getvalue())
             return self.person(link)
 
-        stand_in = mock.Mock(wraps=ghl_oauth, spec=ghl_oauth, Client=make)
-        for name in ghl_oauth.__all__:
-            if name != "Client":
-                setattr(stand_in, name, getattr(ghl_oauth, name))
         with (
-            mock.patch.dict(sys.modules, {"ghl_oauth": stand_in}),
+            mock.patch.object(ghl_oauth, "Client", make),
             mock.patch.object(builtins, "input", paste),
             mock.patch.object(logging, "basicConfig"),
             contextlib.redirect_stdout(output),
         ):
             code = "from __future__ import annotations\n" + code
-            exec(compile(code, place, "exec", dont_inherit=True), {"ghl_oauth": stand_in, **names})
+            exec(compile(code, place, "exec", dont_inherit=True), {"ghl_oauth": ghl_oauth, **names})
         return output.getvalue()
 
     def test_the_marked_blocks_run(self) -> None:

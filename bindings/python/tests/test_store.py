@@ -243,9 +243,12 @@ class FailureTest(EmulatorTest):
             raise TimeoutError
 
         self.install()
-        self.store.failing = {"lock": wait_in_vain}
+        store = LockedStore()
+        store.records = self.store.records
+        client = self.make_client(store=store, timeouts={"total_ms": 500})
+        store.failing = {"lock": wait_in_vain}
         with self.assertRaises(ghl_oauth.Timeout):
-            self.client.token_refresh(self.emulator.company_id)
+            client.token_refresh(self.emulator.company_id)
 
     def test_a_half_lock_is_refused(self) -> None:
         class Half(DictStore):

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The command line is wrong, or asks for help.
     """
-    options = _parser().parse_args(arguments, argparse.Namespace(config=None, json=False, verbose=0))
+    options = make_parser().parse_args(arguments, argparse.Namespace(config=None, json=False, verbose=0))
     if options.verbose:
         logging.basicConfig(
             stream=sys.stderr,
@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status.ERROR
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """What is understood, and the help."""
     # Understood before the command and after it; a default there must not undo what was said before.
     general = argparse.ArgumentParser(add_help=False)
     absent = argparse.SUPPRESS

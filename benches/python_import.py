@@ -1,0 +1,46 @@
+"""What `import ghl_oauth` costs: milliseconds and megabytes above a Python that does nothing, medians of 21 runs.
+
+    python3 benches/python_import.py [PYTHON …]
+
+Each PYTHON must have the package; default: this one. Without it installed, PYTHONPATH and GHL_OAUTH_LIBRARY lead to it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+
+RUNS = 21
+
+PROGRAM = """
+import json, resource, sys, time
+before = set(sys.modules)
+begun = time.perf_counter()
+%s
+ended = time.perf_counter()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024)
+print(json.dumps([1000 * (ended - begun), peak / 1e6, len(set(sys.modules) - before), sys.version.split()[0]]))
+"""
+
+
+def measure(python: str, statement: str) -> tuple[float, float, int, str]:
+    """Milliseconds, megabytes at the peak, modules, and the Python's version."""
+    runs = [
+        json.loads(subprocess.run([python, "-c", PROGRAM % statement], stdout=subprocess.PIPE, check=True).stdout)
+        for _ in range(RUNS)
+    ]
+    return statistics.median(run[0] for run in runs), statistics.median(run[1] for run in runs), runs[0][2], runs[0][3]
+
+
+def main() -> None:
+    print(f"{'Python':<10} {'import':>10} {'memory':>10} {'modules':>10}")
+    for python in sys.argv[1:] or [sys.executable]:
+        _, nothing, _, _ = measure(python, "pass")
+        milliseconds, megabytes, modules, version = measure(python, "import ghl_oauth")
+        print(f"{version:<10} {milliseconds:>7.1f} ms {megabytes - nothing:>7.1f} MB {modules:>10}")
+
+
+if __name__ == "__main__":
+    main()
