@@ -18,7 +18,6 @@ from ._library import EventCallback, ProgressCallback, library
 from .errors import StoreError
 
 if TYPE_CHECKING:
-    from ._store import Bridge
     from .store import Store
 
 Listener = Callable[[Mapping[str, Any]], None]
@@ -36,46 +35,24 @@ class Handle:
     object meanwhile, so the client is freed when its owner has let go of it and the last call has returned.
     """
 
-    __slots__ = ("__weakref__", "_bridge", "_event_callback", "_listener", "_pointer")
+    __slots__ = ("__weakref__", "_event_callback", "_listener", "_pointer")
 
-    def __init__(self, config: bytes, store: Store | None = None) -> None:
+    def __init__(self, config: bytes) -> None:
         client = c_void_p()
-        self._pointer = client
-        self._bridge: Bridge | None = None
-        if store is None:
-            _boundary.call(library.ghl_client_new, config, byref(client))
-        else:
-            from ._store import Bridge
+        _boundary.call(library.ghl_client_new, config, byref(client))
+        self._own(client, None)
 
-            self._bridge = Bridge(store)
-            self._guarded(
-                _boundary.call, library.ghl_client_new_with_store, config, byref(self._bridge.struct), byref(client)
-            )
+    def _own(self, client: c_void_p, store: object) -> None:
+        self._pointer = client
         self._listener: Listener | None = None
         self._event_callback: Any = None
-        finalizer = weakref.finalize(self, free_client, client, self._bridge)
+        finalizer = weakref.finalize(self, free_client, client, store)
         # When the interpreter exits, daemon threads may still be inside a call; the process frees the memory.
         finalizer.atexit = False
 
     def call(self, function: Callable[..., int], *arguments: Any) -> Any:
         """As :func:`_boundary.call`, with this client as the first argument."""
-        if self._bridge is None:
-            return _boundary.call(function, self._pointer, *arguments)
-        return self._guarded(_boundary.call, function, self._pointer, *arguments)
-
-    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """A call that may call back into a store that is written in Python, whose exceptions become causes."""
-        assert self._bridge is not None
-        if not _begin(self):
-            # The interpreter is going away. Nobody needs the answer: this is a daemon thread.
-            raise SystemExit
-        try:
-            return function(*arguments)
-        except StoreError as error:
-            error.__cause__ = self._bridge.cause_of(error)
-            raise
-        finally:
-            _end(self)
+        return _boundary.call(function, self._pointer, *arguments)
 
     def work(
         self,
@@ -98,12 +75,6 @@ class Handle:
 
     def access_token(self, resource_id: str) -> str:
         """The hot path: no allocation in the library, no JSON."""
-        if self._bridge is not None:
-            token: str = self._guarded(self._access_token, resource_id)
-            return token
-        return self._access_token(resource_id)
-
-    def _access_token(self, resource_id: str) -> str:
         resource = encode_id(resource_id)
         size, buffer, length, length_out, error, error_out = _this_thread.scratch
         length.value = size
@@ -118,7 +89,7 @@ class Handle:
             raise_error(status, document)
         # Twice what is needed, lest the next token be longer again.
         _this_thread.scratch = _scratch(2 * length.value)
-        return self._access_token(resource_id)
+        return self.access_token(resource_id)
 
     def listen(self, listener: Listener | None) -> None:
         """Sets, or with None takes away, the receiver of the client's events."""
@@ -144,6 +115,44 @@ class Handle:
     def disconnect(self) -> None:
         """Takes the library's way into Python away; returns when nobody is on it any more."""
         library.ghl_client_on_event(self._pointer, EventCallback(), None)
+
+
+class StoreHandle(Handle):
+    """The same for a client whose store is written in Python.
+
+    Each of its calls may call back into Python, and what the store raises there becomes the cause of the call's error.
+    """
+
+    __slots__ = ("_bridge",)
+
+    def __init__(self, config: bytes, store: Store) -> None:
+        from ._store import Bridge
+
+        client = c_void_p()
+        self._bridge = Bridge(store)
+        self._guarded(
+            _boundary.call, library.ghl_client_new_with_store, config, byref(self._bridge.struct), byref(client)
+        )
+        self._own(client, self._bridge)
+
+    def call(self, function: Callable[..., int], *arguments: Any) -> Any:
+        return self._guarded(super().call, function, *arguments)
+
+    def access_token(self, resource_id: str) -> str:
+        token: str = self._guarded(super().access_token, resource_id)
+        return token
+
+    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        if not _begin(self):
+            # The interpreter is going away. Nobody needs the answer: this is a daemon thread.
+            raise SystemExit
+        try:
+            return function(*arguments)
+        except StoreError as error:
+            error.__cause__ = self._bridge.cause_of(error)
+            raise
+        finally:
+            _end(self)
 
 
 _connecting = threading.Lock()

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Callable, Protocol, TypeVar
 
 from ._boundary import encode, encode_id
-from ._handle import Handle
+from ._handle import Handle, StoreHandle
 from ._library import library
 from .models import (
     AuthorizationUrl,
@@ -151,7 +151,8 @@ class Client:
         Args:
             config: The keys and defaults of docs/configuration.md, in camelCase; ``clientId`` and ``clientSecret`` are
                 required.
-            store: A store written in Python, in place of the configured one. Default: none.
+            store: A store written in Python, in place of the configured one, of which only ``encryptionKeys`` count,
+                and only where this one has none. Default: none.
 
         Raises:
             InvalidArgument: A key is unknown, missing or mistyped; ``parameter`` names it.
@@ -169,10 +170,13 @@ class Client:
         from . import _log
 
         _log.connect()
-        if store is not None:
-            kept = {"kind": "callbacks", "encryptionKeys": list(store.encryption_keys) or None}
-            config = {**config, "store": {key: value for key, value in kept.items() if value is not None}}
-        self._handle = Handle(encode(config), store)
+        if store is None:
+            self._handle = Handle(encode(config))
+        else:
+            configured = config.get("store") or {}
+            keys = store.encryption_keys or configured.get("encryptionKeys") or []
+            kept = {"kind": "callbacks", "encryptionKeys": list(keys)}
+            self._handle = StoreHandle(encode({**config, "store": kept}), store)
 
     def __repr__(self) -> str:
         closed = ", closed" if self._handle is None else ""
