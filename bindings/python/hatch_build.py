@@ -63,7 +63,7 @@ class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def _packaged_crate(self) -> Path:
         """The crate as it would be published: its own files, and a manifest without the workspace."""
-        self._cargo("package", "--no-verify", "--allow-dirty", "--target-dir", str(self._scratch / "target"))
+        self._cargo("package", "--quiet", "--no-verify", "--allow-dirty", "--target-dir", str(self._scratch / "target"))
         (archive,) = (self._scratch / "target" / "package").glob("*.crate")
         with tarfile.open(archive) as crate:
             crate.extractall(self._scratch)

@@ -329,6 +329,18 @@ class DocumentationTest(unittest.TestCase):
             self.assertRegex(page, rf"(?m)^\| {number} \|")
             self.assertRegex(usage, rf"(?m)^  {number}  ")
 
+    def test_the_man_page_has_every_command_and_every_option(self) -> None:
+        from ghl_oauth.cli import program
+
+        page = (REPOSITORY / "docs" / "man" / "ghl-oauth.1").read_text(encoding="utf-8").replace("\\-", "-")
+        parser = program.make_parser()
+        (commands,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+        for name, command in commands.items():
+            self.assertRegex(page, rf"(\\fB|\.B ){name}\b")
+            for action in command._actions:
+                for option in action.option_strings:
+                    self.assertRegex(page, rf"(\\fB|\.B ){option}\b", name)
+
 
 class ConfigurationTest(CliTest):
     def test_relative_paths_begin_at_the_configuration(self) -> None:
