@@ -1,4 +1,6 @@
-"""What `import ghl_oauth` costs: milliseconds and megabytes above a Python that does nothing, medians of 21 runs.
+"""What `import ghl_oauth` costs: milliseconds and megabytes above a Python that does nothing, the least of 41 runs.
+
+The least, since whatever else the machine does can only add.
 
     python3 benches/python_import.py [PYTHON …]
 
@@ -8,11 +10,10 @@ Each PYTHON must have the package; default: this one. Without it installed, PYTH
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 
-RUNS = 21
+RUNS = 41
 
 PROGRAM = """
 import json, resource, sys, time
@@ -31,10 +32,11 @@ def measure(python: str, statement: str) -> tuple[float, float, int, str]:
         json.loads(subprocess.run([python, "-c", PROGRAM % statement], stdout=subprocess.PIPE, check=True).stdout)
         for _ in range(RUNS)
     ]
-    return statistics.median(run[0] for run in runs), statistics.median(run[1] for run in runs), runs[0][2], runs[0][3]
+    return min(run[0] for run in runs), min(run[1] for run in runs), runs[0][2], runs[0][3]
 
 
 def main() -> None:
+    """Measures each Python that is named."""
     print(f"{'Python':<10} {'import':>10} {'memory':>10} {'modules':>10}")
     for python in sys.argv[1:] or [sys.executable]:
         _, nothing, _, _ = measure(python, "pass")
