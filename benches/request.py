@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """What a call through the library costs beside the same call by libcurl and cJSON; see benches/README.md."""
+
 import json
 import pathlib
 import re
@@ -27,8 +28,19 @@ def build():
     for name, libraries in PROGRAMS.items():
         source = ROOT / "benches" / "request" / f"{name}.c"
         subprocess.run(
-            ["cc", "-O2", "-Wall", "-Wextra", "-Werror", source, "-o", BUILT / name, f"-I{ROOT / 'include'}",
-             f"-L{TARGET}", *libraries],
+            [
+                "cc",
+                "-O2",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                source,
+                "-o",
+                BUILT / name,
+                f"-I{ROOT / 'include'}",
+                f"-L{TARGET}",
+                *libraries,
+            ],
             check=True,
         )
 
@@ -52,18 +64,20 @@ class Emulator:
             if line.startswith("Company "):
                 break
         self.location_id = text.split()[-1]
-        self.config = json.loads(text[text.index("{"):text.rindex("}") + 1])
+        self.config = json.loads(text[text.index("{") : text.rindex("}") + 1])
         self.config["rateLimit"] = {"requests": 1_000_000, "perMs": 10_000, "perDay": 1_000_000_000}
 
     def token(self):
         """A location's token of its own, as the server grants it."""
         config = self.config
-        query = urllib.parse.urlencode({
-            "response_type": "code",
-            "client_id": config["clientId"],
-            "redirect_uri": config["redirectUri"],
-            "scope": " ".join(config["scopes"]),
-        })
+        query = urllib.parse.urlencode(
+            {
+                "response_type": "code",
+                "client_id": config["clientId"],
+                "redirect_uri": config["redirectUri"],
+                "scope": " ".join(config["scopes"]),
+            }
+        )
         decision = {"url": f"{config['authorizeUrl']}?{query}", "locationId": self.location_id}
         consent = post(f"{config['baseUrl']}/_emulator/consent", json.dumps(decision), "application/json")
         code = urllib.parse.parse_qs(urllib.parse.urlsplit(consent["redirectUrl"]).query)["code"][0]
@@ -75,13 +89,21 @@ class Emulator:
             "redirectUri": config["redirectUri"],
             "userType": "Location",
         }
-        return post(f"{config['baseUrl']}/oauth/token", urllib.parse.urlencode(form),
-                    "application/x-www-form-urlencoded")
+        return post(
+            f"{config['baseUrl']}/oauth/token", urllib.parse.urlencode(form), "application/x-www-form-urlencoded"
+        )
 
     def run(self, program, call, calls, *under):
         """One run of a program; answers with the median of its calls in microseconds, and with its stderr."""
-        command = [*under, BUILT / program, call, str(calls), json.dumps(self.config), self.location_id,
-                   json.dumps(self.token())]
+        command = [
+            *under,
+            BUILT / program,
+            call,
+            str(calls),
+            json.dumps(self.config),
+            self.location_id,
+            json.dumps(self.token()),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"{program}: {done.stderr}")
@@ -113,7 +135,9 @@ def main():
             medians = {program: statistics.median(times[program]) for program in PROGRAMS}
             for program in PROGRAMS:
                 spread = f"{min(times[program]):.1f} to {max(times[program]):.1f}"
-                print(f"{call:8} {program:8} {counts[program]:10,.0f} instructions {medians[program]:8.1f} µs ({spread})")
+                print(
+                    f"{call:8} {program:8} {counts[program]:10,.0f} instructions {medians[program]:8.1f} µs ({spread})"
+                )
             ratios = [measured["library"] / measured["libcurl"] for measured in (counts, medians)]
             print(f"{call:8} {'ratio':8} {ratios[0]:10.2f} {'':12} {ratios[1]:8.2f}", flush=True)
     finally:

@@ -58,7 +58,13 @@ fuzz_target!(|input: &[u8]| {
     let host = Answers { record: record.to_owned(), page: page.to_owned() };
     let seal = match first % 2 {
         0 => Seal::none("app-1"),
-        _ => Seal::new("app-1", &["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned().into()], false, "k").unwrap(),
+        _ => Seal::new(
+            "app-1",
+            &["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned().into()],
+            false,
+            "k",
+        )
+        .unwrap(),
     };
     let store = HostStore::new(Arc::new(host), seal);
     let told = |error: Error| {
@@ -91,5 +97,6 @@ fuzz_target!(|input: &[u8]| {
     let _ = store.note("n").map_err(told);
     let _ = store.prune_notes(7).map_err(told);
     let _ = store.remove("resource-1").map_err(told);
-    let _ = store.lock("resource-1", &Deadline::after(Duration::from_millis(1), &Arc::default())).map_err(told);
+    let _ =
+        store.lock("resource-1", &Deadline::after(Duration::from_millis(1), &Arc::default())).map_err(told);
 });

@@ -74,12 +74,14 @@ def main():
         elif command == "grandchild-asks":
             answer = in_child(lambda: in_child(lambda: ask(client, *arguments)))
         elif command == "events-in-child":
+
             def listen():
                 types = []
                 client.on_event(lambda event: types.append(event.type))
                 client.token_refresh(arguments[0])
                 client.on_event(None)
                 return " ".join(types)
+
             answer = in_child(listen)
         elif command == "pool":
             method, resource_id = arguments
