@@ -30,7 +30,7 @@ const OWNERS: [(&str, &[&str]); 8] = [
     ("rusqlite", &["store/sqlite.rs"]),
     ("libc", &["ffi/"]),
     ("rustix", &["clock.rs"]),
-    ("std::os", &["store/"]),
+    ("std::os", &["store/user_only.rs", "store/file_lock.rs"]),
     ("TcpListener", &["authorization/receiver.rs"]),
     ("thread::Builder", &["crew.rs"]),
 ];

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 
-use super::Lock;
+use super::{Lock, user_only};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::process;
@@ -40,8 +40,7 @@ impl LockFolder {
     pub fn new(folder: PathBuf, client_id: &str) -> Result<LockFolder> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        user_only::folder(&mut builder);
         builder.create(&folder).map_err(|error| failed(&folder, &error))?;
         Ok(LockFolder { folder, client_id: client_id.to_owned() })
     }
@@ -69,8 +68,7 @@ impl FileLock {
     fn open(path: &Path) -> io::Result<FileLock> {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        user_only::file(&mut options);
         // A child that is forked between the two steps would inherit a descriptor that nobody closes there.
         let _gate = process::gate();
         let file = options.open(path)?;

@@ -13,6 +13,8 @@ mod row;
 mod seal;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlite")]
+mod user_only;
 
 use std::sync::Arc;
 

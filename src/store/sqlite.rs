@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::file_lock::LockFolder;
 use super::row::{Resealing, Row, StoredRow};
-use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
+use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store, user_only};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::process;
@@ -504,8 +504,7 @@ fn own_file(path: &Path) -> Result<()> {
     let alone = process::alone_with_databases();
     let mut options = OpenOptions::new();
     options.create_new(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    user_only::file(&mut options);
     let made = options.open(path).map(drop);
     drop(alone);
     match made {
@@ -518,10 +517,7 @@ fn own_file(path: &Path) -> Result<()> {
                 .with_parameter("store.path"));
         }
     }
-    #[cfg(unix)]
-    if let Ok(metadata) = std::fs::metadata(path)
-        && std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
-    {
+    if user_only::others_may_read(path) {
         log::warn!("others may read {}: its mode is the only protection of the tokens in it", path.display());
     }
     Ok(())
