@@ -54,8 +54,6 @@ mod crew;
 mod inside;
 mod json;
 mod outbox;
-// Where there is no `fork`, half of it has nobody to call it.
-#[cfg_attr(not(unix), allow(dead_code))]
 mod process;
 mod random;
 

@@ -5,8 +5,8 @@
 //! given back there, a database handle must not even be closed, and a file lock belongs to parent and child alike.
 //! So each process has a generation, and whatever belongs to an older one is left alone.
 
-// Without a durable store there is nothing that a child must not share.
-#![cfg_attr(not(all(feature = "sqlite", feature = "postgres")), allow(dead_code))]
+// Without a durable store there is nothing that a child must not share, and without `fork` there is no child.
+#![cfg_attr(not(all(unix, feature = "sqlite", feature = "postgres")), allow(dead_code))]
 
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
