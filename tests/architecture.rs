@@ -24,15 +24,17 @@ const BLIND: [(&str, &str); 3] = [("store", "http"), ("store", "clock"), ("http"
 const DOOR: (&str, &str) = ("http", "fuzzing");
 
 /// What only these places may use. `ureq::http`, the vocabulary of URLs and headers, is for everyone.
-const OWNERS: [(&str, &[&str]); 8] = [
+const OWNERS: [(&str, &[&str]); 10] = [
     ("ureq", &["http/"]),
-    ("rustls", &["http/"]),
+    ("rustls", &["http/", "store/postgres/tls.rs"]),
     ("rusqlite", &["store/sqlite.rs"]),
-    ("libc", &["ffi/"]),
-    ("rustix", &["clock.rs"]),
-    ("std::os", &["store/user_only.rs", "store/file_lock.rs"]),
+    ("tokio_postgres", &["store/postgres/"]),
+    ("tokio", &["store/postgres/"]),
+    ("libc", &["ffi/", "store/postgres/line.rs"]),
+    ("rustix", &["clock.rs", "store/postgres/line.rs"]),
+    ("std::os", &["store/user_only.rs", "store/file_lock.rs", "store/postgres/line.rs"]),
     ("TcpListener", &["authorization/receiver.rs"]),
-    ("thread::Builder", &["crew.rs"]),
+    ("thread::Builder", &["crew.rs", "store/postgres/address.rs"]),
 ];
 
 #[test]

@@ -200,18 +200,19 @@ impl<'a> Pass<'a> {
 
     /// Tells how far the work is; an error when it should end.
     fn tell(&self, resealed: u64) -> Result<()> {
-        if self.whole.is_cancelled() {
-            return Err(stopped("the call was cancelled"));
-        }
         let so_far = json!({
             "checked": self.checked,
             "refreshed": self.refreshed,
             "resealed": resealed,
             "failed": self.failed.len(),
         });
-        match (self.progress)(&so_far) {
-            true => Ok(()),
-            false => Err(stopped("the progress callback ended the work")),
+        if !(self.progress)(&so_far) {
+            return Err(stopped("the progress callback ended the work"));
+        }
+        // It may have been the callback that cancelled.
+        match self.whole.is_cancelled() {
+            true => Err(stopped("the call was cancelled")),
+            false => Ok(()),
         }
     }
 }
