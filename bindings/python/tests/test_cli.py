@@ -377,8 +377,21 @@ class ConfigurationTest(CliTest):
         self.config.chmod(0o644)
         ended = self.run_cli("list")
         self.assertEqual(ended.returncode, 0)
-        self.assertIn("warning: others may read the client's secret", ended.stderr)
+        self.assertIn("warning: others may read the secret", ended.stderr)
         self.assertIn("chmod 600", ended.stderr)
+        self.variables["GHL_OAUTH_CLIENT_SECRET"] = self.document["clientSecret"]
+        self.configure(clientSecret=None)
+        self.config.chmod(0o644)
+        self.assertEqual(self.run_cli("list").stderr, "", "there is no secret in it")
+        self.configure(
+            store={
+                "kind": "sqlite",
+                "path": "tokens.db",
+                "encryptionKeys": ["c2VjcmV0IG9mIHRoaXJ0eS10d28gYnl0ZXMgaGVyZSEhISE="],
+            }
+        )
+        self.config.chmod(0o644)
+        self.assertIn("warning: others may read the secret", self.run_cli("list").stderr)
 
     def test_what_cannot_be_used_is_named(self) -> None:
         self.configure(colour="red")

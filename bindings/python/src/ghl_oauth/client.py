@@ -92,8 +92,8 @@ class Client:
             scopes: The scopes that a consent asks for, as a sequence or separated by spaces. Default: none; then
                 each call names them.
             store: Where tokens are kept: ``"memory"`` (the default; they end with the client), the path of an SQLite
-                file, the URL of a PostgreSQL database (``postgres://…``, where the library was built with that feature),
-                the library's own form (``{"kind": "sqlite", "path": "tokens.db"}``), or a :class:`Store`.
+                file, the URL of a PostgreSQL database (``postgres://…``, where the library was built with that
+                feature), the library's own form (``{"kind": "sqlite", "path": "tokens.db"}``), or a :class:`Store`.
             base_url: Where the API lives; may carry a path prefix. Default: ``https://services.leadconnectorhq.com``.
             authorize_url: The consent page. Default:
                 ``https://marketplace.gohighlevel.com/v2/oauth/chooselocation``.

@@ -86,7 +86,8 @@ def read(option: str | None) -> Configuration:
     _complete(document.get("http"), "caBundlePath", folder)
 
     secret_from = f"{path}"
-    if document.get("clientSecret") is not None:
+    store = document["store"] if isinstance(document["store"], dict) else {}
+    if document.get("clientSecret") is not None or store.get("url") or store.get("encryptionKeys"):
         warnings += _open_to_others(path)
     secret_file = document.pop("clientSecretFile", None)
     if secret_file is not None:
@@ -126,7 +127,7 @@ def _open_to_others(path: Path) -> list[str]:
     mode = stat.S_IMODE(path.stat().st_mode)
     if os.name != "posix" or not mode & 0o077:
         return []
-    return [f"others may read the client's secret in {path} (mode {mode:04o}): chmod 600 {path}"]
+    return [f"others may read the secret in {path} (mode {mode:04o}): chmod 600 {path}"]
 
 
 def _reason(error: Exception) -> str:
