@@ -31,7 +31,12 @@ pub struct Deadline {
     total: Duration,
     cancellation: Arc<Cancellation>,
     raised_before: u64,
+    /// What ends it as well, once it was ever raised.
+    end: Option<Arc<Cancellation>>,
 }
+
+/// How long a wait goes on before it looks for what else may end it.
+const SLICE: Duration = Duration::from_millis(50);
 
 impl Deadline {
     /// A deadline `total` from now that `cancellation` can bring forward.
@@ -41,7 +46,14 @@ impl Deadline {
             total,
             cancellation: Arc::clone(cancellation),
             raised_before: *cancellation.count(),
+            end: None,
         }
+    }
+
+    /// The same, and over as soon as `end` is raised, or if it was already: for one part of a work of many.
+    #[must_use]
+    pub fn ended_by(self, end: &Arc<Cancellation>) -> Deadline {
+        Deadline { end: Some(Arc::clone(end)), ..self }
     }
 
     /// Another part of the same call: `total` from now. A cancellation since the call began counts for it, too.
@@ -61,7 +73,11 @@ impl Deadline {
 
     /// Whether the call was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        *self.cancellation.count() != self.raised_before
+        *self.cancellation.count() != self.raised_before || self.is_ended()
+    }
+
+    fn is_ended(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| *end.count() > 0)
     }
 
     /// `CANCELLED` or `TIMEOUT` when the call should not go on.
@@ -88,10 +104,11 @@ impl Deadline {
         let mut raised = self.cancellation.count();
         loop {
             let left = wakes.saturating_duration_since(Instant::now());
-            if *raised != self.raised_before || left.is_zero() {
+            if *raised != self.raised_before || left.is_zero() || self.is_ended() {
                 break;
             }
-            let woken = self.cancellation.changed.wait_timeout(raised, left);
+            let slice = if self.end.is_some() { left.min(SLICE) } else { left };
+            let woken = self.cancellation.changed.wait_timeout(raised, slice);
             raised = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(raised);

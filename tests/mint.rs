@@ -275,6 +275,28 @@ fn a_refusal_for_the_pace_is_waited_for_and_no_location_is_left_out() {
     assert_eq!(error["resourceId"], company.as_str());
 }
 
+/// The pace would let the next one go in ten minutes only.
+#[test]
+fn a_mint_that_is_ended_while_it_waits_for_its_pace_ends() {
+    let emulator = emulator(5);
+    let pace = json!({"rateLimit": {"requests": 2, "perMs": 600_000}, "timeouts": {"totalMs": 600_000}});
+    let abi = client(&emulator, pace);
+    let company = abi.connect_company(&emulator);
+    let told = Mutex::new(Vec::new());
+    let params = json!({"companyId": company, "locationIds": emulator.location_ids(), "concurrency": 2});
+    let outcome = abi.tokens_mint(params, |so_far| {
+        told.lock().unwrap().push(so_far["done"].as_u64().unwrap());
+        so_far["done"] != 2
+    });
+    outcome.fails(Status::Cancelled);
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.last(), Some(&2), "and is not asked again: {told:?}");
+    assert_eq!(
+        emulator.requests().iter().filter(|request| request.path.contains("location-token")).count(),
+        2
+    );
+}
+
 #[test]
 fn two_processes_that_mint_the_same_do_each_a_part() {
     let folder = tempfile::tempdir().unwrap();

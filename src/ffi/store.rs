@@ -25,11 +25,10 @@ thread_local! {
 /// A store of the host's own: where a client made by ghl_client_new_with_store keeps its tokens.
 ///
 /// The library asks for single records by id, and seals them where store.encryptionKeys are given. A record is one JSON
-/// object, to be kept as it is and given back as it was:
-///
-///     {"kind": "token", "resourceId": "…", "version": 3, "userType": "Company" or "Location", "companyId": "…" or null,
-///      "renewAt": milliseconds since the epoch, "sealedWith": "…", "document": "…"}
-///     {"kind": "note", "resourceId": "~note/…", "version": 1, "list": "…", "expiresAt": …, "document": "…"}
+/// object, to be kept as it is and given back as it was. That of a token is
+/// {"kind": "token", "resourceId", "version": 1 and up, "userType": "Company" or "Location", "companyId" (or null),
+/// "renewAt" (milliseconds since the epoch), "sealedWith", "document"}, and that of a note, whose id begins with "~note/",
+/// {"kind": "note", "resourceId", "version", "list", "expiresAt" (milliseconds since the epoch), "document"}.
 ///
 /// "document" of a token holds its secrets, in clear unless it is sealed; a note holds none. The other fields are there to
 /// look records up by. Ids are up to 300 bytes of UTF-8 without control characters, and come from outside: never build a

@@ -4,7 +4,7 @@
 //! works, and the store keeps one of them.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use super::maintain::{failure, stopped};
 use super::{Progress, Tokens, valid_id};
 use crate::api::{InstalledLocationsParams, Pages};
 use crate::crew::{self, Next, Results};
-use crate::deadline::Deadline;
+use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::random;
@@ -85,11 +85,12 @@ impl Tokens {
         deadline: impl Fn() -> Deadline + Sync,
     ) -> Result<Value> {
         let hands = hands(params.concurrency, USUAL_CONCURRENCY)?;
+        let feed = Feed::new(&params)?;
         let work = Work {
-            feed: Feed::new(&params)?,
+            whole: deadline().ended_by(&feed.stopped),
+            feed,
             company_id: params.company_id,
             force: params.force,
-            whole: deadline(),
             deadline: &deadline,
         };
         let tally =
@@ -102,7 +103,7 @@ impl Tokens {
 
     /// Mints for the next location; `None` when there is none, or nothing more can come of the work.
     fn mint_next(&self, work: &Work<impl Fn() -> Deadline>) -> Option<Outcome> {
-        let list = |params: &InstalledLocationsParams| self.list_locations(params, &(work.deadline)());
+        let list = |params: &InstalledLocationsParams| self.list_locations(params, &work.deadline());
         let error = match work.feed.next(list) {
             Ok(location_id) => {
                 let location_id = location_id?;
@@ -140,7 +141,7 @@ impl Tokens {
             }
         }
         loop {
-            let deadline = (work.deadline)();
+            let deadline = work.deadline();
             let minted = self.minted(location_id, &work.company_id, held.as_ref(), &deadline);
             match minted {
                 Err(error) if error.status() == Status::RateLimited => {
@@ -164,7 +165,7 @@ impl Tokens {
     ) -> Tally {
         let mut tally = Tally::new();
         let mut told = Instant::now();
-        let mut over = false;
+        let (mut over, mut goes_on) = (false, true);
         while !over {
             let mut batch = Vec::new();
             let mut patience = TICK;
@@ -187,9 +188,10 @@ impl Tokens {
             if work.whole.is_cancelled() {
                 work.feed.stop(stopped("the call was cancelled"));
             }
-            if told.elapsed() >= TICK || over {
+            if goes_on && (told.elapsed() >= TICK || over) {
                 told = Instant::now();
-                if !progress(&tally.progress(work.feed.total())) {
+                goes_on = progress(&tally.progress(work.feed.total()));
+                if !goes_on {
                     work.feed.stop(stopped("the progress callback ended the work"));
                 }
             }
@@ -246,7 +248,12 @@ struct Work<'a, D> {
     deadline: &'a D,
 }
 
-impl<D> Work<'_, D> {
+impl<D: Fn() -> Deadline> Work<'_, D> {
+    /// The patience for one request.
+    fn deadline(&self) -> Deadline {
+        (self.deadline)().ended_by(&self.feed.stopped)
+    }
+
     /// Whether an error says nothing about the location, and the next one would meet it as well. So does a 401 that a
     /// fresh token did not cure, and each try would burn another token of the company.
     fn is_hopeless(&self, error: &Error) -> bool {
@@ -261,6 +268,8 @@ struct Feed {
     left: Mutex<Left>,
     /// Where the list of installed locations goes on. Held by whoever fetches the next page.
     pages: Mutex<Option<Pages>>,
+    /// Raised with the end: whoever waits for a place in the pace must not wait on.
+    stopped: Arc<Cancellation>,
 }
 
 #[derive(Default)]
@@ -306,7 +315,7 @@ impl Feed {
                 ));
             }
         }
-        Ok(Feed { left: Mutex::new(left), pages: Mutex::new(pages) })
+        Ok(Feed { left: Mutex::new(left), pages: Mutex::new(pages), stopped: Arc::default() })
     }
 
     /// The next location. Where few are left, the next page of them is fetched first, by one while the others go on.
@@ -351,9 +360,10 @@ impl Feed {
         Ok(())
     }
 
-    /// Gives out no more; the first reason counts.
+    /// Gives out no more, and wakes whoever waits; the first reason counts.
     fn stop(&self, error: Error) {
         self.left().end.get_or_insert(error);
+        self.stopped.raise();
     }
 
     /// Why it was stopped, if it was.

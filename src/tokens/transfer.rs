@@ -214,8 +214,10 @@ impl Tokens {
         }
         // Whatever the store did not take is offered again first, so that the list shows it.
         for resource_id in self.unsaved_ids() {
-            // What fails stays in the list as `unsaved`, and was logged.
-            let _ = self.offer_again(&resource_id);
+            // What fails stays in the list as `unsaved`, and was logged. A store that is down is not asked for each.
+            if self.offer_again(&resource_id).is_err() {
+                break;
+            }
         }
         self.store.list(&Query {
             company_id: params.company_id.clone(),
