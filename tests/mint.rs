@@ -280,7 +280,7 @@ fn a_refusal_for_the_pace_is_waited_for_and_no_location_is_left_out() {
 fn a_mint_that_is_ended_while_it_waits_for_its_pace_ends() {
     let emulator = emulator(5);
     let pace = json!({"rateLimit": {"requests": 2, "perMs": 600_000}, "timeouts": {"totalMs": 600_000}});
-    let abi = client(&emulator, pace);
+    let abi = Abi::with(&emulator, pace);
     let company = abi.connect_company(&emulator);
     let told = Mutex::new(Vec::new());
     let params = json!({"companyId": company, "locationIds": emulator.location_ids(), "concurrency": 2});
