@@ -1,5 +1,6 @@
 //! The C programs: compiled as a user would, with all warnings as errors, and run against an emulator; under valgrind,
 //! too, where it is there.
+#![cfg(unix)] // The options are those of a Unix compiler.
 
 mod built;
 mod support;

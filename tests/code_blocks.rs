@@ -1,5 +1,6 @@
 //! The C and C++ code in the documentation: compiled as users do, and run where it is a whole program. CMake's stands in
 //! `tests/install.rs`.
+#![cfg(unix)] // The options are those of a Unix compiler.
 
 mod built;
 

@@ -1,5 +1,6 @@
 //! The C++ header: compiled as users do, by two compilers and with all warnings as errors, and run against an emulator
 //! under the address and undefined-behaviour sanitizers.
+#![cfg(unix)] // The options are those of a Unix compiler.
 
 mod built;
 mod support;

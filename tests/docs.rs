@@ -109,8 +109,10 @@ fn the_python_code_in_the_readme_is_valid() {
     let page = page("README.md");
     let python = blocks(&page, "python");
     assert_eq!(python.len(), 1);
-    let parsed =
-        Command::new("python3").args(["-c", "import ast, sys; ast.parse(sys.argv[1])", &python[0]]).status();
+    let interpreter = std::env::var("GHL_PYTHON").unwrap_or_else(|_| "python3".into());
+    let parsed = Command::new(&interpreter)
+        .args(["-c", "import ast, sys; ast.parse(sys.argv[1])", &python[0]])
+        .status();
     assert!(parsed.unwrap().success());
 }
 

@@ -60,13 +60,23 @@ fn the_library_exports_its_functions_and_nothing_else() {
         println!("left out: Cargo built no shared library here");
         return;
     };
-    let Ok(listed) = Command::new("nm").args(["-D", "--defined-only"]).arg(&library).output() else {
+    // Apple's linker puts an underscore before each name, and Windows' has a list of another kind.
+    let (options, mark): (&[&str], &str) = match env::consts::OS {
+        "windows" => {
+            println!("left out: the exports of {}, which dumpbin lists", library.display());
+            return;
+        }
+        "macos" => (&["-gU"], "_"),
+        _ => (&["-D", "--defined-only"], ""),
+    };
+    let Ok(listed) = Command::new("nm").args(options).arg(&library).output() else {
         println!("left out: the exports of {}, no nm here (apt-get install binutils)", library.display());
         return;
     };
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     let listed = String::from_utf8(listed.stdout).unwrap();
-    let exported: BTreeSet<&str> = listed.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    let names = listed.lines().filter_map(|line| line.split_whitespace().last());
+    let exported: BTreeSet<&str> = names.filter_map(|name| name.strip_prefix(mark)).collect();
     assert_eq!(exported, BTreeSet::from(EXPORTS), "{}", library.display());
 }
 

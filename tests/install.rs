@@ -1,5 +1,6 @@
 //! What `cargo cinstall` installs, moved to another place and used as docs/install.md says: by pkg-config and by CMake, shared
 //! and static, and with each of the three ways to SQLite.
+#![cfg(target_os = "linux")] // It reads ELF files, and expects their names.
 
 mod built;
 

@@ -1,5 +1,6 @@
 //! The promise of docs/abi.md: what the header declares is written down in tests/abi/promised.txt, and what was released is
 //! never changed or taken away. libabigail judges the layouts, too.
+#![cfg(unix)] // The options are those of a Unix compiler.
 
 mod built;
 
