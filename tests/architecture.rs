@@ -106,6 +106,24 @@ fn what_belongs_to_one_place_is_used_there_only() {
     assert_eq!(seen.len(), OWNERS.len(), "some belong nowhere any more: {seen:?}");
 }
 
+/// The compiler denies unsafe code in the whole crate; this sees to it that nobody but `ffi` is let off.
+#[test]
+fn only_ffi_has_unsafe_code() {
+    let (ffi, rest): (Vec<_>, Vec<_>) =
+        sources().into_iter().partition(|(path, _)| path.starts_with("ffi/") || path == "lib.rs");
+    assert!(ffi.len() > 5 && rest.len() > 20, "{} and {} files", ffi.len(), rest.len());
+    for (path, code) in rest {
+        assert!(!code.contains("unsafe"), "src/{path} has unsafe code");
+    }
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    assert!(lib.contains("#![deny(unsafe_code)]"));
+    let lines: Vec<&str> = lib.lines().filter(|line| line.contains("unsafe_code")).collect();
+    assert_eq!(lines, ["#![deny(unsafe_code)]", "#[allow(unsafe_code)]"]);
+    assert!(lib.contains("#[allow(unsafe_code)]\npub mod ffi;"));
+    let emulator = fs::read_to_string(root().join("emulator/src/lib.rs")).unwrap();
+    assert!(emulator.contains("#![forbid(unsafe_code)]"));
+}
+
 #[test]
 fn arrows_are_found_however_they_are_written() {
     let code = "use crate::http::{Answer, Lane};\nuse crate::{\n    inside,\n    json::{read, write}, token::Token,\n};\n\
