@@ -199,9 +199,7 @@ impl SqliteStore {
         }
         Ok(false)
     }
-}
 
-impl SqliteStore {
     /// The ids of the keys that records are sealed with; an empty one for those in clear.
     fn key_ids(&self) -> Result<Vec<String>> {
         // From one to the next by the index, since there are few of them and many records.
