@@ -8,6 +8,7 @@ use super::{Tokens, Want};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
+use crate::outbox;
 use crate::store::{Note, Query, Record, Standing};
 use crate::token::UserType;
 
@@ -265,6 +266,7 @@ impl Tokens {
 
     /// Deletes a token, unless it was granted after `at_ms`.
     fn end(&self, resource_id: &str, at_ms: i64, deadline: &Deadline) -> Result<End> {
+        let _quiet = outbox::hold();
         let lock =
             self.store.lock(resource_id, deadline).map_err(|error| error.with_resource(resource_id))?;
         match self.record(resource_id)? {

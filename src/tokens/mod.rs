@@ -143,6 +143,7 @@ impl Tokens {
     /// `NOT_FOUND`, `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn delete(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
+        let _quiet = outbox::hold();
         let lock =
             self.store.lock(resource_id, deadline).map_err(|error| error.with_resource(resource_id))?;
         let metadata = self.metadata(resource_id)?.ok_or_else(|| not_held(resource_id))?;
