@@ -2,25 +2,21 @@
 
 use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::mint::hands;
+use super::bulk::{Progress, TICK, failure, hands, stopped};
 use super::{Tokens, Want, valid_id};
 use crate::crew::{self, Next};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::Result;
 use crate::random;
 use crate::store::{Record, Resealed, Standing};
 use crate::token::USUAL_LIFE_MS;
 
 /// How many due records are looked up at a time.
 const PAGE: usize = 100;
-
-/// How long to wait for the next result at a time.
-const TICK: Duration = Duration::from_millis(250);
 
 /// What is maintained.
 #[derive(Debug, Default, Deserialize)]
@@ -31,9 +27,6 @@ pub struct MaintainParams {
     /// How many tokens are renewed at once, 1 to 64. Default: 1, on the thread of the call.
     pub concurrency: Option<i64>,
 }
-
-/// Told how far the work is; answers whether to go on.
-pub type Progress<'a> = &'a dyn Fn(&Value) -> bool;
 
 /// What a pass did so far.
 struct Pass<'a> {
@@ -215,12 +208,4 @@ impl<'a> Pass<'a> {
             false => Ok(()),
         }
     }
-}
-
-pub(super) fn failure(resource_id: &str, error: &Error) -> Value {
-    json!({"resourceId": resource_id, "error": error.to_json()["error"]})
-}
-
-pub(super) fn stopped(why: &str) -> Error {
-    Error::new(Status::Cancelled, why).with_help("what was renewed is saved; call again for the rest")
 }

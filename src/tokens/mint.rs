@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::maintain::{failure, stopped};
-use super::{Progress, Tokens, valid_id};
+use super::bulk::{Progress, TICK, failure, hands, stopped};
+use super::{Tokens, valid_id};
 use crate::api::{InstalledLocationsParams, Pages};
 use crate::crew::{self, Next, Results};
 use crate::deadline::{Cancellation, Deadline};
@@ -23,9 +23,6 @@ use crate::store::{Record, Standing};
 /// How many mints are under way at once, unless the caller wishes otherwise: ten a second are allowed, and an answer
 /// may take most of a second.
 const USUAL_CONCURRENCY: i64 = 8;
-
-/// How often the caller is told how far the work is.
-const TICK: Duration = Duration::from_millis(250);
 
 /// The most tokens that are saved at once.
 const BATCH: usize = 256;
@@ -464,12 +461,4 @@ impl Tally {
         let total = self.minted + self.fresh + self.failed.len() as u64;
         json!({"total": total, "minted": self.minted, "fresh": self.fresh, "failed": self.failed})
     }
-}
-
-/// How many requests may be under way at once: what is wanted, or the usual.
-pub(super) fn hands(wanted: Option<i64>, usual: i64) -> Result<usize> {
-    let wanted = wanted.unwrap_or(usual);
-    usize::try_from(wanted).ok().filter(|wanted| (1..=64).contains(wanted)).ok_or_else(|| {
-        Error::invalid_argument("concurrency", format!("concurrency is {wanted}, not from 1 to 64"))
-    })
 }

@@ -4,6 +4,7 @@
 //! caller per resource takes the store's lock, reads the store again, renews what is still due, saves it,
 //! and only then hands it out; the others wait for that one.
 
+mod bulk;
 mod flight;
 mod installation;
 mod live;
@@ -30,10 +31,11 @@ use crate::secret::Secret;
 use crate::store::{Query, Record, Standing, Store};
 use crate::token::{Token, UserType};
 
+pub use bulk::Progress;
 use flight::{Flights, Seat};
 pub use installation::{REMEMBERED_MS, Verdict};
 use live::LiveTokens;
-pub use maintain::{MaintainParams, Progress};
+pub use maintain::MaintainParams;
 pub use mint::MintParams;
 pub use transfer::{ImportParams, ListParams};
 
