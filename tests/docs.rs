@@ -115,3 +115,72 @@ fn the_python_code_in_the_readme_is_valid() {
         .status();
     assert!(parsed.unwrap().success());
 }
+
+/// The files of this repository that a line links to.
+fn links(line: &str) -> impl Iterator<Item = &str> {
+    let targets = line.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap());
+    targets.filter(|target| !target.is_empty() && !target.contains("://"))
+}
+
+/// What a section has in every language: its code without the words of comments, its points, rows and links.
+#[derive(Debug, Default, PartialEq)]
+struct Section {
+    code: Vec<String>,
+    points: usize,
+    rows: usize,
+    links: Vec<String>,
+}
+
+/// The part before the first heading of level 2, and then a section for each.
+fn sections(page: &str) -> Vec<Section> {
+    let mut sections = vec![Section::default()];
+    let mut comment = None;
+    for line in page.lines() {
+        let section = sections.last_mut().unwrap();
+        if let Some(language) = line.strip_prefix("```") {
+            section.code.push(line.to_owned());
+            comment = match (comment, language) {
+                (Some(_), _) => None,
+                (None, "c" | "cpp") => Some(" // "),
+                (None, _) => Some(" # "),
+            };
+        } else if let Some(comment) = comment {
+            let line = format!(" {line}");
+            let words = line.find(comment).map_or(line.len(), |start| start + comment.len());
+            section.code.push(line[..words].to_owned());
+        } else if line.starts_with("## ") {
+            sections.push(Section::default());
+        } else {
+            section.points += usize::from(line.starts_with("- "));
+            section.rows += usize::from(line.starts_with('|'));
+            // The readmes' links to one another stand where each of them likes.
+            let links = links(line).filter(|link| !["README.md", "README.es.md"].contains(link));
+            section.links.extend(links.map(str::to_owned));
+            section.links.sort();
+        }
+    }
+    sections
+}
+
+#[test]
+fn the_spanish_readme_has_what_the_english_one_has() {
+    let (english, spanish) = (sections(&page("README.md")), sections(&page("README.es.md")));
+    assert!(english.len() > 5);
+    assert_eq!(english.len(), spanish.len(), "sections");
+    for (number, (english, spanish)) in english.iter().zip(&spanish).enumerate() {
+        assert_eq!(english, spanish, "section {number}");
+    }
+}
+
+#[test]
+fn the_links_of_the_readmes_lead_to_files_that_are_there() {
+    for (name, other) in [("README.md", "README.es.md"), ("README.es.md", "README.md")] {
+        let page = page(name);
+        let links: Vec<&str> = page.lines().flat_map(links).collect();
+        assert!(links.contains(&other), "{name} does not link to {other}");
+        for link in links {
+            let target = Path::new(env!("CARGO_MANIFEST_DIR")).join(link);
+            assert!(target.exists(), "{name} links to {link}, which is not there");
+        }
+    }
+}
