@@ -170,6 +170,10 @@ fn the_cpp_configuration_has_every_key() {
             config.token_request_encoding = "t";
             config.scopes = {"t"};
             config.store = ghl::sqlite_store("t");
+            config.store->url = ghl::postgres_store("t").url;
+            config.store->encryption_keys = {ghl::secret("t"), ghl::secret("u")};
+            config.store->ca_bundle_path = config.store->encryption_keys_path = "t";
+            config.store->sealed_only = true;
             config.timeouts.connect = config.timeouts.total = std::chrono::seconds(2);
             config.retry.max_attempts = 1;
             config.retry.base_delay = config.retry.max_delay = std::chrono::milliseconds(1);
@@ -191,6 +195,7 @@ fn the_cpp_configuration_has_every_key() {
         serde_json::from_str(&run(&program(source.to_str().unwrap(), folder.path()), &[])).unwrap();
     assert_eq!(written["timeouts"]["connectMs"], 2000);
     assert_eq!(written["refresh"]["marginSeconds"], 60);
+    assert_eq!(written["store"]["encryptionKeys"], json!(["t", "u"]));
     let mut keys: Vec<String> = Vec::new();
     for (key, value) in written.as_object().unwrap() {
         match value {

@@ -605,12 +605,33 @@ struct statistics {
 struct store_options {
     std::string kind;
     std::string path;
+    secret url; // may hold a password
+    std::string ca_bundle_path;
+    std::vector<secret> encryption_keys; // base64: the first seals, all open
+    std::string encryption_keys_path;    // a file with such keys, in their place
+    bool sealed_only = false;
 };
 
 // In memory: they end with the client. The default.
-inline store_options memory_store() { return {"memory", {}}; }
+inline store_options memory_store() {
+    store_options options;
+    options.kind = "memory";
+    return options;
+}
 // In an SQLite file.
-inline store_options sqlite_store(std::string path) { return {"sqlite", std::move(path)}; }
+inline store_options sqlite_store(std::string path) {
+    store_options options;
+    options.kind = "sqlite";
+    options.path = std::move(path);
+    return options;
+}
+// In a PostgreSQL database, in builds that have it.
+inline store_options postgres_store(std::string_view url) {
+    store_options options;
+    options.kind = "postgres";
+    options.url = url;
+    return options;
+}
 
 // The configuration; docs/configuration.md explains each key.
 struct config {
@@ -1109,14 +1130,14 @@ public:
         return value ? member(key, *value) : *this;
     }
     writer &flag(std::string_view key, bool value) { return value ? member(key, true) : *this; }
-    writer &list(std::string_view key, const std::vector<std::string> &texts) {
+    template <class Text> writer &list(std::string_view key, const std::vector<Text> &texts) {
         name(key).open('[');
-        for (const std::string &one : texts) {
+        for (const Text &one : texts) {
             text(one);
         }
         return close(']');
     }
-    writer &words(std::string_view key, const std::vector<std::string> &texts) {
+    template <class Text> writer &words(std::string_view key, const std::vector<Text> &texts) {
         return texts.empty() ? *this : list(key, texts);
     }
 
@@ -1756,7 +1777,9 @@ inline secret config::json() const {
     out.member("authorizeUrl", authorize_url).member("apiVersion", api_version);
     out.member("tokenRequestEncoding", token_request_encoding);
     if (store) {
-        out.name("store").open('{').member("kind", store->kind).member("path", store->path).close('}');
+        out.name("store").open('{').member("kind", store->kind).member("path", store->path).member("url", store->url);
+        out.member("caBundlePath", store->ca_bundle_path).words("encryptionKeys", store->encryption_keys);
+        out.member("encryptionKeysPath", store->encryption_keys_path).flag("sealedOnly", store->sealed_only).close('}');
     }
     out.name("timeouts").open('{').member("connectMs", timeouts.connect).member("totalMs", timeouts.total).close('}');
     out.name("retry").open('{').member("maxAttempts", retry.max_attempts).member("baseDelayMs", retry.base_delay);
