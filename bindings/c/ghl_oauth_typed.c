@@ -358,6 +358,8 @@ static const json_member MAINTAIN_FAILURE_MEMBERS[] = {
 static const json_member MAINTAIN_REPORT_DOCUMENT[] = {
     FIELD(ghl_maintain_report, INTEGER, "checked", checked),
     FIELD(ghl_maintain_report, INTEGER, "refreshed", refreshed),
+    FIELD(ghl_maintain_report, INTEGER, "resealed", resealed),
+    FIELD(ghl_maintain_report, INTEGER, "unsealed", unsealed),
     FIELD(ghl_maintain_report, INTEGER, "nextDueAt", next_due_at),
     {"failed", LIST, offsetof(ghl_maintain_report, failed), MAINTAIN_FAILURE_MEMBERS, sizeof(ghl_maintain_failure),
      offsetof(ghl_maintain_report, failed_count)},
@@ -772,11 +774,15 @@ static int32_t call_long(with_progress function, ghl_client *client, writer *par
     return status;
 }
 
-int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, ghl_progress_callback progress,
-                                  void *context, ghl_maintain_report *out, ghl_error *error) {
+int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, int64_t concurrency,
+                                  ghl_progress_callback progress, void *context, ghl_maintain_report *out,
+                                  ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "companyId", company_id);
+    if (concurrency != 0) {
+        put_integer(&params, "concurrency", concurrency);
+    }
     return call_long(ghl_tokens_maintain, client, &params, progress, context, MAINTAIN_REPORT_DOCUMENT, out,
                      &out->document, error);
 }

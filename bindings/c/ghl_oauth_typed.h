@@ -148,9 +148,9 @@ typedef struct ghl_mint_report {
     char *document;
 } ghl_mint_report;
 
-/* A token that could not be renewed. */
+/* A token that could not be renewed, or what kept tokens from being sealed anew. */
 typedef struct ghl_maintain_failure {
-    const char *resource_id;
+    const char *resource_id; /* NULL where it is about no single token, such as a key that is not given */
     const char *status;  /* the name of a GHL_ERR_ code */
     const char *message; /* what happened */
     const char *help;    /* what to do, or NULL */
@@ -161,6 +161,8 @@ typedef struct ghl_maintain_failure {
 typedef struct ghl_maintain_report {
     int64_t checked;     /* how many were due */
     int64_t refreshed;
+    int64_t resealed;    /* sealed with the first of store.encryptionKeys, which they were not before */
+    int64_t unsealed;    /* should have been, but cannot be opened, or changed meanwhile */
     int64_t next_due_at; /* milliseconds since the epoch; 0 where nothing is held that can be renewed */
     ghl_maintain_failure *failed;
     size_t failed_count;
@@ -281,9 +283,13 @@ int32_t ghl_typed_tokens_export(ghl_client *client, const ghl_token_query *query
 int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, size_t count, bool replace,
                                 ghl_import_report *out, ghl_error *error);
 
-/* ghl_tokens_maintain. company_id: NULL: all of them. progress gets JSON, as ghl_oauth.h says; it may be NULL. */
-int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, ghl_progress_callback progress,
-                                  void *context, ghl_maintain_report *out, ghl_error *error);
+/*
+ * ghl_tokens_maintain. company_id: NULL: all of them. concurrency: how many are renewed at once, 1 to 64; 0: 1. progress
+ * gets JSON, as ghl_oauth.h says; it may be NULL.
+ */
+int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, int64_t concurrency,
+                                  ghl_progress_callback progress, void *context, ghl_maintain_report *out,
+                                  ghl_error *error);
 
 /* ghl_tokens_mint. progress gets JSON, as ghl_oauth.h says; it may be NULL. */
 int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *request, ghl_progress_callback progress,

@@ -457,15 +457,22 @@ struct import_report {
     std::string raw;
 };
 
-// A token that could not be renewed or minted.
+// A location whose token could not be minted.
 struct failed_token {
     std::string resource_id;
+    failure error;
+};
+
+// A token that could not be renewed, or what kept tokens from being sealed anew.
+struct maintenance_failure {
+    std::optional<std::string> resource_id; // nothing where it is about no single token, such as a key that is not given
     failure error;
 };
 
 struct maintenance_progress {
     std::int64_t checked = 0; // done
     std::int64_t refreshed = 0;
+    std::int64_t resealed = 0;
     std::int64_t failed = 0;
     std::string raw;
 };
@@ -473,7 +480,9 @@ struct maintenance_progress {
 struct maintenance_report {
     std::int64_t checked = 0; // how many were due
     std::int64_t refreshed = 0;
-    std::vector<failed_token> failed;
+    std::int64_t resealed = 0; // sealed with the first of the encryption keys, which they were not before
+    std::int64_t unsealed = 0; // should have been, but cannot be opened, or changed meanwhile
+    std::vector<maintenance_failure> failed;
     std::optional<time_point> next_due_at; // when there will be something to do
     std::string raw;
 };
@@ -736,6 +745,11 @@ struct token_request {
     std::string redirect_uri;
     std::string client_id;
     secret client_secret;
+};
+
+// How tokens are maintained.
+struct maintenance_options {
+    std::optional<int> concurrency; // how many are renewed at once
 };
 
 // Whose tokens are minted.
@@ -1436,15 +1450,19 @@ inline bool read(value from, failed_token &to) {
     return read_object(from, "resourceId", to.resource_id, "locationId", to.resource_id, "error", to.error);
 }
 
+inline bool read(value from, maintenance_failure &to) {
+    return read_object(from, "resourceId", to.resource_id, "error", to.error);
+}
+
 inline bool read(value from, maintenance_progress &to) {
     to.raw = from.raw();
-    return read_object(from, "checked", to.checked, "refreshed", to.refreshed, "failed", to.failed);
+    return read_object(from, "checked", to.checked, "refreshed", to.refreshed, "resealed", to.resealed, "failed", to.failed);
 }
 
 inline bool read(value from, maintenance_report &to) {
     to.raw = from.raw();
-    return read_object(from, "checked", to.checked, "refreshed", to.refreshed, "failed", to.failed, "nextDueAt",
-                       to.next_due_at);
+    return read_object(from, "checked", to.checked, "refreshed", to.refreshed, "resealed", to.resealed, "unsealed",
+                       to.unsealed, "failed", to.failed, "nextDueAt", to.next_due_at);
 }
 
 inline bool read(value from, mint_progress &to) {
@@ -2029,12 +2047,19 @@ public:
     // One pass over the tokens that are due, for the host's scheduler. company_id: only that one's, or empty for all.
     // progress: called with a maintenance_progress on this thread; stops the work by returning false, or by throwing,
     // which comes out of this call, as it does from a checked client.
-    returns<maintenance_report> tokens_maintain(std::string_view company_id = {}) const {
-        return tokens_maintain(company_id, [](const maintenance_progress &) {});
+    returns<maintenance_report> tokens_maintain(std::string_view company_id = {},
+                                                const maintenance_options &options = {}) const {
+        return tokens_maintain(company_id, options, [](const maintenance_progress &) {});
     }
-    template <class Listener> returns<maintenance_report> tokens_maintain(std::string_view company_id, Listener &&progress) const {
+    template <class Listener, class = std::enable_if_t<std::is_invocable_v<Listener &, const maintenance_progress &>>>
+    returns<maintenance_report> tokens_maintain(std::string_view company_id, Listener &&progress) const {
+        return tokens_maintain(company_id, maintenance_options(), progress);
+    }
+    template <class Listener>
+    returns<maintenance_report> tokens_maintain(std::string_view company_id, const maintenance_options &options,
+                                                Listener &&progress) const {
         detail::writer params;
-        params.open('{').member("companyId", company_id).close('}');
+        params.open('{').member("companyId", company_id).member("concurrency", options.concurrency).close('}');
         return watched<maintenance_report, maintenance_progress>(ghl_tokens_maintain, params, progress);
     }
 

@@ -229,11 +229,14 @@ int main(int argc, char **argv) {
     CHECK(imported.imported == 0 && imported.skipped_count == 0);
     ghl_typed_import_report_clear(&imported);
     tokens_checked = 0;
-    OK(ghl_typed_tokens_maintain(client, NULL, count_checked, &tokens_checked, &pass, &error));
+    OK(ghl_typed_tokens_maintain(client, NULL, 2, count_checked, &tokens_checked, &pass, &error));
     CHECK(pass.checked == 2 && pass.refreshed == 2 && pass.failed == NULL && tokens_checked == 2);
-    CHECK(pass.next_due_at > 1700000000000);
+    CHECK(pass.next_due_at > 1700000000000 && pass.resealed == 0 && pass.unsealed == 0);
     ghl_typed_maintain_report_clear(&pass);
-    OK(ghl_typed_tokens_maintain(client, company.resource_id, NULL, NULL, &pass, &error));
+    CHECK(ghl_typed_tokens_maintain(client, NULL, 65, NULL, NULL, &pass, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(strcmp(error.parameter, "concurrency") == 0);
+    ghl_typed_error_clear(&error);
+    OK(ghl_typed_tokens_maintain(client, company.resource_id, 0, NULL, NULL, &pass, &error));
     CHECK(pass.checked == 0);
     ghl_typed_maintain_report_clear(&pass);
     /* A refresh token that the server never gave: one failure, which says whose. */
@@ -242,7 +245,7 @@ int main(int argc, char **argv) {
     OK(ghl_typed_tokens_import(client, &forged, 1, false, &imported, &error));
     CHECK(imported.imported == 1);
     ghl_typed_import_report_clear(&imported);
-    OK(ghl_typed_tokens_maintain(client, "nobody", NULL, NULL, &pass, &error));
+    OK(ghl_typed_tokens_maintain(client, "nobody", 0, NULL, NULL, &pass, &error));
     CHECK(pass.checked == 1 && pass.failed_count == 1 && strcmp(pass.failed[0].resource_id, "nobody") == 0);
     CHECK(strcmp(pass.failed[0].status, "GHL_ERR_REAUTHORIZATION_REQUIRED") == 0 && pass.failed[0].message != NULL);
     ghl_typed_maintain_report_clear(&pass);
