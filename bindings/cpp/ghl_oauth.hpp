@@ -22,6 +22,8 @@
  *     it. What a progress listener throws stops the work, and comes out of the call. What a listener of events or of the log
  *     throws goes to the handler that was given with it, or nowhere: the call that it interrupted is not affected.
  *
+ * Stores.  Tokens may be kept by a class of your own, below ghl::store: ghl::client client(config, std::make_unique<mine>()).
+ *
  * Everything about a call itself (parameters, defaults, what it waits for, its errors) stands in ghl_oauth.h, at the
  * function of the same name.
  */
@@ -43,6 +45,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -331,6 +334,10 @@ public:
     using value_type = T;
     result(T value) : either_(std::in_place_index<0>, std::move(value)) {}
     result(failure why) : either_(std::in_place_index<1>, std::move(why)) {}
+    // From what becomes a T: a text or std::nullopt, for a result of std::optional<std::string>.
+    template <class From, class = std::enable_if_t<std::is_convertible_v<From, T> && !std::is_convertible_v<From, failure> &&
+                                                   !std::is_same_v<std::decay_t<From>, result>>>
+    result(From &&value) : either_(std::in_place_index<0>, std::forward<From>(value)) {}
 
     bool has_value() const noexcept { return either_.index() == 0; }
     explicit operator bool() const noexcept { return has_value(); }
@@ -387,6 +394,200 @@ public:
 private:
     std::optional<failure> why_;
 };
+
+// ---- A store of your own --------------------------------------------------------------------------------------------
+
+// What a function of a ghl::store returns when it could not do its work. The error of the call that needed the store holds
+// these words, where load or list failed; so no secret must be among them.
+inline failure store_failure(std::string words) {
+    failure why;
+    why.status = status::store;
+    why.message = std::move(words);
+    return why;
+}
+
+// What ghl::store::save returns for a record of another version than the expected one.
+inline failure store_conflict() {
+    failure why;
+    why.status = status::conflict;
+    why.message = "the stored record has another version";
+    return why;
+}
+
+// Where a client keeps its tokens, by a class of your own. ghl_store_callbacks, in ghl_oauth.h, says what a record and a query
+// look like; a store need not look into them, but for the "version", unless it keeps that beside the record.
+//
+// Errors. Return a failure, or throw what you like: no exception passes through the library. The call that needed the store
+// fails with status::store then; what() goes into its message where load or list threw, and of a failure the number. Tokens
+// that could not be saved stay in memory and are offered again.
+//
+// Threads. Any of these functions may be called from any thread, several at once: from each that is inside a call on the
+// client, and from those that tokens_mint and tokens_maintain take along while they last. They must not use the client that they
+// serve, which refuses them, except for cancel(), and must not destroy it; other clients are fine. The texts that go in live
+// until the function returns.
+//
+// Ownership. The client owns its store, and destroys it when it ends, or when it cannot be made: once, on that thread, while
+// none of the functions runs. In a forked child the same store goes on serving the client, but it is not destroyed there.
+class store {
+public:
+    store() = default;
+    store(const store &) = delete;
+    store &operator=(const store &) = delete;
+    virtual ~store() = default;
+
+    // The record that was saved under an id; std::nullopt where there is none. The header wipes what is returned.
+    virtual result<std::optional<std::string>> load(std::string_view id) = 0;
+
+    // Saves a record, if the stored one has the expected version, which is 0 where there is none yet; otherwise returns
+    // store_conflict(). To look and to save must be one step that no other thread or process comes between, and the record
+    // must outlive a crash from here on: the token that it replaces is worthless already.
+    virtual result<void> save(std::string_view id, std::string_view record, std::uint64_t expected_version) = 0;
+
+    // Removes a record; well done also where there is none.
+    virtual result<void> remove(std::string_view id) = 0;
+
+    // A page of records: {"items": [records…], "nextPageToken": …}. A small store may answer every query with all its
+    // records and a null. The header wipes what is returned.
+    virtual result<std::string> list(std::string_view query_json) = 0;
+
+    // Whether there is a lock that all who share the store keep to. Asked once, when the client is made. Without one, only
+    // the threads of this process are kept apart, and two processes that refresh the same token can lose it.
+    virtual bool has_lock() const { return false; }
+
+    // Takes an id's lock; false where it is not free within that time. It must come free when its holder dies.
+    virtual result<bool> lock(std::string_view id, std::chrono::milliseconds longest) {
+        (void)id, (void)longest;
+        return store_failure("this store has no lock");
+    }
+
+    // Gives it back, on the thread that took it.
+    virtual void unlock(std::string_view id) { (void)id; }
+};
+
+namespace detail {
+
+// A ghl::store as ghl_store_callbacks, whose context it is.
+struct store_frame {
+    static ghl_store_callbacks callbacks(store &of) {
+        ghl_store_callbacks table{};
+        table.size = sizeof table;
+        table.load = load;
+        table.save = save;
+        table.remove = remove;
+        table.list = list;
+        if (of.has_lock()) {
+            table.lock = lock;
+            table.unlock = unlock;
+        }
+        table.free_string = free_string;
+        table.destroy = destroy;
+        table.context = &of;
+        return table;
+    }
+
+private:
+    static store &own(void *context) noexcept { return *static_cast<store *>(context); }
+
+    // A copy for the library, which brings it back to free_string. A NUL would hide what follows it.
+    static std::int32_t hand_out(std::string_view text, char **out) noexcept {
+        char *const copy = text.find('\0') == std::string_view::npos ? new (std::nothrow) char[text.size() + 1] : nullptr;
+        if (copy == nullptr) {
+            return GHL_ERR_STORE;
+        }
+        if (!text.empty()) {
+            std::memcpy(copy, text.data(), text.size());
+        }
+        copy[text.size()] = '\0';
+        *out = copy;
+        return GHL_OK;
+    }
+    static std::int32_t hand_out(std::string &&text, char **out) noexcept {
+        const std::int32_t code = hand_out(std::string_view(text), out);
+        wipe(text.data(), text.size());
+        return code;
+    }
+    static void explain(std::string_view words, char **out) noexcept {
+        if (out != nullptr) {
+            hand_out(words, out);
+        }
+    }
+    static std::int32_t failed(const failure &why, char **out) noexcept {
+        explain(why.message, out);
+        return why.status == status::ok ? GHL_ERR_STORE : static_cast<std::int32_t>(why.status);
+    }
+
+    // Does a store's work; nothing comes out but a number, and words for `out`, if that is there.
+    template <class Work> static std::int32_t guarded(char **out, Work work) noexcept {
+        if (out != nullptr) {
+            *out = nullptr;
+        }
+#if GHL_OAUTH_EXCEPTIONS
+        try {
+            return work();
+        } catch (const std::exception &thrown) {
+            explain(thrown.what(), out);
+        } catch (...) {
+            explain("it threw what is no std::exception", out);
+        }
+        return GHL_ERR_STORE;
+#else
+        return work();
+#endif
+    }
+
+    static std::int32_t load(void *context, const char *id, char **out) noexcept {
+        return guarded(out, [&]() -> std::int32_t {
+            result<std::optional<std::string>> record = own(context).load(id);
+            if (!record) {
+                return failed(record.error(), out);
+            }
+            return *record ? hand_out(std::move(**record), out) : GHL_OK;
+        });
+    }
+    static std::int32_t save(void *context, const char *id, const char *record, std::uint64_t expected_version) noexcept {
+        return guarded(nullptr, [&]() -> std::int32_t {
+            const result<void> saved = own(context).save(id, record, expected_version);
+            return saved ? GHL_OK : failed(saved.error(), nullptr);
+        });
+    }
+    static std::int32_t remove(void *context, const char *id) noexcept {
+        return guarded(nullptr, [&]() -> std::int32_t {
+            const result<void> removed = own(context).remove(id);
+            return removed ? GHL_OK : failed(removed.error(), nullptr);
+        });
+    }
+    static std::int32_t list(void *context, const char *query, char **out) noexcept {
+        return guarded(out, [&]() -> std::int32_t {
+            result<std::string> page = own(context).list(query);
+            return page ? hand_out(std::move(*page), out) : failed(page.error(), out);
+        });
+    }
+    static std::int32_t lock(void *context, const char *id, std::uint64_t timeout_ms) noexcept {
+        return guarded(nullptr, [&]() -> std::int32_t {
+            // No deadline that is made of it overflows.
+            constexpr std::uint64_t longest = 1000ULL * 60 * 60 * 24 * 365;
+            const auto timeout = static_cast<std::int64_t>((std::min)(timeout_ms, longest));
+            const result<bool> locked = own(context).lock(id, std::chrono::milliseconds(timeout));
+            if (!locked) {
+                return failed(locked.error(), nullptr);
+            }
+            return *locked ? GHL_OK : GHL_ERR_TIMEOUT;
+        });
+    }
+    static void unlock(void *context, const char *id) noexcept {
+        guarded(nullptr, [&]() -> std::int32_t {
+            own(context).unlock(id);
+            return GHL_OK;
+        });
+    }
+    static void free_string(void *, char *text) noexcept {
+        wipe(text, std::strlen(text));
+        delete[] text;
+    }
+    static void destroy(void *context) noexcept { delete &own(context); }
+};
+
+} // namespace detail
 
 // ---- What comes out -------------------------------------------------------------------------------------------------
 
@@ -2342,7 +2543,17 @@ public:
         return open(json.view());
     }
     static typename Mode::template returns<basic_client> open(std::string_view config_json) {
-        return Mode::give(make(config_json));
+        return Mode::give(make(config_json, nullptr));
+    }
+
+    // The same with a store of your own, which the client owns; also where it cannot be made. config.store may be empty, or
+    // have encryption keys and nothing else.
+    static typename Mode::template returns<basic_client> open(const config &config, std::unique_ptr<store> own) {
+        const secret json = config.json();
+        return open(json.view(), std::move(own));
+    }
+    static typename Mode::template returns<basic_client> open(std::string_view config_json, std::unique_ptr<store> own) {
+        return Mode::give(make(config_json, &own));
     }
 
 #if GHL_OAUTH_EXCEPTIONS
@@ -2351,6 +2562,11 @@ public:
     explicit basic_client(const config &config) : basic_client(open(config)) {}
     template <class Of = Mode, class = std::enable_if_t<std::is_same_v<Of, detail::throwing>>>
     explicit basic_client(std::string_view config_json) : basic_client(open(config_json)) {}
+    template <class Of = Mode, class = std::enable_if_t<std::is_same_v<Of, detail::throwing>>>
+    basic_client(const config &config, std::unique_ptr<store> own) : basic_client(open(config, std::move(own))) {}
+    template <class Of = Mode, class = std::enable_if_t<std::is_same_v<Of, detail::throwing>>>
+    basic_client(std::string_view config_json, std::unique_ptr<store> own)
+        : basic_client(open(config_json, std::move(own))) {}
 #endif
 
     basic_client(basic_client &&other) noexcept
@@ -2366,15 +2582,26 @@ private:
     explicit basic_client(std::unique_ptr<detail::state> owned) noexcept
         : basic_calls<Mode>(owned.get()), owned_(std::move(owned)) {}
 
-    static result<basic_client> make(std::string_view config_json) {
+    static result<basic_client> make(std::string_view config_json, std::unique_ptr<store> *own) {
         detail::writer config;
         config.raw(config_json);
         if (config_json.find('\0') != std::string_view::npos) {
             return detail::own_failure(status::invalid_argument, "the configuration holds a NUL", "config_json");
         }
+        if (own != nullptr && *own == nullptr) {
+            return detail::own_failure(status::invalid_argument, "the store is a null pointer", "store");
+        }
         auto owned = std::make_unique<detail::state>();
         char *out = nullptr;
-        const std::int32_t code = ghl_client_new(config.c_str(), &owned->handle, &out);
+        std::int32_t code = GHL_OK;
+        if (own == nullptr) {
+            code = ghl_client_new(config.c_str(), &owned->handle, &out);
+        } else {
+            const ghl_store_callbacks callbacks = detail::store_frame::callbacks(**own);
+            // From here on it is the library's to destroy, whatever comes of the call.
+            (void)own->release();
+            code = ghl_client_new_with_store(config.c_str(), &callbacks, &owned->handle, &out);
+        }
         const detail::owned_text document(out);
         if (code != GHL_OK) {
             return detail::failure_from(code, out);
