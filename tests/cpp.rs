@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 
 use support::{Abi, emulator, person};
 
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "tests/abi/cpp_json.cpp",
     "tests/abi/cpp_client.cpp",
+    "tests/abi/cpp_store.cpp",
     "examples/cpp/quickstart.cpp",
     "tests/abi/cpp_unthrown.cpp",
     "tests/abi/cpp_memory.cpp",
@@ -74,7 +75,7 @@ fn the_header_is_clean_for_both_compilers_in_cpp17_and_cpp20() {
     for (compiler, standard, sources) in [
         ("g++", "-std=c++20", &SOURCES[..]),
         ("clang++", "-std=c++17", &SOURCES[..]),
-        ("clang++", "-std=c++20", &SOURCES[1..2]),
+        ("clang++", "-std=c++20", &SOURCES[1..3]),
     ] {
         if Command::new(compiler).arg("--version").stdout(Stdio::null()).status().is_err() {
             println!(
@@ -120,6 +121,15 @@ fn a_cpp_program_goes_through_every_call() {
     assert_eq!(sent[0].query, "a=1&a=2+%26&b=3");
     assert_eq!(support::header(sent[0], "x-own"), Some("a \"b\""));
     assert_eq!(sent[2].body.chars().next(), Some('\0'));
+}
+
+#[test]
+fn a_cpp_program_keeps_the_tokens_in_a_class_of_its_own() {
+    let emulator = emulator(3);
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("tests/abi/cpp_store.cpp", folder.path());
+    let person = format!("python3 {}", person(&emulator, folder.path()).display());
+    assert_eq!(run(&program, &[&emulator.configuration(), &person]), "passed\n");
 }
 
 #[test]

@@ -2546,9 +2546,12 @@ public:
         return Mode::give(make(config_json, nullptr));
     }
 
-    // The same with a store of your own, which the client owns; also where it cannot be made. config.store may be empty, or
-    // have encryption keys and nothing else.
-    static typename Mode::template returns<basic_client> open(const config &config, std::unique_ptr<store> own) {
+    // The same with a store of your own, which is the client's from here on. config.store may be left out, or hold encryption
+    // keys and no kind; in JSON its kind is "callbacks".
+    static typename Mode::template returns<basic_client> open(config config, std::unique_ptr<store> own) {
+        if (config.store && config.store->kind.empty()) {
+            config.store->kind = "callbacks";
+        }
         const secret json = config.json();
         return open(json.view(), std::move(own));
     }
