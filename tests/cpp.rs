@@ -129,7 +129,9 @@ fn a_cpp_program_keeps_the_tokens_in_a_class_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/cpp_store.cpp", folder.path());
     let person = format!("python3 {}", person(&emulator, folder.path()).display());
-    assert_eq!(run(&program, &[&emulator.configuration(), &person]), "passed\n");
+    let path = folder.path().join("tokens.db");
+    let arguments = [&emulator.configuration(), &person, path.to_str().unwrap()];
+    assert_eq!(run(&program, &arguments), "passed\n");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 // A client of ghl_oauth.hpp whose tokens a class of the program's own keeps, against an emulator with 3 locations: argv[1] is
-// the configuration, argv[2] a program that plays the person.
+// the configuration, argv[2] a program that plays the person, argv[3] a path for a database.
 #include <cstring>
 #include <stdexcept>
 #include <thread>
@@ -180,9 +180,10 @@ void a_store_cannot_use_its_own_client(const ghl::config &config, const std::str
     CHECK(holds(client.checked().token_refresh(company).error().message, "asked for"));
 }
 
+const std::string first = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", second = "YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=";
+
 void tokens_are_sealed_before_the_store_sees_them(const ghl::config &base, const std::string &person) {
     shared_records shared;
-    const std::string first = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", second = "YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=";
     const auto with = [&](std::initializer_list<std::string_view> keys) {
         ghl::config config = base;
         config.store.emplace();
@@ -205,15 +206,33 @@ void tokens_are_sealed_before_the_store_sees_them(const ghl::config &base, const
         CHECK(report.resealed == 4 && report.unsealed == 0 && report.failed.empty());
         CHECK(!holds(shared.all(), client.access_token(company)));
     }
-    // The key that is still needed is not given: that is no single token's failure.
+    // The key that is still needed is not given.
     {
         const ghl::client client(with({second}), over<map_store>(shared));
         const ghl::maintenance_report report = client.tokens_maintain();
-        CHECK(report.resealed == 0 && report.unsealed == 4 && !report.failed.empty());
-        CHECK(report.failed[0].error.status == ghl::status::store && !report.failed[0].error.message.empty());
+        CHECK(report.resealed == 0 && report.unsealed == 4 && report.failed.size() == 4);
+        CHECK(report.failed[0].resource_id && report.failed[0].error.status == ghl::status::store && !report.failed[0].error.message.empty());
     }
     const ghl::client client(with({second, first}), over<map_store>(shared));
     CHECK(client.tokens_maintain(company).resealed == 0 && client.tokens_maintain().resealed == 4);
+}
+
+// The library's own store knows which keys are in use: that one is missing is no single token's failure.
+void a_missing_key_is_nobodys_failure(const ghl::config &base, const std::string &person, const std::string &path) {
+    ghl::config config = base;
+    config.store = ghl::sqlite_store(path);
+    config.store->encryption_keys.emplace_back(first);
+    const std::string company = connect(ghl::client(config), person);
+    // The company is sealed with the one, its locations with the other.
+    config.store->encryption_keys = {ghl::secret(second), ghl::secret(first)};
+    CHECK(ghl::client(config).tokens_mint(company).minted == 3);
+    config.store->encryption_keys.pop_back();
+    const ghl::maintenance_report report = ghl::client(config).tokens_maintain();
+    CHECK(report.unsealed == 1 && report.failed.size() == 1 && !report.failed[0].resource_id);
+    CHECK(report.failed[0].error.status == ghl::status::store && report.failed[0].error.help);
+    config.store->encryption_keys.emplace_back(first);
+    const ghl::maintenance_report whole = ghl::client(config).tokens_maintain();
+    CHECK(whole.resealed == 1 && whole.unsealed == 0 && whole.failed.empty());
 }
 
 void a_store_is_destroyed_once_whatever_comes(const ghl::config &config, const std::string &json) {
@@ -249,7 +268,7 @@ void a_store_is_destroyed_once_whatever_comes(const ghl::config &config, const s
 } // namespace
 
 int main(int argc, char **argv) {
-    CHECK(argc == 3);
+    CHECK(argc == 4);
     const std::string json = argv[1], person = argv[2];
     ghl::config config;
     CHECK(ghl::detail::read_object(*ghl::detail::value::document(json), "clientId", config.client_id, "clientSecret",
@@ -264,5 +283,6 @@ int main(int argc, char **argv) {
     a_store_that_fails_loses_nothing(with_scopes, person);
     a_store_cannot_use_its_own_client(config, person);
     tokens_are_sealed_before_the_store_sees_them(config, person);
+    a_missing_key_is_nobodys_failure(config, person, argv[3]);
     std::puts("passed");
 }

@@ -1,8 +1,37 @@
 // ghl_oauth.hpp without exceptions: compiled with -fno-exceptions -fno-rtti. argv[1] is the configuration, argv[2] a company's
 // tokens, as ghl_tokens_import takes them, argv[3] the company.
-#include "checks.hpp"
+#include "map_store.hpp"
 
 static_assert(GHL_OAUTH_EXCEPTIONS == 0);
+
+// A store whose functions return their failures.
+void a_store_throws_nothing(std::string_view config, const std::vector<ghl::token> &tokens, const std::string &company) {
+    shared_records shared;
+    CHECK(!ghl::checked_client::open("{}", std::make_unique<map_store>(shared)));
+    CHECK(shared.alive == 0);
+    {
+        auto opened = ghl::checked_client::open(config, std::make_unique<locking_map_store>(shared));
+        CHECK(opened);
+        const ghl::checked_client client = std::move(opened).value();
+        const auto imported = client.tokens_import(tokens);
+        if (!imported) std::fprintf(stderr, "DBG %s\n", imported.error().text().c_str());
+        CHECK(imported && imported->imported == 1 && shared.records.count(company) == 1 && shared.locks > 0);
+        shared.load_fails = [] { return ghl::store_failure("the cupboard is locked"); };
+        const auto refused = client.token_refresh(company);
+        CHECK(!refused && refused.error().status == ghl::status::store);
+        CHECK(refused.error().message.find("the cupboard is locked") != std::string::npos);
+        shared.load_fails = nullptr;
+        shared.conflicts = 1;
+        ghl::result<ghl::token_info> renewed = client.token_refresh(company);
+        CHECK(renewed && renewed->state == "ok" && shared.conflicts == 0);
+        CHECK(client.tokens_list_page()->items.size() == 1);
+        ghl::maintenance_options hands;
+        hands.concurrency = 2;
+        CHECK(client.tokens_maintain({}, hands)->checked == 0);
+        CHECK(client.token_delete(company) && shared.records.count(company) == 0);
+    }
+    CHECK(shared.alive == 0 && shared.locked.empty());
+}
 
 int main(int argc, char **argv) {
     CHECK(argc == 4);
@@ -36,8 +65,14 @@ int main(int argc, char **argv) {
     CHECK(minted && minted->total == 3 && calls > 0);
     const auto stopped = client.tokens_mint(argv[3], {}, [&](const ghl::mint_progress &) { return false; });
     CHECK(!stopped && stopped.error().status == ghl::status::cancelled);
+    // What is held by now; the token that came in argv may be spent.
+    ghl::token_filter companies;
+    companies.user_type = "Company";
+    const auto held = client.tokens_export_page(companies);
+    CHECK(held);
     const auto statistics = client.stats();
     CHECK(statistics && statistics->tokens.minted >= 3);
     CHECK(client.on_event(nullptr) && ghl::try_on_log(nullptr));
+    a_store_throws_nothing(argv[1], held->items, argv[3]);
     std::puts("passed");
 }
