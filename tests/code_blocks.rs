@@ -96,5 +96,5 @@ fn the_c_code_in_the_documentation_compiles_and_runs() {
 
 #[test]
 fn the_cpp_code_in_the_documentation_compiles_and_runs() {
-    the_blocks_compile("cpp", "-std=c++17", 7);
+    the_blocks_compile("cpp", "-std=c++17", 9);
 }

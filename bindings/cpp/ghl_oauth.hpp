@@ -1345,14 +1345,14 @@ public:
         return value ? member(key, *value) : *this;
     }
     writer &flag(std::string_view key, bool value) { return value ? member(key, true) : *this; }
-    template <class Text> writer &list(std::string_view key, const std::vector<Text> &texts) {
+    template <class Text = std::string> writer &list(std::string_view key, const std::vector<Text> &texts) {
         name(key).open('[');
         for (const Text &one : texts) {
             text(one);
         }
         return close(']');
     }
-    template <class Text> writer &words(std::string_view key, const std::vector<Text> &texts) {
+    template <class Text = std::string> writer &words(std::string_view key, const std::vector<Text> &texts) {
         return texts.empty() ? *this : list(key, texts);
     }
 

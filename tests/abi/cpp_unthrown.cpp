@@ -14,8 +14,7 @@ void a_store_throws_nothing(std::string_view config, const std::vector<ghl::toke
         CHECK(opened);
         const ghl::checked_client client = std::move(opened).value();
         const auto imported = client.tokens_import(tokens);
-        if (!imported) std::fprintf(stderr, "DBG %s\n", imported.error().text().c_str());
-        CHECK(imported && imported->imported == 1 && shared.records.count(company) == 1 && shared.locks > 0);
+        CHECK(imported && imported->imported == 1 && shared.records.count(company) == 1);
         shared.load_fails = [] { return ghl::store_failure("the cupboard is locked"); };
         const auto refused = client.token_refresh(company);
         CHECK(!refused && refused.error().status == ghl::status::store);
@@ -23,7 +22,7 @@ void a_store_throws_nothing(std::string_view config, const std::vector<ghl::toke
         shared.load_fails = nullptr;
         shared.conflicts = 1;
         ghl::result<ghl::token_info> renewed = client.token_refresh(company);
-        CHECK(renewed && renewed->state == "ok" && shared.conflicts == 0);
+        CHECK(renewed && renewed->state == "ok" && shared.conflicts == 0 && shared.locks > 0);
         CHECK(client.tokens_list_page()->items.size() == 1);
         ghl::maintenance_options hands;
         hands.concurrency = 2;
