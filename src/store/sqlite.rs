@@ -203,14 +203,15 @@ impl SqliteStore {
     /// The ids of the keys that records are sealed with; an empty one for those in clear.
     fn key_ids(&self) -> Result<Vec<String>> {
         // From one to the next by the index, since there are few of them and many records.
-        let next =
-            "SELECT MIN(sealed_with) FROM token WHERE client_id = ?1 AND (?2 IS NULL OR sealed_with > ?2)";
+        let least = "SELECT MIN(sealed_with) FROM token WHERE client_id = ?1";
+        let next = "SELECT MIN(sealed_with) FROM token WHERE client_id = ?1 AND sealed_with > ?2";
         let mut key_ids: Vec<String> = Vec::new();
         self.database.read(|connection| {
-            let mut next = connection.prepare_cached(next)?;
-            while let Some(key_id) =
-                next.query_row(params![self.seal.client_id(), key_ids.last()], |row| row.get(0))?
-            {
+            let (mut least, mut next) = (connection.prepare_cached(least)?, connection.prepare_cached(next)?);
+            let client_id = self.seal.client_id();
+            let mut found: Option<String> = least.query_row([client_id], |row| row.get(0))?;
+            while let Some(key_id) = found {
+                found = next.query_row([client_id, &key_id], |row| row.get(0))?;
                 key_ids.push(key_id);
             }
             Ok(())
