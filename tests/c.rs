@@ -140,7 +140,9 @@ fn a_c_program_goes_through_the_whole_flow() {
     let headers = support::signed(&emulator, install.as_bytes(), Signature::Ed25519);
     let signature = headers["x-ghl-signature"].as_str().unwrap();
     for run in [plainly, under_valgrind] {
-        run(&program, &[&emulator.configuration(), &person, signature, &install]);
+        let database = folder.path().join("tokens.db");
+        let database = database.to_str().unwrap();
+        run(&program, &[&emulator.configuration(), &person, signature, &install, database]);
     }
 }
 

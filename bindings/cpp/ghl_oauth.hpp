@@ -415,14 +415,14 @@ inline failure store_conflict() {
 }
 
 // Where a client keeps its tokens, by a class of your own. ghl_store_callbacks, in ghl_oauth.h, says what a record and a query
-// look like; a store need not look into them, but for the "version", unless it keeps that beside the record.
+// look like; of a record, a store needs the "version" and nothing else.
 //
 // Errors. Return a failure, or throw what you like: no exception passes through the library. The call that needed the store
-// fails with status::store then; what() goes into its message where load or list threw, and of a failure the number. Tokens
-// that could not be saved stay in memory and are offered again.
+// fails with status::store then. Its message has the words of what load and list returned or threw, unless they begin as JSON
+// does, and of the other functions the status. Tokens that could not be saved stay in memory and are offered again.
 //
-// Threads. Any of these functions may be called from any thread, several at once: from each that is inside a call on the
-// client, and from those that tokens_mint and tokens_maintain take along while they last. They must not use the client that they
+// Threads. Any of these functions may be called from any thread, several at once: from those that are inside a call on the
+// client, and those that tokens_mint and tokens_maintain take along while they last. They must not use the client that they
 // serve, which refuses them, except for cancel(), and must not destroy it; other clients are fine. The texts that go in live
 // until the function returns.
 //

@@ -71,7 +71,8 @@ void a_token_goes_through_its_life(const std::string &config, const std::string 
     CHECK(shared.alive == 0);
 
     // Another client finds what the first one left; two share it.
-    const ghl::client one(config, over<locking_map_store>(shared)), other(config, over<locking_map_store>(shared));
+    const ghl::client one(config, over<locking_map_store>(shared));
+    const ghl::client other(config, over<locking_map_store>(shared));
     CHECK(shared.alive == 2);
     CHECK(one.tokens_list().to_vector().size() == 4);
     std::vector<std::thread> threads;

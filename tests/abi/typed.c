@@ -1,7 +1,7 @@
 /*
  * The typed structs, and the header by itself, against an emulator: argv[1] is the configuration, argv[2] a program that
  * plays the person. It gets the consent link as its argument and prints where the browser ends up. argv[3] is the
- * signature of argv[4], a webhook that tells of an installation.
+ * signature of argv[4], a webhook that tells of an installation, and argv[5] a path for a database.
  */
 #include <assert.h>
 #include <pthread.h>
@@ -73,8 +73,41 @@ static int32_t count_checked(const char *progress, void *context) {
     return 0;
 }
 
+/* One token is sealed with the one key, one with the other; then the first is not given any more. */
+static void a_missing_key_is_nobodys_failure(const char *database) {
+    static const char *const KEYS[] = {
+        "\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"",
+        "\"YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=\",\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"",
+        "\"YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=\"",
+    };
+    ghl_token held = {.access_token = "a", .refresh_token = "b", .expires_at = 4000000000000, .user_type = "Company"};
+    ghl_maintain_report pass;
+    remove(database);
+    for (int i = 0; i < 3; i++) {
+        char config[4096];
+        snprintf(config, sizeof config,
+                 "{\"clientId\":\"app-1\",\"clientSecret\":\"s\",\"store\":{\"kind\":\"sqlite\",\"path\":\"%s\",\"encryptionKeys\":[%s]}}",
+                 database, KEYS[i]);
+        ghl_client *client;
+        ghl_import_report imported;
+        CHECK(ghl_client_new(config, &client, NULL) == GHL_OK);
+        if (i < 2) {
+            held.company_id = i == 0 ? "one" : "other";
+            OK(ghl_typed_tokens_import(client, &held, 1, false, &imported, &error));
+            CHECK(imported.imported == 1);
+            ghl_typed_import_report_clear(&imported);
+        } else {
+            OK(ghl_typed_tokens_maintain(client, NULL, 0, NULL, NULL, &pass, &error));
+            CHECK(pass.checked == 0 && pass.resealed == 0 && pass.unsealed == 1 && pass.failed_count == 1);
+            CHECK(pass.failed[0].resource_id == NULL && strcmp(pass.failed[0].status, "GHL_ERR_STORE") == 0);
+            ghl_typed_maintain_report_clear(&pass);
+        }
+        ghl_client_free(client);
+    }
+}
+
 int main(int argc, char **argv) {
-    CHECK(argc == 5);
+    CHECK(argc == 6);
     CHECK(ghl_abi_version() == 1);
     CHECK(strcmp(ghl_version(), GHL_OAUTH_VERSION) == 0);
     CHECK(strcmp(ghl_status_name(GHL_ERR_RATE_LIMITED), "GHL_ERR_RATE_LIMITED") == 0);
@@ -251,6 +284,7 @@ int main(int argc, char **argv) {
     ghl_typed_maintain_report_clear(&pass);
     OK(ghl_typed_token_delete(client, "nobody", &nobody, &error));
     ghl_typed_token_info_clear(&nobody);
+    a_missing_key_is_nobodys_failure(argv[5]);
 
     /* The endpoints as they are. */
     ghl_token minted;
