@@ -98,3 +98,38 @@ fn the_c_code_in_the_documentation_compiles_and_runs() {
 fn the_cpp_code_in_the_documentation_compiles_and_runs() {
     the_blocks_compile("cpp", "-std=c++17", 9);
 }
+
+#[test]
+fn every_shell_block_is_a_script() {
+    let blocks = blocks("sh");
+    assert!(blocks.len() > 10, "{}", blocks.len());
+    for (name, block) in blocks {
+        let parsed = Command::new("bash").args(["-n", "-c", &block]).output().unwrap();
+        assert!(parsed.status.success(), "{name}: {}", String::from_utf8_lossy(&parsed.stderr));
+        // What it names of this repository is there.
+        let folders = ["./bindings/", ".ci/", "benches/", "bindings/", "examples/"];
+        let is_ours =
+            |word: &&str| !word.contains('$') && folders.iter().any(|folder| word.starts_with(folder));
+        for word in block.split_whitespace().filter(is_ours) {
+            assert!(Path::new(built::ROOT).join(word).exists(), "{name}: there is no {word}");
+        }
+    }
+}
+
+#[test]
+fn every_json_block_is_read_and_configurations_are_accepted() {
+    let blocks = blocks("json");
+    assert!(blocks.len() > 2, "{}", blocks.len());
+    for (name, block) in blocks {
+        let mut document: serde_json::Value =
+            serde_json::from_str(&block).unwrap_or_else(|error| panic!("{name}: {error}"));
+        if document.get("store").is_some() {
+            document["clientId"] = "app-1".into();
+            document["clientSecret"] = "s".into();
+            // The command line's own.
+            document.as_object_mut().unwrap().remove("clientSecretFile");
+            let config = ghl_oauth::Config::from_json(&document.to_string());
+            assert!(config.is_ok(), "{name}: {:?}", config.err());
+        }
+    }
+}

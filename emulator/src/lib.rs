@@ -440,3 +440,8 @@ impl Emulator {
 fn because(error: &io::Error, attempt: String) -> io::Error {
     io::Error::new(error.kind(), format!("{attempt}: {error}"))
 }
+
+/// The manual, so that its code is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/emulator.md")]
+pub struct Manual;
