@@ -19,8 +19,8 @@
  *     ghl_string_free(error);
  *     ghl_client_free(client);
  *
- * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code, and writes one JSON document to its last
- *     parameter: the result, or {"error": {"status", "message", "help", "parameter", "retryable", "retryAfterMs",
+ * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code, and writes one JSON document to out_json
+ *     (out_error), where it has one: the result, or {"error": {"status", "message", "help", "parameter", "retryable", "retryAfterMs",
  *     "resourceId", "httpStatus", "traceId", "api"}}. "message" says what happened, "help" what to do, "parameter" which
  *     argument or key is wrong, "retryable" whether the same call may succeed later, "api" what the server said. Where
  *     only the code matters, that parameter may be NULL.
@@ -31,9 +31,10 @@
  *     and JSON with an unknown or mistyped key with the key's name.
  *
  * Threads.  A client may be used from any number of threads at once. Free it after the last call on it has returned.
- *     The library starts no threads of its own, but for a short one while a host name is looked up. Callbacks run on a
- *     thread that is inside a call, with no lock of the library held; they may call the library, except
- *     ghl_client_free, and must not unwind.
+ *     The library keeps no threads: a short one looks a host name up, and ghl_tokens_mint and ghl_tokens_maintain take
+ *     some along while they last. Callbacks must not unwind. Those for events, progress and the log run on a thread that
+ *     is inside a call, with no lock of the library held, and may call the library, except ghl_client_free; those of a
+ *     store must not call their client: see ghl_store_callbacks.
  *
  * Quiet.  The library installs no signal handler, writes to neither stdout nor stderr, and reads no environment
  *     variable, save SSL_CERT_FILE and SSL_CERT_DIR where the platform's certificates are found through them.
@@ -201,11 +202,10 @@ typedef void (*ghl_event_callback)(const char *event_json,
  * A store of the host's own: where a client made by ghl_client_new_with_store keeps its tokens.
  *
  * The library asks for single records by id, and seals them where store.encryptionKeys are given. A record is one JSON
- * object, to be kept as it is and given back as it was:
- *
- *     {"kind": "token", "resourceId": "…", "version": 3, "userType": "Company" or "Location", "companyId": "…" or null,
- *      "renewAt": milliseconds since the epoch, "sealedWith": "…", "document": "…"}
- *     {"kind": "note", "resourceId": "~note/…", "version": 1, "list": "…", "expiresAt": …, "document": "…"}
+ * object, to be kept as it is and given back as it was. That of a token is
+ * {"kind": "token", "resourceId", "version": 1 and up, "userType": "Company" or "Location", "companyId" (or null),
+ * "renewAt" (milliseconds since the epoch), "sealedWith", "document"}, and that of a note, whose id begins with "~note/",
+ * {"kind": "note", "resourceId", "version", "list", "expiresAt" (milliseconds since the epoch), "document"}.
  *
  * "document" of a token holds its secrets, in clear unless it is sealed; a note holds none. The other fields are there to
  * look records up by. Ids are up to 300 bytes of UTF-8 without control characters, and come from outside: never build a
@@ -360,7 +360,8 @@ int32_t ghl_set_log_callback(ghl_log_callback callback,
                              int32_t max_level);
 
 /**
- * Makes a client. Nothing is sent, and no file is opened but the store's and http.caBundlePath.
+ * Makes a client. Nothing is sent to the API. The store is opened, which for postgres means a connection; what is read
+ * beside it is http.caBundlePath, store.caBundlePath and store.encryptionKeysPath.
  *
  * Where the platform keeps its certificates in files, the first request through TLS reads the environment variables
  * SSL_CERT_FILE and SSL_CERT_DIR. No other is read by any function.
@@ -434,7 +435,7 @@ int32_t ghl_client_on_event(struct ghl_client *client,
  * Makes a client whose tokens are kept by a store of the host's own.
  *
  * As ghl_client_new in everything else. "store" may be left out of the configuration; where it is given, its kind is
- * "callbacks" ("memory" counts as left out), and it may name encryptionKeys. Without a lock among the callbacks the log gets a warning, since tokens are
+ * "callbacks" ("memory" counts as left out), and it may name encryptionKeys, encryptionKeysPath and sealedOnly. Without a lock among the callbacks the log gets a warning, since tokens are
  * safe only as long as no other process uses them.
  *
  * @param config_json  as for ghl_client_new
@@ -655,9 +656,9 @@ int32_t ghl_tokens_export(struct ghl_client *client,
  *                     "failed"}; may be NULL
  * @param context      passed to the callback as it is; may be NULL
  * @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId", "error"}], "nextDueAt"}:
- *                     "unsealed" are those that should have been sealed, but cannot be opened or changed meanwhile, the
- *                     latter is in milliseconds since the epoch or null; or the error; to be freed with ghl_string_free;
- *                     may be NULL
+ *                     "unsealed" counts what should have been sealed, but cannot be opened or changed meanwhile;
+ *                     "nextDueAt" is in milliseconds since the epoch, or null; or the error; to be freed with
+ *                     ghl_string_free; may be NULL
  * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_maintain(struct ghl_client *client,

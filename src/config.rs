@@ -228,7 +228,7 @@ pub struct HttpConfig {
     pub allow_insecure_http: bool,
 }
 
-/// The vendor's Ed25519 key, as its guide to webhooks gives it.
+/// The vendor's Ed25519 key, as third parties transcribe it from the vendor's guide to webhooks: see docs/webhooks.md.
 pub const VENDOR_ED25519_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
     MCowBQYDK2VwAyEAi2HR1srL4o18O8BRa7gVJY7G7bupbN3H9AwJrHCDiOg=\n\
     -----END PUBLIC KEY-----";

@@ -157,7 +157,10 @@ fn skeleton(folder: &Path) -> std::path::PathBuf {
     fs::write(&file, source).unwrap();
     let mut compile = Command::new("cc");
     compile
-        .args(["-std=c99", "-g", "-gdwarf-4", "-shared", "-fPIC", "-w", "-Iinclude", "-o"])
+        .args(["-std=c99", "-g", "-gdwarf-4", "-shared", "-fPIC", "-w", "-Iinclude"])
+        // The baseline names the file, and not where it was made.
+        .arg(format!("-ffile-prefix-map={}=.", folder.display()))
+        .arg("-o")
         .arg(&library)
         .arg(&file);
     assert!(compile.current_dir(built::ROOT).status().unwrap().success());

@@ -1,7 +1,8 @@
 /*
  * A store of one's own: tokens in plain files, a file for each record, shared by any number of processes.
  *
- *     cc examples/c/folder_store.c bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c -Ltarget/release -lghl_oauth
+ *     cc examples/c/folder_store.c bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c \
+ *         -Ltarget/release -Wl,-rpath,$PWD/target/release -lghl_oauth
  *     ./a.out CONFIG FOLDER connect             prints a link, reads where the browser ends up
  *     ./a.out CONFIG FOLDER token RESOURCE      prints a live token
  *     ./a.out CONFIG FOLDER list | delete RESOURCE | maintain

@@ -1,7 +1,8 @@
 /*
  * From a consent link to live tokens, with the typed structs of bindings/c.
  *
- *     cc examples/c/quickstart.c bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c -Ltarget/release -lghl_oauth
+ *     cc examples/c/quickstart.c bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c \
+ *         -Ltarget/release -Wl,-rpath,$PWD/target/release -lghl_oauth
  *
  * The configuration comes from the command line, as JSON. The emulator prints one that fits:
  * cargo run -p ghl-oauth-emulator. Open the link, consent, and paste the URL that the browser ends up at.

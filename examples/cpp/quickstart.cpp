@@ -1,7 +1,8 @@
 /*
  * From a consent link to live tokens, with ghl_oauth.hpp.
  *
- *     c++ -std=c++17 examples/cpp/quickstart.cpp -Iinclude -Ibindings/cpp -Ltarget/release -lghl_oauth
+ *     c++ -std=c++17 examples/cpp/quickstart.cpp -Iinclude -Ibindings/cpp \
+ *         -Ltarget/release -Wl,-rpath,$PWD/target/release -lghl_oauth
  *
  * The configuration comes from the command line, as JSON. The emulator prints one that fits:
  * cargo run -p ghl-oauth-emulator. Open the link, consent, and paste the URL that the browser ends up at.

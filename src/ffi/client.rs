@@ -56,7 +56,8 @@ pub fn client_from(core: Client) -> *mut ghl_client {
     Box::into_raw(Box::new(ghl_client { core, events: Arc::new(Slot::new()), store: None }))
 }
 
-/// Makes a client. Nothing is sent, and no file is opened but the store's and http.caBundlePath.
+/// Makes a client. Nothing is sent to the API. The store is opened, which for postgres means a connection; what is read
+/// beside it is http.caBundlePath, store.caBundlePath and store.encryptionKeysPath.
 ///
 /// Where the platform keeps its certificates in files, the first request through TLS reads the environment variables
 /// SSL_CERT_FILE and SSL_CERT_DIR. No other is read by any function.

@@ -19,8 +19,8 @@
  *     ghl_string_free(error);
  *     ghl_client_free(client);
  *
- * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code, and writes one JSON document to its last
- *     parameter: the result, or {"error": {"status", "message", "help", "parameter", "retryable", "retryAfterMs",
+ * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code, and writes one JSON document to out_json
+ *     (out_error), where it has one: the result, or {"error": {"status", "message", "help", "parameter", "retryable", "retryAfterMs",
  *     "resourceId", "httpStatus", "traceId", "api"}}. "message" says what happened, "help" what to do, "parameter" which
  *     argument or key is wrong, "retryable" whether the same call may succeed later, "api" what the server said. Where
  *     only the code matters, that parameter may be NULL.
@@ -31,9 +31,10 @@
  *     and JSON with an unknown or mistyped key with the key's name.
  *
  * Threads.  A client may be used from any number of threads at once. Free it after the last call on it has returned.
- *     The library starts no threads of its own, but for a short one while a host name is looked up. Callbacks run on a
- *     thread that is inside a call, with no lock of the library held; they may call the library, except
- *     ghl_client_free, and must not unwind.
+ *     The library keeps no threads: a short one looks a host name up, and ghl_tokens_mint and ghl_tokens_maintain take
+ *     some along while they last. Callbacks must not unwind. Those for events, progress and the log run on a thread that
+ *     is inside a call, with no lock of the library held, and may call the library, except ghl_client_free; those of a
+ *     store must not call their client: see ghl_store_callbacks.
  *
  * Quiet.  The library installs no signal handler, writes to neither stdout nor stderr, and reads no environment
  *     variable, save SSL_CERT_FILE and SSL_CERT_DIR where the platform's certificates are found through them.

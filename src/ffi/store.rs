@@ -110,7 +110,7 @@ pub struct ghl_store_callbacks {
 /// Makes a client whose tokens are kept by a store of the host's own.
 ///
 /// As ghl_client_new in everything else. "store" may be left out of the configuration; where it is given, its kind is
-/// "callbacks" ("memory" counts as left out), and it may name encryptionKeys. Without a lock among the callbacks the log gets a warning, since tokens are
+/// "callbacks" ("memory" counts as left out), and it may name encryptionKeys, encryptionKeysPath and sealedOnly. Without a lock among the callbacks the log gets a warning, since tokens are
 /// safe only as long as no other process uses them.
 ///
 /// @param config_json  as for ghl_client_new

@@ -274,9 +274,9 @@ pub type ghl_progress_callback =
 ///                     "failed"}; may be NULL
 /// @param context      passed to the callback as it is; may be NULL
 /// @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId", "error"}], "nextDueAt"}:
-///                     "unsealed" are those that should have been sealed, but cannot be opened or changed meanwhile, the
-///                     latter is in milliseconds since the epoch or null; or the error; to be freed with ghl_string_free;
-///                     may be NULL
+///                     "unsealed" counts what should have been sealed, but cannot be opened or changed meanwhile;
+///                     "nextDueAt" is in milliseconds since the epoch, or null; or the error; to be freed with
+///                     ghl_string_free; may be NULL
 /// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_maintain(
