@@ -419,7 +419,7 @@ inline failure store_conflict() {
 //
 // Errors. Return a failure, or throw what you like: no exception passes through the library. The call that needed the store
 // fails with status::store then. Its message has the words of what load and list returned or threw, unless they begin as JSON
-// does, and of the other functions the status. Tokens that could not be saved stay in memory and are offered again.
+// does; where save, remove or lock failed, it names the status only. Tokens that could not be saved stay in memory and are offered again.
 //
 // Threads. Any of these functions may be called from any thread, several at once: from those that are inside a call on the
 // client, and those that tokens_mint and tokens_maintain take along while they last. They must not use the client that they
