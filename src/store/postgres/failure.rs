@@ -104,7 +104,8 @@ impl From<tokio_postgres::Error> for Failure {
         // about what it was doing.
         let is_end = matches!(refusal.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
         let code = refusal.code().code();
-        if code.starts_with("08") || (is_end && code.starts_with("57P")) || code == "25P03" {
+        if code.starts_with("08") || (is_end && code.starts_with("57P")) || matches!(code, "25P03" | "25P04")
+        {
             return Failure::Lost(format!("{text} ({code})"));
         }
         Failure::Refused { code: refusal.code().clone(), text }

@@ -23,6 +23,9 @@ const MOST_IDLE: usize = 4;
 /// How long a statement may take; it is tried twice, the second time on a connection of its own.
 const STATEMENT: Duration = Duration::from_secs(5);
 
+/// How long a statement waits for its turn among this process's own, where a new token may be at stake.
+const TURN: Duration = Duration::from_secs(20);
+
 /// How long a failure to connect speaks for those that do not insist.
 const DOWN: Duration = Duration::from_secs(1);
 
@@ -94,7 +97,9 @@ impl Pool {
     ) -> Result<T, Failure> {
         // Where no connection can be made, making one again would fail again.
         let over = |failure| Failure::Over(self.error(failure));
-        let mut loan = self.lend(care, source, &Until::after(self.patience())).map_err(over)?;
+        let turn = if care == Care::Insists { TURN } else { self.patience() };
+        let mut loan = self.turn(&Until::after(turn)).map_err(over)?;
+        loan.fill(care, source, &Until::after(self.patience())).map_err(over)?;
         loan.run(&Until::after(STATEMENT), async |client| work(client, again).await)
     }
 
@@ -104,8 +109,10 @@ impl Pool {
         limit: Duration,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Failure> {
-        let mut loan = self.lend(Care::Insists, Source::Idle, &Until::after(limit))?;
-        let outcome = loan.run(&Until::after(limit), work);
+        let until = Until::after(limit);
+        let mut loan = self.turn(&until)?;
+        loan.fill(Care::Insists, Source::Idle, &until)?;
+        let outcome = loan.run(&until, work);
         if outcome.is_err() {
             loan.give_up();
         }
@@ -114,15 +121,27 @@ impl Pool {
 
     /// Whether statements get through: within that time, one does.
     pub fn answers(&self, limit: Duration, deadline: &Deadline) -> Result<bool> {
-        let until = Until::within(limit, Some(deadline));
-        let answer = self
-            .lend(Care::Insists, Source::Idle, &until)
-            .and_then(|mut loan| loan.run(&until, async |client| client.simple_query("SELECT 1").await));
-        match answer {
-            Ok(_) => Ok(true),
-            Err(Failure::Over(error)) => Err(error),
+        let answer = |source| {
+            let mut loan = self.turn(&Until::within(TURN, Some(deadline)))?;
+            // From here on it is not this process's own statements that are in the way.
+            let until = Until::within(limit, Some(deadline));
+            let answer = loan
+                .fill(Care::Insists, source, &until)
+                .and_then(|()| loan.run(&until, async |client| client.simple_query("SELECT 1").await));
+            match (answer, until.left()) {
+                (Ok(_), _) => Ok(true),
+                (Err(_), Err(Failure::Late)) => Ok(false),
+                (Err(failure), _) => Err(failure),
+            }
+        };
+        // A connection that stood idle may be dead, and nobody knows until it is used.
+        let outcome = answer(Source::Idle).or_else(|failure| match failure {
+            Failure::Lost(_) => answer(Source::New),
+            failure => Err(failure),
+        });
+        match outcome {
             Err(Failure::Late) => Ok(false),
-            Err(failure) => Err(self.error(failure)),
+            outcome => outcome.map_err(|failure| self.error(failure)),
         }
     }
 
@@ -178,18 +197,15 @@ impl Pool {
         self.connect_limit * u32::try_from(self.address.servers.len()).unwrap_or(1)
     }
 
-    fn lend(&self, care: Care, source: Source, until: &Until) -> Result<Loan<'_>, Failure> {
+    /// Waits for a turn: so many statements run at a time.
+    fn turn(&self, until: &Until) -> Result<Loan<'_>, Failure> {
         let mut state = self.state();
         while state.at_work >= MOST_AT_WORK {
             let slice = until.left()?.min(Duration::from_millis(50));
             state = self.freed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.at_work += 1;
-        drop(state);
-        let mut loan = Loan { pool: self, connection: None };
-        let idle = if source == Source::Idle { self.idle() } else { None };
-        loan.connection = Some(idle.map_or_else(|| self.connect(care, until), Ok)?);
-        Ok(loan)
+        Ok(Loan { pool: self, connection: None })
     }
 
     fn idle(&self) -> Option<Connection> {
@@ -223,7 +239,9 @@ impl Pool {
                 Err(failure) => failures.push((server, failure)),
             }
         }
+        let is_late = failures.iter().all(|(_, failure)| matches!(failure, Failure::Late));
         let failure = match failures.len() {
+            _ if is_late => None,
             1 => failures.pop().map(|(_, failure)| failure),
             _ => {
                 let texts =
@@ -232,8 +250,8 @@ impl Pool {
             }
         };
         let failure = failure.unwrap_or(Failure::Late);
-        // That one caller's time was over says nothing about the server.
-        if until.left().is_ok() || !matches!(failure, Failure::Late) {
+        // That one caller's time was over says nothing about the servers.
+        if until.left().is_ok() {
             self.state().down = Some((Instant::now(), failure.clone().into_error(&self.address.name)));
         }
         Err(failure)
@@ -254,6 +272,13 @@ pub enum Source {
 }
 
 impl Loan<'_> {
+    /// Gets its connection.
+    fn fill(&mut self, care: Care, source: Source, until: &Until) -> Result<(), Failure> {
+        let idle = if source == Source::Idle { self.pool.idle() } else { None };
+        self.connection = Some(idle.map_or_else(|| self.pool.connect(care, until), Ok)?);
+        Ok(())
+    }
+
     fn run<T>(
         &mut self,
         until: &Until,

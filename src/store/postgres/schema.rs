@@ -94,7 +94,9 @@ async fn version(client: &Client) -> Result<i32, tokio_postgres::Error> {
 /// In one transaction; several processes may start at once, and the first does it for all. Answers the version that it found.
 async fn migrate(client: &Client, newest: i32) -> Result<i32, tokio_postgres::Error> {
     let wait = LIMIT.as_millis() / 2;
-    let begin = format!("BEGIN; SET LOCAL lock_timeout = {wait}; SELECT pg_advisory_xact_lock({LOCK})");
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {wait}; SELECT pg_advisory_xact_lock({LOCK})"
+    );
     client.batch_execute(&begin).await?;
     let table = client.simple_query("SELECT to_regclass('ghl_oauth_schema')").await?;
     if first_text(&table).is_none() {
