@@ -1,6 +1,6 @@
 //! One pass over what is due, for the host's scheduler: so that a refresh that fails leaves hours to try again.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
@@ -128,20 +128,17 @@ impl Tokens {
 
     /// Seals what another key than the first sealed, or none, and tells of each hundred.
     fn seal_anew(&self, pass: &Pass) -> Result<Resealed> {
-        let (told, ended) = (Cell::new(0), Cell::new(None));
+        let (told, ended) = (Cell::new(0), RefCell::new(None));
         let resealed = self.store.reseal(&pass.whole, &|sealed| {
             if sealed >= told.get() + 100 {
                 told.set(sealed);
-                ended.set(pass.tell(sealed).err());
+                *ended.borrow_mut() = pass.tell(sealed).err();
             } else if pass.whole.is_cancelled() {
-                ended.set(Some(stopped("the call was cancelled")));
+                *ended.borrow_mut() = Some(stopped("the call was cancelled"));
             }
-            let error = ended.take();
-            let goes_on = error.is_none();
-            ended.set(error);
-            goes_on
+            ended.borrow().is_none()
         })?;
-        ended.take().map_or(Ok(resealed), Err)
+        ended.into_inner().map_or(Ok(resealed), Err)
     }
 
     fn renew_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
