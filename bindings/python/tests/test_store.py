@@ -277,6 +277,36 @@ class FailureTest(EmulatorTest):
         other.records, other.encryption_keys = store.records, store.encryption_keys
         self.assertEqual(self.make_client(store=other).access_token(self.emulator.company_id), token)
 
+    def test_records_are_sealed_with_the_configured_keys(self) -> None:
+        key, other_key = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = Path(folder.name, "keys")
+        path.write_text(key + "\n")
+        app = {name: self.emulator.configuration[name] for name in ("clientId", "clientSecret", "baseUrl")}
+        tokens = [{"refreshToken": "a-secret", "companyId": "c"}]
+        for sealing in ({"encryptionKeys": [key]}, {"encryptionKeysPath": str(path)}):
+            document = {**app, "store": {"kind": "sqlite", "path": "unused.db", **sealing}}
+            with self.subTest(sealing=list(sealing)):
+                store, own = DictStore(), DictStore()
+                own.encryption_keys = [other_key]
+                sealed_with = []
+                for each in (store, own):
+                    with ghl_oauth.Client.from_config(document, each) as client:
+                        self.assertEqual(client.tokens_import(tokens).imported, 1)
+                    self.assertNotIn("a-secret", each.records["c"])
+                    sealed_with.append(json.loads(each.records["c"])["sealedWith"])
+                self.assertNotEqual(*sealed_with)  # a store's own keys come first
+
+                clear = DictStore()
+                with self.make_client(store=clear) as client:
+                    client.tokens_import(tokens)
+                self.assertIn("a-secret", clear.records["c"])
+                document["store"]["sealedOnly"] = True
+                with ghl_oauth.Client.from_config(document, clear) as client:
+                    with self.assertRaisesRegex(ghl_oauth.StoreError, "not sealed"):
+                        client.access_token("c")
+
     @unittest.skipIf(sys.platform == "win32", "no signal can be sent to one process there")
     def test_ctrl_c_while_the_answer_is_awaited_does_not_keep_the_new_token_from_being_saved(self) -> None:
         self.install()

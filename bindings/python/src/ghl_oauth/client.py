@@ -151,8 +151,9 @@ class Client:
         Args:
             config: The keys and defaults of docs/configuration.md, in camelCase; ``clientId`` and ``clientSecret`` are
                 required.
-            store: A store written in Python, in place of the configured one, of which only ``encryptionKeys`` count,
-                and only where this one has none. Default: none.
+            store: A store written in Python, in place of the configured one. Of that, what concerns sealing counts:
+                ``sealedOnly``, and, where this store has no ``encryption_keys``, ``encryptionKeys`` or
+                ``encryptionKeysPath``. Default: none.
 
         Raises:
             InvalidArgument: A key is unknown, missing or mistyped; ``parameter`` names it.
@@ -174,8 +175,12 @@ class Client:
             self._handle = Handle(encode(config))
         else:
             configured = config.get("store") or {}
-            keys = store.encryption_keys or configured.get("encryptionKeys") or []
-            kept = {"kind": "callbacks", "encryptionKeys": list(keys)}
+            sealing = ("encryptionKeys", "encryptionKeysPath", "sealedOnly")
+            kept: dict[str, Any] = {key: configured[key] for key in sealing if key in configured}
+            if store.encryption_keys:
+                kept.pop("encryptionKeysPath", None)
+                kept["encryptionKeys"] = list(store.encryption_keys)
+            kept["kind"] = "callbacks"
             self._handle = StoreHandle(encode({**config, "store": kept}), store)
 
     def __repr__(self) -> str:
