@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import importlib.util
 import json
 import logging
@@ -265,6 +266,28 @@ class FailureTest(EmulatorTest):
         with self.assertRaises(ghl_oauth.ConfigError):
             ghl_oauth.Client("", "", store=unused)
         self.assertEqual(unused.closed, 1)
+
+    def test_a_store_that_failed_is_closed_with_its_client(self) -> None:
+        store = LockedStore()
+        client = self.make_client(store=store)
+        self.install(client)
+        store.failing = {"save": fail, "list": fail}
+        for call in (
+            lambda: client.token_refresh(self.emulator.company_id),
+            lambda: list(client.tokens_list()),
+            client.tokens_maintain,
+        ):
+            causes = []
+            with self.assertLogs("ghl_oauth", logging.ERROR):
+                try:
+                    call()
+                except ghl_oauth.StoreError as error:  # not assertRaises, which clears the frames
+                    causes.append(type(error.__cause__))
+            self.assertEqual(causes, [OSError])
+        del call
+        client.close()
+        gc.collect()
+        self.assertEqual(store.closed, 1)
 
     def test_records_are_sealed_with_the_store_s_keys(self) -> None:
         store = DictStore()

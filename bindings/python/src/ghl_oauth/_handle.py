@@ -68,6 +68,9 @@ class Handle:
         finally:
             _end(self)
 
+    def rest(self) -> None:
+        """Called when the last of the calls that :func:`_begin` noted has ended."""
+
     def cancel(self) -> None:
         """Ends every call that is waiting."""
         library.ghl_client_cancel(self._pointer)
@@ -142,6 +145,9 @@ class StoreHandle(Handle):
         token: str = self._guarded(super().access_token, resource_id)
         return token
 
+    def rest(self) -> None:
+        self._bridge.forget()
+
     def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if not _begin(self):
             # The interpreter is going away. Nobody needs the answer: this is a daemon thread.
@@ -176,6 +182,8 @@ def _end(handle: Handle) -> None:
     with _works:
         if handle in _working:
             _working.remove(handle)
+        if handle not in _working:
+            handle.rest()
         _works.notify_all()
 
 

@@ -56,6 +56,13 @@ class Bridge:
         found = re.search(r"it answered (\d+)", error.message)
         return self._failures.get(int(found.group(1))) if found else None
 
+    def forget(self) -> None:
+        """Lets go of the exceptions, when no call is left whose error may have one as its cause.
+
+        Their tracebacks hold the frames of the calls, and so the client, which would never be freed.
+        """
+        self._failures = {}
+
     def _fallible(self, name: str, function: Callable[..., None]) -> Any:
         def contained(_context: int | None, *arguments: Any) -> int:
             try:
