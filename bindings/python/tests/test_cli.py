@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ghl_oauth
+from ghl_oauth.cli import configuration
 
 from .support import REPOSITORY, EmulatorTest, environment, free_port
 
@@ -349,6 +350,14 @@ class ConfigurationTest(CliTest):
         self.configure(clientSecret=None, clientSecretFile="secret.txt", store={"kind": "sqlite", "path": "mine.db"})
         self.assertEqual(json.loads(self.ok("list", "--json")), [])
         self.assertTrue((self.folder / "mine.db").exists())
+        (self.folder / "keys").write_text("A" * 43 + "=\n")
+        self.configure(store={"kind": "sqlite", "path": "mine.db", "encryptionKeysPath": "keys"})
+        self.ok("list")
+        (self.folder / "keys").unlink()
+        self.assertIn(f"{self.folder.resolve() / 'keys'} cannot be read", self.refused())
+        self.configure(store={"kind": "postgres", "url": "postgres://localhost/x", "caBundlePath": "roots.pem"})
+        read = configuration.read(str(self.config)).document
+        self.assertEqual(read["store"]["caBundlePath"], str(self.folder.resolve() / "roots.pem"))
 
     def test_the_file_is_found_in_the_usual_places(self) -> None:
         home = self.folder / "home"

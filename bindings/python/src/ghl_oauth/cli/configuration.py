@@ -82,7 +82,8 @@ def read(option: str | None) -> Configuration:
     folder = path.resolve().parent
     warnings = []
     document.setdefault("store", {"kind": "sqlite", "path": "tokens.db"})
-    _complete(document["store"], "path", folder)
+    for key in ("path", "encryptionKeysPath", "caBundlePath"):
+        _complete(document["store"], key, folder)
     _complete(document.get("http"), "caBundlePath", folder)
 
     secret_from = f"{path}"
