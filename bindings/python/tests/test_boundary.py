@@ -247,11 +247,20 @@ class SecretsTest(EmulatorTest):
             with self.assertRaises(ghl_oauth.GhlError) as raised:
                 failing()
             shown += [raised.exception, raised.exception.raw, str(raised.exception)]
+        link = self.client.authorization_url()
+        shown.append(link)
+        secrets += [link.url, link.state]
+        self.emulator.fault("status", status=404, body='{"apiKey": "the-api-key"}', endpoint="location")
+        location_id = self.emulator.location_ids[0]
+        answer = self.client.request("GET", f"/locations/{location_id}", resource_id=location_id)
+        self.assertEqual(answer.body, {"apiKey": "the-api-key"})
+        shown.append(answer)
+        secrets.append("the-api-key")
         for token in self.client.tokens_export():
             shown.append(token)
             secrets += [str(token.access_token), str(token.refresh_token)]
         text = repr(shown)
-        self.assertGreaterEqual(len(secrets), 7)
+        self.assertGreaterEqual(len(secrets), 10)
         for secret in secrets:
             self.assertNotIn(secret, text)
 

@@ -144,8 +144,8 @@ class Location:
 class AuthorizationUrl:
     """Where to send a person for consent."""
 
-    url: str
-    state: str
+    url: str = field(repr=False)
+    state: str = field(repr=False)
     """What the redirect will carry; keep it with the browser's session when another process may complete it."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
@@ -297,7 +297,7 @@ class Response:
     status: int
     headers: Mapping[str, str]
     """By their names in lower case."""
-    body: Any
+    body: Any = field(repr=False)
     """JSON where the answer calls itself that and is; else a text where it is UTF-8; else bytes."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
