@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import ghl_oauth
+from ghl_oauth import _callback
 
 from .support import PAST, REPOSITORY, EmulatorTest, environment, in_threads
 
@@ -239,6 +240,23 @@ class FailureTest(EmulatorTest):
         self.store.failing = {}
         self.assertTrue(self.client.token_refresh(self.emulator.company_id))
 
+    def test_an_interrupt_on_a_thread_of_the_library_is_logged(self) -> None:
+        self.install()
+        here = threading.get_ident()
+        elsewhere: list[int] = []
+
+        def interrupt_elsewhere() -> None:
+            if threading.get_ident() != here:
+                elsewhere.append(threading.get_ident())
+                raise SystemExit("not here")
+
+        self.store.failing = {"load": interrupt_elsewhere}
+        with self.assertLogs("ghl_oauth", logging.ERROR) as logged, self.assertRaises(ghl_oauth.StoreError):
+            self.client.tokens_mint(self.emulator.company_id)
+        self.assertTrue(elsewhere)
+        self.assertIn("SystemExit: not here", "".join(logged.output))
+        self.assertEqual(_callback._raised, {})
+
     def test_a_lock_that_is_not_free_is_a_timeout(self) -> None:
         def wait_in_vain() -> None:
             raise TimeoutError
@@ -326,9 +344,11 @@ class FailureTest(EmulatorTest):
                     client.tokens_import(tokens)
                 self.assertIn("a-secret", clear.records["c"])
                 document["store"]["sealedOnly"] = True
-                with ghl_oauth.Client.from_config(document, clear) as client:
-                    with self.assertRaisesRegex(ghl_oauth.StoreError, "not sealed"):
-                        client.access_token("c")
+                with (
+                    ghl_oauth.Client.from_config(document, clear) as client,
+                    self.assertRaisesRegex(ghl_oauth.StoreError, "not sealed"),
+                ):
+                    client.access_token("c")
 
     @unittest.skipIf(sys.platform == "win32", "no signal can be sent to one process there")
     def test_ctrl_c_while_the_answer_is_awaited_does_not_keep_the_new_token_from_being_saved(self) -> None:

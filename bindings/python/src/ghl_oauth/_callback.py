@@ -1,11 +1,12 @@
 """Callbacks from the library into Python. No exception leaves one for C, where it would be a random number.
 
 An exception has nobody to go to inside a callback. It is kept, and raised when the call that made the library call back
-returns.
+returns. On a thread of the library's own there is no such call: it is logged.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from ctypes import c_void_p
 from threading import get_ident
@@ -25,12 +26,14 @@ def callback(prototype: Any, function: Callable[..., Any], failed: int | None = 
             ``SystemExit``) is kept for the end of the call.
     """
 
-    def contained(*arguments: Any, begun: bool = False) -> Any:
+    def contained(*arguments: Any, begun: bool = False, inside_a_call: bool = True) -> Any:
         # The handlers call nothing, since Python looks for signals after each call of a function; but what a signal
         # kept from beginning is done all the same, lest a lock stay taken.
         try:
             _thread.callbacks += 1
             try:
+                # A thread of the library's own comes from no Python code.
+                inside_a_call = sys._getframe().f_back is not None
                 begun = True
                 return function(*arguments)
             finally:
@@ -38,15 +41,31 @@ def callback(prototype: Any, function: Callable[..., Any], failed: int | None = 
         except Exception as error:
             if begun and failed is None:
                 raise
-            if _thread.ident not in _raised:
+            if not inside_a_call:
+                _report(error)
+            elif _thread.ident not in _raised:
                 _raised[_thread.ident] = error
         except BaseException as interrupt:
-            if _thread.ident not in _raised:
+            if not inside_a_call:
+                _report(interrupt)  # signals come on the main thread only, so this may call something
+            elif _thread.ident not in _raised:
                 _raised[_thread.ident] = interrupt
         return failed if begun else contained(*arguments)
 
     _cover_the_entry(contained)
     return prototype(contained)
+
+
+def _report(error: BaseException) -> None:
+    """Logs what no call will raise; whatever the log itself raises must not reach C either."""
+    try:
+        import logging  # as late as this, since it takes long
+
+        logging.getLogger("ghl_oauth").error(
+            "a callback on a thread of the library raised %s: %s", type(error).__name__, error
+        )
+    except BaseException:
+        pass
 
 
 def _cover_the_entry(function: Any) -> None:
@@ -108,8 +127,11 @@ def settle() -> None:
     if not (_raised or _unfreed):
         return
     if not _thread.callbacks:
-        while _unfreed:
-            client, _store = _unfreed.pop()
+        while True:
+            try:
+                client, _store = _unfreed.pop()
+            except IndexError:  # another thread may be doing the same
+                break
             library.ghl_client_free(client)
     error = _raised.pop(get_ident(), None)
     if error is not None:
