@@ -223,7 +223,10 @@ class TokenTest(CliTest):
         self.assertEqual(self.emulator.refreshes(), 1)
 
     def test_maintain_renews_what_is_due(self) -> None:
-        self.assertIn("0 due", self.ok("maintain"))
+        idle = self.ok("maintain", "--concurrency", "4")
+        self.assertIn("0 due", idle)
+        self.assertNotIn("sealed", idle)
+        self.assertEqual(self.run_cli("maintain", "--concurrency", "65").returncode, 2)
         self.emulator.control("POST", "/tokens/revoke", {"resourceId": self.emulator.company_id})
         exported = json.loads(self.run_cli("export", "--output", "-").stdout)
         exported["tokens"][0]["expiresAt"] = 1
@@ -231,6 +234,19 @@ class TokenTest(CliTest):
         ended = self.run_cli("maintain", "--json")
         self.assertEqual(ended.returncode, 3)
         self.assertEqual(json.loads(ended.stdout)["failed"][0]["resourceId"], self.emulator.company_id)
+
+    def test_maintain_tells_what_it_sealed(self) -> None:
+        old, new = "A" * 43 + "=", "B" * 42 + "A="
+
+        def maintain(*keys: str) -> str:
+            self.configure(store={"kind": "sqlite", "path": "tokens.db", "encryptionKeys": keys})
+            return self.run_cli("maintain").stdout
+
+        self.assertIn("; 1 sealed anew, 0 could not be; next due ", maintain(old))
+        self.configure(store={"kind": "sqlite", "path": "tokens.db", "encryptionKeys": [new, old]})
+        self.ok("token", self.emulator.location_ids[0])
+        self.assertIn("; 0 sealed anew, 1 could not be; next due ", maintain(new))
+        self.assertIn("; 1 sealed anew, 0 could not be; next due ", maintain(new, old))
 
     def test_delete_asks(self) -> None:
         refused = self.run_cli("delete", self.emulator.company_id, stdin="y\n")

@@ -267,7 +267,7 @@ class MaintenanceTest(EmulatorTest):
         seen: list[ghl_oauth.MaintenanceProgress] = []
         report = client.tokens_maintain(progress=seen.append)
         self.assertEqual((report.checked, report.refreshed, report.failed), (3, 3, ()))
-        self.assertEqual([progress.checked for progress in seen], [1, 2, 3])
+        self.assertEqual([(progress.checked, progress.resealed) for progress in seen], [(1, 0), (2, 0), (3, 0)])
         assert report.next_due_at
         self.assertGreater(report.next_due_at, datetime.now(timezone.utc))
         self.assertEqual(client.tokens_maintain().checked, 0)

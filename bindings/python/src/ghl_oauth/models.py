@@ -193,12 +193,20 @@ class MaintenanceProgress:
     """How many tokens were due and are done."""
     refreshed: int
     failed: int
+    resealed: int
+    """How many were sealed with the first of the store's keys, because another had sealed them, or none."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> MaintenanceProgress:
         """Reads the library's form."""
-        return cls(checked=raw["checked"], refreshed=raw["refreshed"], failed=raw["failed"], raw=raw)
+        return cls(
+            checked=raw["checked"],
+            refreshed=raw["refreshed"],
+            failed=raw["failed"],
+            resealed=raw["resealed"],
+            raw=raw,
+        )
 
 
 @dataclass(frozen=True)

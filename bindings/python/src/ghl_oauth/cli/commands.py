@@ -139,12 +139,17 @@ def delete(options: argparse.Namespace) -> int:
 
 def maintain(options: argparse.Namespace) -> int:
     """One pass over the tokens that are due."""
-    done = Session.begin(options.config).run(lambda client: client.tokens_maintain(company_id=options.company))
+    done = Session.begin(options.config).run(
+        lambda client: client.tokens_maintain(company_id=options.company, concurrency=options.concurrency)
+    )
     if options.json:
         output.show_json(dict(done.raw))
     else:
         due = output.moment(done.next_due_at, datetime.now(timezone.utc))
-        print(f"{done.checked} due: {done.refreshed} renewed, {len(done.failed)} failed; next due {due}")
+        sealing = ""
+        if done.resealed or done.unsealed:
+            sealing = f"; {done.resealed} sealed anew, {done.unsealed} could not be"
+        print(f"{done.checked} due: {done.refreshed} renewed, {len(done.failed)} failed{sealing}; next due {due}")
     return _failures(done.failed, options)
 
 

@@ -164,6 +164,7 @@ def make_parser() -> argparse.ArgumentParser:
         "One pass over the tokens that are due. Run it every few minutes, by cron or a systemd timer.",
     )
     maintain.add_argument("--company", type=_text, metavar="ID", help="only this company and its locations")
+    maintain.add_argument("--concurrency", type=_number(1, 64), metavar="N", help="renewals at once. Default: 1")
 
     importing = add(
         "import",
