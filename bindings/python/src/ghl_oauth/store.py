@@ -27,8 +27,8 @@ class Store(abc.ABC):
     ``examples/python/shelve_store.py`` a whole store.
 
     The methods are called from any thread, several at once: from those that are inside a call on the client, and from
-    threads of the library while :meth:`Client.tokens_mint` runs. In a forked child the same object goes on serving its
-    client. They must not call that client.
+    threads of the library while :meth:`Client.tokens_mint` or :meth:`Client.tokens_maintain` runs. In a forked child
+    the same object goes on serving its client. They must not call that client.
 
     What a method raises, but for what is named here, makes the call that needed it fail with :class:`StoreError`, whose
     ``__cause__`` it is; it is logged, too, since a call that does not need the store at once, such as that of a token
