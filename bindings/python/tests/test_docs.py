@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import contextlib
 import importlib.util
@@ -65,6 +66,17 @@ class BlocksTest(unittest.TestCase):
         for place, code, _ in found:
             with self.subTest(place):
                 compile(code, place, "exec", dont_inherit=True)
+
+    def test_no_block_needs_a_newer_python_for_its_types(self) -> None:
+        for place, code, _ in blocks():
+            tree = ast.parse(code)
+            annotations = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
+            unions = any(
+                isinstance(part, ast.BinOp) for each in annotations if each is not None for part in ast.walk(each)
+            )
+            if unions:
+                with self.subTest(place):
+                    self.assertTrue(code.startswith("from __future__ import annotations\n"), "3.9 knows no `X | None`")
 
     def test_every_block_is_well_typed(self) -> None:
         if importlib.util.find_spec("mypy") is None:
@@ -130,7 +142,6 @@ class RunningTest(EmulatorTest):
             mock.patch.object(logging, "basicConfig"),
             contextlib.redirect_stdout(output),
         ):
-            code = "from __future__ import annotations\n" + code
             exec(compile(code, place, "exec", dont_inherit=True), {"ghl_oauth": ghl_oauth, **names})
         return output.getvalue()
 
