@@ -327,7 +327,7 @@ class FailureTest(EmulatorTest):
         app = {name: self.emulator.configuration[name] for name in ("clientId", "clientSecret", "baseUrl")}
         tokens = [{"refreshToken": "a-secret", "companyId": "c"}]
         for sealing in ({"encryptionKeys": [key]}, {"encryptionKeysPath": str(path)}):
-            document = {**app, "store": {"kind": "sqlite", "path": "unused.db", **sealing}}
+            document: dict[str, Any] = {**app, "store": {"kind": "sqlite", "path": "unused.db", **sealing}}
             with self.subTest(sealing=list(sealing)):
                 store, own = DictStore(), DictStore()
                 own.encryption_keys = [other_key]
