@@ -92,11 +92,11 @@ fuzz_target!(|input: &[u8]| {
         let _ = store.due(Some("c"), 7, Some("a"), limit).map_err(told);
         let _ = store.notes("due", None, limit).map_err(told);
     }
+    let deadline = Deadline::after(Duration::from_millis(1), &Arc::default());
     let _ = store.next_renewal(None).map_err(told);
-    let _ = store.reseal(&|_| true).map_err(told);
+    let _ = store.reseal(&deadline, &|_| true).map_err(told);
     let _ = store.note("n").map_err(told);
     let _ = store.prune_notes(7).map_err(told);
     let _ = store.remove("resource-1").map_err(told);
-    let _ =
-        store.lock("resource-1", &Deadline::after(Duration::from_millis(1), &Arc::default())).map_err(told);
+    let _ = store.lock("resource-1", &deadline).map_err(told);
 });
