@@ -144,6 +144,23 @@ fn tables_of_a_newer_version_are_refused_and_left_alone() {
 }
 
 #[test]
+fn a_table_that_somebody_changed_is_a_store_that_fails() {
+    let Some(server) = shared() else { return };
+    let database = server.database();
+    let store = open(&database.url());
+    store.save(&company("c")).unwrap();
+    database.sql("ALTER TABLE ghl_oauth_token ALTER COLUMN version TYPE text");
+    for error in
+        [store.load("c").unwrap_err(), store.list(&Query { limit: 9, ..Query::default() }).unwrap_err()]
+    {
+        assert_eq!(error.status(), Status::Store, "{error}");
+        shows_no_password(&error.to_string());
+    }
+    database.sql("ALTER TABLE ghl_oauth_token ALTER COLUMN version TYPE bigint USING version::bigint");
+    assert!(store.load("c").unwrap().is_some());
+}
+
+#[test]
 fn a_role_that_may_make_no_tables_works_where_they_are() {
     let Some(server) = shared() else { return };
     let database = server.database();

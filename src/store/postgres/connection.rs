@@ -172,7 +172,7 @@ fn advance(
 /// The first field of the first row, as a text.
 pub fn first_text(messages: &[SimpleQueryMessage]) -> Option<&str> {
     messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0),
+        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten(),
         _ => None,
     })
 }

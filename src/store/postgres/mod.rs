@@ -153,8 +153,17 @@ impl PostgresStore {
         Ok(store)
     }
 
-    fn read(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Found>> {
-        self.pool.run(Care::Usual, async |client, _| client.query_typed(statement, params).await)
+    /// Asks, and reads each row by `row`. A table that somebody changed is a store that fails, and no panic.
+    fn read<T>(
+        &self,
+        statement: &str,
+        params: &[Param<'_>],
+        row: impl Fn(&Found) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<Vec<T>> {
+        let found =
+            self.pool.run(Care::Usual, async |client, _| client.query_typed(statement, params).await)?;
+        let rows: Result<Vec<T>, tokio_postgres::Error> = found.iter().map(row).collect();
+        rows.map_err(|error| self.pool.error(error.into()))
     }
 
     /// Writes a row, unless the stored version is another one than it was made from. A row that an earlier attempt has written
@@ -218,7 +227,7 @@ impl PostgresStore {
                 FROM k WHERE k.id IS NOT NULL
             ) SELECT id FROM k WHERE id IS NOT NULL";
         let params: [Param<'_>; 1] = [(&self.seal.client_id(), Type::TEXT)];
-        Ok(self.read(select, &params)?.iter().map(|found| found.get(0)).collect())
+        self.read(select, &params, |found| found.try_get(0))
     }
 
     /// Writes the rows that are still what they were; answers how many those are.
@@ -296,8 +305,9 @@ impl Store for PostgresStore {
         let select = "SELECT resource_id, version, document FROM ghl_oauth_token
                       WHERE client_id = $1 AND resource_id = $2";
         let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&resource_id, Type::TEXT)];
-        let found = self.read(select, &params).map_err(|error| error.with_resource(resource_id))?;
-        found.first().map(|found| self.seal.record(stored_row(found))).transpose()
+        let found =
+            self.read(select, &params, stored_row).map_err(|error| error.with_resource(resource_id))?;
+        found.into_iter().next().map(|stored| self.seal.record(stored)).transpose()
     }
 
     fn save(&self, record: &Record) -> Result<u64> {
@@ -324,9 +334,9 @@ impl Store for PostgresStore {
         );
         let client_id = self.seal.client_id();
         let named: [Param<'_>; 2] = [(&client_id, Type::TEXT), (&resource_id, Type::TEXT)];
-        let found = self.read(select, &named).map_err(|error| error.with_resource(resource_id))?;
-        let Some(found) = found.first() else { return Ok(false) };
-        let document = Zeroizing::new(found.get::<_, Vec<u8>>(0));
+        let found = self.read(select, &named, |found| found.try_get::<_, Vec<u8>>(0).map(Zeroizing::new));
+        let found = found.map_err(|error| error.with_resource(resource_id))?;
+        let Some(document) = found.into_iter().next() else { return Ok(false) };
         let params: [Param<'_>; 3] = [named[0].clone(), named[1].clone(), (&*document, Type::BYTEA)];
         // Where the answer to an earlier attempt was lost, that one may have removed it.
         let removed = self.pool.run(Care::Insists, async |client, again| {
@@ -359,9 +369,8 @@ impl Store for PostgresStore {
              ORDER BY resource_id LIMIT {}",
             query.limit + 1
         );
-        let found = self.read(&select, &params)?;
-        let records =
-            found.iter().map(|found| self.seal.record(stored_row(found))).collect::<Result<Vec<_>>>()?;
+        let found = self.read(&select, &params, stored_row)?;
+        let records = found.into_iter().map(|stored| self.seal.record(stored)).collect::<Result<Vec<_>>>()?;
         Ok(Page::cut(records, query.limit))
     }
 
@@ -391,8 +400,8 @@ impl Store for PostgresStore {
              ORDER BY renew_at, resource_id LIMIT {}",
             limit + 1
         );
-        let found = self.read(&select, &params)?;
-        Ok(DuePage::cut(found.iter().map(|found| (found.get(0), found.get(1))).collect(), limit))
+        let places = self.read(&select, &params, |found| Ok((found.try_get(0)?, found.try_get(1)?)))?;
+        Ok(DuePage::cut(places, limit))
     }
 
     fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
@@ -406,7 +415,8 @@ impl Store for PostgresStore {
         // The sum keeps the planner from looking for a company's first in the order of everybody's renewals.
         let first = if company_id.is_some() { "renew_at + 0" } else { "renew_at" };
         let select = format!("SELECT min({first}) FROM ghl_oauth_token WHERE client_id = $1 {of_company}");
-        Ok(self.read(&select, &params)?.first().and_then(|found| found.get(0)))
+        let found: Vec<Option<i64>> = self.read(&select, &params, |found| found.try_get(0))?;
+        Ok(found.into_iter().next().flatten())
     }
 
     fn reseal(&self, _: &Deadline, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
@@ -417,8 +427,8 @@ impl Store for PostgresStore {
             if !self.seal.opens(&key_id) {
                 let count = "SELECT count(*) FROM ghl_oauth_token WHERE client_id = $1 AND sealed_with = $2";
                 let params: [Param<'_>; 2] = [(&client_id, Type::TEXT), (&key_id, Type::TEXT)];
-                let found = self.read(count, &params)?;
-                resealed.left += found.first().map_or(0, |found| found.get::<_, i64>(0)).cast_unsigned();
+                let found: Vec<i64> = self.read(count, &params, |found| found.try_get(0))?;
+                resealed.left += found.first().copied().unwrap_or_default().cast_unsigned();
                 resealed.fail(self.seal.not_given(&key_id));
                 continue;
             }
@@ -431,10 +441,9 @@ impl Store for PostgresStore {
             while go_on(resealed.sealed) {
                 let params: [Param<'_>; 3] =
                     [(&client_id, Type::TEXT), (&key_id, Type::TEXT), (&after, Type::TEXT)];
-                let found = self.read(&select, &params)?;
-                let Some(last) = found.last() else { break };
-                after = last.get(0);
-                let page = found.iter().map(stored_row).collect();
+                let page = self.read(&select, &params, stored_row)?;
+                let Some(last) = page.last() else { break };
+                after = last.resource_id.clone();
                 self.seal.reseal(page, &mut resealed, |rows| self.put_again(rows))?;
             }
         }
@@ -452,7 +461,7 @@ impl Store for PostgresStore {
         let select = "SELECT key, version, list, expires_at, document FROM ghl_oauth_note
                       WHERE client_id = $1 AND key = $2";
         let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&key, Type::TEXT)];
-        Ok(self.read(select, &params)?.first().map(read_note))
+        Ok(self.read(select, &params, read_note)?.into_iter().next())
     }
 
     fn save_note(&self, note: &Note) -> Result<()> {
@@ -498,13 +507,13 @@ impl Store for PostgresStore {
         );
         let (client_id, after) = (self.seal.client_id(), after.unwrap_or_default());
         let params: [Param<'_>; 3] = [(&client_id, Type::TEXT), (&list, Type::TEXT), (&after, Type::TEXT)];
-        Ok(NotePage::cut(self.read(&select, &params)?.iter().map(read_note).collect(), limit))
+        Ok(NotePage::cut(self.read(&select, &params, read_note)?, limit))
     }
 
     fn prune_notes(&self, now_ms: i64) -> Result<()> {
         let delete = "DELETE FROM ghl_oauth_note WHERE client_id = $1 AND expires_at <= $2";
         let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&now_ms, Type::INT8)];
-        self.read(delete, &params).map(drop)
+        self.read(delete, &params, |_| Ok(())).map(drop)
     }
 }
 
@@ -534,21 +543,21 @@ fn named(error: &Error, record: &Record) -> Error {
     error.clone().with_resource(&record.resource_id)
 }
 
-fn stored_row(found: &Found) -> StoredRow {
-    StoredRow {
-        resource_id: found.get(0),
-        version: found.get::<_, i64>(1).cast_unsigned(),
-        document: Zeroizing::new(found.get(2)),
-    }
+fn stored_row(found: &Found) -> Result<StoredRow, tokio_postgres::Error> {
+    Ok(StoredRow {
+        resource_id: found.try_get(0)?,
+        version: found.try_get::<_, i64>(1)?.cast_unsigned(),
+        document: Zeroizing::new(found.try_get(2)?),
+    })
 }
 
 /// A note of which the document cannot be read says nothing, as one that was never written.
-fn read_note(found: &Found) -> Note {
-    Note {
-        key: found.get(0),
-        version: found.get::<_, i64>(1).cast_unsigned(),
-        list: found.get(2),
-        expires_at: found.get(3),
-        document: serde_json::from_slice(found.get(4)).unwrap_or_default(),
-    }
+fn read_note(found: &Found) -> Result<Note, tokio_postgres::Error> {
+    Ok(Note {
+        key: found.try_get(0)?,
+        version: found.try_get::<_, i64>(1)?.cast_unsigned(),
+        list: found.try_get(2)?,
+        expires_at: found.try_get(3)?,
+        document: serde_json::from_slice(found.try_get(4)?).unwrap_or_default(),
+    })
 }

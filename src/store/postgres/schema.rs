@@ -88,7 +88,8 @@ pub fn bring_up_to_date(pool: &Pool) -> Result<()> {
 
 async fn version(client: &Client) -> Result<i32, tokio_postgres::Error> {
     let rows = client.query_typed("SELECT max(version) FROM ghl_oauth_schema", &[]).await?;
-    Ok(rows.first().and_then(|row| row.get(0)).unwrap_or(0))
+    let newest: Option<i32> = rows.first().map(|row| row.try_get(0)).transpose()?.flatten();
+    Ok(newest.unwrap_or(0))
 }
 
 /// In one transaction; several processes may start at once, and the first does it for all. Answers the version that it found.

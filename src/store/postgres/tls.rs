@@ -50,6 +50,7 @@ impl Trust {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
+            // The versions are rustls's own, and ring's provider has a cipher suite for each.
             .unwrap_or_else(|error| unreachable!("ring speaks TLS 1.2 and 1.3: {error}"))
             .with_root_certificates(roots)
             .with_no_client_auth();
