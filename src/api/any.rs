@@ -47,7 +47,10 @@ impl Api {
         let mut pairs = form_urlencoded::Serializer::new(own_query.unwrap_or_default().to_owned());
         pairs.extend_pairs(query);
         let pairs = pairs.finish();
-        self.uri(bare, (!pairs.is_empty()).then_some(&*pairs))
+        let uri = self.uri(bare, (!pairs.is_empty()).then_some(&*pairs));
+        uri.or_else(|_| {
+            refused("and query make no URL: too long, or with one of \" < > ^ ` | that % should encode")
+        })
     }
 
     /// Sends a call, and answers with whatever the API says.
@@ -140,6 +143,9 @@ mod tests {
             "/a/../../b",
             "/./b",
             "/..",
+            "/a<b",
+            "/a?b=|>",
+            &"/long".repeat(20_000),
         ] {
             let error = api.target(path, &[]).unwrap_err();
             assert_eq!(error.parameter(), Some("path"), "{path}");

@@ -7,6 +7,7 @@ mod location_token;
 mod token;
 
 use serde_json::{Map, Value};
+use ureq::http::uri::InvalidUri;
 use ureq::http::{HeaderName, Method, Uri, header};
 use zeroize::Zeroizing;
 
@@ -120,7 +121,7 @@ impl Api {
         }
         let request = Request {
             method: call.method,
-            uri: self.uri(call.path, call.query.as_deref())?,
+            uri: self.uri(call.path, call.query.as_deref()).map_err(|_| too_long(call.query.as_deref()))?,
             headers,
             bearer: call.bearer,
             body: call.body.map(|(_, body)| body),
@@ -141,14 +142,21 @@ impl Api {
         Err(Failure { error: fault::error(&answer, &secrets), outcome })
     }
 
-    fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri> {
+    fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri, InvalidUri> {
         let url = match query {
             Some(query) => format!("{}{path}?{query}", self.base_url),
             None => format!("{}{path}", self.base_url),
         };
-        let too_long = |_| Error::new(Status::InvalidArgument, "the parameters do not fit into a URL");
-        url.parse().map_err(too_long)
+        url.parse()
     }
+}
+
+/// Encoded pairs are no reason why a URL cannot be one, unless there is too much of them: the longest is to blame.
+fn too_long(query: Option<&str>) -> Error {
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let longest = pairs.max_by_key(|(_, value)| value.len()).map(|(name, _)| name);
+    let name = longest.as_deref().unwrap_or("baseUrl");
+    Error::invalid_argument(name, format!("{name} is too long for a URL"))
 }
 
 /// One call, before it is written down for the wire.
