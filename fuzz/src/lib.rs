@@ -97,9 +97,19 @@ impl Abi {
             "accessToken": ACCESS_TOKEN, "refreshToken": REFRESH_TOKEN, "expiresAt": NOW_MS - 1,
             "userType": "Company", "companyId": COMPANY,
         });
-        let imported = client.call(ghl_tokens_import, &json!({"tokens": [token]}).to_string());
-        assert_eq!(imported, Outcome(0, json!({"imported": 1, "skipped": []})));
+        assert_eq!(client.import(&json!([token])), Outcome(0, json!({"imported": 1, "skipped": []})));
         client
+    }
+
+    /// Imports tokens. A busy machine may well need more than the three milliseconds that a call has.
+    fn import(&self, tokens: &Value) -> Outcome {
+        let document = json!({"tokens": tokens, "nextPageToken": null}).to_string();
+        loop {
+            let outcome = self.call(ghl_tokens_import, &document);
+            if !outcome.is_one_of(&[Status::Timeout]) {
+                return outcome;
+            }
+        }
     }
 
     /// Any function that takes one text. A NUL ends the text, as it does in C.
@@ -201,14 +211,9 @@ impl Abi {
         }
         let other = Abi::new();
         for page in tokens.chunks(100) {
-            let Outcome(code, report) =
-                other.call(ghl_tokens_import, &json!({"tokens": page, "nextPageToken": null}).to_string());
-            assert_eq!(
-                (code, &report),
-                (0, &json!({"imported": page.len(), "skipped": []})),
-                "{}",
-                Value::from(page)
-            );
+            let imported = other.import(&Value::from(page));
+            let all = Outcome(0, json!({"imported": page.len(), "skipped": []}));
+            assert_eq!(imported, all, "{}", Value::from(page));
         }
         let same = |a: &Value, b: &Value| {
             ["accessToken", "refreshToken", "expiresAt", "userType", "companyId", "locationId", "scope"]
