@@ -162,6 +162,27 @@ fn a_slow_refresh_of_one_resource_holds_up_no_other() {
 }
 
 #[test]
+fn a_refresh_holds_up_no_other_process_whose_token_still_lives() {
+    let emulator = emulator(1);
+    let folder = tempfile::tempdir().unwrap();
+    let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
+    let abi = Abi::with(&emulator, store.clone());
+    let company = abi.connect_company(&emulator);
+    let old = abi.access_token(&company).text();
+    let hold = emulator.hold(refreshes_of(&company), Stage::BeforeProcessing);
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| abi.token_refresh(&company));
+        hold.wait_for(1);
+        // As another process: a client with nothing in memory.
+        let other = Abi::with(&emulator, store);
+        assert_eq!(other.access_token(&company).text(), old);
+        assert!(!slow.is_finished());
+        hold.release();
+        slow.join().unwrap().ok();
+    });
+}
+
+#[test]
 fn a_slow_mint_of_one_location_holds_up_no_other() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);

@@ -545,6 +545,30 @@ fn many_waiters_for_one_lock_leave_a_pooler_to_its_holder() {
     assert_eq!(open(&url).load("company").unwrap().unwrap().version, 20, "nobody came between");
 }
 
+#[test]
+fn locations_that_fill_a_pooler_leave_their_company_room_for_its_refresh() {
+    let Some(server) = shared() else { return };
+    let Some(pooler) = Pooler::start(server, 2) else { return };
+    let url = server.database().url_at(&format!("127.0.0.1:{}", pooler.port));
+    let stand = Stand::new(&url);
+    // The company's token is dead, so that no location can be minted before it is refreshed.
+    let mut tokens = stand.client.tokens_export(&Default::default()).unwrap();
+    tokens["tokens"][0]["expiresAt"] = 1.into();
+    let import = json!({"tokens": tokens["tokens"], "replace": true});
+    stand.client.tokens_import(serde_json::from_value(import).unwrap()).unwrap();
+    let locations = &stand.emulator.location_ids()[..6];
+    thread::scope(|scope| {
+        for location in locations {
+            let (stand, url) = (&stand, &url);
+            scope.spawn(move || {
+                let token = Stand::client(&stand.emulator, url).access_token(location).unwrap();
+                assert!(stand.emulator.access_token_is_live(token.expose()));
+            });
+        }
+    });
+    assert_eq!(stand.emulator.refreshes(), 1);
+}
+
 // ---- TLS ------------------------------------------------------------------------------------------------------------
 
 #[test]

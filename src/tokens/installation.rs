@@ -10,7 +10,6 @@ use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::outbox;
 use crate::store::{Note, Query, Record, Standing};
-use crate::token::UserType;
 
 /// How long an UNINSTALL and a delivery's id are remembered. The vendor repeats a delivery for two hours.
 pub const REMEMBERED_MS: i64 = 7 * 86_400_000;
@@ -251,8 +250,7 @@ impl Tokens {
             Err(error) if error.status() == Status::NotFound => return Ok(None),
             company_id => company_id?,
         };
-        let company = self.record(&company_id)?;
-        Ok(company.filter(|company| company.token.kind() == UserType::Company).map(|_| company_id))
+        Ok(self.holds_company(&company_id)?.then_some(company_id))
     }
 
     /// Ends the token of a company's location. One that was installed anew since then is to get another.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use crate::secret::Secret;
@@ -25,13 +25,19 @@ pub struct LiveTokens {
     shards: [RwLock<Shard>; SHARDS],
 }
 
-type Shard = HashMap<Box<str>, LiveToken, RandomState>;
+struct Shard {
+    tokens: HashMap<Box<str>, LiveToken, RandomState>,
+    /// How often a token came or went.
+    changes: u64,
+}
 
 impl LiveTokens {
     pub fn new() -> LiveTokens {
         let hasher = RandomState::new();
         LiveTokens {
-            shards: std::array::from_fn(|_| RwLock::new(HashMap::with_hasher(hasher.clone()))),
+            shards: std::array::from_fn(|_| {
+                RwLock::new(Shard { tokens: HashMap::with_hasher(hasher.clone()), changes: 0 })
+            }),
             hasher,
         }
     }
@@ -44,42 +50,52 @@ impl LiveTokens {
         take: impl FnOnce(&Secret) -> T,
     ) -> Option<T> {
         let shard = self.read(resource_id);
-        let live = shard.get(resource_id).filter(|live| milliseconds(uptime) < live.fresh_until)?;
+        let live = shard.tokens.get(resource_id).filter(|live| milliseconds(uptime) < live.fresh_until)?;
         Some(take(&live.access_token))
     }
 
     /// Whether any token of a resource is held.
     pub fn holds(&self, resource_id: &str) -> bool {
-        self.read(resource_id).contains_key(resource_id)
+        self.read(resource_id).tokens.contains_key(resource_id)
     }
 
     /// A token that the API still takes, be it due or not.
     pub fn alive(&self, resource_id: &str, uptime: Duration) -> Option<Secret> {
         let shard = self.read(resource_id);
-        let live = shard.get(resource_id).filter(|live| milliseconds(uptime) < live.dies_at)?;
+        let live = shard.tokens.get(resource_id).filter(|live| milliseconds(uptime) < live.dies_at)?;
         Some(live.access_token.clone())
     }
 
     /// Whether this very token is held, and is no longer fresh.
     pub fn is_due(&self, resource_id: &str, access_token: &Secret, uptime: Duration) -> bool {
-        self.read(resource_id).get(resource_id).is_some_and(|live| {
+        self.read(resource_id).tokens.get(resource_id).is_some_and(|live| {
             milliseconds(uptime) >= live.fresh_until && live.access_token.matches(access_token.expose())
         })
     }
 
-    /// Holds a token that was just granted or loaded.
+    /// A number that is another one as soon as a token of this resource comes or goes.
+    pub fn changes(&self, resource_id: &str) -> u64 {
+        self.read(resource_id).changes
+    }
+
+    /// Holds a token that was just granted, or loaded. One that was loaded without the resource's lock, when `changes`
+    /// was the number, is held only if it is that still: else it may have been deleted or replaced meanwhile.
     pub fn publish(
         &self,
         resource_id: &str,
         access_token: &Secret,
         fresh_until: Duration,
         dies_at: Duration,
-    ) {
+        changes: Option<u64>,
+    ) -> bool {
         let (fresh_until, dies_at) = (milliseconds(fresh_until), milliseconds(dies_at));
-        self.put(
-            resource_id,
-            LiveToken { access_token: access_token.clone(), fresh_until, dies_at, failures: 0 },
-        );
+        let live = LiveToken { access_token: access_token.clone(), fresh_until, dies_at, failures: 0 };
+        let mut shard = self.write(resource_id);
+        let current = changes.is_none_or(|changes| changes == shard.changes);
+        if current {
+            shard.put(resource_id, live);
+        }
+        current
     }
 
     /// Holds on to an old token after a failed refresh, until the next attempt is due: `hold` says how long after so
@@ -92,34 +108,34 @@ impl LiveTokens {
         left: Duration,
         hold: impl FnOnce(u32) -> Duration,
     ) {
-        let failures = self.read(resource_id).get(resource_id).map_or(0, |live| live.failures) + 1;
+        let failures = self.read(resource_id).tokens.get(resource_id).map_or(0, |live| live.failures) + 1;
         let fresh_until = milliseconds(uptime + left.min(hold(failures)));
         let dies_at = milliseconds(uptime + left);
-        self.put(
-            resource_id,
-            LiveToken { access_token: access_token.clone(), fresh_until, dies_at, failures },
-        );
+        let live = LiveToken { access_token: access_token.clone(), fresh_until, dies_at, failures };
+        self.write(resource_id).put(resource_id, live);
     }
 
     /// Forgets a resource.
     pub fn forget(&self, resource_id: &str) {
-        self.shard(resource_id).write().unwrap_or_else(PoisonError::into_inner).remove(resource_id);
+        let mut shard = self.write(resource_id);
+        shard.changes += 1;
+        shard.tokens.remove(resource_id);
     }
 
     /// How many tokens are held.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
-    }
-
-    fn put(&self, resource_id: &str, live: LiveToken) {
-        self.shard(resource_id)
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(resource_id.into(), live);
+        self.shards
+            .iter()
+            .map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).tokens.len())
+            .sum()
     }
 
     fn read(&self, resource_id: &str) -> RwLockReadGuard<'_, Shard> {
         self.shard(resource_id).read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, resource_id: &str) -> RwLockWriteGuard<'_, Shard> {
+        self.shard(resource_id).write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shard(&self, resource_id: &str) -> &RwLock<Shard> {
@@ -129,7 +145,38 @@ impl LiveTokens {
     }
 }
 
+impl Shard {
+    fn put(&mut self, resource_id: &str, live: LiveToken) {
+        self.changes += 1;
+        self.tokens.insert(resource_id.into(), live);
+    }
+}
+
 /// Cut, not rounded: a token is due rather too early than too late.
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_loaded_before_a_token_was_deleted_or_replaced_is_not_held() {
+        let live = LiveTokens::new();
+        let [old, new] = ["old", "new"].map(|token| Secret::new(token.to_owned()));
+        let publish = |token, changes| live.publish("location", token, Duration::MAX, Duration::MAX, changes);
+        let held = || live.with_fresh("location", Duration::ZERO, |token| token.expose().to_owned());
+
+        let loaded = live.changes("location");
+        assert!(publish(&old, Some(loaded)), "nothing came between");
+        let loaded = live.changes("location");
+        live.forget("location");
+        assert!(!publish(&old, Some(loaded)));
+        assert_eq!(held(), None);
+        let loaded = live.changes("location");
+        assert!(publish(&new, None));
+        assert!(!publish(&old, Some(loaded)));
+        assert_eq!(held().as_deref(), Some("new"));
+    }
 }

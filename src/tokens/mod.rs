@@ -262,7 +262,7 @@ impl Tokens {
             return Ok(call(bearer)?);
         }
         // A company's token comes from a consent or an import; only a location's can be minted.
-        if self.record(company_id)?.is_none_or(|record| record.token.kind() != UserType::Company) {
+        if !self.holds_company(company_id)? {
             return Err(Error::new(
                 Status::NotFound,
                 format!("no token is held for the company {company_id}"),
@@ -277,6 +277,10 @@ impl Tokens {
             .with_live_token(company_id, deadline, &call, is_dead)
             .map_err(|error| error.with_resource(company_id))?;
         Ok(outcome?)
+    }
+
+    fn holds_company(&self, company_id: &str) -> Result<bool> {
+        Ok(self.record(company_id)?.is_some_and(|record| record.token.kind() == UserType::Company))
     }
 
     /// Makes a call with a resource's token. Where the outcome says that it is dead, it is refreshed and the call repeated,
@@ -432,10 +436,22 @@ impl Tokens {
         self.unsaved().keys().cloned().collect()
     }
 
+    /// Holds the token of a record in memory.
     fn publish(&self, record: &Record) {
+        self.publish_since(None, record);
+    }
+
+    /// The same, unless tokens came or went since `changes` was the number; see [`LiveTokens::publish`].
+    fn publish_since(&self, changes: Option<u64>, record: &Record) -> bool {
         let (uptime, left) = (self.clock.uptime(), record.token.left(self.clock.wall_ms()));
         let fresh_until = uptime + left.saturating_sub(record.token.margin(self.policy.margin()));
-        self.live.publish(&record.resource_id, &record.token.access_token, fresh_until, uptime + left);
+        self.live.publish(
+            &record.resource_id,
+            &record.token.access_token,
+            fresh_until,
+            uptime + left,
+            changes,
+        )
     }
 
     /// The company whose token can mint for a location: the one that is known, else the only one held.

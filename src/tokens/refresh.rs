@@ -36,23 +36,63 @@ impl Tokens {
         {
             return Ok(token); // The flight before this one landed between the caller's look and its seat.
         }
-        let renewed = self.store.lock(resource_id, deadline).and_then(|_lock| {
-            // What the store still does not take stays in memory, and was logged.
-            let _ = self.offer_again(resource_id);
-            let mut tries = 0;
-            loop {
-                tries += 1;
-                match self.renew_locked(resource_id, want, known, deadline) {
-                    // Somebody wrote without the lock: what they wrote is looked at first.
-                    Err(error) if error.status() == Status::Conflict && tries < 3 => {}
-                    outcome => return outcome,
-                }
-            }
-        });
+        let renewed = match self.without_lock(resource_id, want, deadline) {
+            Ok(None) => self.with_lock(resource_id, want, known, deadline),
+            Ok(Some(token)) => Ok(token),
+            Err(error) => Err(error),
+        };
         renewed.or_else(|error| {
             Tokens::count(&self.counters.failed);
             self.despite(error, resource_id, want)
         })
+    }
+
+    /// What needs no lock of this resource. A token that somebody else renewed is taken as it is. Where a location will
+    /// be minted, its company's token is seen to: who waits for that must hold nothing that the company's refresh needs,
+    /// and a lock can be a place in a pool of connections.
+    fn without_lock(&self, resource_id: &str, want: Want, deadline: &Deadline) -> Result<Option<Secret>> {
+        if want == Want::Another {
+            return Ok(None); // The caller has just looked.
+        }
+        let changes = self.live.changes(resource_id);
+        let record = self.record(resource_id)?;
+        if let Some(record) = &record {
+            if self.fulfils(record, want, None) {
+                let published = self.publish_since(Some(changes), record);
+                return Ok(published.then(|| record.token.access_token.clone()));
+            }
+            let mints = record.token.kind() == UserType::Location && record.token.refresh_token.is_none();
+            if !mints || self.held_back(record).is_some() {
+                return Ok(None);
+            }
+        }
+        let company_id = self.company_of(resource_id, record.as_ref())?;
+        if self.with_fresh(&company_id, |_| ()).is_none() && self.holds_company(&company_id)? {
+            self.access_token(&company_id, || deadline.clone())?;
+        }
+        Ok(None)
+    }
+
+    /// Renews under the resource's lock.
+    fn with_lock(
+        &self,
+        resource_id: &str,
+        want: Want,
+        known: Option<&Secret>,
+        deadline: &Deadline,
+    ) -> Result<Secret> {
+        let _lock = self.store.lock(resource_id, deadline)?;
+        // What the store still does not take stays in memory, and was logged.
+        let _ = self.offer_again(resource_id);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.renew_locked(resource_id, want, known, deadline) {
+                // Somebody wrote without the lock: what they wrote is looked at first.
+                Err(error) if error.status() == Status::Conflict && tries < 3 => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// What is done under the lock, with the record as it is now.
