@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use super::boundary::{self, render};
+use super::boundary;
 use super::client::ghl_client;
 
 /// Makes the link to send a person to (RFC 6749, 4.1.1). Nothing is sent.
@@ -22,9 +22,8 @@ pub unsafe extern "C" fn ghl_authorization_url(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            render(client.authorization_url(boundary::params("params_json", params_json)?)?)
+        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            client.authorization_url(params)
         })
     }
 }
@@ -53,9 +52,8 @@ pub unsafe extern "C" fn ghl_authorization_complete(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            render(client.authorization_complete(&boundary::params("params_json", params_json)?)?)
+        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            client.authorization_complete(&params)
         })
     }
 }
@@ -89,9 +87,8 @@ pub unsafe extern "C" fn ghl_authorization_listen(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            render(client.authorization_listen(&boundary::params("params_json", params_json)?)?)
+        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            client.authorization_listen(&params)
         })
     }
 }

@@ -6,6 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::client::ghl_client;
@@ -30,6 +31,25 @@ pub unsafe fn call(out: *mut *mut c_char, work: impl FnOnce() -> Result<Zeroizin
         unsafe { out.write(text::hand_out(&document)) };
     }
     code
+}
+
+/// Runs one call of a client with the parameters in one of its texts.
+///
+/// # Safety
+/// As [`call`], [`client()`] and [`params`].
+pub unsafe fn call_with<P: DeserializeOwned, R: Into<Value>>(
+    client: *const ghl_client,
+    (parameter, document): (&str, *const c_char),
+    out: *mut *mut c_char,
+    work: impl FnOnce(&Client, P) -> Result<R>,
+) -> i32 {
+    // SAFETY: by the contract.
+    unsafe {
+        call(out, || {
+            let client = self::client(client)?;
+            render(work(client, params(parameter, document)?)?)
+        })
+    }
 }
 
 /// Sets an out-pointer to NULL, unless it is NULL itself.
@@ -79,7 +99,7 @@ pub unsafe fn params<T: DeserializeOwned>(parameter: &str, document: *const c_ch
 }
 
 /// Renders a result that may hold secrets; the copy here is wiped.
-pub fn render(result: impl Into<serde_json::Value>) -> Result<Zeroizing<String>> {
+pub fn render(result: impl Into<Value>) -> Result<Zeroizing<String>> {
     let mut document = Document(Zeroizing::new(Vec::with_capacity(1024)));
     let unwritable = |_| Error::new(Status::Internal, "the result could not be written as JSON");
     serde_json::to_writer(&mut document, &result.into()).map_err(unwritable)?;

@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use super::boundary::{self, render};
+use super::boundary;
 use super::client::ghl_client;
 
 /// POST /oauth/token (operation get-access-token; RFC 6749, 4.1.3, 4.4 and 6), as it is. Stores nothing: a program
@@ -28,9 +28,8 @@ pub unsafe extern "C" fn ghl_oauth_token(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            render(client.oauth_token(&boundary::params("params_json", params_json)?)?.to_json())
+        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            Ok(client.oauth_token(&params)?.to_json())
         })
     }
 }
@@ -55,9 +54,8 @@ pub unsafe extern "C" fn ghl_oauth_location_token(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            render(client.oauth_location_token(&boundary::params("params_json", params_json)?)?.to_json())
+        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            Ok(client.oauth_location_token(&params)?.to_json())
         })
     }
 }
@@ -83,9 +81,8 @@ pub unsafe extern "C" fn ghl_oauth_installed_locations(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            render(client.oauth_installed_locations(&boundary::params("params_json", params_json)?)?)
+        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            client.oauth_installed_locations(&params)
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use super::boundary::{self, render};
+use super::boundary;
 use super::client::ghl_client;
 
 /// Sends a request to any endpoint of the API, with a live token and the configured Version, and gives the answer back
@@ -38,9 +38,8 @@ pub unsafe extern "C" fn ghl_request(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            render(client.request(&boundary::params("request_json", request_json)?)?)
+        boundary::call_with(client, ("request_json", request_json), out_json, |client, params| {
+            client.request(&params)
         })
     }
 }

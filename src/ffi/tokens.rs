@@ -185,9 +185,8 @@ pub unsafe extern "C" fn ghl_tokens_list(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            render(client.tokens_list(&boundary::params("params_json", params_json)?)?)
+        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            client.tokens_list(&params)
         })
     }
 }
@@ -214,9 +213,8 @@ pub unsafe extern "C" fn ghl_tokens_import(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            render(client.tokens_import(boundary::params("tokens_json", tokens_json)?)?)
+        boundary::call_with(client, ("tokens_json", tokens_json), out_json, |client, params| {
+            client.tokens_import(params)
         })
     }
 }
@@ -239,9 +237,8 @@ pub unsafe extern "C" fn ghl_tokens_export(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            render(client.tokens_export(&boundary::params("params_json", params_json)?)?)
+        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            client.tokens_export(&params)
         })
     }
 }
@@ -288,10 +285,8 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 ) -> i32 {
     // SAFETY: the header requires a living client, valid pointers, and a function of this type, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            let params = boundary::params("params_json", params_json)?;
-            render(client.tokens_maintain(&params, &|so_far| go_on(progress, so_far, context))?)
+        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            client.tokens_maintain(&params, &|so_far| go_on(progress, so_far, context))
         })
     }
 }
@@ -326,10 +321,8 @@ pub unsafe extern "C" fn ghl_tokens_mint(
 ) -> i32 {
     // SAFETY: the header requires a living client, valid pointers, and a function of this type, or NULL.
     unsafe {
-        boundary::call(out_json, || {
-            let client = boundary::client(client)?;
-            let params = boundary::params("params_json", params_json)?;
-            render(client.tokens_mint(params, &|so_far| go_on(progress, so_far, context))?)
+        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            client.tokens_mint(params, &|so_far| go_on(progress, so_far, context))
         })
     }
 }
