@@ -834,6 +834,29 @@ fn maintenance_renews_several_at_once_where_it_is_asked_to() {
     assert_eq!(rest["refreshed"], checked);
 }
 
+/// However many are due: there is no point at which the others wait for it.
+#[test]
+fn a_renewal_that_takes_long_holds_no_other_up() {
+    const LOCATIONS: usize = 250;
+    let emulator = emulator(LOCATIONS);
+    emulator.set_rate_limit(None);
+    let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 1_000_000}}));
+    let company = abi.connect_company(&emulator);
+    abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
+    emulator.clock().advance(DAY);
+    let mut hold = Some(emulator.hold(Rule::on(Endpoint::Token).times(1), Stage::BeforeProcessing));
+    let mut told = 0;
+    let pass = abi.tokens_maintain(json!({"concurrency": 4}), |so_far| {
+        told = so_far["checked"].as_u64().unwrap();
+        if told == LOCATIONS as u64 {
+            hold.take().unwrap().release();
+        }
+        true
+    });
+    assert_eq!(pass.ok()["refreshed"], LOCATIONS + 1);
+    assert_eq!(told, LOCATIONS as u64 + 1);
+}
+
 #[test]
 fn maintenance_goes_on_past_a_failure_and_takes_it_up_again() {
     let emulator = emulator(2);

@@ -1,7 +1,8 @@
 //! One pass over what is due, for the host's scheduler: so that a refresh that fails leaves hours to try again.
 
 use std::cell::{Cell, RefCell};
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use crate::crew::{self, Next};
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::random;
-use crate::store::{Record, Resealed, Standing};
+use crate::store::{Record, Resealed, Standing, Store};
 use crate::token::USUAL_LIFE_MS;
 
 /// How many due records are looked up at a time.
@@ -26,6 +27,23 @@ pub struct MaintainParams {
     pub company_id: Option<String>,
     /// How many tokens are renewed at once, 1 to 64. Default: 1, on the thread of the call.
     pub concurrency: Option<i64>,
+}
+
+/// What is due, a page at a time, for whoever has time for the next.
+struct Due<'a> {
+    store: &'a dyn Store,
+    company_id: Option<&'a str>,
+    renew_by: i64,
+    left: Mutex<Left>,
+}
+
+/// What is left of a page, and where the next one begins, if there is one.
+#[derive(Default)]
+struct Left {
+    resource_ids: std::vec::IntoIter<String>,
+    after: Option<String>,
+    /// Those at work. One that has just written down its intent is due again, and stands on a later page.
+    under_way: HashSet<String>,
 }
 
 /// What a pass did so far.
@@ -64,16 +82,8 @@ impl Tokens {
                 pass.failed.push(failure(&resource_id, &error));
             }
         }
-        let renew_by = self.clock.wall_ms();
-        let mut after = None;
-        loop {
-            let page = self.store.due(company_id, renew_by, after.as_deref(), PAGE)?;
-            self.renew_page(page.resource_ids, hands, &deadline, |id, outcome| pass.count(id, outcome))?;
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
-        }
+        let due = Due::new(self.store.as_ref(), company_id, self.clock.wall_ms())?;
+        self.renew_all(&due, hands, &deadline, |id, outcome| pass.count(id, outcome))?;
         self.mint_remembered(company_id, &deadline, |id, outcome| pass.count(id, outcome).map(|()| true))?;
         let resealed = if company_id.is_none() { self.seal_anew(&pass)? } else { Resealed::default() };
         for error in &resealed.failures {
@@ -91,39 +101,48 @@ impl Tokens {
     }
 
     /// Renews so many tokens at a time, and shows `see` what became of each.
-    fn renew_page(
+    fn renew_all(
         &self,
-        mut resource_ids: Vec<String>,
+        due: &Due,
         hands: usize,
         deadline: &(impl Fn() -> Deadline + Sync),
         mut see: impl FnMut(&str, Result<()>) -> Result<()>,
     ) -> Result<()> {
-        // Processes that work through the same page at the same time begin at different places of it, so that they meet
-        // each other's work as done, and not as under way.
-        let begin = random::up_to(resource_ids.len().saturating_sub(1) as u64);
-        resource_ids.rotate_left(usize::try_from(begin).unwrap_or(0));
-        let hands = hands.min(resource_ids.len());
+        let hands = hands.min(due.at_hand());
         if hands <= 1 {
-            return resource_ids.iter().try_for_each(|id| see(id, self.renew_due(id, &deadline())));
-        }
-        let left = Mutex::new(resource_ids.into_iter());
-        let next = || {
-            let id = left.lock().unwrap_or_else(PoisonError::into_inner).next()?;
-            let outcome = self.renew_due(&id, &deadline());
-            Some((id, outcome))
-        };
-        crew::work(hands, next, |results| {
-            loop {
-                match results.next(TICK) {
-                    Next::Result(result) => {
-                        let (id, outcome) = result?;
-                        see(&id, outcome)?;
-                    }
-                    Next::Nothing => {}
-                    Next::Over => return Ok(()),
-                }
+            while let Some((id, outcome)) = self.renew_next(due, deadline)? {
+                see(&id, outcome)?;
             }
-        })?
+            return Ok(());
+        }
+        crew::work(
+            hands,
+            || self.renew_next(due, deadline).transpose(),
+            |results| {
+                loop {
+                    match results.next(TICK) {
+                        Next::Result(result) => {
+                            let (id, outcome) = result??;
+                            see(&id, outcome)?;
+                        }
+                        Next::Nothing => {}
+                        Next::Over => return Ok(()),
+                    }
+                }
+            },
+        )?
+    }
+
+    /// What became of the next one; `None` when there is none.
+    fn renew_next(
+        &self,
+        due: &Due,
+        deadline: &impl Fn() -> Deadline,
+    ) -> Result<Option<(String, Result<()>)>> {
+        let Some(id) = due.next()? else { return Ok(None) };
+        let outcome = self.renew_due(&id, &deadline());
+        due.done(&id);
+        Ok(Some((id, outcome)))
     }
 
     /// Seals what another key than the first sealed, or none, and tells of each hundred.
@@ -170,6 +189,57 @@ impl Tokens {
                 token.expires_at.saturating_sub(runway.max(margin))
             }
         }
+    }
+}
+
+impl<'a> Due<'a> {
+    /// Those that are to be renewed by that time, of a company or of all; the first page of them is looked up at once.
+    fn new(store: &'a dyn Store, company_id: Option<&'a str>, renew_by: i64) -> Result<Due<'a>> {
+        let due = Due { store, company_id, renew_by, left: Mutex::default() };
+        due.turn_to(None, &mut due.left())?;
+        Ok(due)
+    }
+
+    /// The next one. Whoever finds none left looks up the next page, while those before it are still at work: one renewal
+    /// that takes long holds up no other.
+    fn next(&self) -> Result<Option<String>> {
+        let mut left = self.left();
+        loop {
+            if let Some(resource_id) = left.resource_ids.next() {
+                left.under_way.insert(resource_id.clone());
+                return Ok(Some(resource_id));
+            }
+            // Taken away first: after a failure nobody looks again.
+            let Some(after) = left.after.take() else { return Ok(None) };
+            self.turn_to(Some(&after), &mut left)?;
+        }
+    }
+
+    /// One that was given out is no longer at work.
+    fn done(&self, resource_id: &str) {
+        self.left().under_way.remove(resource_id);
+    }
+
+    /// How many are at hand; as many as anybody can want where there are more pages.
+    fn at_hand(&self) -> usize {
+        let left = self.left();
+        if left.after.is_some() { usize::MAX } else { left.resource_ids.len() }
+    }
+
+    fn turn_to(&self, after: Option<&str>, left: &mut Left) -> Result<()> {
+        let page = self.store.due(self.company_id, self.renew_by, after, PAGE)?;
+        let mut resource_ids = page.resource_ids;
+        resource_ids.retain(|id| !left.under_way.contains(id));
+        // Processes that work through the same page at the same time begin at different places of it, so that they meet
+        // each other's work as done, and not as under way.
+        let begin = random::up_to(resource_ids.len().saturating_sub(1) as u64);
+        resource_ids.rotate_left(usize::try_from(begin).unwrap_or(0));
+        (left.resource_ids, left.after) = (resource_ids.into_iter(), page.next);
+        Ok(())
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
