@@ -1,13 +1,16 @@
 //! Tokens in an SQLite database: the durable store for one machine, shared by any number of its processes.
 //!
 //! WAL with `synchronous = FULL`: a save that was answered survives a crash and a power cut, for the price of one
-//! fsync. Ids of several apps stand side by side, told apart by their client id.
+//! fsync, which saves of several threads share where they meet. Ids of several apps stand side by side, told apart by
+//! their client id.
 
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
@@ -20,10 +23,15 @@ use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::process;
+use crate::random;
 use crate::token::UserType;
 
 /// How long a write waits for another process's write. Each takes milliseconds.
 const BUSY: Duration = Duration::from_secs(10);
+
+/// The longest pause before it looks again. SQLite's own handler would soon look ten times a second only, and a writer
+/// among many be passed over for seconds.
+const LONGEST_PAUSE: Duration = Duration::from_millis(3);
 
 /// What brings a database from version N to N + 1, in order. Only ever added to.
 const MIGRATIONS: [&str; 3] = [
@@ -86,6 +94,15 @@ pub struct SqliteStore {
     database: Arc<Database>,
     locks: LockFolder,
     seal: Seal,
+    /// The saves that wait for the handle, for whoever has it next to take along.
+    waiting: Mutex<Vec<Arc<Saving>>>,
+}
+
+/// A row on its way into the database.
+struct Saving {
+    row: Row,
+    /// Whether it was written, or another version stood there; once it is on the disk.
+    saved: OnceLock<bool>,
 }
 
 /// The file, and the handles to it while there are any: they are closed before a fork.
@@ -112,7 +129,7 @@ impl SqliteStore {
         let mut locks = path.as_os_str().to_owned();
         locks.push(".locks");
         let locks = LockFolder::new(locks.into(), seal.client_id())?;
-        let store = SqliteStore { database, locks, seal };
+        let store = SqliteStore { database, locks, seal, waiting: Mutex::default() };
         store.seal.fits(&store.key_ids()?)?;
         Ok(store)
     }
@@ -169,13 +186,35 @@ fn open(path: &Path) -> Result<Connection> {
     let failed = |error: rusqlite::Error| failed(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(BUSY).map_err(failed)?;
+    connection.busy_handler(Some(wait_for_the_writer)).map_err(failed)?;
     // `secure_delete`: a token that was replaced is overwritten in the file.
     connection
         .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;")
         .map_err(failed)?;
     migrate(&mut connection, path)?;
     Ok(connection)
+}
+
+thread_local! {
+    /// Since when this thread has been waiting for another process's write.
+    static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Called by SQLite when another process writes, with how often it was called before: answers whether to try again.
+fn wait_for_the_writer(tries: i32) -> bool {
+    let now = Instant::now();
+    if tries == 0 {
+        WAITING_SINCE.set(Some(now));
+    }
+    let since = WAITING_SINCE.get().unwrap_or(now);
+    if now - since >= BUSY {
+        return false;
+    }
+    // Of random length, so that no two processes keep step.
+    let longest = LONGEST_PAUSE.min(Duration::from_micros(100) * (1 << tries.clamp(0, 5)));
+    let microseconds = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
+    thread::sleep(Duration::from_micros(random::up_to(microseconds)));
+    true
 }
 
 impl SqliteStore {
@@ -198,6 +237,47 @@ impl SqliteStore {
             }
         }
         Ok(false)
+    }
+
+    /// Writes a row, and with it those that other threads wait to write: one fsync for all of them.
+    fn put_with_others(&self, connection: &Connection, own: &Saving) -> rusqlite::Result<bool> {
+        // Whoever had the handle before may have taken this row along.
+        if let Some(saved) = own.saved.get() {
+            return Ok(*saved);
+        }
+        let all = std::mem::take(&mut *self.waiting());
+        if all.len() > 1 {
+            match self.put_all(connection, &all) {
+                // Another process writes, and has been waited for long enough.
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                    return Err(error);
+                }
+                // None was written: then each has an attempt of its own, so that one row fails no other.
+                Err(_) => {}
+                Ok(()) => {
+                    if let Some(saved) = own.saved.get() {
+                        return Ok(*saved);
+                    }
+                }
+            }
+        }
+        self.put(connection, &own.row)
+    }
+
+    /// Writes many rows, or none where one cannot be written.
+    fn put_all(&self, connection: &Connection, all: &[Arc<Saving>]) -> rusqlite::Result<()> {
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        let saved = all.iter().map(|saving| self.put(connection, &saving.row));
+        let saved = saved.collect::<rusqlite::Result<Vec<bool>>>()?;
+        transaction.commit()?;
+        for (saving, saved) in all.iter().zip(saved) {
+            let _ = saving.saved.set(saved);
+        }
+        Ok(())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Arc<Saving>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The ids of the keys that records are sealed with; an empty one for those in clear.
@@ -288,8 +368,13 @@ impl Store for SqliteStore {
     }
 
     fn save(&self, record: &Record) -> Result<u64> {
-        let row = self.seal.row(record)?;
-        let saved = self.database.write(|connection| self.put(connection, &row));
+        let own = Arc::new(Saving { row: self.seal.row(record)?, saved: OnceLock::new() });
+        self.waiting().push(Arc::clone(&own));
+        let saved = self.database.write(|connection| self.put_with_others(connection, &own));
+        if saved.is_err() {
+            // Without a handle its turn never came.
+            self.waiting().retain(|waiting| !Arc::ptr_eq(waiting, &own));
+        }
         let saved = saved.map_err(|error| error.with_resource(&record.resource_id))?;
         if saved { Ok(record.version + 1) } else { Err(super::changed_meanwhile(&record.resource_id)) }
     }
@@ -569,25 +654,107 @@ mod tests {
     use super::*;
     use crate::token::Token;
 
+    fn record(resource_id: &str, access_token: &str) -> Record {
+        let token = Token {
+            access_token: access_token.to_owned().into(),
+            refresh_token: None,
+            issued_at: None,
+            expires_at: 1,
+            user_type: Some(UserType::Company),
+            company_id: Some(resource_id.into()),
+            location_id: None,
+            scope: None,
+            fields: Default::default(),
+        };
+        Record::new(resource_id.into(), token)
+    }
+
+    /// How many transactions the WAL holds: the last frame of each tells the database's size.
+    fn transactions(path: &Path) -> usize {
+        let wal = std::fs::read(path.with_extension("db-wal")).unwrap();
+        wal[32..].chunks(24 + 4096).filter(|frame| frame[4..8] != [0; 4]).count()
+    }
+
+    #[test]
+    fn saves_that_wait_at_the_same_time_are_written_together_and_fail_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+        let ids: Vec<String> = (0..20).map(|number| format!("company{number}")).collect();
+        // Saves all of them while somebody has the handle; answers what became of each.
+        let save_at_once = |access_token: &str, version: u64| {
+            thread::scope(|scope| {
+                let mut saves = Vec::new();
+                let hold = |_: &Connection| {
+                    for id in &ids {
+                        let mut record = record(id, access_token);
+                        record.version = version;
+                        let store = &store;
+                        saves.push(scope.spawn(move || store.save(&record)));
+                    }
+                    while store.waiting().len() < ids.len() {
+                        thread::yield_now();
+                    }
+                    Ok(())
+                };
+                store.database.write(hold).unwrap();
+                saves.into_iter().map(|save| save.join().unwrap()).collect::<Vec<_>>()
+            })
+        };
+        let before = transactions(&path);
+        assert!(save_at_once("first", 0).into_iter().all(|saved| saved.unwrap() == 1));
+        assert_eq!(transactions(&path) - before, 1);
+
+        // One that somebody else changed, and one that the database refuses.
+        let mut changed = record("company3", "theirs");
+        changed.version = 1;
+        store.save(&changed).unwrap();
+        let refusal = "CREATE TRIGGER refusal BEFORE UPDATE ON token WHEN new.resource_id = 'company4'
+                       BEGIN SELECT RAISE(ABORT, 'refused'); END";
+        store.database.write(|connection| connection.execute_batch(refusal)).unwrap();
+        for (id, saved) in ids.iter().zip(save_at_once("second", 1)) {
+            let held = store.load(id).unwrap().unwrap().token.access_token;
+            let (outcome, token) = match id.as_str() {
+                "company3" => (Err(Status::Conflict), "theirs"),
+                "company4" => (Err(Status::Store), "first"),
+                _ => (Ok(2), "second"),
+            };
+            assert_eq!((saved.map_err(|error| error.status()), held.expose()), (outcome, token), "{id}");
+        }
+        assert!(store.waiting().is_empty());
+    }
+
+    /// Whoever waits looks often enough to have its turn soon after the other's end, however long it has waited.
+    #[test]
+    fn a_save_comes_soon_after_another_processs_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+        let other = Connection::open(&path).unwrap();
+        let late = (0..5).map(|number| {
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+            thread::scope(|scope| {
+                let save = scope.spawn(|| {
+                    store.save(&record(&format!("company{number}"), "token")).unwrap();
+                    Instant::now()
+                });
+                thread::sleep(Duration::from_millis(335));
+                let ended = Instant::now();
+                other.execute_batch("COMMIT").unwrap();
+                save.join().unwrap() - ended
+            })
+        });
+        // The least, since the machine may be busy.
+        let late = late.min().unwrap();
+        assert!(late < Duration::from_millis(30), "{late:?}");
+    }
+
     /// It counts its versions from the beginning, so only its document tells it from the one that was removed.
     #[test]
     fn a_record_that_came_back_while_it_was_sealed_anew_stays_what_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
-        let record = |access_token: &str| {
-            let token = Token {
-                access_token: access_token.to_owned().into(),
-                refresh_token: None,
-                issued_at: None,
-                expires_at: 1,
-                user_type: Some(UserType::Company),
-                company_id: Some("company".into()),
-                location_id: None,
-                scope: None,
-                fields: Default::default(),
-            };
-            Record::new("company".into(), token)
-        };
+        let record = |access_token: &str| record("company", access_token);
         SqliteStore::open(&path, Seal::none("app-1")).unwrap().save(&record("removed")).unwrap();
         let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned().into();
         let store = SqliteStore::open(&path, Seal::new("app-1", &[key], false, "k").unwrap()).unwrap();

@@ -200,8 +200,8 @@ impl<'a> Due<'a> {
         Ok(due)
     }
 
-    /// The next one. Whoever finds none left looks up the next page, while those before it are still at work: one renewal
-    /// that takes long holds up no other.
+    /// The next one. Whoever finds none left looks up the next page, while those before it are still at work: one
+    /// renewal that takes long holds up no other.
     fn next(&self) -> Result<Option<String>> {
         let mut left = self.left();
         loop {
