@@ -31,9 +31,9 @@ const OWNERS: [(&str, &[&str]); 10] = [
     ("tokio_postgres", &["store/postgres/"]),
     ("tokio", &["store/postgres/"]),
     ("libc", &["ffi/", "store/postgres/line.rs"]),
-    ("rustix", &["clock.rs", "store/postgres/line.rs"]),
+    ("rustix", &["clock.rs", "http/tcp.rs", "store/postgres/line.rs"]),
     ("std::os", &["store/user_only.rs", "store/file_lock.rs", "store/postgres/line.rs"]),
-    ("TcpListener", &["authorization/receiver.rs"]),
+    ("TcpListener", &["authorization/receiver.rs", "http/tcp.rs"]),
     ("thread::Builder", &["crew.rs", "store/postgres/address.rs"]),
 ];
 

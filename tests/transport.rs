@@ -418,6 +418,24 @@ fn a_connection_that_the_server_closed_meanwhile_costs_no_call() {
     }
 }
 
+/// There the look goes through a connection within a connection.
+#[test]
+fn behind_a_proxy_too_a_connection_that_was_closed_meanwhile_costs_no_call() {
+    let (emulator, _folder) = secure(Certificate::Good);
+    let proxy = Proxy::start(Manner::Open);
+    let abi = Abi::with(&emulator, json!({"http": {"proxy": format!("http://{}", proxy.address())}}));
+    abi.connect_company(&emulator);
+    for (name, call) in CALLS {
+        emulator.end_connections(Ending::Cut);
+        // The proxy passes the end on in its own time.
+        thread::sleep(Duration::from_millis(200));
+        sent(&emulator);
+        call(&abi, &emulator).ok();
+        assert_eq!(sent(&emulator), [format!("{name} 200")]);
+        assert_eq!(abi.stats()["requests"]["unanswered"], 0, "{name}");
+    }
+}
+
 /// TLS says its farewell within the stream. Where the stream stays open, nothing but the farewell tells.
 #[test]
 fn a_farewell_that_came_with_the_last_answer_is_heard() {

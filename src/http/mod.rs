@@ -3,6 +3,7 @@
 mod pace;
 mod resolver;
 mod retry;
+mod tcp;
 mod transport;
 
 use std::io::Read;
@@ -25,6 +26,14 @@ use crate::secret::Secret;
 pub use pace::Lane;
 use pace::Pace;
 pub use retry::wait_asked;
+
+/// The longest head of an answer that is read.
+const LONGEST_HEAD: usize = 64 * 1024;
+
+/// The sizes of a connection's buffers. A head must fit into each; more would only have to be made, and wiped, for each new
+/// connection.
+const INPUT: usize = LONGEST_HEAD + 8 * 1024;
+const OUTPUT: usize = 64 * 1024;
 
 /// Whether sending a request twice does harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,6 +322,9 @@ impl Http {
                 .max_redirects_will_error(false)
                 .http_status_as_error(false)
                 .timeout_connect(Some(Duration::from_millis(self.config.timeouts.connect_ms)))
+                .input_buffer_size(INPUT)
+                .output_buffer_size(OUTPUT)
+                .max_response_header_size(LONGEST_HEAD)
                 .max_idle_connections(64)
                 .max_idle_connections_per_host(64)
                 .build();

@@ -1,5 +1,5 @@
 //! What only the transport can see to: whether a request left, that nobody waits any more, that the time for connecting
-//! is over, and that an idle connection holds nothing of what went over it.
+//! is over, and that an idle connection holds nothing of what went over it. The connection itself is `tcp`'s.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -8,16 +8,13 @@ use ureq::Error;
 use ureq::unversioned::resolver::Resolver as _;
 use ureq::unversioned::transport::time::Duration as Wait;
 use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector,
-    Transport,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
 };
 
 use super::Effect;
 use super::resolver::Resolver;
+use super::tcp::Tcp;
 use crate::deadline::Deadline;
-
-/// How long a wait for input goes on before it looks for a cancellation.
-const SLICE: Duration = Duration::from_millis(50);
 
 thread_local! {
     // A call blocks its thread from the first byte to the last, and pooled connections outlive calls:
@@ -39,9 +36,8 @@ struct Call {
 impl Call {
     const NONE: Call = Call { deadline: None, abandons: false, connect_by: None, sent: false };
 
-    /// The deadline of a call that may be abandoned now.
-    fn abandonable(&self) -> Option<Deadline> {
-        self.deadline.clone().filter(|_| self.abandons || !self.sent)
+    fn is_abandoned(&self) -> bool {
+        (self.abandons || !self.sent) && self.deadline.as_ref().is_some_and(Deadline::is_cancelled)
     }
 }
 
@@ -54,9 +50,19 @@ pub fn watched<T>(deadline: &Deadline, effect: Effect, exchange: impl FnOnce() -
     (result, CALL.replace(Call::NONE).sent)
 }
 
+/// Whether nobody waits any more for the call of this thread.
+pub fn is_abandoned() -> bool {
+    CALL.with_borrow(Call::is_abandoned)
+}
+
+/// By when the connection that is made on this thread must stand; `None` once it does.
+pub fn connect_by() -> Option<Instant> {
+    CALL.with_borrow(|call| call.connect_by)
+}
+
 /// The chain that makes connections: proxy, TCP, TLS, each with its watch on top.
 pub fn connector() -> impl Connector {
-    let tcp = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(Listen);
+    let tcp = ().chain(ConnectProxyConnector::default()).chain(Tcp);
     Reach { resolver: Resolver::default(), chain: tcp.chain(RustlsConnector::default()).chain(Note) }
 }
 
@@ -72,7 +78,7 @@ impl<C: Connector> Connector for Reach<C> {
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<C::Out>, Error> {
         // The connection to a proxy is made by a call within the call, and takes from the same time.
-        let outer = CALL.with_borrow(|call| call.connect_by);
+        let outer = connect_by();
         let by = outer.unwrap_or_else(|| Instant::now() + *details.timeout.after);
         CALL.with_borrow_mut(|call| call.connect_by = Some(by));
         let result = self.connect_by(by, details);
@@ -116,60 +122,6 @@ impl<C: Connector> Reach<C> {
     }
 }
 
-/// Puts [`Listening`] on a connection.
-#[derive(Debug)]
-struct Listen;
-
-impl<In: Transport> Connector<In> for Listen {
-    type Out = Listening<In>;
-
-    fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Listening<In>>, Error> {
-        Ok(chained.map(Listening))
-    }
-}
-
-/// Waits for input no longer than somebody waits for it. Below TLS, so that this holds for the handshake, too.
-#[derive(Debug)]
-struct Listening<T>(T);
-
-impl<T: Transport> Transport for Listening<T> {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.0.transmit_output(amount, timeout)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let (deadline, connect_by) = CALL.with_borrow(|call| (call.abandonable(), call.connect_by));
-        let began = Instant::now();
-        loop {
-            let mut left = timeout.after.saturating_sub(began.elapsed());
-            if let Some(by) = connect_by {
-                left = left.min(by.saturating_duration_since(Instant::now()));
-            }
-            let slice = NextTimeout { after: Wait::Exact(left.min(SLICE)), ..timeout };
-            match self.0.await_input(slice) {
-                Err(Error::Timeout(_)) if left > SLICE => {
-                    if deadline.as_ref().is_some_and(Deadline::is_cancelled) {
-                        return Err(Error::Timeout(timeout.reason));
-                    }
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.0.is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        self.0.is_tls()
-    }
-}
-
 /// Puts [`Noted`] on a connection.
 #[derive(Debug)]
 struct Note;
@@ -200,7 +152,10 @@ impl<T: Transport> Transport for Noted<T> {
         // made, to a proxy or through it, is no part of the request.
         CALL.with_borrow_mut(|call| call.sent |= call.connect_by.is_none());
         let outcome = self.inner.transmit_output(amount, timeout);
-        self.inner.buffers().output()[..amount].fill(0);
+        if self.inner.is_tls() {
+            // What leaves is a copy. Without TLS it is this very text, and wiped where it leaves.
+            self.inner.buffers().output()[..amount].fill(0);
+        }
         // A body is read into the free part of the input buffer first.
         self.dirty += amount;
         outcome
@@ -227,7 +182,9 @@ impl<T: Transport> Transport for Noted<T> {
         // Without time, this looks at what came with the last answer, and not at the socket. A farewell of TLS may
         // be there; that the server's end of the socket is still open means nothing then.
         let idle = NextTimeout { after: Wait::Exact(Duration::ZERO), ..NextTimeout::default() };
-        matches!(self.await_input(idle), Err(Error::Timeout(_))) && self.inner.is_open()
+        let is_left = matches!(self.await_input(idle), Err(Error::Timeout(_)));
+        // After a request, on the way to the pool, there is no need to look at the socket: that comes before the next one.
+        is_left && (CALL.with_borrow(|call| call.sent) || self.inner.is_open())
     }
 
     fn is_tls(&self) -> bool {

@@ -1,0 +1,316 @@
+//! The TCP connection: a request leaves in one piece, and input is waited for no longer than somebody waits for it.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use ureq::Error;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
+};
+
+use super::transport;
+
+/// How long a wait for input goes on before it looks for a cancellation.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// The step in which the time for a write is told to the socket: the exact time would be another one at each request.
+const STEP: Duration = Duration::from_millis(100);
+
+/// No wait is longer.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// The least room for another piece of a request beside those that wait already; a header must fit in.
+const ROOM: usize = 16 * 1024;
+
+/// The size of each buffer beneath TLS, whose records have 16 KiB.
+const BENEATH_TLS: usize = 2 * ROOM;
+
+/// Makes the connection, unless one through a proxy stands already.
+#[derive(Debug)]
+pub struct Tcp;
+
+impl<In: Transport> Connector<In> for Tcp {
+    type Out = Either<In, Socket>;
+
+    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
+        if let Some(chained) = chained {
+            return Ok(Some(Either::A(chained)));
+        }
+        let stream = reach(details)?;
+        // Requests are small and complete: waiting to fill a packet would only delay them.
+        stream.set_nodelay(true)?;
+        let (input, output) = match details.needs_tls() {
+            // Records pass through here, and heads of any length do not need to fit in.
+            true => (BENEATH_TLS, BENEATH_TLS),
+            false => (details.config.input_buffer_size(), details.config.output_buffer_size()),
+        };
+        let pieces = Pieces { buffers: LazyBuffers::new(input, output), waiting: 0 };
+        Ok(Some(Either::B(Socket { stream, pieces, told: Told::default() })))
+    }
+}
+
+/// Connects to the first address that takes it. Each one gets half of the time that is left, and the last all of it.
+fn reach(details: &ConnectionDetails) -> Result<TcpStream, Error> {
+    let by = Instant::now() + (*details.timeout.after).min(LONGEST);
+    let mut failure = Error::ConnectionFailed;
+    for (number, address) in details.addrs.iter().enumerate() {
+        let left = by.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(late(details.timeout));
+        }
+        let share = if number + 1 == details.addrs.len() { left } else { left / 2 };
+        failure = match TcpStream::connect_timeout(address, share) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if is_late(&error) => late(details.timeout),
+            Err(error) => error.into(),
+        };
+    }
+    Err(failure)
+}
+
+/// What a socket says when a call took all the time that it was given.
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    pieces: Pieces,
+    told: Told,
+}
+
+/// How long a read and a write may take, as the socket was told last.
+#[derive(Debug, Default)]
+struct Told {
+    read: Duration,
+    write: Duration,
+}
+
+/// Tells a socket how long something may take, where that is another time than the last.
+fn tell(
+    told: &mut Duration,
+    time: Duration,
+    set: impl FnOnce(Option<Duration>) -> io::Result<()>,
+) -> io::Result<()> {
+    if *told != time {
+        match set(Some(time)) {
+            // macOS refuses once the other end is closed; what came before that can still be read.
+            Err(error) if cfg!(target_os = "macos") && error.kind() == ErrorKind::InvalidInput => {}
+            outcome => {
+                outcome?;
+                *told = time;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Buffers in which the pieces of a request wait for each other. ureq transmits the head and the body one by one: sent
+/// like this, they would be two packets, and the server would wake up for the first.
+#[derive(Debug)]
+struct Pieces {
+    buffers: LazyBuffers,
+    /// How much of the output buffer waits to be sent.
+    waiting: usize,
+}
+
+impl Buffers for Pieces {
+    fn output(&mut self) -> &mut [u8] {
+        &mut self.buffers.output()[self.waiting..]
+    }
+
+    fn input(&self) -> &[u8] {
+        self.buffers.input()
+    }
+
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        self.buffers.input_append_buf()
+    }
+
+    fn input_appended(&mut self, amount: usize) {
+        self.buffers.input_appended(amount);
+    }
+
+    fn input_consume(&mut self, amount: usize) {
+        self.buffers.input_consume(amount);
+    }
+
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        let (tmp, output) = self.buffers.tmp_and_output();
+        (tmp, &mut output[self.waiting..])
+    }
+
+    fn can_use_input(&self) -> bool {
+        self.buffers.can_use_input()
+    }
+}
+
+impl Socket {
+    /// Sends what waits, and keeps nothing of it.
+    fn send(&mut self, timeout: NextTimeout) -> Result<(), Error> {
+        let waiting = std::mem::take(&mut self.pieces.waiting);
+        if waiting == 0 {
+            return Ok(());
+        }
+        let steps = timeout.after.as_millis() / STEP.as_millis() + 1;
+        let time = STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
+        tell(&mut self.told.write, time, |time| self.stream.set_write_timeout(time))?;
+        let output = &mut self.pieces.buffers.output()[..waiting];
+        let outcome = self.stream.write_all(output);
+        output.fill(0);
+        outcome.map_err(|error| if is_late(&error) { late(timeout) } else { error.into() })
+    }
+}
+
+impl Transport for Socket {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.pieces
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.pieces.waiting += amount;
+        // What waits is sent when the answer is waited for, at the latest.
+        if self.pieces.output().len() < ROOM { self.send(timeout) } else { Ok(()) }
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        if timeout.after.is_zero() {
+            return Err(late(timeout));
+        }
+        self.send(timeout)?;
+        let now = Instant::now();
+        let by = now + (*timeout.after).min(LONGEST);
+        let by = transport::connect_by().map_or(by, |connect_by| connect_by.min(by));
+        let mut left = by.saturating_duration_since(now);
+        loop {
+            if left.is_zero() {
+                return Err(late(timeout));
+            }
+            tell(&mut self.told.read, left.min(SLICE), |time| self.stream.set_read_timeout(time))?;
+            match self.stream.read(self.pieces.buffers.input_append_buf()) {
+                Ok(amount) => {
+                    self.pieces.buffers.input_appended(amount);
+                    return Ok(amount > 0);
+                }
+                Err(error) if is_late(&error) || error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+            if transport::is_abandoned() {
+                return Err(late(timeout));
+            }
+            left = by.saturating_duration_since(Instant::now());
+        }
+    }
+
+    fn is_open(&mut self) -> bool {
+        // There is nothing to be read, and no end either.
+        peek(&self.stream).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+fn late(timeout: NextTimeout) -> Error {
+    Error::Timeout(timeout.reason)
+}
+
+/// Looks for input without waiting for it.
+#[cfg(unix)]
+fn peek(stream: &TcpStream) -> io::Result<usize> {
+    use rustix::net::RecvFlags;
+    let (read, _) = rustix::net::recv(stream, &mut [0_u8], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+    Ok(read)
+}
+
+/// Looks for input without waiting for it.
+#[cfg(not(unix))]
+fn peek(stream: &TcpStream) -> io::Result<usize> {
+    stream.set_nonblocking(true)?;
+    let outcome = stream.peek(&mut [0]);
+    stream.set_nonblocking(false)?;
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let pieces = Pieces { buffers: LazyBuffers::new(1024, 2 * ROOM), waiting: 0 };
+        (Socket { stream, pieces, told: Told::default() }, listener.accept().unwrap().0)
+    }
+
+    fn within(milliseconds: u64) -> NextTimeout {
+        NextTimeout { after: Duration::from_millis(milliseconds).into(), ..NextTimeout::default() }
+    }
+
+    fn transmit(socket: &mut Socket, piece: &[u8]) {
+        socket.buffers().output()[..piece.len()].copy_from_slice(piece);
+        socket.transmit_output(piece.len(), within(1000)).unwrap();
+    }
+
+    #[test]
+    fn the_pieces_of_a_request_leave_together_and_nothing_of_them_stays() {
+        let (mut socket, mut server) = pair();
+        transmit(&mut socket, b"head");
+        transmit(&mut socket, b"body");
+        server.set_nonblocking(true).unwrap();
+        let mut received = [0; 16];
+        assert_eq!(server.read(&mut received).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert!(matches!(socket.await_input(within(20)), Err(Error::Timeout(_))));
+        server.set_nonblocking(false).unwrap();
+        assert_eq!(server.read(&mut received).unwrap(), 8);
+        assert_eq!(&received[..8], b"headbody");
+        assert!(socket.buffers().output()[..8].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_request_that_is_longer_than_the_buffer_leaves_as_it_grows() {
+        let (mut socket, mut server) = pair();
+        let piece = [b'x'; ROOM / 2];
+        for _ in 0..5 {
+            transmit(&mut socket, &piece);
+            assert!(socket.buffers().output().len() >= ROOM);
+        }
+        assert!(matches!(socket.await_input(within(20)), Err(Error::Timeout(_))));
+        let mut received = vec![0; 5 * piece.len()];
+        server.read_exact(&mut received).unwrap();
+        assert!(received.iter().all(|byte| *byte == b'x'));
+    }
+
+    #[test]
+    fn input_is_waited_for_in_slices_and_not_beyond_its_time() {
+        let (mut socket, mut server) = pair();
+        let began = Instant::now();
+        assert!(matches!(socket.await_input(within(120)), Err(Error::Timeout(_))));
+        assert!(began.elapsed() >= Duration::from_millis(120));
+        server.write_all(b"late").unwrap();
+        assert!(socket.await_input(within(1000)).unwrap());
+        assert_eq!(socket.buffers().input(), b"late");
+        drop(server);
+        assert!(!socket.await_input(within(1000)).unwrap());
+    }
+
+    #[test]
+    fn only_a_connection_that_is_silent_is_open() {
+        let (mut socket, mut server) = pair();
+        assert!(socket.is_open());
+        server.write_all(b"x").unwrap();
+        let patience = Instant::now() + Duration::from_secs(10);
+        while socket.is_open() && Instant::now() < patience {}
+        assert!(!socket.is_open());
+        let (mut socket, server) = pair();
+        drop(server);
+        while socket.is_open() && Instant::now() < patience {}
+        assert!(!socket.is_open());
+        // Looking takes nothing away, and leaves the socket as it is.
+        let (mut socket, mut server) = pair();
+        assert!(socket.is_open());
+        server.write_all(b"x").unwrap();
+        assert!(socket.await_input(within(1000)).unwrap());
+    }
+}
