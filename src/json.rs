@@ -82,7 +82,7 @@ pub fn in_camel_case(answer: Map<String, Value>) -> Map<String, Value> {
 
 /// `access_token` as `accessToken`; `None` where there is nothing to change. A leading underscore stays:
 /// the API's `_id` is its own name.
-fn camel_case(name: &str) -> Option<String> {
+pub fn camel_case(name: &str) -> Option<String> {
     if !name.trim_start_matches('_').contains('_') {
         return None;
     }
@@ -102,9 +102,9 @@ fn camel_case(name: &str) -> Option<String> {
     Some(camel)
 }
 
-/// Takes a text out of an answer; numbers and booleans count as their text, an empty text as absent.
-pub fn take_text(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
-    match fields.remove(name)? {
+/// A text of an answer; numbers and booleans count as their text, an empty text as absent.
+pub fn text(value: Value) -> Option<String> {
+    match value {
         Value::String(text) if !text.is_empty() => Some(text),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),
@@ -112,18 +112,18 @@ pub fn take_text(fields: &mut Map<String, Value>, name: &str) -> Option<String> 
     }
 }
 
-/// Takes a text out of an answer that must be one where it is there: of a secret, nothing else will do.
-pub fn take_secret(fields: &mut Map<String, Value>, name: &str) -> Result<Option<Secret>, ()> {
-    match fields.remove(name) {
+/// A text of an answer that must be one where it is there: of a secret, nothing else will do.
+pub fn secret(value: Option<Value>) -> Result<Option<Secret>, ()> {
+    match value {
         Some(Value::String(text)) => Ok(Some(Secret::new(text)).filter(|secret| !secret.expose().is_empty())),
         None | Some(Value::Null) => Ok(None),
         Some(_) => Err(()),
     }
 }
 
-/// Takes a whole number out of an answer, be it a number, a fraction (cut) or a text.
-pub fn take_integer(fields: &mut Map<String, Value>, name: &str) -> Option<i64> {
-    match fields.remove(name)? {
+/// A whole number of an answer, be it a number, a fraction (cut) or a text.
+pub fn integer(value: &Value) -> Option<i64> {
+    match value {
         Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|fraction| fraction as i64)),
         Value::String(text) => {
             let text = text.trim();
@@ -131,6 +131,16 @@ pub fn take_integer(fields: &mut Map<String, Value>, name: &str) -> Option<i64> 
         }
         _ => None,
     }
+}
+
+/// Takes a [`text`] out of the fields.
+pub fn take_text(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
+    fields.remove(name).and_then(text)
+}
+
+/// Takes an [`integer`] out of the fields.
+pub fn take_integer(fields: &mut Map<String, Value>, name: &str) -> Option<i64> {
+    fields.remove(name).as_ref().and_then(integer)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use ureq::http::{HeaderName, Method, Uri, header};
 use zeroize::Zeroizing;
 
-use super::Api;
+use super::{Api, uri};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::http::{Answer, Effect, Lane, NoAnswer, Request};
@@ -47,8 +47,8 @@ impl Api {
         let mut pairs = form_urlencoded::Serializer::new(own_query.unwrap_or_default().to_owned());
         pairs.extend_pairs(query);
         let pairs = pairs.finish();
-        let uri = self.uri(bare, (!pairs.is_empty()).then_some(&*pairs));
-        uri.or_else(|_| {
+        let target = uri(&self.base_url, bare, (!pairs.is_empty()).then_some(&*pairs));
+        target.or_else(|_| {
             refused("and query make no URL: too long, or with one of \" < > ^ ` | that % should encode")
         })
     }

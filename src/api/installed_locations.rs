@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
-use super::{Api, Call, Failure, Outcome, required};
+use super::{Api, Call, Failure, Outcome, required, too_long, uri};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::http::{Effect, Lane};
@@ -130,17 +130,18 @@ impl Api {
         ];
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(fields.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        let query = query.finish();
+        let target = uri(&self.base_url, "/oauth/installed-locations", Some(&query));
         let call = Call {
             method: Method::GET,
-            path: "/oauth/installed-locations",
-            query: Some(query.finish()),
+            target: target.map_err(|_| too_long(&query))?,
             bearer: Some(bearer),
             body: None,
             secrets: [None; 2],
             effect: Effect::Repeatable,
             lane: Some(Lane::Resource(company_id)),
         };
-        let mut page = self.call(call, deadline)?.fields;
+        let mut page = self.call(call, deadline)?.fields()?;
         // The older answers call the list `locations` and have no pagination.
         if let Some(locations) = page.remove("locations") {
             page.entry("items").or_insert(locations);

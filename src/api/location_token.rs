@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use ureq::http::Method;
 
-use super::token::granted;
+use super::grant::granted;
 use super::{Api, Call, Failure, Outcome, form, required};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -43,15 +43,14 @@ impl Api {
         required("locationId", Some(location_id))?;
         let call = Call {
             method: Method::POST,
-            path: "/oauth/location-token",
-            query: None,
+            target: self.location_token_uri.clone(),
             bearer: Some(bearer),
             body: Some(form([("companyId", company_id), ("locationId", location_id)])),
             secrets: [None; 2],
             effect: Effect::Repeatable,
             lane: Some(Lane::Resource(company_id)),
         };
-        let mut token = granted(self.call(call, deadline)?, now_ms)?;
+        let mut token = granted(&self.call(call, deadline)?, now_ms)?;
         token.user_type = Some(UserType::Location);
         token.company_id.get_or_insert_with(|| company_id.to_owned());
         if token.location_id.get_or_insert_with(|| location_id.to_owned()) != location_id {

@@ -2,10 +2,12 @@
 
 mod any;
 mod fault;
+mod grant;
 mod installed_locations;
 mod location_token;
 mod token;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use ureq::http::uri::InvalidUri;
 use ureq::http::{HeaderName, Method, Uri, header};
@@ -36,6 +38,9 @@ const JSON: &str = "application/json";
 pub struct Api {
     http: Http,
     base_url: String,
+    /// Where tokens are granted, and where those of locations are minted.
+    token_uri: Uri,
+    location_token_uri: Uri,
     version: String,
     encoding: Encoding,
     client_id: String,
@@ -89,9 +94,16 @@ impl Api {
     /// # Errors
     /// `CONFIG`, naming the key.
     pub fn new(config: &Config) -> Result<Api> {
+        let base_url = config.base_url.trim_end_matches('/');
+        let below = |path| {
+            let unusable = |_| Error::new(Status::Config, "baseUrl is too long").with_parameter("baseUrl");
+            uri(base_url, path, None).map_err(unusable)
+        };
         Ok(Api {
             http: Http::new(config)?,
-            base_url: config.base_url.trim_end_matches('/').to_owned(),
+            token_uri: below("/oauth/token")?,
+            location_token_uri: below("/oauth/location-token")?,
+            base_url: base_url.to_owned(),
             version: config.api_version.clone(),
             encoding: config.token_request_encoding,
             client_id: config.client_id.clone(),
@@ -111,7 +123,7 @@ impl Api {
     }
 
     /// Sends one call and reads the object that it answers with.
-    fn call(&self, call: Call, deadline: &Deadline) -> Result<Reply, Failure> {
+    fn call<'a>(&'a self, call: Call<'a>, deadline: &Deadline) -> Result<Reply<'a>, Failure> {
         if call.bearer.is_some_and(|bearer| !is_token_text(bearer.expose())) {
             return Err(Error::invalid_argument("accessToken", format!("accessToken {NO_TOKEN_TEXT}")).into());
         }
@@ -121,7 +133,7 @@ impl Api {
         }
         let request = Request {
             method: call.method,
-            uri: self.uri(call.path, call.query.as_deref()).map_err(|_| too_long(call.query.as_deref()))?,
+            uri: call.target,
             headers,
             bearer: call.bearer,
             body: call.body.map(|(_, body)| body),
@@ -132,7 +144,7 @@ impl Api {
         let secrets = [Some(&self.client_secret), call.bearer].into_iter().chain(call.secrets);
         let secrets: Vec<&str> = secrets.flatten().map(Secret::expose).collect();
         if (200..300).contains(&answer.status) {
-            return reply(&answer, &secrets);
+            return Ok(Reply { answer, secrets });
         }
         let outcome = match answer.status {
             429 | 503 => Outcome::NothingHappened,
@@ -141,19 +153,18 @@ impl Api {
         };
         Err(Failure { error: fault::error(&answer, &secrets), outcome })
     }
+}
 
-    fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri, InvalidUri> {
-        let url = match query {
-            Some(query) => format!("{}{path}?{query}", self.base_url),
-            None => format!("{}{path}", self.base_url),
-        };
-        url.parse()
-    }
+fn uri(base_url: &str, path: &str, query: Option<&str>) -> Result<Uri, InvalidUri> {
+    Uri::try_from(match query {
+        Some(query) => format!("{base_url}{path}?{query}"),
+        None => format!("{base_url}{path}"),
+    })
 }
 
 /// Encoded pairs are no reason why a URL cannot be one, unless there is too much of them: the longest is to blame.
-fn too_long(query: Option<&str>) -> Error {
-    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+fn too_long(query: &str) -> Error {
+    let pairs = form_urlencoded::parse(query.as_bytes());
     let longest = pairs.max_by_key(|(_, value)| value.len()).map(|(name, _)| name);
     let name = longest.as_deref().unwrap_or("baseUrl");
     Error::invalid_argument(name, format!("{name} is too long for a URL"))
@@ -162,8 +173,7 @@ fn too_long(query: Option<&str>) -> Error {
 /// One call, before it is written down for the wire.
 struct Call<'a> {
     method: Method,
-    path: &'a str,
-    query: Option<String>,
+    target: Uri,
     bearer: Option<&'a Secret>,
     /// The content type and the body.
     body: Option<(&'a str, Zeroizing<Vec<u8>>)>,
@@ -173,43 +183,66 @@ struct Call<'a> {
     lane: Option<Lane<'a>>,
 }
 
-/// Writes a form; the text is wiped after use, for it may hold secrets.
+/// Writes a form, whose names need no encoding; the text is wiped after use, for it may hold secrets.
 fn form<'a>(
     fields: impl IntoIterator<Item = (&'a str, &'a str), IntoIter: Clone>,
 ) -> (&'static str, Zeroizing<Vec<u8>>) {
     let fields = fields.into_iter();
     // Room for everything at once, each byte of a value as %XX: a text that grows leaves pieces of itself behind.
-    let most = fields.clone().map(|(name, value)| name.len() + 3 * value.len() + "&=".len()).sum();
-    let mut form = form_urlencoded::Serializer::new(String::with_capacity(most));
-    form.extend_pairs(fields);
-    (FORM, Zeroizing::new(form.finish().into_bytes()))
-}
-
-/// A 2xx answer that is a JSON object.
-struct Reply {
-    status: u16,
-    trace_id: Option<String>,
-    /// In camelCase.
-    fields: Map<String, Value>,
-}
-
-fn reply(answer: &Answer, secrets: &[&str]) -> Result<Reply, Failure> {
-    let fields = match serde_json::from_slice(&answer.body) {
-        Ok(Value::Object(fields)) => json::in_camel_case(fields),
-        _ => {
-            let fault = fault::unreadable(answer, secrets);
-            return Err(not_understood("is not a JSON object", answer.status, fault));
+    let room = |value: &str| if stays_as_it_is(value) { value.len() } else { 3 * value.len() };
+    let most = fields.clone().map(|(name, value)| name.len() + room(value) + "&=".len()).sum();
+    let mut form = String::with_capacity(most);
+    for (name, value) in fields {
+        if !form.is_empty() {
+            form.push('&');
         }
-    };
-    Ok(Reply { status: answer.status, trace_id: fault::trace_id(answer, &fields, secrets), fields })
+        form.push_str(name);
+        form.push('=');
+        if stays_as_it_is(value) {
+            form.push_str(value);
+        } else {
+            form.extend(form_urlencoded::byte_serialize(value.as_bytes()));
+        }
+    }
+    (FORM, Zeroizing::new(form.into_bytes()))
 }
 
-/// A 2xx that is not what the contract says: whatever it stood for has happened.
-fn not_understood(why: &str, status: u16, fault: ApiFault) -> Failure {
-    let error = Error::new(Status::Protocol, format!("the API answered {status}, but the answer {why}"))
-        .with_help("a proxy between here and the API may have answered; try again")
-        .with_api(status, fault);
-    Failure { error, outcome: Outcome::Unknown }
+/// Whether a value has none of the characters that a form encodes: nearly every token and id. All of it is looked at, many
+/// bytes in one step.
+fn stays_as_it_is(value: &str) -> bool {
+    value
+        .bytes()
+        .fold(true, |all, byte| all & (byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.' | b'_')))
+}
+
+/// A 2xx answer.
+struct Reply<'a> {
+    answer: Answer,
+    /// What an error must not repeat of it.
+    secrets: Vec<&'a str>,
+}
+
+impl Reply<'_> {
+    /// The JSON object that it must be.
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.answer.body).map_err(|_| {
+            self.not_understood("is not a JSON object", fault::unreadable(&self.answer, &self.secrets))
+        })
+    }
+
+    /// Its fields, in camelCase.
+    fn fields(&self) -> Result<Map<String, Value>, Failure> {
+        Ok(json::in_camel_case(self.read()?))
+    }
+
+    /// The failure that it is when it is not what the contract says: whatever it stood for has happened.
+    fn not_understood(&self, why: &str, fault: ApiFault) -> Failure {
+        let status = self.answer.status;
+        let error = Error::new(Status::Protocol, format!("the API answered {status}, but the answer {why}"))
+            .with_help("a proxy between here and the API may have answered; try again")
+            .with_api(status, fault);
+        Failure { error, outcome: Outcome::Unknown }
+    }
 }
 
 /// An id is the part of a URL or form that decides who is meant: it must be there.

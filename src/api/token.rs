@@ -1,18 +1,17 @@
 //! `POST /oauth/token` (the vendor's `get-access-token`; RFC 6749, 4.1.3, 4.4 and 6).
 
 use serde::Deserialize;
-use serde_json::Value;
 use ureq::http::Method;
 use zeroize::Zeroizing;
 
-use super::{Api, Call, Failure, JSON, Outcome, Reply, form, not_understood, required};
+use super::grant::granted;
+use super::{Api, Call, Failure, JSON, Outcome, form, required};
 use crate::config::Encoding;
 use crate::deadline::Deadline;
-use crate::error::{ApiFault, Error, Result, Status};
+use crate::error::{Error, Result, Status};
 use crate::http::{Effect, Lane};
-use crate::json::{take_integer, take_secret, take_text};
 use crate::secret::Secret;
-use crate::token::{Token, UserType, expiry, is_token_text};
+use crate::token::{Token, UserType};
 
 /// What a token is asked for with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -110,15 +109,14 @@ impl Api {
         let ask = || {
             let call = Call {
                 method: Method::POST,
-                path: "/oauth/token",
-                query: None,
+                target: self.token_uri.clone(),
                 bearer: None,
                 body: Some(self.token_body(params)?),
                 secrets: [secret, params.client_secret.as_ref()],
                 effect,
                 lane: params.resource_id.as_deref().map(Lane::Grants),
             };
-            granted(self.call(call, deadline)?, now_ms)
+            granted(&self.call(call, deadline)?, now_ms)
         };
         let outcome = ask();
         if params.grant_type != GrantType::AuthorizationCode {
@@ -157,36 +155,6 @@ impl Api {
             }
         }
     }
-}
-
-/// Reads a token out of an answer; every field that is not known goes along.
-pub(super) fn granted(reply: Reply, now_ms: i64) -> Result<Token, Failure> {
-    let mut fields = reply.fields;
-    let access_token = match take_secret(&mut fields, "accessToken") {
-        Ok(Some(text)) if !is_token_text(text.expose()) => Err(()),
-        access_token => access_token,
-    };
-    let secrets = (access_token, take_secret(&mut fields, "refreshToken"));
-    let (Ok(Some(access_token)), Ok(refresh_token)) = secrets else {
-        let fault = ApiFault { trace_id: reply.trace_id, ..ApiFault::default() };
-        return Err(not_understood("holds no accessToken, or none that can be read", reply.status, fault));
-    };
-    let expires_in = fields.get("expiresIn").cloned();
-    let seconds = take_integer(&mut fields, "expiresIn");
-    if let Some(expires_in) = expires_in {
-        fields.insert("expiresIn".into(), seconds.map_or(expires_in, Value::from));
-    }
-    Ok(Token {
-        access_token,
-        refresh_token,
-        issued_at: Some(now_ms),
-        expires_at: expiry(now_ms, seconds),
-        user_type: take_text(&mut fields, "userType").and_then(|name| UserType::from_name(&name)),
-        company_id: take_text(&mut fields, "companyId"),
-        location_id: take_text(&mut fields, "locationId"),
-        scope: take_text(&mut fields, "scope"),
-        fields,
-    })
 }
 
 /// A code whose first answer was lost and that is refused now, in whatever words, was spent by its first use.
