@@ -270,7 +270,7 @@ fn a_save_that_somebody_else_outran_is_a_conflict_also_when_its_answer_was_lost(
     let mut record = company("company");
     record.version = ours.save(&record).unwrap();
     let mut other = record.clone();
-    other.token.access_token = "theirs".to_owned().into();
+    Arc::make_mut(&mut other.token).access_token = "theirs".to_owned().into();
     theirs.save(&other).unwrap();
     relay.swallow_answers(1);
     assert_eq!(ours.save(&record).unwrap_err().status(), Status::Conflict);

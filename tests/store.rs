@@ -135,9 +135,9 @@ fn a_replaced_token_is_overwritten_in_the_file() {
     let path = folder.path().join("tokens.db");
     let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
     let mut record = Record::new("company".into(), token(UserType::Company, "company", None));
-    record.token.access_token = "the-first-of-two-tokens".repeat(30).into();
+    Arc::make_mut(&mut record.token).access_token = "the-first-of-two-tokens".repeat(30).into();
     record.version = store.save(&record).unwrap();
-    record.token.access_token = "short".to_owned().into();
+    Arc::make_mut(&mut record.token).access_token = "short".to_owned().into();
     store.save(&record).unwrap();
     drop(store);
     // Once the last handle is closed, everything is in the one file.

@@ -1,5 +1,7 @@
 //! What is kept of a resource: its token, how it stands, and whether a refresh is under way.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -15,8 +17,8 @@ pub struct Record {
     pub resource_id: String,
     /// Raised by one at each save; 0 for a record that was never saved.
     pub version: u64,
-    /// The newest token.
-    pub token: Token,
+    /// The newest token; shared, for a record is copied more often than its token changes.
+    pub token: Arc<Token>,
     /// Whether the API still honours it.
     pub standing: Standing,
     /// Set before a refresh is sent, cleared when its end is known.
@@ -93,7 +95,8 @@ impl Record {
     /// A record that no store has seen yet.
     pub fn new(resource_id: String, token: Token) -> Record {
         let renew_at = token.expires_at;
-        Record { resource_id, version: 0, token, standing: Standing::Good, intent: None, renew_at }
+        let (standing, token) = (Standing::Good, Arc::new(token));
+        Record { resource_id, version: 0, token, standing, intent: None, renew_at }
     }
 
     /// The record as a durable store keeps it, secrets included; the id and the version stand beside it.
@@ -137,7 +140,7 @@ impl Record {
         Ok(Record {
             resource_id,
             version,
-            token: Token {
+            token: Arc::new(Token {
                 access_token: read.access_token,
                 refresh_token: read.refresh_token,
                 issued_at: read.issued_at,
@@ -147,7 +150,7 @@ impl Record {
                 location_id: read.location_id,
                 scope: read.scope,
                 fields: read.fields,
-            },
+            }),
             standing: read.standing,
             intent: read.intent,
             renew_at: read.renew_at,

@@ -226,7 +226,7 @@ impl Tokens {
     /// Mints, and takes the location off the list of those that wait, where it was minted or the API refuses for good.
     fn mint_waiting(&self, location_id: &str, deadline: &Deadline) -> Result<()> {
         // A token that the API refused is not asked for again, though its time is not over.
-        let refused = self.record(location_id)?.map(|record| record.token.access_token);
+        let refused = self.record(location_id)?.map(|record| record.token.access_token.clone());
         let want = if refused.is_some() { Want::Another } else { Want::Fresh };
         if refused.is_none() {
             // What this process still has in memory was deleted by another one.

@@ -134,7 +134,7 @@ impl Tokens {
     pub fn refresh(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let named = |error: Error| error.with_resource(resource_id);
-        let known = self.record(resource_id)?.map(|record| record.token.access_token);
+        let known = self.record(resource_id)?.map(|record| record.token.access_token.clone());
         self.renewed(resource_id, Want::Another, known.as_ref(), deadline).map_err(named)?;
         self.metadata(resource_id)?.ok_or_else(|| not_held(resource_id))
     }

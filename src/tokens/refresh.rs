@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::secret::Secret;
 use crate::store::{Intent, Record, Standing};
 use crate::token::{Token, UserType};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often a refresh whose end is unknown is sent within one flight.
@@ -107,7 +108,7 @@ impl Tokens {
             None => self.mint(resource_id, None, deadline),
             Some(record) if self.fulfils(&record, want, known) => {
                 self.publish(&record);
-                Ok(record.token.access_token)
+                Ok(record.token.access_token.clone())
             }
             Some(record) => match self.held_back(&record) {
                 Some(error) => Err(error),
@@ -151,7 +152,7 @@ impl Tokens {
             _ if want != Want::Fresh => Err(error),
             (Some(old), _) => {
                 self.live.hold_on(resource_id, &old.access_token, uptime, old.left(now), hold);
-                Ok(old.access_token)
+                Ok(old.access_token.clone())
             }
             (None, Some(in_memory)) => Ok(in_memory),
             (None, None) => Err(error),
@@ -280,7 +281,7 @@ impl Tokens {
             };
             if !same && stored.token.is_alive(self.clock.wall_ms()) {
                 self.publish(&stored);
-                return Ok(stored.token.access_token);
+                return Ok(stored.token.access_token.clone());
             }
         }
         if record.token.kind() == UserType::Location {
@@ -351,8 +352,10 @@ impl Tokens {
             (Err(error), _) => return Err(error),
         };
         Tokens::count(&self.counters.minted);
-        let record = record.cloned().unwrap_or_else(|| Record::new(location_id.to_owned(), token.clone()));
-        Ok(replaced(record, token))
+        Ok(match record {
+            Some(record) => replaced(record.clone(), token),
+            None => Record::new(location_id.to_owned(), token),
+        })
     }
 
     /// Writes down how a resource stands; its token stays what it is.
@@ -370,7 +373,7 @@ impl Tokens {
 
 /// A record with a new token in the place of the old one.
 fn replaced(mut record: Record, token: Token) -> Record {
-    record.token = token.completed_from(&record.token);
+    record.token = Arc::new(token.completed_from(&record.token));
     record.standing = Standing::Good;
     record.intent = None;
     record

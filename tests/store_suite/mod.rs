@@ -66,8 +66,8 @@ fn a_save_needs_the_version_that_is_stored(store: &(impl Store + ?Sized)) {
     assert_eq!(store.save(&record).unwrap_err().status(), Status::Conflict, "version 0 means: not there yet");
     record.version = first;
     // Whose token it is may change, too.
-    record.token.company_id = Some("another".into());
-    record.token.access_token = "second".to_owned().into();
+    Arc::make_mut(&mut record.token).company_id = Some("another".into());
+    Arc::make_mut(&mut record.token).access_token = "second".to_owned().into();
     let second = store.save(&record).unwrap();
     assert!(second > first);
     assert_eq!(
