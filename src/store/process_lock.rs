@@ -1,7 +1,7 @@
 //! The refresh lock between the threads of one process.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Lock;
@@ -15,8 +15,15 @@ const SLICE: Duration = Duration::from_millis(20);
 /// The resources that are locked.
 #[derive(Default)]
 pub struct ProcessLocks {
-    held: Mutex<HashSet<String>>,
+    state: Mutex<State>,
     freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    held: HashSet<String>,
+    /// How many wait for any of them. Where nobody does, nobody needs to be woken, which is a call of the system.
+    waiting: usize,
 }
 
 /// A held lock.
@@ -29,15 +36,21 @@ pub struct ProcessLock {
 impl ProcessLocks {
     /// Waits for a resource's lock.
     pub fn lock(self: &Arc<Self>, resource_id: &str, deadline: &Deadline) -> Result<ProcessLock> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        while held.contains(resource_id) {
+        let mut state = self.state();
+        while state.held.contains(resource_id) {
             deadline.check()?;
             let slice = deadline.remaining().min(SLICE);
-            held = self.freed.wait_timeout(held, slice).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting += 1;
+            state = self.freed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
-        held.insert(resource_id.to_owned());
+        state.held.insert(resource_id.to_owned());
         let (locks, generation) = (Arc::clone(self), process::generation());
         Ok(ProcessLock { locks, resource_id: resource_id.to_owned(), generation })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -49,7 +62,12 @@ impl Drop for ProcessLock {
         if self.generation != process::generation() {
             return;
         }
-        self.locks.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.resource_id);
-        self.locks.freed.notify_all();
+        let mut state = self.locks.state();
+        state.held.remove(&self.resource_id);
+        let is_awaited = state.waiting > 0;
+        drop(state);
+        if is_awaited {
+            self.locks.freed.notify_all();
+        }
     }
 }

@@ -83,9 +83,13 @@ impl<T> Flight<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end(&self, end: State<T>) {
-        *self.state() = end;
-        self.changed.notify_all();
+    /// Ends a flight that nobody can board any more.
+    fn end(flight: &Arc<Self>, end: State<T>) {
+        *flight.state() = end;
+        // Without passengers there is nobody to wake, which would be a call of the system.
+        if Arc::strong_count(flight) > 1 {
+            flight.changed.notify_all();
+        }
     }
 }
 
@@ -116,7 +120,7 @@ impl<K: Hash + Eq, T: Clone> Leader<'_, K, T> {
     pub fn land(mut self, result: T) {
         self.landed = true;
         self.flights.open().remove(&self.key);
-        self.flight.end(State::Landed(result));
+        Flight::end(&self.flight, State::Landed(result));
     }
 }
 
@@ -124,7 +128,7 @@ impl<K: Hash + Eq, T: Clone> Drop for Leader<'_, K, T> {
     fn drop(&mut self) {
         if !self.landed {
             self.flights.open().remove(&self.key);
-            self.flight.end(State::Abandoned);
+            Flight::end(&self.flight, State::Abandoned);
         }
     }
 }
