@@ -897,6 +897,24 @@ fn maintenance_takes_up_a_refresh_whose_end_is_unknown() {
     abi.live_token(&emulator, &company);
 }
 
+/// The next pass might come too late for the server to answer once more.
+#[test]
+fn a_pass_that_lasts_takes_up_itself_what_it_left_in_doubt() {
+    const LOCATIONS: usize = 110;
+    let emulator = emulator(LOCATIONS);
+    emulator.set_rate_limit(None);
+    let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 1_000_000}}));
+    let company = abi.connect_company(&emulator);
+    abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
+    emulator.clock().advance(DAY);
+    // As often as one call tries: for the first token of the pass, whichever that is.
+    emulator.inject(refreshes().times(3), FaultKind::ReplyLost);
+    emulator.respond_latency(Duration::from_millis(100));
+    let pass = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!((&pass["checked"], &pass["failed"]), (&json!(LOCATIONS + 1), &json!([])));
+    assert_eq!(emulator.refreshes(), LOCATIONS as u64 + 1);
+}
+
 #[test]
 fn maintenance_keeps_to_the_company_that_it_was_given() {
     let options = Options { companies: 2, locations: 1, ..Options::default() };

@@ -1,8 +1,9 @@
 //! One pass over what is due, for the host's scheduler: so that a refresh that fails leaves hours to try again.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,13 +12,18 @@ use super::bulk::{Progress, TICK, failure, hands, stopped};
 use super::{Tokens, Want, valid_id};
 use crate::crew::{self, Next};
 use crate::deadline::Deadline;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::random;
 use crate::store::{Record, Resealed, Standing, Store};
 use crate::token::USUAL_LIFE_MS;
 
 /// How many due records are looked up at a time.
 const PAGE: usize = 100;
+
+/// When a renewal whose end is unknown is tried again by a pass that is still at work then: twice within the 30 seconds
+/// in which the server gives the same answer. The next pass may come too late for that.
+const AGAIN_AFTER: Duration = Duration::from_secs(8);
+const NOT_AFTER: Duration = Duration::from_secs(25);
 
 /// What is maintained.
 #[derive(Debug, Default, Deserialize)]
@@ -44,6 +50,24 @@ struct Left {
     after: Option<String>,
     /// Those at work. One that has just written down its intent is due again, and stands on a later page.
     under_way: HashSet<String>,
+    /// Those whose end is unknown, in the order in which their next attempt comes.
+    doubtful: VecDeque<Doubtful>,
+}
+
+/// A renewal whose end is unknown.
+struct Doubtful {
+    resource_id: String,
+    began: Instant,
+    failed: Instant,
+    error: Error,
+}
+
+/// What is next.
+enum Turn {
+    /// To renew, for the first time at that moment.
+    Renew(String, Instant),
+    /// Nothing more: one that failed, and that the pass does not last long enough to try again.
+    GiveUp(String, Error),
 }
 
 /// What a pass did so far.
@@ -139,10 +163,26 @@ impl Tokens {
         due: &Due,
         deadline: &impl Fn() -> Deadline,
     ) -> Result<Option<(String, Result<()>)>> {
-        let Some(id) = due.next()? else { return Ok(None) };
-        let outcome = self.renew_due(&id, &deadline());
-        due.done(&id);
-        Ok(Some((id, outcome)))
+        while let Some(turn) = due.next()? {
+            let (id, outcome) = match turn {
+                Turn::GiveUp(id, error) => (id, Err(error)),
+                Turn::Renew(id, began) => match self.renew_due(&id, &deadline()) {
+                    Err(error) if began.elapsed() + AGAIN_AFTER < NOT_AFTER && self.is_doubtful(&id) => {
+                        due.try_again(id, began, error);
+                        continue;
+                    }
+                    outcome => (id, outcome),
+                },
+            };
+            due.done(&id);
+            return Ok(Some((id, outcome)));
+        }
+        Ok(None)
+    }
+
+    /// Whether the end of a resource's last refresh is unknown.
+    fn is_doubtful(&self, resource_id: &str) -> bool {
+        self.record(resource_id).ok().flatten().is_some_and(|record| record.intent.is_some())
     }
 
     /// Seals what another key than the first sealed, or none, and tells of each hundred.
@@ -202,17 +242,30 @@ impl<'a> Due<'a> {
 
     /// The next one. Whoever finds none left looks up the next page, while those before it are still at work: one
     /// renewal that takes long holds up no other.
-    fn next(&self) -> Result<Option<String>> {
+    fn next(&self) -> Result<Option<Turn>> {
         let mut left = self.left();
+        let now = Instant::now();
+        if left.doubtful.front().is_some_and(|doubtful| now >= doubtful.failed + AGAIN_AFTER)
+            && let Some(again) = left.doubtful.pop_front()
+        {
+            return Ok(Some(Turn::Renew(again.resource_id, again.began)));
+        }
         loop {
             if let Some(resource_id) = left.resource_ids.next() {
                 left.under_way.insert(resource_id.clone());
-                return Ok(Some(resource_id));
+                return Ok(Some(Turn::Renew(resource_id, now)));
             }
             // Taken away first: after a failure nobody looks again.
-            let Some(after) = left.after.take() else { return Ok(None) };
+            let Some(after) = left.after.take() else { break };
             self.turn_to(Some(&after), &mut left)?;
         }
+        let given_up = left.doubtful.pop_front();
+        Ok(given_up.map(|doubtful| Turn::GiveUp(doubtful.resource_id, doubtful.error)))
+    }
+
+    /// One that was given out failed, and nobody knows what the server did: it comes again in a while.
+    fn try_again(&self, resource_id: String, began: Instant, error: Error) {
+        self.left().doubtful.push_back(Doubtful { resource_id, began, failed: Instant::now(), error });
     }
 
     /// One that was given out is no longer at work.
