@@ -2,26 +2,28 @@
 //! another number, `GHL_BENCH_STORE` names one of the stores. PostgreSQL's is a server of the bench's own, where Debian's
 //! `postgresql` is installed.
 
+mod measure;
+mod population;
 #[path = "../tests/postgres_server/mod.rs"]
 mod postgres_server;
+mod stage;
 
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ghl_oauth::store::{self, Query};
 use ghl_oauth::tokens::ImportParams;
 use ghl_oauth::{Client, Config};
-use ghl_oauth_emulator::{Decision, Emulator, Options};
+use ghl_oauth_emulator::{Emulator, Options};
+use measure::{median, now_ms, resident};
+use population::{company_id, location_id, token};
 use postgres_server::Server;
 use serde_json::{Value, json};
 
 /// How many tokens are imported by one call.
 const IMPORT: usize = 10_000;
-
-/// One location in a hundred is due.
-const DUE: usize = 100;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -76,14 +78,9 @@ fn refreshes(server: &Server, store: &Value) {
     const REFRESHES: u32 = 500;
     let emulator = Emulator::start(Options { rate_limit: None, ..Options::default() }).unwrap();
     for store in [&json!({"kind": "memory"}), store] {
-        let mut config: Value = serde_json::from_str(&emulator.configuration()).unwrap();
-        config["store"] = store.clone();
+        let config = stage::configuration(&emulator, store.clone());
         let client = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
-        let link = client.authorization_url(Default::default()).unwrap();
-        let decision = Decision::Company(emulator.company_id());
-        let redirect = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-        let params = serde_json::from_value(json!({"redirectUrl": redirect})).unwrap();
-        client.authorization_complete(&params).unwrap();
+        stage::connect(&client, &emulator, &emulator.company_id());
         let account = "SELECT pg_current_wal_insert_lsn() - '0/0'";
         let before: f64 = server.sql("postgres", account).trim().parse().unwrap();
         let mut times = Vec::new();
@@ -95,7 +92,7 @@ fn refreshes(server: &Server, store: &Value) {
         drop(client);
         let after: f64 = server.sql("postgres", account).trim().parse().unwrap();
         let wal = (after - before) / f64::from(REFRESHES) / 1024.0;
-        println!("  a refresh with {}: {:.2?}, {wal:.1} KiB of WAL", store["kind"], median(times));
+        println!("  a refresh with {}: {:.2?}, {wal:.1} KiB of WAL", store["kind"], median(&mut times));
     }
 }
 
@@ -127,7 +124,7 @@ fn measure(tokens: usize, store: &Value) {
         opened.push(began.elapsed());
         drop(client);
     }
-    println!("  a client opens in {:.2?}", median(opened));
+    println!("  a client opens in {:.2?}", median(&mut opened));
 
     let store = store::open(&config, None, &store::seal(&config).unwrap()).unwrap();
     let mut pages = Vec::new();
@@ -141,8 +138,12 @@ fn measure(tokens: usize, store: &Value) {
             None => break,
         }
     }
-    let last = pages[pages.len() - 100..].to_vec();
-    println!("  a page of 100 in {:.2?}, of the last hundred pages in {:.2?}", median(pages), median(last));
+    let mut last = pages[pages.len() - 100..].to_vec();
+    println!(
+        "  a page of 100 in {:.2?}, of the last hundred pages in {:.2?}",
+        median(&mut pages),
+        median(&mut last)
+    );
 
     let company = Query { company_id: Some(company_id(tokens / 2)), ..query.clone() };
     timed("a page of a company's locations", || drop(store.list(&Query { after: None, ..company.clone() })));
@@ -159,7 +160,7 @@ fn measure(tokens: usize, store: &Value) {
             break;
         }
     }
-    println!("  {due} due tokens found in pages of 100, each in {:.2?}", median(times));
+    println!("  {due} due tokens found in pages of 100, each in {:.2?}", median(&mut times));
     timed("nothing due", || assert!(store.due(None, 0, None, 100).unwrap().resource_ids.is_empty()));
     timed("when the next one is due", || drop(store.next_renewal(None)));
     timed("the same of one company", || drop(store.next_renewal(Some(&company_id(tokens / 2)))));
@@ -174,7 +175,7 @@ fn measure(tokens: usize, store: &Value) {
         store.save(&record).unwrap();
         saves.push(began.elapsed());
     }
-    println!("  a load in {:.2?}, a durable save in {:.2?}", median(loads), median(saves));
+    println!("  a load in {:.2?}, a durable save in {:.2?}", median(&mut loads), median(&mut saves));
 }
 
 fn timed(what: &str, work: impl Fn()) {
@@ -184,52 +185,9 @@ fn timed(what: &str, work: impl Fn()) {
         work();
         times.push(began.elapsed());
     }
-    println!("  {what}: {:.2?}", median(times));
-}
-
-/// A thousand locations to a company; the first of each thousand is the company itself.
-fn token(index: usize, now: i64) -> serde_json::Map<String, Value> {
-    let is_company = index.is_multiple_of(1000);
-    let expires_at = if index % DUE == 1 { now + DAY_MS / 10 } else { now + DAY_MS };
-    let token = json!({
-        "accessToken": format!("{index:0>900}"), "refreshToken": format!("{index:0>400}"), "expiresAt": expires_at,
-        "userType": if is_company { "Company" } else { "Location" }, "companyId": company_id(index),
-        "locationId": if is_company { Value::Null } else { location_id(index).into() },
-        "scope": "contacts.readonly contacts.write locations.readonly",
-    });
-    let Value::Object(token) = token else { unreachable!("it is one") };
-    token
-}
-
-fn company_id(index: usize) -> String {
-    format!("company{:0>13}", index / 1000)
-}
-
-/// Ids come in no order, as those of the API do.
-fn location_id(index: usize) -> String {
-    if index.is_multiple_of(1000) {
-        return company_id(index);
-    }
-    format!("{:016x}{:04x}", (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15), index % 0xffff)
-}
-
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_millis()).unwrap()
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
+    println!("  {what}: {:.2?}", median(&mut times));
 }
 
 fn size(folder: &Path) -> u64 {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
-}
-
-/// In KiB; 0 where the system does not tell.
-fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }

@@ -4,15 +4,14 @@
 //! The window is a twentieth of the API's, 100 requests in half a second, so that the run takes a minute and not
 //! twenty; what the library adds to each request weighs twenty times as much here.
 
+mod stage;
+
 use std::env;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ghl_oauth::authorization::{CompleteParams, UrlParams};
-use ghl_oauth::secret::Secret;
 use ghl_oauth::{Client, Config};
-use ghl_oauth_emulator::{Decision, Emulator, Options, RateLimit};
+use ghl_oauth_emulator::{Emulator, Options, RateLimit};
 use serde_json::{Value, json};
 
 const LOCATIONS: usize = 10_000;
@@ -39,9 +38,12 @@ fn run(processes: usize) {
     let emulator =
         Emulator::start(Options { locations: LOCATIONS, rate_limit, ..Options::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let config = configuration(&emulator, &folder.path().join("tokens.db"));
+    let store = json!({"kind": "sqlite", "path": folder.path().join("tokens.db")});
+    let mut config = stage::configuration(&emulator, store);
+    config["rateLimit"] = json!({"requests": REQUESTS, "perMs": PER_MS});
     let client = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
-    let company = connect(&client, &emulator);
+    let company = emulator.company_id();
+    stage::connect(&client, &emulator, &company);
     emulator.clear_requests();
 
     let began = Instant::now();
@@ -82,27 +84,4 @@ fn run(processes: usize) {
 fn mint(client: &Client, company: &str) -> Value {
     let params = json!({"companyId": company, "installed": true, "concurrency": 4});
     client.tokens_mint(serde_json::from_value(params).unwrap(), &|_| true).unwrap()
-}
-
-fn configuration(emulator: &Emulator, path: &Path) -> Value {
-    let mut config: Value = serde_json::from_str(&emulator.configuration()).unwrap();
-    config["rateLimit"] = json!({"requests": REQUESTS, "perMs": PER_MS});
-    config["store"] = json!({"kind": "sqlite", "path": path});
-    config
-}
-
-fn connect(client: &Client, emulator: &Emulator) -> String {
-    let link = client.authorization_url(UrlParams::default()).unwrap();
-    let company = emulator.company_id();
-    let redirect_url =
-        emulator.consent(link["url"].as_str().unwrap(), Decision::Company(company.clone())).unwrap();
-    let params = CompleteParams {
-        redirect_url: Secret::new(redirect_url),
-        redirect_uri: None,
-        state: None,
-        allow_missing_state: false,
-        user_type: None,
-    };
-    client.authorization_complete(&params).unwrap();
-    company
 }

@@ -1,15 +1,18 @@
 //! What keeping tokens costs: `cargo bench --bench store`. Each figure stands beside what it is compared with, measured
 //! in turns in the same run; medians.
 
+mod measure;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ghl_oauth::store::{Query, Record, Seal, SqliteStore, Store};
 use ghl_oauth::token::{Token, UserType};
 use ghl_oauth::tokens::{ImportParams, ListParams};
 use ghl_oauth::{Client, Config};
+use measure::{median, now_ms, resident};
 use serde_json::json;
 
 const TOKENS: usize = 100_000;
@@ -156,21 +159,4 @@ fn record(index: usize) -> Record {
         fields: serde_json::Map::new(),
     };
     Record::new(resource_id(index), token)
-}
-
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_millis()).unwrap()
-}
-
-/// The resident memory of this process in KiB; 0 where /proc does not tell.
-fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
 }

@@ -1,0 +1,37 @@
+//! Companies with a thousand places each, the first of which is the company itself; their tokens are as long as the
+//! vendor's.
+#![allow(dead_code)] // Each bench uses a part of its own.
+
+use serde_json::{Value, json};
+
+/// One location in a hundred is due.
+const DUE: usize = 100;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// The token of one of them, live for a day, or for a tenth of it where it is one that is due.
+pub fn token(index: usize, now: i64) -> serde_json::Map<String, Value> {
+    let is_company = index.is_multiple_of(1000);
+    let expires_at = if index % DUE == 1 { now + DAY_MS / 10 } else { now + DAY_MS };
+    let token = json!({
+        "accessToken": format!("{index:0>900}"), "refreshToken": format!("{index:0>400}"), "expiresAt": expires_at,
+        "userType": if is_company { "Company" } else { "Location" }, "companyId": company_id(index),
+        "locationId": if is_company { Value::Null } else { location_id(index).into() },
+        "scope": "contacts.readonly contacts.write locations.readonly",
+    });
+    let Value::Object(token) = token else { unreachable!("it is one") };
+    token
+}
+
+/// The company of the one with that number.
+pub fn company_id(index: usize) -> String {
+    format!("company{:0>13}", index / 1000)
+}
+
+/// Ids come in no order, as those of the API do.
+pub fn location_id(index: usize) -> String {
+    if index.is_multiple_of(1000) {
+        return company_id(index);
+    }
+    format!("{:016x}{:04x}", (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15), index % 0xffff)
+}

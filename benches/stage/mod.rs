@@ -1,0 +1,30 @@
+//! What the benchmarks that talk to a server have in common: a client for the emulator, and a company's consent.
+#![allow(dead_code)] // Each bench uses a part of its own.
+
+use ghl_oauth::Client;
+use ghl_oauth::authorization::{CompleteParams, UrlParams};
+use ghl_oauth::secret::Secret;
+use ghl_oauth_emulator::{Decision, Emulator};
+use serde_json::Value;
+
+/// A configuration for the emulator, with that store.
+pub fn configuration(emulator: &Emulator, store: Value) -> Value {
+    let mut config: Value = serde_json::from_str(&emulator.configuration()).unwrap();
+    config["store"] = store;
+    config
+}
+
+/// Lets a company consent, for all its locations.
+pub fn connect(client: &Client, emulator: &Emulator, company: &str) {
+    let link = client.authorization_url(UrlParams::default()).unwrap();
+    let decision = Decision::Company(company.to_owned());
+    let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+    let params = CompleteParams {
+        redirect_url: Secret::new(redirect_url),
+        redirect_uri: None,
+        state: None,
+        allow_missing_state: false,
+        user_type: None,
+    };
+    client.authorization_complete(&params).unwrap();
+}
