@@ -12,11 +12,26 @@ const SHARDS: usize = 64;
 
 struct LiveToken {
     access_token: Secret,
-    /// Uptimes in milliseconds: until when it needs no second thought, and when the API refuses it.
+    /// The uptime in milliseconds until which it needs no second thought.
     fresh_until: u64,
-    dies_at: u64,
+    /// So many milliseconds later the API refuses it. More than fit are 49 days: it is given up rather too early.
+    dying: u32,
     /// Refreshes that failed since the last one that did not.
     failures: u32,
+}
+
+impl LiveToken {
+    fn new(access_token: &Secret, fresh_until: Duration, dies_at: Duration, failures: u32) -> LiveToken {
+        let (fresh_until, dies_at) = (milliseconds(fresh_until), milliseconds(dies_at));
+        // One that dies before it is due is fresh no longer than it lives.
+        let fresh_until = fresh_until.min(dies_at);
+        let dying = u32::try_from(dies_at - fresh_until).unwrap_or(u32::MAX);
+        LiveToken { access_token: access_token.to_hold(), fresh_until, dying, failures }
+    }
+
+    fn dies_at(&self) -> u64 {
+        self.fresh_until.saturating_add(self.dying.into())
+    }
 }
 
 /// Access tokens by resource. All times are uptimes.
@@ -62,7 +77,7 @@ impl LiveTokens {
     /// A token that the API still takes, be it due or not.
     pub fn alive(&self, resource_id: &str, uptime: Duration) -> Option<Secret> {
         let shard = self.read(resource_id);
-        let live = shard.tokens.get(resource_id).filter(|live| milliseconds(uptime) < live.dies_at)?;
+        let live = shard.tokens.get(resource_id).filter(|live| milliseconds(uptime) < live.dies_at())?;
         Some(live.access_token.clone())
     }
 
@@ -88,8 +103,7 @@ impl LiveTokens {
         dies_at: Duration,
         changes: Option<u64>,
     ) -> bool {
-        let (fresh_until, dies_at) = (milliseconds(fresh_until), milliseconds(dies_at));
-        let live = LiveToken { access_token: access_token.clone(), fresh_until, dies_at, failures: 0 };
+        let live = LiveToken::new(access_token, fresh_until, dies_at, 0);
         let mut shard = self.write(resource_id);
         let current = changes.is_none_or(|changes| changes == shard.changes);
         if current {
@@ -109,9 +123,8 @@ impl LiveTokens {
         hold: impl FnOnce(u32) -> Duration,
     ) {
         let failures = self.read(resource_id).tokens.get(resource_id).map_or(0, |live| live.failures) + 1;
-        let fresh_until = milliseconds(uptime + left.min(hold(failures)));
-        let dies_at = milliseconds(uptime + left);
-        let live = LiveToken { access_token: access_token.clone(), fresh_until, dies_at, failures };
+        let fresh_until = uptime + left.min(hold(failures));
+        let live = LiveToken::new(access_token, fresh_until, uptime + left, failures);
         self.write(resource_id).put(resource_id, live);
     }
 
