@@ -21,6 +21,10 @@ pub unsafe fn read<'a>(parameter: &str, text: *const c_char) -> Result<&'a str> 
     }
     // SAFETY: not NULL, and NUL-terminated by this function's contract.
     let text = unsafe { CStr::from_ptr(text) };
+    if text.to_bytes().is_ascii() {
+        // SAFETY: ASCII is UTF-8. Ids are ASCII, and seeing that takes a quarter of the time.
+        return Ok(unsafe { str::from_utf8_unchecked(text.to_bytes()) });
+    }
     text.to_str().map_err(|_| Error::invalid_argument(parameter, format!("{parameter} is not valid UTF-8")))
 }
 

@@ -1,14 +1,15 @@
 //! The live tokens of this process: the way that nearly every call takes, and no further.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use super::held_id::HeldId;
+use super::id_hash::IdHash;
+use super::read_mostly::{ReadMostly, Reading, Writing};
 use crate::secret::Secret;
 
-/// So many parts that threads rarely meet in one of them.
-const SHARDS: usize = 64;
+/// So many parts that a reader rarely meets a writer, and that a part which grows is moved quickly.
+const SHARDS: usize = 16;
 
 struct LiveToken {
     access_token: Secret,
@@ -35,26 +36,25 @@ impl LiveToken {
 }
 
 /// Access tokens by resource. All times are uptimes.
+///
+/// A change is seen by every call that begins after it. Readers write nothing that another reader reads: two threads get
+/// twice the tokens of one, of one resource as of several.
 pub struct LiveTokens {
-    hasher: RandomState,
-    shards: [RwLock<Shard>; SHARDS],
+    /// Apart from what is written all the time beside it.
+    shards: Box<[ReadMostly<Shard>; SHARDS]>,
 }
 
 struct Shard {
-    tokens: HashMap<Box<str>, LiveToken, RandomState>,
+    tokens: HashMap<HeldId, LiveToken, IdHash>,
     /// How often a token came or went.
     changes: u64,
 }
 
 impl LiveTokens {
     pub fn new() -> LiveTokens {
-        let hasher = RandomState::new();
-        LiveTokens {
-            shards: std::array::from_fn(|_| {
-                RwLock::new(Shard { tokens: HashMap::with_hasher(hasher.clone()), changes: 0 })
-            }),
-            hasher,
-        }
+        let hash = IdHash::new();
+        let shard = |_| ReadMostly::new(Shard { tokens: HashMap::with_hasher(hash.clone()), changes: 0 });
+        LiveTokens { shards: Box::new(std::array::from_fn(shard)) }
     }
 
     /// Gives a token that is fresh to `take`.
@@ -65,25 +65,25 @@ impl LiveTokens {
         take: impl FnOnce(&Secret) -> T,
     ) -> Option<T> {
         let shard = self.read(resource_id);
-        let live = shard.tokens.get(resource_id).filter(|live| milliseconds(uptime) < live.fresh_until)?;
+        let live = shard.get(resource_id).filter(|live| milliseconds(uptime) < live.fresh_until)?;
         Some(take(&live.access_token))
     }
 
     /// Whether any token of a resource is held.
     pub fn holds(&self, resource_id: &str) -> bool {
-        self.read(resource_id).tokens.contains_key(resource_id)
+        self.read(resource_id).get(resource_id).is_some()
     }
 
     /// A token that the API still takes, be it due or not.
     pub fn alive(&self, resource_id: &str, uptime: Duration) -> Option<Secret> {
         let shard = self.read(resource_id);
-        let live = shard.tokens.get(resource_id).filter(|live| milliseconds(uptime) < live.dies_at())?;
+        let live = shard.get(resource_id).filter(|live| milliseconds(uptime) < live.dies_at())?;
         Some(live.access_token.clone())
     }
 
     /// Whether this very token is held, and is no longer fresh.
     pub fn is_due(&self, resource_id: &str, access_token: &Secret, uptime: Duration) -> bool {
-        self.read(resource_id).tokens.get(resource_id).is_some_and(|live| {
+        self.read(resource_id).get(resource_id).is_some_and(|live| {
             milliseconds(uptime) >= live.fresh_until && live.access_token.matches(access_token.expose())
         })
     }
@@ -122,7 +122,7 @@ impl LiveTokens {
         left: Duration,
         hold: impl FnOnce(u32) -> Duration,
     ) {
-        let failures = self.read(resource_id).tokens.get(resource_id).map_or(0, |live| live.failures) + 1;
+        let failures = self.read(resource_id).get(resource_id).map_or(0, |live| live.failures) + 1;
         let fresh_until = uptime + left.min(hold(failures));
         let live = LiveToken::new(access_token, fresh_until, uptime + left, failures);
         self.write(resource_id).put(resource_id, live);
@@ -132,37 +132,39 @@ impl LiveTokens {
     pub fn forget(&self, resource_id: &str) {
         let mut shard = self.write(resource_id);
         shard.changes += 1;
-        shard.tokens.remove(resource_id);
+        shard.tokens.remove(resource_id.as_bytes());
     }
 
     /// How many tokens are held.
     pub fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).tokens.len())
-            .sum()
+        self.shards.iter().map(|shard| shard.read().tokens.len()).sum()
     }
 
-    fn read(&self, resource_id: &str) -> RwLockReadGuard<'_, Shard> {
-        self.shard(resource_id).read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self, resource_id: &str) -> Reading<'_, Shard> {
+        self.shards[part(resource_id)].read()
     }
 
-    fn write(&self, resource_id: &str) -> RwLockWriteGuard<'_, Shard> {
-        self.shard(resource_id).write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn shard(&self, resource_id: &str) -> &RwLock<Shard> {
-        // The upper bits choose the shard: the map itself uses the lower ones.
-        let hash = self.hasher.hash_one(resource_id);
-        &self.shards[(hash >> 32) as usize % SHARDS]
+    fn write(&self, resource_id: &str) -> Writing<'_, Shard> {
+        self.shards[part(resource_id)].write()
     }
 }
 
 impl Shard {
+    fn get(&self, resource_id: &str) -> Option<&LiveToken> {
+        self.tokens.get(resource_id.as_bytes())
+    }
+
     fn put(&mut self, resource_id: &str, live: LiveToken) {
         self.changes += 1;
-        self.tokens.insert(resource_id.into(), live);
+        self.tokens.insert(HeldId::new(resource_id), live);
     }
+}
+
+/// The part that an id is in. Its end is enough to spread ids evenly, and costs less than the map's hash of the whole.
+fn part(resource_id: &str) -> usize {
+    let end = resource_id.as_bytes().last_chunk().copied().unwrap_or_default();
+    // The uppermost bits of a product hang on all bits of its factors; this one is 2⁶⁴ divided by the golden ratio.
+    (u64::from_le_bytes(end).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SHARDS.ilog2())) as usize
 }
 
 /// Cut, not rounded: a token is due rather too early than too late.
@@ -173,13 +175,71 @@ fn milliseconds(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn held(live: &LiveTokens, resource_id: &str) -> Option<String> {
+        live.with_fresh(resource_id, Duration::ZERO, |token| token.expose().to_owned())
+    }
+
+    #[test]
+    fn the_parts_are_about_equal() {
+        for prefix in ["location", "", "ve9EPM428h8v"] {
+            let mut parts = [0; SHARDS];
+            for index in 0..16_000 {
+                parts[part(&format!("{prefix}{index:08}"))] += 1;
+            }
+            assert!(parts.iter().all(|ids| (800..1200).contains(ids)), "{prefix}: {parts:?}");
+        }
+    }
+
+    #[test]
+    fn short_and_odd_ids_are_ids() {
+        let live = LiveTokens::new();
+        let ids = ["", "a", "b", "sevenab", "eightabc", "ninéabcd", "ß"];
+        for id in ids {
+            live.publish(id, &Secret::new(format!("of {id}")), HOUR, HOUR, None);
+        }
+        assert_eq!(live.len(), ids.len());
+        for id in ids {
+            assert_eq!(held(&live, id).unwrap(), format!("of {id}"));
+            live.forget(id);
+            assert_eq!(held(&live, id), None);
+        }
+    }
+
+    #[test]
+    fn every_thread_sees_the_newest_token_and_none_that_is_forgotten() {
+        let live = LiveTokens::new();
+        live.publish("gone", &Secret::new("0".into()), HOUR, HOUR, None);
+        live.forget("gone");
+        let newest = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut seen = 0;
+                    while seen < 2000 {
+                        let before = newest.load(Ordering::SeqCst);
+                        seen = held(&live, "one").map_or(seen, |token| token.parse().unwrap());
+                        assert!(seen >= before, "{seen} after {before}");
+                        assert_eq!(held(&live, "gone"), None);
+                    }
+                });
+            }
+            for token in 1..=2000 {
+                live.publish("one", &Secret::new(token.to_string()), HOUR, HOUR, None);
+                newest.store(token, Ordering::SeqCst);
+            }
+        });
+    }
 
     #[test]
     fn what_was_loaded_before_a_token_was_deleted_or_replaced_is_not_held() {
         let live = LiveTokens::new();
         let [old, new] = ["old", "new"].map(|token| Secret::new(token.to_owned()));
         let publish = |token, changes| live.publish("location", token, Duration::MAX, Duration::MAX, changes);
-        let held = || live.with_fresh("location", Duration::ZERO, |token| token.expose().to_owned());
+        let held = || held(&live, "location");
 
         let loaded = live.changes("location");
         assert!(publish(&old, Some(loaded)), "nothing came between");

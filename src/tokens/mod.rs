@@ -6,10 +6,13 @@
 
 mod bulk;
 mod flight;
+mod held_id;
+mod id_hash;
 mod installation;
 mod live;
 mod maintain;
 mod mint;
+mod read_mostly;
 mod refresh;
 mod transfer;
 

@@ -1,0 +1,242 @@
+//! A lock whose readers do not meet: for what every thread reads all the time, and what seldom changes.
+//!
+//! Taking a usual read lock writes to it. Two threads that read the same thing then pass one cache line to and fro, and
+//! together read hardly more than one alone. Here each thread has a lock that is nearly its own, and none of the readers
+//! writes what another one reads. The price is the writer's, who takes all of them.
+//!
+//! The value is there once. Each lock holds a reference to it, which is counted and never copied while it may be read;
+//! a writer that holds all locks takes all references but one away, so that the value is its own to change, and puts
+//! them back before it lets go. So a reader sees the value before a change or after it, and whoever begins to read
+//! after a writer has let go sees what that one wrote.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[cfg(ghl_loom)]
+use loom::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(not(ghl_loom))]
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// So many threads read without meeting. Of more than these, some share a lock, as readers usually do.
+const STRIPES: usize = if cfg!(ghl_loom) { 2 } else { 8 };
+
+pub struct ReadMostly<T> {
+    stripes: [Stripe<T>; STRIPES],
+}
+
+/// In cache lines of its own: two of 64 bytes, since processors fetch them in pairs.
+#[repr(align(128))]
+struct Stripe<T>(RwLock<Held<T>>);
+
+/// Absent only while a writer holds all stripes.
+type Held<T> = Option<Arc<T>>;
+
+/// The value, as it stays while this lives.
+pub struct Reading<'a, T> {
+    stripe: RwLockReadGuard<'a, Held<T>>,
+}
+
+/// The value, and nobody else at it.
+pub struct Writing<'a, T> {
+    value: Held<T>,
+    stripes: [RwLockWriteGuard<'a, Held<T>>; STRIPES],
+}
+
+impl<T> ReadMostly<T> {
+    pub fn new(value: T) -> ReadMostly<T> {
+        let value = Arc::new(value);
+        ReadMostly { stripes: std::array::from_fn(|_| Stripe(RwLock::new(Some(Arc::clone(&value))))) }
+    }
+
+    /// Waits for a writer, and for no reader.
+    pub fn read(&self) -> Reading<'_, T> {
+        self.read_as(number_of_this_thread())
+    }
+
+    fn read_as(&self, thread: usize) -> Reading<'_, T> {
+        let stripe = &self.stripes[thread % STRIPES].0;
+        Reading { stripe: stripe.read().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// Waits for everybody. Two writers take the stripes in the same order, so neither waits for the other for ever.
+    pub fn write(&self) -> Writing<'_, T> {
+        let mut stripes =
+            self.stripes.each_ref().map(|stripe| stripe.0.write().unwrap_or_else(PoisonError::into_inner));
+        // Each reference goes as the next one comes: the last is the only one.
+        let value = stripes.iter_mut().fold(None, |_, stripe| stripe.take());
+        Writing { value, stripes }
+    }
+}
+
+impl<T> Deref for Reading<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.stripe.as_ref().unwrap_or_else(|| unreachable!("a writer puts the value back before it lets go"))
+    }
+}
+
+impl<T> Deref for Writing<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_ref().unwrap_or_else(|| unreachable!("a writer holds the value"))
+    }
+}
+
+impl<T> DerefMut for Writing<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        let only = self.value.as_mut().and_then(Arc::get_mut);
+        only.unwrap_or_else(|| unreachable!("a reader holds its lock for as long as it reads"))
+    }
+}
+
+/// Puts the value back, after a panic, too; the locks are let go afterwards.
+impl<T> Drop for Writing<'_, T> {
+    fn drop(&mut self) {
+        for stripe in &mut self.stripes {
+            **stripe = self.value.clone();
+        }
+    }
+}
+
+/// Threads are numbered as they come, so that those which are few do not meet.
+fn number_of_this_thread() -> usize {
+    static COME: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = COME.fetch_add(1, Ordering::Relaxed);
+    }
+    NUMBER.with(|number| *number)
+}
+
+#[cfg(all(test, not(ghl_loom)))]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::thread;
+
+    #[test]
+    fn a_reader_never_sees_half_a_change() {
+        let pair = ReadMostly::new((0, 0));
+        thread::scope(|scope| {
+            let readers: Vec<_> = (0..2 * STRIPES)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut before = 0;
+                        while before < 60 {
+                            let pair = pair.read();
+                            assert!(pair.0 == pair.1 && pair.0 >= before, "{before}: {:?}", *pair);
+                            before = pair.0;
+                        }
+                    })
+                })
+                .collect();
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..30 {
+                        let mut pair = pair.write();
+                        pair.0 += 1;
+                        thread::yield_now();
+                        pair.1 += 1;
+                    }
+                });
+            }
+            for reader in readers {
+                reader.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn what_was_written_is_seen_by_whoever_reads_next() {
+        let value = ReadMostly::new(0);
+        for round in 1..100 {
+            *value.write() = round;
+            assert!((0..STRIPES).all(|thread| *value.read_as(thread) == round));
+        }
+    }
+
+    #[test]
+    fn readers_of_one_stripe_do_not_wait_for_each_other() {
+        let value = ReadMostly::new(7);
+        let first = value.read_as(3);
+        assert_eq!(*value.read_as(3), *first);
+    }
+
+    #[test]
+    fn a_writer_that_panics_leaves_the_value() {
+        let value = ReadMostly::new(vec![1]);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let mut writing = value.write();
+            writing.push(2);
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(*value.read(), [1, 2]);
+        value.write().push(3);
+        assert_eq!(*value.read(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn the_value_goes_with_the_lock() {
+        let inside = std::sync::Arc::new(());
+        let lock = ReadMostly::new(std::sync::Arc::clone(&inside));
+        drop(lock.read());
+        drop(lock.write());
+        assert_eq!(std::sync::Arc::strong_count(&inside), 2);
+        drop(lock);
+        assert_eq!(std::sync::Arc::strong_count(&inside), 1);
+    }
+}
+
+/// Every interleaving of a few threads, by loom.
+#[cfg(all(test, ghl_loom))]
+mod models {
+    use super::*;
+    use loom::thread;
+
+    #[test]
+    fn a_change_is_seen_whole_and_by_all() {
+        loom::model(|| {
+            let pair = Arc::new(ReadMostly::new((0, 0)));
+            let readers: Vec<_> = (0..STRIPES)
+                .map(|number| {
+                    let pair = Arc::clone(&pair);
+                    thread::spawn(move || {
+                        let pair = pair.read_as(number);
+                        assert_eq!(pair.0, pair.1);
+                    })
+                })
+                .collect();
+            {
+                let mut pair = pair.write();
+                pair.0 += 1;
+                pair.1 += 1;
+            }
+            assert!((0..STRIPES).all(|number| *pair.read_as(number) == (1, 1)));
+            for reader in readers {
+                reader.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn two_writers_and_a_reader_end() {
+        loom::model(|| {
+            let count = Arc::new(ReadMostly::new(0));
+            let other = {
+                let count = Arc::clone(&count);
+                thread::spawn(move || {
+                    let before = *count.read_as(1);
+                    *count.write() += 1;
+                    assert!(*count.read_as(1) > before);
+                })
+            };
+            *count.write() += 1;
+            assert!(*count.read_as(0) >= 1);
+            other.join().unwrap();
+            assert_eq!(*count.read_as(0), 2);
+        });
+    }
+}
