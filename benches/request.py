@@ -3,17 +3,18 @@
 
 import json
 import pathlib
-import re
 import statistics
 import subprocess
 import sys
 import urllib.parse
 import urllib.request
 
+import counting
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = ROOT / "target" / "release"
 BUILT = ROOT / "target" / "bench-request"
-PROGRAMS = {"library": ["-lghl_oauth", f"-Wl,-rpath,{TARGET}"], "libcurl": ["-lcurl", "-lcjson"]}
+PROGRAMS = {"library": ["-lghl_oauth"], "libcurl": ["-lcurl", "-lcjson"]}
 FEW, MANY = 100, 600
 CALLS, RUNS = 3000, 7
 
@@ -27,22 +28,7 @@ def build():
     BUILT.mkdir(exist_ok=True)
     for name, libraries in PROGRAMS.items():
         source = ROOT / "benches" / "request" / f"{name}.c"
-        subprocess.run(
-            [
-                "cc",
-                "-O2",
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-                source,
-                "-o",
-                BUILT / name,
-                f"-I{ROOT / 'include'}",
-                f"-L{TARGET}",
-                *libraries,
-            ],
-            check=True,
-        )
+        counting.compile_c(source, BUILT / name, ROOT / "include", TARGET, *libraries)
 
 
 def post(url, body, content_type):
@@ -54,20 +40,20 @@ def post(url, body, content_type):
 class Emulator:
     """The emulator, its rate limit lifted, and what it needs to know of the app."""
 
-    def __init__(self):
-        command = [TARGET / "ghl-oauth-emulator", "--port", "0", "--rate-limit", "off", "--locations", "1"]
+    def __init__(self, program=TARGET / "ghl-oauth-emulator"):
+        command = [program, "--port", "0", "--rate-limit", "off", "--locations", "1"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        lines = iter(self.process.stdout.readline, "")
         text = ""
-        for line in lines:
+        for line in iter(self.process.stdout.readline, ""):
             text += line
-            if line.startswith("Company "):
+            if line.startswith("Control:"):
                 break
-        self.location_id = text.split()[-1]
         self.config = json.loads(text[text.index("{") : text.rindex("}") + 1])
         self.config["rateLimit"] = {"requests": 1_000_000, "perMs": 10_000, "perDay": 1_000_000_000}
+        with urllib.request.urlopen(f"{self.config['baseUrl']}/_emulator") as answer:
+            self.location_ids = json.load(answer)["companies"][0]["locationIds"]
 
-    def token(self):
+    def token(self, location_id):
         """A location's token of its own, as the server grants it."""
         config = self.config
         query = urllib.parse.urlencode(
@@ -78,7 +64,7 @@ class Emulator:
                 "scope": " ".join(config["scopes"]),
             }
         )
-        decision = {"url": f"{config['authorizeUrl']}?{query}", "locationId": self.location_id}
+        decision = {"url": f"{config['authorizeUrl']}?{query}", "locationId": location_id}
         consent = post(f"{config['baseUrl']}/_emulator/consent", json.dumps(decision), "application/json")
         code = urllib.parse.parse_qs(urllib.parse.urlsplit(consent["redirectUrl"]).query)["code"][0]
         form = {
@@ -93,32 +79,23 @@ class Emulator:
             f"{config['baseUrl']}/oauth/token", urllib.parse.urlencode(form), "application/x-www-form-urlencoded"
         )
 
-    def run(self, program, call, calls, *under):
-        """One run of a program; answers with the median of its calls in microseconds, and with its stderr."""
-        command = [
-            *under,
-            BUILT / program,
-            call,
-            str(calls),
-            json.dumps(self.config),
-            self.location_id,
-            json.dumps(self.token()),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
+    def command(self, program, call, calls):
+        location_id = self.location_ids[0]
+        config, token = json.dumps(self.config), json.dumps(self.token(location_id))
+        return [BUILT / program, call, str(calls), config, location_id, token]
+
+    def run(self, program, call, calls):
+        """One run of a program; answers with the median of its calls in microseconds."""
+        done = subprocess.run(self.command(program, call, calls), capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"{program}: {done.stderr}")
-        return float(done.stdout), done.stderr
+        return float(done.stdout)
 
 
 def instructions(emulator, program, call):
-    """Per call; what comes before and after the calls cancels out."""
-    totals = []
-    for calls in (FEW, MANY):
-        profile = BUILT / f"callgrind.{program}.{call}.{calls}"
-        callgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}"]
-        _, report = emulator.run(program, call, calls, *callgrind)
-        totals.append(int(re.search(r"Collected : (\d+)", report)[1]))
-    return (totals[1] - totals[0]) / (MANY - FEW)
+    """Per call."""
+    profile = BUILT / f"callgrind.{program}.{call}"
+    return counting.instructions(lambda calls: emulator.command(program, call, calls), FEW, MANY, profile)
 
 
 def main():
@@ -131,7 +108,7 @@ def main():
             times = {program: [] for program in PROGRAMS}
             for _ in range(RUNS):
                 for program in PROGRAMS:
-                    times[program].append(emulator.run(program, call, CALLS)[0])
+                    times[program].append(emulator.run(program, call, CALLS))
             medians = {program: statistics.median(times[program]) for program in PROGRAMS}
             for program in PROGRAMS:
                 spread = f"{min(times[program]):.1f} to {max(times[program]):.1f}"

@@ -1,0 +1,30 @@
+"""Instructions of user space, counted by valgrind's callgrind, and the programs in C whose calls are counted."""
+
+import os
+import re
+import subprocess
+import tempfile
+
+
+def compile_c(source, program, include, folder, *libraries):
+    """Builds a program against the library that lies in a folder."""
+    checked = ["-O2", "-Wall", "-Wextra", "-Werror"]
+    paths = [f"-I{include}", f"-L{folder}", f"-Wl,-rpath,{folder}"]
+    subprocess.run(["cc", *checked, source, "-o", program, *paths, *libraries], check=True)
+
+
+def instructions(run, few, many, profile=None, environment=None):
+    """Instructions per call: what comes before and after the calls cancels out.
+
+    ``run`` makes the command of a program that makes so many calls.
+    """
+    totals = []
+    with tempfile.TemporaryDirectory() as folder:
+        for calls in (few, many):
+            out = f"{profile or os.path.join(folder, 'profile')}.{calls}"
+            command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *run(calls)]
+            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+            if done.returncode != 0:
+                raise SystemExit(f"{' '.join(map(str, command[:4]))} …: {done.stderr}")
+            totals.append(int(re.search(r"Collected : (\d+)", done.stderr)[1]))
+    return (totals[1] - totals[0]) / (many - few)

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Holds the instructions of the calls that matter most against benches/guard.json; see benches/README.md.
+
+    benches/guard.py [--update] [--library FILE] [--emulator FILE]
+
+A count that is more than 5 % above the file's fails; one that is more than 5 % below is noted, since the file then lets
+the next rise through. ``--update`` writes the file anew. Without ``--library`` and ``--emulator`` both are built.
+
+Needs gcc and valgrind.
+"""
+
+import argparse
+import json
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+
+from counting import compile_c, instructions
+from request import ROOT, TARGET, Emulator
+
+FILE = ROOT / "benches" / "guard.json"
+BUILT = ROOT / "target" / "guard"
+ROOM = 0.05
+
+# The calls, and how often each is made: few and many.
+CALLS = {
+    "ghl_access_token_into": ("into", 100, 2100),
+    "ghl_access_token with ghl_string_free": ("owned", 100, 2100),
+    "ghl_token_refresh": ("refresh", 50, 250),
+}
+
+# glibc takes other routines for copying on other processors; these switches leave it those that every x86-64 has. valgrind
+# shows a program the same processor on every machine, but for AVX2 where there is none, for which memchr and ring look.
+# So the counts hang on the compiler, on libc, and on whether there is AVX2: the file says with which it was counted.
+PLAIN = {
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-AVX2_Usable,-ERMS,-AVX512F,-AVX512VL,-BMI2"
+}
+
+
+def build():
+    """The library as it ships, and the emulator: one after the other, lest they share the features of their crates."""
+    for package in (("ghl-oauth", "--lib"), ("ghl-oauth-emulator",)):
+        subprocess.run(["cargo", "build", "--quiet", "--release", "-p", *package], cwd=ROOT, check=True)
+
+
+def count(library, emulator):
+    """Instructions per call, by the call's name."""
+    BUILT.mkdir(parents=True, exist_ok=True)
+    program = BUILT / "calls"
+    compile_c(ROOT / "benches" / "guard" / "calls.c", program, ROOT / "include", library.parent, "-lghl_oauth")
+    live = {"accessToken": "t" * 900, "locationId": "location000000000001", "expiresIn": 86_399}
+
+    def command(kind, calls):
+        if kind == "refresh":
+            # A new one each time: the refresh spends it.
+            config, token = emulator.config, emulator.token(emulator.location_ids[0])
+        else:
+            config, token = {"clientId": "app-1", "clientSecret": "secret"}, live
+        return [program, kind, str(calls), json.dumps(config), token["locationId"], json.dumps(token)]
+
+    return {
+        name: round(instructions(lambda calls: command(kind, calls), few, many, BUILT / kind, PLAIN))
+        for name, (kind, few, many) in CALLS.items()
+    }
+
+
+def counted_with():
+    """What the counts hang on beside the library's sources."""
+    compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout
+    cpu = pathlib.Path("/proc/cpuinfo")
+    return {
+        "machine": platform.machine() + (" with AVX2" if cpu.exists() and "avx2" in cpu.read_text() else ""),
+        "rustc": re.search(r"\d+\.\d+\.\d+", compiler)[0],
+        "libc": " ".join(platform.libc_ver()),
+    }
+
+
+def judge(counts, wanted, here):
+    """Prints each count; answers whether none has risen too far."""
+    others = [
+        f"{key} {wanted['countedWith'][key]}, here {here[key]}"
+        for key in here
+        if here[key] != wanted["countedWith"][key]
+    ]
+    good = True
+    for name, now in counts.items():
+        then = wanted["instructions"][name]
+        change = now / then - 1
+        print(f"{name:40} {now:8,} instructions, {change:+6.1%} to {then:,}")
+        if change > ROOM:
+            good = False
+            print(
+                f"  {name} takes {now - then:,} instructions more than benches/guard.json says, {change:.1%}; "
+                f"{ROOM:.0%} are let through.\n  Find them (callgrind_annotate target/guard/{CALLS[name][0]}.{CALLS[name][2]}),"
+                " or, if the change is worth them, accept them: `python3 benches/guard.py --update`, and commit the file."
+            )
+        elif change < -ROOM:
+            print("  note: fewer than the file says. Bring it up to date: `python3 benches/guard.py --update`.")
+    if others:
+        print(f"  note: the file was counted with another {'; '.join(others)}. That may be all of the difference.")
+    return good
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--update", action="store_true", help="write the file anew")
+    parser.add_argument("--library", type=pathlib.Path, help="libghl_oauth.so of a release build")
+    parser.add_argument("--emulator", type=pathlib.Path, help="the emulator's program")
+    options = parser.parse_args()
+    if options.library is None or options.emulator is None:
+        build()
+    library = options.library or TARGET / "libghl_oauth.so"
+    emulator = Emulator(*([options.emulator] if options.emulator else []))
+    try:
+        counts = count(library.resolve(), emulator)
+    finally:
+        emulator.process.terminate()
+    here = counted_with()
+    if options.update:
+        document = {"countedWith": here, "instructions": counts}
+        FILE.write_text(json.dumps(document, indent=2) + "\n")
+    if not judge(counts, json.loads(FILE.read_text()), here):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
