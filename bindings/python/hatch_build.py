@@ -48,9 +48,10 @@ class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
             if not library.is_file():
                 raise FileNotFoundError(f"GHL_OAUTH_LIBRARY names {library}, which does not exist")
             return library
+        # The shared library alone: beside a Rust library, Cargo would not optimise it at link time.
         messages = self._cargo(
-            "build", "--release", "--lib", "--locked", "--message-format=json-render-diagnostics",
-            '--config=profile.release.strip="symbols"',
+            "rustc", "--release", "--lib", "--crate-type=cdylib", "--locked",
+            "--message-format=json-render-diagnostics",
         )  # fmt: skip
         # Cargo says where it put the file, whatever the target directory and the target are.
         for line in messages.splitlines():
