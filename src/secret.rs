@@ -13,9 +13,24 @@ pub struct Secret(Text);
 /// Where the text lies.
 enum Text {
     /// Shared by its clones.
-    Shared(Arc<Zeroizing<String>>),
+    Shared(Arc<Shared>),
     /// Alone in a block of its own, which spares what sharing costs: a twentieth of a token.
     Alone(Zeroizing<Box<str>>),
+}
+
+struct Shared(Zeroizing<String>);
+
+impl Drop for Shared {
+    /// Emptied, it is all spare room, which is overwritten at once; a text would be overwritten byte by byte.
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Text {
+    fn shared(text: String) -> Text {
+        Text::Shared(Arc::new(Shared(Zeroizing::new(text))))
+    }
 }
 
 impl Clone for Text {
@@ -23,7 +38,7 @@ impl Clone for Text {
         match self {
             Text::Shared(text) => Text::Shared(Arc::clone(text)),
             // The next clone is cheap again.
-            Text::Alone(text) => Text::Shared(Arc::new(Zeroizing::new(text.to_string()))),
+            Text::Alone(text) => Text::shared(text.to_string()),
         }
     }
 }
@@ -31,7 +46,7 @@ impl Clone for Text {
 impl Secret {
     /// Takes the text over; nothing is copied.
     pub fn new(text: String) -> Secret {
-        Secret(Text::Shared(Arc::new(Zeroizing::new(text))))
+        Secret(Text::shared(text))
     }
 
     /// A clone to be held for long, which is as small as it can be once this one is gone.
@@ -46,7 +61,7 @@ impl Secret {
     /// The text itself. Whoever calls this answers for where it goes.
     pub fn expose(&self) -> &str {
         match &self.0 {
-            Text::Shared(text) => text,
+            Text::Shared(text) => &text.0,
             Text::Alone(text) => text,
         }
     }

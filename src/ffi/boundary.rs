@@ -22,7 +22,7 @@ use crate::{inside, json};
 pub unsafe fn call(out: *mut *mut c_char, work: impl FnOnce() -> Result<Zeroizing<String>>) -> i32 {
     // SAFETY: by the contract.
     unsafe { set_null(out) };
-    let (code, document) = match guarded(work) {
+    let (code, mut document) = match guarded(work) {
         Ok(document) => (0, document),
         Err(error) => (error.status().code(), Zeroizing::new(error.to_json().to_string())),
     };
@@ -30,6 +30,8 @@ pub unsafe fn call(out: *mut *mut c_char, work: impl FnOnce() -> Result<Zeroizin
         // SAFETY: not NULL, so valid by the contract.
         unsafe { out.write(text::hand_out(&document)) };
     }
+    // Emptied, it is all spare room, which is overwritten at once, and not byte by byte.
+    document.clear();
     code
 }
 

@@ -81,6 +81,13 @@ pub struct Answer {
     pub body: Zeroizing<Vec<u8>>,
 }
 
+impl Drop for Answer {
+    /// Emptied, the body is all spare room, which is overwritten at once, and not byte by byte.
+    fn drop(&mut self) {
+        self.body.clear();
+    }
+}
+
 /// Why no answer came back.
 #[derive(Debug)]
 pub struct NoAnswer {
