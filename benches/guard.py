@@ -55,7 +55,7 @@ def count(library, emulator):
     def command(kind, calls):
         if kind == "refresh":
             # A new one each time: the refresh spends it.
-            config, token = emulator.config, emulator.token(emulator.location_ids[0])
+            config, token = emulator.config, emulator.grant(emulator.location_ids[0])[0]
         else:
             config, token = {"clientId": "app-1", "clientSecret": "secret"}, live
         return [program, kind, str(calls), json.dumps(config), token["locationId"], json.dumps(token)]
