@@ -71,8 +71,8 @@ impl Hasher for IdHasher {
 
 #[cfg(test)]
 mod tests {
-    use super::super::held_id::HeldId;
     use super::*;
+    use crate::tokens::held_id::HeldId;
     use std::collections::HashSet;
 
     #[test]
@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn all_bits_are_spread() {
         let hash = IdHash::new();
-        let hashes: Vec<u64> = (0..4096).map(|index| hash.hash_one(format!("location{index:012}").as_bytes())).collect();
+        let hashes: Vec<u64> =
+            (0..4096).map(|index| hash.hash_one(format!("location{index:012}").as_bytes())).collect();
         for bit in 0..64 {
             let set = hashes.iter().filter(|hash| *hash >> bit & 1 == 1).count();
             // Ten times the standard deviation to each side.

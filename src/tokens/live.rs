@@ -22,12 +22,12 @@ struct LiveToken {
 }
 
 impl LiveToken {
-    fn new(access_token: &Secret, fresh_until: Duration, dies_at: Duration, failures: u32) -> LiveToken {
+    fn new(access_token: Secret, fresh_until: Duration, dies_at: Duration, failures: u32) -> LiveToken {
         let (fresh_until, dies_at) = (milliseconds(fresh_until), milliseconds(dies_at));
         // One that dies before it is due is fresh no longer than it lives.
         let fresh_until = fresh_until.min(dies_at);
         let dying = u32::try_from(dies_at - fresh_until).unwrap_or(u32::MAX);
-        LiveToken { access_token: access_token.to_hold(), fresh_until, dying, failures }
+        LiveToken { access_token, fresh_until, dying, failures }
     }
 
     fn dies_at(&self) -> u64 {
@@ -98,7 +98,7 @@ impl LiveTokens {
     pub fn publish(
         &self,
         resource_id: &str,
-        access_token: &Secret,
+        access_token: Secret,
         fresh_until: Duration,
         dies_at: Duration,
         changes: Option<u64>,
@@ -117,7 +117,7 @@ impl LiveTokens {
     pub fn hold_on(
         &self,
         resource_id: &str,
-        access_token: &Secret,
+        access_token: Secret,
         uptime: Duration,
         left: Duration,
         hold: impl FnOnce(u32) -> Duration,
@@ -199,7 +199,7 @@ mod tests {
         let live = LiveTokens::new();
         let ids = ["", "a", "b", "sevenab", "eightabc", "ninéabcd", "ß"];
         for id in ids {
-            live.publish(id, &Secret::new(format!("of {id}")), HOUR, HOUR, None);
+            live.publish(id, Secret::new(format!("of {id}")), HOUR, HOUR, None);
         }
         assert_eq!(live.len(), ids.len());
         for id in ids {
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn every_thread_sees_the_newest_token_and_none_that_is_forgotten() {
         let live = LiveTokens::new();
-        live.publish("gone", &Secret::new("0".into()), HOUR, HOUR, None);
+        live.publish("gone", Secret::new("0".into()), HOUR, HOUR, None);
         live.forget("gone");
         let newest = AtomicU32::new(0);
         std::thread::scope(|scope| {
@@ -228,7 +228,7 @@ mod tests {
                 });
             }
             for token in 1..=2000 {
-                live.publish("one", &Secret::new(token.to_string()), HOUR, HOUR, None);
+                live.publish("one", Secret::new(token.to_string()), HOUR, HOUR, None);
                 newest.store(token, Ordering::SeqCst);
             }
         });
@@ -238,7 +238,9 @@ mod tests {
     fn what_was_loaded_before_a_token_was_deleted_or_replaced_is_not_held() {
         let live = LiveTokens::new();
         let [old, new] = ["old", "new"].map(|token| Secret::new(token.to_owned()));
-        let publish = |token, changes| live.publish("location", token, Duration::MAX, Duration::MAX, changes);
+        let publish = |token: &Secret, changes| {
+            live.publish("location", token.clone(), Duration::MAX, Duration::MAX, changes)
+        };
         let held = || held(&live, "location");
 
         let loaded = live.changes("location");

@@ -448,13 +448,12 @@ impl Tokens {
     fn publish_since(&self, changes: Option<u64>, record: &Record) -> bool {
         let (uptime, left) = (self.clock.uptime(), record.token.left(self.clock.wall_ms()));
         let fresh_until = uptime + left.saturating_sub(record.token.margin(self.policy.margin()));
-        self.live.publish(
-            &record.resource_id,
-            &record.token.access_token,
-            fresh_until,
-            uptime + left,
-            changes,
-        )
+        // Where the store is in memory it has this token as well, and the text is there once.
+        let access_token = match Arc::strong_count(&record.token) {
+            1 => record.token.access_token.to_hold(),
+            _ => record.token.access_token.clone(),
+        };
+        self.live.publish(&record.resource_id, access_token, fresh_until, uptime + left, changes)
     }
 
     /// The company whose token can mint for a location: the one that is known, else the only one held.

@@ -151,7 +151,7 @@ impl Tokens {
         match (stored.filter(|token| token.is_alive(now)), in_memory) {
             _ if want != Want::Fresh => Err(error),
             (Some(old), _) => {
-                self.live.hold_on(resource_id, &old.access_token, uptime, old.left(now), hold);
+                self.live.hold_on(resource_id, old.access_token.clone(), uptime, old.left(now), hold);
                 Ok(old.access_token.clone())
             }
             (None, Some(in_memory)) => Ok(in_memory),
