@@ -18,7 +18,7 @@ import subprocess
 import sys
 
 from counting import compile_c, instructions
-from request import ROOT, TARGET, Emulator
+from request import ROOT, TARGET, Emulator, build_ours
 
 FILE = ROOT / "benches" / "guard.json"
 BUILT = ROOT / "target" / "guard"
@@ -37,12 +37,6 @@ CALLS = {
 PLAIN = {
     "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-AVX2_Usable,-ERMS,-AVX512F,-AVX512VL,-BMI2"
 }
-
-
-def build():
-    """The library as it ships, and the emulator: one after the other, lest they share the features of their crates."""
-    for package in (("ghl-oauth", "--lib"), ("ghl-oauth-emulator",)):
-        subprocess.run(["cargo", "build", "--quiet", "--release", "-p", *package], cwd=ROOT, check=True)
 
 
 def count(library, emulator):
@@ -110,7 +104,7 @@ def main():
     parser.add_argument("--emulator", type=pathlib.Path, help="the emulator's program")
     options = parser.parse_args()
     if options.library is None or options.emulator is None:
-        build()
+        build_ours()
     library = options.library or TARGET / "libghl_oauth.so"
     emulator = Emulator(*([options.emulator] if options.emulator else []))
     try:

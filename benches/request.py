@@ -37,12 +37,17 @@ openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 
 """
 
 
+def build_ours():
+    """Builds the library as it ships and the emulator: built together, they would share the features of their crates."""
+    cargo = ["cargo", "--quiet"]
+    library = [*cargo, "rustc", "--release", "-p", "ghl-oauth", "--lib", "--crate-type=cdylib"]
+    subprocess.run(library, cwd=ROOT, check=True)
+    subprocess.run([*cargo, "build", "--release", "-p", "ghl-oauth-emulator"], cwd=ROOT, check=True)
+
+
 def build():
-    """Builds the library as it ships, the emulator and the programs."""
-    cargo = ["cargo", "build", "--quiet", "--release"]
-    # One after the other: built together, they would share the features of their crates.
-    subprocess.run([*cargo, "-p", "ghl-oauth", "--lib"], cwd=ROOT, check=True)
-    subprocess.run([*cargo, "-p", "ghl-oauth-emulator"], cwd=ROOT, check=True)
+    """Builds all, the programs too."""
+    build_ours()
     BUILT.mkdir(exist_ok=True)
     for name, libraries in PROGRAMS.items():
         source = ROOT / "benches" / "request" / f"{name}.c"

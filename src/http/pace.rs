@@ -108,15 +108,17 @@ impl Pace {
         }
     }
 
-    /// Waits for a place, in the order of the calls.
+    /// Waits for a place, in the order of the calls. Where there is one at once nobody queues: a thread that lost the
+    /// processor with a ticket in its hand would keep those behind it waiting for a place that is free.
     ///
     /// # Errors
     /// `RATE_LIMITED` at once when there will be none before the deadline; `CANCELLED`.
     pub fn enter<'a>(&'a self, lane: Lane<'a>, deadline: &Deadline) -> Result<Place<'a>> {
-        let ticket = self.draw(lane, Instant::now());
+        let mut ticket: Option<Ticket> = None;
         loop {
             let wait = self.with(lane, Instant::now(), |traffic, now| {
-                traffic.wait(ticket.number, now, deadline.remaining()).map_err(|wait| {
+                let number = ticket.as_ref().map(|ticket| ticket.number);
+                traffic.wait(number, now, deadline.remaining()).map_err(|wait| {
                     let resource = lane.resource();
                     Error::new(
                         Status::RateLimited,
@@ -129,7 +131,10 @@ impl Pace {
             })?;
             match wait {
                 None => return Ok(Place { pace: self, lane, departed: Instant::now() }),
-                Some(wait) => deadline.sleep(wait.max(SHORTEST_WAIT))?,
+                Some(wait) => {
+                    ticket.get_or_insert_with(|| self.draw(lane, Instant::now()));
+                    deadline.sleep(wait.max(SHORTEST_WAIT))?;
+                }
             }
         }
     }
@@ -171,7 +176,6 @@ impl Pace {
     }
 
     fn draw<'a>(&'a self, lane: Lane<'a>, now: Instant) -> Ticket<'a> {
-        self.lanes(lane).prune(now);
         let number = self.with(lane, now, |traffic, _| traffic.join());
         Ticket { pace: self, lane, number }
     }
@@ -182,6 +186,7 @@ impl Pace {
         if let Some(traffic) = lanes.traffic.get_mut(lane.resource()) {
             return work(traffic, now);
         }
+        lanes.prune(now);
         let new = match lane {
             Lane::Resource(_) => Traffic::new(vec![self.limit], self.per_day, now),
             Lane::Grants(_) => Traffic::new(Vec::new(), u64::MAX, now),
@@ -269,13 +274,20 @@ impl Traffic {
         self.next_ticket
     }
 
-    /// Takes a place for the holder of a ticket (`None`), or says how long to wait before looking again; as an error
-    /// where that is beyond its patience.
-    fn wait(&mut self, ticket: u64, now: Instant, patience: Duration) -> Result<Option<Duration>, Duration> {
+    /// Takes a place for the holder of a ticket, or for somebody who has none and comes after all who have (`None`); or
+    /// says how long to wait before looking again, as an error where that is beyond their patience.
+    fn wait(
+        &mut self,
+        ticket: Option<u64>,
+        now: Instant,
+        patience: Duration,
+    ) -> Result<Option<Duration>, Duration> {
         self.forget_before(now);
-        let ahead = self.queue.iter().take_while(|number| **number != ticket).count();
+        let ahead = self.queue.iter().take_while(|number| Some(**number) != ticket).count();
         let wait = self.until_free(ahead, now);
         if wait.is_zero() && ahead == 0 {
+            // The ticket is used up.
+            self.queue.pop_front();
             self.under_way += 1;
             self.today += 1;
             return Ok(None);
@@ -404,8 +416,7 @@ mod tests {
     impl Pace {
         /// Asks for a place and keeps it: `None`, or the wait.
         fn ask(&self, lane: Lane, now: Instant) -> Option<Duration> {
-            let ticket = self.draw(lane, now);
-            self.with(lane, now, |traffic, now| traffic.wait(ticket.number, now, DAY * 2)).unwrap()
+            self.with(lane, now, |traffic, now| traffic.wait(None, now, DAY * 2)).unwrap()
         }
 
         fn answer(&self, now: Instant) {
@@ -446,16 +457,18 @@ mod tests {
         pace.answer(start);
         let tickets = [pace.draw(LOCATION, start), pace.draw(LOCATION, start), pace.draw(LOCATION, start)];
         let wait = |ticket: &Ticket, now, patience| {
-            pace.with(LOCATION, now, |traffic, now| traffic.wait(ticket.number, now, patience))
+            pace.with(LOCATION, now, |traffic, now| traffic.wait(Some(ticket.number), now, patience))
         };
         let [first, second, third] = tickets;
         assert_eq!(wait(&third, start, seconds(9)), Ok(Some(seconds(3))));
         assert_eq!(wait(&third, start, seconds(3)), Err(seconds(3)), "beyond its patience");
         let later = start + seconds(1);
         assert_eq!(wait(&second, later, seconds(9)), Ok(Some(seconds(1))), "the first comes first");
+        let newcomer = pace.with(LOCATION, later, |traffic, now| traffic.wait(None, now, seconds(9)));
+        assert_eq!(newcomer, Ok(Some(seconds(3))), "who comes later comes after them");
         assert_eq!(wait(&first, later, seconds(9)), Ok(None));
         pace.answer(later);
-        drop((first, second));
+        drop(second);
         assert_eq!(wait(&third, later + seconds(1), seconds(9)), Ok(None), "who left is not waited for");
     }
 
