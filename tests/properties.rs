@@ -93,6 +93,8 @@ struct World {
     company_held: bool,
     /// Refreshes whose end the client does not know may be pending.
     doubtful: bool,
+    /// For so many seconds.
+    in_doubt_for: u64,
 }
 
 impl World {
@@ -119,6 +121,7 @@ impl World {
             revoked: false,
             company_held: true,
             doubtful: false,
+            in_doubt_for: 0,
         };
         world.consent();
         world
@@ -156,6 +159,7 @@ impl World {
             Act::Maintain => {
                 let report = self.client.tokens_maintain(&Default::default(), &|_| true).unwrap();
                 self.doubtful |= !report["failed"].as_array().unwrap().is_empty();
+                self.see_failures();
             }
             Act::Delete(who) => {
                 let _ = self.client.token_delete(self.id(*who));
@@ -180,7 +184,10 @@ impl World {
             }
             Act::Pass { seconds } => {
                 // What is not known by now may be gone with the window.
-                self.may_be_lost |= self.doubtful && *seconds >= 30;
+                if self.doubtful {
+                    self.in_doubt_for += seconds;
+                }
+                self.may_be_lost |= self.in_doubt_for >= 30;
                 self.emulator.clock().advance(Duration::from_secs(*seconds));
             }
             Act::Revoke(who) => {
@@ -209,7 +216,11 @@ impl World {
                 other => panic!("{other:?}: {error}"),
             },
         }
-        // A refresh may have failed behind a caller who got the old token.
+        self.see_failures();
+    }
+
+    /// A refresh may have failed behind a caller who got the old token, or behind the mint of a location.
+    fn see_failures(&mut self) {
         self.doubtful |= self.client.stats().unwrap()["tokens"]["failed"] != 0;
     }
 }

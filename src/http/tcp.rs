@@ -117,6 +117,23 @@ struct Pieces {
     waiting: usize,
 }
 
+impl Pieces {
+    /// Wipes what waited.
+    fn forget(&mut self) {
+        match std::mem::take(&mut self.waiting) {
+            0 => {} // Asked for, the buffer would be made.
+            waiting => self.buffers.output()[..waiting].fill(0),
+        }
+    }
+}
+
+impl Drop for Pieces {
+    /// A request that could not be sent is gone as well.
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
 impl Buffers for Pieces {
     fn output(&mut self) -> &mut [u8] {
         &mut self.buffers.output()[self.waiting..]
@@ -151,16 +168,15 @@ impl Buffers for Pieces {
 impl Socket {
     /// Sends what waits, and keeps nothing of it.
     fn send(&mut self, timeout: NextTimeout) -> Result<(), Error> {
-        let waiting = std::mem::take(&mut self.pieces.waiting);
+        let waiting = self.pieces.waiting;
         if waiting == 0 {
             return Ok(());
         }
         let steps = timeout.after.as_millis() / STEP.as_millis() + 1;
         let time = STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
         tell(&mut self.told.write, time, |time| self.stream.set_write_timeout(time))?;
-        let output = &mut self.pieces.buffers.output()[..waiting];
-        let outcome = self.stream.write_all(output);
-        output.fill(0);
+        let outcome = self.stream.write_all(&self.pieces.buffers.output()[..waiting]);
+        self.pieces.forget();
         outcome.map_err(|error| if is_late(&error) { late(timeout) } else { error.into() })
     }
 }
@@ -180,11 +196,10 @@ impl Transport for Socket {
         if timeout.after.is_zero() {
             return Err(late(timeout));
         }
-        self.send(timeout)?;
-        let now = Instant::now();
-        let by = now + (*timeout.after).min(LONGEST);
+        let by = Instant::now() + (*timeout.after).min(LONGEST);
         let by = transport::connect_by().map_or(by, |connect_by| connect_by.min(by));
-        let mut left = by.saturating_duration_since(now);
+        self.send(timeout)?;
+        let mut left = by.saturating_duration_since(Instant::now());
         loop {
             if left.is_zero() {
                 return Err(late(timeout));

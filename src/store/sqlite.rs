@@ -279,6 +279,14 @@ impl SqliteStore {
         Ok(())
     }
 
+    /// Takes a row back; whether it still waited.
+    fn withdraw(&self, own: &Arc<Saving>) -> bool {
+        let mut waiting = self.waiting();
+        let before = waiting.len();
+        waiting.retain(|other| !Arc::ptr_eq(other, own));
+        waiting.len() < before
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Vec<Arc<Saving>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -373,10 +381,14 @@ impl Store for SqliteStore {
     fn save(&self, record: &Record) -> Result<u64> {
         let own = Arc::new(Saving { row: self.seal.row(record)?, saved: OnceLock::new() });
         self.waiting().push(Arc::clone(&own));
-        let saved = self.database.write(|connection| self.put_with_others(connection, &own));
-        if saved.is_err() {
-            // Without a handle its turn never came.
-            self.waiting().retain(|waiting| !Arc::ptr_eq(waiting, &own));
+        let mut had_its_turn = false;
+        let mut saved = self.database.write(|connection| {
+            had_its_turn = true;
+            self.put_with_others(connection, &own)
+        });
+        if !had_its_turn && !self.withdraw(&own) {
+            // There was no handle; somebody who got one took the row along.
+            saved = self.database.write(|connection| self.put_with_others(connection, &own));
         }
         let saved = saved.map_err(|error| error.with_resource(&record.resource_id))?;
         if saved { Ok(record.version + 1) } else { Err(super::changed_meanwhile(&record.resource_id)) }

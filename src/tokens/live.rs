@@ -112,20 +112,34 @@ impl LiveTokens {
         current
     }
 
+    /// Holds a token in the place of another one. Where none is held, it is a change all the same.
+    pub fn replace(&self, resource_id: &str, access_token: Secret, fresh_until: Duration, dies_at: Duration) {
+        let mut shard = self.write(resource_id);
+        if shard.get(resource_id).is_some() {
+            shard.put(resource_id, LiveToken::new(access_token, fresh_until, dies_at, 0));
+        } else {
+            shard.changes += 1;
+        }
+    }
+
     /// Holds on to an old token after a failed refresh, until the next attempt is due: `hold` says how long after so
-    /// many failures in a row.
+    /// many failures in a row. One that was deleted or replaced since `changes` was the number stays what it is.
     pub fn hold_on(
         &self,
+        changes: u64,
         resource_id: &str,
         access_token: Secret,
         uptime: Duration,
         left: Duration,
         hold: impl FnOnce(u32) -> Duration,
     ) {
-        let failures = self.read(resource_id).get(resource_id).map_or(0, |live| live.failures) + 1;
+        let mut shard = self.write(resource_id);
+        if changes != shard.changes {
+            return;
+        }
+        let failures = shard.get(resource_id).map_or(0, |live| live.failures) + 1;
         let fresh_until = uptime + left.min(hold(failures));
-        let live = LiveToken::new(access_token, fresh_until, uptime + left, failures);
-        self.write(resource_id).put(resource_id, live);
+        shard.put(resource_id, LiveToken::new(access_token, fresh_until, uptime + left, failures));
     }
 
     /// Forgets a resource.
@@ -252,6 +266,20 @@ mod tests {
         let loaded = live.changes("location");
         assert!(publish(&new, None));
         assert!(!publish(&old, Some(loaded)));
+        assert_eq!(held().as_deref(), Some("new"));
+
+        // A failed refresh of a token that was deleted meanwhile does not bring it back.
+        let loaded = live.changes("location");
+        live.forget("location");
+        live.hold_on(loaded, "location", old.clone(), Duration::ZERO, HOUR, |_| HOUR);
+        assert_eq!(held(), None);
+        // A token that came into the store alone is a change as well.
+        let loaded = live.changes("location");
+        live.replace("location", new.clone(), HOUR, HOUR);
+        assert_eq!(held(), None);
+        assert!(!publish(&old, Some(loaded)));
+        assert!(publish(&old, None));
+        live.replace("location", new, HOUR, HOUR);
         assert_eq!(held().as_deref(), Some("new"));
     }
 }

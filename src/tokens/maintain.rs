@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -107,7 +108,8 @@ impl Tokens {
             }
         }
         let due = Due::new(self.store.as_ref(), company_id, self.clock.wall_ms())?;
-        self.renew_all(&due, hands, &deadline, |id, outcome| pass.count(id, outcome))?;
+        let whole = pass.whole.clone();
+        self.renew_all(&due, hands, (&whole, &deadline), |id, outcome| pass.count(id, outcome))?;
         self.mint_remembered(company_id, &deadline, |id, outcome| pass.count(id, outcome).map(|()| true))?;
         let resealed = if company_id.is_none() { self.seal_anew(&pass)? } else { Resealed::default() };
         for error in &resealed.failures {
@@ -129,19 +131,19 @@ impl Tokens {
         &self,
         due: &Due,
         hands: usize,
-        deadline: &(impl Fn() -> Deadline + Sync),
+        (whole, deadline): (&Deadline, &(impl Fn() -> Deadline + Sync)),
         mut see: impl FnMut(&str, Result<()>) -> Result<()>,
     ) -> Result<()> {
         let hands = hands.min(due.at_hand());
         if hands <= 1 {
-            while let Some((id, outcome)) = self.renew_next(due, deadline)? {
+            while let Some((id, outcome)) = self.renew_next(due, whole, deadline)? {
                 see(&id, outcome)?;
             }
             return Ok(());
         }
         crew::work(
             hands,
-            || self.renew_next(due, deadline).transpose(),
+            || self.renew_next(due, whole, deadline).transpose(),
             |results| {
                 loop {
                     match results.next(TICK) {
@@ -161,13 +163,18 @@ impl Tokens {
     fn renew_next(
         &self,
         due: &Due,
+        whole: &Deadline,
         deadline: &impl Fn() -> Deadline,
     ) -> Result<Option<(String, Result<()>)>> {
-        while let Some(turn) = due.next()? {
+        while let Some(turn) = due.next(whole)? {
             let (id, outcome) = match turn {
                 Turn::GiveUp(id, error) => (id, Err(error)),
                 Turn::Renew(id, began) => match self.renew_due(&id, &deadline()) {
-                    Err(error) if began.elapsed() + AGAIN_AFTER < NOT_AFTER && self.is_doubtful(&id) => {
+                    Err(error)
+                        if began.elapsed() + AGAIN_AFTER < NOT_AFTER
+                            && !whole.is_cancelled()
+                            && self.is_doubtful(&id) =>
+                    {
                         due.try_again(id, began, error);
                         continue;
                     }
@@ -242,8 +249,25 @@ impl<'a> Due<'a> {
 
     /// The next one. Whoever finds none left looks up the next page, while those before it are still at work: one
     /// renewal that takes long holds up no other.
-    fn next(&self) -> Result<Option<Turn>> {
-        let mut left = self.left();
+    fn next(&self, whole: &Deadline) -> Result<Option<Turn>> {
+        loop {
+            let mut left = self.left();
+            if let Some(resource_id) = self.next_in_turn(&mut left)? {
+                return Ok(Some(resource_id));
+            }
+            // While others are at work there is time to come back to what is in doubt.
+            if left.doubtful.is_empty() || left.doubtful.len() == left.under_way.len() || whole.is_cancelled()
+            {
+                let given_up = left.doubtful.pop_front();
+                return Ok(given_up.map(|doubtful| Turn::GiveUp(doubtful.resource_id, doubtful.error)));
+            }
+            drop(left);
+            thread::sleep(TICK);
+        }
+    }
+
+    /// One in doubt whose time has come, else the next of the page, or of the next page.
+    fn next_in_turn(&self, left: &mut Left) -> Result<Option<Turn>> {
         let now = Instant::now();
         if left.doubtful.front().is_some_and(|doubtful| now >= doubtful.failed + AGAIN_AFTER)
             && let Some(again) = left.doubtful.pop_front()
@@ -256,11 +280,9 @@ impl<'a> Due<'a> {
                 return Ok(Some(Turn::Renew(resource_id, now)));
             }
             // Taken away first: after a failure nobody looks again.
-            let Some(after) = left.after.take() else { break };
-            self.turn_to(Some(&after), &mut left)?;
+            let Some(after) = left.after.take() else { return Ok(None) };
+            self.turn_to(Some(&after), left)?;
         }
-        let given_up = left.doubtful.pop_front();
-        Ok(given_up.map(|doubtful| Turn::GiveUp(doubtful.resource_id, doubtful.error)))
     }
 
     /// One that was given out failed, and nobody knows what the server did: it comes again in a while.

@@ -223,12 +223,14 @@ impl Tokens {
             if let Err(error) = &saved {
                 failed = Some(error.clone());
             }
-            // Ten thousand tokens that nobody has asked for yet are better off in the store: there the first who asks finds
-            // his. In memory goes what is there already, and what is nowhere else.
-            if saved.is_ok() && !self.live.holds(&record.resource_id) {
-                self.emit(&Event::Minted, &record.resource_id, Some(record.token.expires_at));
-            } else {
-                self.kept(record, saved, &Event::Minted);
+            match saved {
+                Ok(()) => {
+                    self.unsaved().remove(&record.resource_id);
+                    self.publish_where_held(&record);
+                    self.emit(&Event::Minted, &record.resource_id, Some(record.token.expires_at));
+                }
+                // In memory goes what is nowhere else.
+                Err(_) => drop(self.kept(record, saved, &Event::Minted)),
             }
         }
         failed.map_or(Ok(()), Err)

@@ -377,15 +377,17 @@ impl Tokens {
     fn kept(&self, record: Record, saved: Result<()>, event: &Event) -> Secret {
         let (resource_id, expires_at) = (record.resource_id.clone(), record.token.expires_at);
         let access_token = record.token.access_token.clone();
-        self.publish(&record);
+        // The record first: whoever reads it without the lock notices a token that is published after that.
         match saved {
             Ok(()) => {
                 self.unsaved().remove(&resource_id);
+                self.publish(&record);
                 self.emit(event, &resource_id, Some(expires_at));
             }
             Err(error) => {
                 log::error!("the new token of {resource_id} is in memory only: {error}");
-                self.unsaved().insert(resource_id.clone(), record);
+                self.unsaved().insert(resource_id.clone(), record.clone());
+                self.publish(&record);
                 self.emit(&Event::Unsaved(error), &resource_id, Some(expires_at));
             }
         }
@@ -423,12 +425,18 @@ impl Tokens {
     /// Offers a resource's unsaved token, if there is one, to the store again.
     fn offer_again(&self, resource_id: &str) -> Result<()> {
         let Some(mut record) = self.unsaved().get(resource_id).cloned() else { return Ok(()) };
+        let offered = Arc::clone(&record.token);
         let saved = self.save_newest(&mut record);
         match &saved {
             Ok(()) => {
-                self.unsaved().remove(resource_id);
-                self.publish(&record);
-                self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+                let mut unsaved = self.unsaved();
+                // A newer one may have come meanwhile, or somebody deleted it.
+                if unsaved.get(resource_id).is_some_and(|held| Arc::ptr_eq(&held.token, &offered)) {
+                    unsaved.remove(resource_id);
+                    drop(unsaved);
+                    self.publish(&record);
+                    self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+                }
             }
             Err(error) => log::error!("the token of {resource_id} is still in memory only: {error}"),
         }
@@ -446,6 +454,19 @@ impl Tokens {
 
     /// The same, unless tokens came or went since `changes` was the number; see [`LiveTokens::publish`].
     fn publish_since(&self, changes: Option<u64>, record: &Record) -> bool {
+        let (access_token, fresh_until, dies_at) = self.to_hold(record);
+        self.live.publish(&record.resource_id, access_token, fresh_until, dies_at, changes)
+    }
+
+    /// Holds the token of a record in memory if another one is held there already. Tokens that nobody has asked for yet
+    /// are better off in the store: there the first who asks finds his.
+    fn publish_where_held(&self, record: &Record) {
+        let (access_token, fresh_until, dies_at) = self.to_hold(record);
+        self.live.replace(&record.resource_id, access_token, fresh_until, dies_at);
+    }
+
+    /// What is held of a record: its access token, until when it is fresh, and when it dies, by the uptime.
+    fn to_hold(&self, record: &Record) -> (Secret, Duration, Duration) {
         let (uptime, left) = (self.clock.uptime(), record.token.left(self.clock.wall_ms()));
         let fresh_until = uptime + left.saturating_sub(record.token.margin(self.policy.margin()));
         // Where the store is in memory it has this token as well, and the text is there once.
@@ -453,7 +474,7 @@ impl Tokens {
             1 => record.token.access_token.to_hold(),
             _ => record.token.access_token.clone(),
         };
-        self.live.publish(&record.resource_id, access_token, fresh_until, uptime + left, changes)
+        (access_token, fresh_until, uptime + left)
     }
 
     /// The company whose token can mint for a location: the one that is known, else the only one held.

@@ -140,8 +140,14 @@ impl Tokens {
     /// fails as well, the one in memory will do.
     fn despite(&self, error: Error, resource_id: &str, want: Want) -> Result<Secret> {
         let (now, uptime) = (self.clock.wall_ms(), self.clock.uptime());
-        let stored = self.record(resource_id).ok().flatten().map(|record| record.token);
-        let in_memory = self.live.alive(resource_id, uptime);
+        let changes = self.live.changes(resource_id);
+        let record = self.record(resource_id);
+        // What no store knows any more was deleted; memory stands in for a store that fails.
+        let in_memory = match record {
+            Ok(None) => None,
+            _ => self.live.alive(resource_id, uptime),
+        };
+        let stored = record.ok().flatten().map(|record| record.token);
         if (stored.is_some() || in_memory.is_some())
             && !matches!(error.status(), Status::ReauthorizationRequired | Status::Cancelled)
         {
@@ -151,7 +157,8 @@ impl Tokens {
         match (stored.filter(|token| token.is_alive(now)), in_memory) {
             _ if want != Want::Fresh => Err(error),
             (Some(old), _) => {
-                self.live.hold_on(resource_id, old.access_token.clone(), uptime, old.left(now), hold);
+                let token = old.access_token.clone();
+                self.live.hold_on(changes, resource_id, token, uptime, old.left(now), hold);
                 Ok(old.access_token.clone())
             }
             (None, Some(in_memory)) => Ok(in_memory),

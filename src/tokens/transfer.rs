@@ -125,6 +125,7 @@ impl Tokens {
         for ((index, record), outcome) in indexes.into_iter().zip(records).zip(outcomes) {
             match outcome {
                 Ok(_) => {
+                    self.publish_where_held(&record);
                     self.imported(&record, report);
                     // Granted here while the store was busy, and not taken then: which one stays is decided as ever.
                     let _ = self.offer_again(&record.resource_id);
@@ -185,15 +186,13 @@ impl Tokens {
         // Unlike a fresh grant, an import can be given again: it is not kept when the store does not take it.
         self.save_newest(record)?;
         self.unsaved().remove(resource_id);
+        self.publish_where_held(record);
         Ok(None)
     }
 
     /// What a stored import means for this process, and for the report.
     fn imported(&self, record: &Record, report: &mut Report) {
         let resource_id = &record.resource_id;
-        if self.live.holds(resource_id) {
-            self.publish(record);
-        }
         self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
         report.imported += 1;
         if record.token.kind() == UserType::Company {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Callable, TypeVar
@@ -60,7 +60,11 @@ class Session:
         """
         results: list[Result] = []
         errors: list[BaseException] = []
-        done = threading.Event()
+        finished: list[bool] = []
+        # A plain lock, and a thread without `threading`: a signal in the middle of a Condition's code would end in a
+        # RuntimeError, "release unlocked lock".
+        awaited = _thread.allocate_lock()
+        awaited.acquire()
 
         def work_on_it() -> None:
             try:
@@ -68,17 +72,19 @@ class Session:
             except BaseException as error:
                 errors.append(error)
             finally:
-                done.set()
+                finished.append(True)
+                awaited.release()
 
-        threading.Thread(target=work_on_it, daemon=True).start()
         try:
+            _thread.start_new_thread(work_on_it, ())
             # With a timeout, since only such a wait can be interrupted on Windows.
-            while not done.wait(0.5):
-                pass
+            while not finished:
+                awaited.acquire(timeout=0.5)
         except BaseException:
             # Again and again: the work may be between two calls.
-            while not done.wait(0.1):
+            while not finished:
                 self.client.cancel()
+                awaited.acquire(timeout=0.1)
             raise
         if errors:
             raise errors[0]
