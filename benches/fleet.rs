@@ -16,7 +16,7 @@ use std::time::Instant;
 use ghl_oauth::store::{self, Query};
 use ghl_oauth::tokens::ImportParams;
 use ghl_oauth::{Client, Config};
-use ghl_oauth_emulator::{Emulator, Options};
+use ghl_oauth_emulator::{Decision, Emulator, Options};
 use measure::{median, now_ms, resident};
 use population::{company_id, location_id, token};
 use postgres_server::Server;
@@ -80,7 +80,7 @@ fn refreshes(server: &Server, store: &Value) {
     for store in [&json!({"kind": "memory"}), store] {
         let config = stage::configuration(&emulator, store.clone());
         let client = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
-        stage::connect(&client, &emulator, &emulator.company_id());
+        stage::connect(&client, &emulator, Decision::Company(emulator.company_id()));
         let account = "SELECT pg_current_wal_insert_lsn() - '0/0'";
         let before: f64 = server.sql("postgres", account).trim().parse().unwrap();
         let mut times = Vec::new();

@@ -23,7 +23,7 @@ use ghl_oauth::store::{self, Host, Query, Record, Store};
 use ghl_oauth::token::{Token, UserType};
 use ghl_oauth::tokens::ImportParams;
 use ghl_oauth::{Client, Config, Result};
-use ghl_oauth_emulator::{Emulator, Options, RateLimit};
+use ghl_oauth_emulator::{Decision, Emulator, Options, RateLimit};
 use measure::{median, now_ms, percentile, resident};
 use postgres_server::{Database, Server};
 use serde_json::{Map, Value, json};
@@ -224,7 +224,7 @@ fn mint(locations: usize) {
     let mut config = stage::configuration(&emulator, store);
     config["rateLimit"] = json!({"requests": REQUESTS, "perMs": PER_MS});
     let client = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
-    stage::connect(&client, &emulator, &emulator.company_id());
+    stage::connect(&client, &emulator, Decision::Company(emulator.company_id()));
     emulator.clear_requests();
     let params = json!({"companyId": emulator.company_id(), "installed": true, "concurrency": 8});
     let began = Instant::now();
@@ -315,7 +315,7 @@ impl Yard {
         let mut config = stage::configuration(&emulator, store.clone());
         config["rateLimit"] = json!({"requests": 1_000_000, "perMs": 1});
         let client = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
-        stage::connect(&client, &emulator, &emulator.company_id());
+        stage::connect(&client, &emulator, Decision::Company(emulator.company_id()));
         let params = json!({"companyId": emulator.company_id(), "installed": true});
         client.tokens_mint(serde_json::from_value(params).unwrap(), &|_| true).unwrap();
         let ids = emulator.location_ids();

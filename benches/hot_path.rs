@@ -5,6 +5,8 @@
 //! Two threads are measured by the clock on the wall, too, since waiting takes no processor time. With fewer cores than
 //! there are threads (callers, refresher, emulator), only the processor time says something.
 
+mod stage;
+
 use std::ffi::{CStr, CString, c_char};
 use std::hint::black_box;
 use std::ptr::null_mut;
@@ -12,17 +14,15 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ghl_oauth::authorization::{CompleteParams, UrlParams};
 use ghl_oauth::ffi::{
     client_from, ghl_access_token, ghl_access_token_into, ghl_client, ghl_client_free, ghl_string_free,
     ghl_token_refresh,
 };
-use ghl_oauth::secret::Secret;
 use ghl_oauth::tokens::ImportParams;
 use ghl_oauth::{Client, Config};
 use ghl_oauth_emulator::{Decision, Emulator, Options};
 use rustix::time::{ClockId, clock_gettime};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const CALLS: u32 = 100_000;
 const RUNS: usize = 11;
@@ -101,13 +101,13 @@ const PAIRS: [(&str, [usize; 2]); 2] = [("each its resource", [3, 500]), ("one r
 fn while_others_are_refreshed() {
     let options = Options { locations: REFRESHED, rate_limit: None, ..Options::default() };
     let emulator = Emulator::start(options).unwrap();
-    let mut config: Value = serde_json::from_str(&emulator.configuration()).unwrap();
+    let mut config = stage::configuration(&emulator, json!({"kind": "memory"}));
     config["rateLimit"] = json!({"requests": 1_000_000, "perMs": 10_000, "perDay": 1_000_000_000});
     let core = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
     import(&core, 1_000);
     let refreshed = emulator.location_ids();
     for location_id in &refreshed {
-        connect(&core, &emulator, location_id);
+        stage::connect(&core, &emulator, Decision::Location(location_id.into()));
     }
     let client = Handle(client_from(core));
     let (over, refreshes) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -245,20 +245,6 @@ fn import(client: &Client, held: usize) {
         .map(|token| token.as_object().unwrap().clone())
         .collect();
     client.tokens_import(ImportParams { tokens, replace: false, next_page_token: None }).unwrap();
-}
-
-fn connect(client: &Client, emulator: &Emulator, location_id: &str) {
-    let link = client.authorization_url(UrlParams::default()).unwrap();
-    let redirect_url =
-        emulator.consent(link["url"].as_str().unwrap(), Decision::Location(location_id.into())).unwrap();
-    let params = CompleteParams {
-        redirect_url: Secret::new(redirect_url),
-        redirect_uri: None,
-        state: None,
-        allow_missing_state: false,
-        user_type: None,
-    };
-    client.authorization_complete(&params).unwrap();
 }
 
 fn resource_id(index: usize) -> String {

@@ -25,7 +25,7 @@ use ghl_oauth::clock::Clock;
 use ghl_oauth::tokens::ListParams;
 use ghl_oauth::{Client, Config};
 use ghl_oauth_emulator::{
-    Emulator, Endpoint, FaultId, FaultKind, GrantType, Options, RateLimit, Rule, Stage,
+    Decision, Emulator, Endpoint, FaultId, FaultKind, GrantType, Options, RateLimit, Rule, Stage,
 };
 use measure::{now_ms, percentile, processor_time};
 use serde::{Deserialize, Serialize};
@@ -283,7 +283,7 @@ impl Yard {
         for (index, company) in emulator.company_ids().iter().enumerate() {
             let dies_at = began + LIFE_SECONDS * 1000 + HOUR_MS * index as i64 / companies as i64;
             emulator.set_access_token_seconds((dies_at - now_ms()) / 1000);
-            stage::connect(&client, &emulator, company);
+            stage::connect(&client, &emulator, Decision::Company(company.to_owned()));
             let params = json!({"companyId": company, "installed": true, "concurrency": 16});
             let minted = client.tokens_mint(serde_json::from_value(params).unwrap(), &|_| true).unwrap();
             assert_eq!(minted["failed"], json!([]));

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ghl_oauth::{Client, Config};
-use ghl_oauth_emulator::{Emulator, Options, RateLimit};
+use ghl_oauth_emulator::{Decision, Emulator, Options, RateLimit};
 use serde_json::{Value, json};
 
 const LOCATIONS: usize = 10_000;
@@ -43,7 +43,7 @@ fn run(processes: usize) {
     config["rateLimit"] = json!({"requests": REQUESTS, "perMs": PER_MS});
     let client = Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap();
     let company = emulator.company_id();
-    stage::connect(&client, &emulator, &company);
+    stage::connect(&client, &emulator, Decision::Company(company.clone()));
     emulator.clear_requests();
 
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! What the benchmarks that talk to a server have in common: a client for the emulator, and a company's consent.
+//! What the benchmarks that talk to a server have in common: a client for the emulator, and a consent.
 #![allow(dead_code)] // Each bench uses a part of its own.
 
 use ghl_oauth::Client;
@@ -14,10 +14,9 @@ pub fn configuration(emulator: &Emulator, store: Value) -> Value {
     config
 }
 
-/// Lets a company consent, for all its locations.
-pub fn connect(client: &Client, emulator: &Emulator, company: &str) {
+/// Lets a company consent for all its locations, or a location for itself.
+pub fn connect(client: &Client, emulator: &Emulator, decision: Decision) {
     let link = client.authorization_url(UrlParams::default()).unwrap();
-    let decision = Decision::Company(company.to_owned());
     let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
     let params = CompleteParams {
         redirect_url: Secret::new(redirect_url),

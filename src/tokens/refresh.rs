@@ -37,11 +37,11 @@ impl Tokens {
         {
             return Ok(token); // The flight before this one landed between the caller's look and its seat.
         }
-        let renewed = match self.without_lock(resource_id, want, deadline) {
-            Ok(None) => self.with_lock(resource_id, want, known, deadline),
-            Ok(Some(token)) => Ok(token),
-            Err(error) => Err(error),
-        };
+        let taken = self.without_lock(resource_id, want, deadline);
+        let renewed = taken.and_then(|taken| match taken {
+            Some(token) => Ok(token),
+            None => self.with_lock(resource_id, want, known, deadline),
+        });
         renewed.or_else(|error| {
             Tokens::count(&self.counters.failed);
             self.despite(error, resource_id, want)
