@@ -29,13 +29,31 @@ void __tsan_release(void *address);
         return result;                                                                          \
     }
 
-/* One after which something was done once. */
+/*
+ * One that has something done once. What was done must be given away before the others are told, so by the closure
+ * itself, a `&mut dyn FnMut`: it comes as its data, the third argument, and its table, the fourth, whose entries are the
+ * destructor, the size, the alignment and the two ways to call it. The last one is the way taken.
+ */
+enum { CALL = 4, ENTRIES };
+
+struct done_once {
+    long data;
+    const long *table;
+    void *once;
+};
+
+static void call_and_release(struct done_once *closure, void *state) {
+    ((void (*)(long, void *))closure->table[CALL])(closure->data, state);
+    __tsan_release(closure->once);
+}
+
 #define DOES_ONCE(wrap, real)                                                                   \
     long WRAPPED(real);                                                                         \
     long WRAPPED(wrap) {                                                                        \
-        long result = real(self, b, c, d, e, f);                                                \
+        struct done_once closure = {c, (const long *)d, self};                                  \
+        const long table[ENTRIES] = {0, sizeof closure, sizeof(long), 0, (long)call_and_release}; \
+        long result = real(self, b, (long)&closure, (long)table, e, f);                         \
         __tsan_acquire(self);                                                                   \
-        __tsan_release(self);                                                                   \
         return result;                                                                          \
     }
 
