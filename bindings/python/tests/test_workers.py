@@ -135,6 +135,7 @@ class ThreadsTest(EmulatorTest):
         self.install()
         self.expire()
         self.emulator.settings(latencyMs=200)
+        before = threading.active_count()
         tokens = in_threads(32, lambda: self.client.access_token(self.emulator.company_id))
         self.assertEqual((len(set(tokens)), self.emulator.refreshes()), (1, 1))
-        self.assertEqual(threading.active_count(), 1)
+        self.assertLessEqual(threading.active_count(), before)
