@@ -588,7 +588,8 @@ int32_t ghl_token_delete(struct ghl_client *client,
 /**
  * Lists the tokens held, page by page: metadata, never a secret.
  *
- * Any thread; does not wait for the API.
+ * Tokens that the store did not take are offered to it again first, and are listed in any case, as "unsaved". Any thread;
+ * does not wait for the API.
  *
  * @param client       a client
  * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000, default 100),
@@ -625,8 +626,8 @@ int32_t ghl_tokens_import(struct ghl_client *client,
 /**
  * Exports tokens with their secrets, page by page, in the form that ghl_tokens_import reads.
  *
- * Two programs that both refresh an exported token burn it for each other: stop one first. Any thread; does not wait
- * for the API.
+ * Two programs that both refresh an exported token burn it for each other: stop one first. What the store did not take is
+ * exported, too. Any thread; does not wait for the API.
  *
  * @param client       a client
  * @param params_json  as for ghl_tokens_list

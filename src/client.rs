@@ -239,7 +239,8 @@ impl Client {
     /// # Errors
     /// As [`Tokens::list`].
     pub fn tokens_list(&self, params: &ListParams) -> Result<Value> {
-        self.work()?.tokens.list(params)
+        let work = self.work()?;
+        work.tokens.list(params, &work.deadline())
     }
 
     /// A page of tokens with their secrets; see [`Tokens::export`].
@@ -247,7 +248,8 @@ impl Client {
     /// # Errors
     /// As [`Tokens::export`].
     pub fn tokens_export(&self, params: &ListParams) -> Result<Value> {
-        self.work()?.tokens.export(params)
+        let work = self.work()?;
+        work.tokens.export(params, &work.deadline())
     }
 
     /// Takes tokens over; see [`Tokens::import`].

@@ -399,6 +399,114 @@ fn a_host_that_fails_loses_no_token() {
 }
 
 #[test]
+fn what_the_store_did_not_take_is_listed_exported_and_used_all_the_same() {
+    let emulator = emulator(3);
+    let (abi, host) = hosted(&emulator, json!({}));
+    let mut locations = emulator.location_ids();
+    locations.sort();
+    host.refuse("save", (9, None));
+    let company = abi.connect_company(&emulator);
+    // By the only company, which is in no store.
+    abi.live_token(&emulator, &locations[1]);
+    host.relent();
+    abi.live_token(&emulator, &locations[0]);
+    abi.live_token(&emulator, &locations[2]);
+    host.refuse("save", (9, None));
+
+    let pages = |page: &dyn Fn(Value) -> Value, items: &str| {
+        let (mut found, mut next) = (Vec::new(), Value::Null);
+        loop {
+            let page = page(json!({"pageSize": 1, "pageToken": next}));
+            assert!(page[items].as_array().unwrap().len() <= 1);
+            found.extend(page[items].as_array().unwrap().clone());
+            next = page["nextPageToken"].clone();
+            if next.is_null() {
+                return found;
+            }
+        }
+    };
+    let mut all = [vec![company.clone()], locations.clone()].concat();
+    all.sort();
+    let listed = pages(&|query| abi.tokens_list(query).ok(), "items");
+    let ids: Vec<_> = listed.iter().map(|item| item["resourceId"].as_str().unwrap()).collect();
+    assert_eq!(ids, all);
+    for item in &listed {
+        let saved =
+            [&locations[0], &locations[2]].contains(&&item["resourceId"].as_str().unwrap().to_owned());
+        assert_eq!(item["state"], if saved { "ok" } else { "unsaved" }, "{item}");
+    }
+    let exported = pages(&|query| abi.tokens_export(query).ok(), "tokens");
+    assert_eq!(exported.len(), all.len());
+    for token in &exported {
+        assert!(emulator.access_token_is_live(token["accessToken"].as_str().unwrap()));
+    }
+    let companies = abi.tokens_list(json!({"userType": "Company"})).ok();
+    assert_eq!(companies["items"].as_array().unwrap().len(), 1);
+
+    // A stored token that was refreshed since is not exported: its refresh token is spent.
+    let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
+    host.relent();
+    abi.tokens_list(json!({})).ok();
+    thread::scope(|scope| {
+        let refresh = scope.spawn(|| abi.token_refresh(&company).ok());
+        hold.wait_for(1);
+        host.refuse("save", (9, None));
+        hold.release();
+        refresh.join().unwrap();
+    });
+    let exported = abi.tokens_export(json!({"userType": "Company"})).ok();
+    let live = emulator.live_refresh_tokens();
+    let refresh_token = exported["tokens"][0]["refreshToken"].as_str().unwrap();
+    assert!(live.iter().any(|token| token.refresh_token == refresh_token));
+}
+
+/// The store would have it again after its deletion.
+#[test]
+fn a_token_that_is_being_saved_late_is_deleted_afterwards() {
+    let emulator = emulator(1);
+    let (abi, host) = hosted(&emulator, json!({}));
+    let company = abi.connect_company(&emulator);
+    let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
+    thread::scope(|scope| {
+        let refresh = scope.spawn(|| abi.token_refresh(&company).ok());
+        hold.wait_for(1);
+        host.refuse("save", (9, None));
+        hold.release();
+        assert_eq!(refresh.join().unwrap()["state"], "unsaved");
+    });
+    host.relent();
+
+    // The save takes until the deletion is through with the record, or waits for it in vain.
+    let removed = Arc::new((Mutex::new(false), Condvar::new()));
+    let saving = Arc::new((Mutex::new(false), Condvar::new()));
+    let (gone, begun) = (Arc::clone(&removed), Arc::clone(&saving));
+    host.when_asked(move |callback| {
+        let ((gone, went), (begun, began)) = (&*gone, &*begun);
+        match callback {
+            "save" => {
+                *begun.lock().unwrap() = true;
+                began.notify_all();
+                let in_vain = Duration::from_millis(300);
+                drop(went.wait_timeout_while(gone.lock().unwrap(), in_vain, |gone| !*gone).unwrap());
+            }
+            "remove" => {
+                *gone.lock().unwrap() = true;
+                went.notify_all();
+            }
+            _ => {}
+        }
+    });
+    thread::scope(|scope| {
+        scope.spawn(|| abi.tokens_list(json!({})).ok());
+        let (begun, began) = &*saving;
+        drop(began.wait_while(begun.lock().unwrap(), |begun| !*begun).unwrap());
+        abi.token_delete(&company).ok();
+    });
+    assert!(host.records.lock().unwrap().is_empty());
+    abi.access_token(&company).fails(Status::NotFound);
+}
+
+#[test]
 fn the_hosts_own_words_reach_the_caller_unless_they_are_half_a_record() {
     let emulator = emulator(1);
     let (abi, host) = hosted(&emulator, json!({}));

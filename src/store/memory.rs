@@ -50,11 +50,8 @@ impl Store for MemoryStore {
     fn list(&self, query: &Query) -> Result<Page> {
         let records = self.records();
         let start = query.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let matching =
-            records.range::<str, _>((start, Bound::Unbounded)).map(|(_, record)| record).filter(|record| {
-                query.user_type.is_none_or(|kind| record.token.kind() == kind)
-                    && query.company_id.as_ref().is_none_or(|id| record.token.company_id.as_ref() == Some(id))
-            });
+        let after = records.range::<str, _>((start, Bound::Unbounded)).map(|(_, record)| record);
+        let matching = after.filter(|record| query.matches(record));
         Ok(Page::cut(matching.take(query.limit + 1).cloned().collect(), query.limit))
     }
 

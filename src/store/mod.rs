@@ -122,6 +122,14 @@ pub struct Query {
     pub limit: usize,
 }
 
+impl Query {
+    /// Whether a record is among those that are meant, on whichever page.
+    pub fn matches(&self, record: &Record) -> bool {
+        self.user_type.is_none_or(|kind| record.token.kind() == kind)
+            && self.company_id.as_ref().is_none_or(|id| record.token.company_id.as_ref() == Some(id))
+    }
+}
+
 /// A page of what should be renewed.
 #[derive(Debug, Default)]
 pub struct DuePage {
@@ -180,8 +188,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page of at most `limit` records, out of a list that has one more where there is a next page.
-    fn cut(mut records: Vec<Record>, limit: usize) -> Page {
+    /// A page of at most `limit` records, out of a list that has more where there is a next page.
+    pub fn cut(mut records: Vec<Record>, limit: usize) -> Page {
         let more = records.len() > limit;
         records.truncate(limit);
         let next = records.last().filter(|_| more).map(|last| last.resource_id.clone());

@@ -4,13 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::bulk::{Progress, TICK, failure, hands, stopped};
 use super::{Tokens, Want, valid_id};
+use crate::clock::Clock;
 use crate::crew::{self, Next};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
@@ -39,6 +40,7 @@ pub struct MaintainParams {
 /// What is due, a page at a time, for whoever has time for the next.
 struct Due<'a> {
     store: &'a dyn Store,
+    clock: &'a dyn Clock,
     company_id: Option<&'a str>,
     renew_by: i64,
     left: Mutex<Left>,
@@ -55,18 +57,18 @@ struct Left {
     doubtful: VecDeque<Doubtful>,
 }
 
-/// A renewal whose end is unknown.
+/// A renewal whose end is unknown. The times are uptimes.
 struct Doubtful {
     resource_id: String,
-    began: Instant,
-    failed: Instant,
+    began: Duration,
+    failed: Duration,
     error: Error,
 }
 
 /// What is next.
 enum Turn {
-    /// To renew, for the first time at that moment.
-    Renew(String, Instant),
+    /// To renew, for the first time at that uptime.
+    Renew(String, Duration),
     /// Nothing more: one that failed, and that the pass does not last long enough to try again.
     GiveUp(String, Error),
 }
@@ -103,11 +105,11 @@ impl Tokens {
         }
         let mut pass = Pass::new(deadline(), progress);
         for resource_id in self.unsaved_ids() {
-            if let Err(error) = self.offer_again(&resource_id) {
+            if let Err(error) = self.offer_again(&resource_id, &deadline()) {
                 pass.failed.push(failure(&resource_id, &error));
             }
         }
-        let due = Due::new(self.store.as_ref(), company_id, self.clock.wall_ms())?;
+        let due = Due::new(self.store.as_ref(), self.clock.as_ref(), company_id)?;
         let whole = pass.whole.clone();
         self.renew_all(&due, hands, (&whole, &deadline), |id, outcome| pass.count(id, outcome))?;
         self.mint_remembered(company_id, &deadline, |id, outcome| pass.count(id, outcome).map(|()| true))?;
@@ -171,7 +173,7 @@ impl Tokens {
                 Turn::GiveUp(id, error) => (id, Err(error)),
                 Turn::Renew(id, began) => match self.renew_due(&id, &deadline()) {
                     Err(error)
-                        if began.elapsed() + AGAIN_AFTER < NOT_AFTER
+                        if self.clock.uptime().saturating_sub(began) + AGAIN_AFTER < NOT_AFTER
                             && !whole.is_cancelled()
                             && self.is_doubtful(&id) =>
                     {
@@ -240,9 +242,9 @@ impl Tokens {
 }
 
 impl<'a> Due<'a> {
-    /// Those that are to be renewed by that time, of a company or of all; the first page of them is looked up at once.
-    fn new(store: &'a dyn Store, company_id: Option<&'a str>, renew_by: i64) -> Result<Due<'a>> {
-        let due = Due { store, company_id, renew_by, left: Mutex::default() };
+    /// Those that are to be renewed by now, of a company or of all; the first page of them is looked up at once.
+    fn new(store: &'a dyn Store, clock: &'a dyn Clock, company_id: Option<&'a str>) -> Result<Due<'a>> {
+        let due = Due { store, clock, company_id, renew_by: clock.wall_ms(), left: Mutex::default() };
         due.turn_to(None, &mut due.left())?;
         Ok(due)
     }
@@ -268,7 +270,7 @@ impl<'a> Due<'a> {
 
     /// One in doubt whose time has come, else the next of the page, or of the next page.
     fn next_in_turn(&self, left: &mut Left) -> Result<Option<Turn>> {
-        let now = Instant::now();
+        let now = self.clock.uptime();
         if left.doubtful.front().is_some_and(|doubtful| now >= doubtful.failed + AGAIN_AFTER)
             && let Some(again) = left.doubtful.pop_front()
         {
@@ -286,8 +288,9 @@ impl<'a> Due<'a> {
     }
 
     /// One that was given out failed, and nobody knows what the server did: it comes again in a while.
-    fn try_again(&self, resource_id: String, began: Instant, error: Error) {
-        self.left().doubtful.push_back(Doubtful { resource_id, began, failed: Instant::now(), error });
+    fn try_again(&self, resource_id: String, began: Duration, error: Error) {
+        let failed = self.clock.uptime();
+        self.left().doubtful.push_back(Doubtful { resource_id, began, failed, error });
     }
 
     /// One that was given out is no longer at work.

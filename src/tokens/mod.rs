@@ -45,6 +45,9 @@ pub use transfer::{ImportParams, ListParams};
 /// The longest id of a company or location that is accepted, in bytes. The API's own have 20.
 const LONGEST_ID: usize = 255;
 
+/// How long an unsaved token waits for its resource's lock before it is offered at another time.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// The tokens of one app.
 pub struct Tokens {
     api: Arc<Api>,
@@ -422,25 +425,39 @@ impl Tokens {
             .with_resource(&record.resource_id))
     }
 
-    /// Offers a resource's unsaved token, if there is one, to the store again.
-    fn offer_again(&self, resource_id: &str) -> Result<()> {
+    /// Offers a resource's unsaved token, if there is one, to the store again, under the resource's lock: nobody deletes or
+    /// replaces it meanwhile.
+    fn offer_again(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
+        if !self.unsaved().contains_key(resource_id) {
+            return Ok(());
+        }
+        let _quiet = outbox::hold();
+        let moment = MOMENT.min(deadline.remaining());
+        match self.store.lock(resource_id, &deadline.renewed(moment)) {
+            Ok(_lock) => self.offer_locked(resource_id),
+            // Whoever has it for longer renews the token, and here that begins with an offer.
+            Err(error) if error.status() == Status::Timeout => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same, for who has the lock.
+    fn offer_locked(&self, resource_id: &str) -> Result<()> {
         let Some(mut record) = self.unsaved().get(resource_id).cloned() else { return Ok(()) };
         let offered = Arc::clone(&record.token);
-        let saved = self.save_newest(&mut record);
-        match &saved {
-            Ok(()) => {
-                let mut unsaved = self.unsaved();
-                // A newer one may have come meanwhile, or somebody deleted it.
-                if unsaved.get(resource_id).is_some_and(|held| Arc::ptr_eq(&held.token, &offered)) {
-                    unsaved.remove(resource_id);
-                    drop(unsaved);
-                    self.publish(&record);
-                    self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
-                }
-            }
-            Err(error) => log::error!("the token of {resource_id} is still in memory only: {error}"),
+        if let Err(error) = self.save_newest(&mut record) {
+            log::error!("the token of {resource_id} is still in memory only: {error}");
+            return Err(error);
         }
-        saved
+        let mut unsaved = self.unsaved();
+        // A mint takes no lock: a newer one may have come meanwhile.
+        if unsaved.get(resource_id).is_some_and(|held| Arc::ptr_eq(&held.token, &offered)) {
+            unsaved.remove(resource_id);
+            drop(unsaved);
+            self.publish(&record);
+            self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+        }
+        Ok(())
     }
 
     fn unsaved_ids(&self) -> Vec<String> {
@@ -488,7 +505,7 @@ impl Tokens {
             return Ok(company_id);
         }
         let query = Query { user_type: Some(UserType::Company), limit: 2, ..Query::default() };
-        let mut companies = self.store.list(&query)?.records;
+        let mut companies = self.newest(&query)?.records;
         match (companies.pop(), companies.is_empty()) {
             (Some(only), true) => Ok(only.resource_id),
             (None, _) => Err(not_held(location_id)),

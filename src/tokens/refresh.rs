@@ -84,7 +84,7 @@ impl Tokens {
     ) -> Result<Secret> {
         let _lock = self.store.lock(resource_id, deadline)?;
         // What the store still does not take stays in memory, and was logged.
-        let _ = self.offer_again(resource_id);
+        let _ = self.offer_locked(resource_id);
         let mut tries = 0;
         loop {
             tries += 1;

@@ -1,5 +1,7 @@
 //! Tokens in and out: lists without secrets, export with them, and import of what other clients stored.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
@@ -16,6 +18,9 @@ use crate::token::{NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text};
 
 /// How many imported tokens are saved at once.
 const BATCH: usize = 100;
+
+/// How long a list is held up by tokens that the store did not take.
+const OFFERING: Duration = Duration::from_secs(3);
 
 /// Which tokens are listed or exported.
 #[derive(Debug, Default, Deserialize)]
@@ -50,8 +55,8 @@ impl Tokens {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a page size out of range; `STORE`.
-    pub fn list(&self, params: &ListParams) -> Result<Value> {
-        let page = self.page(params)?;
+    pub fn list(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
+        let page = self.page(params, deadline)?;
         let items: Vec<Value> = page.records.iter().map(|record| self.describe(record)).collect();
         Ok(json!({"items": items, "nextPageToken": page.next}))
     }
@@ -60,8 +65,8 @@ impl Tokens {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a page size out of range; `STORE`.
-    pub fn export(&self, params: &ListParams) -> Result<Value> {
-        let page = self.page(params)?;
+    pub fn export(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
+        let page = self.page(params, deadline)?;
         let tokens: Vec<Value> =
             page.records.into_iter().map(|record| record.token.to_json().into()).collect();
         Ok(json!({"tokens": tokens, "nextPageToken": page.next}))
@@ -128,7 +133,7 @@ impl Tokens {
                     self.publish_where_held(&record);
                     self.imported(&record, report);
                     // Granted here while the store was busy, and not taken then: which one stays is decided as ever.
-                    let _ = self.offer_again(&record.resource_id);
+                    let _ = self.offer_again(&record.resource_id, deadline);
                 }
                 Err(error) if error.status() == Status::Conflict => held.push((index, record)),
                 Err(error) => failed = failed.or(Some(error.with_resource(&record.resource_id))),
@@ -200,7 +205,7 @@ impl Tokens {
         }
     }
 
-    fn page(&self, params: &ListParams) -> Result<Page> {
+    fn page(&self, params: &ListParams, deadline: &Deadline) -> Result<Page> {
         let limit = params.page_size.unwrap_or(100);
         let limit =
             usize::try_from(limit).ok().filter(|limit| (1..=1000).contains(limit)).ok_or_else(|| {
@@ -212,18 +217,38 @@ impl Tokens {
             }
         }
         // Whatever the store did not take is offered again first, so that the list shows it.
+        let offering = deadline.renewed(OFFERING);
         for resource_id in self.unsaved_ids() {
             // What fails stays in the list as `unsaved`, and was logged. A store that is down is not asked for each.
-            if self.offer_again(&resource_id).is_err() {
+            if offering.check().and_then(|()| self.offer_again(&resource_id, &offering)).is_err() {
                 break;
             }
         }
-        self.store.list(&Query {
+        self.newest(&Query {
             company_id: params.company_id.clone(),
             user_type: params.user_type,
             after: params.page_token.clone(),
             limit,
         })
+    }
+
+    /// A page of the store's records, with those that it did not take in the place of older ones.
+    pub(super) fn newest(&self, query: &Query) -> Result<Page> {
+        let Page { mut records, next } = self.store.list(query)?;
+        let unsaved = self.unsaved();
+        if !unsaved.is_empty() {
+            let is_on_page = |id: &str| {
+                query.after.as_deref().is_none_or(|after| id > after)
+                    && next.as_deref().is_none_or(|last| id <= last)
+            };
+            records.retain(|record| !unsaved.contains_key(&record.resource_id));
+            let newer =
+                unsaved.values().filter(|record| is_on_page(&record.resource_id) && query.matches(record));
+            records.extend(newer.cloned());
+            records.sort_by(|a, b| a.resource_id.cmp(&b.resource_id));
+        }
+        let page = Page::cut(records, query.limit);
+        Ok(Page { next: page.next.or(next), ..page })
     }
 }
 
