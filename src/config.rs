@@ -129,13 +129,16 @@ impl Default for StoreConfig {
 pub struct Timeouts {
     /// Looking up the name, connecting, what a proxy takes, and the TLS handshake. Default: 10,000.
     pub connect_ms: u64,
+    /// The connection and the answer of an attempt to refresh, where that leaves as much for another one; then the same
+    /// refresh is sent again. Default: 12,000: two fit into the 30 seconds in which the server gives the same answer twice.
+    pub answer_ms: u64,
     /// A whole call, waiting and retries included. Default: 30,000.
     pub total_ms: u64,
 }
 
 impl Default for Timeouts {
     fn default() -> Timeouts {
-        Timeouts { connect_ms: 10_000, total_ms: 30_000 }
+        Timeouts { connect_ms: 10_000, answer_ms: 12_000, total_ms: 30_000 }
     }
 }
 
@@ -332,6 +335,7 @@ impl Config {
             header_text("http.userAgentSuffix", suffix)?;
         }
         in_range("timeouts.connectMs", self.timeouts.connect_ms, 1, 600_000)?;
+        in_range("timeouts.answerMs", self.timeouts.answer_ms, 1, 600_000)?;
         in_range("timeouts.totalMs", self.timeouts.total_ms, 1, 600_000)?;
         in_range("retry.maxAttempts", self.retry.max_attempts.into(), 1, 20)?;
         in_range("retry.baseDelayMs", self.retry.base_delay_ms, 0, 600_000)?;

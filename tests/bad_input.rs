@@ -526,6 +526,7 @@ fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
         (json!({"timeouts": {"totalMs": "30000"}}), Status::InvalidArgument, "timeouts.totalMs"),
         (json!({"timeouts": {"totalMillis": 1}}), Status::InvalidArgument, "timeouts.totalMillis"),
         (json!({"timeouts": {"connectMs": 0}}), Status::Config, "timeouts.connectMs"),
+        (json!({"timeouts": {"answerMs": 0}}), Status::Config, "timeouts.answerMs"),
         (json!({"retry": {"maxAttempts": 0}}), Status::Config, "retry.maxAttempts"),
         (json!({"retry": {"maxAttempts": 21}}), Status::Config, "retry.maxAttempts"),
         (json!({"rateLimit": {"requests": 0}}), Status::Config, "rateLimit.requests"),

@@ -172,6 +172,27 @@ fn a_pause_between_two_attempts_ends_with_a_cancellation() {
 }
 
 #[test]
+fn a_caller_who_insists_on_a_token_ends_with_a_cancellation() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    emulator.clock().advance(DAY);
+    let fault = emulator.inject(Rule::default(), FaultKind::ReplyLost);
+    thread::scope(|scope| {
+        let caller = scope.spawn(|| abi.access_token(&company));
+        while emulator.strikes(fault) < 3 {
+            thread::yield_now();
+        }
+        abi.cancel_until(|| caller.is_finished());
+        caller.join().unwrap().fails(Status::Cancelled);
+    });
+    // The next call goes on with what was in doubt.
+    emulator.clear_faults();
+    abi.live_token(&emulator, &company);
+    assert_eq!(emulator.refreshes(), 1);
+}
+
+#[test]
 fn a_wait_for_the_pace_ends_with_a_cancellation() {
     let emulator = emulator(1);
     let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 1, "perMs": 25_000}}));

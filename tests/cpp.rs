@@ -186,7 +186,7 @@ fn the_cpp_configuration_has_every_key() {
             config.store->encryption_keys = {ghl::secret("t"), ghl::secret("u")};
             config.store->ca_bundle_path = config.store->encryption_keys_path = "t";
             config.store->sealed_only = true;
-            config.timeouts.connect = config.timeouts.total = std::chrono::seconds(2);
+            config.timeouts.connect = config.timeouts.answer = config.timeouts.total = std::chrono::seconds(2);
             config.retry.max_attempts = 1;
             config.retry.base_delay = config.retry.max_delay = std::chrono::milliseconds(1);
             config.rate_limit.requests = config.rate_limit.per_day = 1;

@@ -107,6 +107,8 @@ impl World {
         settings.redirect_uri = Some(emulator.redirect_uri().to_owned());
         settings.scopes = vec!["oauth.readonly".into(), "oauth.write".into()];
         settings.retry.base_delay_ms = 0;
+        // Enough for three attempts, and not for a caller who insists.
+        settings.timeouts.total_ms = 1_500;
         config(&mut settings);
         let clock = emulator.clock();
         let began = clock.now_ms();

@@ -14,6 +14,11 @@ use support::{Abi, DAY, Heard, emulator, fields, sent, shows_none_of};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// A client whose calls insist on nothing for long: what always fails has failed three times by then.
+fn hasty(emulator: &Emulator) -> Abi {
+    Abi::with(emulator, json!({"timeouts": {"totalMs": 2_000}}))
+}
+
 fn refreshes() -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken)
 }
@@ -106,7 +111,7 @@ fn survives(kind: &FaultKind) {
 fn answers_that_all_get_lost_leave_a_connection_that_the_next_call_takes_up() {
     for (pause, survives) in [(Duration::ZERO, true), (Duration::from_secs(25), true), (MINUTE, false)] {
         let emulator = emulator(1);
-        let abi = Abi::new(&emulator);
+        let abi = hasty(&emulator);
         let company = abi.connect_company(&emulator);
         emulator.clock().advance(DAY);
         emulator.clear_requests();
@@ -127,6 +132,104 @@ fn answers_that_all_get_lost_leave_a_connection_that_the_next_call_takes_up() {
         let tokens = refresh_tokens_sent(&emulator);
         assert!(tokens[..4].iter().all(|token| *token == tokens[0]), "always the same refresh token");
     }
+}
+
+#[test]
+fn a_caller_who_has_no_other_token_insists_while_the_end_is_unknown() {
+    let before = Stage::BeforeProcessing;
+    let ways: [&[_]; 2] = [
+        // More often than it is repeated for those who can do without it.
+        &[(3, FaultKind::ReplyLost)],
+        // Where nothing was in doubt, this would be an error at once.
+        &[(1, FaultKind::ReplyLost), (1, answer(503, "", before))],
+    ];
+    thread::scope(|scope| {
+        for faults in ways {
+            scope.spawn(move || {
+                let emulator = emulator(1);
+                let abi = Abi::with(&emulator, json!({"retry": {"maxAttempts": 1}}));
+                let company = abi.connect_company(&emulator);
+                emulator.clock().advance(DAY);
+                emulator.clear_requests();
+                let mut sendings = 1;
+                for (times, kind) in faults {
+                    emulator.inject(refreshes().times(*times), kind.clone());
+                    sendings += *times as usize;
+                }
+                abi.live_token(&emulator, &company);
+                let tokens = refresh_tokens_sent(&emulator);
+                assert_eq!(tokens.len(), sendings, "{faults:?}");
+                assert!(tokens.iter().all(|token| *token == tokens[0]), "{faults:?}");
+                assert_eq!(emulator.refreshes(), 1, "{faults:?}");
+            });
+        }
+    });
+}
+
+/// A server that has processed a refresh and stays silent gives the same answer to whoever repeats it, but not for long.
+#[test]
+fn silence_is_not_waited_for_until_the_vendors_window_is_over() {
+    for stage in [Stage::AfterProcessing, Stage::BeforeProcessing] {
+        let emulator = emulator(1);
+        let abi = Abi::with(&emulator, json!({"timeouts": {"answerMs": 300}}));
+        let company = abi.connect_company(&emulator);
+        emulator.clock().advance(DAY);
+        emulator.clear_requests();
+        emulator.inject(refreshes().times(1), FaultKind::Stall { stage });
+        abi.live_token(&emulator, &company);
+        let tokens = refresh_tokens_sent(&emulator);
+        assert_eq!(tokens.len(), 2, "{stage:?}");
+        assert_eq!(tokens[0], tokens[1], "{stage:?}");
+        emulator.clear_faults();
+        emulator.clock().advance(DAY);
+        abi.live_token(&emulator, &company);
+    }
+}
+
+#[test]
+fn an_answer_that_never_comes_is_an_error_that_says_how_long_it_was_waited_for() {
+    let emulator = emulator(1);
+    let abi = Abi::with(&emulator, json!({"timeouts": {"answerMs": 300, "totalMs": 2_500}}));
+    let company = abi.connect_company(&emulator);
+    emulator.clock().advance(DAY);
+    let fault = emulator.inject(refreshes(), FaultKind::Stall { stage: Stage::AfterProcessing });
+    let error = abi.access_token(&company).fails(Status::Timeout);
+    assert_eq!(error["message"], "no answer from 127.0.0.1 within 300 ms");
+    assert!(error["help"].as_str().unwrap().contains("timeouts.answerMs"), "{error}");
+    assert_eq!((&error["retryable"], emulator.strikes(fault)), (&json!(true), 3));
+    emulator.clear_faults();
+    abi.live_token(&emulator, &company);
+}
+
+#[test]
+fn the_last_attempt_is_waited_for_to_the_end() {
+    let emulator = emulator(1);
+    // Twice as long is more than the whole call has.
+    let abi = Abi::with(&emulator, json!({"timeouts": {"answerMs": 1_000, "totalMs": 1_900}}));
+    let company = abi.connect_company(&emulator);
+    emulator.clock().advance(DAY);
+    emulator.clear_requests();
+    emulator.respond_latency(Duration::from_millis(1_050));
+    abi.live_token(&emulator, &company);
+    assert_eq!(emulator.requests().len(), 1);
+}
+
+#[test]
+fn only_a_refresh_is_repeated_because_its_answer_takes_long() {
+    let emulator = emulator(1);
+    let abi = Abi::with(&emulator, json!({"timeouts": {"answerMs": 100}}));
+    emulator.respond_latency(Duration::from_millis(300));
+    let company = abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    abi.oauth_token(json!({"grantType": "client_credentials"})).ok();
+    abi.live_token(&emulator, &location);
+    abi.oauth_installed_locations(json!({"companyId": company})).ok();
+    abi.request(json!({"method": "POST", "path": "/x", "resourceId": location})).ok();
+    // Whoever keeps tokens by himself decides by himself what is sent again.
+    let code = support::query(&abi.consent(&emulator, Decision::Company(company)))["code"].clone();
+    let raw = abi.oauth_token(json!({"grantType": "authorization_code", "code": code})).ok();
+    abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": raw["refreshToken"]})).ok();
+    assert_eq!(emulator.requests().len(), 7);
 }
 
 #[test]
@@ -374,7 +477,7 @@ fn while_the_old_token_lives_a_failing_refresh_fails_no_caller() {
         for (name, kind, status) in failures() {
             scope.spawn(move || {
                 let emulator = emulator(1);
-                let abi = Abi::new(&emulator);
+                let abi = hasty(&emulator);
                 let heard = abi.listen();
                 let company = abi.connect_company(&emulator);
                 let old = abi.live_token(&emulator, &company);
@@ -458,7 +561,7 @@ fn a_forced_refresh_says_that_it_failed_and_the_old_token_stays_in_use() {
         for (name, kind, status) in failures() {
             scope.spawn(move || {
                 let emulator = emulator(1);
-                let abi = Abi::new(&emulator);
+                let abi = hasty(&emulator);
                 let company = abi.connect_company(&emulator);
                 let old = abi.live_token(&emulator, &company);
                 let fault = emulator.inject(refreshes(), kind);
@@ -885,7 +988,7 @@ fn maintenance_goes_on_past_a_failure_and_takes_it_up_again() {
 #[test]
 fn maintenance_takes_up_a_refresh_whose_end_is_unknown() {
     let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let abi = hasty(&emulator);
     let company = abi.connect_company(&emulator);
     let fault = emulator.inject(refreshes(), FaultKind::ReplyLost);
     abi.token_refresh(&company).fails(Status::Network);
@@ -900,19 +1003,43 @@ fn maintenance_takes_up_a_refresh_whose_end_is_unknown() {
 /// The next pass might come too late for the server to answer once more.
 #[test]
 fn a_pass_that_lasts_takes_up_itself_what_it_left_in_doubt() {
-    const LOCATIONS: usize = 110;
+    const LOCATIONS: usize = 40;
     let emulator = emulator(LOCATIONS);
-    emulator.set_rate_limit(None);
-    let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 1_000_000}}));
+    let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
     abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
     emulator.clock().advance(DAY);
-    // As often as one call tries: for the first token of the pass, whichever that is.
+    // As often as a pass tries at a time: for the first token of the pass, whichever that is.
     emulator.inject(refreshes().times(3), FaultKind::ReplyLost);
-    emulator.respond_latency(Duration::from_millis(100));
-    let pass = abi.tokens_maintain(json!({}), |_| true).ok();
+    emulator.clear_requests();
+    let pass = abi.tokens_maintain(json!({}), |_| {
+        emulator.clock().advance(Duration::from_secs(1));
+        true
+    });
+    let pass = pass.ok();
     assert_eq!((&pass["checked"], &pass["failed"]), (&json!(LOCATIONS + 1), &json!([])));
     assert_eq!(emulator.refreshes(), LOCATIONS as u64 + 1);
+    // It comes again after eight seconds.
+    let tokens = refresh_tokens_sent(&emulator);
+    let places: Vec<_> = (0..tokens.len()).filter(|place| tokens[*place] == tokens[0]).collect();
+    assert_eq!(places, [0, 1, 2, 11]);
+}
+
+#[test]
+fn a_pass_that_does_not_last_reports_what_it_left_in_doubt() {
+    let emulator = emulator(3);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
+    emulator.clock().advance(DAY);
+    let fault = emulator.inject(refreshes().resource(&company), FaultKind::ReplyLost);
+    let pass = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!((&pass["checked"], &pass["refreshed"]), (&json!(4), &json!(3)));
+    assert_eq!(pass["failed"][0]["resourceId"], company.as_str());
+    assert_eq!(emulator.strikes(fault), 3);
+    emulator.clear_faults();
+    let pass = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!((&pass["checked"], &pass["refreshed"]), (&json!(1), &json!(1)));
 }
 
 #[test]

@@ -858,7 +858,7 @@ struct config {
     std::string token_request_encoding; // "form" or "json"
     std::optional<store_options> store;
     struct {
-        std::optional<std::chrono::milliseconds> connect, total;
+        std::optional<std::chrono::milliseconds> connect, answer, total;
     } timeouts;
     struct {
         std::optional<int> max_attempts;
@@ -2000,7 +2000,8 @@ inline secret config::json() const {
         out.member("caBundlePath", store->ca_bundle_path).words("encryptionKeys", store->encryption_keys);
         out.member("encryptionKeysPath", store->encryption_keys_path).flag("sealedOnly", store->sealed_only).close('}');
     }
-    out.name("timeouts").open('{').member("connectMs", timeouts.connect).member("totalMs", timeouts.total).close('}');
+    out.name("timeouts").open('{').member("connectMs", timeouts.connect).member("answerMs", timeouts.answer);
+    out.member("totalMs", timeouts.total).close('}');
     out.name("retry").open('{').member("maxAttempts", retry.max_attempts).member("baseDelayMs", retry.base_delay);
     out.member("maxDelayMs", retry.max_delay).close('}');
     out.name("rateLimit").open('{').member("requests", rate_limit.requests).member("perMs", rate_limit.per);

@@ -103,7 +103,11 @@ impl Api {
     pub fn token(&self, params: &TokenParams, now_ms: i64, deadline: &Deadline) -> Result<Token, Failure> {
         let (secret, effect) = match params.grant_type {
             GrantType::AuthorizationCode => (Some(secret("code", &params.code)?), Effect::Spends),
-            GrantType::RefreshToken => (Some(secret("refreshToken", &params.refresh_token)?), Effect::Spends),
+            GrantType::RefreshToken => {
+                // Whoever keeps tokens by himself decides by himself what is sent again.
+                let effect = if params.resource_id.is_some() { Effect::Renews } else { Effect::Spends };
+                (Some(secret("refreshToken", &params.refresh_token)?), effect)
+            }
             GrantType::ClientCredentials => (None, Effect::Repeatable),
         };
         let ask = || {

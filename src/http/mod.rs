@@ -44,12 +44,15 @@ pub enum Effect {
     Once,
     /// Spends something that exists once: repeated only when it surely did nothing, never abandoned.
     Spends,
+    /// The same, but for a while the server gives the answer again to whoever repeats it: so no answer is waited for so
+    /// long that this while is over.
+    Renews,
 }
 
 impl Effect {
     /// Whether nobody needs to wait for its end.
     fn may_be_abandoned(self) -> bool {
-        self != Effect::Spends
+        !matches!(self, Effect::Spends | Effect::Renews)
     }
 }
 
@@ -202,9 +205,13 @@ impl Http {
             return Ok(answer);
         }
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
-        let (result, sent) =
-            transport::watched(deadline, request.effect, || self.run(request, deadline.remaining()));
-        let outcome = result.map_err(|failure| self.explain(failure, sent, request, deadline));
+        let limit = self.answer_limit(request.effect, deadline);
+        let patience = limit.unwrap_or_else(|| deadline.remaining());
+        let (result, sent) = transport::watched(deadline, request.effect, || self.run(request, patience));
+        let outcome = result.map_err(|failure| {
+            let overdue = || limit.map_or_else(|| deadline.timed_out(), |limit| no_answer(request, limit));
+            self.explain(failure, sent, request, deadline, overdue)
+        });
         match &outcome {
             Ok(answer) => log::debug!("{} {}: {}", request.method, request.uri.path(), answer.status),
             Err(failure) => {
@@ -215,7 +222,14 @@ impl Http {
         outcome
     }
 
-    fn run(&self, request: &Request, remaining: Duration) -> Result<Answer, ureq::Error> {
+    /// How long an attempt may take, if that is less than the whole call. The next one must be able to have as long: the
+    /// last one is waited for to the end.
+    fn answer_limit(&self, effect: Effect, deadline: &Deadline) -> Option<Duration> {
+        let limit = Duration::from_millis(self.config.timeouts.answer_ms);
+        (effect == Effect::Renews && limit * 2 <= deadline.remaining()).then_some(limit)
+    }
+
+    fn run(&self, request: &Request, patience: Duration) -> Result<Answer, ureq::Error> {
         let agent = self.agent();
         let mut wire = WireRequest::builder().method(request.method.clone()).uri(request.uri.clone());
         for (name, value) in &request.headers {
@@ -234,11 +248,11 @@ impl Http {
         let response = match &request.body {
             Some(body) => {
                 let wire = wire.body(&body[..])?;
-                agent.run(agent.configure_request(wire).timeout_global(Some(remaining)).build())?
+                agent.run(agent.configure_request(wire).timeout_global(Some(patience)).build())?
             }
             None => {
                 let wire = wire.body(())?;
-                agent.run(agent.configure_request(wire).timeout_global(Some(remaining)).build())?
+                agent.run(agent.configure_request(wire).timeout_global(Some(patience)).build())?
             }
         };
         let (head, body) = response.into_parts();
@@ -252,7 +266,15 @@ impl Http {
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: bytes })
     }
 
-    fn explain(&self, failure: ureq::Error, sent: bool, request: &Request, deadline: &Deadline) -> NoAnswer {
+    /// `overdue` is the error where time ran out.
+    fn explain(
+        &self,
+        failure: ureq::Error,
+        sent: bool,
+        request: &Request,
+        deadline: &Deadline,
+        overdue: impl FnOnce() -> Error,
+    ) -> NoAnswer {
         let lasts = |error| NoAnswer { error, sent, lasting: true };
         if let (false, Some(tls)) = (sent, tls_error(&failure)) {
             return lasts(untrusted(request, tls));
@@ -262,14 +284,22 @@ impl Http {
             let error = refused_by(proxy, status, request);
             return NoAnswer { error, sent, lasting: status.is_some_and(|status| status < 500) };
         }
-        NoAnswer { error: self.broken(&failure, sent, request, deadline), sent, lasting: false }
+        let error = if deadline.is_cancelled() && (request.effect.may_be_abandoned() || !sent) {
+            Error::new(Status::Cancelled, "the call was cancelled")
+        } else {
+            self.broken(&failure, sent, request, overdue)
+        };
+        NoAnswer { error, sent, lasting: false }
     }
 
-    fn broken(&self, failure: &ureq::Error, sent: bool, request: &Request, deadline: &Deadline) -> Error {
+    fn broken(
+        &self,
+        failure: &ureq::Error,
+        sent: bool,
+        request: &Request,
+        overdue: impl FnOnce() -> Error,
+    ) -> Error {
         let host = host(request);
-        if deadline.is_cancelled() && (request.effect.may_be_abandoned() || !sent) {
-            return Error::new(Status::Cancelled, "the call was cancelled");
-        }
         let (through, look_at) = match &self.proxy {
             Some(proxy) => (format!(" through the proxy {}", address(proxy)), "http.proxy"),
             None => (String::new(), "the proxy"),
@@ -280,7 +310,7 @@ impl Http {
                 Error::new(Status::Timeout, format!("no connection to {host}{through} within {limit} ms"))
                     .with_help(format!("check the network and {look_at}, or raise timeouts.connectMs"))
             }
-            ureq::Error::Timeout(_) => deadline.timed_out(),
+            ureq::Error::Timeout(_) => overdue(),
             ureq::Error::BodyExceedsLimit(cap) => {
                 Error::new(Status::Protocol, format!("{host} answered with more than {cap} bytes")).with_help(
                     "a proxy may have answered; if the answer is right, raise limits.responseBytes",
@@ -338,6 +368,13 @@ impl Http {
             Agent::with_parts(config, transport::connector(), resolver::Later)
         })
     }
+}
+
+/// The error of an attempt that took as long as one may, in a call that may take longer.
+fn no_answer(request: &Request, limit: Duration) -> Error {
+    let message = format!("no answer from {} within {} ms", host(request), limit.as_millis());
+    Error::new(Status::Timeout, message)
+        .with_help("try again; where it is always that slow, raise timeouts.answerMs")
 }
 
 fn host<'a>(request: &'a Request) -> &'a str {

@@ -5,6 +5,7 @@
 //! and only then hands it out; the others wait for that one.
 
 mod bulk;
+mod doubt;
 mod flight;
 mod held_id;
 mod id_hash;

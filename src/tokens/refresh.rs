@@ -1,6 +1,7 @@
 //! The flight's body: lock, read again, say what will be done, send, save, publish, unlock. In this order a
 //! single-use refresh token is spent by one process only, and what it bought is never handed out unsaved.
 
+use super::doubt::Doubt;
 use super::{Tokens, Want, hold};
 use crate::api::{Failure, Outcome, TokenParams};
 use crate::deadline::Deadline;
@@ -11,13 +12,6 @@ use crate::store::{Intent, Record, Standing};
 use crate::token::{Token, UserType};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How often a refresh whose end is unknown is sent within one flight.
-const ATTEMPTS: u32 = 3;
-
-/// The pause before a refresh token that was called invalid is tried once more, when its last use had no
-/// answer: far shorter than the 30 seconds in which the server gives the same answer twice.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long a location that the API calls inactive is left in peace.
 pub(super) const INACTIVE_HOLD_MS: i64 = 60_000;
@@ -37,7 +31,7 @@ impl Tokens {
         {
             return Ok(token); // The flight before this one landed between the caller's look and its seat.
         }
-        let taken = self.without_lock(resource_id, want, deadline);
+        let taken = self.without_lock(resource_id, want, known, deadline);
         let renewed = taken.and_then(|taken| match taken {
             Some(token) => Ok(token),
             None => self.with_lock(resource_id, want, known, deadline),
@@ -51,14 +45,17 @@ impl Tokens {
     /// What needs no lock of this resource. A token that somebody else renewed is taken as it is. Where a location will
     /// be minted, its company's token is seen to: who waits for that must hold nothing that the company's refresh needs,
     /// and a lock can be a place in a pool of connections.
-    fn without_lock(&self, resource_id: &str, want: Want, deadline: &Deadline) -> Result<Option<Secret>> {
-        if want == Want::Another {
-            return Ok(None); // The caller has just looked.
-        }
+    fn without_lock(
+        &self,
+        resource_id: &str,
+        want: Want,
+        known: Option<&Secret>,
+        deadline: &Deadline,
+    ) -> Result<Option<Secret>> {
         let changes = self.live.changes(resource_id);
         let record = self.record(resource_id)?;
         if let Some(record) = &record {
-            if self.fulfils(record, want, None) {
+            if self.fulfils(record, want, known) {
                 let published = self.publish_since(Some(changes), record);
                 return Ok(published.then(|| record.token.access_token.clone()));
             }
@@ -112,7 +109,7 @@ impl Tokens {
             }
             Some(record) => match self.held_back(&record) {
                 Some(error) => Err(error),
-                None if record.token.refresh_token.is_some() => self.spend(record, deadline),
+                None if record.token.refresh_token.is_some() => self.spend(record, want, deadline),
                 None => self.mint(resource_id, Some(&record), deadline),
             },
         }
@@ -204,21 +201,19 @@ impl Tokens {
     }
 
     /// Spends the refresh token.
-    fn spend(&self, mut record: Record, deadline: &Deadline) -> Result<Secret> {
+    fn spend(&self, mut record: Record, want: Want, deadline: &Deadline) -> Result<Secret> {
         let Some(refresh_token) = record.token.refresh_token.clone() else {
             return self.mint(&record.resource_id.clone(), Some(&record), deadline);
         };
         // An earlier use had no answer, here or in a process that died: this one may find the token spent.
-        let mut doubtful = record.intent.is_some();
-        record.intent.get_or_insert(Intent { since_ms: self.clock.wall_ms() });
+        let now = self.clock.wall_ms();
+        let mut doubt = Doubt::new(record.intent.map(|intent| now.saturating_sub(intent.since_ms)));
+        record.intent.get_or_insert(Intent { since_ms: now });
         // What cannot be written down now could not be kept later: then nothing is spent.
         self.note(&mut record)?;
 
         let params = TokenParams::refresh(record.resource_id.clone(), refresh_token, record.token.kind());
-        let mut refused = false;
-        let mut attempt = 0;
         loop {
-            attempt += 1;
             let failure = match self.api.token(&params, self.clock.wall_ms(), deadline) {
                 Ok(token) => {
                     Tokens::count(&self.counters.refreshed);
@@ -226,26 +221,17 @@ impl Tokens {
                 }
                 Err(failure) => failure,
             };
-            let lost = failure.outcome == Outcome::Unknown;
-            let invalid = failure.outcome == Outcome::Refused
-                && failure.error.status() == Status::ReauthorizationRequired;
-            let pause = match attempt {
-                // A lost answer is asked for again at once; a server that fails gets a moment.
-                1 if lost && failure.error.http_status().is_none() => Some(Duration::ZERO),
-                1..ATTEMPTS if lost => Some(PAUSE),
-                // After a lost answer the server may need a moment to know its own newest token.
-                _ if invalid && doubtful && !refused => Some(PAUSE),
-                _ => None,
-            };
-            doubtful |= lost;
-            refused |= invalid;
-            let Some(pause) = pause else {
-                return self.failed(record, failure, doubtful, deadline);
+            // A pass of maintenance comes back by itself.
+            let insists = want != Want::Runway && !record.token.is_alive(self.clock.wall_ms());
+            let Some(pause) = doubt.after(&failure, insists, deadline.remaining()) else {
+                return self.failed(record, failure, doubt.may_be_spent(), deadline);
             };
             if let Err(over) = deadline.sleep(pause) {
                 // Called invalid once, after a lost answer, is no verdict yet: the next call goes on from here.
-                let failure = if lost { failure } else { Failure { error: over, outcome: Outcome::Unknown } };
-                return self.failed(record, failure, doubtful, deadline);
+                let no_verdict = failure.outcome == Outcome::Refused || over.status() == Status::Cancelled;
+                let failure =
+                    if no_verdict { Failure { error: over, outcome: Outcome::Unknown } } else { failure };
+                return self.failed(record, failure, doubt.may_be_spent(), deadline);
             }
             log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
         }

@@ -99,8 +99,8 @@ class Client:
                 ``https://marketplace.gohighlevel.com/v2/oauth/chooselocation``.
             api_version: The value of the ``Version`` header. Default: ``"v3"``.
             token_request_encoding: ``"form"`` (the default) or ``"json"``.
-            timeouts: ``connect_ms`` (default 10,000) for name, connection and TLS; ``total_ms`` (default 30,000) for
-                a whole call, waiting and retries included.
+            timeouts: ``connect_ms`` (default 10,000) for name, connection and TLS; ``answer_ms`` (default 12,000) for
+                one attempt to refresh; ``total_ms`` (default 30,000) for a whole call, waiting and retries included.
             retry: ``max_attempts`` (default 3), ``base_delay_ms`` (default 200) and ``max_delay_ms`` (default 5,000).
             rate_limit: The API's limit per company or location: ``requests`` (default 100) in any window of
                 ``per_ms`` (default 10,000), and ``per_day`` (default 200,000).

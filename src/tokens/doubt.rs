@@ -1,0 +1,180 @@
+//! Whether a refresh is sent again, and after which pause: the refresh token may be spent by a use whose answer nobody
+//! got, and for half a minute the server gives that answer again.
+
+use std::time::Duration;
+
+use crate::api::{Failure, Outcome};
+use crate::error::Status;
+use crate::random;
+
+/// How often a refresh whose end is unknown is sent within one flight, if the caller can do without it for now.
+const ATTEMPTS: u32 = 3;
+
+/// The pause before a refresh token that was called invalid is tried once more, when its last use had no answer: far
+/// shorter than that half minute.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause: before the later attempts of a caller who insists, and before the second opinion of a server that may
+/// still be at work on what it was too slow to answer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+/// What must be left for the answer of an attempt that is not necessary: what it spends must not get lost.
+const RESERVE: Duration = Duration::from_secs(3);
+
+/// How long the server gives the same answer again to who sends the same refresh token.
+const WINDOW_MS: i64 = 30_000;
+
+/// What is known of the uses of a refresh token while its renewal is under way.
+#[derive(Debug)]
+pub struct Doubt {
+    attempts: u32,
+    may_be_spent: bool,
+    /// Whether an answer that was lost may still be had.
+    is_open: bool,
+    was_called_invalid: bool,
+    /// Whether the last answer that was lost was one that did not come in time.
+    was_silent: bool,
+}
+
+impl Doubt {
+    /// Nothing was sent yet, or another flight sent it for the first time so many milliseconds ago.
+    pub fn new(first_sent_ago_ms: Option<i64>) -> Doubt {
+        Doubt {
+            attempts: 0,
+            may_be_spent: first_sent_ago_ms.is_some(),
+            is_open: first_sent_ago_ms.is_some_and(|ago| (0..WINDOW_MS).contains(&ago)),
+            was_called_invalid: false,
+            was_silent: false,
+        }
+    }
+
+    /// Whether a use of the token had no answer.
+    pub fn may_be_spent(&self) -> bool {
+        self.may_be_spent
+    }
+
+    /// The pause before the next attempt, if there is to be one. `insists` says that the caller has no other token, `left`
+    /// how much of its time is left.
+    pub fn after(&mut self, failure: &Failure, insists: bool, left: Duration) -> Option<Duration> {
+        self.attempts += 1;
+        let error = &failure.error;
+        match failure.outcome {
+            // The server may need a moment to know its own newest token.
+            Outcome::Refused if error.status() == Status::ReauthorizationRequired => {
+                let is_verdict = !self.may_be_spent || std::mem::replace(&mut self.was_called_invalid, true);
+                let pause = if self.was_silent { LONGEST_PAUSE } else { PAUSE };
+                return (!is_verdict).then_some(pause);
+            }
+            Outcome::Refused => return None,
+            Outcome::NothingHappened => {}
+            Outcome::Unknown => {
+                (self.may_be_spent, self.is_open) = (true, true);
+                self.was_silent = error.status() == Status::Timeout;
+                if self.attempts < ATTEMPTS {
+                    // A lost answer is asked for again at once; a server that fails gets a moment.
+                    let at_once = self.attempts == 1 && error.http_status().is_none();
+                    return Some(if at_once { Duration::ZERO } else { PAUSE });
+                }
+            }
+        }
+        if !insists || !self.is_open {
+            return None;
+        }
+        let backoff = (PAUSE * (1 << (self.attempts - 1).min(8))).min(LONGEST_PAUSE);
+        // Those that began together need not go on together.
+        let half = backoff / 2;
+        let jitter = random::up_to(u64::try_from(half.as_millis()).unwrap_or(0));
+        let pause = (half + Duration::from_millis(jitter)).max(error.retry_after().unwrap_or_default());
+        (pause + RESERVE < left).then_some(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    const AMPLE: Duration = Duration::from_secs(30);
+
+    fn failure(status: Status, outcome: Outcome) -> Failure {
+        Failure { error: Error::new(status, "a failure"), outcome }
+    }
+
+    fn lost() -> Failure {
+        failure(Status::Network, Outcome::Unknown)
+    }
+
+    fn invalid() -> Failure {
+        failure(Status::ReauthorizationRequired, Outcome::Refused)
+    }
+
+    fn unreachable() -> Failure {
+        failure(Status::Network, Outcome::NothingHappened)
+    }
+
+    /// A pause that is longer than half of this, and no longer than this.
+    fn is_about(pause: Option<Duration>, most: Duration) -> bool {
+        pause.is_some_and(|pause| (most / 2..=most).contains(&pause))
+    }
+
+    #[test]
+    fn a_lost_answer_is_asked_for_twice_and_longer_by_who_insists() {
+        let mut patient = Doubt::new(None);
+        for pause in [Some(Duration::ZERO), Some(PAUSE), None] {
+            assert_eq!(patient.after(&lost(), false, AMPLE), pause);
+        }
+        let mut insisting = Doubt::new(None);
+        for pause in [Duration::ZERO, PAUSE] {
+            assert_eq!(insisting.after(&lost(), true, AMPLE), Some(pause));
+        }
+        for seconds in [2, 4, 4, 4] {
+            assert!(is_about(insisting.after(&lost(), true, AMPLE), Duration::from_secs(seconds)));
+        }
+        assert_eq!(insisting.after(&lost(), true, RESERVE), None, "no time is left for the answer");
+    }
+
+    #[test]
+    fn where_nothing_is_in_doubt_nothing_is_sent_again() {
+        for insists in [false, true] {
+            let mut doubt = Doubt::new(None);
+            assert_eq!(doubt.after(&unreachable(), insists, AMPLE), None);
+            assert_eq!(doubt.after(&invalid(), insists, AMPLE), None);
+            assert!(!doubt.may_be_spent());
+        }
+    }
+
+    #[test]
+    fn an_old_doubt_is_worth_a_second_opinion_and_no_insisting() {
+        for (ago, goes_on) in [(0, true), (29_999, true), (30_000, false), (-1, false)] {
+            let mut doubt = Doubt::new(Some(ago));
+            assert!(doubt.may_be_spent());
+            assert_eq!(doubt.after(&unreachable(), true, AMPLE).is_some(), goes_on, "{ago} ms");
+            assert_eq!(doubt.after(&invalid(), true, AMPLE), Some(PAUSE));
+            assert_eq!(doubt.after(&unreachable(), true, AMPLE).is_some(), goes_on);
+            assert_eq!(doubt.after(&invalid(), true, AMPLE), None, "called invalid twice");
+        }
+    }
+
+    #[test]
+    fn a_server_that_was_too_slow_gets_longer_before_its_second_opinion() {
+        let mut doubt = Doubt::new(None);
+        assert_eq!(
+            doubt.after(&failure(Status::Timeout, Outcome::Unknown), false, AMPLE),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(doubt.after(&invalid(), false, AMPLE), Some(LONGEST_PAUSE));
+        assert_eq!(doubt.after(&invalid(), false, AMPLE), None);
+    }
+
+    #[test]
+    fn who_insists_waits_as_long_as_the_server_asks() {
+        let mut doubt = Doubt::new(Some(0));
+        let busy = |wait| {
+            let error = Error::new(Status::Server, "busy").with_retry_after(Some(wait));
+            Failure { error, outcome: Outcome::NothingHappened }
+        };
+        let wait = Duration::from_secs(20);
+        assert_eq!(doubt.after(&busy(wait), true, AMPLE), Some(wait));
+        assert_eq!(doubt.after(&busy(AMPLE), true, AMPLE), None);
+    }
+}
