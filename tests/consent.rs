@@ -344,8 +344,48 @@ fn a_code_whose_answer_is_lost_is_tried_once_more_and_no_further() {
 
     let redirect_url = consented(&abi, &emulator);
     let fault = emulator.inject(codes(), FaultKind::ReplyLost);
-    abi.authorization_complete(json!({"redirectUrl": redirect_url})).fails(Status::Network);
+    let complete = json!({"redirectUrl": redirect_url});
+    abi.authorization_complete(complete.clone()).fails(Status::Network);
     assert_eq!(emulator.strikes(fault), 2);
+    // Whether the code is spent, only the server knows. Its refusal is the last word.
+    emulator.clear_faults();
+    abi.authorization_complete(complete.clone()).fails(Status::ReauthorizationRequired);
+    abi.authorization_complete(complete).fails(Status::StateMismatch);
+}
+
+#[test]
+fn a_consent_outlives_a_failure_that_is_worth_another_attempt() {
+    let emulator = emulator(1);
+    let abi = Abi::with(&emulator, json!({"retry": {"maxAttempts": 1}}));
+    let other = Abi::with(&emulator, json!({}));
+    let busy = FaultKind::Status {
+        status: 503,
+        body: String::new(),
+        content_type: None,
+        headers: Vec::new(),
+        stage: Stage::BeforeProcessing,
+    };
+    let lost = FaultKind::Reset { stage: Stage::BeforeProcessing };
+    for (kind, status) in [(lost, Status::Network), (busy, Status::Server)] {
+        let redirect_url = consented(&abi, &emulator);
+        let state = query(&redirect_url)["state"].clone();
+        // By the client that made the link, and by one for which the host vouches.
+        for complete in
+            [json!({"redirectUrl": redirect_url}), json!({"redirectUrl": redirect_url, "state": state})]
+        {
+            let client = if complete.get("state").is_some() { &other } else { &abi };
+            emulator.inject(codes(), kind.clone());
+            let error = client.authorization_complete(complete).fails(status);
+            assert_eq!(error["retryable"], true);
+            emulator.clear_faults();
+        }
+        abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
+        abi.authorization_complete(json!({"redirectUrl": redirect_url})).fails(Status::StateMismatch);
+        other
+            .authorization_complete(json!({"redirectUrl": redirect_url, "state": state}))
+            .fails(Status::ReauthorizationRequired);
+        abi.live_token(&emulator, &emulator.company_id());
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
 
-use crate::api::{Api, TokenParams, without_secrets};
+use crate::api::{Api, Outcome, TokenParams, without_secrets};
 use crate::clock::Clock;
 use crate::config::{Config, absolute_url};
 use crate::deadline::Deadline;
@@ -23,7 +23,7 @@ use crate::secret::Secret;
 use crate::token::UserType;
 use crate::tokens::Tokens;
 
-use pending::{Pending, mismatch};
+use pending::{Pending, Used, mismatch};
 use receiver::Receiver;
 use redirect::Redirect;
 
@@ -116,6 +116,8 @@ struct Consented {
     answer: Result<Secret>,
     /// That of the link, which the exchange must repeat.
     redirect_uri: String,
+    /// Its state, if it had one.
+    state: Option<Used>,
 }
 
 impl Authorization {
@@ -184,7 +186,8 @@ impl Authorization {
     /// # Errors
     /// `INVALID_ARGUMENT` for a URL that is not this app's redirect; `CONSENT_DENIED`; `STATE_MISMATCH` for a
     /// `state` that is missing, unknown, expired or already used; `REAUTHORIZATION_REQUIRED` when the API
-    /// refuses the code; and what the network or the store say.
+    /// refuses the code; and what the network or the store say. After an error that is retryable, the same redirect may be
+    /// given again.
     pub fn complete(&self, params: &CompleteParams, deadline: &Deadline) -> Result<Value> {
         let consented = self.claim(params)?;
         self.exchange(consented, params.user_type, deadline)
@@ -260,12 +263,13 @@ impl Authorization {
         {
             return Err(mismatch("it has another state than the session"));
         }
-        self.pending.use_up(state, self.clock.uptime(), |link| match link {
+        let (consented, used) = self.pending.use_up(state, self.clock.uptime(), |link| match link {
             Some(redirect_uri) => consented(&redirect, redirect_uri.to_owned()),
             // The host vouches for it: the link may have been made by another process.
             None if params.state.is_some() => consented(&redirect, named()?),
             None => Err(mismatch("its state is unknown")),
-        })
+        })?;
+        Ok(Consented { state: Some(used), ..consented })
     }
 
     /// From the code to the stored token.
@@ -276,7 +280,13 @@ impl Authorization {
         deadline: &Deadline,
     ) -> Result<Value> {
         let exchange = TokenParams::code(consented.answer?, consented.redirect_uri, user_type);
-        let token = self.api.token(&exchange, self.clock.wall_ms(), deadline)?;
+        let token = self.api.token(&exchange, self.clock.wall_ms(), deadline).map_err(|failure| {
+            // The code may still be good; whether it is, the same redirect finds out.
+            if let (true, Some(state)) = (failure.outcome != Outcome::Refused, consented.state) {
+                self.pending.give_back(state);
+            }
+            failure.error
+        })?;
         self.tokens.adopt(token, deadline)
     }
 
@@ -351,5 +361,5 @@ fn consented(redirect: &Redirect, redirect_uri: String) -> Result<Consented> {
     } else {
         return Err(Error::invalid_argument("redirectUrl", "redirectUrl has neither a code nor an error"));
     };
-    Ok(Consented { answer, redirect_uri })
+    Ok(Consented { answer, redirect_uri, state: None })
 }

@@ -26,10 +26,18 @@ pub struct Pending {
 }
 
 /// One consent.
+#[derive(Clone)]
 struct Consent {
     began: Duration,
     /// That of its link; `None` once the state was used.
     redirect_uri: Option<String>,
+}
+
+/// A state that was used up, and that may be given back.
+pub struct Used {
+    digest: Digest,
+    /// What it was before; `None` where this client made no such link.
+    before: Option<Consent>,
 }
 
 impl Pending {
@@ -57,21 +65,30 @@ impl Pending {
         state: &str,
         now: Duration,
         check: impl FnOnce(Option<&str>) -> Result<T>,
-    ) -> Result<T> {
+    ) -> Result<(T, Used)> {
         let digest = self.digest(state);
         // Held from the look to the mark: of two that bring the same state at once, one is served.
         let mut consents = self.consents();
-        let redirect_uri = match consents.get(&digest) {
+        let before = match consents.get(&digest) {
             None => None,
             Some(Consent { redirect_uri: None, .. }) => return Err(mismatch("its state was used already")),
             Some(consent) if now.saturating_sub(consent.began) > PATIENCE => {
                 return Err(mismatch("its link is too old"));
             }
-            Some(consent) => consent.redirect_uri.as_deref(),
+            Some(consent) => Some(consent.clone()),
         };
-        let checked = check(redirect_uri)?;
+        let checked = check(before.as_ref().and_then(|consent| consent.redirect_uri.as_deref()))?;
         insert(&mut consents, digest, Consent { began: now, redirect_uri: None });
-        Ok(checked)
+        Ok((checked, Used { digest, before }))
+    }
+
+    /// Makes a state as good as it was: what it was used for may still succeed.
+    pub fn give_back(&self, used: Used) {
+        let mut consents = self.consents();
+        match used.before {
+            Some(consent) => insert(&mut consents, used.digest, consent),
+            None => drop(consents.remove(&used.digest)),
+        }
     }
 
     fn digest(&self, state: &str) -> Digest {
@@ -124,12 +141,28 @@ mod tests {
         pending.begin("state", URI.to_owned(), Duration::ZERO);
         let refuse = |_: Option<&str>| Err::<(), _>(mismatch("something else is wrong"));
         assert!(pending.use_up("state", Duration::ZERO, refuse).is_err());
-        assert_eq!(pending.use_up("state", Duration::ZERO, link).unwrap(), URI);
+        assert_eq!(pending.use_up("state", Duration::ZERO, link).unwrap().0, URI);
         assert!(pending.use_up("state", Duration::ZERO, link).is_err());
         // One that another process made is good once, too.
         assert!(pending.use_up("foreign", Duration::ZERO, link).is_err());
         assert!(pending.use_up("foreign", Duration::ZERO, |_| Ok(())).is_ok());
         assert!(pending.use_up("foreign", Duration::ZERO, |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn what_is_given_back_is_as_good_as_before_and_no_better() {
+        let pending = Pending::new().unwrap();
+        pending.begin("state", URI.to_owned(), Duration::ZERO);
+        for _ in 0..2 {
+            let (redirect_uri, used) = pending.use_up("state", PATIENCE, link).unwrap();
+            assert_eq!(redirect_uri, URI);
+            pending.give_back(used);
+            let (_, used) = pending.use_up("foreign", PATIENCE, |_| Ok(())).unwrap();
+            pending.give_back(used);
+        }
+        assert!(pending.use_up("foreign", PATIENCE, link).is_err(), "still no link of this client's");
+        let too_late = PATIENCE + Duration::from_millis(1);
+        assert!(pending.use_up("state", too_late, link).is_err(), "its hour is not begun anew");
     }
 
     #[test]
