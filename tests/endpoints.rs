@@ -582,6 +582,7 @@ fn no_other_401_ever_causes_a_refresh() {
         ("This token's user type is not yet supported!", Status::Forbidden),
         ("version header was not found.", Status::InvalidRequest),
         ("version header is invalid", Status::InvalidRequest),
+        ("This needs the access token of a company", Status::Unauthorized),
         ("Something that nobody has met before", Status::Unauthorized),
     ] {
         for (name, endpoint, call) in BEARING {

@@ -6,16 +6,8 @@ use super::EXCERPT;
 use crate::error::{ApiFault, Error, Status};
 use crate::http::{Answer, wait_asked};
 
-/// Whether a refreshed token can make a refused call succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cure {
-    /// Yes: the access token is dead.
-    Refresh,
-    /// The server's words are not known: worth one try per token.
-    Perhaps,
-    /// No: it would burn a refresh token for nothing.
-    None,
-}
+/// The words of the only 401s that another access token cures. For any other one a refresh token would be burnt in vain.
+const DEAD_TOKEN: [&str; 2] = ["invalid jwt", "access token is invalid"];
 
 /// The error for an answer that is no success.
 pub fn error(answer: &Answer, secrets: &[&str]) -> Error {
@@ -32,23 +24,16 @@ pub fn error(answer: &Answer, secrets: &[&str]) -> Error {
     error.with_api(answer.status, fault)
 }
 
-/// Whether a fresh token would help against this error.
-pub fn cure(error: &Error) -> Cure {
-    if error.http_status() != Some(401) || error.status() != Status::Unauthorized {
-        return Cure::None;
-    }
-    let words =
-        error.api().and_then(|fault| fault.message.as_deref()).unwrap_or_default().to_ascii_lowercase();
-    if words.contains("invalid jwt") || words.contains("access token") || words.contains("token expired") {
-        Cure::Refresh
-    } else {
-        Cure::Perhaps
-    }
+/// Whether an error says that the access token is dead.
+pub fn says_dead_token(error: &Error) -> bool {
+    let words = error.api().and_then(|fault| fault.message.as_deref()).unwrap_or_default();
+    let words = words.to_ascii_lowercase();
+    error.http_status() == Some(401) && DEAD_TOKEN.iter().any(|dead| words.contains(dead))
 }
 
 /// Whether an answer says that the access token is dead.
 pub fn is_of_dead_token(answer: &Answer) -> bool {
-    answer.status == 401 && cure(&error(answer, &[])) == Cure::Refresh
+    answer.status == 401 && says_dead_token(&error(answer, &[]))
 }
 
 /// The status and the advice for what the server said.
@@ -267,95 +252,80 @@ mod tests {
     #[test]
     fn the_vendors_answers_become_codes() {
         use Status::*;
-        for (status, body, expected, heals) in [
+        for (status, body, expected, is_dead) in [
             (
                 400,
                 r#"{"statusCode":400,"message":"Invalid grant: refresh token is invalid"}"#,
                 ReauthorizationRequired,
-                Cure::None,
+                false,
             ),
-            (400, r#"{"error":"invalid_grant"}"#, ReauthorizationRequired, Cure::None),
-            (
-                400,
-                r#"{"error":"invalid_grant","error_description":"gone"}"#,
-                ReauthorizationRequired,
-                Cure::None,
-            ),
-            (400, r#"{"statusCode":400,"message":"Location is not active"}"#, LocationInactive, Cure::None),
-            (
-                400,
-                r#"{"statusCode":400,"message":"Invalid parameter: grantType"}"#,
-                InvalidRequest,
-                Cure::None,
-            ),
+            (400, r#"{"error":"invalid_grant"}"#, ReauthorizationRequired, false),
+            (400, r#"{"error":"invalid_grant","error_description":"gone"}"#, ReauthorizationRequired, false),
+            (400, r#"{"statusCode":400,"message":"Location is not active"}"#, LocationInactive, false),
+            (400, r#"{"statusCode":400,"message":"Invalid parameter: grantType"}"#, InvalidRequest, false),
             (
                 400,
                 r#"{"statusCode":400,"message":"Endpoint x was removed in version v3","error":"Bad Request"}"#,
                 InvalidRequest,
-                Cure::None,
+                false,
             ),
             (
                 401,
                 r#"{"error":"UnAuthorized!","error_description":"Authorization code not found"}"#,
                 ReauthorizationRequired,
-                Cure::None,
+                false,
             ),
-            (401, r#"{"statusCode":401,"message":"Invalid JWT"}"#, Unauthorized, Cure::Refresh),
+            (401, r#"{"statusCode":401,"message":"Invalid JWT"}"#, Unauthorized, true),
             (
                 401,
                 r#"{"statusCode":401,"message":"Invalid token: access token is invalid"}"#,
                 Unauthorized,
-                Cure::Refresh,
+                true,
             ),
-            (
-                401,
-                r#"{"statusCode":401,"message":"version header was not found."}"#,
-                InvalidRequest,
-                Cure::None,
-            ),
+            (401, r#"{"statusCode":401,"message":"version header was not found."}"#, InvalidRequest, false),
             (
                 401,
                 r#"{"statusCode":401,"message":"The token is not authorized for this scope."}"#,
                 Forbidden,
-                Cure::None,
+                false,
             ),
             (
                 401,
                 r#"{"statusCode":401,"message":"This authClass type is not allowed to access this scope. Please…"}"#,
                 Forbidden,
-                Cure::None,
+                false,
             ),
-            (401, r#"{"statusCode":401,"message":"Token's user type mismatch!"}"#, Forbidden, Cure::None),
+            (401, r#"{"statusCode":401,"message":"Token's user type mismatch!"}"#, Forbidden, false),
             (
                 401,
                 r#"{"statusCode":401,"message":"This token's user type is not yet supported!"}"#,
                 Forbidden,
-                Cure::None,
+                false,
             ),
-            (401, r#"{"statusCode":401,"message":"Something new"}"#, Unauthorized, Cure::Perhaps),
+            (401, r#"{"statusCode":401,"message":"Something new"}"#, Unauthorized, false),
             (
                 403,
                 r#"{"statusCode":403,"message":"The token does not have access to this location."}"#,
                 Forbidden,
-                Cure::None,
+                false,
             ),
-            (403, "<html>error code: 1010</html>", Forbidden, Cure::None),
-            (404, r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#, NotFound, Cure::None),
-            (400, r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#, NotFound, Cure::None),
+            (403, "<html>error code: 1010</html>", Forbidden, false),
+            (404, r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#, NotFound, false),
+            (400, r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#, NotFound, false),
             (
                 422,
                 r#"{"message":["a must be b","c"],"error":"Unprocessable Entity","statusCode":422}"#,
                 InvalidRequest,
-                Cure::None,
+                false,
             ),
-            (429, "", RateLimited, Cure::None),
-            (500, "<html>oops</html>", Server, Cure::None),
-            (503, r#"{"message":"Location is not active"}"#, Server, Cure::None),
-            (302, "", Protocol, Cure::None),
+            (429, "", RateLimited, false),
+            (500, "<html>oops</html>", Server, false),
+            (503, r#"{"message":"Location is not active"}"#, Server, false),
+            (302, "", Protocol, false),
         ] {
             let error = error(&answer(status, body), &[]);
             assert_eq!(error.status(), expected, "{status} {body}");
-            assert_eq!(cure(&error), heals, "{status} {body}");
+            assert_eq!(says_dead_token(&error), is_dead, "{status} {body}");
         }
     }
 

@@ -281,6 +281,7 @@ impl Tokens {
     pub(super) fn remove(&self, resource_id: &str, lock: Box<dyn crate::store::Lock>) -> Result<()> {
         self.store.remove(resource_id)?;
         self.unsaved().remove(resource_id);
+        self.refused_new().remove(resource_id);
         self.live.forget(resource_id);
         drop(lock);
         self.emit(&Event::Deleted, resource_id, None);

@@ -22,9 +22,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ring::digest::{Digest, SHA256, digest};
 use serde_json::{Map, Value};
 
-use crate::api::{Api, Cure, Failure, InstalledLocationsParams, LocationTokenParams, cure};
+use crate::api::{Api, Failure, InstalledLocationsParams, LocationTokenParams, says_dead_token};
 use crate::clock::Clock;
 use crate::config::Refresh;
 use crate::deadline::Deadline;
@@ -60,8 +61,8 @@ pub struct Tokens {
     flights: Flights<(String, Want), Result<Secret>>,
     /// New tokens that the store did not take; nothing else holds them.
     unsaved: Mutex<HashMap<String, Record>>,
-    /// Access tokens that the API called dead although they were new.
-    refused_new: Mutex<HashMap<String, Secret>>,
+    /// Digests of access tokens that the API called dead although they were new.
+    refused_new: Mutex<HashMap<String, Digest>>,
     /// The companies of locations that were seen in lists.
     companies: Mutex<HashMap<String, String>>,
     counters: Counters,
@@ -278,7 +279,7 @@ impl Tokens {
             .with_resource(company_id));
         }
         let is_dead = |outcome: &Result<T, Failure>| {
-            outcome.as_ref().is_err_and(|failure| cure(&failure.error) == Cure::Refresh)
+            outcome.as_ref().is_err_and(|failure| says_dead_token(&failure.error))
         };
         let outcome = self
             .with_live_token(company_id, deadline, &call, is_dead)
@@ -307,16 +308,18 @@ impl Tokens {
         let renewed = self.renewed(resource_id, Want::Another, Some(&bearer), deadline)?;
         let outcome = call(&renewed);
         if is_dead(&outcome) {
-            self.refused_new().insert(resource_id.to_owned(), renewed);
+            self.refused_new().insert(resource_id.to_owned(), digest_of(&renewed));
         }
         Ok(outcome)
     }
 
     fn was_refused_new(&self, resource_id: &str, token: &Secret) -> bool {
-        self.refused_new().get(resource_id).is_some_and(|refused| refused.matches(token.expose()))
+        self.refused_new()
+            .get(resource_id)
+            .is_some_and(|refused| refused.as_ref() == digest_of(token).as_ref())
     }
 
-    fn refused_new(&self) -> std::sync::MutexGuard<'_, HashMap<String, Secret>> {
+    fn refused_new(&self) -> std::sync::MutexGuard<'_, HashMap<String, Digest>> {
         self.refused_new.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -554,6 +557,11 @@ pub(crate) fn valid_id(parameter: &str, id: &str) -> Result<()> {
         return Ok(());
     };
     Err(Error::invalid_argument(parameter, format!("{parameter} {wrong}")))
+}
+
+/// What is kept of a token that must not be kept itself.
+fn digest_of(token: &Secret) -> Digest {
+    digest(&SHA256, token.expose().as_bytes())
 }
 
 fn not_held(resource_id: &str) -> Error {
