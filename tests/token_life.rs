@@ -410,6 +410,7 @@ fn a_paused_location_keeps_its_refresh_token_and_works_again_when_it_is_active()
     emulator.set_location_active(&location, false);
     emulator.clock().advance(DAY);
     sent(&emulator);
+    let heard = abi.listen();
 
     let error = abi.access_token(&location).fails(Status::LocationInactive);
     assert_eq!((&error["retryable"], &error["resourceId"]), (&json!(true), &json!(location)));
@@ -420,6 +421,8 @@ fn a_paused_location_keeps_its_refresh_token_and_works_again_when_it_is_active()
         assert!((1..=60_000).contains(&left), "{held_back}");
     }
     assert_eq!(sent(&emulator), [""; 0], "it is left in peace");
+    assert_eq!(heard.names(), [format!("token.refreshFailed {location}")], "only what was tried is told");
+    assert_eq!(abi.stats()["tokens"]["failed"], 1);
     let listed = abi.listed(&location);
     assert_eq!((&listed["state"], &listed["refreshable"]), (&json!("inactive"), &json!(true)));
 

@@ -16,6 +16,23 @@ use std::time::Duration;
 /// How long a location that the API calls inactive is left in peace.
 pub(super) const INACTIVE_HOLD_MS: i64 = 60_000;
 
+/// Whether an error is that of an attempt: the host is told of those.
+#[derive(PartialEq)]
+enum Attempt {
+    Failed,
+    NotMade,
+}
+
+/// What a look at the record without its lock shows.
+enum Look {
+    /// A token that somebody else renewed.
+    Taken(Secret),
+    /// Nothing can be tried now, for that reason.
+    NotNow(Error),
+    /// It is to be renewed.
+    Due,
+}
+
 impl Tokens {
     /// A token that fulfils `want`: somebody else's, or a new one. Runs once at a time per resource, across all
     /// who share the store.
@@ -31,14 +48,15 @@ impl Tokens {
         {
             return Ok(token); // The flight before this one landed between the caller's look and its seat.
         }
-        let taken = self.without_lock(resource_id, want, known, deadline);
-        let renewed = taken.and_then(|taken| match taken {
-            Some(token) => Ok(token),
-            None => self.with_lock(resource_id, want, known, deadline),
-        });
+        let renewed = match self.without_lock(resource_id, want, known, deadline) {
+            Ok(Look::Taken(token)) => Ok(token),
+            Ok(Look::NotNow(error)) => return self.despite(error, resource_id, want, Attempt::NotMade),
+            Ok(Look::Due) => self.with_lock(resource_id, want, known, deadline),
+            Err(error) => Err(error),
+        };
         renewed.or_else(|error| {
             Tokens::count(&self.counters.failed);
-            self.despite(error, resource_id, want)
+            self.despite(error, resource_id, want, Attempt::Failed)
         })
     }
 
@@ -51,24 +69,30 @@ impl Tokens {
         want: Want,
         known: Option<&Secret>,
         deadline: &Deadline,
-    ) -> Result<Option<Secret>> {
+    ) -> Result<Look> {
         let changes = self.live.changes(resource_id);
         let record = self.record(resource_id)?;
         if let Some(record) = &record {
             if self.fulfils(record, want, known) {
                 let published = self.publish_since(Some(changes), record);
-                return Ok(published.then(|| record.token.access_token.clone()));
+                let token = &record.token.access_token;
+                return Ok(if published { Look::Taken(token.clone()) } else { Look::Due });
             }
-            let mints = record.token.kind() == UserType::Location && record.token.refresh_token.is_none();
-            if !mints || self.held_back(record).is_some() {
-                return Ok(None);
+            if let Some(error) = self.held_back(record) {
+                return Ok(Look::NotNow(error));
+            }
+            if record.token.kind() == UserType::Company || record.token.refresh_token.is_some() {
+                return Ok(Look::Due);
             }
         }
-        let company_id = self.company_of(resource_id, record.as_ref())?;
+        let company_id = match self.company_of(resource_id, record.as_ref()) {
+            Err(error) if error.status() == Status::NotFound => return Ok(Look::NotNow(error)),
+            company_id => company_id?,
+        };
         if self.with_fresh(&company_id, |_| ()).is_none() && self.holds_company(&company_id)? {
             self.access_token(&company_id, || deadline.clone())?;
         }
-        Ok(None)
+        Ok(Look::Due)
     }
 
     /// Renews under the resource's lock.
@@ -135,7 +159,7 @@ impl Tokens {
 
     /// While the old access token lives, a failed renewal fails nobody who did not ask for a new one. Where the store
     /// fails as well, the one in memory will do.
-    fn despite(&self, error: Error, resource_id: &str, want: Want) -> Result<Secret> {
+    fn despite(&self, error: Error, resource_id: &str, want: Want, attempt: Attempt) -> Result<Secret> {
         let (now, uptime) = (self.clock.wall_ms(), self.clock.uptime());
         let changes = self.live.changes(resource_id);
         let record = self.record(resource_id);
@@ -145,7 +169,8 @@ impl Tokens {
             _ => self.live.alive(resource_id, uptime),
         };
         let stored = record.ok().flatten().map(|record| record.token);
-        if (stored.is_some() || in_memory.is_some())
+        if attempt == Attempt::Failed
+            && (stored.is_some() || in_memory.is_some())
             && !matches!(error.status(), Status::ReauthorizationRequired | Status::Cancelled)
         {
             let expires_at = stored.as_ref().map(|token| token.expires_at);
