@@ -336,6 +336,7 @@ fn a_code_whose_answer_is_lost_is_tried_once_more_and_no_further() {
     let requests = emulator.requests();
     assert_eq!(requests.len(), 2);
     assert_eq!(fields(&requests[0]), fields(&requests[1]), "the same code");
+    assert_eq!(abi.stats()["requests"]["repeated"], 1);
     assert_eq!(sent(&emulator), ["code 200", "code 401"]);
     assert_eq!(abi.tokens_list(json!({})).ok()["items"], json!([]));
     // The person consents again, and all is well.

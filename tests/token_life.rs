@@ -119,6 +119,8 @@ fn answers_that_all_get_lost_leave_a_connection_that_the_next_call_takes_up() {
         let error = abi.access_token(&company).fails(Status::Network);
         assert_eq!((&error["retryable"], &error["resourceId"]), (&json!(true), &json!(company)));
         assert_eq!((emulator.strikes(fault), emulator.refreshes()), (3, 1));
+        let requests = &abi.stats()["requests"];
+        assert_eq!((&requests["repeated"], &requests["unanswered"]), (&json!(2), &json!(3)));
         emulator.remove_fault(fault);
         emulator.clock().advance(pause);
         if survives {

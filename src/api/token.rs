@@ -1,5 +1,7 @@
 //! `POST /oauth/token` (the vendor's `get-access-token`; RFC 6749, 4.1.3, 4.4 and 6).
 
+use std::sync::atomic::Ordering;
+
 use serde::Deserialize;
 use ureq::http::Method;
 use zeroize::Zeroizing;
@@ -129,6 +131,7 @@ impl Api {
         match outcome {
             Err(lost) if lost.outcome == Outcome::Unknown && deadline.check().is_ok() => {
                 log::warn!("the answer to an authorization code was lost; the code is tried once more");
+                self.counters().repeated.fetch_add(1, Ordering::Relaxed);
                 ask().map_err(of_a_spent_code)
             }
             outcome => outcome,

@@ -259,6 +259,7 @@ impl Tokens {
                 return self.failed(record, failure, doubt.may_be_spent(), deadline);
             }
             log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
+            Tokens::count(&self.api.counters().repeated);
         }
     }
 
