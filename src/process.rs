@@ -57,8 +57,10 @@ pub fn alone_with_databases() -> RwLockWriteGuard<'static, ()> {
     DATABASES.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Enters a database, to be closed before a fork.
+/// Enters a database, to be closed before a fork. Not while one is used.
 pub fn enter_database(database: Weak<dyn Database>) {
+    // A forked child enters databases of its own, and must not find the list locked.
+    let _using = using_database();
     let mut opened = opened();
     opened.retain(|database| database.strong_count() > 0);
     opened.push(database);
@@ -135,5 +137,39 @@ impl<T> Drop for Own<T> {
         if self.generation != generation() {
             std::mem::forget(self.value.take());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Barrier, mpsc};
+    use std::thread;
+
+    struct Nothing;
+
+    impl Database for Nothing {
+        fn close(&self) {}
+    }
+
+    #[test]
+    fn nobody_enters_a_database_during_a_fork() {
+        let database: Arc<dyn Database> = Arc::new(Nothing);
+        let (begins, (sender, entered)) = (Barrier::new(2), mpsc::channel());
+        thread::scope(|scope| {
+            let at_rest = rest();
+            scope.spawn(|| {
+                begins.wait();
+                enter_database(Arc::downgrade(&database));
+                sender.send(()).unwrap();
+            });
+            begins.wait();
+            for _ in 0..1_000 {
+                assert!(entered.try_recv().is_err(), "a child would find the list of databases locked");
+                thread::yield_now();
+            }
+            drop(at_rest);
+            entered.recv().unwrap();
+        });
     }
 }

@@ -178,6 +178,25 @@ fn events_are_heard_in_a_child() {
     assert_eq!(heard, "token.refreshed");
 }
 
+/// A receiver may wait for whatever the host likes, and a replacement waits for it: a fork cannot wait for both.
+#[test]
+fn a_child_sets_its_own_receiver_though_its_parent_was_replacing_one() {
+    let stand = Stand::new();
+    for kind in ["events", "log"] {
+        let heard = stand.worker().answer(&format!("child-of-a-replacement {kind}"));
+        assert_eq!(heard, "0 True True", "{kind}: status, heard, and whether the parent still waited");
+    }
+}
+
+#[test]
+fn a_receiver_that_forks_returns_in_both_processes_and_can_be_replaced_in_both() {
+    let stand = Stand::new();
+    for kind in ["events", "log"] {
+        let heard = stand.worker().answer(&format!("fork-in-a-receiver {kind}"));
+        assert_eq!(heard, "0 True 0 True", "{kind}: status and heard, in the child and in the parent");
+    }
+}
+
 #[test]
 fn a_memory_store_is_empty_in_a_child() {
     let mut stand = Stand::new();

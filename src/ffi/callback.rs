@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 use std::ffi::c_void;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::process;
+use crate::process::{self, Own};
 
 thread_local! {
     /// The slots whose callbacks are running on this thread, innermost last.
@@ -30,47 +30,51 @@ unsafe impl Sync for Context {}
 
 /// The place of one callback. No lock is held while it runs.
 pub struct Slot<F: Copy> {
+    /// Locked behind the gate only: a forked child goes on with the same callback, and must not find it locked.
     state: Mutex<State<F>>,
-    ended: Condvar,
-    /// Held by whoever replaces, so that replacements come one after the other.
-    replacing: Mutex<()>,
 }
 
 struct State<F: Copy> {
     callback: Option<Callback<F>>,
-    epoch: usize,
-    /// The process that counted: in a forked child only the forking thread is left.
-    generation: u32,
-    /// How many calls are running, of this epoch and of the one before.
-    running: [usize; 2],
+    /// How many callbacks were here before this one.
+    turn: u64,
+    /// Made where they are first needed.
+    calls: Option<Own<Arc<Calls>>>,
+}
+
+/// The calls that are under way in one process. Their lock is waited with, so that a fork may find it in use: a child
+/// makes itself new ones.
+#[derive(Default)]
+struct Calls {
+    /// The turns of the callbacks that are running.
+    turns: Mutex<Vec<u64>>,
+    ended: Condvar,
+}
+
+/// A call that is under way, until it is dropped.
+struct Call {
+    calls: Arc<Calls>,
+    turn: u64,
 }
 
 impl<F: Copy> Slot<F> {
     pub const fn new() -> Slot<F> {
-        Slot {
-            state: Mutex::new(State { callback: None, epoch: 0, generation: 0, running: [0; 2] }),
-            ended: Condvar::new(),
-            replacing: Mutex::new(()),
-        }
+        Slot { state: Mutex::new(State { callback: None, turn: 0, calls: None }) }
     }
 
     /// Calls the host's function, if there is one, by `invoke`.
     pub fn run(&self, invoke: impl FnOnce(F, *mut c_void)) {
-        let entered = self.with_state(|state| {
+        let begun = self.with_state(|state| {
             let callback = state.callback?;
-            let epoch = state.epoch % 2;
-            state.running[epoch] += 1;
-            Some((callback, epoch))
+            // Its own process's: a child that was forked inside the callback has nothing to end.
+            Some((callback, Own::new(state.calls().begin(state.turn))))
         });
-        let Some((callback, epoch)) = entered else { return };
+        let Some((callback, call)) = begun else { return };
 
         RUNNING.with_borrow_mut(|running| running.push(self.identity()));
         invoke(callback.function, callback.context.0);
         RUNNING.with_borrow_mut(Vec::pop);
-
-        // Saturating: after a fork inside the callback, the child began to count anew.
-        self.with_state(|state| state.running[epoch] = state.running[epoch].saturating_sub(1));
-        self.ended.notify_all();
+        drop(call);
     }
 
     /// Whether the callback is running on this very thread.
@@ -78,7 +82,7 @@ impl<F: Copy> Slot<F> {
         RUNNING.with_borrow(|running| running.contains(&self.identity()))
     }
 
-    /// Puts another callback, or none, in its place. Returns once the old one no longer runs anywhere.
+    /// Puts another callback, or none, in its place. Returns once none of those before it runs anywhere.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` from inside the callback itself, which would wait for its own end.
@@ -89,16 +93,12 @@ impl<F: Copy> Slot<F> {
                 Error::invalid_argument("callback", message).with_help("replace it after it has returned")
             );
         }
-        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.with_state(|state| {
+        let (calls, turn) = self.with_state(|state| {
             state.callback = callback;
-            state.epoch += 1;
-            (state.epoch - 1) % 2
+            state.turn += 1;
+            (state.calls(), state.turn)
         });
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.running[old] > 0 {
-            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        calls.wait_for_those_before(turn);
         Ok(())
     }
 
@@ -106,14 +106,50 @@ impl<F: Copy> Slot<F> {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Looks at the state, or changes it, with forks kept out: a child goes on with the same callbacks, and must not
-    /// find them locked.
+    /// Looks at the state, or changes it, with forks kept out.
     fn with_state<T>(&self, work: impl FnOnce(&mut State<F>) -> T) -> T {
         let _gate = process::gate();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.generation != process::generation() {
-            (state.generation, state.running) = (process::generation(), [0; 2]);
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<F: Copy> State<F> {
+    /// The calls of this process.
+    fn calls(&mut self) -> Arc<Calls> {
+        if let Some(calls) = self.calls.as_ref().and_then(Own::get) {
+            return Arc::clone(calls);
         }
-        work(&mut state)
+        let calls = Arc::default();
+        self.calls = Some(Own::new(Arc::clone(&calls)));
+        calls
+    }
+}
+
+impl Calls {
+    fn begin(self: Arc<Calls>, turn: u64) -> Call {
+        self.turns().push(turn);
+        Call { calls: self, turn }
+    }
+
+    fn wait_for_those_before(&self, turn: u64) {
+        let mut turns = self.turns();
+        while turns.iter().any(|running| *running < turn) {
+            turns = self.ended.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let mut turns = self.calls.turns();
+        if let Some(place) = turns.iter().position(|turn| *turn == self.turn) {
+            turns.swap_remove(place);
+        }
+        drop(turns);
+        self.calls.ended.notify_all();
     }
 }

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import ghl_oauth
+from ghl_oauth._library import EventCallback, LogCallback, library
 
 
 def ask(client, resource_id):
@@ -21,9 +22,19 @@ def in_child(work):
     """Forks; the child's text comes back through a pipe."""
     reader, writer = os.pipe()
     if os.fork() == 0:
-        os.write(writer, work().encode())
-        os._exit(0)
+        tell(writer, work)
     os.close(writer)
+    return told(reader)
+
+
+def tell(writer, work):
+    """What a child does; where it hangs, it dies and has told nothing."""
+    signal.alarm(60)
+    os.write(writer, work().encode())
+    os._exit(0)
+
+
+def told(reader):
     with open(reader, encoding="utf-8") as pipe:
         text = pipe.read()
     os.wait()
@@ -46,6 +57,80 @@ def ask_by_name(resource_id):
     """What a pool's process runs: the inherited client after a fork, one of its own after a spawn."""
     client = inherited if inherited is not None else make(json.loads(os.environ["GHL_TEST_CONFIG"]))
     return ask(client, resource_id)
+
+
+class Receiver:
+    """A receiver of events or of log lines, set through the C ABI as it is, where a replacement waits."""
+
+    def __init__(self, client, kind, function):
+        self.client = client._open()
+        self.heard = threading.Event()
+
+        def hear(*_arguments):
+            self.heard.set()
+            function()
+
+        self.callback = (EventCallback if kind == "events" else LogCallback)(hear)
+
+    def set(self):
+        if isinstance(self.callback, EventCallback):
+            return library.ghl_client_on_event(self.client._pointer, self.callback, None)
+        return library.ghl_set_log_callback(self.callback, None, 5)
+
+
+def happen(client):
+    """Something that is told as an event and in the log."""
+    client.tokens_import(
+        [{"accessToken": "a", "companyId": "another", "userType": "Company", "expiresIn": 9}], replace=True
+    )
+
+
+def child_of_a_replacement(client, kind):
+    """Forks while one thread is inside a receiver, and another waits to replace it; answers what the child hears."""
+    ended = threading.Event()
+    first = Receiver(client, kind, lambda: threading.current_thread() is inside and ended.wait())
+    second, third = (Receiver(client, kind, lambda: None) for _ in range(2))
+    first.set()
+    inside = threading.Thread(target=happen, args=[client])
+    inside.start()
+    first.heard.wait()
+    replaces = threading.Thread(target=second.set)
+    replaces.start()
+    while not second.heard.is_set():
+        happen(client)
+
+    def child():
+        happen(client)
+        status = third.set()
+        happen(client)
+        return f"{status} {third.heard.is_set()}"
+
+    answer = in_child(child)
+    waited = replaces.is_alive()
+    ended.set()
+    inside.join()
+    replaces.join()
+    return f"{answer} {waited}"
+
+
+def fork_in_a_receiver(client, kind):
+    """Forks inside a receiver, which then returns in both processes; answers what the child hears."""
+    reader, writer = os.pipe()
+    children = []
+    first = Receiver(client, kind, lambda: children or children.append(os.fork()))
+    second = Receiver(client, kind, lambda: None)
+    first.set()
+    happen(client)
+
+    def replace():
+        status = second.set()
+        happen(client)
+        return f"{status} {second.heard.is_set()}"
+
+    if children == [0]:
+        tell(writer, replace)
+    os.close(writer)
+    return f"{told(reader)} {replace()}"
 
 
 inherited = None
@@ -73,6 +158,10 @@ def main():
             answer = in_child(lambda: [client.stats(), client.close(), "closed"][-1])
         elif command == "grandchild-asks":
             answer = in_child(lambda: in_child(lambda: ask(client, *arguments)))
+        elif command == "child-of-a-replacement":
+            answer = child_of_a_replacement(client, *arguments)
+        elif command == "fork-in-a-receiver":
+            answer = fork_in_a_receiver(client, *arguments)
         elif command == "events-in-child":
 
             def listen():
