@@ -108,12 +108,23 @@ impl Client {
         }
     }
 
+    /// The parts of this process, where there are any yet.
+    fn work_so_far(&self) -> Option<&Work> {
+        let mut parts = &self.parts;
+        loop {
+            match parts.own.get() {
+                Some(work) => return Some(work),
+                None => parts = parts.of_child.get()?,
+            }
+        }
+    }
+
     /// Ends every call that is waiting with `CANCELLED`; calls made afterwards work as ever.
     ///
     /// A refresh whose request was sent runs on, on the thread that sent it, until its answer is saved.
     pub fn cancel(&self) {
         // Where there are no parts yet, nobody waits.
-        if let Ok(work) = self.work() {
+        if let Some(work) = self.work_so_far() {
             work.cancellation.raise();
             work.tokens.wake_all();
         }

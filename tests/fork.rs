@@ -198,6 +198,29 @@ fn a_receiver_that_forks_returns_in_both_processes_and_can_be_replaced_in_both()
 }
 
 #[test]
+fn a_child_that_only_cancels_opens_nothing() {
+    let stand = Stand::new();
+    let mut worker = stand.worker();
+    let database = stand.config["store"]["path"].as_str().unwrap();
+    std::fs::remove_file(database).unwrap();
+    assert_eq!(worker.answer("child-cancels"), "cancelled");
+    assert!(!std::fs::exists(database).unwrap(), "the child has opened its store");
+}
+
+#[test]
+fn a_child_cancels_its_own_calls() {
+    let stand = Stand::new();
+    let hold = stand.emulator.hold(refreshes().times(1), Stage::BeforeProcessing);
+    let company = stand.emulator.company_id();
+    let mut parent = stand.worker();
+    parent.say(&format!("ask-in-thread {company}"));
+    hold.wait_for(1);
+    assert_eq!(parent.answer(&format!("child-cancels-its-own {company}")), "GHL_ERR_CANCELLED");
+    hold.release();
+    stand.assert_live(&parent.line());
+}
+
+#[test]
 fn a_memory_store_is_empty_in_a_child() {
     let mut stand = Stand::new();
     stand.config["store"] = json!({"kind": "memory"});

@@ -158,6 +158,19 @@ def main():
             answer = in_child(lambda: [client.stats(), client.close(), "closed"][-1])
         elif command == "grandchild-asks":
             answer = in_child(lambda: in_child(lambda: ask(client, *arguments)))
+        elif command == "child-cancels":
+            answer = in_child(lambda: [client.cancel(), "cancelled"][-1])
+        elif command == "child-cancels-its-own":
+
+            def cancel():
+                answers = []
+                waits = threading.Thread(target=lambda: answers.append(ask(client, *arguments)))
+                waits.start()
+                while waits.is_alive():
+                    client.cancel()
+                return answers[0]
+
+            answer = in_child(cancel)
         elif command == "child-of-a-replacement":
             answer = child_of_a_replacement(client, *arguments)
         elif command == "fork-in-a-receiver":
