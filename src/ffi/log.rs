@@ -1,12 +1,13 @@
 //! The library's log, on its way to the host.
 
 use std::ffi::{CString, c_char, c_void};
-use std::sync::Once;
+use std::sync::OnceLock;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
 use super::boundary::guarded;
 use super::callback::{Callback, Context, Slot};
+use super::fork;
 use crate::error::Error;
 use crate::outbox;
 
@@ -25,6 +26,9 @@ pub type ghl_log_callback =
 type Function = unsafe extern "C" fn(i32, *const c_char, *mut c_void);
 
 static SLOT: Slot<Function> = Slot::new();
+
+/// Whether this process logs by way of the slot.
+static INSTALLED: OnceLock<bool> = OnceLock::new();
 
 struct HostLog;
 
@@ -80,19 +84,14 @@ pub unsafe extern "C" fn ghl_set_log_callback(
         LevelFilter::Trace,
     ];
     let outcome = guarded(|| {
-        static INSTALL: Once = Once::new();
-        static mut INSTALLED: bool = false;
-        // SAFETY: written once under `Once`, read only after it.
-        let installed = unsafe {
-            INSTALL.call_once(|| INSTALLED = log::set_logger(&HostLog).is_ok());
-            INSTALLED
-        };
-        if !installed {
-            return Err(Error::invalid_argument("callback", "this process has a logger of its own"));
-        }
         let level = usize::try_from(max_level).ok().and_then(|level| levels.get(level));
         let level =
             level.ok_or_else(|| Error::invalid_argument("max_level", "max_level is not from 0 to 5"))?;
+        if !INSTALLED.get_or_init(|| log::set_logger(&HostLog).is_ok()) {
+            return Err(Error::invalid_argument("callback", "this process has a logger of its own"));
+        }
+        // A forked child goes on with the same receiver.
+        fork::watch();
         SLOT.replace(callback.map(|function| Callback { function, context: Context(context) }))?;
         log::set_max_level(if callback.is_some() { *level } else { LevelFilter::Off });
         Ok(())
