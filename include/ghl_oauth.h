@@ -482,8 +482,10 @@ int32_t ghl_authorization_url(struct ghl_client *client,
  * @param out_json     the stored token's metadata {"resourceId", "userType", "companyId", "locationId", "scope",
  *                     "expiresAt", "refreshable", "state"}, or the error; to be freed with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a URL that is not the app's redirect, GHL_ERR_CONSENT_DENIED,
- *         GHL_ERR_STATE_MISMATCH, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code, GHL_ERR_NETWORK,
- *         GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE
+ *         GHL_ERR_STATE_MISMATCH, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code, GHL_ERR_UNAUTHORIZED for refused
+ *         client credentials, GHL_ERR_FORBIDDEN, GHL_ERR_NOT_FOUND, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
+ *         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
+ *         GHL_ERR_CANCELLED
  */
 int32_t ghl_authorization_complete(struct ghl_client *client,
                                    const char *params_json,
@@ -657,9 +659,9 @@ int32_t ghl_tokens_export(struct ghl_client *client,
  *                     "failed"}; may be NULL
  * @param context      passed to the callback as it is; may be NULL
  * @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId", "error"}], "nextDueAt"}:
- *                     "unsealed" counts what should have been sealed, but cannot be opened or changed meanwhile;
- *                     "nextDueAt" is in milliseconds since the epoch, or null; or the error; to be freed with
- *                     ghl_string_free; may be NULL
+ *                     "unsealed" counts what should have been sealed, but cannot be opened or changed meanwhile; an
+ *                     "error" is what ghl_token_refresh returns; "nextDueAt" is in milliseconds since the epoch, or
+ *                     null; or the error; to be freed with ghl_string_free; may be NULL
  * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_maintain(struct ghl_client *client,
@@ -683,8 +685,8 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
  * @param progress     called about four times a second, and at the end, with {"done", "failed", "total", "perSecond",
  *                     "secondsLeft"}; "total" and "secondsLeft" are null as long as they are not known; may be NULL
  * @param context      passed to the callback as it is; may be NULL
- * @param out_json     {"total", "minted", "fresh", "failed": [{"locationId", "error"}]}, or the error; to be freed with
- *                     ghl_string_free; may be NULL
+ * @param out_json     {"total", "minted", "fresh", "failed": [{"locationId", "error"}]}, where an "error" is what
+ *                     ghl_token_refresh returns, or the error; to be freed with ghl_string_free; may be NULL
  * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT; what ghl_access_token returns for the company;
  *         GHL_ERR_STORE when new tokens cannot be saved; GHL_ERR_CANCELLED; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
  *         GHL_ERR_SERVER, GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED when the server wants
@@ -710,8 +712,9 @@ int32_t ghl_tokens_mint(struct ghl_client *client,
  * @param out_json     the API's answer in camelCase with "expiresAt" (milliseconds since the epoch) added, or the
  *                     error; to be freed with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code or refresh token,
- *         GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
- *         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_CANCELLED
+ *         GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_FORBIDDEN, GHL_ERR_NOT_FOUND,
+ *         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST, GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
+ *         GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_CANCELLED
  */
 int32_t ghl_oauth_token(struct ghl_client *client,
                         const char *params_json,

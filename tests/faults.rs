@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -234,6 +234,8 @@ impl Stand {
 
 /// A way to an endpoint.
 struct Way {
+    /// The function that is called.
+    function: &'static str,
     endpoint: Endpoint,
     grant_type: Option<GrantType>,
     /// Whose token the library renews for it.
@@ -241,16 +243,16 @@ struct Way {
     call: fn(&Stand) -> Outcome,
 }
 
-fn token(grant_type: GrantType, call: fn(&Stand) -> Outcome) -> Way {
-    Way { endpoint: Endpoint::Token, grant_type: Some(grant_type), renews: None, call }
+fn token(function: &'static str, grant_type: GrantType, call: fn(&Stand) -> Outcome) -> Way {
+    Way { function, endpoint: Endpoint::Token, grant_type: Some(grant_type), renews: None, call }
 }
 
-fn other(endpoint: Endpoint, call: fn(&Stand) -> Outcome) -> Way {
-    Way { endpoint, grant_type: None, renews: None, call }
+fn other(function: &'static str, endpoint: Endpoint, call: fn(&Stand) -> Outcome) -> Way {
+    Way { function, endpoint, grant_type: None, renews: None, call }
 }
 
-fn refresh(call: fn(&Stand) -> Outcome) -> Way {
-    Way { renews: Some(|stand| &stand.company), ..token(GrantType::RefreshToken, call) }
+fn refresh(function: &'static str, call: fn(&Stand) -> Outcome) -> Way {
+    Way { renews: Some(|stand| &stand.company), ..token(function, GrantType::RefreshToken, call) }
 }
 
 /// The columns of the table: ways that are told the same.
@@ -259,10 +261,10 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
         (
             "A code",
             vec![
-                token(GrantType::AuthorizationCode, |stand| {
+                token("ghl_oauth_token", GrantType::AuthorizationCode, |stand| {
                     stand.abi.oauth_token(json!({"grantType": "authorization_code", "code": stand.code}))
                 }),
-                token(GrantType::AuthorizationCode, |stand| {
+                token("ghl_authorization_complete", GrantType::AuthorizationCode, |stand| {
                     let redirect =
                         stand.abi.consent(&stand.emulator, Decision::Company(stand.company.clone()));
                     stand.abi.authorization_complete(json!({"redirectUrl": redirect}))
@@ -271,7 +273,7 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
         ),
         (
             "A raw refresh",
-            vec![token(GrantType::RefreshToken, |stand| {
+            vec![token("ghl_oauth_token", GrantType::RefreshToken, |stand| {
                 stand.abi.oauth_token(json!({
                     "grantType": "refresh_token", "refreshToken": stand.refresh_token, "userType": "Company",
                 }))
@@ -279,7 +281,7 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
         ),
         (
             "A raw mint",
-            vec![other(Endpoint::LocationToken, |stand| {
+            vec![other("ghl_oauth_location_token", Endpoint::LocationToken, |stand| {
                 stand.abi.oauth_location_token(json!({
                     "companyId": stand.company, "locationId": stand.location, "accessToken": stand.access_token,
                 }))
@@ -287,7 +289,7 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
         ),
         (
             "A list",
-            vec![other(Endpoint::InstalledLocations, |stand| {
+            vec![other("ghl_oauth_installed_locations", Endpoint::InstalledLocations, |stand| {
                 stand.abi.oauth_installed_locations(
                     json!({"companyId": stand.company, "accessToken": stand.access_token}),
                 )
@@ -296,12 +298,12 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
         (
             "A refresh",
             vec![
-                refresh(|stand| {
+                refresh("ghl_access_token", |stand| {
                     stand.emulator.clock().advance(DAY);
                     stand.abi.access_token(&stand.company)
                 }),
-                refresh(|stand| stand.abi.token_refresh(&stand.company)),
-                refresh(|stand| {
+                refresh("ghl_token_refresh", |stand| stand.abi.token_refresh(&stand.company)),
+                refresh("ghl_tokens_maintain", |stand| {
                     stand.emulator.clock().advance(DAY);
                     let report =
                         stand.abi.tokens_maintain(json!({"companyId": stand.company}), |_| true).ok();
@@ -316,7 +318,9 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
             "A mint",
             vec![Way {
                 renews: Some(|stand| &stand.location),
-                ..other(Endpoint::LocationToken, |stand| stand.abi.access_token(&stand.location))
+                ..other("ghl_access_token", Endpoint::LocationToken, |stand| {
+                    stand.abi.access_token(&stand.location)
+                })
             }],
         ),
     ]
@@ -327,6 +331,20 @@ fn failed(failure: &Value) -> Outcome {
     let name = failure["error"]["status"].as_str().unwrap();
     let status = Status::ALL.into_iter().find(|status| status.name() == name).unwrap();
     Outcome(status.code(), json!({"error": failure["error"]}))
+}
+
+/// The errors that the header names for a function, and for those whose errors it has, too.
+fn documented_errors(function: &str) -> BTreeSet<&'static str> {
+    const HEADER: &str = include_str!("../include/ghl_oauth.h");
+    let declaration = HEADER.find(&format!("int32_t {function}(")).expect("the header declares it");
+    let comment = &HEADER[HEADER[..declaration].rfind("/**").expect("and documents it")..declaration];
+    let words = comment.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let mut errors = BTreeSet::from_iter(words.iter().copied().filter(|word| word.starts_with("GHL_ERR_")));
+    for phrase in words.windows(3).filter(|phrase| phrase[0] == "what" && phrase[2] == "returns") {
+        errors.append(&mut documented_errors(phrase[1]));
+    }
+    errors
 }
 
 /// What one call came to, in short: "`NETWORK` 3", a status and how often it was sent.
@@ -346,7 +364,10 @@ fn result(fault: &Fault, way: &Way) -> String {
         Outcome(0, _) => "ok".to_owned(),
         Outcome(code, ref document) => {
             check(fault, way, &stand, &document["error"]);
-            format!("`{}`", status_name(code).trim_start_matches("GHL_ERR_"))
+            let status = status_name(code);
+            let documented = documented_errors(way.function);
+            assert!(documented.contains(status), "{}: the header names no {status}", way.function);
+            format!("`{}`", status.trim_start_matches("GHL_ERR_"))
         }
     };
     assert!(fault.total != DEADLINE || took < DEADLINE + LATE, "{}: it took {took:?}", fault.name);

@@ -42,8 +42,10 @@ pub unsafe extern "C" fn ghl_authorization_url(
 /// @param out_json     the stored token's metadata {"resourceId", "userType", "companyId", "locationId", "scope",
 ///                     "expiresAt", "refreshable", "state"}, or the error; to be freed with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a URL that is not the app's redirect, GHL_ERR_CONSENT_DENIED,
-///         GHL_ERR_STATE_MISMATCH, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code, GHL_ERR_NETWORK,
-///         GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE
+///         GHL_ERR_STATE_MISMATCH, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code, GHL_ERR_UNAUTHORIZED for refused
+///         client credentials, GHL_ERR_FORBIDDEN, GHL_ERR_NOT_FOUND, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
+///         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
+///         GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_authorization_complete(
     client: *mut ghl_client,

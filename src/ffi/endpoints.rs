@@ -18,8 +18,9 @@ use super::client::ghl_client;
 /// @param out_json     the API's answer in camelCase with "expiresAt" (milliseconds since the epoch) added, or the
 ///                     error; to be freed with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code or refresh token,
-///         GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
-///         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_CANCELLED
+///         GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_FORBIDDEN, GHL_ERR_NOT_FOUND,
+///         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST, GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
+///         GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_oauth_token(
     client: *mut ghl_client,

@@ -272,9 +272,9 @@ pub type ghl_progress_callback =
 ///                     "failed"}; may be NULL
 /// @param context      passed to the callback as it is; may be NULL
 /// @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId", "error"}], "nextDueAt"}:
-///                     "unsealed" counts what should have been sealed, but cannot be opened or changed meanwhile;
-///                     "nextDueAt" is in milliseconds since the epoch, or null; or the error; to be freed with
-///                     ghl_string_free; may be NULL
+///                     "unsealed" counts what should have been sealed, but cannot be opened or changed meanwhile; an
+///                     "error" is what ghl_token_refresh returns; "nextDueAt" is in milliseconds since the epoch, or
+///                     null; or the error; to be freed with ghl_string_free; may be NULL
 /// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_maintain(
@@ -306,8 +306,8 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 /// @param progress     called about four times a second, and at the end, with {"done", "failed", "total", "perSecond",
 ///                     "secondsLeft"}; "total" and "secondsLeft" are null as long as they are not known; may be NULL
 /// @param context      passed to the callback as it is; may be NULL
-/// @param out_json     {"total", "minted", "fresh", "failed": [{"locationId", "error"}]}, or the error; to be freed with
-///                     ghl_string_free; may be NULL
+/// @param out_json     {"total", "minted", "fresh", "failed": [{"locationId", "error"}]}, where an "error" is what
+///                     ghl_token_refresh returns, or the error; to be freed with ghl_string_free; may be NULL
 /// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT; what ghl_access_token returns for the company;
 ///         GHL_ERR_STORE when new tokens cannot be saved; GHL_ERR_CANCELLED; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
 ///         GHL_ERR_SERVER, GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED when the server wants
