@@ -426,9 +426,13 @@ fn behind_a_proxy_too_a_connection_that_was_closed_meanwhile_costs_no_call() {
     let abi = Abi::with(&emulator, json!({"http": {"proxy": format!("http://{}", proxy.address())}}));
     abi.connect_company(&emulator);
     for (name, call) in CALLS {
+        let (before, began) = (proxy.ended(), Instant::now());
         emulator.end_connections(Ending::Cut);
         // The proxy passes the end on in its own time.
-        thread::sleep(Duration::from_millis(200));
+        while proxy.ended() == before {
+            assert!(began.elapsed() < Duration::from_secs(30), "the proxy has not heard of it");
+            thread::yield_now();
+        }
         sent(&emulator);
         call(&abi, &emulator).ok();
         assert_eq!(sent(&emulator), [format!("{name} 200")]);

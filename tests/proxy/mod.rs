@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -33,13 +33,19 @@ struct Shared {
     heard: Mutex<Vec<String>>,
     /// Whether what a server sends is kept until the server ends, to be passed on at once, and without the end.
     withholds: AtomicBool,
+    ended: AtomicUsize,
 }
 
 impl Proxy {
     pub fn start(manner: Manner) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { manner, heard: Mutex::default(), withholds: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            manner,
+            heard: Mutex::default(),
+            withholds: AtomicBool::default(),
+            ended: AtomicUsize::default(),
+        });
         let proxy = Proxy { address, shared: Arc::clone(&shared) };
         // They end with the test's process.
         thread::spawn(move || {
@@ -59,6 +65,11 @@ impl Proxy {
     /// The heads of the requests to connect so far, as they came.
     pub fn heard(&self) -> Vec<String> {
         self.shared.heard.lock().unwrap().clone()
+    }
+
+    /// How many servers' ends of a connection it has passed on so far.
+    pub fn ended(&self) -> usize {
+        self.shared.ended.load(Ordering::SeqCst)
     }
 
     pub fn withhold(&self, withhold: bool) {
@@ -112,7 +123,11 @@ impl Shared {
         let mut kept = Vec::new();
         loop {
             match from.read(&mut buffer).unwrap_or(0) {
-                0 if kept.is_empty() => return to.shutdown(Shutdown::Write),
+                0 if kept.is_empty() => {
+                    let told = to.shutdown(Shutdown::Write);
+                    self.ended.fetch_add(usize::from(is_answer), Ordering::SeqCst);
+                    return told;
+                }
                 0 => return to.write_all(&kept),
                 count if is_answer && self.withholds.load(Ordering::SeqCst) => {
                     kept.extend_from_slice(&buffer[..count]);
