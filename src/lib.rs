@@ -50,6 +50,7 @@ pub mod event;
 pub mod secret;
 pub mod token;
 
+mod ca_bundle;
 mod crew;
 mod inside;
 mod json;

@@ -12,12 +12,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request as WireRequest, Uri, header};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, ProxyProtocol};
 use zeroize::Zeroizing;
 
+use crate::ca_bundle;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -437,26 +437,8 @@ fn proxy(config: &Config) -> Result<Option<Proxy>> {
     usable.map(Some).ok_or_else(unusable)
 }
 
-/// The certificates of a PEM file. Read when the client is made, so that a bad file is not found out at night.
+/// The certificates that are trusted beside the platform's own.
 fn bundle(path: &Path) -> Result<Vec<Certificate<'static>>> {
-    let refused = |why: String| {
-        Error::new(Status::Config, format!("http.caBundlePath cannot be used: {}: {why}", path.display()))
-            .with_parameter("http.caBundlePath")
-    };
-    let pem = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
-    let mut certificates = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        let PemItem::Certificate(certificate) = item.map_err(|error| refused(error.to_string()))? else {
-            continue;
-        };
-        // One that cannot be a root would be left out in silence later.
-        rustls::RootCertStore::empty()
-            .add(CertificateDer::from(certificate.der()))
-            .map_err(|error| refused(error.to_string()))?;
-        certificates.push(certificate);
-    }
-    if certificates.is_empty() {
-        return Err(refused("it holds no certificate in PEM".to_owned()));
-    }
-    Ok(certificates)
+    let certificates = ca_bundle::read("http.caBundlePath", path)?;
+    Ok(certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect())
 }

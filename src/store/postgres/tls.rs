@@ -1,6 +1,5 @@
 //! TLS to the server: its certificate and its name are always checked.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
@@ -8,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use ring::digest::{self, digest};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,7 +15,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::line::Wire;
-use crate::error::{Error, Result, Status};
+use crate::ca_bundle;
+use crate::error::Result;
 
 /// Whose certificates are trusted.
 pub struct Trust {
@@ -32,6 +31,7 @@ impl Trust {
     /// # Errors
     /// `CONFIG` for a file that cannot be used.
     pub fn new(bundle: Option<&Path>) -> Result<Trust> {
+        let read = |path| ca_bundle::read("store.caBundlePath", path);
         let bundle = bundle.map(read).transpose()?.unwrap_or_default();
         Ok(Trust { bundle, config: OnceLock::new() })
     }
@@ -57,26 +57,6 @@ impl Trust {
         config.alpn_protocols = vec![b"postgresql".to_vec()];
         Arc::new(config)
     }
-}
-
-/// The certificates of a PEM file. Read when the client is made, so that a bad file is not found out at night.
-fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let refused = |why: String| {
-        Error::new(Status::Config, format!("store.caBundlePath cannot be used: {}: {why}", path.display()))
-            .with_parameter("store.caBundlePath")
-    };
-    let pem = fs::read(path).map_err(|error| refused(error.to_string()))?;
-    let mut certificates = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| refused(error.to_string()))?;
-        // One that cannot be a root would be left out in silence later.
-        RootCertStore::empty().add(certificate.clone()).map_err(|error| refused(error.to_string()))?;
-        certificates.push(certificate);
-    }
-    if certificates.is_empty() {
-        return Err(refused("it holds no certificate in PEM".to_owned()));
-    }
-    Ok(certificates)
 }
 
 /// Makes one connection safe; or is never asked to.
