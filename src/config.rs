@@ -442,8 +442,9 @@ fn read_keys(path: &Path) -> Result<Vec<Secret>> {
     Ok(lines.map(|line| Secret::new(line.to_owned())).collect())
 }
 
-/// Whether a host of a URL is this machine itself.
-fn is_loopback(host: &str) -> bool {
+/// Whether a host of a URL, with or without the brackets of IPv6, is this machine itself: what is said to it in clear, nobody
+/// else can read.
+pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())

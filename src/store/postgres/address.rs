@@ -10,6 +10,7 @@ use tokio_postgres::config::{Host, SslMode};
 
 use super::failure::Failure;
 use super::line::Until;
+use crate::config::is_loopback;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 
@@ -133,10 +134,7 @@ impl Place {
     /// Whether what is said to it stays on this machine.
     fn is_local(&self) -> bool {
         match self {
-            Place::Tcp(host, _) => {
-                host.eq_ignore_ascii_case("localhost")
-                    || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-            }
+            Place::Tcp(host, _) => is_loopback(host),
             Place::Unix(_) => true,
         }
     }
