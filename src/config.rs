@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result, Status};
 use crate::json;
 use crate::secret::Secret;
+use crate::token::{NO_SCOPE, is_scope};
 
 /// How a client reaches the API and keeps its tokens.
 ///
@@ -320,10 +321,8 @@ impl Config {
         if let Some(redirect_uri) = &self.redirect_uri {
             absolute("redirectUri", redirect_uri)?;
         }
-        for scope in &self.scopes {
-            if scope.is_empty() || scope.contains(char::is_whitespace) {
-                return Err(refused("scopes", "each scope is one word, such as \"locations.readonly\""));
-            }
+        if !self.scopes.iter().all(|scope| is_scope(scope)) {
+            return Err(refused("scopes", NO_SCOPE));
         }
         self.reachable("baseUrl", &self.base_url)?;
         self.reachable("authorizeUrl", &self.authorize_url)?;

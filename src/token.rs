@@ -188,6 +188,14 @@ pub fn is_token_text(text: &str) -> bool {
     text.bytes().fold(true, |all, byte| all & (0x20..0x7f).contains(&byte))
 }
 
+/// What is wrong with a list that holds a text that is no scope.
+pub const NO_SCOPE: &str = "each scope is one word, such as \"locations.readonly\"";
+
+/// Whether a text can be one scope of a list that is separated by spaces (RFC 6749, 3.3).
+pub fn is_scope(text: &str) -> bool {
+    !text.is_empty() && !text.contains(char::is_whitespace)
+}
+
 /// When a token granted at `now_ms` dies, from the `expiresIn` seconds of the answer.
 pub fn expiry(now_ms: i64, expires_in: Option<i64>) -> i64 {
     let life = match expires_in {

@@ -20,7 +20,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::random;
 use crate::secret::Secret;
-use crate::token::UserType;
+use crate::token::{NO_SCOPE, UserType, is_scope};
 use crate::tokens::Tokens;
 
 use pending::{Pending, Used, mismatch};
@@ -153,11 +153,8 @@ impl Authorization {
         if scopes.is_empty() {
             return Err(Error::invalid_argument("scopes", "scopes are neither given nor configured"));
         }
-        if scopes.iter().any(|scope| scope.is_empty() || scope.contains(char::is_whitespace)) {
-            return Err(Error::invalid_argument(
-                "scopes",
-                "each scope is one word, such as \"locations.readonly\"",
-            ));
+        if !scopes.iter().all(|scope| is_scope(scope)) {
+            return Err(Error::invalid_argument("scopes", NO_SCOPE));
         }
         let redirect_uri = self.redirect_uri(params.redirect_uri.as_deref())?;
         not_blank(params.state.as_ref())?;
