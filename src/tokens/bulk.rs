@@ -21,9 +21,9 @@ pub fn hands(wanted: Option<i64>, usual: i64) -> Result<usize> {
     })
 }
 
-/// A token that nothing came of, as reports list it.
-pub fn failure(resource_id: &str, error: &Error) -> Value {
-    json!({"resourceId": resource_id, "error": error.to_json()["error"]})
+/// A token that nothing came of, as reports list it: under `named`, the report's name for its id.
+pub fn failure(named: &str, id: &str, error: &Error) -> Value {
+    json!({named: id, "error": error.to_json()["error"]})
 }
 
 /// The end of the work before it was done.

@@ -106,7 +106,7 @@ impl Tokens {
         let mut pass = Pass::new(deadline(), progress);
         for resource_id in self.unsaved_ids() {
             if let Err(error) = self.offer_again(&resource_id, &deadline()) {
-                pass.failed.push(failure(&resource_id, &error));
+                pass.failed.push(failure("resourceId", &resource_id, &error));
             }
         }
         let due = Due::new(self.store.as_ref(), self.clock.as_ref(), company_id)?;
@@ -331,7 +331,9 @@ impl<'a> Pass<'a> {
         self.checked += 1;
         match outcome {
             Ok(()) => self.refreshed += 1,
-            Err(error) => self.failed.push(failure(resource_id, &error.with_resource(resource_id))),
+            Err(error) => {
+                self.failed.push(failure("resourceId", resource_id, &error.with_resource(resource_id)))
+            }
         }
         self.tell(0)
     }

@@ -425,13 +425,7 @@ impl Tally {
                 let nobodys_fault =
                     [Status::Network, Status::Timeout, Status::Server, Status::Protocol, Status::Store];
                 self.in_a_row = if nobodys_fault.contains(&error.status()) { self.in_a_row + 1 } else { 0 };
-                let mut failed = failure(&location_id, &error);
-                if let Some(failed) = failed.as_object_mut()
-                    && let Some(location_id) = failed.remove("resourceId")
-                {
-                    failed.insert("locationId".into(), location_id);
-                }
-                self.failed.push(failed);
+                self.failed.push(failure("locationId", &location_id, &error));
                 if self.in_a_row >= MOST_IN_A_ROW {
                     feed.stop(error.with_help(
                         "it failed again and again; what was minted is saved: call again for the rest",
