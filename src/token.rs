@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::error::{Error, Result};
 use crate::secret::Secret;
 
 /// The life that is assumed when the API does not say (RFC 6749, 5.1, leaves `expires_in` optional), or
@@ -17,6 +18,9 @@ pub const USUAL_LIFE_MS: i64 = 86_400_000;
 
 /// No token is believed to live longer than this.
 const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// The longest id of a company or location that is accepted, in bytes. The API's own have 20.
+const LONGEST_ID: usize = 255;
 
 /// What kind of resource a token opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -177,6 +181,20 @@ impl fmt::Debug for Token {
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
     }
+}
+
+/// Refuses, by the parameter's name, a text that can be no id of a company or location.
+pub(crate) fn valid_id(parameter: &str, id: &str) -> Result<()> {
+    let wrong = if id.trim().is_empty() {
+        "is empty"
+    } else if id.len() > LONGEST_ID {
+        "is longer than 255 bytes"
+    } else if id.chars().any(char::is_control) {
+        "holds a control character"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid_argument(parameter, format!("{parameter} {wrong}")))
 }
 
 /// What is wrong with a text that is no access token.

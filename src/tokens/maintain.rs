@@ -10,14 +10,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::bulk::{Progress, TICK, failure, hands, stopped};
-use super::{Tokens, Want, valid_id};
+use super::{Tokens, Want};
 use crate::clock::Clock;
 use crate::crew::{self, Next};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::random;
 use crate::store::{Record, Resealed, Standing, Store};
-use crate::token::USUAL_LIFE_MS;
+use crate::token::{USUAL_LIFE_MS, valid_id};
 
 /// How many due records are looked up at a time.
 const PAGE: usize = 100;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::Tokens;
 use super::bulk::{Progress, TICK, failure, hands, stopped};
-use super::{Tokens, valid_id};
 use crate::api::{InstalledLocationsParams, Pages};
 use crate::crew::{self, Next, Results};
 use crate::deadline::{Cancellation, Deadline};
@@ -19,6 +19,7 @@ use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::random;
 use crate::store::{Record, Standing};
+use crate::token::valid_id;
 
 /// How many mints are under way at once, unless the caller wishes otherwise: ten a second are allowed, and an answer
 /// may take most of a second.

@@ -34,7 +34,7 @@ use crate::event::{Event, Events};
 use crate::outbox;
 use crate::secret::Secret;
 use crate::store::{Query, Record, Standing, Store};
-use crate::token::{Token, UserType};
+use crate::token::{Token, UserType, valid_id};
 
 pub use bulk::Progress;
 use flight::{Flights, Seat};
@@ -43,9 +43,6 @@ use live::LiveTokens;
 pub use maintain::MaintainParams;
 pub use mint::MintParams;
 pub use transfer::{ImportParams, ListParams};
-
-/// The longest id of a company or location that is accepted, in bytes. The API's own have 20.
-const LONGEST_ID: usize = 255;
 
 /// How long an unsaved token waits for its resource's lock before it is offered at another time.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -544,19 +541,6 @@ impl Tokens {
     fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-pub(crate) fn valid_id(parameter: &str, id: &str) -> Result<()> {
-    let wrong = if id.trim().is_empty() {
-        "is empty"
-    } else if id.len() > LONGEST_ID {
-        "is longer than 255 bytes"
-    } else if id.chars().any(char::is_control) {
-        "holds a control character"
-    } else {
-        return Ok(());
-    };
-    Err(Error::invalid_argument(parameter, format!("{parameter} {wrong}")))
 }
 
 /// What is kept of a token that must not be kept itself.

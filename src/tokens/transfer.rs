@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
-use super::{Tokens, valid_id};
+use super::Tokens;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
@@ -14,7 +14,7 @@ use crate::json::{in_camel_case, take_integer, take_text};
 use crate::outbox;
 use crate::secret::Secret;
 use crate::store::{Page, Query, Record, Standing};
-use crate::token::{NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text};
+use crate::token::{NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text, valid_id};
 
 /// How many imported tokens are saved at once.
 const BATCH: usize = 100;

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::store::{Note, Store};
+use crate::token::valid_id;
 use crate::tokens::{REMEMBERED_MS, Tokens, Verdict};
 
 pub use signature::{Headers, Signed, Verifier};
@@ -177,7 +178,7 @@ impl Delivery {
 
     /// The id of a company or location; one that cannot be one counts as absent.
     fn id(&self, name: &str) -> Option<&str> {
-        self.text(name).filter(|id| crate::tokens::valid_id(name, id).is_ok())
+        self.text(name).filter(|id| valid_id(name, id).is_ok())
     }
 
     /// What tells this delivery from every other, and not from its repetitions: its id, or else its whole body.
