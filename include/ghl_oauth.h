@@ -749,7 +749,9 @@ int32_t ghl_oauth_location_token(struct ghl_client *client,
  *                     "accessToken"?}; "appId" defaults to the part of the client id before its first "-", the token to
  *                     the company's, and "all": true follows the pages to their end
  * @param out_json     {"items": [{"_id", "name", "address", …}], "pagination": {"nextPageToken", …}, …}, or the error;
- *                     to be freed with ghl_string_free; may be NULL
+ *                     to be freed with ghl_string_free; may be NULL. The items are as the API sent them; one that is no
+ *                     object, or whose "_id" is no text or an empty one, is passed over by ghl_tokens_mint and by the
+ *                     typed bindings
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token, GHL_ERR_FORBIDDEN,
  *         GHL_ERR_UNAUTHORIZED, GHL_ERR_PROTOCOL for pages that lead in a circle, and what ghl_access_token returns
  */

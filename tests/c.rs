@@ -147,6 +147,17 @@ fn a_c_program_goes_through_the_whole_flow() {
 }
 
 #[test]
+fn what_is_listed_without_an_id_is_no_location_in_c() {
+    let emulator = Emulator::start(Options::default()).unwrap();
+    support::list_odd_locations(&emulator);
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("tests/abi/odd_locations.c", folder.path());
+    for run in [plainly, under_valgrind] {
+        run(&program, &[&emulator.configuration()]);
+    }
+}
+
+#[test]
 fn the_example_connects_and_visits_every_location() {
     let emulator = Emulator::start(Options { locations: 12, ..Options::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();

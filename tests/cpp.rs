@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 
 use support::{Abi, emulator, person};
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "tests/abi/cpp_json.cpp",
     "tests/abi/cpp_client.cpp",
+    "tests/abi/cpp_odd_locations.cpp",
     "tests/abi/cpp_store.cpp",
     "examples/cpp/quickstart.cpp",
     "tests/abi/cpp_unthrown.cpp",
@@ -121,6 +122,14 @@ fn a_cpp_program_goes_through_every_call() {
     assert_eq!(sent[0].query, "a=1&a=2+%26&b=3");
     assert_eq!(support::header(sent[0], "x-own"), Some("a \"b\""));
     assert_eq!(sent[2].body.chars().next(), Some('\0'));
+}
+
+#[test]
+fn what_is_listed_without_an_id_is_no_location_in_cpp() {
+    let emulator = Emulator::start(Options::default()).unwrap();
+    support::list_odd_locations(&emulator);
+    let folder = tempfile::tempdir().unwrap();
+    run(&program("tests/abi/cpp_odd_locations.cpp", folder.path()), &[&emulator.configuration()]);
 }
 
 #[test]

@@ -121,3 +121,24 @@ fn a_minted_token_for_another_location_is_handed_to_nobody() {
     client.access_token(&locations[0]).fails(Status::Protocol);
     assert_eq!(client.tokens_list(json!({"userType": "Location"})).ok()["items"], json!([]));
 }
+
+#[test]
+fn what_is_listed_without_an_id_is_handed_on_and_minted_by_nobody() {
+    let emulator = emulator(1);
+    let client = Abi::new(&emulator);
+    let company = client.connect_company(&emulator);
+    list_odd_locations(&emulator);
+    for all in [false, true] {
+        let list = client.oauth_installed_locations(json!({"companyId": company, "all": all})).ok();
+        assert_eq!(list["items"], odd_locations());
+    }
+    let report = client.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
+    let mut tried: Vec<&str> = report["failed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|failure| failure["locationId"].as_str().unwrap())
+        .collect();
+    tried.sort_unstable();
+    assert_eq!(tried, ["l1", "l2"], "neither is known to the emulator");
+}

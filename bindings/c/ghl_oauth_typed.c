@@ -173,13 +173,15 @@ static char *read_json(char *at, char **text) {
     return rest;
 }
 
+/* An item of another kind than the list's is passed over: what the API sends stands in some lists as it came. */
 static char *read_list(char *at, const json_member *list, void *target) {
     char *items = NULL;
     size_t count = 0, room = 0;
     char first = list->kind == MAP ? '"' : '{', end = list->kind == MAP ? '}' : ']';
     at = skip_space(at + 1);
-    while (*at == first) {
-        if (count == room) {
+    while (*at != end) {
+        bool fits = *at == first;
+        if (fits && count == room) {
             room = room == 0 ? 16 : room * 2;
             char *more = room <= SIZE_MAX / list->size ? realloc(items, room * list->size) : NULL;
             if (more == NULL) {
@@ -188,9 +190,13 @@ static char *read_list(char *at, const json_member *list, void *target) {
             }
             items = more;
         }
-        char *item = memset(items + count * list->size, 0, list->size);
-        at = list->kind == MAP ? read_header(at, (ghl_header *)(void *)item) : read_object(at, list->inner, item);
-        count++;
+        if (fits) {
+            char *item = memset(items + count * list->size, 0, list->size);
+            at = list->kind == MAP ? read_header(at, (ghl_header *)(void *)item) : read_object(at, list->inner, item);
+            count++;
+        } else {
+            at = skip_value(at);
+        }
         if (at != NULL) {
             at = skip_space(at);
         }
@@ -199,10 +205,6 @@ static char *read_list(char *at, const json_member *list, void *target) {
             return NULL;
         }
         at = *at == ',' ? skip_space(at + 1) : at;
-    }
-    if (*at != end) {
-        free(items);
-        return NULL;
     }
     memcpy((char *)target + list->offset, &items, sizeof items);
     memcpy((char *)target + list->count, &count, sizeof count);
@@ -228,7 +230,8 @@ static char *read_value(char *at, const json_member *member, void *target) {
         int64_t number = strtoll(at, NULL, 10);
         memcpy(field, &number, sizeof number);
     } else if (member->kind == FLAG) {
-        bool flag = *at == 't';
+        /* The API has been seen to send some as texts. */
+        bool flag = *at == 't' || strncmp(at, "\"true\"", 6) == 0;
         memcpy(field, &flag, sizeof flag);
     }
     return skip_value(at);
@@ -376,15 +379,22 @@ static const json_member LOCATION_MEMBERS[] = {
     LAST,
 };
 
+/* A page, and what decides whether it is the last one. */
+typedef struct location_list {
+    ghl_location_page page;
+    const char *has_next_page;
+} location_list;
+
 static const json_member PAGINATION_MEMBERS[] = {
-    FIELD(ghl_location_page, INTEGER, "totalRecords", total),
-    FIELD(ghl_location_page, TEXT, "nextPageToken", next_page_token),
+    FIELD(location_list, INTEGER, "totalRecords", page.total),
+    FIELD(location_list, TEXT, "nextPageToken", page.next_page_token),
+    FIELD(location_list, ANY, "hasNextPage", has_next_page),
     LAST,
 };
 
-static const json_member LOCATION_PAGE_DOCUMENT[] = {
-    {"items", LIST, offsetof(ghl_location_page, items), LOCATION_MEMBERS, sizeof(ghl_location),
-     offsetof(ghl_location_page, count)},
+static const json_member LOCATION_LIST_DOCUMENT[] = {
+    {"items", LIST, offsetof(location_list, page.items), LOCATION_MEMBERS, sizeof(ghl_location),
+     offsetof(location_list, page.count)},
     {"pagination", OBJECT, 0, PAGINATION_MEMBERS, 0, 0},
     LAST,
 };
@@ -602,19 +612,30 @@ static int32_t out_of_memory(ghl_error *error) {
     return GHL_ERR_INTERNAL;
 }
 
-/* Hands a result's document over to its struct, or an error's to *error. `owner` is where the struct keeps it. */
-static int32_t settle(int32_t status, char *document, const json_member *members, void *out, char **owner,
-                      ghl_error *error) {
+/* The struct that a result's document fills, and where it keeps that document. */
+typedef struct destination {
+    const json_member *members;
+    void *out;
+    size_t size;
+    char **owner;
+} destination;
+
+#define INTO(members, out) ((destination){members, out, sizeof *(out), &(out)->document})
+
+/* Hands a result's document over to its struct, or an error's to *error. */
+static int32_t settle(int32_t status, char *document, destination into, ghl_error *error) {
     if (status != GHL_OK) {
         ghl_typed_error(status, document, error);
         return status;
     }
-    if (read_object(document, members, out) == NULL) {
-        /* The library writes valid documents: only memory for a list can be missing. */
+    if (read_object(document, into.members, into.out) == NULL) {
+        /* The library writes valid documents, and what the API says inside them is passed over where it does not fit: only
+           memory for a list can be missing. */
+        memset(into.out, 0, into.size);
         ghl_string_free(document);
         return out_of_memory(error);
     }
-    *owner = document;
+    *into.owner = document;
     return GHL_OK;
 }
 
@@ -624,13 +645,12 @@ typedef int32_t (*with_progress)(ghl_client *client, const char *params_json, gh
 typedef int32_t (*about_resource)(ghl_client *client, const char *resource_id, char **out_json);
 
 /* Ends the parameters, makes the call and wipes them. */
-static int32_t call(with_params function, ghl_client *client, writer *params, const json_member *members, void *out,
-                    char **owner, ghl_error *error) {
+static int32_t call(with_params function, ghl_client *client, writer *params, destination into, ghl_error *error) {
     int32_t status;
     if (end(params)) {
         char *document;
         status = function(client, params->text, &document);
-        status = settle(status, document, members, out, owner, error);
+        status = settle(status, document, into, error);
     } else {
         status = out_of_memory(error);
     }
@@ -652,7 +672,7 @@ int32_t ghl_typed_authorization_url(ghl_client *client, const char *scopes, cons
     begin(out, sizeof *out, error);
     put_words(&params, "scopes", scopes);
     put_text(&params, "redirectUri", redirect_uri);
-    return call(ghl_authorization_url, client, &params, LINK_DOCUMENT, out, &out->document, error);
+    return call(ghl_authorization_url, client, &params, INTO(LINK_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirect_url, const char *state,
@@ -662,7 +682,7 @@ int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirec
     put_text(&params, "redirectUrl", redirect_url);
     put_text(&params, "state", state);
     put_flag(&params, "allowMissingState", allow_missing_state);
-    return call(ghl_authorization_complete, client, &params, TOKEN_INFO_DOCUMENT, out, &out->document, error);
+    return call(ghl_authorization_complete, client, &params, INTO(TOKEN_INFO_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_authorization_listen(ghl_client *client, int32_t port, int64_t timeout_ms, const char *state,
@@ -677,7 +697,7 @@ int32_t ghl_typed_authorization_listen(ghl_client *client, int32_t port, int64_t
     }
     put_text(&params, "state", state);
     put_flag(&params, "allowMissingState", allow_missing_state);
-    return call(ghl_authorization_listen, client, &params, TOKEN_INFO_DOCUMENT, out, &out->document, error);
+    return call(ghl_authorization_listen, client, &params, INTO(TOKEN_INFO_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char **out_token, ghl_error *error) {
@@ -695,7 +715,7 @@ static int32_t about(about_resource function, ghl_client *client, const char *re
     char *document;
     begin(out, sizeof *out, error);
     int32_t status = function(client, resource_id, &document);
-    return settle(status, document, TOKEN_INFO_DOCUMENT, out, &out->document, error);
+    return settle(status, document, INTO(TOKEN_INFO_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_token_refresh(ghl_client *client, const char *resource_id, ghl_token_info *out, ghl_error *error) {
@@ -723,7 +743,7 @@ int32_t ghl_typed_tokens_list(ghl_client *client, const ghl_token_query *query, 
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_query(&params, query);
-    return call(ghl_tokens_list, client, &params, TOKEN_INFO_PAGE_DOCUMENT, out, &out->document, error);
+    return call(ghl_tokens_list, client, &params, INTO(TOKEN_INFO_PAGE_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_tokens_export(ghl_client *client, const ghl_token_query *query, ghl_token_page *out,
@@ -731,7 +751,7 @@ int32_t ghl_typed_tokens_export(ghl_client *client, const ghl_token_query *query
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_query(&params, query);
-    return call(ghl_tokens_export, client, &params, TOKEN_PAGE_DOCUMENT, out, &out->document, error);
+    return call(ghl_tokens_export, client, &params, INTO(TOKEN_PAGE_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, size_t count, bool replace,
@@ -756,17 +776,17 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
         put(&params, "}", 1);
     }
     put(&params, "]", 1);
-    return call(ghl_tokens_import, client, &params, IMPORT_REPORT_DOCUMENT, out, &out->document, error);
+    return call(ghl_tokens_import, client, &params, INTO(IMPORT_REPORT_DOCUMENT, out), error);
 }
 
 /* As call, for a function that takes long. */
 static int32_t call_long(with_progress function, ghl_client *client, writer *params, ghl_progress_callback progress,
-                         void *context, const json_member *members, void *out, char **owner, ghl_error *error) {
+                         void *context, destination into, ghl_error *error) {
     int32_t status;
     if (end(params)) {
         char *document;
         status = function(client, params->text, progress, context, &document);
-        status = settle(status, document, members, out, owner, error);
+        status = settle(status, document, into, error);
     } else {
         status = out_of_memory(error);
     }
@@ -783,8 +803,7 @@ int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, in
     if (concurrency != 0) {
         put_integer(&params, "concurrency", concurrency);
     }
-    return call_long(ghl_tokens_maintain, client, &params, progress, context, MAINTAIN_REPORT_DOCUMENT, out,
-                     &out->document, error);
+    return call_long(ghl_tokens_maintain, client, &params, progress, context, INTO(MAINTAIN_REPORT_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *request, ghl_token *out, ghl_error *error) {
@@ -795,7 +814,7 @@ int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *reque
     put_text(&params, "refreshToken", request->refresh_token);
     put_text(&params, "userType", request->user_type);
     put_text(&params, "redirectUri", request->redirect_uri);
-    return call(ghl_oauth_token, client, &params, TOKEN_DOCUMENT, out, &out->document, error);
+    return call(ghl_oauth_token, client, &params, INTO(TOKEN_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id, const char *location_id,
@@ -804,7 +823,7 @@ int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_i
     begin(out, sizeof *out, error);
     put_text(&params, "companyId", company_id);
     put_text(&params, "locationId", location_id);
-    return call(ghl_oauth_location_token, client, &params, TOKEN_DOCUMENT, out, &out->document, error);
+    return call(ghl_oauth_location_token, client, &params, INTO(TOKEN_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_query *query, ghl_location_page *out,
@@ -821,7 +840,22 @@ int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_que
     if (query->page_size != 0) {
         put_integer(&params, "pageSize", query->page_size);
     }
-    return call(ghl_oauth_installed_locations, client, &params, LOCATION_PAGE_DOCUMENT, out, &out->document, error);
+    location_list list;
+    memset(&list, 0, sizeof list);
+    destination into = {LOCATION_LIST_DOCUMENT, &list, sizeof list, &list.page.document};
+    int32_t status = call(ghl_oauth_installed_locations, client, &params, into, error);
+    if (list.has_next_page != NULL && strcmp(list.has_next_page, "false") == 0) {
+        list.page.next_page_token = NULL;
+    }
+    *out = list.page;
+    out->count = 0;
+    for (size_t i = 0; i < list.page.count; i++) {
+        /* Without an id it is no location that a call could name. */
+        if (list.page.items[i].id != NULL && list.page.items[i].id[0] != '\0') {
+            out->items[out->count++] = list.page.items[i];
+        }
+    }
+    return status;
 }
 
 int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *request, ghl_progress_callback progress,
@@ -844,8 +878,7 @@ int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *reques
     if (request->concurrency != 0) {
         put_integer(&params, "concurrency", request->concurrency);
     }
-    return call_long(ghl_tokens_mint, client, &params, progress, context, MINT_REPORT_DOCUMENT, out, &out->document,
-                     error);
+    return call_long(ghl_tokens_mint, client, &params, progress, context, INTO(MINT_REPORT_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, ghl_api_response *out, ghl_error *error) {
@@ -859,7 +892,7 @@ int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, gh
     put_headers(&params, request->headers, request->header_count);
     put(&params, "}", 1);
     put_text(&params, "body", request->body);
-    return call(ghl_request, client, &params, RESPONSE_DOCUMENT, out, &out->document, error);
+    return call(ghl_request, client, &params, INTO(RESPONSE_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_webhook_apply(ghl_client *client, const void *body, size_t body_length, const ghl_header *headers,
@@ -872,7 +905,7 @@ int32_t ghl_typed_webhook_apply(ghl_client *client, const void *body, size_t bod
     if (end(&given)) {
         char *document;
         status = ghl_webhook_apply(client, body, body_length, given.text, &document);
-        status = settle(status, document, WEBHOOK_OUTCOME_DOCUMENT, out, &out->document, error);
+        status = settle(status, document, INTO(WEBHOOK_OUTCOME_DOCUMENT, out), error);
     } else {
         status = out_of_memory(error);
     }

@@ -104,7 +104,7 @@ typedef struct ghl_import_report {
     char *document;
 } ghl_import_report;
 
-/* A location of a company. */
+/* A location of a company. Its id is never NULL: what the API lists without one is passed over. */
 typedef struct ghl_location {
     const char *id;
     const char *name;
@@ -264,10 +264,14 @@ int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_
 int32_t ghl_typed_tokens_list(ghl_client *client, const ghl_token_query *query, ghl_token_info_page *out,
                               ghl_error *error);
 
-/* ghl_oauth_token, ghl_oauth_location_token and ghl_oauth_installed_locations: the endpoints as they are. */
+/* ghl_oauth_token and ghl_oauth_location_token: the endpoints as they are. */
 int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *request, ghl_token *out, ghl_error *error);
 int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id, const char *location_id,
                                        ghl_token *out, ghl_error *error);
+/*
+ * ghl_oauth_installed_locations. An item that is no object, or whose "_id" is no text or an empty one, is passed over;
+ * ghl_oauth_installed_locations itself gives all of them as the API sent them.
+ */
 int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_query *query, ghl_location_page *out,
                                       ghl_error *error);
 

@@ -1611,6 +1611,17 @@ inline bool read(value from, location &to) {
                        "installedAt", to.installed_at, "isInstalled", to.is_installed);
 }
 
+// An item that is no object, or has no id, is no location that a call could name.
+inline bool read(value from, std::vector<location> &to) {
+    return !from.begins('[') || from.items([&](value item) {
+        const bool whole = read(item, to.emplace_back());
+        if (to.back().id.empty()) {
+            to.pop_back();
+        }
+        return whole;
+    });
+}
+
 struct pagination {
     std::optional<std::string> next_page_token;
     std::optional<std::int64_t> total;
@@ -2337,7 +2348,8 @@ public:
         return call<token>(ghl_oauth_location_token, params);
     }
 
-    // A company's locations: a range, or one page.
+    // A company's locations: a range, or one page. An item that is no object, or whose "_id" is no text or an empty one, is
+    // passed over; the page's raw has all of them as the API sent them.
     pages<Mode, location> installed_locations(std::string_view company_id, location_filter filter = {}) const {
         return ranged<location>(ghl_oauth_installed_locations, of_company{std::string(company_id), std::move(filter)},
                                 write_location_filter);

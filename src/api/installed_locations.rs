@@ -188,6 +188,13 @@ impl Pages {
     }
 }
 
+/// The ids of a page's locations. What is no object, or has no id, is no location that a call could name, and is passed
+/// over, as the typed bindings do: the page itself stays as the API sent it.
+pub fn location_ids(page: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    let items = page.get("items").and_then(Value::as_array).into_iter().flatten();
+    items.filter_map(|item| item.get("_id")?.as_str()).filter(|id| !id.is_empty())
+}
+
 fn next_page_token(page: &Map<String, Value>) -> Option<String> {
     let pagination = page.get("pagination")?;
     let token = pagination.get("nextPageToken")?.as_str().filter(|token| !token.is_empty())?;

@@ -23,7 +23,7 @@ use crate::token::{NO_TOKEN_TEXT, is_token_text};
 
 pub(crate) use any::{AnyCall, is_callers};
 pub(crate) use fault::{is_of_dead_token, says_dead_token, without_secrets};
-pub use installed_locations::{InstalledLocationsParams, Pages};
+pub use installed_locations::{InstalledLocationsParams, Pages, location_ids};
 pub use location_token::LocationTokenParams;
 pub use token::{GrantType, TokenParams};
 

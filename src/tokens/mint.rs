@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::Tokens;
 use super::bulk::{Progress, TICK, failure, hands, stopped};
-use crate::api::{InstalledLocationsParams, Pages};
+use crate::api::{InstalledLocationsParams, Pages, location_ids};
 use crate::crew::{self, Next, Results};
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result, Status};
@@ -347,11 +347,9 @@ impl Feed {
     ) -> Result<()> {
         let Some(mut pages) = place.take() else { return Ok(()) };
         let page = fetch(pages.params())?;
-        let items = page.get("items").and_then(Value::as_array).into_iter().flatten();
-        let found = items.filter_map(|item| Some(item.get("_id")?.as_str()?.to_owned()));
         {
             let mut left = self.left();
-            left.location_ids.extend(found);
+            left.location_ids.extend(location_ids(&page).map(str::to_owned));
             left.total = left.total.or_else(|| total_of(&page));
         }
         if pages.turn(&page)? {

@@ -25,7 +25,9 @@ use std::time::Duration;
 use ring::digest::{Digest, SHA256, digest};
 use serde_json::{Map, Value};
 
-use crate::api::{Api, Failure, InstalledLocationsParams, LocationTokenParams, says_dead_token};
+use crate::api::{
+    Api, Failure, InstalledLocationsParams, LocationTokenParams, location_ids, says_dead_token,
+};
 use crate::clock::Clock;
 use crate::config::Refresh;
 use crate::deadline::Deadline;
@@ -521,11 +523,8 @@ impl Tokens {
     }
 
     fn remember_locations(&self, company_id: &str, page: &Map<String, Value>) {
-        let Some(Value::Array(items)) = page.get("items") else {
-            return;
-        };
         let mut companies = self.companies.lock().unwrap_or_else(PoisonError::into_inner);
-        for location_id in items.iter().filter_map(|item| item.get("_id")?.as_str()) {
+        for location_id in location_ids(page) {
             companies.insert(location_id.to_owned(), company_id.to_owned());
         }
     }

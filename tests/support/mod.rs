@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use ghl_oauth::clock::Clock;
 use ghl_oauth::ffi::*;
 use ghl_oauth::{Client, Config, Status};
-use ghl_oauth_emulator::{Decision, Emulator, Options, RecordedRequest, Signature};
+use ghl_oauth_emulator::{
+    Decision, Emulator, Endpoint, FaultKind, Options, RecordedRequest, Rule, Signature, Stage,
+};
 use serde_json::{Map, Value, json};
 
 /// The life of an access token, and a little more: after it, every token that is held is dead.
@@ -419,6 +421,39 @@ fn merge(config: &mut Value, changes: Value) {
         }
         change => *config = change,
     }
+}
+
+/// The items of a list that names the locations `l1` and `l2`, and between them what is no location, or has no id.
+pub fn odd_locations() -> Value {
+    json!([
+        "l0",
+        {"_id": "l1", "name": "One", "isInstalled": "true", "address": null},
+        null,
+        7,
+        ["l3", {"_id": "l4"}],
+        {},
+        {"name": "nobody"},
+        {"_id": ""},
+        {"_id": 5},
+        {"_id": {"_id": "l6"}},
+        {"_id": "l2", "name": ["Two"], "isInstalled": false},
+        true
+    ])
+}
+
+/// Answers every request for a list of locations with the odd ones.
+pub fn list_odd_locations(emulator: &Emulator) {
+    let last = json!({"hasNextPage": false, "nextPageToken": "left over"});
+    emulator.inject(
+        Rule::on(Endpoint::InstalledLocations),
+        FaultKind::Status {
+            status: 200,
+            body: json!({"items": odd_locations(), "pagination": last}).to_string(),
+            content_type: None,
+            headers: Vec::new(),
+            stage: Stage::BeforeProcessing,
+        },
+    );
 }
 
 /// A script that consents, by the emulator's control, to the link that it is given.

@@ -431,6 +431,23 @@ class EndpointsTest(EmulatorTest):
         found += [location.id for location in locations]
         self.assertEqual(sorted(found), sorted(self.emulator.location_ids))
 
+    def test_what_is_listed_without_an_id_is_no_location(self) -> None:
+        self.install()
+        one = {"_id": "l1", "name": "One", "isInstalled": "true"}
+        two = {"_id": "l2", "name": ["Two"], "address": 2}
+        odd = ["l0", None, 7, ["l3"], {}, {"name": "nobody"}, {"_id": ""}, {"_id": 5}, {"_id": {"_id": "l6"}}]
+        for answer, expected in (
+            ({"items": [one, *odd, two]}, [("l1", "One", None, True), ("l2", None, None, None)]),
+            ({"items": {"_id": "l1"}}, []),
+            ({"items": "l1", "pagination": "none"}, []),
+            ({"pagination": [{"nextPageToken": "t"}]}, []),
+            ({"items": [one], "pagination": {"nextPageToken": 5}}, [("l1", "One", None, True)]),
+        ):
+            self.emulator.fault("status", status=200, body=json.dumps(answer), endpoint="installed-locations", count=1)
+            found = self.client.installed_locations(self.emulator.company_id)
+            fields = [(location.id, location.name, location.address, location.is_installed) for location in found]
+            self.assertEqual(fields, expected, answer)
+
     def test_a_search_is_passed_on(self) -> None:
         self.install()
         (location,) = self.client.installed_locations(

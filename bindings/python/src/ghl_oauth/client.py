@@ -693,6 +693,9 @@ class Client:
     ) -> Pages[Location]:
         """``GET /oauth/installed-locations``: iterates over a company's locations, through all pages.
 
+        An item that is no object, or whose ``_id`` is no text or an empty one, is passed over; :meth:`request` shows
+        the list as the API sent it.
+
         Args:
             company_id: The company.
             app_id: The app. Default: the part of the client id before its first ``-``.
@@ -729,8 +732,7 @@ class Client:
                 locationId=location_id,
                 accessToken=access_token,
             )
-            items = page.get("items") or []
-            return [Location.from_json(item) for item in items], _next_page_token(page.get("pagination") or {})
+            return Location.all_of(page.get("items")), _next_page_token(page.get("pagination"))
 
         return Pages(fetch, page_token)
 
@@ -798,6 +800,9 @@ def _camel(name: str) -> str:
     return first + "".join(word[:1].upper() + word[1:] for word in others)
 
 
-def _next_page_token(pagination: Mapping[str, Any]) -> str | None:
-    more = flag(pagination.get("hasNextPage", True))
-    return (pagination.get("nextPageToken") or None) if more else None
+def _next_page_token(pagination: Any) -> str | None:
+    """Where a list of the API's goes on, if it says so in a form that can be handed back."""
+    if not isinstance(pagination, dict) or flag(pagination.get("hasNextPage")) is False:
+        return None
+    token = pagination.get("nextPageToken")
+    return token if isinstance(token, str) and token else None

@@ -33,6 +33,11 @@ def flag(value: bool | str | None) -> bool | None:
     return None if value is None else value in (True, "true")
 
 
+def _text(value: Any) -> str | None:
+    """A text of the API's, or None for whatever else it sent."""
+    return value if isinstance(value, str) else None
+
+
 @dataclass(frozen=True)
 class Token:
     """A token with its secrets. ``repr`` leaves them and ``raw`` out."""
@@ -133,11 +138,17 @@ class Location:
         """Reads the API's form."""
         return cls(
             id=raw["_id"],
-            name=raw.get("name"),
-            address=raw.get("address"),
+            name=_text(raw.get("name")),
+            address=_text(raw.get("address")),
             is_installed=flag(raw.get("isInstalled")),
             raw=raw,
         )
+
+    @classmethod
+    def all_of(cls, items: Any) -> list[Location]:
+        """Reads a list of the API's. What is no object, or has no id, is no location that a call could name."""
+        objects = (item for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
+        return [cls.from_json(item) for item in objects if _text(item.get("_id"))]
 
 
 @dataclass(frozen=True)
