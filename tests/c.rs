@@ -7,6 +7,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
@@ -143,6 +144,98 @@ fn a_c_program_goes_through_the_whole_flow() {
         let database = folder.path().join("tokens.db");
         let database = database.to_str().unwrap();
         run(&program, &[&emulator.configuration(), &person, signature, &install, database]);
+    }
+}
+
+#[test]
+fn every_parameter_of_the_typed_calls_reaches_the_api() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("tests/abi/typed_parameters.c", folder.path());
+    for mut run in [Some(Command::new(&program)), valgrind(&program)].into_iter().flatten() {
+        let elsewhere = "https://app.example/elsewhere";
+        let redirect_uris = ["https://app.example/oauth/callback", elsewhere].map(str::to_owned).to_vec();
+        let options = Options {
+            redirect_uris,
+            allow_loopback_redirects: true,
+            require_version_id: true,
+            ..Options::default()
+        };
+        let emulator = Emulator::start(options).unwrap();
+        let person = format!("python3 {}", person(&emulator, folder.path()).display());
+        let port = support::free_port();
+        let here = format!("http://127.0.0.1:{port}/back");
+        run.args([&emulator.configuration(), &person, elsewhere, &here, emulator.version_id()]);
+        let mut run = run.env("LD_LIBRARY_PATH", built::folder()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map(Result::unwrap);
+
+        let link = support::query(&lines.next().unwrap());
+        for (name, value) in [
+            ("redirect_uri", elsewhere),
+            ("version_id", emulator.version_id()),
+            ("state", "kept by the host"),
+            ("loginWindowOpenMode", "self"),
+        ] {
+            assert_eq!(link[name], value, "{name}");
+        }
+        let link = support::query(&lines.next().unwrap());
+        assert_eq!(link["redirect_uri"], here);
+        assert!(!link.contains_key("loginWindowOpenMode"), "{link:?}");
+        let redirect_url = lines.next().unwrap();
+        let (host, target) = redirect_url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let mut browser = loop {
+            match TcpStream::connect(host) {
+                Ok(browser) => break browser,
+                Err(_) => assert!(run.try_wait().unwrap().is_none(), "it ended before it listened"),
+            }
+            thread::yield_now();
+        };
+        write!(browser, "GET /{target} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        assert_eq!(lines.next().unwrap(), "passed");
+        assert!(run.wait().unwrap().success());
+
+        let requests = emulator.requests();
+        let to = |path: &str| -> Vec<_> {
+            requests.iter().filter(|request| request.path == path).map(support::fields).collect()
+        };
+        let [elsewhere_code, here_code, credentials] = &to("/oauth/token")[..] else {
+            panic!("{requests:?}")
+        };
+        for (code, redirect_uri) in [(elsewhere_code, elsewhere), (here_code, here.as_str())] {
+            assert_eq!((code["redirectUri"].as_str(), code["userType"].as_str()), (redirect_uri, "Company"));
+        }
+        assert_eq!(
+            (credentials["clientId"].as_str(), credentials["clientSecret"].as_str()),
+            ("an id", "a secret")
+        );
+        let [filtered, other] = &to("/oauth/installed-locations")[..] else { panic!("{requests:?}") };
+        for (name, value) in [
+            ("appId", "an app"),
+            ("query", "a name"),
+            ("locationId", "a location"),
+            ("versionId", "a version"),
+            ("planId", "a plan"),
+            ("isInstalled", "true"),
+            ("onTrial", "false"),
+            ("restrictToUserLocations", "true"),
+        ] {
+            assert_eq!(filtered[name], value, "{name}");
+        }
+        assert_eq!((other["isInstalled"].as_str(), other["onTrial"].as_str()), ("false", "true"));
+        assert!(!other.contains_key("restrictToUserLocations"), "{other:?}");
+        let given = ["/oauth/installed-locations", "/oauth/location-token"].map(|path| {
+            let request = requests.iter().find(|request| request.path == path).unwrap();
+            support::header(request, "authorization") == Some("Bearer given")
+        });
+        assert_eq!(given, [true, true]);
+
+        let whole = b"\0???>>>\xC3\xA9";
+        let posts: Vec<_> = requests.iter().filter(|request| request.path == "/nowhere").collect();
+        assert_eq!(posts.len(), whole.len() + 1);
+        for (count, post) in posts.iter().enumerate() {
+            assert_eq!(post.query, "first=0&a+b=1&a+b=%222%22&c=%26&c=");
+            assert_eq!(post.body, String::from_utf8_lossy(&whole[whole.len() - count..]));
+            assert_eq!(support::header(post, "content-type"), Some("application/octet-stream"));
+        }
     }
 }
 

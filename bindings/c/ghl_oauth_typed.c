@@ -515,7 +515,11 @@ static void put_text(writer *out, const char *name, const char *text) {
     }
 }
 
-static void put_integer(writer *out, const char *name, int64_t number) {
+/* A member that is left out where the number is 0: that is the default of every one. */
+static void put_number(writer *out, const char *name, int64_t number) {
+    if (number == 0) {
+        return;
+    }
     char digits[24];
     size_t at = sizeof digits;
     uint64_t left = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
@@ -536,6 +540,15 @@ static void put_flag(writer *out, const char *name, bool flag) {
         put_name(out, name);
         put(out, "true", 4);
     }
+}
+
+/* A flag that is left out unless it is to have one value or the other. */
+static void put_filter(writer *out, const char *name, ghl_flag_filter filter) {
+    if (filter == GHL_ONLY_FALSE) {
+        put_name(out, name);
+        put(out, "false", 5);
+    }
+    put_flag(out, name, filter == GHL_ONLY_TRUE);
 }
 
 /* A list of the words between spaces. */
@@ -568,6 +581,51 @@ static void put_headers(writer *out, const ghl_header *headers, size_t count) {
         put(out, ":", 1);
         put_quoted(out, headers[i].value, strlen(headers[i].value));
     }
+}
+
+/* The values by their names: the library takes those of a name that comes again as a list. */
+static void put_parameters(writer *out, const ghl_query_parameter *query, size_t count) {
+    put_name(out, "query");
+    put(out, "{", 1);
+    for (size_t i = 0; i < count; i++) {
+        size_t first = 0;
+        while (strcmp(query[first].name, query[i].name) != 0) {
+            first++;
+        }
+        if (first < i) {
+            continue;
+        }
+        put(out, ",", i > 0 ? 1 : 0);
+        put_quoted(out, query[i].name, strlen(query[i].name));
+        put(out, ":", 1);
+        for (size_t j = i; j < count; j++) {
+            if (strcmp(query[j].name, query[i].name) == 0) {
+                put(out, j == i ? "[" : ",", 1);
+                put_quoted(out, query[j].value, strlen(query[j].value));
+            }
+        }
+        put(out, "]", 1);
+    }
+    put(out, "}", 1);
+}
+
+/* A member that is left out where there are no bytes to point to. */
+static void put_base64(writer *out, const char *name, const void *bytes, size_t count) {
+    static const char DIGITS[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    if (bytes == NULL) {
+        return;
+    }
+    const unsigned char *byte = bytes;
+    put_name(out, name);
+    put(out, "\"", 1);
+    for (size_t at = 0; at < count; at += 3) {
+        size_t left = count - at;
+        uint32_t group = (uint32_t)byte[at] << 16 | (left > 1 ? (uint32_t)byte[at + 1] << 8 : 0) | (left > 2 ? byte[at + 2] : 0);
+        char digits[4] = {DIGITS[group >> 18], DIGITS[group >> 12 & 63], left > 1 ? DIGITS[group >> 6 & 63] : '=',
+                          left > 2 ? DIGITS[group & 63] : '='};
+        put(out, digits, 4);
+    }
+    put(out, "\"", 1);
 }
 
 /* Ends the object; false where memory has run out. */
@@ -666,37 +724,46 @@ static void begin(void *out, size_t size, ghl_error *error) {
     }
 }
 
-int32_t ghl_typed_authorization_url(ghl_client *client, const char *scopes, const char *redirect_uri,
+int32_t ghl_typed_authorization_url(ghl_client *client, const ghl_authorization_options *options,
                                     ghl_authorization_link *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
-    put_words(&params, "scopes", scopes);
-    put_text(&params, "redirectUri", redirect_uri);
+    if (options != NULL) {
+        put_words(&params, "scopes", options->scopes);
+        put_text(&params, "redirectUri", options->redirect_uri);
+        put_text(&params, "versionId", options->version_id);
+        put_text(&params, "state", options->state);
+        put_flag(&params, "loginInSameTab", options->login_in_same_tab);
+    }
     return call(ghl_authorization_url, client, &params, INTO(LINK_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirect_url, const char *state,
-                                         bool allow_missing_state, ghl_token_info *out, ghl_error *error) {
+int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirect_url,
+                                         const ghl_completion_options *options, ghl_token_info *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "redirectUrl", redirect_url);
-    put_text(&params, "state", state);
-    put_flag(&params, "allowMissingState", allow_missing_state);
+    if (options != NULL) {
+        put_text(&params, "state", options->state);
+        put_flag(&params, "allowMissingState", options->allow_missing_state);
+        put_text(&params, "redirectUri", options->redirect_uri);
+        put_text(&params, "userType", options->user_type);
+    }
     return call(ghl_authorization_complete, client, &params, INTO(TOKEN_INFO_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_authorization_listen(ghl_client *client, int32_t port, int64_t timeout_ms, const char *state,
-                                       bool allow_missing_state, ghl_token_info *out, ghl_error *error) {
+int32_t ghl_typed_authorization_listen(ghl_client *client, const ghl_listen_options *options, ghl_token_info *out,
+                                       ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
-    if (port != 0) {
-        put_integer(&params, "port", port);
+    if (options != NULL) {
+        put_number(&params, "port", options->port);
+        put_number(&params, "timeoutMs", options->timeout_ms);
+        put_text(&params, "state", options->state);
+        put_flag(&params, "allowMissingState", options->allow_missing_state);
+        put_text(&params, "redirectUri", options->redirect_uri);
+        put_text(&params, "userType", options->user_type);
     }
-    if (timeout_ms != 0) {
-        put_integer(&params, "timeoutMs", timeout_ms);
-    }
-    put_text(&params, "state", state);
-    put_flag(&params, "allowMissingState", allow_missing_state);
     return call(ghl_authorization_listen, client, &params, INTO(TOKEN_INFO_DOCUMENT, out), error);
 }
 
@@ -732,9 +799,7 @@ static void put_query(writer *params, const ghl_token_query *query) {
         put_text(params, "companyId", query->company_id);
         put_text(params, "userType", query->user_type);
         put_text(params, "pageToken", query->page_token);
-        if (query->page_size != 0) {
-            put_integer(params, "pageSize", query->page_size);
-        }
+        put_number(params, "pageSize", query->page_size);
     }
 }
 
@@ -766,9 +831,7 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
         put(&params, "{", i > 0 ? 0 : 1);
         put_text(&params, "accessToken", tokens[i].access_token);
         put_text(&params, "refreshToken", tokens[i].refresh_token);
-        if (tokens[i].expires_at != 0) {
-            put_integer(&params, "expiresAt", tokens[i].expires_at);
-        }
+        put_number(&params, "expiresAt", tokens[i].expires_at);
         put_text(&params, "userType", tokens[i].user_type);
         put_text(&params, "companyId", tokens[i].company_id);
         put_text(&params, "locationId", tokens[i].location_id);
@@ -800,9 +863,7 @@ int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, in
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "companyId", company_id);
-    if (concurrency != 0) {
-        put_integer(&params, "concurrency", concurrency);
-    }
+    put_number(&params, "concurrency", concurrency);
     return call_long(ghl_tokens_maintain, client, &params, progress, context, INTO(MAINTAIN_REPORT_DOCUMENT, out), error);
 }
 
@@ -814,15 +875,18 @@ int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *reque
     put_text(&params, "refreshToken", request->refresh_token);
     put_text(&params, "userType", request->user_type);
     put_text(&params, "redirectUri", request->redirect_uri);
+    put_text(&params, "clientId", request->client_id);
+    put_text(&params, "clientSecret", request->client_secret);
     return call(ghl_oauth_token, client, &params, INTO(TOKEN_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id, const char *location_id,
-                                       ghl_token *out, ghl_error *error) {
+                                       const char *access_token, ghl_token *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "companyId", company_id);
     put_text(&params, "locationId", location_id);
+    put_text(&params, "accessToken", access_token);
     return call(ghl_oauth_location_token, client, &params, INTO(TOKEN_DOCUMENT, out), error);
 }
 
@@ -835,11 +899,14 @@ int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_que
     put_text(&params, "pageToken", query->page_token);
     put_text(&params, "query", query->query);
     put_text(&params, "locationId", query->location_id);
-    put_flag(&params, "isInstalled", query->only_installed);
+    put_text(&params, "versionId", query->version_id);
+    put_text(&params, "planId", query->plan_id);
+    put_filter(&params, "isInstalled", query->is_installed);
+    put_filter(&params, "onTrial", query->on_trial);
+    put_flag(&params, "restrictToUserLocations", query->restrict_to_user_locations);
     put_flag(&params, "all", query->all);
-    if (query->page_size != 0) {
-        put_integer(&params, "pageSize", query->page_size);
-    }
+    put_text(&params, "accessToken", query->access_token);
+    put_number(&params, "pageSize", query->page_size);
     location_list list;
     memset(&list, 0, sizeof list);
     destination into = {LOCATION_LIST_DOCUMENT, &list, sizeof list, &list.page.document};
@@ -875,9 +942,7 @@ int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *reques
     put_flag(&params, "installed", request->installed);
     put_text(&params, "appId", request->app_id);
     put_flag(&params, "force", request->force);
-    if (request->concurrency != 0) {
-        put_integer(&params, "concurrency", request->concurrency);
-    }
+    put_number(&params, "concurrency", request->concurrency);
     return call_long(ghl_tokens_mint, client, &params, progress, context, INTO(MINT_REPORT_DOCUMENT, out), error);
 }
 
@@ -887,11 +952,13 @@ int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, gh
     put_text(&params, "method", request->method);
     put_text(&params, "path", request->path);
     put_text(&params, "resourceId", request->resource_id);
+    put_parameters(&params, request->query, request->query_count);
     put_name(&params, "headers");
     put(&params, "{", 1);
     put_headers(&params, request->headers, request->header_count);
     put(&params, "}", 1);
     put_text(&params, "body", request->body);
+    put_base64(&params, "bodyBase64", request->bytes, request->byte_count);
     return call(ghl_request, client, &params, INTO(RESPONSE_DOCUMENT, out), error);
 }
 

@@ -188,16 +188,55 @@ typedef struct ghl_api_response {
     char *document;
 } ghl_api_response;
 
+/* What a consent is asked for with; zero it, then set what is wanted. */
+typedef struct ghl_authorization_options {
+    const char *scopes;       /* separated by spaces; NULL: the configured ones */
+    const char *redirect_uri; /* NULL: the configured one */
+    const char *version_id;   /* the app's version; a private app may need it */
+    const char *state;        /* of the host's own; NULL: 256 random bits */
+    bool login_in_same_tab;   /* whether the login stays in the same browser tab */
+} ghl_authorization_options;
+
+/* How what came back from the consent page is checked and used; zero it, then set what is wanted. */
+typedef struct ghl_completion_options {
+    const char *state;        /* the one that the host kept for this browser session; NULL: any that this client made */
+    bool allow_missing_state; /* as an installation that was started inside the marketplace sends it */
+    const char *redirect_uri; /* that of the link, where another process made it with one that is not configured */
+    const char *user_type;    /* "Company" or "Location"; NULL: what the installation gives */
+} ghl_completion_options;
+
+/* How a browser is waited for; zero it, then set what is wanted. */
+typedef struct ghl_listen_options {
+    int32_t port;             /* 1 to 65535; 0: that of the redirect URI, where it leads to this machine */
+    int64_t timeout_ms;       /* 1 to 3600000; 0: 300000 */
+    const char *state;        /* this one and the next as in ghl_completion_options */
+    bool allow_missing_state;
+    const char *redirect_uri; /* that of the link; NULL: the configured one */
+    const char *user_type;    /* "Company" or "Location"; NULL: what the installation gives */
+} ghl_listen_options;
+
+/* What the items of a list are to have in common. */
+typedef enum ghl_flag_filter {
+    GHL_EITHER = 0,
+    GHL_ONLY_TRUE = 1,
+    GHL_ONLY_FALSE = 2
+} ghl_flag_filter;
+
 /* Which locations; zero it, then set what is wanted. */
 typedef struct ghl_location_query {
-    const char *company_id; /* required */
-    const char *app_id;     /* default: the part of the client id before its first '-' */
-    int64_t page_size;      /* 1 to 100; 0: the API's default */
-    const char *page_token; /* the last page's next_page_token */
-    const char *query;      /* part of the name */
+    const char *company_id;          /* required */
+    const char *app_id;              /* default: the part of the client id before its first '-' */
+    int64_t page_size;               /* 1 to 100; 0: the API's default */
+    const char *page_token;          /* the last page's next_page_token */
+    const char *query;               /* part of the name */
     const char *location_id;
-    bool only_installed;
-    bool all;               /* every page at once */
+    const char *version_id;          /* with this version of the app */
+    const char *plan_id;             /* on this plan */
+    ghl_flag_filter is_installed;    /* with, or without, the app */
+    ghl_flag_filter on_trial;        /* that try the app, or do not */
+    bool restrict_to_user_locations; /* only those that the current user may see */
+    bool all;                        /* every page at once */
+    const char *access_token;        /* the company's; NULL: the one held for it */
 } ghl_location_query;
 
 /* Which stored tokens; zero it, then set what is wanted. */
@@ -215,6 +254,8 @@ typedef struct ghl_token_request {
     const char *refresh_token; /* for refresh_token */
     const char *user_type;     /* "Company" or "Location" */
     const char *redirect_uri;
+    const char *client_id;     /* this one and the next: NULL: the configured one */
+    const char *client_secret;
 } ghl_token_request;
 
 /* Whose tokens are minted; zero it, then set company_id, and either the locations or installed. */
@@ -228,30 +269,40 @@ typedef struct ghl_mint_request {
     int64_t concurrency;             /* requests under way at once, 1 to 64; 0: 8 */
 } ghl_mint_request;
 
-/* What is sent to the API; zero it, then set what is wanted. */
+/* A parameter of a query, not encoded. */
+typedef struct ghl_query_parameter {
+    const char *name;
+    const char *value;
+} ghl_query_parameter;
+
+/* What is sent to the API; zero it, then set what is wanted. At most one of body and bytes is a body. */
 typedef struct ghl_api_request {
-    const char *method;        /* "GET", "POST", ...; required */
-    const char *path;          /* begins with '/', may end in a query; required */
-    const char *resource_id;   /* whose token goes along; NULL: none */
+    const char *method;               /* "GET", "POST", ...; required */
+    const char *path;                 /* begins with '/', may end in a query; required */
+    const char *resource_id;          /* whose token goes along; NULL: none */
+    const ghl_query_parameter *query; /* joins that of the path; a name may come again */
+    size_t query_count;
     const ghl_header *headers;
     size_t header_count;
-    const char *body;          /* sent as it is, as text/plain unless the headers say otherwise; NULL: none */
+    const char *body;  /* sent as it is, as text/plain unless the headers say otherwise; NULL: none */
+    const void *bytes; /* the same for any bytes, as application/octet-stream; NULL: none */
+    size_t byte_count;
 } ghl_api_request;
 
 /* Reads the error document of any function of ghl_oauth.h, and takes it over. status is what that function returned. */
 void ghl_typed_error(int32_t status, char *document, ghl_error *out);
 
-/* ghl_authorization_url. scopes: separated by spaces; NULL: the configured ones. redirect_uri: NULL: the configured one. */
-int32_t ghl_typed_authorization_url(ghl_client *client, const char *scopes, const char *redirect_uri,
+/* ghl_authorization_url. options may be NULL. */
+int32_t ghl_typed_authorization_url(ghl_client *client, const ghl_authorization_options *options,
                                     ghl_authorization_link *out, ghl_error *error);
 
-/* ghl_authorization_complete. state: the one that the host kept for this browser session, or NULL. */
-int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirect_url, const char *state,
-                                         bool allow_missing_state, ghl_token_info *out, ghl_error *error);
+/* ghl_authorization_complete. redirect_url: the whole URL that the browser was sent to. options may be NULL. */
+int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirect_url,
+                                         const ghl_completion_options *options, ghl_token_info *out, ghl_error *error);
 
-/* ghl_authorization_listen. port and timeout_ms: 0: the default. state: as above. */
-int32_t ghl_typed_authorization_listen(ghl_client *client, int32_t port, int64_t timeout_ms, const char *state,
-                                       bool allow_missing_state, ghl_token_info *out, ghl_error *error);
+/* ghl_authorization_listen. options may be NULL. */
+int32_t ghl_typed_authorization_listen(ghl_client *client, const ghl_listen_options *options, ghl_token_info *out,
+                                       ghl_error *error);
 
 /* ghl_access_token: *out_token is the bare token, to be freed with ghl_string_free; NULL on error. */
 int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char **out_token, ghl_error *error);
@@ -264,10 +315,10 @@ int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_
 int32_t ghl_typed_tokens_list(ghl_client *client, const ghl_token_query *query, ghl_token_info_page *out,
                               ghl_error *error);
 
-/* ghl_oauth_token and ghl_oauth_location_token: the endpoints as they are. */
+/* ghl_oauth_token and ghl_oauth_location_token: the endpoints as they are. access_token: the company's; NULL: the one held. */
 int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *request, ghl_token *out, ghl_error *error);
 int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id, const char *location_id,
-                                       ghl_token *out, ghl_error *error);
+                                       const char *access_token, ghl_token *out, ghl_error *error);
 /*
  * ghl_oauth_installed_locations. An item that is no object, or whose "_id" is no text or an empty one, is passed over;
  * ghl_oauth_installed_locations itself gives all of them as the API sent them.

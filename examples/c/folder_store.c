@@ -295,10 +295,11 @@ static int32_t client_on_folder(const char *config, const char *path, ghl_client
 
 /* Sends a person to the consent page, and stores the token that their consent gives. */
 static int32_t connect_company(ghl_client *client, char **out) {
+    ghl_authorization_options options = {.scopes = "oauth.readonly oauth.write"};
     ghl_authorization_link link;
     ghl_token_info info;
     ghl_error error;
-    int32_t status = ghl_typed_authorization_url(client, "oauth.readonly oauth.write", NULL, &link, &error);
+    int32_t status = ghl_typed_authorization_url(client, &options, &link, &error);
     if (status == GHL_OK) {
         printf("Open this link: %s\n", link.url);
         fflush(stdout);
@@ -307,7 +308,8 @@ static int32_t connect_company(ghl_client *client, char **out) {
             redirect_url[0] = '\0';
         }
         redirect_url[strcspn(redirect_url, "\r\n")] = '\0';
-        status = ghl_typed_authorization_complete(client, redirect_url, link.state, false, &info, &error);
+        ghl_completion_options session = {.state = link.state};
+        status = ghl_typed_authorization_complete(client, redirect_url, &session, &info, &error);
         ghl_typed_link_clear(&link);
     }
     if (status != GHL_OK) {

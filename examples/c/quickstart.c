@@ -23,9 +23,9 @@ static int failed(const char *what, ghl_error *error) {
 
 /* Sends a person to the consent page, and stores the token that their consent gives. */
 static int32_t connect(ghl_client *client, ghl_token_info *info, ghl_error *error) {
+    ghl_authorization_options options = {.scopes = "oauth.readonly oauth.write locations.readonly"};
     ghl_authorization_link link;
-    int32_t status = ghl_typed_authorization_url(client, "oauth.readonly oauth.write locations.readonly", NULL, &link,
-                                                 error);
+    int32_t status = ghl_typed_authorization_url(client, &options, &link, error);
     if (status != GHL_OK) {
         return status;
     }
@@ -36,7 +36,8 @@ static int32_t connect(ghl_client *client, ghl_token_info *info, ghl_error *erro
         redirect_url[0] = '\0';
     }
     redirect_url[strcspn(redirect_url, "\r\n")] = '\0';
-    status = ghl_typed_authorization_complete(client, redirect_url, link.state, false, info, error);
+    ghl_completion_options session = {.state = link.state};
+    status = ghl_typed_authorization_complete(client, redirect_url, &session, info, error);
     ghl_typed_link_clear(&link);
     return status;
 }

@@ -3,42 +3,7 @@
  * plays the person. It gets the consent link as its argument and prints where the browser ends up. argv[3] is the
  * signature of argv[4], a webhook that tells of an installation, and argv[5] a path for a database.
  */
-#include <assert.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "ghl_oauth_typed.h"
-
-#define CHECK(condition)                                                                        \
-    do {                                                                                        \
-        if (!(condition)) {                                                                     \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);             \
-            exit(1);                                                                            \
-        }                                                                                       \
-    } while (0)
-
-#define OK(call)                                                                                \
-    do {                                                                                        \
-        int32_t got = (call);                                                                   \
-        if (got != GHL_OK) {                                                                    \
-            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, ghl_status_name(got), error.message); \
-            exit(1);                                                                            \
-        }                                                                                       \
-    } while (0)
-
-static ghl_error error;
-
-static void consent(const char *person, const char *url, char *redirect_url, size_t size) {
-    char command[4096];
-    CHECK(strchr(url, '\'') == NULL);
-    CHECK((size_t)snprintf(command, sizeof command, "%s '%s'", person, url) < sizeof command);
-    FILE *answer = popen(command, "r");
-    CHECK(answer != NULL && fgets(redirect_url, (int)size, answer) != NULL);
-    CHECK(pclose(answer) == 0);
-    redirect_url[strcspn(redirect_url, "\r\n")] = '\0';
-}
+#include "typed.h"
 
 /* Changes "expiresAt":<number> to a time long past, digit by digit, so that the document keeps its length. */
 static void make_expired(char *document) {
@@ -130,28 +95,32 @@ int main(int argc, char **argv) {
     CHECK(status == GHL_OK);
 
     /* Consent. */
+    ghl_authorization_options asked = {.scopes = " oauth.readonly  oauth.write locations.readonly "};
     ghl_authorization_link link;
-    OK(ghl_typed_authorization_url(client, " oauth.readonly  oauth.write locations.readonly ", NULL, &link, &error));
+    OK(ghl_typed_authorization_url(client, &asked, &link, &error));
     CHECK(strlen(link.state) == 43 && strstr(link.url, link.state) != NULL);
     char redirect_url[4096];
     consent(argv[2], link.url, redirect_url, sizeof redirect_url);
     ghl_token_info company;
-    CHECK(ghl_typed_authorization_complete(client, redirect_url, "another state", false, &company, &error) ==
-          GHL_ERR_STATE_MISMATCH);
+    ghl_completion_options session = {.state = "another state"};
+    CHECK(ghl_typed_authorization_complete(client, redirect_url, &session, &company, &error) == GHL_ERR_STATE_MISMATCH);
     CHECK(error.status == GHL_ERR_STATE_MISMATCH && company.resource_id == NULL);
     ghl_typed_error_clear(&error);
-    OK(ghl_typed_authorization_complete(client, redirect_url, link.state, false, &company, &error));
+    session.state = link.state;
+    OK(ghl_typed_authorization_complete(client, redirect_url, &session, &company, &error));
     CHECK(strcmp(company.user_type, "Company") == 0 && strcmp(company.state, "ok") == 0);
     CHECK(company.refreshable && company.location_id == NULL && company.expires_at > 1700000000000);
     ghl_typed_link_clear(&link);
     ghl_token_info nobody;
-    CHECK(ghl_typed_authorization_listen(client, 0, 0, NULL, false, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_typed_authorization_listen(client, NULL, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
     CHECK(strcmp(error.parameter, "port") == 0 && nobody.resource_id == NULL);
     ghl_typed_error_clear(&error);
-    CHECK(ghl_typed_authorization_listen(client, 8080, -1, NULL, false, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
+    ghl_listen_options listen = {.port = 8080, .timeout_ms = -1};
+    CHECK(ghl_typed_authorization_listen(client, &listen, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
     CHECK(strcmp(error.parameter, "timeoutMs") == 0);
     ghl_typed_error_clear(&error);
-    CHECK(ghl_typed_authorization_listen(client, 8080, 1, " ", true, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
+    listen = (ghl_listen_options){.port = 8080, .timeout_ms = 1, .state = " ", .allow_missing_state = true};
+    CHECK(ghl_typed_authorization_listen(client, &listen, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
     CHECK(strcmp(error.parameter, "state") == 0);
     ghl_typed_error_clear(&error);
 
@@ -288,7 +257,7 @@ int main(int argc, char **argv) {
 
     /* The endpoints as they are. */
     ghl_token minted;
-    OK(ghl_typed_oauth_location_token(client, company.resource_id, location_id, &minted, &error));
+    OK(ghl_typed_oauth_location_token(client, company.resource_id, location_id, NULL, &minted, &error));
     CHECK(strcmp(minted.user_type, "Location") == 0 && strcmp(minted.company_id, company.resource_id) == 0);
     CHECK(minted.access_token != NULL && minted.refresh_token != NULL && minted.expires_at > company.expires_at - 86400000);
     ghl_token_request request = {.grant_type = "refresh_token", .refresh_token = minted.refresh_token, .user_type = "Location"};
