@@ -56,7 +56,7 @@ typedef struct ghl_token_info {
     const char *location_id; /* NULL for a company */
     const char *scope;       /* separated by spaces */
     int64_t expires_at;      /* milliseconds since the epoch */
-    bool refreshable;
+    bool refreshable;        /* whether it can be renewed without a person */
     const char *state;       /* "ok", "inactive", "reauthorizationRequired" or "unsaved" */
     char *document;          /* NULL within a page, which owns the texts */
 } ghl_token_info;

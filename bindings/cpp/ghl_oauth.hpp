@@ -609,7 +609,7 @@ struct token_info {
     std::optional<std::string> location_id;
     std::optional<std::string> scope; // separated by spaces
     std::optional<time_point> expires_at;
-    bool refreshable = false;
+    bool refreshable = false; // whether it can be renewed without a person
     std::string state; // "ok", "inactive", "reauthorizationRequired" or "unsaved"
     std::string raw;
 };

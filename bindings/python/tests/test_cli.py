@@ -332,6 +332,23 @@ class ErrorTest(CliTest):
             self.assertIn("usage:", self.ok(name, "--help"))
 
 
+class StatusTest(unittest.TestCase):
+    def test_what_failed_in_part_needs_consent_or_another_run_or_somebody_to_look(self) -> None:
+        from ghl_oauth.cli import status
+
+        consent = ghl_oauth.ReauthorizationRequired({"message": "m"})
+        later = ghl_oauth.NetworkError({"message": "m", "retryable": True})
+        wrong = ghl_oauth.InvalidArgument({"message": "m"})
+        for errors, expected in (
+            ([], status.OK),
+            ([later, later], status.LATER),
+            ([later, wrong], status.ERROR),
+            ([wrong], status.ERROR),
+            ([wrong, later, consent], status.CONSENT),
+        ):
+            self.assertEqual(status.of_all(errors), expected)
+
+
 class DocumentationTest(unittest.TestCase):
     def test_the_page_has_every_command_and_every_exit_status(self) -> None:
         from ghl_oauth.cli import program, status

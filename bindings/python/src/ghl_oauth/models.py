@@ -100,7 +100,7 @@ class TokenInfo:
     expires_at: datetime | None
     """When the access token dies (UTC); it is renewed before."""
     refreshable: bool
-    """Whether there is a refresh token."""
+    """Whether it can be renewed without a person: by a refresh token, or, a location's, from its company's token."""
     state: str
     """``"ok"``; ``"inactive"``: the location is paused; ``"reauthorizationRequired"``: a person must consent again;
     ``"unsaved"``: newer than what the store holds, because the store failed."""

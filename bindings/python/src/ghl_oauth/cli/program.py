@@ -26,11 +26,13 @@ configuration:
 
 exit status:
   0  done
-  1  an error; of a mint or a maintenance: some tokens failed
+  1  an error of another kind than these
   2  a wrong command line, or a configuration that cannot be used
   3  a person must consent: ghl-oauth login
   4  an error that the same command may not meet later
   130, 143  ended by Ctrl-C, by SIGTERM
+  A mint or a maintenance of which some tokens failed: 3 where one of them needs consent,
+  else 4 where all of them may succeed later, else 1.
 """
 
 
