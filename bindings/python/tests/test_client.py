@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -296,6 +298,94 @@ class MaintenanceTest(EmulatorTest):
         self.assertEqual(client.tokens_maintain().checked, 2)
 
 
+class Bar:
+    """What is used of tqdm's."""
+
+    def __init__(self) -> None:
+        self.total: float | None = None
+        self.n: float = 0
+
+    def update(self, n: float = 1) -> None:
+        self.n += n
+
+
+class Display:
+    """What is used of rich's."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, tuple[float | None, float]] = {}
+
+    def add_task(self, description: str, *, total: float | None = 100.0) -> str:
+        self.tasks[description] = (total, 0)
+        return description
+
+    def update(self, task_id: str, *, total: float | None = None, completed: float | None = None) -> None:
+        former_total, former = self.tasks[task_id]
+        self.tasks[task_id] = (former_total if total is None else total, former if completed is None else completed)
+
+
+class ProgressTest(EmulatorTest):
+    OPTIONS = ("--locations", "25")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.make_client(rate_limit={"requests": 10_000})
+        self.emulator.settings(rateLimit=None)
+        self.install()
+
+    def test_a_bar_of_tqdms_fits(self) -> None:
+        bar = Bar()
+        self.client.tokens_mint(self.emulator.company_id, progress=bar)
+        self.assertEqual((bar.n, bar.total), (25, 25))
+        self.expire()
+        bar = Bar()
+        self.client.tokens_maintain(progress=bar)
+        self.assertEqual((bar.n, bar.total), (26, 26))
+
+    def test_a_display_of_richs_fits(self) -> None:
+        display = Display()
+        self.client.tokens_mint(self.emulator.company_id, progress=display)
+        self.assertEqual(display.tasks, {"Minting tokens": (25, 25)})
+        self.expire()
+        self.client.tokens_maintain(progress=display)
+        self.assertEqual(display.tasks["Renewing tokens"], (26, 26))
+
+    @unittest.skipUnless(importlib.util.find_spec("tqdm"), "tqdm is not installed")
+    def test_tqdm_itself_fits(self) -> None:
+        from tqdm import tqdm
+
+        for is_off in (False, True):
+            with tqdm(file=io.StringIO(), disable=is_off) as bar:
+                self.client.tokens_mint(self.emulator.company_id, force=True, progress=bar)
+                self.assertEqual((bar.n, bar.total), (0 if is_off else 25, 25))
+        self.expire()
+        with tqdm(file=io.StringIO()) as bar:
+            self.client.tokens_maintain(progress=bar)
+            self.assertEqual((bar.n, bar.total), (26, 26))
+
+    @unittest.skipUnless(importlib.util.find_spec("rich"), "rich is not installed")
+    def test_rich_itself_fits(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(file=io.StringIO())) as display:
+            self.client.tokens_mint(self.emulator.company_id, progress=display)
+            self.expire()
+            self.client.tokens_maintain(progress=display)
+            self.client.tokens_maintain(progress=display)
+            counts = [(task.description, task.completed, task.total) for task in display.tasks]
+            self.assertTrue(display.finished)
+        names = ("Minting tokens", "Renewing tokens", "Renewing tokens")
+        self.assertEqual(counts, [(name, count, count) for name, count in zip(names, (25, 26, 0))])
+
+    def test_what_is_no_bar_is_refused_before_anything_is_sent(self) -> None:
+        nothing: Any = object()
+        for work in (self.client.tokens_maintain, lambda **bar: self.client.tokens_mint("c", ["l"], **bar)):
+            with self.assertRaisesRegex(TypeError, "progress must be a function, or a bar"):
+                work(progress=nothing)
+        self.assertEqual(self.emulator.requests("/oauth/location-token"), [])
+
+
 class RequestTest(EmulatorTest):
     def test_a_location_is_read_with_its_token(self) -> None:
         self.install()
@@ -344,21 +434,6 @@ class MintTest(EmulatorTest):
         (failure,) = self.client.tokens_mint(self.emulator.company_id).failed
         self.assertEqual(failure.resource_id, failing)
         self.assertIsInstance(failure.error, ghl_oauth.LocationInactive)
-
-    def test_a_bar_of_tqdms_fits(self) -> None:
-        class Bar:
-            """What is used of tqdm's."""
-
-            total: float | None = None
-            n: float = 0
-
-            def update(self, n: float = 1) -> None:
-                self.n += n
-
-        self.install()
-        bar = Bar()
-        self.client.tokens_mint(self.emulator.company_id, progress=bar)
-        self.assertEqual((bar.n, bar.total), (25, 25))
 
     def test_an_exception_ends_the_work_and_comes_out(self) -> None:
         class Enough(Exception):

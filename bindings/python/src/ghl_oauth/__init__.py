@@ -50,7 +50,7 @@ from .models import (
     WebhookOutcome,
 )
 from .pages import Pages
-from .progress import ProgressBar
+from .progress import ProgressBar, ProgressDisplay
 from .store import Store, StorePage
 
 __all__ = [
@@ -79,6 +79,7 @@ __all__ = [
     "NotFound",
     "Pages",
     "ProgressBar",
+    "ProgressDisplay",
     "ProtocolError",
     "RateLimited",
     "ReauthorizationRequired",

@@ -28,7 +28,7 @@ from .models import (
     flag,
 )
 from .pages import Pages
-from .progress import ProgressBar, listener
+from .progress import ProgressBar, ProgressDisplay, mover
 from .store import Store
 
 Item = TypeVar("Item")
@@ -462,7 +462,7 @@ class Client:
         *,
         company_id: str | None = None,
         concurrency: int | None = None,
-        progress: Callable[[MaintenanceProgress], object] | None = None,
+        progress: Callable[[MaintenanceProgress], object] | ProgressBar | ProgressDisplay | None = None,
     ) -> Maintenance:
         """One pass over the tokens that are due; call it every few minutes from your scheduler.
 
@@ -474,17 +474,28 @@ class Client:
         Args:
             company_id: Only this company and its locations. Default: all.
             concurrency: How many tokens are renewed at once, 1 to 64. Default: 1.
-            progress: Called after each token, on this thread. To end the pass, raise an exception, which then comes out
-                of this method: what was renewed by then is saved. What it returns is ignored.
+            progress: Called after each token, on this thread; or a bar of tqdm's, or a ``Progress`` of rich's, which
+                gets a task. How many tokens are due is known at the end: until then the bar has no total. To end the
+                pass, raise an exception, which then comes out of this method: what was renewed by then is saved. What
+                it returns is ignored.
 
         Raises:
             StoreError: The store cannot be read.
             Cancelled: :meth:`cancel` was called.
         """
-        tell = None if progress is None else lambda so_far: progress(MaintenanceProgress.from_json(so_far))
+        handle = self._open()
         wanted = {"companyId": company_id, "concurrency": concurrency}
-        report = self._open().work(library.ghl_tokens_maintain, encode(wanted), tell)
-        return Maintenance.from_json(report)
+
+        def maintain(tell: Callable[[MaintenanceProgress], object] | None) -> Maintenance:
+            hear = None if tell is None else lambda so_far: tell(MaintenanceProgress.from_json(so_far))
+            return Maintenance.from_json(handle.work(library.ghl_tokens_maintain, encode(wanted), hear))
+
+        if progress is None or callable(progress):
+            return maintain(progress)
+        move = mover(progress, "Renewing tokens")
+        maintenance = maintain(lambda so_far: move(so_far.checked, None))
+        move(maintenance.checked, maintenance.checked)
+        return maintenance
 
     def tokens_mint(
         self,
@@ -494,7 +505,7 @@ class Client:
         app_id: str | None = None,
         force: bool = False,
         concurrency: int | None = None,
-        progress: Callable[[MintProgress], object] | ProgressBar | None = None,
+        progress: Callable[[MintProgress], object] | ProgressBar | ProgressDisplay | None = None,
     ) -> Minting:
         """Mints tokens for many locations of a company, as fast as its rate limit allows.
 
@@ -512,8 +523,9 @@ class Client:
             app_id: The app, where no locations are given. Default: this one.
             force: Mint for locations whose token is not due, too. Default: False.
             concurrency: How many requests are under way at once, 1 to 64. Default: 8.
-            progress: Called about four times a second, and at the end, on this thread; or a bar of tqdm's. To end the
-                work, raise an exception, which then comes out of this method: what was minted by then is saved.
+            progress: Called about four times a second, and at the end, on this thread; or a bar of tqdm's, or a
+                ``Progress`` of rich's, which gets a task. To end the work, raise an exception, which then comes out of
+                this method: what was minted by then is saved.
 
         Raises:
             NotFound: No token is held for the company.
@@ -521,8 +533,7 @@ class Client:
             RateLimited: The API wants to be left in peace for more than 15 minutes.
             Cancelled: :meth:`cancel` was called.
         """
-        move = None if progress is None else listener(progress)
-        tell = None if move is None else lambda so_far: move(MintProgress.from_json(so_far))
+        handle = self._open()
         wanted = {
             "companyId": company_id,
             "locationIds": None if location_ids is None else list(location_ids),
@@ -531,7 +542,15 @@ class Client:
             "force": force,
             "concurrency": concurrency,
         }
-        return Minting.from_json(self._open().work(library.ghl_tokens_mint, encode(wanted), tell))
+
+        def mint(tell: Callable[[MintProgress], object] | None) -> Minting:
+            hear = None if tell is None else lambda so_far: tell(MintProgress.from_json(so_far))
+            return Minting.from_json(handle.work(library.ghl_tokens_mint, encode(wanted), hear))
+
+        if progress is None or callable(progress):
+            return mint(progress)
+        move = mover(progress, "Minting tokens")
+        return mint(lambda so_far: move(so_far.done + so_far.failed, so_far.total))
 
     #: The same by the name that says what is minted.
     mint_locations = tokens_mint
