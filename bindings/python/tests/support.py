@@ -69,6 +69,15 @@ class Emulator:
     def fault(self, kind: str, **fault: Any) -> None:
         self.control("POST", "/faults", {"kind": kind, **fault})
 
+    def stalls(self) -> bool:
+        """Whether a request has come that a stall holds, or held."""
+        requests = self.control("GET", "/requests")["requests"]
+        return any(request["fault"] and request["fault"]["kind"] == "stall" for request in requests)
+
+    def end_faults(self) -> None:
+        """Ends all faults, and lets go what they hold."""
+        self.control("DELETE", "/faults")
+
     def webhook(self, **request: Any) -> tuple[bytes, dict[str, str]]:
         """The body and the headers of a webhook; nothing is sent."""
         built = self.control("POST", "/webhooks", request)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import unittest
 import urllib.error
@@ -684,16 +685,14 @@ class ClosedTest(EmulatorTest):
         self.install()
         client = self.make_client()
         client.tokens_import(self.client.tokens_export())
-        self.emulator.settings(latencyMs=300)
-
-        def refresh_or_close() -> Any:
-            if begun:
-                time.sleep(0.1)
-                return client.close()
-            begun.append(True)
-            return client.token_refresh(self.emulator.company_id)
-
-        begun: list[bool] = []
-        results = in_threads(2, refresh_or_close)
-        self.assertEqual(results[0], None)
-        self.assertIsInstance(results[1], ghl_oauth.TokenInfo)
+        self.emulator.fault("stall", endpoint="token")
+        results: list[ghl_oauth.TokenInfo] = []
+        call = threading.Thread(target=lambda: results.append(client.token_refresh(self.emulator.company_id)))
+        call.start()
+        while not self.emulator.stalls():
+            time.sleep(0.01)
+        client.close()
+        self.assertEqual(results, [])
+        self.emulator.end_faults()
+        call.join()
+        self.assertEqual([info.resource_id for info in results], [self.emulator.company_id])
