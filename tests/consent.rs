@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
+use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Refusal, Rule, Stage};
 use serde_json::{Value, json};
 
 use support::{Abi, emulator, fields, query, sent};
@@ -367,7 +367,20 @@ fn a_consent_outlives_a_failure_that_is_worth_another_attempt() {
         stage: Stage::BeforeProcessing,
     };
     let lost = FaultKind::Reset { stage: Stage::BeforeProcessing };
-    for (kind, status) in [(lost, Status::Network), (busy, Status::Server)] {
+    let slow = FaultKind::Status {
+        status: 408,
+        body: String::new(),
+        content_type: None,
+        headers: Vec::new(),
+        stage: Stage::BeforeProcessing,
+    };
+    let paused = FaultKind::Refusal { refusal: Refusal::LocationInactive };
+    for (kind, status) in [
+        (lost, Status::Network),
+        (busy, Status::Server),
+        (slow, Status::Timeout),
+        (paused, Status::LocationInactive),
+    ] {
         let redirect_url = consented(&abi, &emulator);
         let state = query(&redirect_url)["state"].clone();
         // By the client that made the link, and by one for which the host vouches.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
 
-use crate::api::{Api, Outcome, TokenParams, without_secrets};
+use crate::api::{Api, TokenParams, without_secrets};
 use crate::clock::Clock;
 use crate::config::{Config, absolute_url};
 use crate::deadline::Deadline;
@@ -279,7 +279,7 @@ impl Authorization {
         let exchange = TokenParams::code(consented.answer?, consented.redirect_uri, user_type);
         let token = self.api.token(&exchange, self.clock.wall_ms(), deadline).map_err(|failure| {
             // The code may still be good; whether it is, the same redirect finds out.
-            if let (true, Some(state)) = (failure.outcome != Outcome::Refused, consented.state) {
+            if let (true, Some(state)) = (failure.error.retryable(), consented.state) {
                 self.pending.give_back(state);
             }
             failure.error

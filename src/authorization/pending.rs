@@ -1,6 +1,7 @@
 //! The consents that are under way, each by its `state`: single-use, and for an hour.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,19 +24,28 @@ type Digest = [u8; 32];
 pub struct Pending {
     key: hmac::Key,
     consents: Mutex<HashMap<Digest, Consent>>,
+    uses: AtomicU64,
 }
 
 /// One consent.
 #[derive(Clone)]
 struct Consent {
     began: Duration,
-    /// That of its link; `None` once the state was used.
-    redirect_uri: Option<String>,
+    standing: Standing,
+}
+
+#[derive(Clone)]
+enum Standing {
+    /// Its link was made, with that redirect URI.
+    Open(String),
+    /// Its state was used, as the so-manieth of all.
+    Used(u64),
 }
 
 /// A state that was used up, and that may be given back.
 pub struct Used {
     digest: Digest,
+    number: u64,
     /// What it was before; `None` where this client made no such link.
     before: Option<Consent>,
 }
@@ -46,12 +56,12 @@ impl Pending {
     /// # Errors
     /// `INTERNAL` where the system has no randomness.
     pub fn new() -> Result<Pending> {
-        Ok(Pending { key: random::key()?, consents: Mutex::default() })
+        Ok(Pending { key: random::key()?, consents: Mutex::default(), uses: AtomicU64::new(0) })
     }
 
     /// A link with this state and redirect URI was made.
     pub fn begin(&self, state: &str, redirect_uri: String, now: Duration) {
-        let consent = Consent { began: now, redirect_uri: Some(redirect_uri) };
+        let consent = Consent { began: now, standing: Standing::Open(redirect_uri) };
         insert(&mut self.consents(), self.digest(state), consent);
     }
 
@@ -71,20 +81,32 @@ impl Pending {
         let mut consents = self.consents();
         let before = match consents.get(&digest) {
             None => None,
-            Some(Consent { redirect_uri: None, .. }) => return Err(mismatch("its state was used already")),
+            Some(Consent { standing: Standing::Used(_), .. }) => {
+                return Err(mismatch("its state was used already"));
+            }
             Some(consent) if now.saturating_sub(consent.began) > PATIENCE => {
                 return Err(mismatch("its link is too old"));
             }
             Some(consent) => Some(consent.clone()),
         };
-        let checked = check(before.as_ref().and_then(|consent| consent.redirect_uri.as_deref()))?;
-        insert(&mut consents, digest, Consent { began: now, redirect_uri: None });
-        Ok((checked, Used { digest, before }))
+        let checked = check(match before.as_ref().map(|consent| &consent.standing) {
+            Some(Standing::Open(redirect_uri)) => Some(redirect_uri),
+            _ => None,
+        })?;
+        let number = self.uses.fetch_add(1, Ordering::Relaxed);
+        insert(&mut consents, digest, Consent { began: now, standing: Standing::Used(number) });
+        Ok((checked, Used { digest, number, before }))
     }
 
-    /// Makes a state as good as it was: what it was used for may still succeed.
+    /// Makes a state as good as it was: what it was used for may still succeed. One that came to be used by somebody else
+    /// since, or that is a new link's, stays what it is.
     pub fn give_back(&self, used: Used) {
         let mut consents = self.consents();
+        let is_that_use =
+            |consent: &Consent| matches!(consent.standing, Standing::Used(number) if number == used.number);
+        if !consents.get(&used.digest).is_some_and(is_that_use) {
+            return;
+        }
         match used.before {
             Some(consent) => insert(&mut consents, used.digest, consent),
             None => drop(consents.remove(&used.digest)),
@@ -161,8 +183,20 @@ mod tests {
             pending.give_back(used);
         }
         assert!(pending.use_up("foreign", PATIENCE, link).is_err(), "still no link of this client's");
+        // A new link with the state that the host chose; its use is no other's to give back.
+        let (_, first) = pending.use_up("state", PATIENCE, link).unwrap();
+        pending.begin("state", URI.to_owned(), PATIENCE);
+        let (_, second) = pending.use_up("state", PATIENCE, link).unwrap();
+        pending.give_back(first);
+        assert!(pending.use_up("state", PATIENCE, link).is_err());
+        pending.give_back(second);
+        assert!(pending.use_up("state", PATIENCE, link).is_ok());
+
+        pending.begin("old", URI.to_owned(), Duration::ZERO);
+        let (_, used) = pending.use_up("old", PATIENCE, link).unwrap();
+        pending.give_back(used);
         let too_late = PATIENCE + Duration::from_millis(1);
-        assert!(pending.use_up("state", too_late, link).is_err(), "its hour is not begun anew");
+        assert!(pending.use_up("old", too_late, link).is_err(), "its hour is not begun anew");
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub unsafe extern "C" fn ghl_authorization_url(
 
 /// Checks what the consent page sent back, exchanges the code and stores the token (RFC 6749, 4.1.2 and 4.1.3).
 ///
-/// The answer decides whose token it is: an app made for locations can be installed by a company. Any thread; waits
-/// for the answer, at most timeouts.totalMs.
+/// The answer decides whose token it is: an app made for locations can be installed by a company. After an error that is
+/// retryable the same redirect may be given again. Any thread; waits for the answer, at most timeouts.totalMs.
 ///
 /// @param client       a client
 /// @param params_json  {"redirectUrl": the whole URL that the browser was sent to, "state"?, "allowMissingState"?,

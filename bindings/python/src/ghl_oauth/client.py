@@ -292,6 +292,8 @@ class Client:
             StateMismatch: The ``state`` is missing, unknown, expired or already used.
             ReauthorizationRequired: The API refuses the code; begin again with a new link.
             InvalidArgument: The URL is not this app's redirect.
+
+        After an error that is ``retryable`` the same redirect may be given again.
         """
         info = self._call_with(
             library.ghl_authorization_complete,
