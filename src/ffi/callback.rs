@@ -82,11 +82,12 @@ impl<F: Copy> Slot<F> {
         RUNNING.with_borrow(|running| running.contains(&self.identity()))
     }
 
-    /// Puts another callback, or none, in its place. Returns once none of those before it runs anywhere.
+    /// Puts another callback, or none, in its place. Returns once none of those before it runs anywhere. `switched` is done
+    /// in the moment of the change, and takes no lock: of two changes at once, both parts of the last one stay.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` from inside the callback itself, which would wait for its own end.
-    pub fn replace(&self, callback: Option<Callback<F>>) -> Result<()> {
+    pub fn replace(&self, callback: Option<Callback<F>>, switched: impl FnOnce()) -> Result<()> {
         if self.is_running_here() {
             let message = "a callback cannot be replaced from inside itself";
             return Err(
@@ -96,6 +97,7 @@ impl<F: Copy> Slot<F> {
         let (calls, turn) = self.with_state(|state| {
             state.callback = callback;
             state.turn += 1;
+            switched();
             (state.calls(), state.turn)
         });
         calls.wait_for_those_before(turn);

@@ -162,18 +162,19 @@ pub unsafe extern "C" fn ghl_client_on_event(
     let outcome = guarded(|| {
         // SAFETY: the header requires a living client, or NULL.
         let client = unsafe { boundary::handle(client) }?;
-        client.events.replace(callback.map(|function| Callback { function, context: Context(context) }))?;
-        let events = Arc::clone(&client.events);
-        client.core.on_event(callback.map(|_| -> crate::event::Listener {
-            Arc::new(move |event| {
+        if callback.is_some() {
+            let events = Arc::clone(&client.events);
+            // Once there, it stays: whether anybody hears it, the slot alone decides.
+            client.core.on_event(Some(Arc::new(move |event| {
                 let Ok(event) = CString::new(event.to_string()) else {
                     return;
                 };
                 // SAFETY: the header requires a function of this type that is safe to call from any thread.
                 events.run(|function, context| unsafe { function(event.as_ptr(), context) });
-            })
-        }));
-        Ok(())
+            })));
+        }
+        let callback = callback.map(|function| Callback { function, context: Context(context) });
+        client.events.replace(callback, || {})
     });
     outcome.map_or_else(|error| error.status().code(), |()| 0)
 }

@@ -92,9 +92,9 @@ pub unsafe extern "C" fn ghl_set_log_callback(
         }
         // A forked child goes on with the same receiver.
         fork::watch();
-        SLOT.replace(callback.map(|function| Callback { function, context: Context(context) }))?;
-        log::set_max_level(if callback.is_some() { *level } else { LevelFilter::Off });
-        Ok(())
+        let level = if callback.is_some() { *level } else { LevelFilter::Off };
+        let callback = callback.map(|function| Callback { function, context: Context(context) });
+        SLOT.replace(callback, || log::set_max_level(level))
     });
     outcome.map_or_else(|error| error.status().code(), |()| 0)
 }
