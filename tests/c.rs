@@ -242,11 +242,14 @@ fn every_parameter_of_the_typed_calls_reaches_the_api() {
 #[test]
 fn what_is_listed_without_an_id_is_no_location_in_c() {
     let emulator = Emulator::start(Options::default()).unwrap();
-    support::list_odd_locations(&emulator);
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/odd_locations.c", folder.path());
-    for run in [plainly, under_valgrind] {
-        run(&program, &[&emulator.configuration()]);
+    for last in [json!({"hasNextPage": false, "nextPageToken": "left over"}), json!({"nextPageToken": ""})] {
+        emulator.clear_faults();
+        support::list_locations(&emulator, &support::odd_locations(), &last);
+        for run in [plainly, under_valgrind] {
+            run(&program, &[&emulator.configuration()]);
+        }
     }
 }
 

@@ -911,7 +911,9 @@ int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_que
     memset(&list, 0, sizeof list);
     destination into = {LOCATION_LIST_DOCUMENT, &list, sizeof list, &list.page.document};
     int32_t status = call(ghl_oauth_installed_locations, client, &params, into, error);
-    if (list.has_next_page != NULL && strcmp(list.has_next_page, "false") == 0) {
+    const char *next = list.page.next_page_token;
+    bool is_last = list.has_next_page != NULL && strcmp(list.has_next_page, "false") == 0;
+    if (is_last || (next != NULL && next[0] == '\0')) {
         list.page.next_page_token = NULL;
     }
     *out = list.page;

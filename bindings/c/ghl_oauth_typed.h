@@ -123,7 +123,7 @@ typedef struct ghl_location_page {
     char *document;
 } ghl_location_page;
 
-/* A header of a request or an answer. */
+/* A header of a request or an answer. Both texts are required. */
 typedef struct ghl_header {
     const char *name;
     const char *value;
@@ -269,13 +269,13 @@ typedef struct ghl_mint_request {
     int64_t concurrency;             /* requests under way at once, 1 to 64; 0: 8 */
 } ghl_mint_request;
 
-/* A parameter of a query, not encoded. */
+/* A parameter of a query, not encoded. Both texts are required. */
 typedef struct ghl_query_parameter {
     const char *name;
     const char *value;
 } ghl_query_parameter;
 
-/* What is sent to the API; zero it, then set what is wanted. At most one of body and bytes is a body. */
+/* What is sent to the API; zero it, then set what is wanted. Give body or bytes, not both. */
 typedef struct ghl_api_request {
     const char *method;               /* "GET", "POST", ...; required */
     const char *path;                 /* begins with '/', may end in a query; required */

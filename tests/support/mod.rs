@@ -443,12 +443,16 @@ pub fn odd_locations() -> Value {
 
 /// Answers every request for a list of locations with the odd ones.
 pub fn list_odd_locations(emulator: &Emulator) {
-    let last = json!({"hasNextPage": false, "nextPageToken": "left over"});
+    list_locations(emulator, &odd_locations(), &json!({"hasNextPage": false, "nextPageToken": "left over"}));
+}
+
+/// Has the emulator answer with this as its only page of locations.
+pub fn list_locations(emulator: &Emulator, items: &Value, pagination: &Value) {
     emulator.inject(
         Rule::on(Endpoint::InstalledLocations),
         FaultKind::Status {
             status: 200,
-            body: json!({"items": odd_locations(), "pagination": last}).to_string(),
+            body: json!({"items": items, "pagination": pagination}).to_string(),
             content_type: None,
             headers: Vec::new(),
             stage: Stage::BeforeProcessing,
