@@ -470,8 +470,8 @@ int32_t ghl_authorization_url(struct ghl_client *client,
 /**
  * Checks what the consent page sent back, exchanges the code and stores the token (RFC 6749, 4.1.2 and 4.1.3).
  *
- * The answer decides whose token it is: an app made for locations can be installed by a company. Any thread; waits
- * for the answer, at most timeouts.totalMs.
+ * The answer decides whose token it is: an app made for locations can be installed by a company. After an error that is
+ * retryable the same redirect may be given again. Any thread; waits for the answer, at most timeouts.totalMs.
  *
  * @param client       a client
  * @param params_json  {"redirectUrl": the whole URL that the browser was sent to, "state"?, "allowMissingState"?,
@@ -590,8 +590,8 @@ int32_t ghl_token_delete(struct ghl_client *client,
 /**
  * Lists the tokens held, page by page: metadata, never a secret.
  *
- * Tokens that the store did not take are offered to it again first, and are listed in any case, as "unsaved". Any thread;
- * does not wait for the API.
+ * Tokens that the store did not take are offered to it again first; those that it still does not take are listed as
+ * "unsaved", as long as it can be read. Any thread; waits for the API only where such a token is being refreshed, at most 3 s.
  *
  * @param client       a client
  * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000, default 100),
@@ -599,7 +599,7 @@ int32_t ghl_token_delete(struct ghl_client *client,
  * @param out_json     {"items": [{metadata}], "nextPageToken"}, the latter null on the last page, or the error; to be
  *                     freed with ghl_string_free; may be NULL. A metadata's "state" is "ok", "inactive",
  *                     "reauthorizationRequired" or "unsaved"
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_list(struct ghl_client *client,
                         const char *params_json,
@@ -629,13 +629,13 @@ int32_t ghl_tokens_import(struct ghl_client *client,
  * Exports tokens with their secrets, page by page, in the form that ghl_tokens_import reads.
  *
  * Two programs that both refresh an exported token burn it for each other: stop one first. What the store did not take is
- * exported, too. Any thread; does not wait for the API.
+ * exported, too, as long as it can be read. Any thread; waits as ghl_tokens_list does.
  *
  * @param client       a client
  * @param params_json  as for ghl_tokens_list
  * @param out_json     {"tokens": […], "nextPageToken"}, or the error; to be freed with ghl_string_free, which wipes it;
  *                     may be NULL
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_export(struct ghl_client *client,
                           const char *params_json,

@@ -168,8 +168,8 @@ pub unsafe extern "C" fn ghl_token_delete(
 
 /// Lists the tokens held, page by page: metadata, never a secret.
 ///
-/// Tokens that the store did not take are offered to it again first, and are listed in any case, as "unsaved". Any thread;
-/// does not wait for the API.
+/// Tokens that the store did not take are offered to it again first; those that it still does not take are listed as
+/// "unsaved", as long as it can be read. Any thread; waits for the API only where such a token is being refreshed, at most 3 s.
 ///
 /// @param client       a client
 /// @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000, default 100),
@@ -177,7 +177,7 @@ pub unsafe extern "C" fn ghl_token_delete(
 /// @param out_json     {"items": [{metadata}], "nextPageToken"}, the latter null on the last page, or the error; to be
 ///                     freed with ghl_string_free; may be NULL. A metadata's "state" is "ok", "inactive",
 ///                     "reauthorizationRequired" or "unsaved"
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_list(
     client: *mut ghl_client,
@@ -223,13 +223,13 @@ pub unsafe extern "C" fn ghl_tokens_import(
 /// Exports tokens with their secrets, page by page, in the form that ghl_tokens_import reads.
 ///
 /// Two programs that both refresh an exported token burn it for each other: stop one first. What the store did not take is
-/// exported, too. Any thread; does not wait for the API.
+/// exported, too, as long as it can be read. Any thread; waits as ghl_tokens_list does.
 ///
 /// @param client       a client
 /// @param params_json  as for ghl_tokens_list
 /// @param out_json     {"tokens": […], "nextPageToken"}, or the error; to be freed with ghl_string_free, which wipes it;
 ///                     may be NULL
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_export(
     client: *mut ghl_client,

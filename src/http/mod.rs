@@ -209,7 +209,8 @@ impl Http {
         let patience = limit.unwrap_or_else(|| deadline.remaining());
         let (result, sent) = transport::watched(deadline, request.effect, || self.run(request, patience));
         let outcome = result.map_err(|failure| {
-            let overdue = || limit.map_or_else(|| deadline.timed_out(), |limit| no_answer(request, limit));
+            let overdue =
+                || limit.map_or_else(|| deadline.timed_out(), |limit| overdue_attempt(request, limit));
             self.explain(failure, sent, request, deadline, overdue)
         });
         match &outcome {
@@ -371,7 +372,7 @@ impl Http {
 }
 
 /// The error of an attempt that took as long as one may, in a call that may take longer.
-fn no_answer(request: &Request, limit: Duration) -> Error {
+fn overdue_attempt(request: &Request, limit: Duration) -> Error {
     let message = format!("no answer from {} within {} ms", host(request), limit.as_millis());
     Error::new(Status::Timeout, message)
         .with_help("try again; where it is always that slow, raise timeouts.answerMs")

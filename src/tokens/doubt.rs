@@ -22,15 +22,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 const RESERVE: Duration = Duration::from_secs(3);
 
 /// How long the server gives the same answer again to who sends the same refresh token.
-const WINDOW_MS: i64 = 30_000;
+const WINDOW: Duration = Duration::from_secs(30);
 
 /// What is known of the uses of a refresh token while its renewal is under way.
 #[derive(Debug)]
 pub struct Doubt {
     attempts: u32,
     may_be_spent: bool,
-    /// Whether an answer that was lost may still be had.
-    is_open: bool,
+    /// Until when, by the uptime, an answer that was lost may still be had.
+    window_ends: Duration,
     was_called_invalid: bool,
     /// Whether the last answer that was lost was one that did not come in time.
     was_silent: bool,
@@ -38,11 +38,12 @@ pub struct Doubt {
 
 impl Doubt {
     /// Nothing was sent yet, or another flight sent it for the first time so many milliseconds ago.
-    pub fn new(first_sent_ago_ms: Option<i64>) -> Doubt {
+    pub fn new(first_sent_ago_ms: Option<i64>, uptime: Duration) -> Doubt {
+        let left = |ago| Some(WINDOW.saturating_sub(Duration::from_millis(u64::try_from(ago).ok()?)));
         Doubt {
             attempts: 0,
             may_be_spent: first_sent_ago_ms.is_some(),
-            is_open: first_sent_ago_ms.is_some_and(|ago| (0..WINDOW_MS).contains(&ago)),
+            window_ends: uptime + first_sent_ago_ms.and_then(left).unwrap_or_default(),
             was_called_invalid: false,
             was_silent: false,
         }
@@ -53,9 +54,15 @@ impl Doubt {
         self.may_be_spent
     }
 
-    /// The pause before the next attempt, if there is to be one. `insists` says that the caller has no other token, `left`
-    /// how much of its time is left.
-    pub fn after(&mut self, failure: &Failure, insists: bool, left: Duration) -> Option<Duration> {
+    /// The pause before the next attempt, if there is to be one, after a failure at that uptime. `insists` says that the
+    /// caller has no other token, `left` how much of its time is left.
+    pub fn after(
+        &mut self,
+        failure: &Failure,
+        uptime: Duration,
+        insists: bool,
+        left: Duration,
+    ) -> Option<Duration> {
         self.attempts += 1;
         let error = &failure.error;
         match failure.outcome {
@@ -68,7 +75,7 @@ impl Doubt {
             Outcome::Refused => return None,
             Outcome::NothingHappened => {}
             Outcome::Unknown => {
-                (self.may_be_spent, self.is_open) = (true, true);
+                (self.may_be_spent, self.window_ends) = (true, uptime + WINDOW);
                 self.was_silent = error.status() == Status::Timeout;
                 if self.attempts < ATTEMPTS {
                     // A lost answer is asked for again at once; a server that fails gets a moment.
@@ -77,7 +84,7 @@ impl Doubt {
                 }
             }
         }
-        if !insists || !self.is_open {
+        if !insists || uptime >= self.window_ends {
             return None;
         }
         let backoff = (PAUSE * (1 << (self.attempts - 1).min(8))).min(LONGEST_PAUSE);
@@ -94,7 +101,8 @@ mod tests {
     use super::*;
     use crate::error::Error;
 
-    const AMPLE: Duration = Duration::from_secs(30);
+    const AMPLE: Duration = Duration::from_secs(600);
+    const START: Duration = Duration::from_secs(7);
 
     fn failure(status: Status, outcome: Outcome) -> Failure {
         Failure { error: Error::new(status, "a failure"), outcome }
@@ -119,26 +127,26 @@ mod tests {
 
     #[test]
     fn a_lost_answer_is_asked_for_twice_and_longer_by_who_insists() {
-        let mut patient = Doubt::new(None);
+        let mut patient = Doubt::new(None, START);
         for pause in [Some(Duration::ZERO), Some(PAUSE), None] {
-            assert_eq!(patient.after(&lost(), false, AMPLE), pause);
+            assert_eq!(patient.after(&lost(), START, false, AMPLE), pause);
         }
-        let mut insisting = Doubt::new(None);
+        let mut insisting = Doubt::new(None, START);
         for pause in [Duration::ZERO, PAUSE] {
-            assert_eq!(insisting.after(&lost(), true, AMPLE), Some(pause));
+            assert_eq!(insisting.after(&lost(), START, true, AMPLE), Some(pause));
         }
         for seconds in [2, 4, 4, 4] {
-            assert!(is_about(insisting.after(&lost(), true, AMPLE), Duration::from_secs(seconds)));
+            assert!(is_about(insisting.after(&lost(), START, true, AMPLE), Duration::from_secs(seconds)));
         }
-        assert_eq!(insisting.after(&lost(), true, RESERVE), None, "no time is left for the answer");
+        assert_eq!(insisting.after(&lost(), START, true, RESERVE), None, "no time is left for the answer");
     }
 
     #[test]
     fn where_nothing_is_in_doubt_nothing_is_sent_again() {
         for insists in [false, true] {
-            let mut doubt = Doubt::new(None);
-            assert_eq!(doubt.after(&unreachable(), insists, AMPLE), None);
-            assert_eq!(doubt.after(&invalid(), insists, AMPLE), None);
+            let mut doubt = Doubt::new(None, START);
+            assert_eq!(doubt.after(&unreachable(), START, insists, AMPLE), None);
+            assert_eq!(doubt.after(&invalid(), START, insists, AMPLE), None);
             assert!(!doubt.may_be_spent());
         }
     }
@@ -146,35 +154,44 @@ mod tests {
     #[test]
     fn an_old_doubt_is_worth_a_second_opinion_and_no_insisting() {
         for (ago, goes_on) in [(0, true), (29_999, true), (30_000, false), (-1, false)] {
-            let mut doubt = Doubt::new(Some(ago));
+            let mut doubt = Doubt::new(Some(ago), START);
             assert!(doubt.may_be_spent());
-            assert_eq!(doubt.after(&unreachable(), true, AMPLE).is_some(), goes_on, "{ago} ms");
-            assert_eq!(doubt.after(&invalid(), true, AMPLE), Some(PAUSE));
-            assert_eq!(doubt.after(&unreachable(), true, AMPLE).is_some(), goes_on);
-            assert_eq!(doubt.after(&invalid(), true, AMPLE), None, "called invalid twice");
+            assert_eq!(doubt.after(&unreachable(), START, true, AMPLE).is_some(), goes_on, "{ago} ms");
+            assert_eq!(doubt.after(&invalid(), START, true, AMPLE), Some(PAUSE));
+            assert_eq!(doubt.after(&unreachable(), START, true, AMPLE).is_some(), goes_on);
+            assert_eq!(doubt.after(&invalid(), START, true, AMPLE), None, "called invalid twice");
         }
     }
 
     #[test]
+    fn nobody_insists_on_an_answer_that_is_no_longer_given() {
+        let mut doubt = Doubt::new(None, START);
+        let last = START + WINDOW - Duration::from_millis(1);
+        assert_eq!(doubt.after(&lost(), START, true, AMPLE), Some(Duration::ZERO));
+        assert!(doubt.after(&unreachable(), last, true, AMPLE).is_some());
+        assert_eq!(doubt.after(&unreachable(), START + WINDOW, true, AMPLE), None);
+    }
+
+    #[test]
     fn a_server_that_was_too_slow_gets_longer_before_its_second_opinion() {
-        let mut doubt = Doubt::new(None);
+        let mut doubt = Doubt::new(None, START);
         assert_eq!(
-            doubt.after(&failure(Status::Timeout, Outcome::Unknown), false, AMPLE),
+            doubt.after(&failure(Status::Timeout, Outcome::Unknown), START, false, AMPLE),
             Some(Duration::ZERO)
         );
-        assert_eq!(doubt.after(&invalid(), false, AMPLE), Some(LONGEST_PAUSE));
-        assert_eq!(doubt.after(&invalid(), false, AMPLE), None);
+        assert_eq!(doubt.after(&invalid(), START, false, AMPLE), Some(LONGEST_PAUSE));
+        assert_eq!(doubt.after(&invalid(), START, false, AMPLE), None);
     }
 
     #[test]
     fn who_insists_waits_as_long_as_the_server_asks() {
-        let mut doubt = Doubt::new(Some(0));
+        let mut doubt = Doubt::new(Some(0), START);
         let busy = |wait| {
             let error = Error::new(Status::Server, "busy").with_retry_after(Some(wait));
             Failure { error, outcome: Outcome::NothingHappened }
         };
         let wait = Duration::from_secs(20);
-        assert_eq!(doubt.after(&busy(wait), true, AMPLE), Some(wait));
-        assert_eq!(doubt.after(&busy(AMPLE), true, AMPLE), None);
+        assert_eq!(doubt.after(&busy(wait), START, true, AMPLE), Some(wait));
+        assert_eq!(doubt.after(&busy(AMPLE), START, true, AMPLE), None);
     }
 }

@@ -105,6 +105,9 @@ impl Tokens {
         }
         let mut pass = Pass::new(deadline(), progress);
         for resource_id in self.unsaved_ids() {
+            if pass.whole.is_cancelled() {
+                return Err(stopped("the call was cancelled"));
+            }
             if let Err(error) = self.offer_again(&resource_id, &deadline()) {
                 pass.failed.push(failure("resourceId", &resource_id, &error));
             }

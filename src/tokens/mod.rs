@@ -35,7 +35,7 @@ use crate::error::{Error, Result, Status};
 use crate::event::{Event, Events};
 use crate::outbox;
 use crate::secret::Secret;
-use crate::store::{Query, Record, Standing, Store};
+use crate::store::{Page, Query, Record, Standing, Store};
 use crate::token::{Token, UserType, valid_id};
 
 pub use bulk::Progress;
@@ -172,7 +172,8 @@ impl Tokens {
                 Status::Protocol,
                 "the API granted a token without saying for which company or location",
             )
-            .with_help("report this to the vendor with the trace id"));
+            .with_help("let the user consent again, and report this to the vendor with the trace id")
+            .for_good());
         };
         let _quiet = outbox::hold();
         // The code is spent: whatever happens to the lock, the token must be kept.
@@ -180,12 +181,12 @@ impl Tokens {
         let kind = token.kind();
         let mut record = Record::new(resource_id.clone(), token);
         record.version = self.store.load(&resource_id).ok().flatten().map_or(0, |stored| stored.version);
-        self.keep(record, &Event::Saved);
+        self.keep(record.clone(), &Event::Saved);
         drop(lock);
         if kind == UserType::Company {
             self.mint_the_waiting(&resource_id, deadline);
         }
-        self.metadata(&resource_id)?.ok_or_else(|| not_held(&resource_id))
+        Ok(self.describe(&record))
     }
 
     /// The raw mint, with the company's token from here unless one is given. Stores nothing.
@@ -356,6 +357,25 @@ impl Tokens {
         unsaved.map_or_else(|| self.store.load(resource_id), |record| Ok(Some(record)))
     }
 
+    /// A page of the store's records, with those that it did not take in the place of older ones.
+    fn records(&self, query: &Query) -> Result<Page> {
+        let Page { mut records, next } = self.store.list(query)?;
+        let unsaved = self.unsaved();
+        if !unsaved.is_empty() {
+            let is_on_page = |id: &str| {
+                query.after.as_deref().is_none_or(|after| id > after)
+                    && next.as_deref().is_none_or(|last| id <= last)
+            };
+            records.retain(|record| !unsaved.contains_key(&record.resource_id));
+            let newer =
+                unsaved.values().filter(|record| is_on_page(&record.resource_id) && query.matches(record));
+            records.extend(newer.cloned());
+            records.sort_by(|a, b| a.resource_id.cmp(&b.resource_id));
+        }
+        let page = Page::cut(records, query.limit);
+        Ok(Page { next: page.next.or(next), ..page })
+    }
+
     fn metadata(&self, resource_id: &str) -> Result<Option<Value>> {
         Ok(self.record(resource_id)?.map(|record| self.describe(&record)))
     }
@@ -508,7 +528,7 @@ impl Tokens {
             return Ok(company_id);
         }
         let query = Query { user_type: Some(UserType::Company), limit: 2, ..Query::default() };
-        let mut companies = self.newest(&query)?.records;
+        let mut companies = self.records(&query)?.records;
         match (companies.pop(), companies.is_empty()) {
             (Some(only), true) => Ok(only.resource_id),
             (None, _) => Err(not_held(location_id)),

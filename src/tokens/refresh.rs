@@ -232,7 +232,8 @@ impl Tokens {
         };
         // An earlier use had no answer, here or in a process that died: this one may find the token spent.
         let now = self.clock.wall_ms();
-        let mut doubt = Doubt::new(record.intent.map(|intent| now.saturating_sub(intent.since_ms)));
+        let first_sent_ago = record.intent.map(|intent| now.saturating_sub(intent.since_ms));
+        let mut doubt = Doubt::new(first_sent_ago, self.clock.uptime());
         record.intent.get_or_insert(Intent { since_ms: now });
         // What cannot be written down now could not be kept later: then nothing is spent.
         self.note(&mut record)?;
@@ -248,7 +249,8 @@ impl Tokens {
             };
             // A pass of maintenance comes back by itself.
             let insists = want != Want::Runway && !record.token.is_alive(self.clock.wall_ms());
-            let Some(pause) = doubt.after(&failure, insists, deadline.remaining()) else {
+            let Some(pause) = doubt.after(&failure, self.clock.uptime(), insists, deadline.remaining())
+            else {
                 return self.failed(record, failure, doubt.may_be_spent(), deadline);
             };
             if let Err(over) = deadline.sleep(pause) {

@@ -54,7 +54,7 @@ impl Tokens {
     /// A page of metadata; never a secret.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a page size out of range; `STORE`.
+    /// `INVALID_ARGUMENT` for a page size out of range; `STORE`; `CANCELLED`.
     pub fn list(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
         let items: Vec<Value> = page.records.iter().map(|record| self.describe(record)).collect();
@@ -64,7 +64,7 @@ impl Tokens {
     /// A page of whole tokens, secrets included, as [`Tokens::import`] reads them.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a page size out of range; `STORE`.
+    /// `INVALID_ARGUMENT` for a page size out of range; `STORE`; `CANCELLED`.
     pub fn export(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
         let tokens: Vec<Value> =
@@ -217,38 +217,21 @@ impl Tokens {
             }
         }
         // Whatever the store did not take is offered again first, so that the list shows it.
-        let offering = deadline.renewed(OFFERING);
+        let offering = deadline.renewed(OFFERING.min(deadline.remaining()));
         for resource_id in self.unsaved_ids() {
             // What fails stays in the list as `unsaved`, and was logged. A store that is down is not asked for each.
-            if offering.check().and_then(|()| self.offer_again(&resource_id, &offering)).is_err() {
-                break;
+            match offering.check().and_then(|()| self.offer_again(&resource_id, &offering)) {
+                Ok(()) => {}
+                Err(error) if error.status() == Status::Cancelled => return Err(error),
+                Err(_) => break,
             }
         }
-        self.newest(&Query {
+        self.records(&Query {
             company_id: params.company_id.clone(),
             user_type: params.user_type,
             after: params.page_token.clone(),
             limit,
         })
-    }
-
-    /// A page of the store's records, with those that it did not take in the place of older ones.
-    pub(super) fn newest(&self, query: &Query) -> Result<Page> {
-        let Page { mut records, next } = self.store.list(query)?;
-        let unsaved = self.unsaved();
-        if !unsaved.is_empty() {
-            let is_on_page = |id: &str| {
-                query.after.as_deref().is_none_or(|after| id > after)
-                    && next.as_deref().is_none_or(|last| id <= last)
-            };
-            records.retain(|record| !unsaved.contains_key(&record.resource_id));
-            let newer =
-                unsaved.values().filter(|record| is_on_page(&record.resource_id) && query.matches(record));
-            records.extend(newer.cloned());
-            records.sort_by(|a, b| a.resource_id.cmp(&b.resource_id));
-        }
-        let page = Page::cut(records, query.limit);
-        Ok(Page { next: page.next.or(next), ..page })
     }
 }
 
