@@ -181,6 +181,7 @@ fn a_caller_who_insists_on_a_token_ends_with_a_cancellation() {
     thread::scope(|scope| {
         let caller = scope.spawn(|| abi.access_token(&company));
         while emulator.strikes(fault) < 3 {
+            assert!(!caller.is_finished(), "it gave up");
             thread::yield_now();
         }
         abi.cancel_until(|| caller.is_finished());

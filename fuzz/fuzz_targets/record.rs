@@ -44,9 +44,9 @@ fuzz_target!(|document: &[u8]| {
     let spent = br#"{"statusCode":400,"message":"Invalid grant: refresh token is invalid"}"#;
     answer_with(vec![CannedAnswer { status: 400, headers: Vec::new(), body: spent.to_vec() }]);
 
-    let listed = tokens.list(&ListParams::default(), &deadline).unwrap();
+    let listed = tokens.list(&ListParams::default(), &deadline()).unwrap();
     assert_eq!(listed["items"][0]["resourceId"], "resource-1");
-    tokens.export(&ListParams::default(), &deadline).unwrap();
+    tokens.export(&ListParams::default(), &deadline()).unwrap();
     if let Err(error) = tokens.access_token("resource-1", deadline) {
         holds_no_secret(&error.to_json().to_string());
     }

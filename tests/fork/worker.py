@@ -138,6 +138,8 @@ inherited = None
 
 def main():
     global inherited
+    # What waits for ever is a failure, too.
+    signal.alarm(120)
     client = inherited = make(json.loads(os.environ["GHL_TEST_CONFIG"]))
     print("ready", flush=True)
     for line in sys.stdin:

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import threading
+import time
 import unittest
 import urllib.request
 from collections.abc import Callable
@@ -69,10 +70,14 @@ class Emulator:
     def fault(self, kind: str, **fault: Any) -> None:
         self.control("POST", "/faults", {"kind": kind, **fault})
 
-    def stalls(self) -> bool:
-        """Whether a request has come that a stall holds, or held."""
-        requests = self.control("GET", "/requests")["requests"]
-        return any(request["fault"] and request["fault"]["kind"] == "stall" for request in requests)
+    def wait_for_stall(self) -> None:
+        """Returns once a request has come that a stall holds, or held."""
+        for _ in range(3_000):
+            requests = self.control("GET", "/requests")["requests"]
+            if any(request["fault"] and request["fault"]["kind"] == "stall" for request in requests):
+                return
+            time.sleep(0.01)
+        raise AssertionError("nothing came that could be held")
 
     def end_faults(self) -> None:
         """Ends all faults, and lets go what they hold."""

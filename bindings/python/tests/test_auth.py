@@ -245,8 +245,7 @@ class AsyncHttpxTest(PlugInTests):
             auth = ghl_oauth.httpx_auth(self.client, self.location_id)
             async with httpx.AsyncClient(auth=auth, headers={"Version": "v3"}) as http:
                 request = asyncio.create_task(http.get(f"{self.emulator.base_url}/locations/{self.location_id}"))
-                while not self.emulator.stalls():
-                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(self.emulator.wait_for_stall)
                 # A loop that had to wait for the renewal would be here only when that has failed.
                 self.assertFalse(request.done())
                 self.emulator.end_faults()

@@ -32,8 +32,7 @@ class ThreadsTest(EmulatorTest):
         refreshed: list[ghl_oauth.TokenInfo] = []
         call = threading.Thread(target=lambda: refreshed.append(self.client.token_refresh(self.emulator.company_id)))
         call.start()
-        while not self.emulator.stalls():
-            time.sleep(0.01)
+        self.emulator.wait_for_stall()
         # A call that kept the others from running would have failed by now: nobody lets its request go but this thread.
         self.emulator.end_faults()
         call.join()

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import textwrap
 import threading
-import time
 import unittest
 import urllib.error
 import urllib.request
@@ -689,8 +688,7 @@ class ClosedTest(EmulatorTest):
         results: list[ghl_oauth.TokenInfo] = []
         call = threading.Thread(target=lambda: results.append(client.token_refresh(self.emulator.company_id)))
         call.start()
-        while not self.emulator.stalls():
-            time.sleep(0.01)
+        self.emulator.wait_for_stall()
         client.close()
         self.assertEqual(results, [])
         self.emulator.end_faults()
