@@ -14,23 +14,26 @@ const ATTEMPTS: u32 = 3;
 /// shorter than that half minute.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest pause: before the later attempts of a caller who insists, and before the second opinion of a server that may
-/// still be at work on what it was too slow to answer.
-const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// The same where the server may still be at work on what it was too slow to answer.
+const LONG_PAUSE: Duration = Duration::from_secs(4);
+
+/// How long a caller who has no other token goes on after the first answer was lost: longer than most breaks, and short
+/// enough to leave the better part of that half minute to whoever asks next.
+const INSISTENCE: Duration = Duration::from_secs(4);
 
 /// What must be left for the answer of an attempt that is not necessary: what it spends must not get lost.
 const RESERVE: Duration = Duration::from_secs(3);
 
 /// How long the server gives the same answer again to who sends the same refresh token.
-const WINDOW: Duration = Duration::from_secs(30);
+const WINDOW_MS: i64 = 30_000;
 
 /// What is known of the uses of a refresh token while its renewal is under way.
 #[derive(Debug)]
 pub struct Doubt {
     attempts: u32,
     may_be_spent: bool,
-    /// Until when, by the uptime, an answer that was lost may still be had.
-    window_ends: Duration,
+    /// Until when, by the uptime, a caller may insist; `None` where no answer was lost of late.
+    insists_until: Option<Duration>,
     was_called_invalid: bool,
     /// Whether the last answer that was lost was one that did not come in time.
     was_silent: bool,
@@ -39,11 +42,11 @@ pub struct Doubt {
 impl Doubt {
     /// Nothing was sent yet, or another flight sent it for the first time so many milliseconds ago.
     pub fn new(first_sent_ago_ms: Option<i64>, uptime: Duration) -> Doubt {
-        let left = |ago| Some(WINDOW.saturating_sub(Duration::from_millis(u64::try_from(ago).ok()?)));
+        let may_still_be_had = first_sent_ago_ms.is_some_and(|ago| (0..WINDOW_MS).contains(&ago));
         Doubt {
             attempts: 0,
             may_be_spent: first_sent_ago_ms.is_some(),
-            window_ends: uptime + first_sent_ago_ms.and_then(left).unwrap_or_default(),
+            insists_until: may_still_be_had.then_some(uptime + INSISTENCE),
             was_called_invalid: false,
             was_silent: false,
         }
@@ -69,13 +72,14 @@ impl Doubt {
             // The server may need a moment to know its own newest token.
             Outcome::Refused if error.status() == Status::ReauthorizationRequired => {
                 let is_verdict = !self.may_be_spent || std::mem::replace(&mut self.was_called_invalid, true);
-                let pause = if self.was_silent { LONGEST_PAUSE } else { PAUSE };
+                let pause = if self.was_silent { LONG_PAUSE } else { PAUSE };
                 return (!is_verdict).then_some(pause);
             }
             Outcome::Refused => return None,
             Outcome::NothingHappened => {}
             Outcome::Unknown => {
-                (self.may_be_spent, self.window_ends) = (true, uptime + WINDOW);
+                self.may_be_spent = true;
+                self.insists_until.get_or_insert(uptime + INSISTENCE);
                 self.was_silent = error.status() == Status::Timeout;
                 if self.attempts < ATTEMPTS {
                     // A lost answer is asked for again at once; a server that fails gets a moment.
@@ -84,15 +88,13 @@ impl Doubt {
                 }
             }
         }
-        if !insists || uptime >= self.window_ends {
-            return None;
-        }
-        let backoff = (PAUSE * (1 << (self.attempts - 1).min(8))).min(LONGEST_PAUSE);
+        let until = self.insists_until.filter(|_| insists)?;
+        let backoff = PAUSE * (1 << (self.attempts - 1).min(2));
         // Those that began together need not go on together.
         let half = backoff / 2;
         let jitter = random::up_to(u64::try_from(half.as_millis()).unwrap_or(0));
         let pause = (half + Duration::from_millis(jitter)).max(error.retry_after().unwrap_or_default());
-        (pause + RESERVE < left).then_some(pause)
+        (uptime + pause <= until && pause + RESERVE < left).then_some(pause)
     }
 }
 
@@ -135,8 +137,8 @@ mod tests {
         for pause in [Duration::ZERO, PAUSE] {
             assert_eq!(insisting.after(&lost(), START, true, AMPLE), Some(pause));
         }
-        for seconds in [2, 4, 4, 4] {
-            assert!(is_about(insisting.after(&lost(), START, true, AMPLE), Duration::from_secs(seconds)));
+        for _ in 0..4 {
+            assert!(is_about(insisting.after(&lost(), START, true, AMPLE), Duration::from_secs(2)));
         }
         assert_eq!(insisting.after(&lost(), START, true, RESERVE), None, "no time is left for the answer");
     }
@@ -164,12 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_insists_on_an_answer_that_is_no_longer_given() {
+    fn who_insists_leaves_the_rest_of_the_window_to_others() {
         let mut doubt = Doubt::new(None, START);
-        let last = START + WINDOW - Duration::from_millis(1);
         assert_eq!(doubt.after(&lost(), START, true, AMPLE), Some(Duration::ZERO));
-        assert!(doubt.after(&unreachable(), last, true, AMPLE).is_some());
-        assert_eq!(doubt.after(&unreachable(), START + WINDOW, true, AMPLE), None);
+        let later = START + INSISTENCE - Duration::from_secs(2);
+        assert!(doubt.after(&unreachable(), later, true, AMPLE).is_some());
+        assert!(doubt.after(&lost(), later, true, AMPLE).is_some());
+        assert_eq!(doubt.after(&lost(), START + INSISTENCE, true, AMPLE), None);
     }
 
     #[test]
@@ -179,7 +182,7 @@ mod tests {
             doubt.after(&failure(Status::Timeout, Outcome::Unknown), START, false, AMPLE),
             Some(Duration::ZERO)
         );
-        assert_eq!(doubt.after(&invalid(), START, false, AMPLE), Some(LONGEST_PAUSE));
+        assert_eq!(doubt.after(&invalid(), START, false, AMPLE), Some(LONG_PAUSE));
         assert_eq!(doubt.after(&invalid(), START, false, AMPLE), None);
     }
 
@@ -190,8 +193,8 @@ mod tests {
             let error = Error::new(Status::Server, "busy").with_retry_after(Some(wait));
             Failure { error, outcome: Outcome::NothingHappened }
         };
-        let wait = Duration::from_secs(20);
+        let wait = Duration::from_secs(3);
         assert_eq!(doubt.after(&busy(wait), START, true, AMPLE), Some(wait));
-        assert_eq!(doubt.after(&busy(AMPLE), START, true, AMPLE), None);
+        assert_eq!(doubt.after(&busy(INSISTENCE * 2), START, true, AMPLE), None);
     }
 }
