@@ -214,13 +214,6 @@ impl Error {
         self
     }
 
-    /// Says that the same call cannot succeed later, though another one with this status may.
-    #[must_use]
-    pub fn for_good(mut self) -> Error {
-        self.0.retryable = false;
-        self
-    }
-
     /// Says when to try again.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Option<Duration>) -> Error {

@@ -277,14 +277,15 @@ impl Authorization {
         deadline: &Deadline,
     ) -> Result<Value> {
         let exchange = TokenParams::code(consented.answer?, consented.redirect_uri, user_type);
-        let token = self.api.token(&exchange, self.clock.wall_ms(), deadline).map_err(|failure| {
-            // The code may still be good; whether it is, the same redirect finds out.
-            if let (true, Some(state)) = (failure.error.retryable(), consented.state) {
-                self.pending.give_back(state);
-            }
-            failure.error
-        })?;
-        self.tokens.adopt(token, deadline)
+        let granted = self.api.token(&exchange, self.clock.wall_ms(), deadline).map_err(Error::from);
+        let adopted = granted.and_then(|token| self.tokens.adopt(token, deadline));
+        // The code may still be good; whether it is, the same redirect finds out.
+        if let (Err(error), Some(state)) = (&adopted, consented.state)
+            && error.retryable()
+        {
+            self.pending.give_back(state);
+        }
+        adopted
     }
 
     /// The redirect URI of a link: the one given, else the configured one.

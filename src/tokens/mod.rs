@@ -172,8 +172,7 @@ impl Tokens {
                 Status::Protocol,
                 "the API granted a token without saying for which company or location",
             )
-            .with_help("let the user consent again, and report this to the vendor with the trace id")
-            .for_good());
+            .with_help("let the user consent again, and report this to the vendor with the trace id"));
         };
         let _quiet = outbox::hold();
         // The code is spent: whatever happens to the lock, the token must be kept.
