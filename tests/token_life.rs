@@ -937,8 +937,9 @@ fn maintenance_renews_several_at_once_where_it_is_asked_to() {
     let ended = abi.tokens_maintain(json!({"concurrency": 4}), |so_far| so_far["checked"] != 2);
     ended.fails(Status::Cancelled);
     let rest = abi.tokens_maintain(json!({"concurrency": 64}), |_| true).ok();
+    // Those under way were saved, too: all the others, where whoever ends the work is slow.
     let checked = rest["checked"].as_u64().unwrap();
-    assert!((1..=8).contains(&checked), "those under way were saved, too: {rest}");
+    assert!(checked <= 8, "{rest}");
     assert_eq!(rest["refreshed"], checked);
 }
 
