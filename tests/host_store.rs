@@ -239,6 +239,18 @@ fn hosted(emulator: &Emulator, changes: Value) -> (Abi, &'static TestHost) {
 
 // ---- The suite ------------------------------------------------------------------------------------------------------
 
+/// Refreshes a token while the store comes to take none any more.
+fn refresh_unsaved(abi: &Abi, emulator: &Emulator, host: &TestHost, resource_id: &str) {
+    let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
+    thread::scope(|scope| {
+        let refresh = scope.spawn(|| abi.token_refresh(resource_id).ok());
+        hold.wait_for(1);
+        host.refuse("save", (9, None));
+        hold.release();
+        assert_eq!(refresh.join().unwrap()["state"], "unsaved");
+    });
+}
+
 #[test]
 fn a_host_that_leaves_every_condition_out_keeps_the_promises() {
     for seal in [Seal::none("app-1"), sealed()] {
@@ -381,14 +393,7 @@ fn a_host_that_fails_loses_no_token() {
     }
 
     // It fails once the request is under way: the new token is kept here, and saved later.
-    let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
-    thread::scope(|scope| {
-        let refresh = scope.spawn(|| abi.token_refresh(&company).ok());
-        hold.wait_for(1);
-        host.refuse("save", (9, None));
-        hold.release();
-        assert_eq!(refresh.join().unwrap()["state"], "unsaved");
-    });
+    refresh_unsaved(&abi, &emulator, host, &company);
     abi.live_token(&emulator, &company);
     assert_eq!(abi.listed(&company)["state"], "unsaved");
     host.relent();
@@ -444,16 +449,9 @@ fn what_the_store_did_not_take_is_listed_exported_and_used_all_the_same() {
     assert_eq!(companies["items"].as_array().unwrap().len(), 1);
 
     // A stored token that was refreshed since is not exported: its refresh token is spent.
-    let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
     host.relent();
     abi.tokens_list(json!({})).ok();
-    thread::scope(|scope| {
-        let refresh = scope.spawn(|| abi.token_refresh(&company).ok());
-        hold.wait_for(1);
-        host.refuse("save", (9, None));
-        hold.release();
-        refresh.join().unwrap();
-    });
+    refresh_unsaved(&abi, &emulator, host, &company);
     let exported = abi.tokens_export(json!({"userType": "Company"})).ok();
     let live = emulator.live_refresh_tokens();
     let refresh_token = exported["tokens"][0]["refreshToken"].as_str().unwrap();
@@ -466,14 +464,7 @@ fn a_token_that_is_being_saved_late_is_deleted_afterwards() {
     let emulator = emulator(1);
     let (abi, host) = hosted(&emulator, json!({}));
     let company = abi.connect_company(&emulator);
-    let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
-    thread::scope(|scope| {
-        let refresh = scope.spawn(|| abi.token_refresh(&company).ok());
-        hold.wait_for(1);
-        host.refuse("save", (9, None));
-        hold.release();
-        assert_eq!(refresh.join().unwrap()["state"], "unsaved");
-    });
+    refresh_unsaved(&abi, &emulator, host, &company);
     host.relent();
 
     // The save takes until the deletion is through with the record, or waits for it in vain.

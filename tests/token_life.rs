@@ -934,12 +934,14 @@ fn maintenance_renews_several_at_once_where_it_is_asked_to() {
     assert_eq!(heard.names().len(), 10);
 
     emulator.clock().advance(DAY);
+    // So slow that the hands are not through before whoever ends the work has had a turn.
+    emulator.respond_latency(Duration::from_millis(200));
     let ended = abi.tokens_maintain(json!({"concurrency": 4}), |so_far| so_far["checked"] != 2);
     ended.fails(Status::Cancelled);
+    emulator.respond_latency(Duration::ZERO);
     let rest = abi.tokens_maintain(json!({"concurrency": 64}), |_| true).ok();
-    // Those under way were saved, too: all the others, where whoever ends the work is slow.
     let checked = rest["checked"].as_u64().unwrap();
-    assert!(checked <= 8, "{rest}");
+    assert!((1..=8).contains(&checked), "those under way were saved, too: {rest}");
     assert_eq!(rest["refreshed"], checked);
 }
 

@@ -38,7 +38,7 @@ struct Consent {
 enum Standing {
     /// Its link was made, with that redirect URI.
     Open(String),
-    /// Its state was used, as the so-manieth of all.
+    /// Its state was used; each use has a number of its own.
     Used(u64),
 }
 
