@@ -49,6 +49,7 @@ struct Work {
     authorization: Authorization,
     requests: Requests,
     webhooks: Webhooks,
+    clock: Arc<dyn Clock>,
     cancellation: Arc<Cancellation>,
     patience: Duration,
 }
@@ -325,7 +326,7 @@ impl Parts {
         clock: &Arc<dyn Clock>,
         events: &Arc<Events>,
     ) -> Result<Parts> {
-        let api = Arc::new(Api::new(config)?);
+        let api = Arc::new(Api::new(config, clock)?);
         let verifier = Verifier::new(&config.webhook)?;
         let store = store::open(config, host, seal)?;
         let tokens = Arc::new(Tokens::new(
@@ -346,6 +347,7 @@ impl Parts {
             webhooks: Webhooks::new(config, verifier, store, Arc::clone(&tokens), Arc::clone(clock)),
             api,
             tokens,
+            clock: Arc::clone(clock),
             cancellation: Arc::default(),
             patience: Duration::from_millis(config.timeouts.total_ms),
         };
@@ -355,6 +357,6 @@ impl Parts {
 
 impl Work {
     fn deadline(&self) -> Deadline {
-        Deadline::after(self.patience, &self.cancellation)
+        Deadline::by(&self.clock, self.patience, &self.cancellation)
     }
 }

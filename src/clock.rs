@@ -1,10 +1,14 @@
-//! The time of day and the time passed, as a trait that tests can move.
+//! The wall clock, the uptime, the monotonic clock of deadlines, and every wait, behind one trait: tests move it, and a
+//! simulation replaces it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Where the library reads the time.
+use crate::signal::Signal;
+
+/// Where the library reads the time and where it waits.
 ///
-/// The two readings serve two questions. `wall_ms` is what a stored expiry is compared with when a token
+/// The readings of the wall clock and of the uptime serve two questions. `wall_ms` is what a stored expiry is compared with when a token
 /// is loaded; `uptime` is what decides from then on, so that a wall clock that jumps neither kills a live
 /// token nor revives a dead one.
 pub trait Clock: Send + Sync {
@@ -12,6 +16,18 @@ pub trait Clock: Send + Sync {
     fn wall_ms(&self) -> i64;
     /// Time since some fixed moment, the time that the machine sleeps included; never goes back.
     fn uptime(&self) -> Duration;
+
+    /// The time by which deadlines are kept. Never goes back; may stand still while the machine sleeps.
+    fn monotonic(&self) -> Duration {
+        static STARTED: OnceLock<Instant> = OnceLock::new();
+        STARTED.get_or_init(Instant::now).elapsed()
+    }
+
+    /// Blocks the calling thread until `signal` was notified since its count was `seen`, for at most `timeout`. May
+    /// return early.
+    fn wait(&self, signal: &Signal, seen: u64, timeout: Duration) {
+        signal.block(seen, timeout);
+    }
 }
 
 /// The clocks of the system.
@@ -47,8 +63,7 @@ impl Clock for SystemClock {
 
     #[cfg(not(unix))]
     fn uptime(&self) -> Duration {
-        static STARTED: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-        STARTED.get_or_init(std::time::Instant::now).elapsed()
+        self.monotonic()
     }
 }
 

@@ -1,33 +1,33 @@
-//! How long a call may take, and how it is cancelled.
+//! Deadlines and cancellation of calls.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result, Status};
+use crate::signal::Signal;
 
 /// Cancels the calls that are waiting when it is raised. Calls made afterwards work as ever.
 #[derive(Debug, Default)]
-pub struct Cancellation {
-    raised: Mutex<u64>,
-    changed: Condvar,
-}
+pub struct Cancellation(Signal);
 
 impl Cancellation {
     /// Cancels every call that is under way.
     pub fn raise(&self) {
-        *self.count() += 1;
-        self.changed.notify_all();
+        self.0.notify();
     }
 
-    fn count(&self) -> MutexGuard<'_, u64> {
-        self.raised.lock().unwrap_or_else(PoisonError::into_inner)
+    fn count(&self) -> u64 {
+        self.0.count()
     }
 }
 
 /// The end of one call's patience: a moment, or a cancellation that comes first.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Deadline {
-    ends: Instant,
+    clock: Arc<dyn Clock>,
+    /// By the monotonic clock.
+    ends: Duration,
     total: Duration,
     cancellation: Arc<Cancellation>,
     raised_before: u64,
@@ -39,13 +39,20 @@ pub struct Deadline {
 const SLICE: Duration = Duration::from_millis(50);
 
 impl Deadline {
-    /// A deadline `total` from now that `cancellation` can bring forward.
+    /// A deadline `total` from now, by the system's clock, that `cancellation` can bring forward.
     pub fn after(total: Duration, cancellation: &Arc<Cancellation>) -> Deadline {
+        static SYSTEM: OnceLock<Arc<dyn Clock>> = OnceLock::new();
+        Deadline::by(SYSTEM.get_or_init(|| Arc::new(SystemClock::new())), total, cancellation)
+    }
+
+    /// The same, by another clock.
+    pub fn by(clock: &Arc<dyn Clock>, total: Duration, cancellation: &Arc<Cancellation>) -> Deadline {
         Deadline {
-            ends: Instant::now() + total,
+            clock: Arc::clone(clock),
+            ends: clock.monotonic() + total,
             total,
             cancellation: Arc::clone(cancellation),
-            raised_before: *cancellation.count(),
+            raised_before: cancellation.count(),
             end: None,
         }
     }
@@ -56,9 +63,25 @@ impl Deadline {
         Deadline { end: Some(Arc::clone(end)), ..self }
     }
 
-    /// Another part of the same call: `total` from now. A cancellation since the call began counts for it, too.
+    /// Another part of the same call: `total` from now. A cancellation since the call began counts for it as well.
+    #[must_use]
     pub fn renewed(&self, total: Duration) -> Deadline {
-        Deadline { ends: Instant::now() + total, total, ..self.clone() }
+        Deadline { ends: self.now() + total, total, ..self.clone() }
+    }
+
+    /// The same, but `most` from now at the latest.
+    #[must_use]
+    pub fn within(&self, most: Duration) -> Deadline {
+        Deadline { ends: self.ends.min(self.now() + most), ..self.clone() }
+    }
+
+    /// A deadline at least `least` from now that no cancellation brings forward: for work that must not be given up,
+    /// such as saving a token whose predecessor is spent.
+    #[must_use]
+    pub fn at_least(&self, least: Duration) -> Deadline {
+        let cancellation = Arc::default();
+        let ends = self.ends.max(self.now() + least);
+        Deadline { ends, cancellation, raised_before: 0, end: None, ..self.clone() }
     }
 
     /// How long it was from its beginning.
@@ -66,18 +89,23 @@ impl Deadline {
         self.total
     }
 
+    /// Now, by the clock of the deadline.
+    pub fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
     /// The time left; zero once it is over.
     pub fn remaining(&self) -> Duration {
-        self.ends.saturating_duration_since(Instant::now())
+        self.ends.saturating_sub(self.now())
     }
 
     /// Whether the call was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        *self.cancellation.count() != self.raised_before || self.is_ended()
+        self.cancellation.count() != self.raised_before || self.is_ended()
     }
 
     fn is_ended(&self) -> bool {
-        self.end.as_ref().is_some_and(|end| *end.count() > 0)
+        self.end.as_ref().is_some_and(|end| end.count() > 0)
     }
 
     /// `CANCELLED` or `TIMEOUT` when the call should not go on.
@@ -97,21 +125,33 @@ impl Deadline {
         Error::new(Status::Timeout, message).with_help("try again, or raise timeouts.totalMs")
     }
 
+    /// Waits until `signal` was notified since its count was `seen`, at most until the deadline. May return early.
+    pub fn wait(&self, signal: &Signal, seen: u64) {
+        self.clock.wait(signal, seen, self.remaining());
+    }
+
     /// Waits; returns early with an error when the call is cancelled or its deadline would pass first.
     pub fn sleep(&self, wait: Duration) -> Result<()> {
         self.check()?;
-        let wakes = Instant::now() + wait.min(self.remaining());
-        let mut raised = self.cancellation.count();
+        let wakes = self.now() + wait.min(self.remaining());
         loop {
-            let left = wakes.saturating_duration_since(Instant::now());
-            if *raised != self.raised_before || left.is_zero() || self.is_ended() {
+            let seen = self.cancellation.count();
+            let left = wakes.saturating_sub(self.now());
+            if seen != self.raised_before || left.is_zero() || self.is_ended() {
                 break;
             }
             let slice = if self.end.is_some() { left.min(SLICE) } else { left };
-            let woken = self.cancellation.changed.wait_timeout(raised, slice);
-            raised = woken.unwrap_or_else(PoisonError::into_inner).0;
+            self.clock.wait(&self.cancellation.0, seen, slice);
         }
-        drop(raised);
         self.check()
+    }
+}
+
+impl std::fmt::Debug for Deadline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deadline")
+            .field("ends", &self.ends)
+            .field("total", &self.total)
+            .finish_non_exhaustive()
     }
 }

@@ -57,6 +57,7 @@ mod json;
 mod outbox;
 mod process;
 mod random;
+pub mod signal;
 
 pub use client::Client;
 pub use config::Config;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, the highest first. A module uses what stands in the layers below its own, and nothing beside it.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["ffi"],
     &["client"],
     &["authorization", "request", "webhook"],
@@ -15,6 +15,7 @@ const LAYERS: [&[&str]; 9] = [
     &["config", "crew", "event"],
     &["ca_bundle", "deadline", "json", "random", "token"],
     &["clock", "error", "inside", "outbox", "process", "secret"],
+    &["signal"],
 ];
 
 /// What a module must not know although it is lower: a store knows no HTTP and no time, the transport no tokens.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ghl_oauth::Status;
 use ghl_oauth::api::Api;
+use ghl_oauth::clock::Clock;
 use ghl_oauth::config::Config;
 use ghl_oauth::deadline::Deadline;
 use ghl_oauth::event::Events;
@@ -33,10 +34,11 @@ fuzz_target!(|document: &[u8]| {
     let config = Config::new("app-1", CLIENT_SECRET);
     let store = Arc::new(MemoryStore::default());
     assert_eq!(store.save(&record).unwrap(), 1);
+    let clock: Arc<dyn Clock> = Arc::new(Still);
     let tokens = Tokens::new(
-        Arc::new(Api::new(&config).unwrap()),
+        Arc::new(Api::new(&config, &clock).unwrap()),
         Arc::clone(&store) as Arc<dyn Store>,
-        Arc::new(Still),
+        clock,
         Arc::new(Events::default()),
         config.refresh.clone(),
     );

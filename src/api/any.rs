@@ -105,13 +105,15 @@ pub fn is_callers(name: &HeaderName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
     use crate::config::Config;
 
     #[test]
     fn a_path_leads_nowhere_but_below_the_base_url() {
         let mut config = Config::new("app-1", "s");
         config.base_url = "https://services.example/v3/".into();
-        let api = Api::new(&config).unwrap();
+        let clock: std::sync::Arc<dyn crate::clock::Clock> = std::sync::Arc::new(SystemClock::new());
+        let api = Api::new(&config, &clock).unwrap();
         let query = [("a b".to_owned(), "c&d".to_owned())];
         for (path, query, expected) in [
             ("/contacts/", &[][..], "https://services.example/v3/contacts/"),

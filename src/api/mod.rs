@@ -7,16 +7,19 @@ mod installed_locations;
 mod location_token;
 mod token;
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use ureq::http::uri::InvalidUri;
 use ureq::http::{HeaderName, Method, Uri, header};
 use zeroize::Zeroizing;
 
+use crate::clock::Clock;
 use crate::config::{Config, Encoding};
 use crate::deadline::Deadline;
 use crate::error::{ApiFault, Error, Result, Status};
-use crate::http::{Answer, Counters, Effect, Http, Lane, NoAnswer, Request};
+use crate::http::{Answer, Counters, Effect, Http, Lane, NoAnswer, Request, Transport, UreqTransport};
 use crate::json;
 use crate::secret::Secret;
 use crate::token::{NO_TOKEN_TEXT, is_token_text};
@@ -92,14 +95,26 @@ impl Api {
     ///
     /// # Errors
     /// `CONFIG`, naming the key.
-    pub fn new(config: &Config) -> Result<Api> {
+    pub fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Api> {
+        Api::over(config, clock, Box::new(UreqTransport::new(config)?))
+    }
+
+    /// The same, over a transport of one's own.
+    ///
+    /// # Errors
+    /// `CONFIG`, naming the key.
+    pub(crate) fn over(
+        config: &Config,
+        clock: &Arc<dyn Clock>,
+        transport: Box<dyn Transport>,
+    ) -> Result<Api> {
         let base_url = config.base_url.trim_end_matches('/');
         let below = |path| {
             let unusable = |_| Error::new(Status::Config, "baseUrl is too long").with_parameter("baseUrl");
             uri(base_url, path, None).map_err(unusable)
         };
         Ok(Api {
-            http: Http::new(config)?,
+            http: Http::new(config, clock, transport),
             token_uri: below("/oauth/token")?,
             location_token_uri: below("/oauth/location-token")?,
             base_url: base_url.to_owned(),

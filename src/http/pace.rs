@@ -5,12 +5,13 @@
 //! uneven, lets the server see more requests in one window than it allows.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{Answer, wait_asked};
+use crate::clock::Clock;
 use crate::config::RateLimit;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -44,6 +45,7 @@ pub enum Lane<'a> {
 
 /// The pace of every resource.
 pub struct Pace {
+    clock: Arc<dyn Clock>,
     limit: Limit,
     per_day: u64,
     resources: Mutex<Lanes>,
@@ -71,15 +73,15 @@ struct Traffic {
     limits: Vec<Limit>,
     per_day: u64,
     /// When the last requests were answered; ascending.
-    answered: VecDeque<Instant>,
+    answered: VecDeque<Duration>,
     /// Requests that are on their way.
     under_way: usize,
     /// The tickets of those who wait, in the order in which they came.
     queue: VecDeque<u64>,
     next_ticket: u64,
     /// Nothing is sent before this moment: the server said so.
-    held_until: Option<Instant>,
-    day_began: Instant,
+    held_until: Option<Duration>,
+    day_began: Duration,
     today: u64,
 }
 
@@ -88,7 +90,7 @@ struct Traffic {
 pub struct Place<'a> {
     pace: &'a Pace,
     lane: Lane<'a>,
-    departed: Instant,
+    departed: Duration,
 }
 
 /// A place in the queue, given up when the caller goes on or leaves.
@@ -99,8 +101,9 @@ struct Ticket<'a> {
 }
 
 impl Pace {
-    pub fn new(limit: &RateLimit) -> Pace {
+    pub fn new(limit: &RateLimit, clock: Arc<dyn Clock>) -> Pace {
         Pace {
+            clock,
             limit: Limit { requests: limit.requests as usize, per: Duration::from_millis(limit.per_ms) },
             per_day: limit.per_day,
             resources: Mutex::default(),
@@ -116,7 +119,7 @@ impl Pace {
     pub fn enter<'a>(&'a self, lane: Lane<'a>, deadline: &Deadline) -> Result<Place<'a>> {
         let mut ticket: Option<Ticket> = None;
         loop {
-            let wait = self.with(lane, Instant::now(), |traffic, now| {
+            let wait = self.with(lane, self.clock.monotonic(), |traffic, now| {
                 let number = ticket.as_ref().map(|ticket| ticket.number);
                 traffic.wait(number, now, deadline.remaining()).map_err(|wait| {
                     let resource = lane.resource();
@@ -130,9 +133,9 @@ impl Pace {
                 })
             })?;
             match wait {
-                None => return Ok(Place { pace: self, lane, departed: Instant::now() }),
+                None => return Ok(Place { pace: self, lane, departed: self.clock.monotonic() }),
                 Some(wait) => {
-                    ticket.get_or_insert_with(|| self.draw(lane, Instant::now()));
+                    ticket.get_or_insert_with(|| self.draw(lane, self.clock.monotonic()));
                     deadline.sleep(wait.max(SHORTEST_WAIT))?;
                 }
             }
@@ -141,7 +144,7 @@ impl Pace {
 
     /// The figures of the busiest resources.
     pub fn figures(&self) -> Value {
-        let now = Instant::now();
+        let now = self.clock.monotonic();
         let mut lanes = self.lanes(Lane::Resource(""));
         let resources = lanes.traffic.len();
         let mut busiest: Vec<_> = lanes.traffic.iter_mut().collect();
@@ -175,13 +178,13 @@ impl Pace {
         json!({"resources": resources, "waiting": waiting, "held": held, "busiest": shown.collect::<Value>()})
     }
 
-    fn draw<'a>(&'a self, lane: Lane<'a>, now: Instant) -> Ticket<'a> {
+    fn draw<'a>(&'a self, lane: Lane<'a>, now: Duration) -> Ticket<'a> {
         let number = self.with(lane, now, |traffic, _| traffic.join());
         Ticket { pace: self, lane, number }
     }
 
     /// Works on a lane, which is made if it is not there.
-    fn with<T>(&self, lane: Lane, now: Instant, work: impl FnOnce(&mut Traffic, Instant) -> T) -> T {
+    fn with<T>(&self, lane: Lane, now: Duration, work: impl FnOnce(&mut Traffic, Duration) -> T) -> T {
         let mut lanes = self.lanes(lane);
         if let Some(traffic) = lanes.traffic.get_mut(lane.resource()) {
             return work(traffic, now);
@@ -204,7 +207,7 @@ impl Pace {
 }
 
 impl Lanes {
-    fn prune(&mut self, now: Instant) {
+    fn prune(&mut self, now: Duration) {
         if self.traffic.len() > self.prune_above.max(MOST_LANES) {
             self.traffic.retain(|_, traffic| traffic.matters(now));
             self.prune_above = 2 * self.traffic.len();
@@ -226,7 +229,7 @@ impl Place<'_> {
     pub fn leave(self, answer: Option<&Answer>, pause: Option<Duration>) {
         let Some(answer) = answer else { return };
         let configured = self.pace.limit;
-        self.pace.with(self.lane, Instant::now(), |traffic, now| {
+        self.pace.with(self.lane, self.pace.clock.monotonic(), |traffic, now| {
             if matches!(self.lane, Lane::Resource(_)) {
                 traffic.learn(configured, answer, self.departed, now);
             }
@@ -241,20 +244,20 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.pace.with(self.lane, Instant::now(), Traffic::leave);
+        self.pace.with(self.lane, self.pace.clock.monotonic(), Traffic::leave);
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        self.pace.with(self.lane, Instant::now(), |traffic, _| {
+        self.pace.with(self.lane, self.pace.clock.monotonic(), |traffic, _| {
             traffic.queue.retain(|number| *number != self.number);
         });
     }
 }
 
 impl Traffic {
-    fn new(limits: Vec<Limit>, per_day: u64, now: Instant) -> Traffic {
+    fn new(limits: Vec<Limit>, per_day: u64, now: Duration) -> Traffic {
         Traffic {
             limits,
             per_day,
@@ -279,7 +282,7 @@ impl Traffic {
     fn wait(
         &mut self,
         ticket: Option<u64>,
-        now: Instant,
+        now: Duration,
         patience: Duration,
     ) -> Result<Option<Duration>, Duration> {
         self.forget_before(now);
@@ -296,7 +299,7 @@ impl Traffic {
     }
 
     /// How long until there is a place for somebody behind so many others, as far as can be known.
-    fn until_free(&self, ahead: usize, now: Instant) -> Duration {
+    fn until_free(&self, ahead: usize, now: Duration) -> Duration {
         let mut free = now;
         for limit in &self.limits {
             let forgotten = self.answered.len() - self.answered_in(limit.per, now);
@@ -317,7 +320,7 @@ impl Traffic {
         free - now
     }
 
-    fn leave(&mut self, now: Instant) {
+    fn leave(&mut self, now: Duration) {
         self.under_way -= 1;
         if !self.limits.is_empty() {
             self.answered.push_back(now);
@@ -325,7 +328,7 @@ impl Traffic {
     }
 
     /// Learns from the headers of an answer to a request that still has its place.
-    fn learn(&mut self, configured: Limit, answer: &Answer, departed: Instant, now: Instant) {
+    fn learn(&mut self, configured: Limit, answer: &Answer, departed: Duration, now: Duration) {
         let number = |name: &str| answer.headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let most = number("x-ratelimit-max").map(|most| usize::try_from(most).unwrap_or(usize::MAX));
         let interval = number("x-ratelimit-interval-milliseconds").map(Duration::from_millis);
@@ -349,13 +352,13 @@ impl Traffic {
         }
     }
 
-    fn hold(&mut self, hold: Duration, now: Instant) {
+    fn hold(&mut self, hold: Duration, now: Duration) {
         let until = now + hold.min(LONGEST_HOLD);
         self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
     }
 
-    fn forget_before(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.day_began) >= DAY {
+    fn forget_before(&mut self, now: Duration) {
+        if now.saturating_sub(self.day_began) >= DAY {
             (self.day_began, self.today) = (now, 0);
         }
         let longest = self.limits.iter().map(|limit| limit.per).max().unwrap_or_default();
@@ -364,27 +367,27 @@ impl Traffic {
         self.answered.drain(..forgotten);
     }
 
-    fn in_window(&self, limit: Limit, now: Instant) -> usize {
+    fn in_window(&self, limit: Limit, now: Duration) -> usize {
         self.answered_in(limit.per, now) + self.under_way
     }
 
-    fn answered_in(&self, per: Duration, now: Instant) -> usize {
+    fn answered_in(&self, per: Duration, now: Duration) -> usize {
         self.answered.len() - self.answered.partition_point(|answered| *answered + per <= now)
     }
 
     /// The limit that leaves the least room now.
-    fn tightest(&self, now: Instant) -> Option<(Limit, usize)> {
+    fn tightest(&self, now: Duration) -> Option<(Limit, usize)> {
         let limits = self.limits.iter().map(|limit| (*limit, self.in_window(*limit, now)));
         limits.min_by_key(|(limit, used)| limit.requests.saturating_sub(*used))
     }
 
-    fn held_for(&self, now: Instant) -> Option<Duration> {
+    fn held_for(&self, now: Duration) -> Option<Duration> {
         let until = self.held_until?;
         (until > now).then(|| until - now)
     }
 
     /// Whether a lane that was forgotten now would begin with another answer to the next request.
-    fn matters(&mut self, now: Instant) -> bool {
+    fn matters(&mut self, now: Duration) -> bool {
         self.forget_before(now);
         self.under_way > 0
             || self.limits.iter().any(|limit| self.answered_in(limit.per, now) > 0)
@@ -401,10 +404,11 @@ fn milliseconds(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
     use ureq::http::HeaderName;
 
     fn pace(requests: u32, per_ms: u64, per_day: u64) -> Pace {
-        Pace::new(&RateLimit { requests, per_ms, per_day })
+        Pace::new(&RateLimit { requests, per_ms, per_day }, Arc::new(SystemClock::new()))
     }
 
     const LOCATION: Lane = Lane::Resource("location");
@@ -415,15 +419,15 @@ mod tests {
 
     impl Pace {
         /// Asks for a place and keeps it: `None`, or the wait.
-        fn ask(&self, lane: Lane, now: Instant) -> Option<Duration> {
+        fn ask(&self, lane: Lane, now: Duration) -> Option<Duration> {
             self.with(lane, now, |traffic, now| traffic.wait(None, now, DAY * 2)).unwrap()
         }
 
-        fn answer(&self, now: Instant) {
+        fn answer(&self, now: Duration) {
             self.with(LOCATION, now, Traffic::leave);
         }
 
-        fn learn(&self, now: Instant, headers: &[(&'static str, u64)]) {
+        fn learn(&self, now: Duration, headers: &[(&'static str, u64)]) {
             let headers =
                 headers.iter().map(|(name, value)| (HeaderName::from_static(name), (*value).into()));
             let answer = Answer { status: 200, headers: headers.collect(), body: Vec::new().into() };
@@ -434,7 +438,7 @@ mod tests {
     #[test]
     fn a_place_is_free_again_a_window_after_the_answer() {
         let pace = pace(2, 1000, 100);
-        let start = Instant::now();
+        let start = seconds(1_000_000);
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         assert_eq!((pace.ask(LOCATION, at(0)), pace.ask(LOCATION, at(0))), (None, None));
         assert_eq!(pace.ask(LOCATION, at(5000)), Some(seconds(1)), "both may be looked at this very moment");
@@ -452,7 +456,7 @@ mod tests {
     #[test]
     fn those_who_wait_go_in_the_order_in_which_they_came() {
         let pace = pace(1, 1000, 100);
-        let start = Instant::now();
+        let start = seconds(1_000_000);
         assert_eq!(pace.ask(LOCATION, start), None);
         pace.answer(start);
         let tickets = [pace.draw(LOCATION, start), pace.draw(LOCATION, start), pace.draw(LOCATION, start)];
@@ -488,8 +492,8 @@ mod tests {
             (1, u64::MAX, 10, 600),
         ] {
             let pace = pace(10, 1000, 1000);
-            let start = Instant::now();
-            let free = |now: Instant| {
+            let start = seconds(1_000_000);
+            let free = |now: Duration| {
                 let one = || pace.ask(LOCATION, now).is_none();
                 let count = (0..).take_while(|_| one()).count();
                 (0..count).for_each(|_| pace.answer(now));
@@ -515,7 +519,7 @@ mod tests {
         };
         for (remaining, places) in [(9, 9), (4, 4), (0, 0), (99, 9)] {
             let pace = pace(10, 1000, 1000);
-            let now = Instant::now();
+            let now = seconds(1_000_000);
             assert_eq!(pace.ask(LOCATION, now), None);
             pace.learn(now, &headers(remaining));
             pace.answer(now);
@@ -528,7 +532,7 @@ mod tests {
     #[test]
     fn what_has_left_the_window_since_the_server_counted_is_not_taken_for_others() {
         let pace = pace(10, 1000, 1000);
-        let start = Instant::now();
+        let start = seconds(1_000_000);
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         for _ in 0..5 {
             assert_eq!(pace.ask(LOCATION, at(0)), None);
@@ -549,7 +553,7 @@ mod tests {
 
     #[test]
     fn a_refusal_holds_everyone_back_and_not_for_ever() {
-        let start = Instant::now();
+        let start = seconds(1_000_000);
         let pace = pace(10, 1000, 1000);
         let hold = |seconds| {
             pace.with(LOCATION, start, |traffic, now| traffic.hold(Duration::from_secs(seconds), now));
@@ -566,7 +570,7 @@ mod tests {
     #[test]
     fn lanes_that_say_nothing_any_more_are_forgotten() {
         let pace = pace(10, 1000, 4);
-        let start = Instant::now();
+        let start = seconds(1_000_000);
         let visit = |name: &str, now| {
             assert_eq!(pace.ask(Lane::Resource(name), now), None);
             pace.with(Lane::Resource(name), now, Traffic::leave);
@@ -589,7 +593,7 @@ mod tests {
     #[test]
     fn a_day_has_its_own_limit() {
         let pace = pace(10, 1000, 2);
-        let start = Instant::now();
+        let start = seconds(1_000_000);
         assert_eq!((pace.ask(LOCATION, start), pace.ask(LOCATION, start)), (None, None));
         assert_eq!(pace.ask(LOCATION, start + seconds(60)), Some(DAY - seconds(60)));
         pace.answer(start);

@@ -1,13 +1,14 @@
 //! The refresh lock between the threads of one process.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Lock;
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::process;
+use crate::signal::Signal;
 
 /// How long a wait goes on before it looks for a cancellation.
 const SLICE: Duration = Duration::from_millis(20);
@@ -16,7 +17,7 @@ const SLICE: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub struct ProcessLocks {
     state: Mutex<State>,
-    freed: Condvar,
+    freed: Signal,
 }
 
 #[derive(Default)]
@@ -38,11 +39,16 @@ impl ProcessLocks {
     pub fn lock(self: &Arc<Self>, resource_id: &str, deadline: &Deadline) -> Result<ProcessLock> {
         let mut state = self.state();
         while state.held.contains(resource_id) {
-            deadline.check()?;
-            let slice = deadline.remaining().min(SLICE);
+            let seen = self.freed.count();
             state.waiting += 1;
-            state = self.freed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
+            drop(state);
+            let checked = deadline.check();
+            if checked.is_ok() {
+                deadline.within(SLICE).wait(&self.freed, seen);
+            }
+            state = self.state();
             state.waiting -= 1;
+            checked?;
         }
         state.held.insert(resource_id.to_owned());
         let (locks, generation) = (Arc::clone(self), process::generation());
@@ -67,7 +73,7 @@ impl Drop for ProcessLock {
         let is_awaited = state.waiting > 0;
         drop(state);
         if is_awaited {
-            self.locks.freed.notify_all();
+            self.locks.freed.notify();
         }
     }
 }

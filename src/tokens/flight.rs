@@ -5,12 +5,13 @@ use std::hash::Hash;
 use std::sync::PoisonError;
 
 #[cfg(ghl_loom)]
-use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
+use loom::sync::{Arc, Mutex, MutexGuard};
 #[cfg(not(ghl_loom))]
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::deadline::Deadline;
 use crate::error::Result;
+use crate::signal::Signal;
 
 /// The flights that are under way.
 pub struct Flights<K, T> {
@@ -20,7 +21,7 @@ pub struct Flights<K, T> {
 /// One piece of work that several callers wait for.
 pub struct Flight<T> {
     state: Mutex<State<T>>,
-    changed: Condvar,
+    changed: Signal,
 }
 
 enum State<T> {
@@ -57,7 +58,7 @@ impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
         if let Some(flight) = open.get(&key) {
             return Seat::Passenger(Arc::clone(flight));
         }
-        let flight = Arc::new(Flight { state: Mutex::new(State::Flying), changed: Condvar::new() });
+        let flight = Arc::new(Flight { state: Mutex::new(State::Flying), changed: Signal::new() });
         open.insert(key.clone(), Arc::clone(&flight));
         Seat::Leader(Leader { flights: self, key, flight, landed: false })
     }
@@ -65,9 +66,7 @@ impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
     /// Wakes every passenger to look at its deadline again.
     pub fn wake_all(&self) {
         for flight in self.open().values() {
-            // Taking the lock once makes sure that no passenger is between its look and its sleep.
-            drop(flight.state());
-            flight.changed.notify_all();
+            flight.changed.notify();
         }
     }
 }
@@ -88,7 +87,7 @@ impl<T> Flight<T> {
         *flight.state() = end;
         // Without passengers there is nobody to wake, which would be a call of the system.
         if Arc::strong_count(flight) > 1 {
-            flight.changed.notify_all();
+            flight.changed.notify();
         }
     }
 }
@@ -99,18 +98,14 @@ impl<T: Clone> Flight<T> {
     /// # Errors
     /// `TIMEOUT` or `CANCELLED`, by the waiter's own deadline.
     pub fn wait(&self, deadline: &Deadline) -> Result<Option<T>> {
-        let mut state = self.state();
         loop {
-            match &*state {
+            let seen = self.changed.count();
+            match &*self.state() {
                 State::Landed(result) => return Ok(Some(result.clone())),
                 State::Abandoned => return Ok(None),
                 State::Flying => deadline.check()?,
             }
-            state = self
-                .changed
-                .wait_timeout(state, deadline.remaining())
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            deadline.wait(&self.changed, seen);
         }
     }
 }

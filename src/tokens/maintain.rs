@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -267,7 +266,8 @@ impl<'a> Due<'a> {
                 return Ok(given_up.map(|doubtful| Turn::GiveUp(doubtful.resource_id, doubtful.error)));
             }
             drop(left);
-            thread::sleep(TICK);
+            // A cancellation is noticed by the next look.
+            let _ = whole.renewed(2 * TICK).sleep(TICK);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -161,8 +161,8 @@ impl Tokens {
         results: &Results<Outcome>,
         progress: Progress,
     ) -> Tally {
-        let mut tally = Tally::new();
-        let mut told = Instant::now();
+        let mut tally = Tally::new(work.whole.now());
+        let mut told = work.whole.now();
         let (mut over, mut goes_on) = (false, true);
         while !over {
             let mut batch = Vec::new();
@@ -186,9 +186,9 @@ impl Tokens {
             if work.whole.is_cancelled() {
                 work.feed.stop(stopped("the call was cancelled"));
             }
-            if goes_on && (told.elapsed() >= TICK || over) {
-                told = Instant::now();
-                goes_on = progress(&tally.progress(work.feed.total()));
+            if goes_on && (work.whole.now() - told >= TICK || over) {
+                told = work.whole.now();
+                goes_on = progress(&tally.progress(work.feed.total(), told));
                 if !goes_on {
                     work.feed.stop(stopped("the progress callback ended the work"));
                 }
@@ -400,7 +400,7 @@ fn total_of(page: &Map<String, Value>) -> Option<u64> {
 
 /// What has come of the work so far.
 struct Tally {
-    began: Instant,
+    began: Duration,
     minted: u64,
     fresh: u64,
     failed: Vec<Value>,
@@ -408,8 +408,8 @@ struct Tally {
 }
 
 impl Tally {
-    fn new() -> Tally {
-        Tally { began: Instant::now(), minted: 0, fresh: 0, failed: Vec::new(), in_a_row: 0 }
+    fn new(now: Duration) -> Tally {
+        Tally { began: now, minted: 0, fresh: 0, failed: Vec::new(), in_a_row: 0 }
     }
 
     fn count(&mut self, outcome: Outcome, batch: &mut Vec<Record>, feed: &Feed) {
@@ -434,10 +434,10 @@ impl Tally {
         }
     }
 
-    fn progress(&self, total: Option<u64>) -> Value {
+    fn progress(&self, total: Option<u64>, now: Duration) -> Value {
         let (done, failed) = (self.minted + self.fresh, self.failed.len() as u64);
         // What was fresh already took no time, and says nothing about the rest.
-        let per_second = (self.minted + failed) as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        let per_second = (self.minted + failed) as f64 / (now - self.began).as_secs_f64().max(0.001);
         let left = total.map(|total| total.saturating_sub(done + failed));
         let seconds_left = left.filter(|left| *left == 0 || per_second > 0.0).map(|left| match left {
             0 => 0,

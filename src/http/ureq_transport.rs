@@ -1,0 +1,286 @@
+//! One attempt over ureq: connects, sends, reads the answer, and explains why there was none.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use ureq::http::{HeaderValue, Request as WireRequest, header};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Proxy, ProxyProtocol};
+use zeroize::Zeroizing;
+
+use super::{Answer, Effect, INPUT, LONGEST_HEAD, NoAnswer, OUTPUT, Request, Transport, resolver, transport};
+use crate::ca_bundle;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+
+/// The connection pool of one client.
+pub struct UreqTransport {
+    agent: OnceLock<Agent>,
+    config: Config,
+    proxy: Option<Proxy>,
+    /// Trusted in addition to the platform's own certificates.
+    trusted: Option<Vec<Certificate<'static>>>,
+    user_agent: String,
+}
+
+impl Transport for UreqTransport {
+    fn send(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
+        #[cfg(fuzzing)]
+        if let Some(answer) = crate::fuzzing::next_answer() {
+            return Ok(answer);
+        }
+        let limit = self.answer_limit(request.effect, deadline);
+        let patience = limit.unwrap_or_else(|| deadline.remaining());
+        let (result, sent) = transport::watched(deadline, request.effect, || self.run(request, patience));
+        result.map_err(|failure| {
+            let overdue =
+                || limit.map_or_else(|| deadline.timed_out(), |limit| overdue_attempt(request, limit));
+            self.explain(failure, sent, request, deadline, overdue)
+        })
+    }
+}
+
+impl UreqTransport {
+    /// A pool; nothing is opened before the first request.
+    ///
+    /// # Errors
+    /// `CONFIG` for a proxy URL or a certificate bundle that cannot be used.
+    pub fn new(config: &Config) -> Result<UreqTransport> {
+        let mut user_agent = concat!("ghl-oauth/", env!("CARGO_PKG_VERSION")).to_owned();
+        if let Some(suffix) = &config.http.user_agent_suffix {
+            user_agent = format!("{user_agent} {suffix}");
+        }
+        let unusable = |_| Error::new(Status::Config, "http.userAgentSuffix is no header text");
+        HeaderValue::from_str(&user_agent).map_err(unusable)?;
+        Ok(UreqTransport {
+            agent: OnceLock::new(),
+            config: config.clone(),
+            proxy: proxy(config)?,
+            trusted: config.http.ca_bundle_path.as_deref().map(bundle).transpose()?,
+            user_agent,
+        })
+    }
+
+    /// How long an attempt may take, if that is less than the whole call. The next one must be able to have as long: the
+    /// last one is waited for to the end.
+    fn answer_limit(&self, effect: Effect, deadline: &Deadline) -> Option<Duration> {
+        let limit = Duration::from_millis(self.config.timeouts.answer_ms);
+        (effect == Effect::Renews && limit * 2 <= deadline.remaining()).then_some(limit)
+    }
+
+    fn run(&self, request: &Request, patience: Duration) -> Result<Answer, ureq::Error> {
+        let agent = self.agent();
+        let mut wire = WireRequest::builder().method(request.method.clone()).uri(request.uri.clone());
+        for (name, value) in &request.headers {
+            wire = wire.header(name, *value);
+        }
+        if request.headers.iter().all(|(name, _)| name != header::ACCEPT) {
+            wire = wire.header(header::ACCEPT, "application/json");
+        }
+        if let Some(bearer) = request.bearer {
+            // One copy, of the right size, which the header takes over.
+            let text = ["Bearer ", bearer.expose()].concat();
+            let mut value = HeaderValue::try_from(text).map_err(|error| ureq::Error::Http(error.into()))?;
+            value.set_sensitive(true);
+            wire = wire.header(header::AUTHORIZATION, value);
+        }
+        let response = match &request.body {
+            Some(body) => {
+                let wire = wire.body(&body[..])?;
+                agent.run(agent.configure_request(wire).timeout_global(Some(patience)).build())?
+            }
+            None => {
+                let wire = wire.body(())?;
+                agent.run(agent.configure_request(wire).timeout_global(Some(patience)).build())?
+            }
+        };
+        let (head, body) = response.into_parts();
+        let cap = self.config.limits.response_bytes;
+        let expected = body.content_length().unwrap_or(4096).min(cap);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(expected).unwrap_or(4096) + 1));
+        body.into_reader().take(cap + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > cap {
+            return Err(ureq::Error::BodyExceedsLimit(cap));
+        }
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: bytes })
+    }
+
+    /// `overdue` is the error where time ran out.
+    fn explain(
+        &self,
+        failure: ureq::Error,
+        sent: bool,
+        request: &Request,
+        deadline: &Deadline,
+        overdue: impl FnOnce() -> Error,
+    ) -> NoAnswer {
+        let lasts = |error| NoAnswer { error, sent, lasting: true };
+        if let (false, Some(tls)) = (sent, tls_error(&failure)) {
+            return lasts(untrusted(request, tls));
+        }
+        if let (ureq::Error::ConnectProxyFailed(reason), Some(proxy)) = (&failure, &self.proxy) {
+            let status = status_of_proxy(reason);
+            let error = refused_by(proxy, status, request);
+            return NoAnswer { error, sent, lasting: status.is_some_and(|status| status < 500) };
+        }
+        let error = if deadline.is_cancelled() && (request.effect.may_be_abandoned() || !sent) {
+            Error::new(Status::Cancelled, "the call was cancelled")
+        } else {
+            self.broken(&failure, sent, request, overdue)
+        };
+        NoAnswer { error, sent, lasting: false }
+    }
+
+    fn broken(
+        &self,
+        failure: &ureq::Error,
+        sent: bool,
+        request: &Request,
+        overdue: impl FnOnce() -> Error,
+    ) -> Error {
+        let host = host(request);
+        let (through, look_at) = match &self.proxy {
+            Some(proxy) => (format!(" through the proxy {}", address(proxy)), "http.proxy"),
+            None => (String::new(), "the proxy"),
+        };
+        match failure {
+            ureq::Error::Timeout(ureq::Timeout::Connect) => {
+                let limit = self.config.timeouts.connect_ms;
+                Error::new(Status::Timeout, format!("no connection to {host}{through} within {limit} ms"))
+                    .with_help(format!("check the network and {look_at}, or raise timeouts.connectMs"))
+            }
+            ureq::Error::Timeout(_) => overdue(),
+            ureq::Error::BodyExceedsLimit(cap) => {
+                Error::new(Status::Protocol, format!("{host} answered with more than {cap} bytes")).with_help(
+                    "a proxy may have answered; if the answer is right, raise limits.responseBytes",
+                )
+            }
+            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) | ureq::Error::Http(_) => {
+                let message = format!("{host}{through} did not answer in valid HTTP: {failure}");
+                Error::new(Status::Protocol, message)
+                    .with_help("a proxy or another service may have answered; check baseUrl and http.proxy")
+            }
+            _ if sent => Error::new(
+                Status::Network,
+                format!("the connection to {host} broke before the answer: {failure}"),
+            )
+            .with_help("try again"),
+            _ => Error::new(
+                Status::Network,
+                format!("{host} could not be reached{through}, nothing was sent: {failure}"),
+            )
+            .with_help(format!("check the network and {look_at}, then try again")),
+        }
+    }
+
+    /// The connection pool, made at the first request: reading the platform's certificates takes a while.
+    fn agent(&self) -> &Agent {
+        self.agent.get_or_init(|| {
+            let roots = match &self.trusted {
+                None => RootCerts::PlatformVerifier,
+                Some(trusted) => {
+                    let own = rustls_native_certs::load_native_certs().certs;
+                    let own = own.iter().map(|own| Certificate::from_der(own).to_owned());
+                    let all: Vec<_> = trusted.iter().cloned().chain(own).collect();
+                    RootCerts::new_with_certs(&all)
+                }
+            };
+            let tls = TlsConfig::builder()
+                .root_certs(roots)
+                .unversioned_rustls_crypto_provider(rustls::crypto::ring::default_provider().into())
+                .build();
+            let config = Agent::config_builder()
+                .tls_config(tls)
+                // Said in any case: unsaid, the environment would say it.
+                .proxy(self.proxy.clone())
+                .user_agent(&self.user_agent)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .http_status_as_error(false)
+                .timeout_connect(Some(Duration::from_millis(self.config.timeouts.connect_ms)))
+                .input_buffer_size(INPUT)
+                .output_buffer_size(OUTPUT)
+                .max_response_header_size(LONGEST_HEAD)
+                .max_idle_connections(64)
+                .max_idle_connections_per_host(64)
+                .build();
+            Agent::with_parts(config, transport::connector(), resolver::Later)
+        })
+    }
+}
+
+/// The error of an attempt that took as long as one may, in a call that may take longer.
+fn overdue_attempt(request: &Request, limit: Duration) -> Error {
+    let message = format!("no answer from {} within {} ms", host(request), limit.as_millis());
+    Error::new(Status::Timeout, message)
+        .with_help("try again; where it is always that slow, raise timeouts.answerMs")
+}
+
+fn host<'a>(request: &'a Request) -> &'a str {
+    request.uri.host().unwrap_or_default()
+}
+
+/// What TLS itself, and not the connection beneath it, complains about.
+fn tls_error(failure: &ureq::Error) -> Option<&rustls::Error> {
+    match failure {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+fn untrusted(request: &Request, tls: &rustls::Error) -> Error {
+    let host = host(request);
+    if let rustls::Error::InvalidCertificate(_) = tls {
+        let message = format!("the certificate of {host} is not trusted, nothing was sent: {tls}");
+        return Error::new(Status::Network, message).with_help(
+            "check the host's name and this machine's clock; for a private CA, name its file in http.caBundlePath",
+        );
+    }
+    Error::new(Status::Network, format!("{host} does not speak TLS as it should, nothing was sent: {tls}"))
+        .with_help("check that the URL is that of an https server, and what stands in between")
+}
+
+/// The status that a proxy refused with. ureq tells it in words only.
+fn status_of_proxy(reason: &str) -> Option<u16> {
+    reason.rsplit('/').next()?.parse().ok()
+}
+
+fn refused_by(proxy: &Proxy, status: Option<u16>, request: &Request) -> Error {
+    let (host, proxy) = (host(request), address(proxy));
+    let Some(status) = status else {
+        let message = format!("the proxy {proxy} did not answer, nothing was sent to {host}");
+        return Error::new(Status::Network, message).with_help("check http.proxy, then try again");
+    };
+    let message = format!("the proxy {proxy} refused to connect to {host} with {status}, nothing was sent");
+    Error::new(Status::Network, message).with_help(match status {
+        407 => "check the user name and the password in http.proxy",
+        _ => "check http.proxy, and that the proxy lets this host through",
+    })
+}
+
+/// A proxy without its user and password.
+fn address(proxy: &Proxy) -> String {
+    format!("{}:{}", proxy.host(), proxy.port())
+}
+
+fn proxy(config: &Config) -> Result<Option<Proxy>> {
+    let Some(url) = &config.http.proxy else {
+        return Ok(None);
+    };
+    let usable = Proxy::new(url.expose()).ok().filter(|proxy| proxy.protocol() == ProxyProtocol::Http);
+    let unusable = || {
+        Error::new(Status::Config, "http.proxy cannot be used: it must be http://[user:password@]host:port")
+            .with_parameter("http.proxy")
+    };
+    usable.map(Some).ok_or_else(unusable)
+}
+
+/// The certificates that are trusted beside the platform's own.
+fn bundle(path: &Path) -> Result<Vec<Certificate<'static>>> {
+    let certificates = ca_bundle::read("http.caBundlePath", path)?;
+    Ok(certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect())
+}
