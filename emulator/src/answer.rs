@@ -28,6 +28,24 @@ impl Answer {
         Self::json(status, &json!({"statusCode": status, "message": message}))
     }
 
+    /// The transient refusal of a service whose own cache or database was late.
+    pub(crate) fn command_timed_out(as_object: bool) -> Self {
+        let text = json!({"statusCode": 401, "message": "Command timed out", "error": "Unauthorized"});
+        let body = if as_object { json!({"statusCode": 401, "message": text}) } else { text };
+        Self::json(401, &body).with_headers([("x-trace-id", trace_id())])
+    }
+
+    /// The page of a gateway whose service did not answer.
+    pub(crate) fn unavailable_page() -> Self {
+        Self {
+            status: 503,
+            headers: vec![("content-type".to_owned(), "text/html; charset=utf-8".to_owned())],
+            body: b"<html><head><title>503 Service Temporarily Unavailable</title></head>\
+                <body><h1>503 Service Temporarily Unavailable</h1></body></html>"
+                .to_vec(),
+        }
+    }
+
     pub(crate) fn missing_parameter(name: &str) -> Self {
         Self::refusal(400, &format!("Missing parameter: {name}"))
     }

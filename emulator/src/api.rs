@@ -5,18 +5,23 @@ use crate::bearer;
 use crate::call::Call;
 use crate::clock::day_of;
 use crate::delivery::{self, Delivery};
+use crate::distortion::snake;
 use crate::fault::{Endpoint, FaultKind, GrantType, Stage, Strike, Target};
 use crate::fields::Fields;
+use crate::other_owner::OtherOwner;
 use crate::request_log::StruckBy;
 use crate::state::{Shared, State};
 use crate::{installed_locations, location, location_token, token};
 use axum::extract::{Request, State as Extract};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Serves a request to the API: process it, and let a fault spoil what a fault wants spoiled.
 pub(crate) async fn serve(Extract(shared): Extract<Shared>, request: Request) -> Response {
+    let in_flight = Arc::clone(&shared.lock().in_flight);
+    let _counted = InFlight::count(&in_flight);
     let call = match Call::read(request).await {
         Ok(call) => call,
         Err(refusal) => return refusal.into_response(),
@@ -41,9 +46,10 @@ pub(crate) async fn serve(Extract(shared): Extract<Shared>, request: Request) ->
     let (delivery, latency) = {
         let mut state = shared.lock();
         let delivery = match fault {
-            None => Delivery::Whole(process(&mut state, &call)),
+            None => Delivery::Whole(process(&mut state, &call, None)),
             Some(Strike { kind, .. }) => {
-                let answer = kind.processes().then(|| process(&mut state, &call));
+                let answer =
+                    kind.processes().then(|| process(&mut state, &call, kind.other_owner().as_ref()));
                 state.log.set_status(entry, answer.as_ref().map_or(0, |answer| answer.status));
                 delivery::spoil(kind, answer, &state.url_of(&call))
             }
@@ -66,6 +72,22 @@ pub(crate) async fn serve(Extract(shared): Extract<Shared>, request: Request) ->
             response.extensions_mut().insert(script);
             response
         }
+    }
+}
+
+/// A request that is being answered; it counts until its answer is on its way, or the client has left.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl<'a> InFlight<'a> {
+    fn count(requests: &'a AtomicUsize) -> Self {
+        requests.fetch_add(1, Ordering::SeqCst);
+        Self(requests)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -94,9 +116,10 @@ fn target_of(state: &State, call: &Call) -> (Target, Option<String>) {
         _ => Ok(Fields::default()),
     };
     let fields = fields.unwrap_or_default();
-    let asked_about = fields.get("locationId").or(location_id(&call.path)).map(str::to_owned);
+    let get = |name: &str| fields.get(name).or_else(|| fields.get(&snake(name)));
+    let asked_about = get("locationId").or(location_id(&call.path)).map(str::to_owned);
     let asking = || {
-        let refresh_token = fields.get("refreshToken");
+        let refresh_token = get("refreshToken");
         refresh_token
             .and_then(|token| state.tokens.owner_of_refresh_token(token))
             .or_else(|| bearer::authenticate(state, call).ok())
@@ -106,19 +129,20 @@ fn target_of(state: &State, call: &Call) -> (Target, Option<String>) {
     let holder = holder.map(|grant| grant.resource_id().to_owned());
     let target = Target {
         endpoint,
-        grant_type: match fields.get("grantType") {
+        grant_type: match get("grantType") {
             Some("authorization_code") => Some(GrantType::AuthorizationCode),
             Some("refresh_token") => Some(GrantType::RefreshToken),
             Some("client_credentials") => Some(GrantType::ClientCredentials),
             _ => None,
         },
         resource_id: asked_about.or_else(asking),
+        in_flight: state.in_flight.load(Ordering::SeqCst),
     };
     (target, holder)
 }
 
 /// Does what a request asks for.
-fn process(state: &mut State, call: &Call) -> Answer {
+fn process(state: &mut State, call: &Call, other: Option<&OtherOwner>) -> Answer {
     let Some(endpoint) = endpoint_of(call) else {
         return unknown(call);
     };
@@ -126,7 +150,7 @@ fn process(state: &mut State, call: &Call) -> Answer {
         return refusal;
     }
     if endpoint == Endpoint::Token {
-        return either(token::answer(state, call));
+        return either(token::answer(state, call, other));
     }
 
     let caller = match bearer::authenticate(state, call) {
@@ -141,12 +165,14 @@ fn process(state: &mut State, call: &Call) -> Answer {
         Answer::refusal(429, "Too Many Requests")
     } else {
         either(match endpoint {
-            Endpoint::LocationToken => location_token::answer(state, call, &caller),
+            Endpoint::LocationToken => location_token::answer(state, call, &caller, other),
             Endpoint::InstalledLocations => installed_locations::answer(state, call, &caller),
             _ => location::answer(state, call, &caller, location_id(&call.path).unwrap_or_default()),
         })
     };
-    answer.with_headers(quota.iter().flat_map(|quota| quota.headers()))
+    let unit = state.settings.behaviour.daily_reset;
+    let reset = quota.and_then(|quota| quota.daily_reset(unit, state.clock.now_ms(), state.clock_speed()));
+    answer.with_headers(quota.iter().flat_map(|quota| quota.headers())).with_headers(reset)
 }
 
 fn either(result: Result<Answer, Answer>) -> Answer {

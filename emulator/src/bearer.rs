@@ -2,21 +2,32 @@
 
 use crate::answer::Answer;
 use crate::call::Call;
+use crate::refusal::Refusal;
 use crate::state::State;
-use crate::tokens::{Grant, UserType};
+use crate::tokens::{Grant, PRIVATE_PREFIX, UserType};
 use std::sync::Arc;
 
 /// The grant behind the request's access token.
 pub(crate) fn authenticate(state: &State, call: &Call) -> Result<Arc<Grant>, Answer> {
-    call.only_header("authorization")
+    let token = call
+        .only_header("authorization")
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .and_then(|(_, token)| state.tokens.authenticate(token, state.clock.now_ms()))
+        .map(|(_, token)| token);
+    if let Some(token) = token.filter(|token| token.starts_with(PRIVATE_PREFIX)) {
+        let known = state.tokens.authenticate_private(token);
+        return known.ok_or_else(|| Refusal::PrivateTokenInvalid.answer());
+    }
+    token
+        .and_then(|token| state.tokens.authenticate(token, state.clock.now_ms()))
         .ok_or_else(|| Answer::refusal(401, "Invalid JWT"))
 }
 
 /// Lets only companies' tokens with this scope pass.
 pub(crate) fn require_company(grant: &Grant, scope: &str) -> Result<(), Answer> {
+    if grant.private {
+        return Err(Refusal::AuthClassUnsupported.answer());
+    }
     if grant.user_type != UserType::Company {
         return Err(Answer::refusal(
             401,

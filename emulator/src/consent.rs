@@ -59,7 +59,13 @@ impl AuthorizationRequest {
             Some(version_id) if version_id != app.version_id => {
                 return Err("version_id is not that of the app.".to_owned());
             }
-            None if app.require_version_id => return Err("version_id is missing.".to_owned()),
+            // The page of a draft or private app.
+            None if app.require_version_id => {
+                return Err(format!(
+                    "error.noAppVersionIdFound: No integration found with the id: {} (version_id is missing).",
+                    app.client_id
+                ));
+            }
             _ => {}
         }
         let redirect_uri = required("redirect_uri")?;
@@ -108,6 +114,7 @@ impl AuthorizationRequest {
             plan_id: None,
             approved_locations: chosen.clone(),
             install_to_future_locations: company.install_to_future_locations && chosen.is_none(),
+            private: false,
         };
         let installed = match chosen {
             None => state.directory.locations_of(&company_id).map(|location| location.id.clone()).collect(),
@@ -143,6 +150,7 @@ impl AuthorizationRequest {
             plan_id: Some(location.plan_id.clone()),
             approved_locations: None,
             install_to_future_locations: false,
+            private: false,
         };
         Ok(self.grant(state, grant, &[location_id.to_owned()]))
     }
@@ -150,11 +158,18 @@ impl AuthorizationRequest {
     fn grant(&self, state: &mut State, grant: Grant, installed: &[String]) -> String {
         // The real webhooks, too, are on their way before the browser is.
         if grant.user_type == UserType::Company {
+            state.mark_company_installed(&grant.company_id);
             state.tell(&Notice::Install(grant.company_id.clone()));
         }
+        let company = (grant.user_type == UserType::Company).then(|| grant.company_id.clone());
         for location_id in installed {
             state.mark_installed(location_id);
-            state.tell(&Notice::Install(location_id.clone()));
+        }
+        match company {
+            Some(company_id) if state.settings.behaviour.bulk_install_webhooks => {
+                state.tell(&Notice::BulkInstall { company_id, location_ids: installed.to_vec() });
+            }
+            _ => installed.iter().for_each(|id| state.tell(&Notice::Install(id.clone()))),
         }
         let now_ms = state.clock.now_ms();
         let code = state.tokens.issue_code(grant, &self.redirect_uri, now_ms);
@@ -245,7 +260,10 @@ mod tests {
         let mut app = state().directory.app;
         app.require_version_id = true;
         let read = |rest: &str| AuthorizationRequest::read(&query(&app, rest), &app);
-        assert!(read("&scope=oauth.write").unwrap_err().contains("version_id"));
+        let complaint = read("&scope=oauth.write").unwrap_err();
+        for words in ["version_id", "noAppVersionIdFound", "No integration found with the id"] {
+            assert!(complaint.contains(words), "{complaint}");
+        }
         assert!(read(&format!("&scope=oauth.write&version_id={}", app.version_id)).is_ok());
     }
 

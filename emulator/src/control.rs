@@ -4,9 +4,11 @@ use crate::clock::iso8601;
 use crate::consent::{Decision, decide_on_url};
 use crate::fault::{self, FaultId};
 use crate::fault_catalogue::FAULT_KINDS;
+use crate::installations::installations;
 use crate::options::SettingsChange;
 use crate::origin::from_this_machine;
 use crate::refusal::Refusal;
+use crate::scenario::Scenario;
 use crate::state::{Shared, State as Emulated};
 use crate::webhook::{self, Notice, Signature};
 use axum::Router;
@@ -36,7 +38,13 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/settings", get(settings).post(change_settings))
         .route("/locations/{id}", post(change_location))
         .route("/companies/{id}", post(change_company))
+        .route("/companies/{id}/locations", post(open_location))
+        .route("/quota/spend", post(spend_quota))
+        .route("/tokens/private", post(private_token))
         .route("/webhooks", get(webhooks).post(webhook))
+        .route("/installations", get(installed))
+        .route("/scenario", get(scenario).post(start_scenario))
+        .route("/scenario/step", post(step_scenario))
         .route("/faults", get(faults).post(inject).delete(clear_faults))
         .route("/faults/kinds", get(fault_kinds))
         .route("/faults/{id}", delete(remove_fault))
@@ -48,7 +56,7 @@ pub(crate) fn router() -> Router<Shared> {
 }
 
 /// What the control API offers, for its overview and the program's start-up text.
-pub const CONTROL_ENDPOINTS: [(&str, &str); 20] = [
+pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
     ("GET /_emulator", "ids, credentials, URLs, the clock, and how many connections there were"),
     (
         "POST /_emulator/clock",
@@ -66,6 +74,7 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 20] = [
     ),
     ("POST /_emulator/tokens/expire", "{}: ends every access token"),
     ("POST /_emulator/tokens/revoke", r#"{"resourceId"}: ends its refresh tokens"#),
+    ("POST /_emulator/tokens/private", r#"{"resourceId"}: a private integration token -> {"token"}"#),
     (
         "POST /_emulator/consent",
         r#"{"url", "companyId" [, "locationIds"] | "locationId" | "deny": true} -> {"redirectUrl"}"#,
@@ -74,17 +83,35 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 20] = [
     (
         "POST /_emulator/settings",
         "accessTokenSeconds, expiresIn, reuseWindowSeconds, locationRefreshTokens, rateLimit, latencyMs, acceptDelayMs, \
-         webhookUrl",
+         webhookUrl, and the behaviours",
     ),
-    ("POST /_emulator/locations/{id}", r#"{"active"?: bool, "installed"?: bool}"#),
+    (
+        "POST /_emulator/locations/{id}",
+        r#"{"active"?: bool, "installed"?: bool, "companyId"?: moves it there, "reinstallAfterSeconds"?: n}"#,
+    ),
     ("POST /_emulator/companies/{id}", r#"{"installed": false}"#),
+    ("POST /_emulator/companies/{id}/locations", r#"{}: opens a new location -> {"id"}"#),
+    ("POST /_emulator/quota/spend", r#"{"resourceId"}: uses up its quota of the day"#),
     (
         "GET /_emulator/webhooks",
         "those that something caused, the last deliveries and what was answered, and the public keys",
     ),
     (
         "POST /_emulator/webhooks",
-        r#"{"install" | "uninstall": resource id, or "id": one to repeat, or "body"; "signature"?, "url"?: send it there, or "deliver": true: to webhookUrl} -> {"body", "headers", "status"?}"#,
+        r#"{"install" | "uninstall": resource id, "locationIds"?: with install of a company; or "id": one to repeat, or "body"; "signature"?, "url"?: send it there, or "deliver": true: to webhookUrl} -> {"body", "headers", "status"?}"#,
+    ),
+    (
+        "GET /_emulator/installations",
+        "the ledger of connections: every company and location, and whether the API would honour a connection now",
+    ),
+    ("GET /_emulator/scenario", "the progress of the scenario, its happenings, and at its end the ledger"),
+    (
+        "POST /_emulator/scenario",
+        r#"{"name" [, "daySeconds": the real time that the day takes]}: starts one; without daySeconds it is stepped"#,
+    ),
+    (
+        "POST /_emulator/scenario/step",
+        r#"{"count"?: n}: plays the next events -> {"happenings"}, empty when it has finished"#,
     ),
     ("GET /_emulator/faults", "the faults, how often each has struck, and how many requests it holds"),
     (
@@ -249,13 +276,13 @@ async fn expire(State(shared): State<Shared>, body: Bytes) -> Response {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Revocation {
+struct Place {
     resource_id: String,
 }
 
 async fn revoke(State(shared): State<Shared>, body: Bytes) -> Response {
     match read(&body) {
-        Ok(Revocation { resource_id }) => {
+        Ok(Place { resource_id }) => {
             let revoked = shared.lock().tokens.revoke_refresh_tokens(&resource_id);
             reply(&json!({ "revoked": revoked }))
         }
@@ -323,10 +350,12 @@ async fn change_settings(State(shared): State<Shared>, body: Bytes) -> Response 
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct LocationChange {
     active: Option<bool>,
     installed: Option<bool>,
+    company_id: Option<String>,
+    reinstall_after_seconds: Option<u64>,
 }
 
 async fn change_location(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes) -> Response {
@@ -338,6 +367,11 @@ async fn change_location(State(shared): State<Shared>, Path(id): Path<String>, b
     if state.directory.location(&id).is_none() {
         return not_found("location", &id);
     }
+    if let Some(company_id) = &change.company_id
+        && !state.move_location(&id, company_id)
+    {
+        return not_found("company", company_id);
+    }
     if let Some(active) = change.active {
         state.set_location_active(&id, active);
     }
@@ -346,9 +380,13 @@ async fn change_location(State(shared): State<Shared>, Path(id): Path<String>, b
         Some(false) => drop(state.uninstall(&id)),
         None => {}
     }
+    if let Some(seconds) = change.reinstall_after_seconds {
+        state.reinstall_location(&id, Duration::from_secs(seconds));
+    }
     let location = state.directory.location(&id);
     reply(&json!({
         "id": id,
+        "companyId": location.map(|location| &location.company_id),
         "active": location.is_some_and(|location| location.active),
         "installed": location.is_some_and(|location| location.installed_at_ms.is_some()),
     }))
@@ -376,6 +414,40 @@ async fn change_company(State(shared): State<Shared>, Path(id): Path<String>, bo
     reply(&json!({"id": id, "installed": false}))
 }
 
+async fn open_location(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes) -> Response {
+    if let Err(refusal) = read::<Nothing>(&body) {
+        return refusal;
+    }
+    match shared.lock().open_location(&id) {
+        Some(location_id) => reply(&json!({ "id": location_id })),
+        None => not_found("company", &id),
+    }
+}
+
+async fn spend_quota(State(shared): State<Shared>, body: Bytes) -> Response {
+    let Place { resource_id } = match read(&body) {
+        Ok(place) => place,
+        Err(refusal) => return refusal,
+    };
+    let mut state = shared.lock();
+    if state.settings.rate_limit.is_none() {
+        return refuse(StatusCode::CONFLICT, "there is no rate limit in the settings");
+    }
+    state.spend_daily_quota(&resource_id);
+    reply(&json!({}))
+}
+
+async fn private_token(State(shared): State<Shared>, body: Bytes) -> Response {
+    let Place { resource_id } = match read(&body) {
+        Ok(place) => place,
+        Err(refusal) => return refusal,
+    };
+    match shared.lock().private_token(&resource_id) {
+        Some(token) => reply(&json!({ "token": token })),
+        None => not_found("company or location", &resource_id),
+    }
+}
+
 async fn webhooks(State(shared): State<Shared>) -> Response {
     let state = shared.lock();
     let keys = state.webhooks.keys.public();
@@ -395,10 +467,11 @@ async fn webhooks(State(shared): State<Shared>) -> Response {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct WebhookRequest {
     install: Option<String>,
     uninstall: Option<String>,
+    location_ids: Option<Vec<String>>,
     id: Option<u64>,
     body: Option<String>,
     #[serde(default)]
@@ -409,15 +482,22 @@ struct WebhookRequest {
 }
 
 async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
-    let WebhookRequest { install, uninstall, id, body, signature, url, deliver } = match read(&body) {
-        Ok(request) => request,
-        Err(refusal) => return refusal,
-    };
+    let WebhookRequest { install, uninstall, location_ids, id, body, signature, url, deliver } =
+        match read(&body) {
+            Ok(request) => request,
+            Err(refusal) => return refusal,
+        };
     let (keys, deliveries, url, body) = {
         let state = shared.lock();
         let told = |notice: Notice| webhook::body(&state.directory, &notice, state.clock.now_ms());
         let body = match (install, uninstall, id, body) {
-            (Some(place), None, None, None) => told(Notice::Install(place)),
+            (Some(place), None, None, None) => told(match location_ids {
+                None => Notice::Install(place),
+                Some(location_ids) => Notice::BulkInstall { company_id: place, location_ids },
+            }),
+            _ if location_ids.is_some() => {
+                return refuse(StatusCode::BAD_REQUEST, "locationIds goes with install");
+            }
             (None, Some(place), None, None) => told(Notice::Uninstall(place)),
             (None, None, Some(id), None) => {
                 state.webhooks.caused().find(|caused| caused.id == id).map(|caused| caused.body.clone())
@@ -449,6 +529,58 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
         }
     }
     reply(&answer)
+}
+
+async fn installed(State(shared): State<Shared>) -> Response {
+    reply(&json!({"installations": installations(&shared.lock())}))
+}
+
+async fn scenario(State(shared): State<Shared>) -> Response {
+    match shared.lock().scenario_report() {
+        Some(report) => reply(&json!(report)),
+        None => refuse(StatusCode::NOT_FOUND, "no scenario was started"),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ScenarioStart {
+    name: Scenario,
+    day_seconds: Option<u64>,
+}
+
+async fn start_scenario(State(shared): State<Shared>, body: Bytes) -> Response {
+    let ScenarioStart { name, day_seconds } = match read(&body) {
+        Ok(start) => start,
+        Err(refusal) => return refusal,
+    };
+    match shared.lock().start_scenario(name, day_seconds.map(Duration::from_secs)) {
+        Ok(()) => reply(&json!({"name": name})),
+        Err(complaint) => refuse(StatusCode::CONFLICT, complaint),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Steps {
+    count: Option<usize>,
+}
+
+async fn step_scenario(State(shared): State<Shared>, body: Bytes) -> Response {
+    let Steps { count } = match read(&body) {
+        Ok(steps) => steps,
+        Err(refusal) => return refusal,
+    };
+    let mut state = shared.lock();
+    let mut happenings = Vec::new();
+    while happenings.len() < count.unwrap_or(1) {
+        match state.step_scenario() {
+            Ok(Some(happening)) => happenings.push(happening),
+            Ok(None) => break,
+            Err(complaint) => return refuse(StatusCode::CONFLICT, complaint),
+        }
+    }
+    reply(&json!({ "happenings": happenings }))
 }
 
 async fn faults(State(shared): State<Shared>) -> Response {

@@ -4,15 +4,18 @@
 //! takes over what changed, and its buttons and forms send to the control API what their `data-` attributes say.
 
 use crate::api;
+use crate::behaviour::{BEHAVIOURS, Behaviour, BehaviourInfo};
 use crate::clock::iso8601;
 use crate::directory::{Company, Location};
 use crate::fault::{FaultKind, Injected, Rule};
 use crate::fault_catalogue::{FAULT_KINDS, FaultParameter, ParameterForm};
+use crate::installations::{InstallationState, installations};
 use crate::ledger::{Ended, Entry, Kind, Standing};
 use crate::origin::stranger;
 use crate::page::{Escaped, Page, put};
 use crate::refusal::Refusal;
 use crate::request_log::RecordedRequest;
+use crate::scenario::ScenarioPhase;
 use crate::state::{Shared, State};
 use axum::extract::{Request, State as Extract};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -93,6 +96,7 @@ fn body(state: &State, wish: &Wish) -> String {
     requests(&mut page, state, wish);
     places(&mut page, state, wish);
     page.push_str("</div>\n<div class=\"column\">\n");
+    scenario(&mut page, state);
     faults(&mut page, state);
     webhooks(&mut page, state);
     settings(&mut page, state);
@@ -308,8 +312,9 @@ fn token(page: &mut String, state: &State, entry: &Entry, number: usize, now_ms:
     match (state_now, entry.ended) {
         (Standing::Live, _) => put!(page, "for {}", span(entry.expires_at_ms.saturating_sub(now_ms))),
         (_, Some(Ended::Spent { at_ms })) => {
-            let window_ms = state.settings.reuse_window_seconds.saturating_mul(1_000);
-            let age_ms = u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or(0);
+            let window_seconds = i64::try_from(state.settings.reuse_window_seconds).unwrap_or(i64::MAX);
+            let window_ms = state.scaled_ms(window_seconds.saturating_mul(1_000));
+            let age_ms = now_ms.saturating_sub(at_ms);
             if entry.kind == Kind::Refresh && age_ms < window_ms {
                 page.push_str("still answered");
             } else {
@@ -387,6 +392,59 @@ fn recorded(page: &mut String, state: &State, request: &RecordedRequest, number:
 fn name_of<'a>(state: &'a State, id: &'a str) -> &'a str {
     let location = state.directory.location(id).map(|location| location.name.as_str());
     location.or_else(|| state.directory.company(id).map(|company| company.name.as_str())).unwrap_or(id)
+}
+
+/// The progress of the scenario that was started.
+fn scenario(page: &mut String, state: &State) {
+    let Some(run) = &state.scenario else { return };
+    section(page, "scenario", "Scenario", |_| {});
+    let (played, left) = run.counts();
+    let total = played + left;
+    put!(page, "<div id=\"live-scenario\" data-live>\n<p><strong>{}</strong> ", Escaped(run.name()));
+    match run.phase() {
+        ScenarioPhase::Waiting => page.push_str(&chip("expired", "waits for the first company’s connection")),
+        ScenarioPhase::Running => page.push_str(&chip("used", "running")),
+        ScenarioPhase::Finished => page.push_str(&chip("live", "finished")),
+    }
+    if total > 0 {
+        put!(
+            page,
+            "</p>\n<p><progress max=\"{total}\" value=\"{played}\" aria-label=\"Events played\"></progress> \
+             <span class=\"soft\">{played} of {total} events</span>",
+        );
+    }
+    page.push_str("</p>\n");
+    if run.phase() == ScenarioPhase::Finished {
+        let count =
+            |wanted| installations(state).iter().filter(|installation| installation.state == wanted).count();
+        put!(
+            page,
+            "<p>The API honours {} connections, and {} paused ones later. <span class=\"soft\">Each is in \
+             <a href=\"/_emulator/installations\">/_emulator/installations</a></span></p>\n",
+            count(InstallationState::Honoured),
+            count(InstallationState::Paused),
+        );
+    }
+    if played > 0 {
+        page.push_str(
+            "<table>\n<caption class=\"unseen\">Happenings, the newest first</caption>\n\
+             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">What</th><th scope=\"col\">Place</th></tr></thead>\n\
+             <tbody>\n",
+        );
+        for happening in run.latest().take(WEBHOOKS) {
+            let at = iso8601(happening.at_ms);
+            let what = json!(happening.what);
+            put!(
+                page,
+                "<tr><td class=\"at\"><time datetime=\"{at}\">{}</time></td><td>{}</td><td class=\"soft\">{}</td></tr>\n",
+                at.get(11..19).unwrap_or_default(),
+                what.as_str().unwrap_or_default(),
+                Escaped(happening.resource_id.as_deref().map_or("any", |id| name_of(state, id))),
+            );
+        }
+        page.push_str("</tbody>\n</table>\n");
+    }
+    page.push_str("</div>\n</section>\n");
 }
 
 fn faults(page: &mut String, state: &State) {
@@ -493,6 +551,9 @@ fn rule_of(state: &State, rule: &Rule) -> String {
     if rule.probability < 1.0 {
         said.push(format!("chance {}", rule.probability));
     }
+    if let Some(requests) = rule.in_flight {
+        said.push(format!("with {requests} in flight"));
+    }
     said.join(", ")
 }
 
@@ -545,6 +606,8 @@ fn fault_form(page: &mut String) {
          <div><label for=\"probability\">Probability</label>\n\
          <input id=\"probability\" name=\"probability\" type=\"number\" min=\"0\" max=\"1\" step=\"any\" placeholder=\"1\" \
          data-type=\"number\"></div>\n\
+         <div><label for=\"inFlight\">Requests in flight</label>\n\
+         <input id=\"inFlight\" name=\"inFlight\" type=\"number\" min=\"1\" placeholder=\"any\" data-type=\"number\"></div>\n\
          </div></details>\n<p class=\"row\"><button class=\"main\">Switch on</button></p>\n</form>\n",
     );
 }
@@ -574,6 +637,7 @@ fn parameter_field(page: &mut String, kind: &str, parameter: &FaultParameter) {
             "<input id=\"{id}\" name=\"{name}\" type=\"number\" min=\"0\" value=\"{value}\" data-type=\"number\"{needed}>"
         ),
         ParameterForm::Stage => choice(page, &["beforeProcessing", "afterProcessing"]),
+        ParameterForm::LateStage => choice(page, &["afterProcessing", "beforeProcessing"]),
         ParameterForm::Ending => choice(page, &["close", "cut", "reset", "silence"]),
         ParameterForm::Refusal => {
             put!(page, "<select id=\"{id}\" name=\"{name}\">\n");
@@ -856,7 +920,43 @@ fn settings(page: &mut String, state: &State) {
              <input id=\"{name}\" name=\"{name}\" type=\"number\" value=\"{value}\" data-type=\"number\"></div>\n"
         );
     }
-    page.push_str("</div>\n<p class=\"row\"><button>Set</button></p>\n</form>\n</section>\n");
+    page.push_str("</div>\n<p class=\"row\"><button>Set</button></p>\n</form>\n");
+    behaviours(page, &settings.behaviour);
+    page.push_str("</section>\n");
+}
+
+/// The behaviours of the API that were observed and differ from its description.
+fn behaviours(page: &mut String, behaviour: &Behaviour) {
+    page.push_str(
+        "<form class=\"act\" data-path=\"/settings\" data-done=\"Set.\">\n<details><summary>Behaviours</summary>\n\
+         <div class=\"fields\">\n",
+    );
+    let chosen = json!(behaviour);
+    for BehaviourInfo { name, values, default, what, .. } in &BEHAVIOURS {
+        let value = &chosen[name];
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let what = what.replace('`', "");
+        put!(page, "<div><label for=\"{name}\" title=\"{0}\">{name}</label>\n", Escaped(&what));
+        let options = if *default == "false" { &["false", "true"][..] } else { values };
+        if options.is_empty() {
+            put!(
+                page,
+                "<input id=\"{name}\" name=\"{name}\" type=\"number\" min=\"0\" value=\"{value}\" data-type=\"number\">"
+            );
+        } else {
+            // What is JSON is sent as such; names are texts.
+            let json = serde_json::from_str::<Value>(default).is_ok();
+            let form = if json { " data-type=\"json\"" } else { "" };
+            put!(page, "<select id=\"{name}\" name=\"{name}\"{form}>");
+            for option in options {
+                let selected = if *option == value { " selected" } else { "" };
+                put!(page, "<option{selected}>{option}</option>");
+            }
+            page.push_str("</select>");
+        }
+        page.push_str("</div>\n");
+    }
+    page.push_str("</div></details>\n<p class=\"row\"><button>Set behaviours</button></p>\n</form>\n");
 }
 
 /// A span of time in its two largest units.

@@ -98,6 +98,10 @@ pub(crate) fn spoil(kind: FaultKind, answer: Option<Answer>, url: &str) -> Deliv
             return Delivery::Scripted(Script::new([Step::Send(text.into_bytes())], ending));
         }
         FaultKind::Refusal { refusal } => return Delivery::Whole(refusal.answer()),
+        FaultKind::CommandTimedOut { as_object, .. } => {
+            return Delivery::Whole(Answer::command_timed_out(as_object));
+        }
+        FaultKind::UnavailablePage { .. } => return Delivery::Whole(Answer::unavailable_page()),
         FaultKind::Redirect { status, location } => {
             let location = location.unwrap_or_else(|| url.to_owned());
             return Delivery::Whole(Answer {

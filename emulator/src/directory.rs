@@ -24,6 +24,8 @@ pub(crate) struct Company {
     /// The person who installs the app here.
     pub(crate) user_id: String,
     pub(crate) install_to_future_locations: bool,
+    /// When the app was last installed on it as a whole, if it is.
+    pub(crate) installed_at_ms: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,9 @@ pub(crate) struct Directory {
     pub(crate) locations: Vec<Location>,
     /// Where in `locations` an id is: there may be 10,000.
     location_index: HashMap<String, usize>,
+    /// The source of the ids of later locations.
+    seeded: Seeded,
+    plans: [String; 2],
 }
 
 impl Directory {
@@ -62,6 +67,7 @@ impl Directory {
                 name: format!("Agency {number}"),
                 user_id: seeded.resource_id(),
                 install_to_future_locations: true,
+                installed_at_ms: None,
             };
             for number in 1..=options.locations {
                 locations.push(Location::new(number, &company.id, &plans, &mut seeded));
@@ -70,11 +76,25 @@ impl Directory {
         }
         let location_index =
             locations.iter().enumerate().map(|(index, location)| (location.id.clone(), index)).collect();
-        Self { app, companies, locations, location_index }
+        Self { app, companies, locations, location_index, seeded, plans }
     }
 
     pub(crate) fn company(&self, id: &str) -> Option<&Company> {
         self.companies.iter().find(|company| company.id == id)
+    }
+
+    pub(crate) fn company_mut(&mut self, id: &str) -> Option<&mut Company> {
+        self.companies.iter_mut().find(|company| company.id == id)
+    }
+
+    /// A new location of a company.
+    pub(crate) fn add_location(&mut self, company_id: &str) -> String {
+        let number = self.locations_of(company_id).count() + 1;
+        let location = Location::new(number, company_id, &self.plans, &mut self.seeded);
+        let id = location.id.clone();
+        self.location_index.insert(id.clone(), self.locations.len());
+        self.locations.push(location);
+        id
     }
 
     pub(crate) fn location(&self, id: &str) -> Option<&Location> {

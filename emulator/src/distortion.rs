@@ -46,7 +46,7 @@ pub(crate) fn snake_case(value: Value) -> Value {
     }
 }
 
-fn snake(name: &str) -> String {
+pub(crate) fn snake(name: &str) -> String {
     let mut snake = String::with_capacity(name.len() + 2);
     for character in name.chars() {
         if character.is_ascii_uppercase() {

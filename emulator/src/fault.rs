@@ -1,6 +1,7 @@
 //! Faults on demand: which requests they strike, and what they do to them.
 
 use crate::hold::Gate;
+use crate::other_owner::OtherOwner;
 use crate::random::Seeded;
 use crate::refusal::Refusal;
 use hyper::header::{HeaderName, HeaderValue};
@@ -61,6 +62,8 @@ pub struct Rule {
     pub count: Option<u32>,
     /// How likely each of them is struck, from 0 to 1. The emulator's seed makes the sequence repeatable.
     pub probability: f64,
+    /// Only under fan-out: while at least this many requests are in flight, the struck one included.
+    pub in_flight: Option<usize>,
 }
 
 impl Default for Rule {
@@ -72,6 +75,7 @@ impl Default for Rule {
             skip: 0,
             count: None,
             probability: 1.0,
+            in_flight: None,
         }
     }
 }
@@ -117,10 +121,18 @@ impl Rule {
         self
     }
 
+    /// Strikes only while at least this many requests are in flight, the struck one included.
+    #[must_use]
+    pub fn in_flight(mut self, requests: usize) -> Self {
+        self.in_flight = Some(requests);
+        self
+    }
+
     fn matches(&self, target: &Target) -> bool {
         (self.endpoint == Endpoint::Any || Some(self.endpoint) == target.endpoint)
             && (self.grant_type.is_none() || self.grant_type == target.grant_type)
             && (self.resource_id.is_none() || self.resource_id == target.resource_id)
+            && self.in_flight.is_none_or(|requests| target.in_flight >= requests)
     }
 }
 
@@ -130,6 +142,8 @@ pub(crate) struct Target {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) grant_type: Option<GrantType>,
     pub(crate) resource_id: Option<String>,
+    /// How many requests are in flight, this one included.
+    pub(crate) in_flight: usize,
 }
 
 /// On which side of its processing a fault strikes a request.
@@ -264,6 +278,28 @@ pub enum FaultKind {
         #[serde(default)]
         location: Option<String>,
     },
+    /// Answers 401 `Command timed out`, as any endpoint does under load. It says nothing about credentials or tokens.
+    CommandTimedOut {
+        /// Whether the request is processed first.
+        #[serde(default)]
+        stage: Stage,
+        /// Whether `message` is an object that holds the text.
+        #[serde(default)]
+        as_object: bool,
+    },
+    /// Answers 503 with a gateway's HTML page and without `Retry-After`, after the request was processed.
+    UnavailablePage {
+        /// Whether the request is processed first.
+        #[serde(default = "after_processing")]
+        stage: Stage,
+    },
+    /// Processes the request, and issues the token of another owner: a refresh or mint of a location is answered with
+    /// its company's token.
+    OtherOwner {
+        /// The company or location whose token it is; the company of the right owner when not given.
+        #[serde(default)]
+        owner_id: Option<String>,
+    },
     /// Answers with these bytes instead of HTTP, without processing the request.
     Raw {
         /// What is sent.
@@ -276,6 +312,10 @@ pub enum FaultKind {
 
 fn two_hundred_megabytes() -> u64 {
     200_000_000
+}
+
+fn after_processing() -> Stage {
+    Stage::AfterProcessing
 }
 
 fn one_megabyte() -> usize {
@@ -295,12 +335,23 @@ impl FaultKind {
         }
     }
 
+    /// Whose token is issued instead of the right owner's.
+    pub(crate) fn other_owner(&self) -> Option<OtherOwner> {
+        match self {
+            Self::OtherOwner { owner_id } => Some(OtherOwner { owner_id: owner_id.clone() }),
+            _ => None,
+        }
+    }
+
     /// Whether the request is processed.
     pub(crate) fn processes(&self) -> bool {
         match self {
             // A stall only delays what happens anyway.
             Self::Stall { .. } => true,
-            Self::Reset { stage } | Self::Status { stage, .. } => *stage == Stage::AfterProcessing,
+            Self::Reset { stage }
+            | Self::Status { stage, .. }
+            | Self::CommandTimedOut { stage, .. }
+            | Self::UnavailablePage { stage } => *stage == Stage::AfterProcessing,
             Self::Refusal { .. } | Self::Redirect { .. } | Self::Raw { .. } => false,
             _ => true,
         }
@@ -434,7 +485,8 @@ fn describe(fault: &Injected) -> Value {
 
 /// Reads a fault as the control API takes it.
 pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultKind), String> {
-    const RULE: [&str; 6] = ["endpoint", "grantType", "resourceId", "skip", "count", "probability"];
+    const RULE: [&str; 7] =
+        ["endpoint", "grantType", "resourceId", "skip", "count", "probability", "inFlight"];
     let mut rule = Map::new();
     for name in RULE {
         if let Some(value) = members.remove(name) {
@@ -493,6 +545,7 @@ mod tests {
             endpoint: Some(Endpoint::Token),
             grant_type: Some(GrantType::RefreshToken),
             resource_id: Some("a".to_owned()),
+            in_flight: 2,
         }
     }
 
@@ -505,6 +558,7 @@ mod tests {
         assert!(!matches(Rule::on(Endpoint::Location)));
         assert!(!matches(Rule::default().grant_type(GrantType::AuthorizationCode)));
         assert!(!matches(Rule::default().resource("b")));
+        assert!(matches(Rule::default().in_flight(2)) && !matches(Rule::default().in_flight(3)));
         assert!(Rule::default().matches(&Target::default()));
     }
 

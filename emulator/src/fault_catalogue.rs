@@ -42,6 +42,8 @@ pub enum ParameterForm {
     Headers,
     /// `beforeProcessing` or `afterProcessing`.
     Stage,
+    /// The same, where the second is the usual one.
+    LateStage,
     /// `close`, `cut`, `reset` or `silence`.
     Ending,
     /// One of the real API's refusals.
@@ -70,7 +72,7 @@ const fn kind(
 use ParameterForm::{Headers, Number, Refusal, Switch, Text};
 
 /// Every kind of fault.
-pub const FAULT_KINDS: [FaultKindInfo; 19] = [
+pub const FAULT_KINDS: [FaultKindInfo; 22] = [
     kind("replyLost", "processed, then closed without a byte", &[]),
     kind("reset", "a TCP reset before the first byte", &[STAGE]),
     kind(
@@ -126,6 +128,21 @@ pub const FAULT_KINDS: [FaultKindInfo; 19] = [
         "redirect",
         "not processed; sent elsewhere, or back to the same URL",
         &[required("status", Number, "307"), optional("location", Text, "")],
+    ),
+    kind(
+        "commandTimedOut",
+        "a transient 401 `Command timed out`; with `asObject` its `message` is an object that holds the text",
+        &[STAGE, optional("asObject", Switch, "false")],
+    ),
+    kind(
+        "unavailablePage",
+        "a gateway's 503 page in HTML, without `Retry-After`",
+        &[optional("stage", ParameterForm::LateStage, "afterProcessing")],
+    ),
+    kind(
+        "otherOwner",
+        "processed; a refresh, code or mint gets the token of another owner, by default of the location's company",
+        &[optional("ownerId", Text, "")],
     ),
     kind("raw", "not processed; bytes that need not be HTTP", &[required("text", Text, "SSH-2.0-x"), ENDING]),
 ];

@@ -33,7 +33,11 @@ pub(crate) fn answer(state: &State, call: &Call, caller: &Grant) -> Result<Answe
     bearer::require_company(caller, "oauth.readonly")?;
     call.without_body()?;
     let fields = call.query_fields().map_err(|error| error.answer())?;
-    let parameters = Parameters::read(&fields)?;
+    let mut parameters = Parameters::read(&fields)?;
+    let behaviour = &state.settings.behaviour;
+    if behaviour.ignore_installed_filter {
+        parameters.is_installed = None;
+    }
     if parameters.company_id != caller.company_id {
         return Err(Answer::refusal(403, "The token does not have access to this company."));
     }
@@ -42,10 +46,20 @@ pub(crate) fn answer(state: &State, call: &Call, caller: &Grant) -> Result<Answe
         return Err(Answer::not_found("App", parameters.app_id));
     }
 
+    // The list lags behind: for a while after an installation it does not show it, and after a company's it is empty.
+    let delay_ms = i64::try_from(behaviour.list_delay_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
+    let now_ms = state.clock.now_ms();
+    let within_delay =
+        |at_ms: Option<i64>| at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) < delay_ms);
+    let company = state.directory.company(parameters.company_id);
+    let all_late = within_delay(company.and_then(|company| company.installed_at_ms));
+    let is_late = |location: &Location| all_late || within_delay(location.installed_at_ms);
+
     let mut found: Vec<_> = state
         .directory
         .locations_of(parameters.company_id)
         .filter(|location| parameters.matches(location, &app.version_id))
+        .filter(|location| !is_late(location))
         .collect();
     // Newest first; those without the app have no date and come last.
     found.sort_by_key(|location| Reverse(location.installed_at_ms));
@@ -69,10 +83,7 @@ pub(crate) fn answer(state: &State, call: &Call, caller: &Grant) -> Result<Answe
         let offset = parameters.offset.saturating_sub(parameters.page_size);
         pagination["prevPageToken"] = json!(PageToken { offset }.encode());
     }
-    let future = state
-        .directory
-        .company(parameters.company_id)
-        .is_some_and(|company| company.install_to_future_locations);
+    let future = company.is_some_and(|company| company.install_to_future_locations);
     Ok(Answer::json(
         200,
         &json!({

@@ -69,7 +69,7 @@ pub(crate) struct Account<'a> {
 impl Entry {
     /// The first eight digits of the SHA-256, which whoever has the token can make too, and nobody can turn back.
     pub(crate) fn fingerprint(&self) -> String {
-        self.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(self.fingerprint)
     }
 
     pub(crate) fn standing(&self, now_ms: i64) -> Standing {
@@ -99,6 +99,21 @@ impl Entry {
     }
 }
 
+/// The fingerprint of a token.
+pub(crate) fn fingerprint_of(token: &str) -> String {
+    hex(start_of_digest(token))
+}
+
+fn start_of_digest(text: &str) -> [u8; 4] {
+    let mut start = [0; 4];
+    start.copy_from_slice(&digest(&SHA256, text.as_bytes()).as_ref()[..4]);
+    start
+}
+
+fn hex(bytes: [u8; 4]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     entries: VecDeque<Entry>,
@@ -119,8 +134,7 @@ impl Ledger {
             self.entries.pop_front();
             self.gone += 1;
         }
-        let mut fingerprint = [0; 4];
-        fingerprint.copy_from_slice(&digest(&SHA256, text.as_bytes()).as_ref()[..4]);
+        let fingerprint = start_of_digest(text);
         let grant = Arc::clone(grant);
         self.entries.push_back(Entry { kind, fingerprint, grant, issued_at_ms, expires_at_ms, ended: None });
         EntryId(self.gone + self.entries.len() as u64 - 1)

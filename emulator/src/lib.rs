@@ -24,6 +24,7 @@
 mod answer;
 mod api;
 mod bearer;
+mod behaviour;
 mod call;
 mod certificate;
 mod clock;
@@ -37,8 +38,10 @@ mod directory;
 mod distortion;
 mod fault;
 mod fault_catalogue;
+mod field_names;
 mod fields;
 mod hold;
+mod installations;
 mod installed_locations;
 mod jwt;
 mod ledger;
@@ -46,11 +49,15 @@ mod location;
 mod location_token;
 mod options;
 mod origin;
+mod other_owner;
 mod page;
+mod postman;
 mod random;
 mod rate_limit;
 mod refusal;
 mod request_log;
+mod retry;
+mod scenario;
 mod server;
 mod socket;
 mod state;
@@ -58,6 +65,7 @@ mod token;
 mod tokens;
 mod webhook;
 
+pub use behaviour::{BEHAVIOURS, Behaviour, BehaviourInfo, DailyReset, FieldNames};
 pub use certificate::Certificate;
 pub use clock::Clock;
 pub use consent::Decision;
@@ -65,9 +73,12 @@ pub use control::CONTROL_ENDPOINTS;
 pub use fault::{Ending, Endpoint, FaultId, FaultKind, GrantType, Rule, Stage};
 pub use fault_catalogue::{FAULT_KINDS, FaultKindInfo, FaultParameter, ParameterForm};
 pub use hold::Hold;
+pub use installations::{Installation, InstallationState};
 pub use options::{ExpiresIn, Options, RateLimit};
 pub use refusal::Refusal;
 pub use request_log::{RecordedRequest, StruckBy};
+pub use retry::RetryRule;
+pub use scenario::{Happened, Happening, Scenario, ScenarioPhase, ScenarioReport};
 pub use tokens::{LiveToken, UserType};
 pub use webhook::{Notice, Signature, WebhookPublicKeys};
 
@@ -319,6 +330,96 @@ impl Emulator {
     pub fn set_location_active(&self, location_id: &str, active: bool) {
         let known = self.shared.lock().set_location_active(location_id, active);
         assert!(known, "there is no location {location_id}");
+    }
+
+    /// Moves a location to another company: its tokens end. If that company has the app, INSTALL names it; otherwise the
+    /// app is gone from the location, and UNINSTALL says so.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such company or location.
+    pub fn move_location(&self, location_id: &str, company_id: &str) {
+        let known = self.shared.lock().move_location(location_id, company_id);
+        assert!(known, "there is no location {location_id}, or no company {company_id}");
+    }
+
+    /// Takes the app off a location and installs it again after `pause`, by which the emulator's clock moves; tells both.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such location.
+    pub fn reinstall_location(&self, location_id: &str, pause: Duration) {
+        let known = self.shared.lock().reinstall_location(location_id, pause);
+        assert!(known, "there is no location {location_id}");
+    }
+
+    /// Opens a new location of a company, and answers with its id. If the company has the app, it comes to the location
+    /// by itself, and INSTALL says so.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such company.
+    pub fn open_location(&self, company_id: &str) -> String {
+        let id = self.shared.lock().open_location(company_id);
+        id.unwrap_or_else(|| panic!("there is no company {company_id}"))
+    }
+
+    /// A private integration token of a company or location, `pit-…`: it has every scope, never expires, and the OAuth
+    /// endpoints do not take it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such company or location.
+    pub fn private_token(&self, resource_id: &str) -> String {
+        let token = self.shared.lock().private_token(resource_id);
+        token.unwrap_or_else(|| panic!("there is no company or location {resource_id}"))
+    }
+
+    /// Uses up the day's quota of a company or location, as another program of the same app would.
+    pub fn spend_daily_quota(&self, resource_id: &str) {
+        self.shared.lock().spend_daily_quota(resource_id);
+    }
+
+    /// The ledger of connections: every company and location, and whether the API would honour a connection to it now.
+    pub fn installations(&self) -> Vec<Installation> {
+        installations::installations(&self.shared.lock())
+    }
+
+    /// Starts a scenario. With `day`, the real time that the day takes, it begins as soon as the first company is
+    /// connected, and moves the clock by itself. Without, [`step_scenario`](Self::step_scenario) plays it.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot start: a scenario is running, or the day takes no time.
+    pub fn start_scenario(&self, scenario: Scenario, day: Option<Duration>) -> Result<(), String> {
+        self.shared.lock().start_scenario(scenario, day)
+    }
+
+    /// Plays the next event of a scenario; `None` when it has finished. Its webhook is sent to the receiver of the settings,
+    /// and is in the happening as well, for [`sign_webhook`](Self::sign_webhook).
+    ///
+    /// # Errors
+    ///
+    /// Why nothing can be played: no scenario was started, it is paced, or the first company has not consented yet.
+    pub fn step_scenario(&self) -> Result<Option<Happening>, String> {
+        self.shared.lock().step_scenario()
+    }
+
+    /// The progress of the scenario, its happenings, and at its end the ledger; `None` if there is no scenario.
+    pub fn scenario(&self) -> Option<ScenarioReport> {
+        self.shared.lock().scenario_report()
+    }
+
+    /// How the API behaves from now on where observations differ from its description.
+    ///
+    /// # Panics
+    ///
+    /// When the status of an inactive location is neither 400 nor 401.
+    pub fn set_behaviour(&self, behaviour: Behaviour) {
+        if let Err(complaint) = behaviour.check() {
+            panic!("{complaint}");
+        }
+        self.shared.lock().settings.behaviour = behaviour;
     }
 
     /// Installs the app on a location of a company that has it, as happens for locations made later, and tells it.

@@ -3,17 +3,23 @@
 use crate::answer::Answer;
 use crate::bearer;
 use crate::call::Call;
-use crate::fields::Fields;
+use crate::field_names::NamedFields;
+use crate::other_owner::{OtherOwner, grant_to_issue};
 use crate::state::State;
 use crate::token;
 use crate::tokens::{Grant, UserType};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-pub(crate) fn answer(state: &mut State, call: &Call, caller: &Grant) -> Result<Answer, Answer> {
+pub(crate) fn answer(
+    state: &mut State,
+    call: &Call,
+    caller: &Grant,
+    other: Option<&OtherOwner>,
+) -> Result<Answer, Answer> {
     bearer::require_company(caller, "oauth.write")?;
-    let fields = call.form()?;
-    fields.allow_only(&["companyId", "locationId"])?;
+    let names = state.settings.behaviour.field_names;
+    let fields = NamedFields::read(call.form()?, &["companyId", "locationId"], names)?;
     let company_id = required(&fields, "companyId")?;
     let location_id = required(&fields, "locationId")?;
 
@@ -24,7 +30,7 @@ pub(crate) fn answer(state: &mut State, call: &Call, caller: &Grant) -> Result<A
         .filter(|location| location.installed_at_ms.is_some())
         .ok_or_else(bearer::no_access)?;
     if !location.active {
-        return Err(Answer::refusal(400, "Location is not active"));
+        return Err(state.location_inactive());
     }
     let grant = Grant {
         user_type: UserType::Location,
@@ -35,9 +41,11 @@ pub(crate) fn answer(state: &mut State, call: &Call, caller: &Grant) -> Result<A
         plan_id: Some(location.plan_id.clone()),
         approved_locations: None,
         install_to_future_locations: false,
+        private: false,
     };
     let how = state.issue(state.settings.location_refresh_tokens);
-    let pair = state.tokens.issue(&state.directory.app, Arc::new(grant), how);
+    let grant = grant_to_issue(state, Arc::new(grant), other);
+    let pair = state.tokens.issue(&state.directory.app, grant, how);
 
     // Neither `userType` nor `companyId`: whoever stores this token has to know them.
     let mut body = token::issued(&state.settings, &pair, how.now_ms);
@@ -46,13 +54,14 @@ pub(crate) fn answer(state: &mut State, call: &Call, caller: &Grant) -> Result<A
     Ok(Answer::json(200, &Value::Object(body)))
 }
 
-fn required<'a>(fields: &'a Fields, name: &str) -> Result<&'a str, Answer> {
+fn required<'a>(fields: &'a NamedFields, name: &str) -> Result<&'a str, Answer> {
+    let written = fields.written(name);
     match fields.get(name) {
-        Some("") => Err(Answer::unprocessable(&[format!("{name} should not be empty")])),
+        Some("") => Err(Answer::unprocessable(&[format!("{written} should not be empty")])),
         Some(value) => Ok(value),
         None => Err(Answer::unprocessable(&[
-            format!("{name} should not be empty"),
-            format!("{name} must be a string"),
+            format!("{written} should not be empty"),
+            format!("{written} must be a string"),
         ])),
     }
 }

@@ -1,6 +1,8 @@
 //! What an emulator is started with, and what may change while it runs.
 
+use crate::behaviour::{Behaviour, DailyReset, FieldNames};
 use crate::certificate::Certificate;
+use crate::retry::RetryRule;
 use crate::webhook::parts_of;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -35,12 +37,16 @@ pub struct Options {
     pub redirect_uris: Vec<String>,
     /// Whether `http://` redirect URIs on this machine pass without being registered. The real portal refuses them.
     pub allow_loopback_redirects: bool,
-    /// Whether the consent page insists on `version_id`, as it does for some private apps.
+    /// Whether the portal's rule applies: it does not register a redirect URI that contains `ghl` or `highlevel`.
+    pub portal_redirect_rules: bool,
+    /// Whether the app is a draft: the consent page insists on `version_id`, as it does for draft and private apps.
     pub require_version_id: bool,
     /// The scopes registered for the app. Consent may ask for these and no others.
     pub scopes: Vec<String>,
     /// Where webhooks are sent, `http://HOST:PORT/…`; `None` sends none.
     pub webhook_url: Option<String>,
+    /// Behaviours of the API that were observed and differ from its description.
+    pub behaviour: Behaviour,
     /// What ids, the client's secret and the webhooks' Ed25519 key are derived from: the same seed gives the same ones.
     pub seed: u64,
 }
@@ -60,6 +66,7 @@ impl Default for Options {
             rate_limit: Some(RateLimit::default()),
             redirect_uris: vec!["https://app.example/oauth/callback".to_owned()],
             allow_loopback_redirects: false,
+            portal_redirect_rules: false,
             require_version_id: false,
             scopes: [
                 "oauth.readonly",
@@ -81,6 +88,7 @@ impl Default for Options {
             .map(str::to_owned)
             .to_vec(),
             webhook_url: None,
+            behaviour: Behaviour::default(),
             seed: 1,
         }
     }
@@ -100,10 +108,27 @@ impl Options {
             "the interval of the rate limit must not be zero"
         } else if !is_receiver(self.webhook_url.as_deref()) {
             "the webhook URL must be http://HOST:PORT/PATH"
+        } else if let Err(complaint) = self.behaviour.check() {
+            complaint
+        } else if let Some((uri, word)) = self.forbidden_redirect() {
+            let complaint = format!("the portal refuses the redirect URI {uri}: it contains {word}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, complaint));
         } else {
             return Ok(());
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, complaint))
+    }
+
+    /// A redirect URI that the portal's rule forbids, and the word that it forbids.
+    fn forbidden_redirect(&self) -> Option<(&str, &'static str)> {
+        if !self.portal_redirect_rules {
+            return None;
+        }
+        self.redirect_uris.iter().find_map(|uri| {
+            let lower = uri.to_ascii_lowercase();
+            let word = ["highlevel", "ghl"].into_iter().find(|word| lower.contains(word));
+            word.map(|word| (uri.as_str(), word))
+        })
     }
 }
 
@@ -154,6 +179,8 @@ pub(crate) struct Settings {
     pub(crate) latency_ms: u64,
     pub(crate) accept_delay_ms: u64,
     pub(crate) webhook_url: Option<String>,
+    #[serde(flatten)]
+    pub(crate) behaviour: Behaviour,
 }
 
 impl Settings {
@@ -167,6 +194,7 @@ impl Settings {
             latency_ms: 0,
             accept_delay_ms: 0,
             webhook_url: options.webhook_url.clone(),
+            behaviour: options.behaviour.clone(),
         }
     }
 
@@ -194,7 +222,26 @@ impl Settings {
             latency_ms,
             accept_delay_ms,
             webhook_url,
+            name_wrong_credentials,
+            inactive_status,
+            ignore_installed_filter,
+            list_delay_seconds,
+            bulk_install_webhooks,
+            webhook_retries,
+            daily_reset,
+            field_names,
         } = change;
+        let mut behaviour = self.behaviour.clone();
+        replace(&mut behaviour.name_wrong_credentials, name_wrong_credentials);
+        replace(&mut behaviour.inactive_status, inactive_status);
+        replace(&mut behaviour.ignore_installed_filter, ignore_installed_filter);
+        replace(&mut behaviour.list_delay_seconds, list_delay_seconds);
+        replace(&mut behaviour.bulk_install_webhooks, bulk_install_webhooks);
+        replace(&mut behaviour.webhook_retries, webhook_retries);
+        replace(&mut behaviour.daily_reset, daily_reset);
+        replace(&mut behaviour.field_names, field_names);
+        behaviour.check()?;
+        self.behaviour = behaviour;
         replace(&mut self.access_token_seconds, access_token_seconds);
         replace(&mut self.expires_in, expires_in);
         replace(&mut self.reuse_window_seconds, reuse_window_seconds);
@@ -229,6 +276,14 @@ pub(crate) struct SettingsChange {
     /// `null` stops the sending.
     #[serde(deserialize_with = "present")]
     webhook_url: Option<Option<String>>,
+    name_wrong_credentials: Option<bool>,
+    inactive_status: Option<u16>,
+    ignore_installed_filter: Option<bool>,
+    list_delay_seconds: Option<u64>,
+    bulk_install_webhooks: Option<bool>,
+    webhook_retries: Option<RetryRule>,
+    daily_reset: Option<DailyReset>,
+    field_names: Option<FieldNames>,
 }
 
 fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
@@ -267,6 +322,33 @@ mod tests {
         assert_eq!(expires_in(json!("truth")), ExpiresIn::Truth);
         assert_eq!(expires_in(json!({"value": "soon"})), ExpiresIn::Value(json!("soon")));
         assert_eq!(expires_in(json!({"value": null})), ExpiresIn::Value(Value::Null));
+    }
+
+    #[test]
+    fn every_behaviour_of_the_catalogue_is_a_setting() {
+        for info in crate::behaviour::BEHAVIOURS {
+            let values = if info.values.is_empty() { &[info.default][..] } else { info.values };
+            for value in values {
+                let json: Value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+                let settings = json!(change(json!({info.name: json})).unwrap());
+                assert_eq!(settings[info.name], json, "{}", info.name);
+            }
+        }
+        assert!(change(json!({"inactiveStatus": 403})).is_err());
+    }
+
+    #[test]
+    fn portal_refuses_redirect_uris_with_its_own_names() {
+        let check = |uri: &str, portal_redirect_rules| {
+            let redirect_uris = vec!["https://app.example/".to_owned(), uri.to_owned()];
+            Options { redirect_uris, portal_redirect_rules, ..Options::default() }.check()
+        };
+        for uri in ["https://app.example/ghl/callback", "https://HighLevel.app.example/"] {
+            assert!(check(uri, false).is_ok());
+            let error = check(uri, true).unwrap_err().to_string();
+            assert!(error.contains("the portal refuses"), "{error}");
+        }
+        assert!(check("https://app.example/callback", true).is_ok());
     }
 
     #[test]

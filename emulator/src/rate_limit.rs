@@ -2,13 +2,18 @@
 //!
 //! The window runs on real time, not on the emulator's clock: what it protects against is speed.
 
+use crate::behaviour::DailyReset;
 use crate::options::RateLimit;
+use crate::scenario::milliseconds;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
+
+const DAY_MS: i64 = 86_400_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct RateLimiter {
     resources: HashMap<String, Usage>,
+    answers: u64,
 }
 
 #[derive(Debug, Default)]
@@ -26,11 +31,15 @@ pub(crate) struct Quota {
     limit: RateLimit,
     remaining: u64,
     daily_remaining: u64,
+    /// Whether this is one of the answers that carry the daily reset.
+    tells_reset: bool,
 }
 
 impl RateLimiter {
     /// Counts a request, unless that is one too many. Refused requests do not count.
     pub(crate) fn take(&mut self, limit: RateLimit, resource_id: &str, now: Instant, day: i64) -> Quota {
+        self.answers += 1;
+        let tells_reset = self.answers.is_multiple_of(2);
         let usage = self.resources.entry(resource_id.to_owned()).or_default();
         let window = Duration::from_millis(limit.per_ms);
         while usage.recent.front().is_some_and(|&earlier| now.saturating_duration_since(earlier) >= window) {
@@ -52,7 +61,16 @@ impl RateLimiter {
             limit,
             remaining: requests.saturating_sub(usage.recent.len() as u64),
             daily_remaining: limit.per_day.saturating_sub(usage.today),
+            // With the day's quota spent, every refusal carries it.
+            tells_reset: tells_reset || (!admitted && usage.today >= limit.per_day),
         }
+    }
+
+    /// Uses up a resource's quota of the day, as another program with the same app would.
+    pub(crate) fn spend_day(&mut self, limit: RateLimit, resource_id: &str, day: i64) {
+        let usage = self.resources.entry(resource_id.to_owned()).or_default();
+        usage.day = day;
+        usage.today = limit.per_day;
     }
 }
 
@@ -65,6 +83,23 @@ impl Quota {
             ("x-ratelimit-max", self.limit.requests.to_string()),
             ("x-ratelimit-remaining", self.remaining.to_string()),
         ]
+    }
+
+    /// The header that tells when the day's quota is renewed, on the answers that carry it.
+    /// `speed` is how many times faster than the client's time the clock runs.
+    pub(crate) fn daily_reset(
+        &self,
+        unit: DailyReset,
+        now_ms: i64,
+        speed: f64,
+    ) -> Option<(&'static str, String)> {
+        let left_ms = milliseconds(DAY_MS - now_ms.rem_euclid(DAY_MS), 1.0 / speed);
+        let value = match unit {
+            DailyReset::Absent => return None,
+            DailyReset::Milliseconds => left_ms,
+            DailyReset::Seconds => (left_ms + 999) / 1_000,
+        };
+        self.tells_reset.then(|| ("x-ratelimit-daily-reset", value.to_string()))
     }
 }
 

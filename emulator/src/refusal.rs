@@ -1,4 +1,4 @@
-//! What the real API is known to answer when it refuses, word for word, whatever the reason was: five shapes of JSON, and
+//! What the real API is known to answer when it refuses, word for word, whatever the reason was: several shapes of JSON, and
 //! the page of the firewall before it.
 
 use crate::answer::Answer;
@@ -47,11 +47,25 @@ pub enum Refusal {
     ResourceNotFound,
     /// Several messages at once.
     Unprocessable,
+    /// The location is paused: the other status with which that is said.
+    LocationInactive401,
+    /// The token is good, but not for this location.
+    LocationInaccessible,
+    /// The client id or its secret is wrong, in words of their own.
+    ClientCredentialsInvalid,
+    /// The private integration token is unknown or was replaced.
+    PrivateTokenInvalid,
+    /// The class of the token does not fit the endpoint.
+    AuthClassUnsupported,
+    /// The same in the words of another service.
+    IamUnsupported,
+    /// A field has a name that this version of the endpoint does not know.
+    FieldNameUnknown,
 }
 
 impl Refusal {
     /// Every refusal.
-    pub const ALL: [Refusal; 19] = [
+    pub const ALL: [Refusal; 26] = [
         Refusal::InvalidGrant,
         Refusal::InvalidGrantCode,
         Refusal::LocationInactive,
@@ -71,6 +85,13 @@ impl Refusal {
         Refusal::FirewallPage,
         Refusal::ResourceNotFound,
         Refusal::Unprocessable,
+        Refusal::LocationInactive401,
+        Refusal::LocationInaccessible,
+        Refusal::ClientCredentialsInvalid,
+        Refusal::PrivateTokenInvalid,
+        Refusal::AuthClassUnsupported,
+        Refusal::IamUnsupported,
+        Refusal::FieldNameUnknown,
     ];
 
     /// The HTTP status.
@@ -95,12 +116,18 @@ impl Refusal {
                 "error": {"code": "RESOURCE_NOT_FOUND", "message": words, "details": {}, "resolution": "Check the id."},
                 "traceId": trace_id,
             }),
-            Refusal::Unprocessable => json!({
+            Refusal::Unprocessable | Refusal::FieldNameUnknown => json!({
                 "message": words.split("; ").collect::<Vec<_>>(),
                 "error": "Unprocessable Entity",
                 "statusCode": status,
                 "traceId": trace_id,
             }),
+            Refusal::ClientCredentialsInvalid
+            | Refusal::PrivateTokenInvalid
+            | Refusal::AuthClassUnsupported
+            | Refusal::IamUnsupported => {
+                json!({"statusCode": status, "message": words, "error": "Unauthorized", "traceId": trace_id})
+            }
             Refusal::RemovedEndpoint => {
                 json!({"statusCode": status, "message": words, "error": "Bad Request", "traceId": trace_id})
             }
@@ -148,6 +175,15 @@ impl Refusal {
             Refusal::Unprocessable => {
                 (422, "grant_type must be a valid enum value; grant_type must be a string")
             }
+            Refusal::LocationInactive401 => (401, "Location is not active"),
+            Refusal::LocationInaccessible => (401, "This location is not accessible from this token!"),
+            Refusal::ClientCredentialsInvalid => (401, "Invalid client credentials"),
+            Refusal::PrivateTokenInvalid => (401, "Invalid Private Integration token"),
+            Refusal::AuthClassUnsupported => (401, "E-102. This AuthClass is not yet supported!"),
+            Refusal::IamUnsupported => {
+                (401, "This route is not yet supported by the IAM Service. Please update your IAM config.")
+            }
+            Refusal::FieldNameUnknown => (422, "property client_id should not exist"),
         }
     }
 }

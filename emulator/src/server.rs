@@ -6,7 +6,7 @@ use crate::delivery::Script;
 use crate::fault::Ending;
 use crate::socket::Socket;
 use crate::state::Shared;
-use crate::{api, consent_page, control, dashboard};
+use crate::{api, consent_page, control, dashboard, scenario};
 use axum::Router;
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -45,6 +45,7 @@ impl Server {
         let thread = std::thread::Builder::new().name("ghl-oauth-emulator".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
+                    () = scenario::pace(entrance.shared.clone()) => {}
                     () = entrance.accept(listener) => {}
                     _ = stopped => {}
                 }

@@ -1,20 +1,25 @@
 //! Everything the emulator knows, behind one lock.
 
+use crate::answer::Answer;
 use crate::call::Call;
-use crate::clock::Clock;
+use crate::clock::{Clock, day_of};
 use crate::connections::Connections;
 use crate::consent;
-use crate::directory::Directory;
+use crate::directory::{Directory, Location};
 use crate::fault::Faults;
 use crate::options::{Options, Settings};
 use crate::rate_limit::RateLimiter;
 use crate::request_log::RequestLog;
-use crate::tokens::{Issue, Tokens};
+use crate::scenario::Run;
+use crate::tokens::{Grant, Issue, Tokens, UserType};
 use crate::webhook::{self, Notice, Webhooks};
 use form_urlencoded::Serializer;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -30,6 +35,12 @@ pub(crate) struct State {
     pub(crate) log: RequestLog,
     pub(crate) faults: Faults,
     pub(crate) webhooks: Webhooks,
+    /// How many requests to the API are being answered.
+    pub(crate) in_flight: Arc<AtomicUsize>,
+    pub(crate) seed: u64,
+    pub(crate) scenario: Option<Run>,
+    /// Wakes the pacing of scenarios.
+    pub(crate) scenario_started: Arc<Notify>,
 }
 
 impl State {
@@ -48,6 +59,10 @@ impl State {
             log: RequestLog::default(),
             faults: Faults::new(options.seed),
             webhooks,
+            in_flight: Arc::default(),
+            seed: options.seed,
+            scenario: None,
+            scenario_started: Arc::default(),
         }
     }
 
@@ -93,6 +108,11 @@ impl State {
         configuration
     }
 
+    /// The refusal for a paused location, with the status that is chosen.
+    pub(crate) fn location_inactive(&self) -> Answer {
+        Answer::refusal(self.settings.behaviour.inactive_status, "Location is not active")
+    }
+
     /// How tokens are issued now.
     pub(crate) fn issue(&self, with_refresh_token: bool) -> Issue {
         Issue {
@@ -109,6 +129,14 @@ impl State {
         };
         location.active = active;
         true
+    }
+
+    /// Installs the app on a company without telling.
+    pub(crate) fn mark_company_installed(&mut self, company_id: &str) {
+        let now_ms = self.clock.now_ms();
+        if let Some(company) = self.directory.company_mut(company_id) {
+            company.installed_at_ms = Some(now_ms);
+        }
     }
 
     /// Installs the app on a location without telling. False: there is no such location.
@@ -131,7 +159,10 @@ impl State {
     /// Causes a webhook, unless there is no such place.
     pub(crate) fn tell(&mut self, notice: &Notice) {
         if let Some(body) = webhook::body(&self.directory, notice, self.clock.now_ms()) {
-            self.webhooks.cause(body, self.settings.webhook_url.as_deref());
+            let id = self.webhooks.cause(body);
+            if let Some(url) = &self.settings.webhook_url {
+                self.webhooks.send(id, url, self.settings.behaviour.webhook_retries);
+            }
         }
     }
 
@@ -143,15 +174,95 @@ impl State {
         known
     }
 
+    /// Takes the app off a location and installs it again a moment later, and tells both. False: there is no such
+    /// location.
+    pub(crate) fn reinstall_location(&mut self, location_id: &str, pause: Duration) -> bool {
+        if self.directory.location(location_id).is_none() {
+            return false;
+        }
+        self.uninstall(location_id);
+        self.clock.advance(pause);
+        self.mark_installed(location_id);
+        self.tell(&Notice::Install(location_id.to_owned()));
+        true
+    }
+
+    /// Moves a location to another company: its tokens end. If that company has the app, INSTALL names it; otherwise the
+    /// app is gone from the location, and UNINSTALL says so. False: there is no such place.
+    pub(crate) fn move_location(&mut self, location_id: &str, company_id: &str) -> bool {
+        let Some(company) = self.directory.company(company_id) else {
+            return false;
+        };
+        let has_app = company.installed_at_ms.is_some();
+        let now_ms = self.clock.now_ms();
+        let Some(location) = self.directory.location_mut(location_id) else {
+            return false;
+        };
+        let had_app = location.installed_at_ms.is_some();
+        company_id.clone_into(&mut location.company_id);
+        location.installed_at_ms = has_app.then_some(now_ms);
+        self.tokens.end_grants(|grant| grant.location_id.as_deref() == Some(location_id));
+        if has_app {
+            self.tell(&Notice::Install(location_id.to_owned()));
+        } else if had_app {
+            self.tell(&Notice::Uninstall(location_id.to_owned()));
+        }
+        true
+    }
+
+    /// Opens a new location of a company, and answers with its id. If the company has the app, it comes to the location
+    /// by itself. `None`: there is no such company.
+    pub(crate) fn open_location(&mut self, company_id: &str) -> Option<String> {
+        let has_app = self.directory.company(company_id)?.installed_at_ms.is_some();
+        let id = self.directory.add_location(company_id);
+        if has_app {
+            self.install_location(&id);
+        }
+        Some(id)
+    }
+
+    /// Uses up the day's quota of a company or location.
+    pub(crate) fn spend_daily_quota(&mut self, resource_id: &str) {
+        if let Some(limit) = self.settings.rate_limit {
+            let day = day_of(self.clock.now_ms());
+            self.limiter.spend_day(limit, resource_id, day);
+        }
+    }
+
+    /// A private integration token of a company or location. `None`: there is no such place.
+    pub(crate) fn private_token(&mut self, resource_id: &str) -> Option<String> {
+        let grant = self.grant_of_owner(resource_id)?;
+        Some(self.tokens.issue_private(Grant { private: true, ..grant }))
+    }
+
+    /// The grant of a company or location that consented to every scope. `None`: there is no such place.
+    pub(crate) fn grant_of_owner(&self, resource_id: &str) -> Option<Grant> {
+        let location = self.directory.location(resource_id);
+        let company_id = location.map_or(resource_id, |location: &Location| &location.company_id);
+        let company = self.directory.company(company_id)?;
+        Some(Grant {
+            user_type: if location.is_some() { UserType::Location } else { UserType::Company },
+            company_id: company.id.clone(),
+            location_id: location.map(|location| location.id.clone()),
+            scope: self.directory.app.scopes.join(" "),
+            user_id: company.user_id.clone(),
+            plan_id: location.map(|location| location.plan_id.clone()),
+            approved_locations: None,
+            install_to_future_locations: location.is_none() && company.install_to_future_locations,
+            private: false,
+        })
+    }
+
     fn take_off(&mut self, resource_id: &str) -> bool {
         if let Some(location) = self.directory.location_mut(resource_id) {
             location.installed_at_ms = None;
             self.tokens.end_grants(|grant| grant.location_id.as_deref() == Some(resource_id));
             return true;
         }
-        if self.directory.company(resource_id).is_none() {
+        let Some(company) = self.directory.company_mut(resource_id) else {
             return false;
-        }
+        };
+        company.installed_at_ms = None;
         for location in &mut self.directory.locations {
             if location.company_id == resource_id {
                 location.installed_at_ms = None;

@@ -2,8 +2,10 @@
 
 use crate::answer::{Answer, trace_id};
 use crate::call::Call;
-use crate::fields::Fields;
+use crate::field_names::NamedFields;
 use crate::options::{ExpiresIn, Settings};
+use crate::other_owner::{OtherOwner, grant_to_issue};
+use crate::refusal::Refusal;
 use crate::state::State;
 use crate::tokens::{CodeRefusal, Grant, Pair, RefreshStanding, UserType};
 use serde_json::{Map, Value, json};
@@ -12,9 +14,9 @@ use std::sync::Arc;
 const FIELDS: [&str; 7] =
     ["clientId", "clientSecret", "grantType", "code", "refreshToken", "userType", "redirectUri"];
 
-pub(crate) fn answer(state: &mut State, call: &Call) -> Result<Answer, Answer> {
-    let fields = call.form_or_json()?;
-    fields.allow_only(&FIELDS)?;
+pub(crate) fn answer(state: &mut State, call: &Call, other: Option<&OtherOwner>) -> Result<Answer, Answer> {
+    let names = state.settings.behaviour.field_names;
+    let fields = NamedFields::read(call.form_or_json()?, &FIELDS, names)?;
     let client_id = required(&fields, "clientId")?;
     let client_secret = required(&fields, "clientSecret")?;
     let grant_type = required(&fields, "grantType")?;
@@ -22,47 +24,61 @@ pub(crate) fn answer(state: &mut State, call: &Call) -> Result<Answer, Answer> {
         None => None,
         Some("Company") => Some(UserType::Company),
         Some("Location") => Some(UserType::Location),
-        Some(_) => return Err(Answer::invalid_parameter("userType")),
+        Some(_) => return Err(Answer::invalid_parameter(&fields.written("userType"))),
     };
     if !["authorization_code", "refresh_token", "client_credentials"].contains(&grant_type) {
-        return Err(Answer::invalid_parameter("grantType"));
+        return Err(Answer::invalid_parameter(&fields.written("grantType")));
     }
     let app = &state.directory.app;
     if client_id != app.client_id || client_secret != app.client_secret {
-        return Err(Answer::code_not_found());
+        return Err(if state.settings.behaviour.name_wrong_credentials {
+            Refusal::ClientCredentialsInvalid.answer()
+        } else {
+            Answer::code_not_found()
+        });
     }
     let pair = match grant_type {
-        "authorization_code" => redeem(state, &fields)?,
-        "refresh_token" => refresh(state, &fields, user_type)?,
+        "authorization_code" => redeem(state, &fields, other)?,
+        "refresh_token" => refresh(state, &fields, user_type, other)?,
         _ => client_credentials(state, user_type)?,
     };
     Ok(Answer::json(200, &Value::Object(body(state, &pair))))
 }
 
 /// An empty value counts as missing, as it does in the vendor's OAuth server.
-fn required<'a>(fields: &'a Fields, name: &str) -> Result<&'a str, Answer> {
-    fields.get(name).filter(|value| !value.is_empty()).ok_or_else(|| Answer::missing_parameter(name))
+fn required<'a>(fields: &'a NamedFields, name: &str) -> Result<&'a str, Answer> {
+    fields
+        .get(name)
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| Answer::missing_parameter(&fields.written(name)))
 }
 
 /// `userType` is a wish here: the class of the token follows the installation.
-fn redeem(state: &mut State, fields: &Fields) -> Result<Pair, Answer> {
+fn redeem(state: &mut State, fields: &NamedFields, other: Option<&OtherOwner>) -> Result<Pair, Answer> {
     let code = required(fields, "code")?;
     let now_ms = state.clock.now_ms();
     let grant =
         state.tokens.redeem_code(code, fields.get("redirectUri"), now_ms).map_err(
             |refusal| match refusal {
                 CodeRefusal::Unknown => Answer::code_not_found(),
-                CodeRefusal::RedirectUriDiffers => Answer::invalid_parameter("redirectUri"),
+                CodeRefusal::RedirectUriDiffers => Answer::invalid_parameter(&fields.written("redirectUri")),
             },
         )?;
+    let grant = grant_to_issue(state, grant, other);
     let how = state.issue(true);
     Ok(state.tokens.issue(&state.directory.app, grant, how))
 }
 
-fn refresh(state: &mut State, fields: &Fields, user_type: Option<UserType>) -> Result<Pair, Answer> {
+fn refresh(
+    state: &mut State,
+    fields: &NamedFields,
+    user_type: Option<UserType>,
+    other: Option<&OtherOwner>,
+) -> Result<Pair, Answer> {
     let token = required(fields, "refreshToken")?;
-    let standing =
-        state.tokens.refresh_standing(token, state.clock.now_ms(), state.settings.reuse_window_seconds);
+    let window_seconds = state.settings.reuse_window_seconds;
+    let window_ms = i64::try_from(window_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
+    let standing = state.tokens.refresh_standing(token, state.clock.now_ms(), state.scaled_ms(window_ms));
     let Some(grant) = standing.grant() else {
         return Err(Answer::refusal(400, "Invalid grant: refresh token is invalid"));
     };
@@ -70,11 +86,12 @@ fn refresh(state: &mut State, fields: &Fields, user_type: Option<UserType>) -> R
         return Err(Answer::refusal(401, "Token's user type mismatch!"));
     }
     if !is_active(state, grant) {
-        return Err(Answer::refusal(400, "Location is not active"));
+        return Err(state.location_inactive());
     }
     Ok(match standing {
         RefreshStanding::JustSpent(pair) => pair,
         RefreshStanding::Fresh(grant) => {
+            let grant = grant_to_issue(state, grant, other);
             let how = state.issue(true);
             state.tokens.rotate(&state.directory.app, token, grant, how)
         }
@@ -102,6 +119,7 @@ fn client_credentials(state: &mut State, user_type: Option<UserType>) -> Result<
         plan_id: None,
         approved_locations: None,
         install_to_future_locations: company.install_to_future_locations,
+        private: false,
     };
     let how = state.issue(false);
     Ok(state.tokens.issue(&state.directory.app, Arc::new(grant), how))

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// How a private integration token begins.
+pub(crate) const PRIVATE_PREFIX: &str = "pit-";
 const CODE_LIFE_MS: i64 = 10 * 60 * 1_000;
 const REFRESH_TOKEN_LIFE_MS: i64 = 365 * DAY_MS;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -57,6 +59,8 @@ pub(crate) struct Grant {
     /// The locations chosen one by one; `None` where all were.
     pub(crate) approved_locations: Option<Vec<String>>,
     pub(crate) install_to_future_locations: bool,
+    /// Whether it is a private integration's, whose token never expires and fits no OAuth endpoint.
+    pub(crate) private: bool,
 }
 
 impl Grant {
@@ -156,6 +160,7 @@ pub(crate) struct Tokens {
     codes: HashMap<String, Code>,
     access: HashMap<Arc<str>, AccessToken>,
     refresh: HashMap<Arc<str>, RefreshToken>,
+    private: HashMap<String, Arc<Grant>>,
     issued: u64,
     rotations: u64,
     ledger: Ledger,
@@ -225,11 +230,10 @@ impl Tokens {
         IssuedRefresh { id: unpredictable_hex::<12>(), token }
     }
 
-    pub(crate) fn refresh_standing(&self, token: &str, now_ms: i64, window_seconds: u64) -> RefreshStanding {
+    pub(crate) fn refresh_standing(&self, token: &str, now_ms: i64, window_ms: i64) -> RefreshStanding {
         let Some(known) = self.refresh.get(token).filter(|known| known.expires_at_ms > now_ms) else {
             return RefreshStanding::Invalid;
         };
-        let window_ms = i64::try_from(window_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
         match &known.spent {
             None => RefreshStanding::Fresh(Arc::clone(&known.grant)),
             Some(spent) if now_ms.saturating_sub(spent.at_ms) < window_ms => {
@@ -266,6 +270,20 @@ impl Tokens {
             .get(access_token)
             .filter(|known| known.expires_at_ms > now_ms)
             .map(|known| Arc::clone(&known.grant))
+    }
+
+    /// A new private integration token.
+    pub(crate) fn issue_private(&mut self, grant: Grant) -> String {
+        let hex = unpredictable_hex::<16>();
+        let id = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+        let token = format!("{PRIVATE_PREFIX}{id}");
+        self.private.insert(token.clone(), Arc::new(grant));
+        token
+    }
+
+    /// The grant behind a private integration token.
+    pub(crate) fn authenticate_private(&self, token: &str) -> Option<Arc<Grant>> {
+        self.private.get(token).map(Arc::clone)
     }
 
     /// How often a refresh token was exchanged for a new one.
@@ -347,6 +365,7 @@ mod tests {
             plan_id: None,
             approved_locations: None,
             install_to_future_locations: true,
+            private: false,
         }
     }
 
@@ -380,11 +399,11 @@ mod tests {
         let old = first.refresh.unwrap().token;
         let next = tokens.rotate(&app, &old, first.grant, HOW);
 
-        match tokens.refresh_standing(&old, 29_999, 30) {
+        match tokens.refresh_standing(&old, 29_999, 30_000) {
             RefreshStanding::JustSpent(pair) => assert_eq!(pair.access_token, next.access_token),
             _ => panic!("inside the window"),
         }
-        assert!(tokens.refresh_standing(&old, 30_000, 30).grant().is_none());
+        assert!(tokens.refresh_standing(&old, 30_000, 30_000).grant().is_none());
         assert!(tokens.refresh_standing(&old, 0, 0).grant().is_none());
         assert_eq!(tokens.live(0).len(), 1);
         assert_eq!(tokens.rotations(), 1);
@@ -435,7 +454,7 @@ mod tests {
         let app = Directory::new(&Options::default()).app;
         let mut tokens = Tokens::default();
         let token = tokens.issue(&app, Arc::new(grant()), HOW).refresh.unwrap().token;
-        let standing = |at| tokens.refresh_standing(&token, at, 30).grant().is_some();
+        let standing = |at| tokens.refresh_standing(&token, at, 30_000).grant().is_some();
         assert!(standing(REFRESH_TOKEN_LIFE_MS - 1));
         assert!(!standing(REFRESH_TOKEN_LIFE_MS));
     }

@@ -2,7 +2,9 @@
 
 use crate::clock::{Clock, iso8601};
 use crate::directory::Directory;
+use crate::postman::{Parcel, Postman};
 use crate::random::{Seeded, unpredictable_hex};
+use crate::retry::RetryRule;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::SystemRandom;
@@ -12,8 +14,7 @@ use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::AtomicU16;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,23 @@ pub enum Notice {
     AutomaticInstall(String),
     /// The app was taken off this company or location.
     Uninstall(String),
+    /// A person installed the app on several locations of a company at once: one webhook with `locationIds`.
+    BulkInstall {
+        /// The company.
+        company_id: String,
+        /// Its locations.
+        location_ids: Vec<String>,
+    },
+}
+
+impl Notice {
+    /// The company or location that it is about.
+    fn place(&self) -> &str {
+        match self {
+            Self::Install(id) | Self::AutomaticInstall(id) | Self::Uninstall(id) => id,
+            Self::BulkInstall { company_id, .. } => company_id,
+        }
+    }
 }
 
 /// How a webhook is signed.
@@ -134,27 +152,29 @@ fn pem(info: &[u8], key: &[u8]) -> String {
 
 /// The body of a webhook. `None`: there is no such place.
 pub(crate) fn body(directory: &Directory, notice: &Notice, now_ms: i64) -> Option<String> {
-    let (Notice::Install(id) | Notice::AutomaticInstall(id) | Notice::Uninstall(id)) = notice;
+    let id = notice.place();
     let location = directory.location(id);
     let company = directory.company(location.map_or(id, |location| &location.company_id))?;
     let app = &directory.app;
     let mut body = Map::new();
     let mut put = |name: &str, value: Value| body.insert(name.to_owned(), value);
+    put("type", json!(if matches!(notice, Notice::Uninstall(_)) { "UNINSTALL" } else { "INSTALL" }));
+    put("appId", json!(app.id));
+    put("versionId", json!(app.version_id));
     if let Notice::Uninstall(_) = notice {
-        put("type", json!("UNINSTALL"));
-        put("appId", json!(app.id));
         put(if location.is_some() { "locationId" } else { "companyId" }, json!(id));
     } else {
-        put("type", json!("INSTALL"));
-        put("appId", json!(app.id));
-        put("versionId", json!(app.version_id));
-        put("installType", json!(if location.is_some() { "Location" } else { "Company" }));
+        let of_locations = location.is_some() || matches!(notice, Notice::BulkInstall { .. });
+        put("installType", json!(if of_locations { "Location" } else { "Company" }));
         if let Some(location) = location {
             put("locationId", json!(location.id));
             put("planId", json!(location.plan_id));
             put("trial", json!({"onTrial": location.on_trial}));
         }
-        if let Notice::Install(_) = notice {
+        if let Notice::BulkInstall { location_ids, .. } = notice {
+            put("locationIds", json!(location_ids));
+        }
+        if !matches!(notice, Notice::AutomaticInstall(_)) {
             put("companyId", json!(company.id));
             put("userId", json!(company.user_id));
         }
@@ -228,69 +248,53 @@ pub(crate) struct Webhooks {
     pub(crate) deliveries: Deliveries,
     caused: VecDeque<Arc<Caused>>,
     last_id: u64,
-    postman: Option<Sender<(String, Arc<Caused>)>>,
-    stopped: Arc<AtomicBool>,
+    clock: Clock,
+    postman: Option<Postman>,
 }
 
 impl Webhooks {
     pub(crate) fn new(seed: u64, clock: Clock) -> Self {
         Self {
             keys: Arc::new(Keys::new(seed)),
-            deliveries: Deliveries { clock, kept: Arc::default() },
+            deliveries: Deliveries { clock: clock.clone(), kept: Arc::default() },
+            clock,
             caused: VecDeque::new(),
             last_id: 0,
             postman: None,
-            stopped: Arc::default(),
         }
     }
 
-    /// Keeps a webhook, and sends it where there is a receiver.
-    pub(crate) fn cause(&mut self, body: String, url: Option<&str>) {
+    /// Keeps a webhook, and answers with its id.
+    pub(crate) fn cause(&mut self, body: String) -> u64 {
         self.last_id += 1;
         let caused = Arc::new(Caused { id: self.last_id, body, status: AtomicU16::new(0) });
         if self.caused.len() == KEPT {
             self.caused.pop_front();
         }
-        self.caused.push_back(Arc::clone(&caused));
-        let Some(url) = url else { return };
-        let (keys, deliveries, stopped) = (&self.keys, &self.deliveries, &self.stopped);
-        let postman = self.postman.get_or_insert_with(|| {
-            let (sender, receiver) = channel();
-            let (keys, deliveries, stopped) = (Arc::clone(keys), deliveries.clone(), Arc::clone(stopped));
-            // The receiver may call the emulator before it answers: so this is no business of the server's thread.
-            std::thread::spawn(move || carry(&receiver, &keys, &deliveries, &stopped));
-            sender
-        });
-        // It is there as long as this is.
-        let _ = postman.send((url.to_owned(), caused));
+        self.caused.push_back(caused);
+        self.last_id
+    }
+
+    /// Sends a webhook that was caused, in the background, and repeats that by `rule`.
+    pub(crate) fn send(&mut self, id: u64, url: &str, rule: RetryRule) {
+        let Some(caused) = self.caused.iter().find(|caused| caused.id == id) else {
+            return;
+        };
+        let parcel = Parcel { url: url.to_owned(), caused: Arc::clone(caused), rule };
+        let (keys, deliveries, clock) = (&self.keys, &self.deliveries, &self.clock);
+        let postman = self
+            .postman
+            .get_or_insert_with(|| Postman::start(Arc::clone(keys), deliveries.clone(), clock.clone()));
+        postman.take(parcel);
+    }
+
+    /// The id of the webhook that was caused last; 0 stands for none.
+    pub(crate) fn last_id(&self) -> u64 {
+        self.last_id
     }
 
     pub(crate) fn caused(&self) -> impl Iterator<Item = &Arc<Caused>> {
         self.caused.iter()
-    }
-}
-
-impl Drop for Webhooks {
-    fn drop(&mut self) {
-        self.stopped.store(true, Ordering::SeqCst);
-    }
-}
-
-/// One after the other, each once: the vendor's repetitions are on demand here.
-fn carry(
-    receiver: &Receiver<(String, Arc<Caused>)>,
-    keys: &Keys,
-    deliveries: &Deliveries,
-    stopped: &AtomicBool,
-) {
-    for (url, caused) in receiver {
-        if stopped.load(Ordering::SeqCst) {
-            return;
-        }
-        let headers = keys.sign(caused.body.as_bytes(), Signature::default());
-        if let Ok(status) = deliveries.post(&url, &headers, caused.body.as_bytes()) {
-            caused.status.store(status, Ordering::SeqCst);
-        }
     }
 }
 
@@ -390,12 +394,17 @@ mod tests {
         assert!(company_wide.get("locationId").is_none());
         for (id, name) in [(&location.id, "locationId"), (&company.id, "companyId")] {
             let gone = of(Notice::Uninstall(id.clone()));
-            let mut expected = ["appId", "timestamp", "type", "webhookId", name];
+            let mut expected = ["appId", "timestamp", "type", "versionId", "webhookId", name];
             expected.sort_unstable();
             let mut found = names(&gone);
             found.sort_unstable();
             assert_eq!((found, &gone[name]), (expected.map(str::to_owned).to_vec(), &json!(id)));
         }
+        let location_ids = vec![location.id.clone(), directory.locations[1].id.clone()];
+        let bulk =
+            of(Notice::BulkInstall { company_id: company.id.clone(), location_ids: location_ids.clone() });
+        assert_eq!((&bulk["locationIds"], &bulk["companyId"]), (&json!(location_ids), &json!(company.id)));
+        assert!(bulk.get("locationId").is_none());
         assert_eq!(body(&directory, &Notice::Uninstall("nowhere".to_owned()), 0), None);
         assert_ne!(of(Notice::Install(company.id.clone()))["webhookId"], company_wide["webhookId"]);
     }

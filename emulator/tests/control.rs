@@ -138,7 +138,9 @@ fn places_are_paused_and_uninstalled() {
     let location_id = &emulator.location_ids()[0];
     let path = format!("/locations/{location_id}");
     let state = post(&emulator, &path, json!({"active": false})).expect(200);
-    assert_eq!(state, json!({"id": location_id, "active": false, "installed": true}));
+    let company_id = emulator.company_id();
+    let expected = json!({"id": location_id, "companyId": company_id, "active": false, "installed": true});
+    assert_eq!(state, expected);
     let refused = mint(&emulator, text(&company, "accessToken"), location_id);
     assert_eq!(refused.message(), "Location is not active");
     let state = post(&emulator, &path, json!({"active": true, "installed": false})).expect(200);

@@ -1,6 +1,6 @@
 //! What `docs/emulator.md` says is what the program does. `GHL_UPDATE_EMULATOR_DOCS=1` writes its tables anew.
 
-use ghl_oauth_emulator::{CONTROL_ENDPOINTS, FAULT_KINDS, Refusal};
+use ghl_oauth_emulator::{BEHAVIOURS, CONTROL_ENDPOINTS, FAULT_KINDS, Refusal};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,20 @@ fn refusals() -> String {
     table
 }
 
+fn behaviours() -> String {
+    let mut table =
+        "| setting | option | values, the first by default | what it does |\n|---|---|---|---|\n".to_owned();
+    for info in BEHAVIOURS {
+        let values = match (info.values, info.default) {
+            ([], "false") => "`false`, `true`".to_owned(),
+            ([], default) => format!("`{default}`, a number"),
+            (values, _) => values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", "),
+        };
+        table.push_str(&format!("| `{}` | `{}` | {values} | {} |\n", info.name, info.option, info.what));
+    }
+    table
+}
+
 fn control() -> String {
     let mut table = "| | |\n|---|---|\n".to_owned();
     for (endpoint, what) in CONTROL_ENDPOINTS {
@@ -63,6 +77,7 @@ fn the_manuals_tables_are_the_programs_own() {
         ("options", format!("```text\n{}```\n", help())),
         ("faults", faults()),
         ("refusals", refusals()),
+        ("behaviours", behaviours()),
         ("control", control()),
     ] {
         let (before, rest) = manual.split_once(&format!("<!-- {name} -->\n")).expect(name);

@@ -1,6 +1,7 @@
 //! The binary: what it prints, and how it takes bad arguments.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
 
 fn program(arguments: &[&str]) -> Command {
@@ -43,6 +44,68 @@ fn it_says_where_it_listens_and_serves_there() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+/// The answer to a request, with its head.
+fn exchange(authority: &str, request: &str, headers: &str, body: &str) -> String {
+    let mut socket = TcpStream::connect(authority).unwrap();
+    let length = body.len();
+    write!(
+        socket,
+        "{request} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn json_of(answer: &str) -> serde_json::Value {
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(body).unwrap()
+}
+
+#[test]
+fn scenario_is_played_after_the_first_connection_and_its_end_is_reported() {
+    let arguments = ["--port=0", "--scenario", "agency-day", "--day-seconds=1", "--locations", "20"];
+    let mut child = program(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    let (_, authority) = first.split_once("http://").unwrap();
+    let waits = lines.find(|line| line.starts_with("Scenario")).unwrap();
+    assert!(waits.contains("agency-day: it begins when company"), "{waits}");
+
+    let overview = json_of(&exchange(authority, "GET /_emulator", "", ""));
+    let text = |name: &str| overview[name].as_str().unwrap();
+    let company = overview["companies"][0]["id"].as_str().unwrap();
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("response_type", "code")
+        .append_pair("client_id", text("clientId"))
+        .append_pair("redirect_uri", overview["redirectUris"][0].as_str().unwrap())
+        .append_pair("scope", "oauth.readonly oauth.write")
+        .finish();
+    let consent =
+        serde_json::json!({"url": format!("{}?{query}", text("authorizeUrl")), "companyId": company});
+    let redirect = json_of(&exchange(authority, "POST /_emulator/consent", "", &consent.to_string()));
+    let (_, code) = redirect["redirectUrl"].as_str().unwrap().split_once("code=").unwrap();
+    let form = format!(
+        "clientId={}&clientSecret={}&grantType=authorization_code&code={code}",
+        text("clientId"),
+        text("clientSecret")
+    );
+    let headers = "version: v3\r\ncontent-type: application/x-www-form-urlencoded\r\n";
+    let token = exchange(authority, "POST /oauth/token", headers, &form);
+    assert!(token.starts_with("HTTP/1.1 200"), "{token}");
+
+    assert_eq!(lines.next().unwrap(), "Scenario agency-day: it runs.");
+    let end = lines.next().unwrap();
+    let scenario = json_of(&exchange(authority, "GET /_emulator/scenario", "", ""));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(end.starts_with("Scenario agency-day: it has finished. The API honours "), "{end}");
+    let ledger = scenario["ledger"].as_array().unwrap();
+    let honoured = ledger.iter().filter(|one| one["state"] == "honoured").count();
+    assert!(end.contains(&format!("honours {honoured} connections")), "{end}");
 }
 
 #[test]

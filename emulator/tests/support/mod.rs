@@ -1,6 +1,8 @@
 //! A client that hides nothing: it writes bytes to a socket and reads what comes back.
 #![allow(dead_code, reason = "every test file compiles its own copy and uses a part of it")]
 
+pub mod receiver;
+
 use ghl_oauth_emulator::{Decision, Emulator};
 use serde_json::Value;
 use std::io::{self, Read, Write};

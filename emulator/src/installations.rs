@@ -1,0 +1,70 @@
+//! The ledger of connections: which company and which location the API would honour a token of, at this moment.
+
+use crate::ledger::fingerprint_of;
+use crate::state::State;
+use crate::tokens::UserType;
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// A company or a location, and whether the API honours a connection to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Installation {
+    /// The company or location.
+    pub resource_id: String,
+    /// Which of the two.
+    pub user_type: UserType,
+    /// The company, or the company that the location belongs to now.
+    pub company_id: String,
+    /// Whether a connection is honoured.
+    pub state: InstallationState,
+    /// The fingerprints of its refresh tokens that would be accepted: the first eight digits of their SHA-256. A location
+    /// without one can still be minted from its company's token.
+    pub refresh_tokens: Vec<String>,
+}
+
+/// Whether the API honours a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum InstallationState {
+    /// The app is installed: a token can be refreshed or minted.
+    Honoured,
+    /// The app is installed on a location that is paused: its token must be kept, and is honoured again later.
+    Paused,
+    /// The app is not installed.
+    NotInstalled,
+}
+
+/// Every company with its locations.
+pub(crate) fn installations(state: &State) -> Vec<Installation> {
+    let mut fingerprints: HashMap<String, Vec<String>> = HashMap::new();
+    for live in state.tokens.live(state.clock.now_ms()) {
+        fingerprints.entry(live.resource_id).or_default().push(fingerprint_of(&live.refresh_token));
+    }
+    let mut refresh_tokens = |id: &str| fingerprints.remove(id).unwrap_or_default();
+    let mut found = Vec::with_capacity(state.directory.companies.len() + state.directory.locations.len());
+    for company in &state.directory.companies {
+        found.push(Installation {
+            resource_id: company.id.clone(),
+            user_type: UserType::Company,
+            company_id: company.id.clone(),
+            state: match company.installed_at_ms {
+                Some(_) => InstallationState::Honoured,
+                None => InstallationState::NotInstalled,
+            },
+            refresh_tokens: refresh_tokens(&company.id),
+        });
+        found.extend(state.directory.locations_of(&company.id).map(|location| Installation {
+            resource_id: location.id.clone(),
+            user_type: UserType::Location,
+            company_id: company.id.clone(),
+            state: match (location.installed_at_ms, location.active) {
+                (None, _) => InstallationState::NotInstalled,
+                (Some(_), true) => InstallationState::Honoured,
+                (Some(_), false) => InstallationState::Paused,
+            },
+            refresh_tokens: refresh_tokens(&location.id),
+        }));
+    }
+    found
+}

@@ -1,0 +1,25 @@
+//! The fault that issues another owner's token: a refresh or a mint of a location is answered with its company's.
+
+use crate::state::State;
+use crate::tokens::Grant;
+use std::sync::Arc;
+
+/// Whose token is issued instead of the right owner's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OtherOwner {
+    /// The company or location; the right owner's company when not given or unknown.
+    pub(crate) owner_id: Option<String>,
+}
+
+/// The grant to issue a token for: the right owner's, or another owner's if the fault wants that.
+pub(crate) fn grant_to_issue(state: &State, asked: Arc<Grant>, other: Option<&OtherOwner>) -> Arc<Grant> {
+    let Some(other) = other else {
+        return asked;
+    };
+    let chosen = other.owner_id.as_deref().and_then(|id| state.grant_of_owner(id));
+    let chosen = chosen.or_else(|| state.grant_of_owner(&asked.company_id));
+    chosen.map_or_else(
+        || Arc::clone(&asked),
+        |grant| Arc::new(Grant { scope: asked.scope.clone(), user_id: asked.user_id.clone(), ..grant }),
+    )
+}

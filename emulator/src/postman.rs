@@ -1,0 +1,133 @@
+//! The delivery of webhooks: one thread that sends them in order, and sends again what the retry rule wants repeated.
+
+use crate::clock::Clock;
+use crate::retry::{CircuitBreaker, RETRY_INTERVAL_MS, RetryRule};
+use crate::webhook::{Caused, Deliveries, Keys, Signature};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// How often the emulator's clock, which may be moved at any time, is looked at while a retry is due later.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A webhook on its way.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) url: String,
+    pub(crate) caused: Arc<Caused>,
+    pub(crate) rule: RetryRule,
+}
+
+/// A delivery that failed, or that the circuit breaker holds back.
+#[derive(Debug)]
+struct Pending {
+    parcel: Parcel,
+    retries: u32,
+    due_ms: i64,
+}
+
+/// Where webhooks are handed over; the thread ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Postman {
+    sender: Sender<Parcel>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Postman {
+    /// Starts the thread. The receiver may call the emulator before it answers, so the server's own thread cannot send.
+    pub(crate) fn start(keys: Arc<Keys>, deliveries: Deliveries, clock: Clock) -> Self {
+        let (sender, receiver) = channel();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let round = Round {
+            keys,
+            deliveries,
+            clock,
+            stopped: Arc::clone(&stopped),
+            pending: Vec::new(),
+            breakers: HashMap::new(),
+        };
+        std::thread::spawn(move || round.run(&receiver));
+        Self { sender, stopped }
+    }
+
+    pub(crate) fn take(&self, parcel: Parcel) {
+        // The thread runs for as long as this exists.
+        let _ = self.sender.send(parcel);
+    }
+}
+
+impl Drop for Postman {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The thread's state.
+struct Round {
+    keys: Arc<Keys>,
+    deliveries: Deliveries,
+    clock: Clock,
+    stopped: Arc<AtomicBool>,
+    pending: Vec<Pending>,
+    breakers: HashMap<String, CircuitBreaker>,
+}
+
+impl Round {
+    fn run(mut self, receiver: &Receiver<Parcel>) {
+        loop {
+            let next = if self.pending.is_empty() {
+                receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                receiver.recv_timeout(LOOK)
+            };
+            if self.stopped.load(Ordering::SeqCst) {
+                return;
+            }
+            match next {
+                Ok(parcel) => {
+                    // In the order of their moments: what was due before it comes before it.
+                    self.retry_what_is_due();
+                    self.attempt(Pending { parcel, retries: 0, due_ms: i64::MIN });
+                }
+                Err(RecvTimeoutError::Timeout) => self.retry_what_is_due(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn retry_what_is_due(&mut self) {
+        let now_ms = self.clock.now_ms();
+        let due: Vec<_> = self.pending.extract_if(.., |pending| pending.due_ms <= now_ms).collect();
+        for pending in due {
+            self.attempt(pending);
+        }
+    }
+
+    fn attempt(&mut self, mut pending: Pending) {
+        let Parcel { url, caused, rule } = &pending.parcel;
+        let now_ms = self.clock.now_ms();
+        if rule.has_breaker()
+            && let Some(until_ms) = self.breakers.get(url).and_then(|breaker| breaker.open_until(now_ms))
+        {
+            pending.due_ms = until_ms;
+            self.pending.push(pending);
+            return;
+        }
+        let headers = self.keys.sign(caused.body.as_bytes(), Signature::default());
+        let status = self.deliveries.post(url, &headers, caused.body.as_bytes()).ok();
+        if let Some(status) = status {
+            caused.status.store(status, Ordering::SeqCst);
+        }
+        if rule.has_breaker() {
+            let succeeded = status.is_some_and(|status| (200..300).contains(&status));
+            self.breakers.entry(url.clone()).or_default().record(succeeded, now_ms);
+        }
+        if rule.repeats(status, pending.retries) {
+            pending.retries += 1;
+            pending.due_ms = now_ms + RETRY_INTERVAL_MS;
+            self.pending.push(pending);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Retry rules for the delivery of webhooks, with a circuit breaker: the three generations that the vendor published.
+
+use serde::{Deserialize, Serialize};
+
+/// How long after a failed attempt the next one comes, on the emulator's clock. The vendor adds jitter; this does not.
+pub(crate) const RETRY_INTERVAL_MS: i64 = 10 * 60 * 1_000;
+
+/// How many failures in a row open the circuit breaker, and for how long nothing is sent then. The vendor published that
+/// there is a breaker, without its figures: these are the emulator's.
+const BREAKER_FAILURES: u32 = 5;
+const BREAKER_PAUSE_MS: i64 = 30 * 60 * 1_000;
+
+/// Which failed deliveries of a webhook are repeated, and how often.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RetryRule {
+    /// None: a delivery is one attempt.
+    #[default]
+    None,
+    /// After 408, 429, 5xx or no answer, up to 6 times.
+    Generation1,
+    /// After 429 alone, up to 6 times. Any other answer is final.
+    Generation2,
+    /// After anything but 2xx, up to 12 times, with a circuit breaker for the receiver.
+    Generation3,
+}
+
+impl RetryRule {
+    /// Whether another attempt follows. `retries` is how many retries there were; no status stands for no
+    /// answer.
+    pub(crate) fn repeats(self, status: Option<u16>, retries: u32) -> bool {
+        match self {
+            Self::None => false,
+            Self::Generation1 => {
+                retries < 6 && status.is_none_or(|status| matches!(status, 408 | 429 | 500..=599))
+            }
+            Self::Generation2 => retries < 6 && status == Some(429),
+            Self::Generation3 => retries < 12 && !status.is_some_and(|status| (200..300).contains(&status)),
+        }
+    }
+
+    pub(crate) fn has_breaker(self) -> bool {
+        self == Self::Generation3
+    }
+}
+
+/// The circuit breaker of a receiver: after several failures in a row it holds deliveries back for a while.
+#[derive(Debug, Default)]
+pub(crate) struct CircuitBreaker {
+    failures: u32,
+    open_until_ms: Option<i64>,
+}
+
+impl CircuitBreaker {
+    /// Until when nothing is sent.
+    pub(crate) fn open_until(&self, now_ms: i64) -> Option<i64> {
+        self.open_until_ms.filter(|until| now_ms < *until)
+    }
+
+    pub(crate) fn record(&mut self, succeeded: bool, now_ms: i64) {
+        if succeeded {
+            *self = Self::default();
+            return;
+        }
+        self.failures += 1;
+        // After a pause a single failure opens the breaker again.
+        if self.failures >= BREAKER_FAILURES {
+            self.open_until_ms = Some(now_ms + BREAKER_PAUSE_MS);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many attempts there are for a receiver that always answers this.
+    fn attempts(rule: RetryRule, status: Option<u16>) -> u32 {
+        (0..).take_while(|retries| rule.repeats(status, *retries)).count() as u32 + 1
+    }
+
+    #[test]
+    fn each_generation_repeats_what_it_published() {
+        use RetryRule::{Generation1, Generation2, Generation3, None as Never};
+        for (status, expected) in [
+            (Some(200), [1, 1, 1, 1]),
+            (Some(400), [1, 1, 1, 13]),
+            (Some(408), [1, 7, 1, 13]),
+            (Some(429), [1, 7, 7, 13]),
+            (Some(500), [1, 7, 1, 13]),
+            (Some(503), [1, 7, 1, 13]),
+            (None, [1, 7, 1, 13]),
+        ] {
+            let found = [Never, Generation1, Generation2, Generation3].map(|rule| attempts(rule, status));
+            assert_eq!(found, expected, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn breaker_opens_after_failures_in_a_row_and_closes_after_a_success() {
+        let mut breaker = CircuitBreaker::default();
+        for _ in 0..BREAKER_FAILURES - 1 {
+            breaker.record(false, 0);
+        }
+        assert_eq!(breaker.open_until(0), None);
+        breaker.record(true, 0);
+        for _ in 0..BREAKER_FAILURES {
+            assert_eq!(breaker.open_until(0), None);
+            breaker.record(false, 0);
+        }
+        assert_eq!(breaker.open_until(0), Some(BREAKER_PAUSE_MS));
+        assert_eq!(breaker.open_until(BREAKER_PAUSE_MS), None);
+        breaker.record(false, BREAKER_PAUSE_MS);
+        assert_eq!(breaker.open_until(BREAKER_PAUSE_MS), Some(2 * BREAKER_PAUSE_MS));
+    }
+}

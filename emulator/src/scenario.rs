@@ -1,0 +1,466 @@
+//! Scenarios: the emulator plays what happens on the server's side over a day, on its own clock, from a seed.
+//!
+//! A run is a queue of events by moment. Events change the emulator's state and cause webhooks; their deliveries are
+//! events as well, late, out of order and repeated. A run is stepped by its caller, or paced by real time.
+
+mod agency_day;
+
+use crate::behaviour::{Behaviour, DailyReset};
+use crate::fault::{FaultId, FaultKind, Rule};
+use crate::installations::{Installation, installations};
+use crate::options::Options;
+use crate::random::Seeded;
+use crate::retry::RetryRule;
+use crate::state::{Shared, State};
+use crate::webhook::Notice;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const SECOND_MS: i64 = 1_000;
+const MINUTE_MS: i64 = 60 * SECOND_MS;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// How many happenings are kept for reports.
+const KEPT: usize = 2_000;
+/// How often a paced run moves the clock.
+const TICK: Duration = Duration::from_millis(20);
+
+/// A scenario that the emulator can play.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// A day of an agency with 500 locations: locations are opened, paused, moved, uninstalled and reinstalled, faults
+    /// come and go, the daily limit is spent, and webhooks arrive late, out of order and more than once.
+    AgencyDay,
+}
+
+impl Scenario {
+    /// Every scenario.
+    pub const ALL: [Self; 1] = [Self::AgencyDay];
+
+    /// Its name on the command line and in the control API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AgencyDay => "agency-day",
+        }
+    }
+
+    /// The options that it is made for.
+    pub fn options(self) -> Options {
+        match self {
+            Self::AgencyDay => Options {
+                companies: 2,
+                locations: 500,
+                behaviour: Behaviour {
+                    webhook_retries: RetryRule::Generation2,
+                    daily_reset: DailyReset::Milliseconds,
+                    ..Behaviour::default()
+                },
+                ..Options::default()
+            },
+        }
+    }
+}
+
+/// How far a scenario is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ScenarioPhase {
+    /// It begins when the first company is connected.
+    Waiting,
+    /// It is being played.
+    Running,
+    /// Everything has happened, and every webhook was delivered.
+    Finished,
+}
+
+/// Something that happened in a scenario.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Happening {
+    /// When, on the emulator's clock.
+    pub at_ms: i64,
+    /// What.
+    pub what: Happened,
+    /// The company or location that it is about; for a fault that strikes any, none.
+    pub resource_id: Option<String>,
+    /// The body of the webhook that was delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
+}
+
+/// The kinds of happening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Happened {
+    /// The agency opened a new location, to which the app came by itself.
+    Opened,
+    /// The app was taken off a location.
+    Uninstalled,
+    /// The app was installed again, hours after it was taken off.
+    Installed,
+    /// The app was taken off and installed again within seconds.
+    Reinstalled,
+    /// A location was paused.
+    Paused,
+    /// A paused location is active again.
+    Resumed,
+    /// A location moved to the other company.
+    Moved,
+    /// A fault began.
+    FaultBegan,
+    /// A fault ended.
+    FaultEnded,
+    /// Another program used up the agency's quota of the day.
+    QuotaSpent,
+    /// A webhook was delivered.
+    Delivered,
+    /// A webhook was delivered again.
+    DeliveredAgain,
+    /// The day ended.
+    Ended,
+}
+
+/// A scenario so far.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScenarioReport {
+    /// Which.
+    pub name: &'static str,
+    /// How far it is.
+    pub phase: ScenarioPhase,
+    /// The moment at which it began, on the emulator's clock.
+    pub began_at_ms: Option<i64>,
+    /// How many events were played.
+    pub played: usize,
+    /// How many are to come, as far as is known: events cause further ones.
+    pub left: usize,
+    /// The latest happenings, the oldest first.
+    pub happenings: Vec<Happening>,
+    /// The connections that the API honours, once the scenario has finished.
+    pub ledger: Option<Vec<Installation>>,
+}
+
+/// An event that is to come.
+#[derive(Debug)]
+enum Event {
+    Open,
+    Uninstall(String),
+    Install(String),
+    Reinstall { location_id: String, after: Duration },
+    Pause(String),
+    Resume(String),
+    Move { location_id: String, company_id: String },
+    FaultBegins { rule: Rule, kind: FaultKind, until_ms: i64 },
+    FaultEnds { id: FaultId, resource_id: Option<String> },
+    SpendQuota,
+    Deliver { webhook_id: u64, again: bool },
+    End,
+}
+
+/// A scenario that waits, runs, or has finished.
+#[derive(Debug)]
+pub(crate) struct Run {
+    scenario: Scenario,
+    /// The real time that the day takes; `None`: it is stepped.
+    day: Option<Duration>,
+    began: Option<(i64, Instant)>,
+    finished: bool,
+    /// By moment, and within one by the order of their scheduling.
+    queue: BTreeMap<(i64, u64), Event>,
+    scheduled: u64,
+    chance: Seeded,
+    played: usize,
+    happened: VecDeque<Happening>,
+}
+
+impl Run {
+    fn new(scenario: Scenario, day: Option<Duration>, seed: u64) -> Self {
+        Self {
+            scenario,
+            day,
+            began: None,
+            finished: false,
+            queue: BTreeMap::new(),
+            scheduled: 0,
+            // A sequence of its own, so that ids and random faults stay the same.
+            chance: Seeded::new(seed ^ 0x7363_656e_6172_696f),
+            played: 0,
+            happened: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> ScenarioPhase {
+        match (self.began, self.finished) {
+            (None, _) => ScenarioPhase::Waiting,
+            (Some(_), false) => ScenarioPhase::Running,
+            (Some(_), true) => ScenarioPhase::Finished,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.scenario.name()
+    }
+
+    /// How many events were played, and how many are to come.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.played, self.queue.len())
+    }
+
+    /// The latest happenings, the newest first.
+    pub(crate) fn latest(&self) -> impl Iterator<Item = &Happening> {
+        self.happened.iter().rev()
+    }
+
+    fn schedule(&mut self, at_ms: i64, event: Event) {
+        self.scheduled += 1;
+        self.queue.insert((at_ms, self.scheduled), event);
+    }
+
+    /// A number below `limit`, which is positive.
+    fn below(&mut self, limit: i64) -> i64 {
+        let limit = u64::try_from(limit).unwrap_or(1).max(1);
+        i64::try_from(self.chance.next_u64() % limit).unwrap_or(0)
+    }
+
+    fn begin(&mut self, state: &State) {
+        let now_ms = state.clock.now_ms();
+        self.began = Some((now_ms, Instant::now()));
+        match self.scenario {
+            Scenario::AgencyDay => agency_day::plan(self, state, now_ms),
+        }
+    }
+
+    /// Plays the next event, at its moment or now, whichever is later.
+    fn step(&mut self, state: &mut State) -> Option<Happening> {
+        let ((at_ms, _), event) = self.queue.pop_first()?;
+        if state.clock.now_ms() < at_ms {
+            state.clock.set_ms(at_ms);
+        }
+        let happening = self.play(state, event);
+        self.played += 1;
+        if self.happened.len() == KEPT {
+            self.happened.pop_front();
+        }
+        self.happened.push_back(happening.clone());
+        if self.queue.is_empty() {
+            self.finished = true;
+        }
+        Some(happening)
+    }
+
+    fn play(&mut self, state: &mut State, event: Event) -> Happening {
+        let at_ms = state.clock.now_ms();
+        // The run delivers what its events cause.
+        let url = state.settings.webhook_url.take();
+        let last = state.webhooks.last_id();
+        let (what, resource_id, webhook) = self.change(state, event, url.as_deref());
+        for webhook_id in last + 1..=state.webhooks.last_id() {
+            self.schedule_deliveries(webhook_id, at_ms);
+        }
+        state.settings.webhook_url = url;
+        Happening { at_ms, what, resource_id, webhook }
+    }
+
+    /// Carries an event out. Answers with its kind, its place, and the body of the webhook that it delivers.
+    fn change(
+        &mut self,
+        state: &mut State,
+        event: Event,
+        url: Option<&str>,
+    ) -> (Happened, Option<String>, Option<String>) {
+        let agency = state.directory.companies[0].id.clone();
+        let (what, resource_id) = match event {
+            Event::Open => (Happened::Opened, state.open_location(&agency)),
+            Event::Uninstall(id) => {
+                state.uninstall(&id);
+                (Happened::Uninstalled, Some(id))
+            }
+            Event::Install(id) => {
+                state.mark_installed(&id);
+                state.tell(&Notice::Install(id.clone()));
+                (Happened::Installed, Some(id))
+            }
+            Event::Reinstall { location_id, after } => {
+                state.reinstall_location(&location_id, after);
+                (Happened::Reinstalled, Some(location_id))
+            }
+            Event::Pause(id) => {
+                state.set_location_active(&id, false);
+                (Happened::Paused, Some(id))
+            }
+            Event::Resume(id) => {
+                state.set_location_active(&id, true);
+                (Happened::Resumed, Some(id))
+            }
+            Event::Move { location_id, company_id } => {
+                state.move_location(&location_id, &company_id);
+                (Happened::Moved, Some(location_id))
+            }
+            Event::FaultBegins { rule, kind, until_ms } => {
+                let resource_id = rule.resource_id.clone();
+                let (id, _) = state.faults.inject(rule, kind);
+                self.schedule(until_ms, Event::FaultEnds { id, resource_id: resource_id.clone() });
+                (Happened::FaultBegan, resource_id)
+            }
+            Event::FaultEnds { id, resource_id } => {
+                state.faults.remove(id);
+                (Happened::FaultEnded, resource_id)
+            }
+            Event::SpendQuota => {
+                state.spend_daily_quota(&agency);
+                (Happened::QuotaSpent, Some(agency))
+            }
+            Event::Deliver { webhook_id, again } => {
+                if let Some(url) = url {
+                    state.webhooks.send(webhook_id, url, state.settings.behaviour.webhook_retries);
+                }
+                let caused = state.webhooks.caused().find(|caused| caused.id == webhook_id);
+                let body = caused.map(|caused| caused.body.clone());
+                let what = if again { Happened::DeliveredAgain } else { Happened::Delivered };
+                return (what, body.as_deref().and_then(place_of), body);
+            }
+            Event::End => (Happened::Ended, None),
+        };
+        (what, resource_id, None)
+    }
+
+    /// Most webhooks come within seconds, some after many minutes or hours; some come more than once.
+    fn schedule_deliveries(&mut self, webhook_id: u64, now_ms: i64) {
+        let delay_ms = match self.below(20) {
+            0 => HOUR_MS + self.below(2 * HOUR_MS),
+            1..=5 => self.below(20 * MINUTE_MS),
+            _ => self.below(5 * SECOND_MS),
+        };
+        let repetitions = match self.below(20) {
+            0 => 2,
+            1..=3 => 1,
+            _ => 0,
+        };
+        for attempt in 0..=repetitions {
+            let at_ms = now_ms + delay_ms + attempt * 10 * MINUTE_MS;
+            self.schedule(at_ms, Event::Deliver { webhook_id, again: attempt > 0 });
+        }
+    }
+
+    /// Plays whatever a paced run is due to by now, and moves the clock. False: there is nothing left to do.
+    fn tick(&mut self, state: &mut State) -> bool {
+        let Some(day) = self.day else { return false };
+        let Some((began_ms, began)) = self.began else {
+            let agency = &state.directory.companies[0].id;
+            let live = state.tokens.live(state.clock.now_ms());
+            if live.iter().any(|token| token.resource_id == *agency) {
+                self.begin(state);
+            }
+            return true;
+        };
+        let ratio = began.elapsed().as_secs_f64() / day.as_secs_f64();
+        let target_ms = began_ms.saturating_add(milliseconds(DAY_MS, ratio));
+        while self.queue.first_key_value().is_some_and(|((at_ms, _), _)| *at_ms <= target_ms) {
+            self.step(state);
+        }
+        if self.finished {
+            return false;
+        }
+        if state.clock.now_ms() < target_ms {
+            state.clock.set_ms(target_ms);
+        }
+        true
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "days of milliseconds fit")]
+/// Milliseconds times a ratio, without overflow.
+pub(crate) fn milliseconds(whole: i64, ratio: f64) -> i64 {
+    (whole as f64 * ratio) as i64
+}
+
+/// The location or company in the body of a webhook.
+fn place_of(body: &str) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_str(body).ok()?;
+    body["locationId"].as_str().or(body["companyId"].as_str()).map(str::to_owned)
+}
+
+impl State {
+    /// Starts a scenario; `day` is the real time that the day takes, or `None` if it is stepped. An error says why not.
+    pub(crate) fn start_scenario(&mut self, scenario: Scenario, day: Option<Duration>) -> Result<(), String> {
+        if self.scenario.as_ref().is_some_and(|run| run.phase() == ScenarioPhase::Running) {
+            return Err("a scenario is running".to_owned());
+        }
+        if day.is_some_and(|day| day.is_zero()) {
+            return Err("the day must take some time".to_owned());
+        }
+        self.scenario = Some(Run::new(scenario, day, self.seed));
+        self.scenario_started.notify_one();
+        Ok(())
+    }
+
+    /// Plays the next event; `None` when the scenario has finished. An error says why nothing can be played.
+    pub(crate) fn step_scenario(&mut self) -> Result<Option<Happening>, String> {
+        let agency_has_app = self.directory.companies[0].installed_at_ms.is_some();
+        let Some(mut run) = self.scenario.take() else {
+            return Err("no scenario was started".to_owned());
+        };
+        let result = if run.day.is_some() {
+            Err("this scenario is paced by real time".to_owned())
+        } else if run.began.is_none() && !agency_has_app {
+            Err("the first company has not consented yet".to_owned())
+        } else {
+            if run.began.is_none() {
+                run.begin(self);
+            }
+            Ok(run.step(self))
+        };
+        self.scenario = Some(run);
+        result
+    }
+
+    /// How many times faster than real time the clock runs. A client waits in real time, so that durations that it acts on
+    /// (the replay window, the time until a limit is renewed) are scaled by this.
+    #[expect(clippy::cast_precision_loss, reason = "a day of milliseconds fits")]
+    pub(crate) fn clock_speed(&self) -> f64 {
+        let paced = self.scenario.as_ref().filter(|run| run.phase() == ScenarioPhase::Running);
+        let day = paced.and_then(|run| run.day);
+        day.map_or(1.0, |day| DAY_MS as f64 / 1_000.0 / day.as_secs_f64()).max(1.0)
+    }
+
+    /// A duration of the client's real time, in milliseconds of the emulator's clock.
+    pub(crate) fn scaled_ms(&self, real_ms: i64) -> i64 {
+        milliseconds(real_ms, self.clock_speed())
+    }
+
+    pub(crate) fn scenario_report(&self) -> Option<ScenarioReport> {
+        let run = self.scenario.as_ref()?;
+        let phase = run.phase();
+        Some(ScenarioReport {
+            name: run.name(),
+            phase,
+            began_at_ms: run.began.map(|(at_ms, _)| at_ms),
+            played: run.played,
+            left: run.queue.len(),
+            happenings: run.happened.iter().cloned().collect(),
+            ledger: (phase == ScenarioPhase::Finished).then(|| installations(self)),
+        })
+    }
+
+    fn tick_scenario(&mut self) -> bool {
+        let Some(mut run) = self.scenario.take() else { return false };
+        let goes_on = run.tick(self);
+        self.scenario = Some(run);
+        goes_on
+    }
+}
+
+/// Moves the clock for paced runs, for as long as the server runs.
+pub(crate) async fn pace(shared: Shared) {
+    let started = Arc::clone(&shared.lock().scenario_started);
+    loop {
+        started.notified().await;
+        while shared.lock().tick_scenario() {
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
