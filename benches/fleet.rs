@@ -11,8 +11,9 @@ mod stage;
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use ghl_oauth::deadline::Deadline;
 use ghl_oauth::store::{self, Query};
 use ghl_oauth::tokens::ImportParams;
 use ghl_oauth::{Client, Config};
@@ -105,7 +106,7 @@ fn measure(tokens: usize, store: &Value) {
     let began = Instant::now();
     for first in (0..tokens).step_by(IMPORT) {
         let batch = (first..tokens.min(first + IMPORT)).map(|index| token(index, now)).collect();
-        let params = ImportParams { tokens: batch, replace: false, next_page_token: None };
+        let params = ImportParams { tokens: batch, ..ImportParams::default() };
         let report = client.tokens_import(params).unwrap();
         assert_eq!(report["skipped"], json!([]));
     }
@@ -131,7 +132,7 @@ fn measure(tokens: usize, store: &Value) {
     let mut query = Query { limit: 100, ..Query::default() };
     loop {
         let began = Instant::now();
-        let page = store.list(&query).unwrap();
+        let page = store.list(&query, &patience()).unwrap();
         pages.push(began.elapsed());
         match page.next {
             Some(next) => query.after = Some(next),
@@ -146,13 +147,17 @@ fn measure(tokens: usize, store: &Value) {
     );
 
     let company = Query { company_id: Some(company_id(tokens / 2)), ..query.clone() };
-    timed("a page of a company's locations", || drop(store.list(&Query { after: None, ..company.clone() })));
+    timed("a page of a company's locations", || {
+        drop(store.list(&Query { after: None, ..company.clone() }, &patience()))
+    });
     let companies = Query { user_type: Some(ghl_oauth::token::UserType::Company), ..Query::default() };
-    timed("a page of all companies", || drop(store.list(&Query { limit: 100, ..companies.clone() })));
+    timed("a page of all companies", || {
+        drop(store.list(&Query { limit: 100, ..companies.clone() }, &patience()))
+    });
     let (mut due, mut after, mut times) = (0, None, Vec::new());
     loop {
         let began = Instant::now();
-        let page = store.due(None, now, after.as_deref(), 100).unwrap();
+        let page = store.due(None, &(i64::MIN..=now), after.as_deref(), 100, &patience()).unwrap();
         times.push(began.elapsed());
         due += page.resource_ids.len();
         after = page.next;
@@ -161,18 +166,20 @@ fn measure(tokens: usize, store: &Value) {
         }
     }
     println!("  {due} due tokens found in pages of 100, each in {:.2?}", median(&mut times));
-    timed("nothing due", || assert!(store.due(None, 0, None, 100).unwrap().resource_ids.is_empty()));
-    timed("when the next one is due", || drop(store.next_renewal(None)));
-    timed("the same of one company", || drop(store.next_renewal(Some(&company_id(tokens / 2)))));
+    timed("nothing due", || {
+        assert!(store.due(None, &(i64::MIN..=0), None, 100, &patience()).unwrap().resource_ids.is_empty())
+    });
+    timed("when the next one is due", || drop(store.next_renewal(None, &patience())));
+    timed("the same of one company", || drop(store.next_renewal(Some(&company_id(tokens / 2)), &patience())));
 
     let (mut loads, mut saves) = (Vec::new(), Vec::new());
     for index in (0..tokens).step_by((tokens / 500).max(1)) {
         let began = Instant::now();
-        let mut record = store.load(&location_id(index)).unwrap().unwrap();
+        let mut record = store.load(&location_id(index), &patience()).unwrap().unwrap();
         loads.push(began.elapsed());
         record.renew_at += DAY_MS;
         let began = Instant::now();
-        store.save(&record).unwrap();
+        store.save(&record, &patience()).unwrap();
         saves.push(began.elapsed());
     }
     println!("  a load in {:.2?}, a durable save in {:.2?}", median(&mut loads), median(&mut saves));
@@ -190,4 +197,9 @@ fn timed(what: &str, work: impl Fn()) {
 
 fn size(folder: &Path) -> u64 {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+/// A deadline that nothing here reaches.
+fn patience() -> Deadline {
+    Deadline::after(Duration::from_secs(60), &Default::default())
 }

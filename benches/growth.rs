@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ghl_oauth::deadline::Deadline;
 use ghl_oauth::store::{self, Host, Query, Record, Store};
 use ghl_oauth::token::{Token, UserType};
 use ghl_oauth::tokens::ImportParams;
@@ -96,9 +97,14 @@ fn tokens(most: u32) {
         // In the middle: neither the first page nor the last.
         let after = Some(population::location_id(count / 2 + 1));
         let query = Query { after, limit: 100, ..Query::default() };
-        row("tokens", count, "list_ms", timed(|| drop(store.list(&query).unwrap())));
-        row("tokens", count, "due_ms", timed(|| drop(store.due(None, now, None, 100).unwrap())));
-        let read = |index: usize| store.load(&population::location_id(index)).unwrap().unwrap();
+        row("tokens", count, "list_ms", timed(|| drop(store.list(&query, &patience()).unwrap())));
+        row(
+            "tokens",
+            count,
+            "due_ms",
+            timed(|| drop(store.due(None, &(i64::MIN..=now), None, 100, &patience()).unwrap())),
+        );
+        let read = |index: usize| store.load(&population::location_id(index), &patience()).unwrap().unwrap();
         let mut index = 0;
         let next = || {
             index = (index + 7919) % count;
@@ -163,7 +169,7 @@ fn import(client: &Client, indexes: std::ops::Range<usize>, now: i64) {
         let batch = first..indexes.end.min(first + 10_000);
         first = batch.end;
         let tokens = batch.map(|index| population::token(index, now)).collect();
-        client.tokens_import(ImportParams { tokens, replace: false, next_page_token: None }).unwrap();
+        client.tokens_import(ImportParams { tokens, ..ImportParams::default() }).unwrap();
     }
 }
 
@@ -202,9 +208,9 @@ fn timed(mut work: impl FnMut()) -> f64 {
 fn saves(store: &dyn Store, count: usize) -> f64 {
     let mut times = Vec::new();
     for index in (0..count).step_by((count / 200).max(1)) {
-        let record = store.load(&population::location_id(index)).unwrap().unwrap();
+        let record = store.load(&population::location_id(index), &patience()).unwrap().unwrap();
         let began = Instant::now();
-        store.save(&record).unwrap();
+        store.save(&record, &patience()).unwrap();
         times.push(began.elapsed());
     }
     milliseconds(median(&mut times))
@@ -429,4 +435,9 @@ fn active_ms(database: &Database) -> f64 {
 
 fn doubled(most: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(1), |count| Some(count * 2)).take_while(move |count| *count <= most)
+}
+
+/// A deadline that nothing here reaches.
+fn patience() -> Deadline {
+    Deadline::after(Duration::from_secs(60), &Default::default())
 }

@@ -244,7 +244,7 @@ fn import(client: &Client, held: usize) {
         .map(|index| json!({"accessToken": token, "locationId": resource_id(index), "expiresIn": 86_399}))
         .map(|token| token.as_object().unwrap().clone())
         .collect();
-    client.tokens_import(ImportParams { tokens, replace: false, next_page_token: None }).unwrap();
+    client.tokens_import(ImportParams { tokens, ..ImportParams::default() }).unwrap();
 }
 
 fn resource_id(index: usize) -> String {

@@ -6,8 +6,9 @@ mod measure;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use ghl_oauth::deadline::Deadline;
 use ghl_oauth::store::{Query, Record, Seal, SqliteStore, Store};
 use ghl_oauth::token::{Token, UserType};
 use ghl_oauth::tokens::{ImportParams, ListParams};
@@ -27,7 +28,7 @@ fn main() {
 fn durable_save(folder: &Path) {
     let store = SqliteStore::open(&folder.join("save.db"), Seal::none("app-1")).unwrap();
     let mut record = record(0);
-    record.version = store.save(&record).unwrap();
+    record.version = store.save(&record, &patience()).unwrap();
     let mut file = OpenOptions::new().create(true).append(true).open(folder.join("plain")).unwrap();
     let bytes = record.to_document().unwrap();
     // What SQLite writes for it: a page of the table and one of an index, each with its head.
@@ -41,7 +42,7 @@ fn durable_save(folder: &Path) {
             times.push(began.elapsed());
         }
         let began = Instant::now();
-        record.version = store.save(&record).unwrap();
+        record.version = store.save(&record, &patience()).unwrap();
         saves.push(began.elapsed());
     }
     let save = median(&mut saves);
@@ -98,7 +99,7 @@ fn hundred_thousand(path: &Path) {
     let mut query = Query { limit: 100, ..Query::default() };
     loop {
         let began = Instant::now();
-        let page = store.list(&query).unwrap();
+        let page = store.list(&query, &patience()).unwrap();
         pages.push(began.elapsed());
         match page.next {
             Some(next) => query.after = Some(next),
@@ -128,7 +129,7 @@ fn hundred_thousand(path: &Path) {
     for first in (0..TOKENS).step_by(100) {
         let tokens =
             (first..first + 100).map(|index| json_token(index).as_object().unwrap().clone()).collect();
-        memory.tokens_import(ImportParams { tokens, replace: false, next_page_token: None }).unwrap();
+        memory.tokens_import(ImportParams { tokens, ..ImportParams::default() }).unwrap();
     }
     assert!(memory.tokens_list(&ListParams::default()).is_ok());
     println!("the memory store: {} KiB more with {TOKENS} tokens", resident() - before);
@@ -159,4 +160,9 @@ fn record(index: usize) -> Record {
         fields: serde_json::Map::new(),
     };
     Record::new(resource_id(index), token)
+}
+
+/// A deadline that nothing here reaches.
+fn patience() -> Deadline {
+    Deadline::after(Duration::from_secs(60), &Default::default())
 }

@@ -61,6 +61,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             company_id: Some(company.clone()),
             page_size: Some(2),
             page_token: page_token.take(),
+            // The others have no token.
+            is_installed: Some(true),
             ..InstalledLocationsParams::default()
         })?;
         tour.sent();

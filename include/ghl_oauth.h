@@ -379,7 +379,8 @@ int32_t ghl_client_new(const char *config_json,
                        char **out_json);
 
 /**
- * Frees a client, its connections and what it holds in memory. Tokens that a durable store keeps stay there.
+ * Frees a client, its connections and what it holds in memory. Tokens that a durable store keeps stay there. A token that
+ * the store did not take yet is offered to it for up to 5 s; an error is logged if it is lost.
  *
  * Call it after the last call on the client has returned (ghl_client_cancel hastens that), and not from inside a
  * callback. Any thread.
@@ -561,7 +562,8 @@ int32_t ghl_access_token_into(struct ghl_client *client,
 /**
  * Refreshes, or mints, now, whatever the clock says.
  *
- * Callers at the same moment share one refresh. Any thread; waits at most timeouts.totalMs.
+ * Callers at the same moment share one refresh. The server is asked even while an inactive location, or a resource whose
+ * last refreshes failed, is left alone. Any thread; waits at most timeouts.totalMs.
  *
  * @param client       a client
  * @param resource_id  a company id or a location id
@@ -576,11 +578,13 @@ int32_t ghl_token_refresh(struct ghl_client *client,
 /**
  * Deletes a token here, in memory and in the store. The API does not learn of it: the app stays installed.
  *
- * Any thread; waits for a refresh of the same resource, at most timeouts.totalMs.
+ * A refresh or mint of it that is under way does not bring it back. A record that cannot be read is deleted as well. Any
+ * thread; waits for a refresh of the same resource, at most 5 s.
  *
  * @param client       a client
  * @param resource_id  a company id or a location id
- * @param out_json     the deleted token's metadata, or the error; to be freed with ghl_string_free; may be NULL
+ * @param out_json     the deleted token's metadata, or {"resourceId", "state": "unreadable"}, or the error; to be freed
+ *                     with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
  */
 int32_t ghl_token_delete(struct ghl_client *client,
@@ -596,10 +600,11 @@ int32_t ghl_token_delete(struct ghl_client *client,
  * @param client       a client
  * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000, default 100),
  *                     "pageToken"?}; "companyId" lists the company and its locations
- * @param out_json     {"items": [{metadata}], "nextPageToken"}, the latter null on the last page, or the error; to be
- *                     freed with ghl_string_free; may be NULL. A metadata's "state" is "ok", "inactive",
- *                     "reauthorizationRequired" or "unsaved"
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
+ * @param out_json     {"items": [{metadata}], "nextPageToken", "failed"?: [{"resourceId", "error"}]}, "nextPageToken" null
+ *                     on the last page, or the error; to be freed with ghl_string_free; may be NULL. A metadata's
+ *                     "state" is "ok", "inactive", "reauthorizationRequired" or "unsaved". "failed" names the records of
+ *                     the page that cannot be read: damaged, or sealed with a key that is not given
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_list(struct ghl_client *client,
                         const char *params_json,
@@ -613,8 +618,10 @@ int32_t ghl_tokens_list(struct ghl_client *client,
  * @param client       a client
  * @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since the epoch) or
  *                     "expiresIn" (seconds from now), "userType", "companyId", "locationId", "scope", …}], "replace"?};
- *                     snake_case is read, too ("access_token", "expire_at", …), and the camelCase spelling wins. An
- *                     older token does not replace a newer one unless "replace" is true
+ *                     snake_case is read as well ("access_token", "expire_at", …), and the camelCase spelling wins. An
+ *                     older token, or one without "expiresAt", does not replace a good one unless "replace" is true. A
+ *                     refresh token that this store has spent is skipped in any case, and so is a second owner with the
+ *                     same refresh token. A token with neither an expiry nor a refresh token never expires
  * @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error; to be freed with
  *                     ghl_string_free; may be NULL
  * @return GHL_OK, also where all were skipped; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
@@ -633,9 +640,9 @@ int32_t ghl_tokens_import(struct ghl_client *client,
  *
  * @param client       a client
  * @param params_json  as for ghl_tokens_list
- * @param out_json     {"tokens": […], "nextPageToken"}, or the error; to be freed with ghl_string_free, which wipes it;
- *                     may be NULL
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
+ * @param out_json     {"tokens": […], "nextPageToken", "failed"? as for ghl_tokens_list}, or the error; to be freed with
+ *                     ghl_string_free, which wipes it; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_export(struct ghl_client *client,
                           const char *params_json,
@@ -661,8 +668,9 @@ int32_t ghl_tokens_export(struct ghl_client *client,
  * @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId", "error"}], "nextDueAt"}:
  *                     "unsealed" counts what should have been sealed, but cannot be opened or changed meanwhile; an
  *                     "error" is what ghl_token_refresh returns; "nextDueAt" is in milliseconds since the epoch, or
- *                     null; or the error; to be freed with ghl_string_free; may be NULL
- * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
+ *                     null; or the error; to be freed with ghl_string_free; may be NULL. A token that the store still
+ *                     refuses is among the "failed"
+ * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_maintain(struct ghl_client *client,
                             const char *params_json,
@@ -673,7 +681,8 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
 /**
  * Mints tokens for many locations of a company: for a list, or for every location where the app is installed. As fast as
  * the company's rate limit allows; a location whose token is not due costs nothing, so that a second run does what the
- * first one left. One failure does not stop the rest.
+ * first one left. One failure does not stop the rest. Right after a consent the API's list of installed locations can be
+ * empty for some seconds: "total" is 0 then, and a second run finds them.
  *
  * Any thread; waits until all is done. For that time the library works on threads of its own, which end before the call
  * does; the callbacks for progress and events run on the calling thread.
@@ -764,10 +773,10 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
  * whole.
  *
  * Paced by the rate limit of the company or location. A 401 that says that the access token is dead makes the library
- * refresh it and send the request again, once. Repeated within the deadline: after 429 and 503, and where it surely was
- * not sent; GET, HEAD and OPTIONS also after a break and any 5xx. Redirects are not followed. Any thread; waits for the
- * answer, at most timeouts.totalMs; ghl_client_cancel ends it at once, though a request that was sent may have been
- * processed.
+ * refresh it and send the request again, once. Repeated within the deadline: after 429, after 503 with Retry-After, and
+ * where it surely was not sent; GET, HEAD and OPTIONS also after a break, any 5xx and "Command timed out". Redirects are
+ * not followed. Any thread; waits for the answer, at most timeouts.totalMs; ghl_client_cancel ends it at once, though a
+ * request that was sent may have been processed.
  *
  * @param client        a client
  * @param request_json  {"method": "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS", "path": one that begins
@@ -817,10 +826,12 @@ int32_t ghl_webhook_verify(struct ghl_client *client,
 /**
  * Checks a webhook as ghl_webhook_verify does, and does to the tokens what it says.
  *
- * INSTALL of a location: its token is minted in this call where its company's token is here; else, and where the mint
- * fails, the location is remembered, and minted for when the company's token comes, by ghl_tokens_maintain, or at its
- * first use. UNINSTALL: the location's token is deleted, or the company's with those of all its locations, unless they
- * are newer. Every other delivery, and one for another app, is left alone.
+ * INSTALL of a location, or of several ("locationIds"): its token is minted in this call if its company's token is here;
+ * otherwise, and if the mint fails, the location is remembered, and minted for when the company's token comes, by
+ * ghl_tokens_maintain, or at its first use. A token of an earlier installation, or of another company, is replaced.
+ * UNINSTALL: the location's token is deleted, or the company's with the tokens of its locations, unless their
+ * installation began later; locations that consented by themselves stay. Every other delivery, and one for another app,
+ * is left alone.
  *
  * Deliveries may come in any order and any number of times. Answer the vendor with a success for GHL_OK, whatever
  * "applied" says; for an error that is retryable with a failure, so that the delivery is repeated. Any thread; waits at

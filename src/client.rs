@@ -89,7 +89,9 @@ impl Client {
         let seal = store::seal(&config)?;
         // From here on the seal has them.
         config.store.encryption_keys.clear();
+        store::settle(&mut config)?;
         let parts = Parts::new(&config, host.as_ref(), &seal, &clock, &events)?;
+        config.store.must_be_there = true;
         Ok(Client { config, host, seal, clock, events, parts })
     }
 
@@ -315,6 +317,13 @@ impl Client {
     pub fn webhook_apply(&self, body: &[u8], headers: &Headers) -> Result<Value> {
         let work = self.work()?;
         work.webhooks.apply(body, headers, &work.deadline())
+    }
+}
+
+impl Drop for Work {
+    /// Offers tokens that were never saved to the store for the last time. In a forked child it is not dropped.
+    fn drop(&mut self) {
+        self.tokens.close(&self.deadline());
     }
 }
 

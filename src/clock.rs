@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::signal::Signal;
 
-/// Where the library reads the time and where it waits.
+/// Every reading of the time and every wait of the library.
 ///
 /// The readings of the wall clock and of the uptime serve two questions. `wall_ms` is what a stored expiry is compared with when a token
 /// is loaded; `uptime` is what decides from then on, so that a wall clock that jumps neither kills a live

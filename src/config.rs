@@ -82,7 +82,11 @@ pub enum Encoding {
 
 /// Where tokens are kept.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "an object; leave the key out for a store in memory"
+)]
 pub struct StoreConfig {
     /// `memory` (the default), `sqlite`, `postgres`, or `callbacks` for a store of the host's own.
     pub kind: String,
@@ -108,6 +112,10 @@ pub struct StoreConfig {
     /// Whether a stored token that is not sealed is refused. Default: false, so that a store can come to be sealed.
     #[serde(default)]
     pub sealed_only: bool,
+    /// Whether the database of `sqlite` must not be made: in a forked child, whose parent had it open. No key of the
+    /// JSON form.
+    #[serde(skip)]
+    pub must_be_there: bool,
 }
 
 impl Default for StoreConfig {
@@ -120,6 +128,7 @@ impl Default for StoreConfig {
             encryption_keys: Vec::new(),
             encryption_keys_path: None,
             sealed_only: false,
+            must_be_there: false,
         }
     }
 }
@@ -316,8 +325,8 @@ impl Config {
     /// # Errors
     /// `CONFIG`, naming the key.
     pub fn validate(&self) -> Result<()> {
-        not_blank("clientId", &self.client_id)?;
-        not_blank("clientSecret", self.client_secret.expose())?;
+        one_word("clientId", &self.client_id)?;
+        one_word("clientSecret", self.client_secret.expose())?;
         if let Some(redirect_uri) = &self.redirect_uri {
             absolute("redirectUri", redirect_uri)?;
         }
@@ -411,11 +420,25 @@ impl StoreConfig {
             "sqlite" if path.is_none() => {
                 return Err(refused("store.path", "an SQLite store needs the path of its file"));
             }
+            "sqlite" if path.is_some_and(|path| is_url(path)) => {
+                // It is never quoted: it may hold a password.
+                return Err(refused("store.path", "it is a URL, and must be the path of a file")
+                    .with_help("for PostgreSQL, let store.kind be \"postgres\", and store.url begin with postgres:// or postgresql://"));
+            }
+            "sqlite" if path.is_some_and(|path| names_no_file(path)) => {
+                return Err(refused("store.path", "it must be the path of a file, no name of SQLite's own")
+                    .with_help("give the plain path of a file; a \"memory\" store keeps tokens in memory"));
+            }
             "postgres" if cfg!(not(feature = "postgres")) => {
                 return Err(refused("store.kind", "this build of the library has no PostgreSQL"));
             }
             "postgres" if self.url.as_ref().is_none_or(|url| url.expose().is_empty()) => {
                 return Err(refused("store.url", "a PostgreSQL store needs the URL of its database"));
+            }
+            "postgres" if !self.url.as_ref().is_some_and(|url| is_postgres(url.expose())) => {
+                // It is never quoted: it may hold a password.
+                return Err(refused("store.url", "it must begin with postgres:// or postgresql://")
+                    .with_help("leave the name of a driver out, as in postgresql+psycopg2://"));
             }
             "memory" | "sqlite" | "postgres" | "callbacks" => {}
             _ => {
@@ -430,6 +453,23 @@ impl StoreConfig {
         }
         Ok(())
     }
+}
+
+/// Whether SQLite would take it for something else than the path of a file: memory, a temporary file, or a URI with options.
+fn names_no_file(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    text.starts_with(':') || text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"))
+}
+
+/// Whether a path begins with a scheme of two letters or more; one letter is a disk of Windows.
+fn is_url(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte))
+}
+
+fn is_postgres(url: &str) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme))
 }
 
 /// The keys of a file, one a line.
@@ -461,6 +501,15 @@ pub(crate) fn absolute_url(url: &str) -> Option<Uri> {
     let (host, address) = (authority.host(), authority.as_str().rsplit('@').next()?);
     let has_port = address.len() > host.len();
     (!host.is_empty() && has_port == authority.port_u16().is_some()).then_some(uri)
+}
+
+/// The API's ids and secrets do not begin or end with white space: one that does was copied badly.
+fn one_word(key: &str, value: &str) -> Result<()> {
+    not_blank(key, value)?;
+    if value.trim() != value || value.chars().any(char::is_control) {
+        return Err(refused(key, "it must not begin or end with white space, or hold a control character"));
+    }
+    Ok(())
 }
 
 fn not_blank(key: &str, value: &str) -> Result<()> {
@@ -523,6 +572,10 @@ mod tests {
             (r#","store":{"kind":"memory","path":"x"}"#, "store.path"),
             (r#","store":{"kind":"sqlite"}"#, "store.path"),
             (r#","store":{"kind":"sqlite","path":""}"#, "store.path"),
+            (r#","store":{"kind":"sqlite","path":":memory:"}"#, "store.path"),
+            (r#","store":{"kind":"sqlite","path":"sqlite:///tokens.db"}"#, "store.path"),
+            (r#","store":{"kind":"sqlite","path":"file:tokens.db?mode=memory"}"#, "store.path"),
+            (r#","store":{"kind":"sqlite","path":"FILE::memory:"}"#, "store.path"),
             (r#","timeouts":{"totalMs":0}"#, "timeouts.totalMs"),
             (r#","retry":{"maxAttempts":0}"#, "retry.maxAttempts"),
             (r#","rateLimit":{"requests":0}"#, "rateLimit.requests"),
@@ -539,6 +592,43 @@ mod tests {
         assert_eq!(Config::from_json(r#"{"clientId":"a"}"#).unwrap_err().parameter(), Some("clientSecret"));
         let blank = Config::from_json(r#"{"clientId":" ","clientSecret":"s"}"#).unwrap_err();
         assert_eq!((blank.status(), blank.parameter()), (Status::Config, Some("clientId")));
+        for (id, secret, key) in [
+            ("a-1\\n", "hunter2", "clientId"),
+            (" a-1", "hunter2", "clientId"),
+            ("a-1", "hunter2 ", "clientSecret"),
+            ("a-1", "hun\\u0000ter2", "clientSecret"),
+        ] {
+            let text = format!(r#"{{"clientId":"{id}","clientSecret":"{secret}"}}"#);
+            let error = Config::from_json(&text).unwrap_err();
+            assert_eq!((error.status(), error.parameter()), (Status::Config, Some(key)), "{error}");
+            assert!(!error.to_string().contains("hun"), "{error}");
+        }
+    }
+
+    #[test]
+    fn store_that_is_null_is_refused_by_name() {
+        let error = refusal(r#","store":null"#);
+        assert_eq!((error.status(), error.parameter()), (Status::InvalidArgument, Some("store")));
+        assert!(error.message().contains("leave the key out"), "{error}");
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn store_url_of_another_scheme_is_refused_without_its_password() {
+        for url in [
+            "postgresql+psycopg2://user:hush-hush@host/database",
+            "mysql://user:hush-hush@host/database",
+            "user:hush-hush@host/database",
+            " postgres://user:hush-hush@host/database",
+        ] {
+            let error = refusal(&format!(r#","store":{{"kind":"postgres","url":"{url}"}}"#));
+            assert_eq!((error.status(), error.parameter()), (Status::Config, Some("store.url")), "{url}");
+            let said = format!("{error:?} {error} {}", error.help().unwrap_or_default());
+            assert!(said.contains("postgresql://") && !said.contains("hush"), "{said}");
+        }
+        let error = refusal(r#","store":{"kind":"sqlite","path":"postgres://user:hush-hush@host/db"}"#);
+        assert_eq!((error.status(), error.parameter()), (Status::Config, Some("store.path")));
+        assert!(!format!("{error:?} {error}").contains("hush"), "{error}");
     }
 
     #[test]

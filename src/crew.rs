@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result, Status};
 use crate::inside;
+use crate::lookup::NoThread;
 use crate::outbox::{self, Messages};
 
 /// How many results may wait to be looked at: what a crew brings in must not pile up.
@@ -32,7 +33,7 @@ pub enum Next<T> {
 /// their results to `collect` on this thread. A defect ends its thread.
 ///
 /// # Errors
-/// `INTERNAL` when the system gives no thread.
+/// `NETWORK` if the system starts no thread: nothing was sent.
 pub fn work<T: Send, R>(
     hands: usize,
     work: impl Fn() -> Option<T> + Sync,
@@ -48,8 +49,11 @@ pub fn work<T: Send, R>(
         }
         drop(sender);
         if threads.is_empty() {
-            return Err(Error::new(Status::Internal, "the system gives no thread")
-                .with_help("check the limits of this process"));
+            return Err(Error::new(
+                Status::Network,
+                "no thread could be started for the work, nothing was sent",
+            )
+            .with_help(NoThread::HELP));
         }
         let results = Results(receiver);
         let collected = collect(&results);

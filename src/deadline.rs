@@ -79,7 +79,8 @@ impl Deadline {
     /// such as saving a token whose predecessor is spent.
     #[must_use]
     pub fn at_least(&self, least: Duration) -> Deadline {
-        let cancellation = Arc::default();
+        static NEVER: OnceLock<Arc<Cancellation>> = OnceLock::new();
+        let cancellation = Arc::clone(NEVER.get_or_init(Arc::default));
         let ends = self.ends.max(self.now() + least);
         Deadline { ends, cancellation, raised_before: 0, end: None, ..self.clone() }
     }

@@ -150,6 +150,9 @@ pub struct ApiFault {
     pub resolution: Option<String>,
     /// The server's own id of the request, to quote to the vendor's support.
     pub trace_id: Option<String>,
+    /// Whether the answer was a JSON object, as the API's answers are. A page of a proxy or a firewall says nothing about
+    /// a token.
+    pub is_of_api: bool,
 }
 
 /// An error of the library. Never holds a secret.
@@ -167,6 +170,7 @@ struct Details {
     resource_id: Option<String>,
     http_status: Option<u16>,
     api: Option<ApiFault>,
+    is_unreadable: bool,
 }
 
 /// The library's result.
@@ -185,6 +189,7 @@ impl Error {
             resource_id: None,
             http_status: None,
             api: None,
+            is_unreadable: false,
         }))
     }
 
@@ -272,6 +277,27 @@ impl Error {
     /// What the server said, where it said something.
     pub fn api(&self) -> Option<&ApiFault> {
         self.0.api.as_ref()
+    }
+
+    /// The same, about a stored record that cannot be read.
+    #[must_use]
+    pub(crate) fn into_unreadable(mut self) -> Error {
+        self.0.is_unreadable = true;
+        self.0.retryable = false;
+        self
+    }
+
+    /// Whether it says that a stored record is there and cannot be read: damaged, or sealed with a key that is not given.
+    pub fn is_unreadable(&self) -> bool {
+        self.0.is_unreadable
+    }
+
+    /// Whether the API itself refused: its own words, and not a page of a proxy or a firewall.
+    pub fn is_verdict(&self) -> bool {
+        self.api().is_some_and(|fault| fault.is_of_api)
+            && self.http_status().is_some_and(|status| status < 500)
+            // A timeout inside the API comes with any status.
+            && self.status() != Status::Server
     }
 
     /// The error object of the C ABI: `{"error": {…}}`.

@@ -32,6 +32,9 @@ mod client;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 
+#[cfg(all(test, not(ghl_loom)))]
+mod simulation;
+
 pub mod authorization;
 pub mod request;
 pub mod webhook;
@@ -54,6 +57,7 @@ mod ca_bundle;
 mod crew;
 mod inside;
 mod json;
+mod lookup;
 mod outbox;
 mod process;
 mod random;

@@ -27,7 +27,7 @@ static OPEN: Mutex<Vec<Weak<dyn Database>>> = Mutex::new(Vec::new());
 /// with a copy of that account believes that it holds locks which it does not, and even a new handle of its own
 /// would be wrong. So every handle is closed before a fork, and opened again where it is next used.
 pub trait Database: Send + Sync {
-    /// Closes the handle. Nobody uses it meanwhile.
+    /// Closes the handle. No thread uses it meanwhile.
     fn close(&self);
 }
 
@@ -39,12 +39,18 @@ pub struct AtRest {
 
 /// Right before a fork: waits until no database and no brief lock is in use, and closes every database.
 pub fn rest() -> AtRest {
-    // The gate last: whoever uses a database may pass it, and never the other way round.
-    let databases = alone_with_databases();
+    // The gate last: a thread that uses a database may pass the gate, and never the other way round.
+    let databases = close_databases();
+    AtRest { _gate: gate(), _databases: databases }
+}
+
+/// Closes every database, and answers the right to be alone with them. Each is opened again where it is next used.
+pub fn close_databases() -> RwLockWriteGuard<'static, ()> {
+    let alone = alone_with_databases();
     for database in opened().iter().filter_map(Weak::upgrade) {
         database.close();
     }
-    AtRest { _gate: gate(), _databases: databases }
+    alone
 }
 
 /// Held while a database is used.

@@ -30,10 +30,39 @@ fn none() -> Error {
 
 /// A number from 0 to `most`; `most` itself where the system has no randomness to give.
 pub fn up_to(most: u64) -> u64 {
+    #[cfg(test)]
+    if let Some(random) = seeded::next() {
+        return random % most.saturating_add(1).max(1);
+    }
     let mut bytes = [0; 8];
     match SystemRandom::new().fill(&mut bytes) {
         // The remainder's bias is below 2⁻³² for the pauses that this serves.
         Ok(()) => u64::from_ne_bytes(bytes) % most.saturating_add(1).max(1),
         Err(_) => most,
+    }
+}
+
+#[cfg(test)]
+pub use seeded::set as seed;
+
+/// Random numbers of a test that must repeat itself, for one thread.
+#[cfg(test)]
+mod seeded {
+    use std::cell::Cell;
+
+    thread_local! {
+        static STATE: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    pub fn set(seed: Option<u64>) {
+        STATE.set(seed);
+    }
+
+    /// Knuth's linear congruential generator; its upper bits are the random ones.
+    pub fn next() -> Option<u64> {
+        let state =
+            STATE.get()?.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        STATE.set(Some(state));
+        Some(state >> 33)
     }
 }

@@ -16,6 +16,12 @@ pub const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
 /// How long the vendor's tokens live, for a token whose whole life is not known.
 pub const USUAL_LIFE_MS: i64 = 86_400_000;
 
+/// The expiry of a token that never expires, in milliseconds since the epoch: the end of the year 9999.
+pub const NEVER: i64 = 253_402_300_799_000;
+
+/// How far in the future a grant may lie: clocks of several machines differ. Beyond it the clock was wrong then, or is now.
+pub const CLOCK_TOLERANCE_MS: i64 = 300_000;
+
 /// No token is believed to live longer than this.
 const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -93,8 +99,17 @@ impl Token {
         })
     }
 
-    /// Keeps what a refresh's answer leaves out, such as the refresh token, and whose token it is, whatever the answer
-    /// says of that: a refresh makes nobody the owner of another's token.
+    /// Whether an answer to a request for the token of `resource_id`, of that kind, names another owner.
+    pub fn is_of_another(&self, resource_id: &str, kind: UserType) -> bool {
+        let names_kind = self.user_type.is_some_and(|named| named != kind);
+        let named = match kind {
+            UserType::Company => self.company_id.as_deref(),
+            UserType::Location => self.location_id.as_deref(),
+        };
+        names_kind || named.is_some_and(|named| named != resource_id)
+    }
+
+    /// Keeps what a refresh's answer leaves out, such as the refresh token and the owner's ids.
     #[must_use]
     pub fn completed_from(mut self, older: &Token) -> Token {
         fn keep<T: Clone>(newer: &mut Option<T>, older: &Option<T>) {
@@ -126,9 +141,22 @@ impl Token {
         u64::try_from(life).ok().map(Duration::from_millis)
     }
 
-    /// The life that is left at `now_ms`; zero for a dead token.
+    /// The life that is left at `now_ms`; zero for a dead token. Never more than the whole life, whatever the clock said
+    /// when the token was granted.
     pub fn left(&self, now_ms: i64) -> Duration {
-        Duration::from_millis(u64::try_from(self.expires_at.saturating_sub(now_ms)).unwrap_or(0))
+        let left = Duration::from_millis(u64::try_from(self.expires_at.saturating_sub(now_ms)).unwrap_or(0));
+        match self.life() {
+            Some(life) => left.min(life),
+            None if self.refresh_token.is_some() => {
+                left.min(Duration::from_millis(USUAL_LIFE_MS.unsigned_abs()))
+            }
+            None => left,
+        }
+    }
+
+    /// Whether it was granted in the future, by the clock at `now_ms`: then its age is not known, and it is due.
+    pub fn is_of_future(&self, now_ms: i64) -> bool {
+        self.issued_at.is_some_and(|issued_at| issued_at > now_ms.saturating_add(CLOCK_TOLERANCE_MS))
     }
 
     /// How long before its death a token counts as due: `margin`, but never more than a quarter of its
@@ -139,7 +167,7 @@ impl Token {
 
     /// Whether it may still be handed out at `now_ms` without a thought.
     pub fn is_fresh(&self, now_ms: i64, margin: Duration) -> bool {
-        self.left(now_ms) > self.margin(margin)
+        self.left(now_ms) > self.margin(margin) && !self.is_of_future(now_ms)
     }
 
     /// Whether the API would still accept it at `now_ms`.
@@ -189,8 +217,8 @@ pub(crate) fn valid_id(parameter: &str, id: &str) -> Result<()> {
         "is empty"
     } else if id.len() > LONGEST_ID {
         "is longer than 255 bytes"
-    } else if id.chars().any(char::is_control) {
-        "holds a control character"
+    } else if id.trim() != id || id.chars().any(char::is_control) {
+        "begins or ends with white space, or holds a control character"
     } else {
         return Ok(());
     };

@@ -254,6 +254,16 @@ fn what_is_listed_without_an_id_is_no_location_in_c() {
 }
 
 #[test]
+fn unreadable_tokens_are_in_the_failed_lists_of_typed_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("tests/abi/unreadable.c", folder.path());
+    for run in [plainly, under_valgrind] {
+        let folder = tempfile::tempdir().unwrap();
+        run(&program, &[&support::one_unreadable_token(folder.path())]);
+    }
+}
+
+#[test]
 fn the_example_connects_and_visits_every_location() {
     let emulator = Emulator::start(Options { locations: 12, ..Options::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();

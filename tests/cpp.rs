@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 
 use support::{Abi, emulator, person};
 
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "tests/abi/cpp_json.cpp",
     "tests/abi/cpp_client.cpp",
     "tests/abi/cpp_odd_locations.cpp",
+    "tests/abi/cpp_unreadable.cpp",
     "tests/abi/cpp_store.cpp",
     "examples/cpp/quickstart.cpp",
     "tests/abi/cpp_unthrown.cpp",
@@ -130,6 +131,14 @@ fn what_is_listed_without_an_id_is_no_location_in_cpp() {
     support::list_odd_locations(&emulator);
     let folder = tempfile::tempdir().unwrap();
     run(&program("tests/abi/cpp_odd_locations.cpp", folder.path()), &[&emulator.configuration()]);
+}
+
+#[test]
+fn unreadable_tokens_are_in_the_failed_lists_of_pages_and_ranges() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("tests/abi/cpp_unreadable.cpp", folder.path());
+    let config = support::one_unreadable_token(folder.path());
+    assert_eq!(run(&program, &[&config]), "passed\n");
 }
 
 #[test]

@@ -95,6 +95,11 @@ fn refusal(name: &'static str, http: u16, message: &'static str) -> Fault {
     answer(name, http, &body, Some(message))
 }
 
+/// A timeout inside the API.
+fn timed_out(name: &'static str, stage: Stage, as_object: bool, words: Option<&'static str>) -> Fault {
+    Fault { words, ..spoiled(name, 401, FaultKind::CommandTimedOut { stage, as_object }) }
+}
+
 fn redirect(name: &'static str, http: u16, location: Option<&str>) -> Fault {
     spoiled(name, http, FaultKind::Redirect { status: http, location: location.map(str::to_owned) })
 }
@@ -155,6 +160,14 @@ fn faults() -> Vec<Fault> {
         refusal("502", 502, "Bad gateway"),
         answer("503", 503, "", None),
         with_header(answer("503, to wait beyond the deadline", 503, "", None), "Retry-After", "3600"),
+        timed_out("401 `Command timed out`", before, false, Some("Command timed out")),
+        timed_out("401 `Command timed out`, its message an object", before, true, Some("Command timed out")),
+        timed_out("401 `Command timed out`, though the server has done it", after, false, None),
+        spoiled(
+            "503, an HTML page, though the server has done it",
+            503,
+            FaultKind::UnavailablePage { stage: after },
+        ),
         refusal("401, in other words", 401, "Something new"),
         answer("404", 404, "", None),
     ];

@@ -220,6 +220,33 @@ fn a_child_cancels_its_own_calls() {
     stand.assert_live(&parent.line());
 }
 
+#[cfg(feature = "sqlite")]
+#[test]
+fn fork_does_not_wait_for_a_thread_that_waits_for_a_foreign_write_lock() {
+    let mut stand = Stand::new();
+    stand.config["timeouts"] = json!({"totalMs": 3_000});
+    let mut worker = stand.worker();
+    let other = rusqlite::Connection::open(stand.config["store"]["path"].as_str().unwrap()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let longest = worker.answer(&format!("forks-beside-a-writer {}", stand.emulator.company_id()));
+    assert!(longest.parse::<u64>().unwrap() < 1_000, "a fork took {longest} ms");
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn child_does_not_make_a_database_that_is_gone() {
+    let stand = Stand::new();
+    let mut worker = stand.worker();
+    let database = stand.config["store"]["path"].as_str().unwrap();
+    let company = stand.emulator.company_id();
+    for ending in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{database}{ending}"));
+    }
+    assert_eq!(worker.answer(&format!("child-asks {company}")), "GHL_ERR_STORE");
+    assert_eq!(worker.answer(&format!("grandchild-asks {company}")), "GHL_ERR_STORE");
+    assert!(!std::fs::exists(database).unwrap(), "it was made anew");
+}
+
 #[test]
 fn a_memory_store_is_empty_in_a_child() {
     let mut stand = Stand::new();

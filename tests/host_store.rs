@@ -16,10 +16,13 @@ use std::time::Duration;
 
 use folder_host::FolderHost;
 use ghl_oauth::Status;
+use ghl_oauth::deadline::{Cancellation, Deadline};
 use ghl_oauth::ffi::*;
-use ghl_oauth::store::{HostStore, Seal};
+use ghl_oauth::store::{Host, HostStore, Query, Record, Seal, Store};
+use ghl_oauth::token::UserType;
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, Notice, Rule, Signature, Stage};
 use serde_json::{Value, json};
+use store_suite::patience;
 use support::{Abi, Outcome, emulator, signed, take};
 
 // ---- A host ---------------------------------------------------------------------------------------------------------
@@ -134,7 +137,10 @@ unsafe extern "C" fn save(
         return code;
     }
     let record: Value = serde_json::from_str(record).unwrap();
-    assert_eq!((record["resourceId"].as_str(), record["version"].as_u64()), (Some(id), Some(version + 1)));
+    assert_eq!(record["resourceId"].as_str(), Some(id));
+    let saved = record["version"].as_u64().unwrap();
+    // A first record continues the versions of a deleted one.
+    assert!(saved == version + 1 || (version == 0 && saved > 1), "{saved} after {version}");
     let mut records = host.records.lock().unwrap();
     let stored = records.get(id).map_or(0, |record| record["version"].as_u64().unwrap());
     if stored != version {
@@ -264,6 +270,132 @@ fn a_host_that_leaves_every_condition_out_keeps_the_promises() {
 fn a_host_that_honours_every_condition_keeps_the_promises() {
     for seal in [Seal::none("app-1"), sealed()] {
         store_suite::keeps_its_promises(&HostStore::new(Arc::new(Honouring(TestHost::default())), seal));
+    }
+}
+
+#[test]
+fn record_without_a_usable_field_is_one_unreadable_item_that_can_be_deleted_and_replaced() {
+    let host = Arc::new(Honouring(TestHost::default()));
+    let store = HostStore::new(Arc::clone(&host) as Arc<dyn Host>, Seal::none("app-1"));
+    let ids = ["a", "b", "c"];
+    let record =
+        |id: &str| Record::new(id.to_owned(), store_suite::token(UserType::Location, "company", Some(id)));
+    for (field, value) in [
+        ("version", json!(null)),
+        ("version", json!("canary")),
+        ("version", json!(0)),
+        ("version", json!(u64::MAX)),
+        ("document", json!(null)),
+        ("document", json!(["canary"])),
+        ("document", json!("canary")),
+    ] {
+        for id in ids {
+            store.save(&record(id), &patience()).unwrap();
+        }
+        host.0.records.lock().unwrap().get_mut("b").unwrap()[field] = value.clone();
+        let page = store.list(&Query { limit: 9, ..Query::default() }, &patience()).unwrap();
+        let read: Vec<&str> = page.records.iter().map(|record| record.resource_id.as_str()).collect();
+        assert_eq!(read, ["a", "c"], "{field}: {value}");
+        assert_eq!(page.unreadable.len(), 1);
+        let unreadable = &page.unreadable[0];
+        assert_eq!(unreadable.resource_id, "b");
+        assert!(unreadable.error.is_unreadable() && !unreadable.error.to_string().contains("canary"));
+        assert!(store.load("b", &patience()).unwrap_err().is_unreadable(), "{field}: {value}");
+        // A new token takes its place, by the version that the list gave.
+        let replaced = Record { version: unreadable.version, ..record("b") };
+        assert_eq!(store.version("b", &patience()).unwrap(), Some(unreadable.version));
+        let version = store.save(&replaced, &patience()).unwrap();
+        assert_eq!(store.load("b", &patience()).unwrap().unwrap().version, version, "{field}: {value}");
+        // And it can be deleted.
+        host.0.records.lock().unwrap().get_mut("b").unwrap()[field] = value;
+        for id in ids {
+            assert!(store_suite::remove(&store, id), "{field}");
+        }
+    }
+    // Even what is no record at all can be deleted.
+    for text in ["canary", "{}", "[]"] {
+        let value = serde_json::from_str(text).unwrap_or(json!(text));
+        host.0.records.lock().unwrap().insert("b".to_owned(), value);
+        assert!(store.load("b", &patience()).unwrap_err().is_unreadable(), "{text}");
+        assert!(store_suite::remove(&store, "b"), "{text}");
+        assert!(store.load("b", &patience()).unwrap().is_none());
+    }
+}
+
+#[test]
+fn call_that_is_over_asks_the_host_for_nothing_more() {
+    /// A host whose first answer takes until its caller gives up.
+    struct Slow {
+        inner: Honouring,
+        cancellation: Arc<Cancellation>,
+        asked: AtomicUsize,
+    }
+
+    impl Slow {
+        fn ask(&self) {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            self.cancellation.raise();
+        }
+    }
+
+    impl Host for Slow {
+        fn load(&self, id: &str) -> ghl_oauth::Result<Option<zeroize::Zeroizing<String>>> {
+            self.ask();
+            self.inner.load(id)
+        }
+
+        fn save(&self, id: &str, record: &str, expected_version: u64) -> ghl_oauth::Result<()> {
+            self.ask();
+            self.inner.save(id, record, expected_version)
+        }
+
+        fn remove(&self, id: &str) -> ghl_oauth::Result<()> {
+            self.ask();
+            self.inner.remove(id)
+        }
+
+        fn list(&self, query: &str) -> ghl_oauth::Result<zeroize::Zeroizing<String>> {
+            self.ask();
+            self.inner.list(query)
+        }
+
+        fn has_lock(&self) -> bool {
+            false
+        }
+
+        fn lock(&self, _id: &str, _timeout: Duration) -> ghl_oauth::Result<()> {
+            unreachable!("there is no lock")
+        }
+
+        fn unlock(&self, _id: &str) {
+            unreachable!("there is no lock")
+        }
+    }
+
+    let inner = Honouring(TestHost::default());
+    let host = Arc::new(Slow { inner, cancellation: Arc::default(), asked: AtomicUsize::new(0) });
+    let store = HostStore::new(Arc::clone(&host) as Arc<dyn Host>, Seal::none("app-1"));
+    let token = |id: &str| store_suite::token(UserType::Location, "company", Some(id));
+    let records: Vec<Record> =
+        (0..250).map(|index| Record::new(format!("location-{index:03}"), token("l"))).collect();
+    for record in &records {
+        store.save(record, &patience()).unwrap();
+    }
+    let versions: Vec<(String, u64)> = records.iter().map(|record| (record.resource_id.clone(), 1)).collect();
+    type Call<'a> = &'a dyn Fn(&Deadline) -> Option<Status>;
+    let calls: [(&str, Call); 3] = [
+        ("remove_all", &|deadline| store.remove_all(&versions, deadline).err().map(|error| error.status())),
+        ("next_renewal", &|deadline| store.next_renewal(None, deadline).err().map(|error| error.status())),
+        ("save_all", &|deadline| {
+            let results = store.save_all(&records, deadline);
+            results.last().unwrap().as_ref().err().map(ghl_oauth::Error::status)
+        }),
+    ];
+    for (name, call) in calls {
+        host.asked.store(0, Ordering::Relaxed);
+        let deadline = Deadline::after(Duration::from_secs(60), &host.cancellation);
+        assert_eq!(call(&deadline), Some(Status::Cancelled), "{name}");
+        assert!(host.asked.load(Ordering::Relaxed) <= 1, "{name} went on");
     }
 }
 
@@ -493,7 +625,7 @@ fn a_token_that_is_being_saved_late_is_deleted_afterwards() {
         drop(began.wait_while(begun.lock().unwrap(), |begun| !*begun).unwrap());
         abi.token_delete(&company).ok();
     });
-    assert!(host.records.lock().unwrap().is_empty());
+    assert!(!host.records.lock().unwrap().contains_key(&company));
     abi.access_token(&company).fails(Status::NotFound);
 }
 

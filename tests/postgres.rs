@@ -9,9 +9,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ghl_oauth::authorization::CompleteParams;
+use ghl_oauth::clock::{Clock, SystemClock};
 use ghl_oauth::config::Timeouts;
 use ghl_oauth::deadline::{Cancellation, Deadline};
 use ghl_oauth::secret::Secret;
@@ -21,7 +22,7 @@ use ghl_oauth::{Client, Config, Error, Result, Status};
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
 use postgres_server::{Database, PASSWORD, Pooler, ROLE, Relay, Server, shared, wait_until};
 use serde_json::{Value, json};
-use store_suite::{keeps_its_promises, token};
+use store_suite::{keeps_its_promises, patience, remove, token};
 
 fn open(url: &str) -> PostgresStore {
     try_open(url, None).unwrap()
@@ -31,10 +32,6 @@ fn try_open(url: &str, ca_bundle: Option<&Path>) -> Result<PostgresStore> {
     listen();
     let url = Secret::new(url.to_owned());
     PostgresStore::open(&url, ca_bundle, &Timeouts::default(), Seal::none("app-1"))
-}
-
-fn patience() -> Deadline {
-    Deadline::after(Duration::from_secs(60), &Arc::default())
 }
 
 fn company(id: &str) -> Record {
@@ -104,15 +101,15 @@ fn apps_share_a_database_without_seeing_each_other() {
     let url = Secret::new(server.database().url());
     let of = |app: &str| PostgresStore::open(&url, None, &Timeouts::default(), Seal::none(app)).unwrap();
     let (one, two) = (of("app-1"), of("app-2"));
-    one.save(&company("company")).unwrap();
-    assert!(two.load("company").unwrap().is_none());
-    two.save(&company("company")).unwrap();
-    assert!(two.remove("company").unwrap());
-    assert!(one.load("company").unwrap().is_some());
+    one.save(&company("company"), &patience()).unwrap();
+    assert!(two.load("company", &patience()).unwrap().is_none());
+    two.save(&company("company"), &patience()).unwrap();
+    assert!(remove(&two, "company"));
+    assert!(one.load("company", &patience()).unwrap().is_some());
     let note = Note { key: "n".into(), version: 0, list: "due".into(), document: Value::Null, expires_at: 1 };
-    one.save_note(&note).unwrap();
-    two.prune_notes(2).unwrap();
-    assert!(one.note("n").unwrap().is_some() && two.note("n").unwrap().is_none());
+    one.save_note(&note, &patience()).unwrap();
+    two.prune_notes(2, &patience()).unwrap();
+    assert!(one.note("n", &patience()).unwrap().is_some() && two.note("n", &patience()).unwrap().is_none());
     let _held = one.lock("company", &patience()).unwrap();
     assert!(two.lock("company", &patience()).is_ok());
 }
@@ -148,16 +145,17 @@ fn a_table_that_somebody_changed_is_a_store_that_fails() {
     let Some(server) = shared() else { return };
     let database = server.database();
     let store = open(&database.url());
-    store.save(&company("c")).unwrap();
+    store.save(&company("c"), &patience()).unwrap();
     database.sql("ALTER TABLE ghl_oauth_token ALTER COLUMN version TYPE text");
-    for error in
-        [store.load("c").unwrap_err(), store.list(&Query { limit: 9, ..Query::default() }).unwrap_err()]
-    {
+    for error in [
+        store.load("c", &patience()).unwrap_err(),
+        store.list(&Query { limit: 9, ..Query::default() }, &patience()).unwrap_err(),
+    ] {
         assert_eq!(error.status(), Status::Store, "{error}");
         shows_no_password(&error.to_string());
     }
     database.sql("ALTER TABLE ghl_oauth_token ALTER COLUMN version TYPE bigint USING version::bigint");
-    assert!(store.load("c").unwrap().is_some());
+    assert!(store.load("c", &patience()).unwrap().is_some());
 }
 
 #[test]
@@ -192,9 +190,9 @@ fn ids_are_in_the_order_of_their_bytes_whatever_the_databases_language() {
     );
     let store = open(&Database { server, name: "in_english".into() }.url());
     for id in ["b", "B", "a", "ä", "Z"] {
-        store.save(&company(id)).unwrap();
+        store.save(&company(id), &patience()).unwrap();
     }
-    let page = store.list(&Query { limit: 9, ..Query::default() }).unwrap();
+    let page = store.list(&Query { limit: 9, ..Query::default() }, &patience()).unwrap();
     let ids: Vec<&str> = page.records.iter().map(|record| record.resource_id.as_str()).collect();
     assert_eq!(ids, ["B", "Z", "a", "b", "ä"]);
 }
@@ -210,9 +208,9 @@ fn a_save_survives_a_crash_of_the_server_although_its_role_does_not_wait_for_the
     let (url, name) = (database.url(), database.name.clone());
     let store = open(&url);
     let mut record = company("company");
-    record.version = store.save(&record).unwrap();
-    record.version = store.save(&record).unwrap();
-    let outcomes = store.save_all(&[company("many"), record.clone()]);
+    record.version = store.save(&record, &patience()).unwrap();
+    record.version = store.save(&record, &patience()).unwrap();
+    let outcomes = store.save_all(&[company("many"), record.clone()], &patience());
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     server.crash();
     let versions = server.sql(
@@ -220,7 +218,7 @@ fn a_save_survives_a_crash_of_the_server_although_its_role_does_not_wait_for_the
         "SELECT string_agg(resource_id || version, ' ' ORDER BY resource_id) FROM ghl_oauth_token",
     );
     assert_eq!(versions, "company3 many1");
-    assert_eq!(store.load("company").unwrap().unwrap().version, 3, "and the store goes on");
+    assert_eq!(store.load("company", &patience()).unwrap().unwrap().version, 3, "and the store goes on");
 }
 
 #[test]
@@ -230,7 +228,7 @@ fn a_save_whose_answer_was_lost_is_not_taken_for_somebody_elses() {
     let store = open(&server.database().url_at(&format!("127.0.0.1:{}", relay.port)));
     let lost = |what: &str, work: &dyn Fn()| {
         // So that there is a connection, and the next answer is the statement's.
-        store.load("nothing").unwrap();
+        store.load("nothing", &patience()).unwrap();
         relay.swallow_answers(1);
         work();
         assert_eq!(relay.left(), 0, "{what}: an answer was swallowed");
@@ -239,24 +237,38 @@ fn a_save_whose_answer_was_lost_is_not_taken_for_somebody_elses() {
     for expected in 1..=3 {
         lost("save", &|| {
             let mut record = record.lock().unwrap();
-            record.version = store.save(&record).unwrap();
+            record.version = store.save(&record, &patience()).unwrap();
             assert_eq!(record.version, expected);
         });
-        assert_eq!(store.load("company").unwrap().unwrap().version, expected);
+        assert_eq!(store.load("company", &patience()).unwrap().unwrap().version, expected);
     }
     lost("save of many", &|| {
         let records = [company("one"), record.lock().unwrap().clone(), company("two")];
-        let versions: Vec<u64> = store.save_all(&records).into_iter().map(Result::unwrap).collect();
+        let versions: Vec<u64> =
+            store.save_all(&records, &patience()).into_iter().map(Result::unwrap).collect();
         assert_eq!(versions, [1, 4, 1]);
     });
     let mut note =
         Note { key: "n".into(), version: 0, list: "l".into(), document: json!({"a": 1}), expires_at: 9 };
     for version in 0..2 {
         note.version = version;
-        lost("save of a note", &|| store.save_note(&note).unwrap());
+        lost("save of a note", &|| store.save_note(&note, &patience()).unwrap());
     }
-    lost("load", &|| assert!(store.load("company").unwrap().is_some()));
-    lost("remove", &|| assert!(store.remove("company").unwrap()));
+    lost("save of many notes", &|| {
+        let new = Note { key: "m".into(), version: 0, ..note.clone() };
+        let old = Note { version: 2, ..note.clone() };
+        let outcomes = store.save_notes(&[old, new], &patience());
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    });
+    assert_eq!(store.note("n", &patience()).unwrap().unwrap().version, 3);
+    lost("load", &|| assert!(store.load("company", &patience()).unwrap().is_some()));
+    lost("removal of many", &|| {
+        // The third was changed since: it stays, whichever attempt looks.
+        let listed = [("company".to_owned(), 4), ("one".to_owned(), 1), ("two".to_owned(), 7)];
+        assert_eq!(store.remove_all(&listed, &patience()).unwrap(), [true, true, false]);
+    });
+    let left = store.list(&Query { limit: 9, ..Query::default() }, &patience()).unwrap();
+    assert_eq!(left.records.iter().map(|record| &*record.resource_id).collect::<Vec<_>>(), ["two"]);
     lost("lock", &|| drop(store.lock("company", &patience()).unwrap()));
 }
 
@@ -268,13 +280,261 @@ fn a_save_that_somebody_else_outran_is_a_conflict_also_when_its_answer_was_lost(
     let (ours, theirs) =
         (open(&database.url_at(&format!("127.0.0.1:{}", relay.port))), open(&database.url()));
     let mut record = company("company");
-    record.version = ours.save(&record).unwrap();
+    record.version = ours.save(&record, &patience()).unwrap();
     let mut other = record.clone();
     Arc::make_mut(&mut other.token).access_token = "theirs".to_owned().into();
-    theirs.save(&other).unwrap();
+    theirs.save(&other, &patience()).unwrap();
     relay.swallow_answers(1);
-    assert_eq!(ours.save(&record).unwrap_err().status(), Status::Conflict);
+    assert_eq!(ours.save(&record, &patience()).unwrap_err().status(), Status::Conflict);
     assert_eq!(relay.left(), 0);
+}
+
+#[test]
+fn many_notes_are_saved_each_by_its_own_version() {
+    let Some(server) = shared() else { return };
+    let store = open(&server.database().url());
+    let note = |key: &str, version| Note {
+        key: key.into(),
+        version,
+        list: "l".into(),
+        document: json!({"at": version}),
+        expires_at: 9,
+    };
+    // More than one statement carries, and not in their order.
+    let notes: Vec<Note> = (0..1100).rev().map(|index| note(&format!("key-{index:04}"), 0)).collect();
+    assert!(store.save_notes(&notes, &patience()).iter().all(Result::is_ok));
+    let mixed = [note("new", 0), note("key-0001", 0), note("key-0002", 1), note("key-0003", 5)];
+    let outcomes: Vec<Option<Status>> = store
+        .save_notes(&mixed, &patience())
+        .into_iter()
+        .map(|outcome| outcome.err().map(|error| error.status()))
+        .collect();
+    assert_eq!(outcomes, [None, Some(Status::Conflict), None, Some(Status::Conflict)]);
+    assert_eq!(store.note("key-0002", &patience()).unwrap().unwrap().document, json!({"at": 1}));
+    assert_eq!(store.note("key-0003", &patience()).unwrap().unwrap().version, 1);
+    // The same key twice: in the order given.
+    let twice = [note("twice", 0), note("twice", 1)];
+    assert!(store.save_notes(&twice, &patience()).iter().all(Result::is_ok));
+    assert_eq!(store.note("twice", &patience()).unwrap().unwrap().version, 2);
+}
+
+#[test]
+fn row_with_unexpected_columns_is_one_unreadable_item_that_can_be_deleted_and_replaced() {
+    let Some(server) = shared() else { return };
+    let database = server.database();
+    let store = open(&database.url());
+    database.sql(
+        "ALTER TABLE ghl_oauth_token ALTER COLUMN document DROP NOT NULL, ALTER COLUMN version DROP NOT NULL",
+    );
+    for damage in ["document = NULL", "document = ''", "document = 'canary'", "document = '\\x01ff'"] {
+        for version in ["version", "NULL", "0", "-1", "-9223372036854775808"] {
+            for id in ["a", "b", "c"] {
+                store.save(&company(id), &patience()).unwrap();
+            }
+            let damage = format!("{damage}, version = {version}");
+            let damaged = format!("UPDATE ghl_oauth_token SET {damage} WHERE resource_id = 'b'");
+            database.sql(&damaged);
+            let page = store.list(&Query { limit: 9, ..Query::default() }, &patience()).unwrap();
+            let read: Vec<&str> = page.records.iter().map(|record| &*record.resource_id).collect();
+            assert_eq!(read, ["a", "c"], "{damage}");
+            let [unreadable] = &page.unreadable[..] else { panic!("{damage}: {:?}", page.unreadable) };
+            assert_eq!(unreadable.resource_id, "b", "{damage}");
+            assert!(!unreadable.error.to_string().contains("canary"), "{damage}");
+            assert!(store.load("b", &patience()).unwrap_err().is_unreadable(), "{damage}");
+            // A new token takes its place, by the version that the list gave: alone, or with others.
+            let replacement = Record { version: unreadable.version, ..company("b") };
+            assert_eq!(store.version("b", &patience()).unwrap(), Some(unreadable.version), "{damage}");
+            let saved = store.save(&replacement, &patience()).unwrap();
+            assert_eq!(store.load("b", &patience()).unwrap().unwrap().version, saved, "{damage}");
+            database.sql(&damaged);
+            let version = store.version("b", &patience()).unwrap().unwrap();
+            let records = [Record { version, ..company("b") }, Record { version: 1, ..company("a") }];
+            let outcomes = store.save_all(&records, &patience());
+            assert!(outcomes.iter().all(Result::is_ok), "{damage}: {outcomes:?}");
+            // And it can be deleted.
+            database.sql(&damaged);
+            for id in ["a", "b", "c"] {
+                assert!(remove(&store, id), "{damage}");
+            }
+        }
+    }
+}
+
+// ---- Deadlines ------------------------------------------------------------------------------------------------------
+
+type Call = fn(&PostgresStore, &Deadline) -> Result<()>;
+
+/// Every call of a store that asks the server.
+const CALLS: [(&str, Call); 12] = [
+    ("load", |store, deadline| store.load("c", deadline).map(drop)),
+    ("version", |store, deadline| store.version("c", deadline).map(drop)),
+    ("save", |store, deadline| store.save(&company("new"), deadline).map(drop)),
+    ("save_all", |store, deadline| {
+        store.save_all(&[company("one"), company("two")], deadline).pop().unwrap().map(drop)
+    }),
+    ("remove_all", |store, deadline| store.remove_all(&[("c".to_owned(), 1)], deadline).map(drop)),
+    ("list", |store, deadline| store.list(&Query { limit: 9, ..Query::default() }, deadline).map(drop)),
+    ("due", |store, deadline| store.due(None, &(0..=9), None, 9, deadline).map(drop)),
+    ("next_renewal", |store, deadline| store.next_renewal(None, deadline).map(drop)),
+    ("lock", |store, deadline| store.lock("c", deadline).map(drop)),
+    ("note", |store, deadline| store.note("n", deadline).map(drop)),
+    ("save_notes", |store, deadline| {
+        let note = |key: &str| Note {
+            key: key.into(),
+            version: 0,
+            list: String::new(),
+            document: Value::Null,
+            expires_at: 1,
+        };
+        store.save_notes(&[note("n"), note("m")], deadline).pop().unwrap()
+    }),
+    ("prune_notes", |store, deadline| store.prune_notes(1, deadline)),
+];
+
+#[test]
+fn every_call_to_a_silent_server_ends_by_its_deadline_and_by_its_cancellation() {
+    let Some(server) = shared() else { return };
+    let relay = Relay::to(server);
+    let store = open(&server.database().url_at(&format!("127.0.0.1:{}", relay.port)));
+    for (name, call) in CALLS {
+        for has_connection in [true, false] {
+            if has_connection {
+                // Kept in the pool for the call that follows.
+                relay.speak_again();
+                wait_until("the server is heard again", || store.load("c", &patience()).is_ok());
+            }
+            relay.fall_silent();
+            let deadline = Deadline::after(Duration::from_millis(200), &Arc::default());
+            let began = Instant::now();
+            let error = call(&store, &deadline).unwrap_err();
+            assert_eq!(error.status(), Status::Timeout, "{name}: {error}");
+            // One attempt alone may take five seconds if the call has the time.
+            assert!(began.elapsed() < Duration::from_secs(4), "{name}: {:?}", began.elapsed());
+            shows_no_password(&error.to_string());
+        }
+        relay.speak_again();
+        wait_until("the server is heard again", || store.load("c", &patience()).is_ok());
+        relay.fall_silent();
+        let cancellation = Arc::new(Cancellation::default());
+        let deadline = Deadline::after(Duration::from_secs(60), &cancellation);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| call(&store, &deadline).unwrap_err());
+            relay.wait_until_asked();
+            cancellation.raise();
+            assert_eq!(waiter.join().unwrap().status(), Status::Cancelled, "{name}");
+        });
+    }
+    relay.speak_again();
+}
+
+#[test]
+fn wait_for_a_turn_in_the_pool_ends_by_its_deadline_and_by_its_cancellation() {
+    let Some(server) = shared() else { return };
+    let relay = Relay::to(server);
+    let store = open(&server.database().url_at(&format!("127.0.0.1:{}", relay.port)));
+    relay.fall_silent();
+    let (busy, waiting) = (Arc::new(Cancellation::default()), Arc::new(Cancellation::default()));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let deadline = Deadline::after(Duration::from_secs(60), &busy);
+            let store = &store;
+            scope.spawn(move || store.load("c", &deadline));
+        }
+        relay.wait_until_asked_times(4);
+        let hasty = Deadline::after(Duration::from_millis(200), &waiting);
+        assert_eq!(store.load("c", &hasty).unwrap_err().status(), Status::Timeout);
+        let patient = Deadline::after(Duration::from_secs(60), &waiting);
+        let waiting_store = &store;
+        let waiter = scope.spawn(move || waiting_store.load("c", &patient).unwrap_err().status());
+        while !waiter.is_finished() {
+            waiting.raise();
+            thread::yield_now();
+        }
+        assert_eq!(waiter.join().unwrap(), Status::Cancelled);
+        busy.raise();
+    });
+}
+
+#[test]
+fn server_that_is_gone_is_a_failed_store_and_not_a_timeout() {
+    let Some(mut server) = Server::start(&[]) else { return };
+    let store = open(&server.database().url());
+    server.stop();
+    for (name, call) in CALLS {
+        let error = call(&store, &patience()).unwrap_err();
+        assert_eq!((error.status(), error.retryable()), (Status::Store, true), "{name}: {error}");
+    }
+}
+
+// ---- A role with limits of its own ----------------------------------------------------------------------------------
+
+#[test]
+fn wait_for_a_lock_outlasts_the_roles_statement_timeout() {
+    let Some(server) = Server::start(&[]) else { return };
+    let database = server.database();
+    let url = database.url();
+    drop(open(&url));
+    for limit in ["statement_timeout = '50ms'", "lock_timeout = '50ms'"] {
+        server.sql("postgres", &format!("ALTER ROLE {ROLE} SET {limit}"));
+        // Two stores, as of two hosts: among the threads of one the server is not asked.
+        let (one, two) = (open(&url), open(&url));
+        let held = one.lock("company", &patience()).unwrap();
+        let deadline = Deadline::after(Duration::from_millis(700), &Arc::default());
+        let error = two.lock("company", &deadline).err().unwrap();
+        assert_eq!(error.status(), Status::Timeout, "{limit}: {error}");
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| two.lock("company", &patience()).map(drop));
+            wait_until("the server sees it wait", || {
+                database.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+                    == "1"
+            });
+            drop(held);
+            waiter.join().unwrap().unwrap();
+        });
+        server.sql("postgres", &format!("ALTER ROLE {ROLE} RESET ALL"));
+    }
+}
+
+#[test]
+fn statement_that_the_server_ends_is_a_failed_store_whose_help_names_the_setting() {
+    let Some(server) = Server::start(&[]) else { return };
+    let database = server.database();
+    drop(open(&database.url()));
+    for (limit, setting) in [("50ms", "statement_timeout"), ("50ms", "lock_timeout")] {
+        server.sql("postgres", &format!("ALTER ROLE {ROLE} SET {setting} = '{limit}'"));
+        let store = open(&database.url());
+        let record = company("c");
+        let busy = database.session("BEGIN; LOCK TABLE ghl_oauth_token IN ACCESS EXCLUSIVE MODE;");
+        for error in [
+            store.load("c", &patience()).unwrap_err(),
+            store.save(&record, &patience()).unwrap_err(),
+            store.list(&Query { limit: 9, ..Query::default() }, &patience()).unwrap_err(),
+        ] {
+            assert_eq!((error.status(), error.retryable()), (Status::Store, true), "{setting}: {error}");
+            assert!(error.help().unwrap().contains(setting), "{setting}: {error}");
+        }
+        drop(busy);
+        wait_until("the table is free again", || store.load("c", &patience()).is_ok());
+        server.sql("postgres", &format!("ALTER ROLE {ROLE} RESET ALL"));
+    }
+}
+
+#[test]
+fn tables_are_made_by_a_role_with_a_short_statement_timeout() {
+    let Some(server) = Server::start(&[]) else { return };
+    let database = server.database();
+    server.sql("postgres", &format!("ALTER ROLE {ROLE} SET statement_timeout = '200ms'"));
+    // Another process makes them: its turn takes longer than a statement of this role may.
+    let busy =
+        database.session(&format!("BEGIN; SELECT pg_advisory_xact_lock({});", 0x6768_6c5f_6f61_7574_i64));
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| try_open(&database.url(), None).map(drop));
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'
+                     AND clock_timestamp() - query_start > interval '400 ms'";
+        wait_until("it waits for longer", || opening.is_finished() || database.sql(waits) == "1");
+        drop(busy);
+        opening.join().unwrap().unwrap();
+    });
 }
 
 // ---- A server that fails --------------------------------------------------------------------------------------------
@@ -307,12 +567,23 @@ impl Stand {
     }
 
     fn client(emulator: &Emulator, url: &str) -> Client {
+        Client::new(&Stand::config(emulator, url)).unwrap()
+    }
+
+    fn config(emulator: &Emulator, url: &str) -> Config {
         let config = json!({
             "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(), "baseUrl": emulator.base_url(),
             "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
             "scopes": ["oauth.readonly", "oauth.write"], "store": {"kind": "postgres", "url": url},
         });
-        Client::new(&Config::from_json(&config.to_string()).unwrap()).unwrap()
+        Config::from_json(&config.to_string()).unwrap()
+    }
+
+    /// Ends the session that holds the refresh lock.
+    fn end_lock(&self, server: &Server) {
+        let end =
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND granted";
+        assert_eq!(server.sql("postgres", end), "1");
     }
 
     /// Refreshes, and lets something happen while the API still thinks about it.
@@ -382,6 +653,70 @@ fn sessions_that_are_ended_in_the_middle_of_a_refresh_cost_nothing() {
     stand.is_whole(&url);
 }
 
+/// The wall clock of a host that is ahead.
+struct Ahead(SystemClock, i64);
+
+impl Clock for Ahead {
+    fn wall_ms(&self) -> i64 {
+        self.0.wall_ms() + self.1
+    }
+
+    fn uptime(&self) -> Duration {
+        self.0.uptime()
+    }
+}
+
+/// The lock's session is ended while its holder refreshes, so that another host refreshes as well.
+#[test]
+fn connection_survives_a_lost_lock_with_a_clock_ahead_and_two_rotations_meanwhile() {
+    let Some(server) = Server::start(&[]) else { return };
+    for ahead_ms in [3_000, 86_400_000, -3_000] {
+        let url = server.database().url();
+        let mut stand = Stand::new(&url);
+        let clock = Arc::new(Ahead(SystemClock::new(), ahead_ms));
+        stand.client = Client::with_clock(&Stand::config(&stand.emulator, &url), clock).unwrap();
+        let other = Stand::client(&stand.emulator, &url);
+        let outcome = stand.refresh_while(|| {
+            stand.end_lock(&server);
+            for _ in 0..2 {
+                other.token_refresh(&stand.company).unwrap();
+            }
+        });
+        let metadata = outcome.unwrap();
+        assert_eq!(metadata["state"], "ok", "{ahead_ms}");
+        // The store holds the token of the last rotation, and this host hands that out: its own came late.
+        let live = stand.emulator.live_refresh_tokens();
+        let stored = other.tokens_export(&Default::default()).unwrap();
+        let stored = stored["tokens"][0]["refreshToken"].as_str().unwrap();
+        assert!(live.iter().any(|token| token.refresh_token == stored), "{ahead_ms}: the newest is stored");
+        let token = stand.client.access_token(&stand.company).unwrap();
+        assert!(stand.emulator.access_token_is_live(token.expose()), "{ahead_ms}");
+        stand.client.token_refresh(&stand.company).unwrap();
+        other.token_refresh(&stand.company).unwrap();
+        stand.is_whole(&url);
+    }
+}
+
+#[test]
+fn connection_survives_a_lost_lock_without_the_servers_replay_window() {
+    let Some(server) = Server::start(&[]) else { return };
+    for ahead_ms in [3_000, -3_000] {
+        let url = server.database().url();
+        let mut stand = Stand::new(&url);
+        stand.emulator.set_reuse_window_seconds(0);
+        let clock = Arc::new(Ahead(SystemClock::new(), ahead_ms));
+        stand.client = Client::with_clock(&Stand::config(&stand.emulator, &url), clock).unwrap();
+        let other = Stand::client(&stand.emulator, &url);
+        let outcome = stand.refresh_while(|| {
+            stand.end_lock(&server);
+            // The refresh token is spent, and only the first host is about to learn the new one.
+            other.token_refresh(&stand.company).unwrap_err();
+        });
+        assert_eq!(outcome.unwrap()["state"], "ok", "{ahead_ms}");
+        stand.is_whole(&url);
+    }
+}
+
 #[test]
 fn a_server_that_becomes_read_only_loses_nothing() {
     let Some(server) = Server::start(&[]) else { return };
@@ -435,7 +770,7 @@ fn a_server_that_says_nothing_is_passed_over() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hosts = format!("{},127.0.0.1:{}", silent.local_addr().unwrap(), server.port);
     let url = Secret::new(server.database().url_at(&hosts));
-    let timeouts = Timeouts { connect_ms: 300, ..Timeouts::default() };
+    let timeouts = Timeouts { connect_ms: 2000, ..Timeouts::default() };
     keeps_its_promises(&PostgresStore::open(&url, None, &timeouts, Seal::none("app-1")).unwrap());
     let alone = server.database().url_at(&silent.local_addr().unwrap().to_string());
     let error = PostgresStore::open(&Secret::new(alone), None, &timeouts, Seal::none("app-1")).err().unwrap();
@@ -514,13 +849,13 @@ fn more_holders_than_a_pooler_has_connections_all_get_on() {
                     let (store, id) = (open(url), format!("company-{worker}"));
                     for _ in 0..3 {
                         let _held = store.lock(&id, &patience()).unwrap();
-                        let record = store.load(&id).unwrap().unwrap_or_else(|| company(&id));
-                        store.save(&record).unwrap();
+                        let record = store.load(&id, &patience()).unwrap().unwrap_or_else(|| company(&id));
+                        store.save(&record, &patience()).unwrap();
                     }
                 });
             }
         });
-        let page = open(&url).list(&Query { limit: 99, ..Query::default() }).unwrap();
+        let page = open(&url).list(&Query { limit: 99, ..Query::default() }, &patience()).unwrap();
         let versions: Vec<u64> = page.records.iter().map(|record| record.version).collect();
         assert_eq!(versions, [3; 8]);
     }
@@ -537,12 +872,13 @@ fn many_waiters_for_one_lock_leave_a_pooler_to_its_holder() {
             scope.spawn(|| {
                 let store = open(&url);
                 let _held = store.lock("company", &patience()).unwrap();
-                let record = store.load("company").unwrap().unwrap_or_else(|| company("company"));
-                store.save(&record).unwrap();
+                let record =
+                    store.load("company", &patience()).unwrap().unwrap_or_else(|| company("company"));
+                store.save(&record, &patience()).unwrap();
             });
         }
     });
-    assert_eq!(open(&url).load("company").unwrap().unwrap().version, 20, "nobody came between");
+    assert_eq!(open(&url).load("company", &patience()).unwrap().unwrap().version, 20, "nobody came between");
 }
 
 #[test]

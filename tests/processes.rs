@@ -6,29 +6,35 @@
 mod folder_host;
 #[cfg(all(unix, feature = "postgres"))]
 mod postgres_server;
+mod support;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CString, c_char};
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use std::ptr::null_mut;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-use std::{env, thread};
+use std::{env, fs, thread};
 
 use folder_host::FolderHost;
 
 use ghl_oauth::authorization::CompleteParams;
-use ghl_oauth::ffi::{
-    client_from, ghl_access_token, ghl_client, ghl_string_free, ghl_token_refresh, ghl_tokens_list,
-};
+use ghl_oauth::clock::{Clock, SystemClock};
+use ghl_oauth::ffi::client_from;
 use ghl_oauth::{Client, Config, Status};
-use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
+use ghl_oauth_emulator::{
+    Decision, Emulator, Endpoint, FaultKind, GrantType, Notice, Options, Rule, Signature, Stage,
+};
 use serde_json::{Value, json};
+use support::{Abi, Outcome};
 use worker::Worker;
 
 const CONFIG: &str = "GHL_TEST_WORKER";
+
+/// How far the wall clock of a worker is off, in milliseconds.
+const SKEW: &str = "GHL_TEST_SKEW_MS";
 
 // ---- The worker -----------------------------------------------------------------------------------------------------
 
@@ -36,77 +42,113 @@ const CONFIG: &str = "GHL_TEST_WORKER";
 #[test]
 fn work() {
     let Ok(config) = env::var(CONFIG) else { return };
-    let client = Handle(client_from(client(&serde_json::from_str(&config).unwrap())));
+    let skew_ms = env::var(SKEW).map_or(0, |skew| skew.parse().unwrap());
+    let clock: Arc<dyn Clock> = Arc::new(Skewed { clock: SystemClock::new(), skew_ms });
+    let config = serde_json::from_str(&config).unwrap();
+    let open = || try_client_on(&config, Arc::clone(&clock));
+    let first = open();
     println!("\nready");
+    // As a host does whose store cannot be opened now.
+    let client = first.unwrap_or_else(|_| {
+        loop {
+            thread::sleep(Duration::from_millis(5));
+            if let Ok(client) = open() {
+                break client;
+            }
+        }
+    });
+    let client = Abi::adopt(client_from(client));
     for line in std::io::stdin().lines() {
         let line = line.unwrap();
-        let words: Vec<&str> = line.split(' ').collect();
-        match words[..] {
-            ["ask", resource_id] => println!("{}", ask(client, resource_id)),
-            ["ask", resource_id, threads] => {
-                let threads: Vec<_> = (0..threads.parse().unwrap())
-                    .map(|_| {
-                        let resource_id = resource_id.to_owned();
-                        thread::spawn(move || ask(client, &resource_id))
-                    })
-                    .collect();
-                let answers: BTreeSet<String> =
-                    threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-                println!("{}", answers.into_iter().collect::<Vec<_>>().join(" "));
+        let began = Instant::now();
+        match line.strip_prefix("timed ") {
+            Some(command) => {
+                let answer = act(&client, command);
+                println!("{answer} {}", began.elapsed().as_millis());
             }
-            ["refresh", resource_id] => println!("{}", refresh(client, resource_id)),
-            ["refresh-forever", ref resource_ids @ ..] => {
-                for resource_id in resource_ids.iter().cycle() {
-                    println!("{}", refresh(client, resource_id));
-                }
-            }
-            ["list"] => println!("{}", list(client)),
-            _ => panic!("{line}"),
+            None => println!("{}", act(&client, &line)),
         }
     }
 }
 
-#[derive(Clone, Copy)]
-struct Handle(*mut ghl_client);
-
-// SAFETY: a client may be used from any thread.
-unsafe impl Send for Handle {}
-
-/// A token, or the name of the error.
-fn ask(client: Handle, resource_id: &str) -> String {
-    let (mut token, id): (*mut c_char, _) = (null_mut(), CString::new(resource_id).unwrap());
-    // SAFETY: a living client, a terminated id, and a place for the token.
-    let status = unsafe { ghl_access_token(client.0, id.as_ptr(), &mut token, null_mut()) };
-    if status == 0 { take(token) } else { Status::from_code(status).unwrap().name().to_owned() }
+fn act(client: &Abi, command: &str) -> String {
+    let words: Vec<&str> = command.splitn(3, ' ').collect();
+    match words[..] {
+        ["ask", resource_id] => in_short(client.access_token(resource_id)),
+        [kind, resource_id, threads] if threads.parse::<usize>().is_ok() => {
+            let one = || act(client, &format!("{kind} {resource_id}"));
+            let answers: BTreeSet<String> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..threads.parse().unwrap()).map(|_| scope.spawn(one)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            answers.into_iter().collect::<Vec<_>>().join(" ")
+        }
+        ["refresh", resource_id] => in_short(client.token_refresh(resource_id)),
+        ["delete", resource_id] => in_short(client.token_delete(resource_id)),
+        ["work-forever", first, rest] => {
+            for resource_id in [first].into_iter().chain(rest.split(' ')).cycle() {
+                work_once(client, resource_id);
+            }
+            String::new()
+        }
+        ["maintain"] => in_short(client.tokens_maintain(json!({}), |_| true)),
+        ["list"] => client.tokens_list(json!({})).ok().to_string(),
+        _ => panic!("{command}"),
+    }
 }
 
-fn refresh(client: Handle, resource_id: &str) -> String {
-    let id = CString::new(resource_id).unwrap();
-    // SAFETY: a living client and a terminated id.
-    let status = unsafe { ghl_token_refresh(client.0, id.as_ptr(), null_mut()) };
-    Status::from_code(status).map_or("refreshed", Status::name).to_owned()
+/// Refreshes, asks, and says how long each took: "refreshed 12", "token ID TOKEN 0", "GHL_ERR_STORE 3".
+fn work_once(client: &Abi, resource_id: &str) {
+    let began = Instant::now();
+    let refreshed = in_short(client.token_refresh(resource_id));
+    println!("{refreshed} {}", began.elapsed().as_millis());
+    let began = Instant::now();
+    match client.access_token(resource_id) {
+        Outcome(0, token) => {
+            println!("token {resource_id} {} {}", token.as_str().unwrap(), began.elapsed().as_millis());
+        }
+        failed => println!("{} {}", in_short(failed), began.elapsed().as_millis()),
+    }
+    if refreshed != "refreshed" {
+        // As a host does that is told to try again.
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
-fn list(client: Handle) -> String {
-    let mut page = null_mut();
-    // SAFETY: a living client, a terminated text, and a place for the page.
-    assert_eq!(unsafe { ghl_tokens_list(client.0, c"{}".as_ptr(), &mut page) }, 0);
-    take(page)
+/// A token, "refreshed" or "deleted", or the name of the error.
+fn in_short(outcome: Outcome) -> String {
+    match outcome {
+        Outcome(0, Value::String(token)) => token,
+        Outcome(0, _) => "refreshed".to_owned(),
+        Outcome(code, _) => support::status_name(code).to_owned(),
+    }
 }
 
-/// Copies a text of the library's, and gives it back.
-fn take(text: *mut c_char) -> String {
-    // SAFETY: the library handed out a terminated text, which is freed once.
-    unsafe {
-        let copy = std::ffi::CStr::from_ptr(text).to_str().unwrap().to_owned();
-        ghl_string_free(text);
-        copy
+/// The system's clocks, with a wall clock that is off.
+struct Skewed {
+    clock: SystemClock,
+    skew_ms: i64,
+}
+
+impl Clock for Skewed {
+    fn wall_ms(&self) -> i64 {
+        self.clock.wall_ms() + self.skew_ms
+    }
+
+    fn uptime(&self) -> Duration {
+        self.clock.uptime()
     }
 }
 
 fn start_worker(config: &Value) -> Worker {
+    start_worker_at(config, 0)
+}
+
+/// A worker whose wall clock is off.
+fn start_worker_at(config: &Value, skew_ms: i64) -> Worker {
     let mut this = Command::new(env::current_exe().unwrap());
-    Worker::start(this.args(["work", "--exact", "--nocapture"]).env(CONFIG, config.to_string()))
+    let this = this.args(["work", "--exact", "--nocapture"]);
+    Worker::start(this.env(CONFIG, config.to_string()).env(SKEW, skew_ms.to_string()))
 }
 
 // ---- The stage ------------------------------------------------------------------------------------------------------
@@ -146,8 +188,12 @@ fn server_stores(_: &str) -> Vec<Value> {
     Vec::new()
 }
 
-/// A client; with callbacks, that of a host which keeps tokens in the folder `store.path`.
 fn client(config: &Value) -> Client {
+    try_client_on(config, Arc::new(SystemClock::new())).unwrap()
+}
+
+/// A client. With callbacks, its host keeps tokens in the folder `store.path`.
+fn try_client_on(config: &Value, clock: Arc<dyn Clock>) -> ghl_oauth::Result<Client> {
     let mut config = config.clone();
     let folder = match config["store"]["kind"].as_str() {
         Some("callbacks") => config["store"].as_object_mut().unwrap().remove("path"),
@@ -155,20 +201,20 @@ fn client(config: &Value) -> Client {
     };
     let config = Config::from_json(&config.to_string()).unwrap();
     match folder {
-        None => Client::new(&config),
+        None => Client::with_clock(&config, clock),
         Some(folder) => {
             Client::with_host(&config, Arc::new(FolderHost::new(Path::new(folder.as_str().unwrap()))))
         }
     }
-    .unwrap()
 }
 
 fn config(emulator: &Emulator, store: &Value) -> Value {
+    let configuration: Value = serde_json::from_str(&emulator.configuration()).unwrap();
     json!({
         "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(), "baseUrl": emulator.base_url(),
         "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
         "scopes": ["oauth.readonly", "oauth.write", "locations.readonly"], "retry": {"baseDelayMs": 5},
-        "store": store,
+        "store": store, "webhook": configuration["webhook"],
     })
 }
 
@@ -295,94 +341,221 @@ impl Dice {
     }
 }
 
+/// How long a call may take beyond its deadline on a busy machine.
+const SCHEDULING: Duration = Duration::from_secs(5);
+
+/// The deadline of a worker's calls.
+const TOTAL: Duration = Duration::from_secs(3);
+
+/// The longest that a worker is stopped.
+const PAUSE: Duration = Duration::from_millis(400);
+
+const YEAR_MS: i64 = 365 * 86_400_000;
+
+/// Fails a call that took longer than its deadline allows, the time for which its process was stopped included.
+#[track_caller]
+fn assert_in_time(what: &str, milliseconds: &str) {
+    let took = Duration::from_millis(milliseconds.parse().unwrap());
+    assert!(took < TOTAL + PAUSE + SCHEDULING, "{what} took {took:?}, and its deadline was {TOTAL:?}");
+}
+
 /// Workers refresh the company and its locations without end, answers get lost, and workers are killed at random
-/// moments. Afterwards every token is accounted for.
-fn crash(store: &Value, window_seconds: u64, wanted: u64) {
-    let seed = env::var("GHL_CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
-    let mut dice = Dice(seed);
-    let emulator = emulator();
-    emulator.set_reuse_window_seconds(window_seconds);
-    let config = config(&emulator, store);
-    drop(connect(&emulator, &config));
-    let company = emulator.company_id();
-    let mut resources = emulator.location_ids();
-    resources.push(company.clone());
-    emulator.inject(refreshes().probability(0.02), FaultKind::ReplyLost);
-    emulator.inject(refreshes().probability(0.02), FaultKind::Reset { stage: Stage::BeforeProcessing });
+/// moments. Other trouble comes as each history says. Afterwards every token is accounted for.
+struct History<'a> {
+    store: &'a Value,
+    /// The server's replay window.
+    window_seconds: u64,
+    /// How many refreshes there are at the least.
+    wanted: u64,
+    /// Whether workers are stopped for a while, as well as killed.
+    pauses: bool,
+    /// How far the wall clock of each worker is off.
+    skews_ms: [i64; 3],
+    /// Whether a location is uninstalled, deleted and installed again, through any of the processes.
+    webhooks: bool,
+    /// Happens once in each round: it is given a random number, and how many refreshes there were.
+    trouble: Box<dyn FnMut(u64, u64) + 'a>,
+}
 
-    let start = || {
-        let mut worker = start_worker(&config);
-        worker.say(&format!("refresh-forever {}", resources.join(" ")));
-        worker
-    };
-    let mut workers: Vec<Worker> = (0..3).map(|_| start()).collect();
-    let (mut kills, mut consents) = (0, 0);
-    let mut answers: BTreeMap<String, u64> = BTreeMap::new();
-    while emulator.refreshes() < wanted {
-        // The moment of a death is where the victim happens to be after so many of its answers.
-        let victim = usize::try_from(dice.roll(3)).unwrap();
-        for _ in 0..dice.roll(30) {
-            *answers.entry(workers[victim].line()).or_default() += 1;
-        }
-        workers[victim] = start();
-        kills += 1;
-        // Without the window a company can be lost, and says so; a person then consents again.
-        let stored = client(&config);
-        let page = stored.tokens_list(&Default::default()).unwrap();
-        let items = page["items"].as_array().unwrap();
-        if items
-            .iter()
-            .any(|item| item["resourceId"] == *company && item["state"] == "reauthorizationRequired")
-        {
-            consents += 1;
-            drop(connect(&emulator, &config));
+/// A worker without an end, and what it has said.
+struct Busy {
+    worker: Worker,
+    said: Receiver<String>,
+}
+
+impl<'a> History<'a> {
+    fn new(store: &'a Value, window_seconds: u64) -> History<'a> {
+        History {
+            store,
+            window_seconds,
+            wanted: wanted(),
+            pauses: false,
+            skews_ms: [0; 3],
+            webhooks: false,
+            trouble: Box::new(|_, _| {}),
         }
     }
-    drop(workers);
-    emulator.clear_faults();
 
-    // The account: each refresh token that is stored is one that the server honours, once whoever comes next has
-    // finished what a dead process began.
-    let survivor = client(&config);
-    let mut lost = Vec::new();
-    for resource_id in &resources {
-        match survivor.token_refresh(resource_id) {
-            Ok(_) => {
-                let token = survivor.access_token(resource_id).unwrap();
-                assert!(emulator.access_token_is_live(token.expose()), "{resource_id} got a dead token");
+    fn run(mut self) {
+        let seed = env::var("GHL_CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
+        let mut dice = Dice(seed);
+        let emulator = emulator();
+        emulator.set_reuse_window_seconds(self.window_seconds);
+        let mut config = config(&emulator, self.store);
+        drop(connect(&emulator, &config));
+        let company = emulator.company_id();
+        let mut resources = emulator.location_ids();
+        resources.push(company.clone());
+        // Comes and goes, if there are webhooks.
+        let guest = resources[0].clone();
+        emulator.inject(refreshes().probability(0.02), FaultKind::ReplyLost);
+        emulator.inject(refreshes().probability(0.02), FaultKind::Reset { stage: Stage::BeforeProcessing });
+
+        let patient = config.clone();
+        config["timeouts"] = json!({"totalMs": TOTAL.as_millis() as u64, "answerMs": 1_000});
+        let start = |place: usize| {
+            let mut worker = start_worker_at(&config, self.skews_ms[place]);
+            worker.say(&format!("work-forever {}", resources.join(" ")));
+            let said = worker.lines();
+            Busy { worker, said }
+        };
+        let mut workers: Vec<Busy> = (0..3).map(start).collect();
+        let (mut kills, mut pauses, mut consents, mut visits) = (0, 0, 0, 0);
+        let mut answers: BTreeMap<String, u64> = BTreeMap::new();
+        let mut hear = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[..] {
+                ["token", ref id, token, took] => {
+                    assert_in_time("access_token", took);
+                    // That of a guest ends with its visit.
+                    let ends = self.webhooks && *id == guest;
+                    assert!(ends || emulator.access_token_is_live(token), "{id} was given a dead token");
+                    *answers.entry("token".to_owned()).or_default() += 1;
+                }
+                [answer, took] => {
+                    assert_in_time("a call", took);
+                    *answers.entry(answer.to_owned()).or_default() += 1;
+                }
+                _ => panic!("{line}"),
             }
-            Err(error) => {
-                assert_eq!(error.status(), Status::ReauthorizationRequired, "{error}");
-                lost.push(resource_id.clone());
+        };
+        while emulator.refreshes() < self.wanted {
+            (self.trouble)(dice.roll(1 << 20), emulator.refreshes());
+            let victim = usize::try_from(dice.roll(3)).unwrap();
+            // The moment is where the victim happens to be after so many of its answers.
+            workers.iter().for_each(|worker| worker.said.try_iter().for_each(|line| hear(&line)));
+            for _ in 0..dice.roll(30) {
+                match workers[victim].said.recv_timeout(PAUSE) {
+                    Ok(line) => hear(&line),
+                    Err(_) => break,
+                }
+            }
+            if self.webhooks && dice.roll(2) == 0 {
+                visits += 1;
+                uninstall(&emulator, &patient, &guest, dice.roll(2) == 0);
+                emulator.install_location(&guest);
+            }
+            if self.pauses && dice.roll(2) == 0 {
+                // Until the others have had their answers, unless they wait for what the victim holds.
+                pauses += 1;
+                workers[victim].worker.signal("STOP");
+                let other = &workers[(victim + 1) % 3].said;
+                let ends = Instant::now() + PAUSE;
+                for _ in 0..dice.roll(30) {
+                    match other.recv_timeout(ends.saturating_duration_since(Instant::now())) {
+                        Ok(line) => hear(&line),
+                        Err(_) => break,
+                    }
+                }
+                workers[victim].worker.signal("CONT");
+            } else {
+                workers[victim] = start(victim);
+                kills += 1;
+            }
+            if self.window_seconds > 0 {
+                continue;
+            }
+            // Without the window a company can be lost, and says so; a person then consents again.
+            let stored = client(&patient);
+            let page = stored.tokens_list(&Default::default()).unwrap();
+            let items = page["items"].as_array().unwrap();
+            if items
+                .iter()
+                .any(|item| item["resourceId"] == *company && item["state"] == "reauthorizationRequired")
+            {
+                consents += 1;
+                drop(connect(&emulator, &patient));
             }
         }
-    }
-    let live: BTreeSet<String> =
-        emulator.live_refresh_tokens().into_iter().map(|token| token.refresh_token).collect();
-    let export = survivor.tokens_export(&Default::default()).unwrap();
-    for token in export["tokens"].as_array().unwrap() {
-        let owner = token["locationId"].as_str().or(token["companyId"].as_str()).unwrap();
-        let kept = live.contains(token["refreshToken"].as_str().unwrap());
-        assert!(
-            kept || lost.iter().any(|id| id == owner),
-            "{owner}: the stored refresh token is dead, and nobody said so"
+        drop(workers);
+        drop(self.trouble);
+        emulator.clear_faults();
+
+        // The account: each refresh token that is stored is one that the server honours, once the next process has
+        // finished what a dead one began.
+        let survivor = client(&patient);
+        let mut lost = Vec::new();
+        for resource_id in &resources {
+            match survivor.token_refresh(resource_id) {
+                Ok(_) => {
+                    let token = survivor.access_token(resource_id).unwrap();
+                    assert!(emulator.access_token_is_live(token.expose()), "{resource_id} got a dead token");
+                }
+                Err(error) => {
+                    assert_eq!(error.status(), Status::ReauthorizationRequired, "{error}");
+                    lost.push(resource_id.clone());
+                }
+            }
+        }
+        let live: BTreeSet<String> =
+            emulator.live_refresh_tokens().into_iter().map(|token| token.refresh_token).collect();
+        let export = survivor.tokens_export(&Default::default()).unwrap();
+        for token in export["tokens"].as_array().unwrap() {
+            let owner = token["locationId"].as_str().or(token["companyId"].as_str()).unwrap();
+            let kept = live.contains(token["refreshToken"].as_str().unwrap());
+            assert!(
+                kept || lost.iter().any(|id| id == owner),
+                "{owner}: the stored refresh token is dead, and no state said so"
+            );
+        }
+        println!(
+            "{}: seed {seed}, window {} s: {} refreshes, {kills} kills, {pauses} pauses, {visits} uninstallations",
+            self.store["kind"],
+            self.window_seconds,
+            emulator.refreshes()
         );
+        for (answer, times) in &answers {
+            println!("  {times:>6} x {answer}");
+        }
+        println!("  {consents:>6} x the company had to consent again; lost at the end: {}", lost.len());
+        if self.window_seconds > 0 {
+            assert_eq!((consents, lost.len()), (0, 0), "with the window nothing may be lost");
+        } else {
+            // A location is minted anew from its company, so only the company itself can be missing.
+            assert!(lost.iter().all(|id| *id == company) || lost.contains(&company), "{lost:?}");
+        }
     }
-    println!(
-        "{}: seed {seed}, window {window_seconds} s: {} refreshes, {kills} kills",
-        store["kind"],
-        emulator.refreshes()
-    );
-    for (answer, times) in &answers {
-        println!("  {times:>6} x {answer}");
-    }
-    println!("  {consents:>6} x the company had to consent again; lost at the end: {}", lost.len());
-    if window_seconds > 0 {
-        assert_eq!((consents, lost.len()), (0, 0), "with the window nothing may be lost");
+}
+
+/// The app is taken off a location, or its token deleted by the host; afterwards no process brings it back.
+fn uninstall(emulator: &Emulator, config: &Value, location: &str, by_webhook: bool) {
+    emulator.uninstall(location);
+    let client = Abi::adopt(client_from(client(config)));
+    if by_webhook {
+        // Later than each token that was granted so far.
+        emulator.clock().advance(Duration::from_secs(1));
+        let body = emulator.webhook(&Notice::Uninstall(location.to_owned()));
+        let headers = support::signed(emulator, body.as_bytes(), Signature::Ed25519);
+        client.webhook_apply(body.as_bytes(), &headers).ok();
     } else {
-        // A location is minted anew from its company, so only the company itself can be missing.
-        assert!(lost.iter().all(|id| *id == company) || lost.contains(&company), "{lost:?}");
+        // Another process may have deleted it, having met the server's refusal.
+        let _ = client.token_delete(location);
     }
+    // Whatever was under way in the other processes at that moment has ended when the lock was free.
+    drop(client);
+    let found = Abi::adopt(client_from(crate::client(config))).tokens_list(json!({})).ok();
+    let back = found["items"].as_array().unwrap().iter().any(|item| item["resourceId"] == location);
+    assert!(!back, "{location} was deleted, and is back");
 }
 
 fn wanted() -> u64 {
@@ -392,11 +565,419 @@ fn wanted() -> u64 {
 #[test]
 fn crashes_lose_nothing_inside_the_window() {
     let folder = tempfile::tempdir().unwrap();
-    shared_stores(folder.path()).iter().for_each(|store| crash(store, 30, wanted()));
+    shared_stores(folder.path()).iter().for_each(|store| History::new(store, 30).run());
 }
 
 #[test]
 fn crashes_without_the_window_lose_only_what_they_say() {
     let folder = tempfile::tempdir().unwrap();
-    shared_stores(folder.path()).iter().for_each(|store| crash(store, 0, wanted()));
+    shared_stores(folder.path()).iter().for_each(|store| History::new(store, 0).run());
+}
+
+#[cfg(unix)]
+#[test]
+fn pauses_and_crashes_lose_nothing_inside_the_window() {
+    let folder = tempfile::tempdir().unwrap();
+    for store in shared_stores(folder.path()) {
+        History { pauses: true, ..History::new(&store, 30) }.run();
+    }
+}
+
+#[test]
+fn uninstallations_between_crashes_stay_done_and_lose_nothing_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    for store in shared_stores(folder.path()) {
+        History { webhooks: true, ..History::new(&store, 30) }.run();
+    }
+}
+
+/// A host's own store is left out: its worker has the system's clock.
+fn stores_of_the_library(folder: &Path) -> Vec<Value> {
+    let mut stores = shared_stores(folder);
+    stores.retain(|store| store["kind"] != "callbacks");
+    stores
+}
+
+#[test]
+fn wall_clock_off_by_a_year_in_one_process_loses_nothing_in_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    for store in stores_of_the_library(folder.path()) {
+        History { skews_ms: [0, YEAR_MS, -YEAR_MS], ..History::new(&store, 30) }.run();
+    }
+}
+
+/// One process stores a token, a day passes for the server, and another process starts. Each of the two has a clock that
+/// is right, or a year ahead, or a year behind.
+#[test]
+fn token_that_died_is_not_handed_out_by_a_process_that_starts_whichever_clock_is_wrong() {
+    let skews = [("right", 0), ("a year ahead", YEAR_MS), ("a year behind", -YEAR_MS)];
+    let mut wrong = Vec::new();
+    for (writers, writer_ms) in skews {
+        for (readers, reader_ms) in skews {
+            let folder = tempfile::tempdir().unwrap();
+            let emulator = emulator();
+            let store = json!({"kind": "sqlite", "path": folder.path().join("tokens.db")});
+            let config = config(&emulator, &store);
+            drop(connect(&emulator, &config));
+            let company = emulator.company_id();
+            let mut writer = start_worker_at(&config, writer_ms);
+            assert_eq!(writer.answer(&format!("refresh {company}")), "refreshed");
+            drop(writer);
+            // The token lived for a day. The reader's clock has advanced as the server's has.
+            let passed = Duration::from_secs(90_000);
+            emulator.clock().advance(passed);
+            let passed_ms = i64::try_from(passed.as_millis()).unwrap();
+            let mut reader = start_worker_at(&config, passed_ms + reader_ms);
+            let token = reader.answer(&format!("ask {company}"));
+            if !emulator.access_token_is_live(&token) {
+                wrong.push(format!("stored by a clock that is {writers}, read by one that is {readers}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "a dead token was handed out: {wrong:#?}");
+}
+
+/// A process that is stopped in the midst of a refresh keeps its lock: calls in the others end in time, and it saves the
+/// token when it continues.
+#[cfg(unix)]
+#[test]
+fn process_that_is_stopped_during_its_refresh_makes_no_call_late_and_saves_when_it_continues() {
+    for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
+        let folder = tempfile::tempdir().unwrap();
+        shared_stores(folder.path()).iter().for_each(|store| the_holder_stops(store, stage));
+    }
+}
+
+#[cfg(unix)]
+fn the_holder_stops(store: &Value, stage: Stage) {
+    let emulator = emulator();
+    emulator.set_reuse_window_seconds(0);
+    let mut config = config(&emulator, store);
+    let client = connect(&emulator, &config);
+    expire(&client);
+    let company = emulator.company_id();
+    let mut first = start_worker(&config);
+    config["timeouts"] = json!({"totalMs": 500});
+    let mut second = start_worker(&config);
+    let hold = emulator.hold(refreshes(), stage);
+    first.say(&format!("ask {company}"));
+    hold.wait_for(1);
+    first.signal("STOP");
+    let answer = second.answer(&format!("timed ask {company}"));
+    let (answer, took) = answer.split_once(' ').unwrap();
+    assert_eq!(answer, "GHL_ERR_TIMEOUT");
+    assert_in_time("a call that waits for the lock", took);
+    hold.release();
+    first.signal("CONT");
+    let token = first.line();
+    assert!(emulator.access_token_is_live(&token), "{token}");
+    drop(first);
+    assert_eq!(second.answer(&format!("ask {company}")), token);
+    assert_eq!(emulator.refreshes(), 1);
+}
+
+/// A process whose clock is ten seconds ahead refreshes, and while the answer is on its way its lock is lost: another
+/// process refreshes twice, if it gets the lock. The first answer, which arrives last, is then the older token.
+fn the_lock_is_lost(store: &Value, lose: impl FnOnce()) {
+    let emulator = emulator();
+    let mut config = config(&emulator, store);
+    let client = connect(&emulator, &config);
+    let company = emulator.company_id();
+    expire(&client);
+    let mut first = start_worker_at(&config, 10_000);
+    config["timeouts"] = json!({"totalMs": 2_000});
+    let mut second = start_worker(&config);
+    let hold = emulator.hold(refreshes().times(1), Stage::AfterProcessing);
+    first.say(&format!("ask {company}"));
+    hold.wait_for(1);
+    lose();
+    for _ in 0..2 {
+        let answer = second.answer(&format!("refresh {company}"));
+        assert!(["refreshed", "GHL_ERR_TIMEOUT"].contains(&&*answer), "{}: {answer}", store["kind"]);
+    }
+    hold.release();
+    let token = first.line();
+    assert!(emulator.access_token_is_live(&token), "{}: {token} was handed out", store["kind"]);
+    let live = emulator.live_refresh_tokens();
+    let export = client.tokens_export(&Default::default()).unwrap();
+    let is_live = export["tokens"].as_array().unwrap().iter().any(|token| {
+        live.iter().any(|live| live.resource_id == company && token["refreshToken"] == live.refresh_token)
+    });
+    assert!(is_live, "{}: a spent refresh token has replaced the live one", store["kind"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn lock_folder_that_is_removed_during_a_refresh_lets_no_older_token_replace_a_newer_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let locks = folder.path().join("tokens.db.locks");
+    the_lock_is_lost(&sqlite(folder.path()), || fs::remove_dir_all(locks).unwrap());
+}
+
+#[cfg(all(unix, feature = "postgres"))]
+#[test]
+fn lock_session_that_ends_during_a_refresh_lets_no_older_token_replace_a_newer_one() {
+    let Some(server) = postgres_server::Server::start(&[]) else { return };
+    let store = json!({"kind": "postgres", "url": server.database().url()});
+    the_lock_is_lost(&store, || server.end_sessions());
+}
+
+// ---- A foreign program ----------------------------------------------------------------------------------------------
+
+/// Runs the statements of each line of its input in one connection.
+const FOREIGN: &str = "
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+print('ready', flush=True)
+for line in sys.stdin:
+    for statement in line.split(';'):
+        database.execute(statement).fetchall()
+    print('done', flush=True)
+";
+
+/// A program with an SQLite of its own on the database; says so if there is no Python to run it.
+fn foreign(store: &Value) -> Option<Worker> {
+    let python = env::var("GHL_PYTHON").unwrap_or_else(|_| "python3".into());
+    if Command::new(&python).args(["-c", "import sqlite3"]).status().is_ok_and(|status| status.success()) {
+        return Some(Worker::start(
+            Command::new(python).args(["-c", FOREIGN]).arg(store["path"].as_str().unwrap()),
+        ));
+    }
+    println!("left out: a foreign program on the database (apt-get install python3)");
+    None
+}
+
+/// A company whose token has expired, at a server that honours each refresh token once, and a worker on it.
+struct Stand {
+    emulator: Emulator,
+    config: Value,
+    company: String,
+    worker: Worker,
+}
+
+impl Stand {
+    fn new(store: &Value) -> Stand {
+        let emulator = emulator();
+        emulator.set_reuse_window_seconds(0);
+        let mut config = config(&emulator, store);
+        let client = connect(&emulator, &config);
+        let company = emulator.company_id();
+        let mut page = client.tokens_export(&Default::default()).unwrap();
+        page["tokens"].as_array_mut().unwrap().retain(|token| token["userType"] == "Company");
+        page["tokens"][0]["expiresAt"] = 1_700_000_000_000_i64.into();
+        page["replace"] = true.into();
+        client.tokens_import(serde_json::from_value(page).unwrap()).unwrap();
+        config["timeouts"] = json!({"totalMs": TOTAL.as_millis() as u64});
+        let worker = start_worker(&config);
+        Stand { emulator, config, company, worker }
+    }
+
+    /// The worker's answer, which comes in time.
+    #[track_caller]
+    fn answer(&mut self, command: &str) -> String {
+        let answer = self.worker.answer(&format!("timed {command}"));
+        let (answer, took) = answer.rsplit_once(' ').unwrap();
+        assert_in_time(command, took);
+        answer.to_owned()
+    }
+
+    /// Asks for the company's token, and has trouble come between the intent and the save.
+    #[track_caller]
+    fn ask_with_trouble_before_the_save(&mut self, trouble: impl FnOnce()) -> String {
+        let hold = self.emulator.hold(refreshes(), Stage::BeforeProcessing);
+        self.worker.say(&format!("timed ask {}", self.company));
+        hold.wait_for(1);
+        trouble();
+        hold.release();
+        let answer = self.worker.line();
+        let (answer, took) = answer.rsplit_once(' ').unwrap();
+        assert_in_time("a refresh", took);
+        answer.to_owned()
+    }
+
+    /// After the trouble the worker maintains its tokens, and dies: the next process finds the token that was handed out.
+    fn assert_saved_by_maintenance(mut self, handed_out: &str) {
+        assert!(self.emulator.access_token_is_live(handed_out), "a dead token was handed out");
+        assert!(self.answer(&format!("ask {}", self.company)) == handed_out, "another token was handed out");
+        // Calls offer an unsaved token again after a pause, maintenance at once.
+        self.answer("maintain");
+        drop(self.worker);
+        let stored = client(&self.config).access_token(&self.company);
+        let is_there = stored.is_ok_and(|stored| stored.matches(handed_out));
+        assert!(is_there, "the token was handed out, and is lost");
+    }
+}
+
+fn sqlite(folder: &Path) -> Value {
+    json!({"kind": "sqlite", "path": folder.join("tokens.db")})
+}
+
+#[test]
+fn write_lock_held_by_a_foreign_program_spends_nothing_and_makes_no_call_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let mut stand = Stand::new(&store);
+    let Some(mut foreign) = foreign(&store) else { return };
+    let (company, locations) = (stand.company.clone(), stand.emulator.location_ids());
+    assert_eq!(foreign.answer("BEGIN IMMEDIATE"), "done");
+    // The others' tokens live: no caller waits.
+    let token = stand.answer(&format!("ask {}", locations[0]));
+    assert!(stand.emulator.access_token_is_live(&token), "{token}");
+    for command in [format!("ask {company} 8"), format!("delete {}", locations[1])] {
+        let answer = stand.answer(&command);
+        assert!(answer.starts_with("GHL_ERR_"), "{command}: {answer}");
+    }
+    assert_eq!(stand.emulator.refreshes(), 0, "what could not be kept was not asked for");
+    assert_eq!(foreign.answer("ROLLBACK"), "done");
+    let token = stand.answer(&format!("ask {company} 8"));
+    assert!(stand.emulator.access_token_is_live(&token), "{token}");
+}
+
+#[test]
+fn write_lock_taken_by_a_foreign_program_during_a_refresh_loses_no_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let mut stand = Stand::new(&store);
+    let Some(mut foreign) = foreign(&store) else { return };
+    let token = stand.ask_with_trouble_before_the_save(|| {
+        assert_eq!(foreign.answer("BEGIN IMMEDIATE"), "done");
+    });
+    assert_eq!(foreign.answer("ROLLBACK"), "done");
+    stand.assert_saved_by_maintenance(&token);
+}
+
+#[test]
+fn foreign_reader_that_keeps_its_transaction_open_makes_no_deletion_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let mut stand = Stand::new(&store);
+    let Some(mut foreign) = foreign(&store) else { return };
+    assert_eq!(foreign.answer("BEGIN; SELECT COUNT(*) FROM token"), "done");
+    let mut other = start_worker(&stand.config);
+    let (company, locations) = (stand.company.clone(), stand.emulator.location_ids());
+    // Each deletion, and a refresh in another process at the same time.
+    for location in &locations[..2] {
+        stand.worker.say(&format!("timed delete {location}"));
+        let refreshed = other.answer(&format!("timed refresh {company}"));
+        let (refreshed, took) = refreshed.split_once(' ').unwrap();
+        assert_eq!(refreshed, "refreshed");
+        assert_in_time("a refresh beside a deletion", took);
+        let deleted = stand.worker.line();
+        let (deleted, took) = deleted.split_once(' ').unwrap();
+        assert_eq!(deleted, "refreshed");
+        assert_in_time("a deletion", took);
+    }
+}
+
+/// In each round a foreign program takes or gives back the write lock, or begins or ends to read.
+#[test]
+fn foreign_program_that_locks_and_reads_between_crashes_makes_no_call_late_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let history = History::new(&store, 30);
+    // The history makes the database before the first round, and ends the program after the last one.
+    let (mut program, mut is_inside, database) = (None, false, store.clone());
+    let trouble = move |roll: u64, _| {
+        let Some(foreign) = program.get_or_insert_with(|| foreign(&database)) else { return };
+        let begin =
+            if roll.is_multiple_of(2) { "BEGIN IMMEDIATE" } else { "BEGIN; SELECT COUNT(*) FROM token" };
+        assert_eq!(foreign.answer(if is_inside { "ROLLBACK" } else { begin }), "done");
+        is_inside = !is_inside;
+    };
+    History { trouble: Box::new(trouble), ..history }.run();
+}
+
+// ---- A full disk ----------------------------------------------------------------------------------------------------
+
+/// A file system of its own, which can be filled up. The WAL must fit into it: SQLite writes it back when it has 4 MB.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// Says so if it cannot be mounted.
+    fn new() -> Option<SmallDisk> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(folder.path());
+        if mount.output().is_ok_and(|output| output.status.success()) {
+            return Some(SmallDisk(folder));
+        }
+        println!("left out: a full disk, which needs a mount (run the tests as root on Linux)");
+        None
+    }
+
+    fn fill(&self) {
+        let mut filler = fs::File::create(self.0.path().join("filler")).unwrap();
+        for size in [4096, 1] {
+            while filler.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    fn clear(&self) {
+        fs::remove_file(self.0.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn full_disk_spends_nothing_and_refreshes_work_once_there_is_room() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let mut stand = Stand::new(&sqlite(disk.0.path()));
+    let company = stand.company.clone();
+    disk.fill();
+    assert_eq!(stand.answer(&format!("ask {company} 8")), "GHL_ERR_STORE");
+    assert_eq!(stand.emulator.refreshes(), 0, "what could not be kept was not asked for");
+    disk.clear();
+    let token = stand.answer(&format!("ask {company} 8"));
+    assert!(stand.emulator.access_token_is_live(&token), "{token}");
+}
+
+#[test]
+fn disk_that_is_full_before_the_save_loses_no_token() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let mut stand = Stand::new(&sqlite(disk.0.path()));
+    let token = stand.ask_with_trouble_before_the_save(|| disk.fill());
+    disk.clear();
+    stand.assert_saved_by_maintenance(&token);
+}
+
+#[test]
+fn disk_that_is_full_now_and_then_between_crashes_loses_nothing() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let store = sqlite(disk.0.path());
+    let mut is_full = false;
+    let trouble = |_, _| {
+        if is_full {
+            disk.clear()
+        } else {
+            disk.fill()
+        }
+        is_full = !is_full;
+    };
+    let history = History::new(&store, 30);
+    History { trouble: Box::new(trouble), ..history }.run();
+}
+
+// ---- A database server in trouble -----------------------------------------------------------------------------------
+
+/// After every few refreshes all sessions end, those with refresh locks included, or the server dies and starts again.
+#[cfg(all(unix, feature = "postgres"))]
+#[test]
+fn server_that_ends_its_sessions_and_restarts_between_crashes_loses_nothing() {
+    let Some(mut server) = postgres_server::Server::start(&[]) else { return };
+    let store = json!({"kind": "postgres", "url": server.database().url()});
+    let mut next = 0;
+    let trouble = |roll: u64, refreshes| {
+        if refreshes < next {
+            return;
+        }
+        next = refreshes + 25;
+        if roll.is_multiple_of(4) { server.crash() } else { server.end_sessions() }
+    };
+    let history = History::new(&store, 30);
+    History { trouble: Box::new(trouble), ..history }.run();
 }

@@ -221,6 +221,16 @@ fn no_other_401_causes_a_refresh() {
 
 #[test]
 fn what_changes_something_is_sent_again_only_where_it_surely_did_nothing() {
+    /// With `Retry-After` a 503 says that nothing was done; without, a gateway may have sent it after forwarding.
+    fn refused_for_now() -> FaultKind {
+        FaultKind::Status {
+            status: 503,
+            body: String::new(),
+            content_type: None,
+            headers: vec![("Retry-After".into(), "0".into())],
+            stage: Stage::BeforeProcessing,
+        }
+    }
     let emulator = emulator(1);
     let (abi, location) = connected(&emulator);
     let html = |status| answer(status, "text/html", "<p>oops</p>");
@@ -229,7 +239,8 @@ fn what_changes_something_is_sent_again_only_where_it_surely_did_nothing() {
         (FaultKind::Reset { stage: Stage::BeforeProcessing }, 3, 1),
         (html(500), 3, 1),
         (html(502), 3, 1),
-        (html(503), 3, 3),
+        (html(503), 3, 1),
+        (refused_for_now(), 3, 3),
         (html(429), 3, 3),
         (html(400), 1, 1),
     ] {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 mod store_suite;
 
-use store_suite::{keeps_its_promises, token};
+use store_suite::{keeps_its_promises, patience, remove, token};
 
 #[test]
 fn memory_keeps_its_promises() {
@@ -36,19 +36,22 @@ fn apps_share_a_file_without_seeing_each_other() {
     let one = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
     let two = SqliteStore::open(&path, Seal::none("app-2")).unwrap();
     let record = Record::new("company".into(), token(UserType::Company, "company", None));
-    one.save(&record).unwrap();
-    assert!(two.load("company").unwrap().is_none());
-    two.save(&record).unwrap();
-    assert!(two.remove("company").unwrap());
-    assert!(one.load("company").unwrap().is_some());
+    one.save(&record, &patience()).unwrap();
+    assert!(two.load("company", &patience()).unwrap().is_none());
+    two.save(&record, &patience()).unwrap();
+    assert!(remove(&two, "company"));
+    assert!(one.load("company", &patience()).unwrap().is_some());
     let note = Note { key: "n".into(), version: 0, list: "due".into(), document: Value::Null, expires_at: 1 };
-    one.save_note(&note).unwrap();
-    two.prune_notes(2).unwrap();
-    assert!(two.note("n").unwrap().is_none() && two.notes("due", None, 9).unwrap().notes.is_empty());
-    assert!(one.note("n").unwrap().is_some());
-    let patience = Deadline::after(Duration::from_secs(1), &Arc::default());
-    let _held = one.lock("company", &patience).unwrap();
-    assert!(two.lock("company", &patience).is_ok());
+    one.save_note(&note, &patience()).unwrap();
+    two.prune_notes(2, &patience()).unwrap();
+    assert!(
+        two.note("n", &patience()).unwrap().is_none()
+            && two.notes("due", None, 9, &patience()).unwrap().notes.is_empty()
+    );
+    assert!(one.note("n", &patience()).unwrap().is_some());
+    let a_second = Deadline::after(Duration::from_secs(1), &Arc::default());
+    let _held = one.lock("company", &a_second).unwrap();
+    assert!(two.lock("company", &a_second).is_ok());
 }
 
 #[cfg(unix)]
@@ -57,7 +60,9 @@ fn every_file_is_for_its_user_only() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("tokens.db"), Seal::none("app-1")).unwrap();
-    store.save(&Record::new("company".into(), token(UserType::Company, "company", None))).unwrap();
+    store
+        .save(&Record::new("company".into(), token(UserType::Company, "company", None)), &patience())
+        .unwrap();
     let _held = store.lock("company", &Deadline::after(Duration::from_secs(1), &Arc::default())).unwrap();
     let mut seen = Vec::new();
     for entry in walk(folder.path()) {
@@ -115,17 +120,26 @@ fn a_database_of_an_older_version_is_brought_up_to_date_with_its_tokens() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let record = Record::new("company".into(), token(UserType::Company, "company", None));
-        SqliteStore::open(&path, Seal::none("app-1")).unwrap().save(&record).unwrap();
+        SqliteStore::open(&path, Seal::none("app-1")).unwrap().save(&record, &patience()).unwrap();
         let database = rusqlite::Connection::open(&path).unwrap();
         steps.iter().for_each(|step| database.execute_batch(step).unwrap());
         drop(database);
         let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
-        assert!(store.note("anything").unwrap().is_none());
-        let stored = store.load("company").unwrap().unwrap();
+        assert!(store.note("anything", &patience()).unwrap().is_none());
+        let stored = store.load("company", &patience()).unwrap().unwrap();
         assert_eq!(stored.token.access_token.expose(), "a".repeat(900));
-        assert_eq!(store.due(None, stored.renew_at, None, 9).unwrap().resource_ids, ["company"]);
-        assert!(store.due(None, stored.renew_at - 1, None, 9).unwrap().resource_ids.is_empty());
-        store.save(&stored).unwrap();
+        assert_eq!(
+            store.due(None, &(i64::MIN..=stored.renew_at), None, 9, &patience()).unwrap().resource_ids,
+            ["company"]
+        );
+        assert!(
+            store
+                .due(None, &(i64::MIN..=stored.renew_at - 1), None, 9, &patience())
+                .unwrap()
+                .resource_ids
+                .is_empty()
+        );
+        store.save(&stored, &patience()).unwrap();
     }
 }
 
@@ -136,9 +150,9 @@ fn a_replaced_token_is_overwritten_in_the_file() {
     let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
     let mut record = Record::new("company".into(), token(UserType::Company, "company", None));
     Arc::make_mut(&mut record.token).access_token = "the-first-of-two-tokens".repeat(30).into();
-    record.version = store.save(&record).unwrap();
+    record.version = store.save(&record, &patience()).unwrap();
     Arc::make_mut(&mut record.token).access_token = "short".to_owned().into();
-    store.save(&record).unwrap();
+    store.save(&record, &patience()).unwrap();
     drop(store);
     // Once the last handle is closed, everything is in the one file.
     let bytes = std::fs::read(&path).unwrap();

@@ -197,10 +197,19 @@ fn sessions_of_the_vendors_sdks_come_over_as_they_are() {
     assert_eq!(sent(&emulator), ["refresh 200"; 2]);
 }
 
+/// The system's wall clock.
+fn wall_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
 #[test]
 fn an_older_token_never_replaces_a_newer_one_unless_told_to() {
     let abi = offline();
-    let token = |access: &str, expires_in: i64| json!({"accessToken": access, "refreshToken": "r", "companyId": "c", "expiresIn": expires_in});
+    let token = |access: &str, expires_in: i64| {
+        let expires_at = wall_ms() + 1000 * expires_in;
+        json!({"accessToken": access, "refreshToken": access, "companyId": "c", "expiresAt": expires_at})
+    };
     let held = |abi: &Abi| abi.access_token("c").text();
     let import = |abi: &Abi, token: Value, replace: Option<bool>| {
         let mut params = json!({"tokens": [token]});
@@ -233,7 +242,7 @@ fn an_older_token_never_replaces_a_newer_one_unless_told_to() {
 fn what_cannot_be_imported_is_named_and_the_rest_comes_in() {
     let abi = offline();
     let entries = json!([
-        {"accessToken": "a", "companyId": "good 1", "expiresIn": 100},
+        {"accessToken": "a", "companyId": "good-1", "expiresIn": 100},
         {},
         {"accessToken": "a"},
         {"accessToken": "a", "companyId": "c", "userType": "Location"},
@@ -243,7 +252,7 @@ fn what_cannot_be_imported_is_named_and_the_rest_comes_in() {
         {"accessToken": "a", "locationId": "l\n"},
         {"accessToken": "a", "locationId": "x".repeat(256)},
         {"accessToken": "", "refreshToken": "", "companyId": "c"},
-        {"accessToken": "a", "locationId": "good 2", "companyId": "c", "expiresIn": "100"},
+        {"accessToken": "a", "locationId": "good-2", "companyId": "c", "expiresIn": "100"},
     ]);
     let outcome = abi.tokens_import(json!({"tokens": entries})).ok();
     assert_eq!(outcome["imported"], 2);
@@ -269,7 +278,7 @@ fn what_cannot_be_imported_is_named_and_the_rest_comes_in() {
         assert!(reason.starts_with(field), "{index}: {reason}");
     }
     assert_eq!(skipped.len(), named.len());
-    assert_eq!(paged(&abi, &json!({}), false), ["good 1", "good 2"]);
+    assert_eq!(paged(&abi, &json!({}), false), ["good-1", "good-2"]);
     assert_eq!(abi.tokens_import(json!({"tokens": []})).ok(), json!({"imported": 0, "skipped": []}));
 }
 

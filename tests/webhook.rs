@@ -514,7 +514,8 @@ fn a_companys_uninstall_ends_all_its_locations_and_no_others() {
         let companies = emulator.company_ids();
         let now = emulator.clock().now_ms();
         let token = |company: &str, location: Option<&String>, granted: i64| {
-            json!({"accessToken": "a", "refreshToken": "r", "companyId": company, "locationId": location,
+            let owner = location.map_or(company, String::as_str);
+            json!({"accessToken": "a", "refreshToken": owner, "companyId": company, "locationId": location,
                    "expiresAt": granted + 86_400_000})
         };
         let mut tokens: Vec<Value> = companies.iter().map(|id| token(id, None, now - 1000)).collect();
@@ -572,31 +573,33 @@ fn an_older_word_never_undoes_a_newer_one() {
     abi.connect_company(&emulator);
     assert_eq!(held(&abi).len(), 1, "nothing was minted");
 
-    // A token of the first time ends with it, though the second had begun: and another is minted.
+    // The UNINSTALL is lost or late, and the INSTALL of a new installation comes: its token is minted, and the late
+    // UNINSTALL does not end it.
     let abi = Abi::new(&emulator);
     pass(&emulator, 1);
     abi.connect_company(&emulator);
     let first = abi.live_token(&emulator, &location);
-    pass(&emulator, 1);
+    pass(&emulator, 2);
     let gone = emulator.webhook(&uninstall(&location));
-    pass(&emulator, 1);
-    tell(&abi, &emulator, &install(&location));
-    assert_eq!(abi.live_token(&emulator, &location), first);
+    pass(&emulator, 2);
     sent(&emulator);
-    assert_eq!(apply(&abi, &emulator, &gone)["applied"], true);
+    tell(&abi, &emulator, &install(&location));
     assert_eq!(sent(&emulator), ["mint 200"]);
     let second = abi.live_token(&emulator, &location);
     assert_ne!(second, first);
+    assert_eq!(apply(&abi, &emulator, &gone)["reason"], "the token is newer");
+    assert_eq!(abi.live_token(&emulator, &location), second);
 
-    // The same where the mint fails: then maintenance makes up for it.
-    pass(&emulator, 1);
+    // The same if the mint fails: the late UNINSTALL ends the old token, and maintenance mints the new one.
+    pass(&emulator, 2);
     let gone = emulator.webhook(&uninstall(&location));
-    pass(&emulator, 1);
-    tell(&abi, &emulator, &install(&location));
+    pass(&emulator, 2);
     emulator.inject(
-        Rule::on(Endpoint::LocationToken).times(9),
+        Rule::on(Endpoint::LocationToken).times(99),
         FaultKind::Reset { stage: Stage::BeforeProcessing },
     );
+    tell(&abi, &emulator, &install(&location));
+    assert_eq!(abi.live_token(&emulator, &location), second);
     let applied = apply(&abi, &emulator, &gone);
     assert_eq!(applied["reason"], "remembered, since no token could be minted yet");
     emulator.clear_faults();

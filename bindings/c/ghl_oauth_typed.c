@@ -306,10 +306,26 @@ static const json_member TOKEN_INFO_DOCUMENT[] = {
     LAST,
 };
 
+static const json_member MAINTAIN_ERROR_MEMBERS[] = {
+    FIELD(ghl_maintain_failure, TEXT, "status", status),
+    FIELD(ghl_maintain_failure, TEXT, "message", message),
+    FIELD(ghl_maintain_failure, TEXT, "help", help),
+    FIELD(ghl_maintain_failure, FLAG, "retryable", retryable),
+    LAST,
+};
+
+static const json_member MAINTAIN_FAILURE_MEMBERS[] = {
+    FIELD(ghl_maintain_failure, TEXT, "resourceId", resource_id),
+    {"error", OBJECT, 0, MAINTAIN_ERROR_MEMBERS, 0, 0},
+    LAST,
+};
+
 static const json_member TOKEN_INFO_PAGE_DOCUMENT[] = {
     {"items", LIST, offsetof(ghl_token_info_page, items), TOKEN_INFO_DOCUMENT, sizeof(ghl_token_info),
      offsetof(ghl_token_info_page, count)},
     FIELD(ghl_token_info_page, TEXT, "nextPageToken", next_page_token),
+    {"failed", LIST, offsetof(ghl_token_info_page, failed), MAINTAIN_FAILURE_MEMBERS, sizeof(ghl_maintain_failure),
+     offsetof(ghl_token_info_page, failed_count)},
     LAST,
 };
 
@@ -327,6 +343,8 @@ static const json_member TOKEN_DOCUMENT[] = {
 static const json_member TOKEN_PAGE_DOCUMENT[] = {
     {"tokens", LIST, offsetof(ghl_token_page, items), TOKEN_DOCUMENT, sizeof(ghl_token), offsetof(ghl_token_page, count)},
     FIELD(ghl_token_page, TEXT, "nextPageToken", next_page_token),
+    {"failed", LIST, offsetof(ghl_token_page, failed), MAINTAIN_FAILURE_MEMBERS, sizeof(ghl_maintain_failure),
+     offsetof(ghl_token_page, failed_count)},
     LAST,
 };
 
@@ -341,20 +359,6 @@ static const json_member IMPORT_REPORT_DOCUMENT[] = {
     FIELD(ghl_import_report, INTEGER, "imported", imported),
     {"skipped", LIST, offsetof(ghl_import_report, skipped), SKIPPED_MEMBERS, sizeof(ghl_skipped_token),
      offsetof(ghl_import_report, skipped_count)},
-    LAST,
-};
-
-static const json_member MAINTAIN_ERROR_MEMBERS[] = {
-    FIELD(ghl_maintain_failure, TEXT, "status", status),
-    FIELD(ghl_maintain_failure, TEXT, "message", message),
-    FIELD(ghl_maintain_failure, TEXT, "help", help),
-    FIELD(ghl_maintain_failure, FLAG, "retryable", retryable),
-    LAST,
-};
-
-static const json_member MAINTAIN_FAILURE_MEMBERS[] = {
-    FIELD(ghl_maintain_failure, TEXT, "resourceId", resource_id),
-    {"error", OBJECT, 0, MAINTAIN_ERROR_MEMBERS, 0, 0},
     LAST,
 };
 
@@ -688,7 +692,14 @@ static int32_t settle(int32_t status, char *document, destination into, ghl_erro
     }
     if (read_object(document, into.members, into.out) == NULL) {
         /* The library writes valid documents, and what the API says inside them is passed over where it does not fit: only
-           memory for a list can be missing. */
+           memory for a list can be missing. Another list of the same document may be there already. */
+        for (const json_member *member = into.members; member->kind != END; member++) {
+            if (member->kind == LIST || member->kind == MAP) {
+                void *items;
+                memcpy(&items, (char *)into.out + member->offset, sizeof items);
+                free(items);
+            }
+        }
         memset(into.out, 0, into.size);
         ghl_string_free(document);
         return out_of_memory(error);
@@ -1001,6 +1012,7 @@ void ghl_typed_token_info_clear(ghl_token_info *info) {
 
 void ghl_typed_token_info_page_clear(ghl_token_info_page *page) {
     free(page->items);
+    free(page->failed);
     ghl_string_free(page->document);
     memset(page, 0, sizeof *page);
 }
@@ -1012,6 +1024,7 @@ void ghl_typed_token_clear(ghl_token *token) {
 
 void ghl_typed_token_page_clear(ghl_token_page *page) {
     free(page->items);
+    free(page->failed);
     ghl_string_free(page->document);
     memset(page, 0, sizeof *page);
 }

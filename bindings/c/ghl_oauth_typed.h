@@ -57,15 +57,27 @@ typedef struct ghl_token_info {
     const char *scope;       /* separated by spaces */
     int64_t expires_at;      /* milliseconds since the epoch */
     bool refreshable;        /* whether it can be renewed without a person */
-    const char *state;       /* "ok", "inactive", "reauthorizationRequired" or "unsaved" */
+    const char *state;       /* "ok", "inactive", "reauthorizationRequired", "unsaved", or "unreadable": a deleted record
+                                of which only the id is known; later versions of the library may add states */
     char *document;          /* NULL within a page, which owns the texts */
 } ghl_token_info;
+
+/* A token that could not be renewed, saved or read, or what kept tokens from being sealed anew. */
+typedef struct ghl_maintain_failure {
+    const char *resource_id; /* NULL where it is about no single token, such as a key that is not given */
+    const char *status;  /* the name of a GHL_ERR_ code */
+    const char *message; /* what happened */
+    const char *help;    /* what to do, or NULL */
+    bool retryable;      /* whether a later pass may succeed */
+} ghl_maintain_failure;
 
 /* A page of stored tokens. */
 typedef struct ghl_token_info_page {
     ghl_token_info *items;
     size_t count;
     const char *next_page_token; /* NULL on the last page */
+    ghl_maintain_failure *failed; /* stored tokens of the page that cannot be read */
+    size_t failed_count;
     char *document;
 } ghl_token_info_page;
 
@@ -86,6 +98,8 @@ typedef struct ghl_token_page {
     ghl_token *items;
     size_t count;
     const char *next_page_token; /* NULL on the last page */
+    ghl_maintain_failure *failed; /* stored tokens of the page that cannot be read */
+    size_t failed_count;
     char *document;
 } ghl_token_page;
 
@@ -147,15 +161,6 @@ typedef struct ghl_mint_report {
     size_t failed_count;
     char *document;
 } ghl_mint_report;
-
-/* A token that could not be renewed, or what kept tokens from being sealed anew. */
-typedef struct ghl_maintain_failure {
-    const char *resource_id; /* NULL where it is about no single token, such as a key that is not given */
-    const char *status;  /* the name of a GHL_ERR_ code */
-    const char *message; /* what happened */
-    const char *help;    /* what to do, or NULL */
-    bool retryable;      /* whether a later pass may succeed */
-} ghl_maintain_failure;
 
 /* What a pass over the tokens that are due did. */
 typedef struct ghl_maintain_report {

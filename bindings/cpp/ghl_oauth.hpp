@@ -610,7 +610,9 @@ struct token_info {
     std::optional<std::string> scope; // separated by spaces
     std::optional<time_point> expires_at;
     bool refreshable = false; // whether it can be renewed without a person
-    std::string state; // "ok", "inactive", "reauthorizationRequired" or "unsaved"
+    // "ok", "inactive", "reauthorizationRequired", "unsaved", or "unreadable": a deleted record of which only the id is
+    // known. Later versions of the library may add states.
+    std::string state;
     std::string raw;
 };
 
@@ -637,12 +639,19 @@ struct location {
     std::string raw;
 };
 
+// A location whose token could not be minted, or a stored token that cannot be read.
+struct failed_token {
+    std::string resource_id;
+    failure error;
+};
+
 // One page of a list.
 template <class T> struct page {
     std::vector<T> items;
     std::optional<std::string> next_page_token; // nothing on the last page
     std::optional<std::int64_t> total;          // of all pages, where the API says
     std::conditional_t<std::is_same_v<T, token>, secret, std::string> raw;
+    std::vector<failed_token> failed = {}; // stored tokens of the page that cannot be read
 };
 
 // A token that an import left out.
@@ -656,12 +665,6 @@ struct import_report {
     std::int64_t imported = 0;
     std::vector<skipped_token> skipped;
     std::string raw;
-};
-
-// A location whose token could not be minted.
-struct failed_token {
-    std::string resource_id;
-    failure error;
 };
 
 // A token that could not be renewed, or what kept tokens from being sealed anew.
@@ -934,7 +937,8 @@ struct location_filter {
     std::optional<bool> on_trial;
     std::string plan_id;
     std::string location_id;
-    secret access_token; // the company's; default: the one held here
+    secret access_token;    // the company's; default: the one held here
+    bool installed = false; // only those with the app, even if the server ignores is_installed
 };
 
 // What a token is asked for with.
@@ -1635,8 +1639,8 @@ inline bool read(value from, pagination &to) {
 template <class T> bool read(value from, page<T> &to) {
     pagination of_locations;
     to.raw = from.raw();
-    if (!read_object(from, "items", to.items, "tokens", to.items, "nextPageToken", to.next_page_token, "pagination",
-                     of_locations)) {
+    if (!read_object(from, "items", to.items, "tokens", to.items, "failed", to.failed, "nextPageToken",
+                     to.next_page_token, "pagination", of_locations)) {
         return false;
     }
     if (of_locations.next_page_token && of_locations.has_next_page.value_or(true)) {
@@ -2032,7 +2036,7 @@ inline secret config::json() const {
 
 // A list that is fetched page by page as a loop goes through it, once:
 //
-//     for (ghl::location &location : client.installed_locations(company_id)) …
+//     for (ghl::token_info &token : client.tokens_list()) …
 //
 // The items may be moved from. A client that throws does so from the loop; the range of one that does not has items of
 // ghl::result, and ends after the first failure. Begin again to go on with the page that failed.
@@ -2092,6 +2096,10 @@ public:
         return next_.empty() ? std::nullopt : std::optional<std::string>(next_);
     }
 
+    // The stored tokens that cannot be read, from the pages that were fetched so far: the loop skips them. Empty for a list
+    // of locations.
+    const std::vector<failed_token> &failed() const noexcept { return unreadable_; }
+
     // All that is left.
     typename Mode::template returns<std::vector<T>> to_vector() { return Mode::give(collect()); }
 
@@ -2148,6 +2156,7 @@ private:
             return detail::own_failure(status::protocol, "the pages of the list lead in a circle");
         }
         items_ = std::move(fetched->items);
+        std::move(fetched->failed.begin(), fetched->failed.end(), std::back_inserter(unreadable_));
         at_ = 0;
         next_ = following;
         last_ = next_.empty();
@@ -2157,6 +2166,7 @@ private:
     fetch fetch_;
     std::string next_;
     std::vector<T> items_;
+    std::vector<failed_token> unreadable_;
     std::size_t at_ = 0;
     bool last_ = false, failed_ = false;
     std::optional<item> current_;
@@ -2351,13 +2361,15 @@ public:
     // A company's locations: a range, or one page. An item that is no object, or whose "_id" is no text or an empty one, is
     // passed over; the page's raw has all of them as the API sent them.
     pages<Mode, location> installed_locations(std::string_view company_id, location_filter filter = {}) const {
-        return ranged<location>(ghl_oauth_installed_locations, of_company{std::string(company_id), std::move(filter)},
-                                write_location_filter);
+        of_company wanted{std::string(company_id), std::move(filter)};
+        std::string first = wanted.page_token;
+        return {[state = state_, wanted = std::move(wanted)](const std::string &page_token) {
+                    return fetch_locations(state, wanted, page_token);
+                },
+                std::move(first)};
     }
     returns<page<location>> installed_locations_page(std::string_view company_id, const location_filter &filter = {}) const {
-        return Mode::give(fetch<location>(state_, ghl_oauth_installed_locations,
-                                          of_company{std::string(company_id), filter}, write_location_filter,
-                                          filter.page_token));
+        return Mode::give(fetch_locations(state_, of_company{std::string(company_id), filter}, filter.page_token));
     }
 
     // The client itself.
@@ -2500,7 +2512,7 @@ private:
     static void write_location_filter(detail::writer &params, const of_company &filter) {
         params.name("companyId").text(filter.company_id).member("appId", filter.app_id);
         params.member("pageSize", filter.page_size).member("query", filter.query);
-        params.member("isInstalled", filter.is_installed);
+        params.member("isInstalled", filter.installed ? std::optional<bool>(true) : filter.is_installed);
         params.member("restrictToUserLocations", filter.restrict_to_user_locations);
         params.member("versionId", filter.version_id).member("onTrial", filter.on_trial).member("planId", filter.plan_id);
         params.member("locationId", filter.location_id).member("accessToken", filter.access_token);
@@ -2514,6 +2526,17 @@ private:
         put(params, filter);
         params.member("pageToken", page_token).close('}');
         return made<page<T>>(state, function, params);
+    }
+
+    static result<page<location>> fetch_locations(detail::state *state, const of_company &filter,
+                                                  const std::string &page_token) {
+        auto fetched = fetch<location>(state, ghl_oauth_installed_locations, filter, write_location_filter, page_token);
+        if (fetched && filter.installed) {
+            auto &items = fetched->items;
+            const auto lacks_app = [](const location &one) { return one.is_installed == false; };
+            items.erase(std::remove_if(items.begin(), items.end(), lacks_app), items.end());
+        }
+        return fetched;
     }
 
     template <class T, class Filter>

@@ -203,8 +203,8 @@ static void apply_webhook(const char *body, size_t length, const char *signature
         ghl_typed_webhook_outcome_clear(&outcome);
         return;
     }
-    /* A 500 makes the vendor send the delivery again. */
-    int answer = error.status == GHL_ERR_SIGNATURE_INVALID ? 401 : error.retryable ? 500 : 400;
+    /* A 429 makes the vendor send the delivery again, by each of its published rules; a 5xx is final by one of them. */
+    int answer = error.status == GHL_ERR_SIGNATURE_INVALID ? 401 : error.retryable ? 429 : 400;
     printf("%d %s\n", answer, ghl_status_name(error.status));
     report("the delivery", "of a webhook", &error);
 }

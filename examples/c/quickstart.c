@@ -44,7 +44,8 @@ static int32_t connect(ghl_client *client, ghl_token_info *info, ghl_error *erro
 
 /* Asks for a token of each of the company's locations: minted at the first call, from memory after it. */
 static int32_t visit_locations(ghl_client *client, const char *company_id, ghl_error *error) {
-    ghl_location_query query = {.company_id = company_id, .page_size = 10};
+    /* Locations without the app have no token. */
+    ghl_location_query query = {.company_id = company_id, .page_size = 10, .is_installed = GHL_ONLY_TRUE};
     ghl_location_page page;
     int32_t status = GHL_OK;
     char next[512];
@@ -53,11 +54,14 @@ static int32_t visit_locations(ghl_client *client, const char *company_id, ghl_e
         if (status != GHL_OK) {
             return status;
         }
-        for (size_t i = 0; i < page.count && status == GHL_OK; i++) {
+        for (size_t i = 0; i < page.count; i++) {
             char *token;
-            status = ghl_typed_access_token(client, page.items[i].id, &token, error);
-            if (status == GHL_OK) {
+            ghl_error failure;
+            if (ghl_typed_access_token(client, page.items[i].id, &token, &failure) == GHL_OK) {
                 printf("%s  %.12s...  %s\n", page.items[i].id, token, page.items[i].name);
+            } else { /* one that is paused, for instance: the others go on */
+                fprintf(stderr, "%s: %s\n", page.items[i].id, failure.message);
+                ghl_typed_error_clear(&failure);
             }
             ghl_string_free(token);
         }
@@ -67,8 +71,8 @@ static int32_t visit_locations(ghl_client *client, const char *company_id, ghl_e
             query.page_token = next;
         }
         ghl_typed_location_page_clear(&page);
-    } while (status == GHL_OK && query.page_token != NULL);
-    return status;
+    } while (query.page_token != NULL);
+    return GHL_OK;
 }
 
 int main(int argc, char **argv) {

@@ -35,7 +35,9 @@ void visit_locations(const ghl::client &client, const std::string &company_id) {
     for (const ghl::failed_token &failed : report.failed) {
         std::cerr << failed.resource_id << ": " << failed.error.text() << '\n';
     }
-    for (const ghl::location &location : client.installed_locations(company_id)) {
+    ghl::location_filter with_app;
+    with_app.installed = true; // the others have no token
+    for (const ghl::location &location : client.installed_locations(company_id, with_app)) {
         const ghl::api_response answer =
             client.request(ghl::api_request("GET", "/locations/" + location.id, location.id));
         std::cout << location.id << "  " << answer.status << "  " << location.name.value_or("") << '\n';

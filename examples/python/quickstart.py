@@ -40,7 +40,7 @@ def main() -> None:
                 sys.exit(f"no consent: {error}")
         print("company", company.resource_id, "until", company.expires_at)
 
-        for location in client.installed_locations(company.resource_id):
+        for location in client.installed_locations(company.resource_id, installed=True):
             try:
                 token = client.access_token(location.id)
             except ghl_oauth.LocationInactive:

@@ -29,8 +29,8 @@ def create_app(client: ghl_oauth.Client | None = None) -> fastapi.FastAPI:
         except ghl_oauth.SignatureInvalid:
             return fastapi.Response(status_code=401)
         except ghl_oauth.GhlError as error:
-            # A failure makes the vendor repeat the delivery.
-            return fastapi.Response(status_code=503 if error.retryable else 400)
+            # 429 makes the vendor repeat the delivery by each of its published rules; a 5xx is final by one of them.
+            return fastapi.Response(status_code=429 if error.retryable else 400)
         return fastapi.Response(status_code=200)
 
     return app

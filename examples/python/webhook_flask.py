@@ -26,8 +26,8 @@ def create_app(client: ghl_oauth.Client | None = None) -> flask.Flask:
         except ghl_oauth.SignatureInvalid:
             return "not signed", 401
         except ghl_oauth.GhlError as error:
-            # A failure makes the vendor repeat the delivery.
-            return "later", 503 if error.retryable else 400
+            # 429 makes the vendor repeat the delivery by each of its published rules; a 5xx is final by one of them.
+            return "later", 429 if error.retryable else 400
         app.logger.info("%s of %s: applied %s", outcome.type, outcome.resource_id, outcome.applied)
         return "", 200
 

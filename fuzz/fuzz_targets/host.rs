@@ -67,36 +67,40 @@ fuzz_target!(|input: &[u8]| {
         .unwrap(),
     };
     let store = HostStore::new(Arc::new(host), seal);
+    let deadline = Deadline::after(Duration::from_secs(5), &Arc::default());
     let told = |error: Error| {
         assert_eq!(error.status(), Status::Store);
         assert!(!error.to_json().to_string().contains(MARK), "{error}");
     };
-    match store.load("resource-1") {
+    match store.load("resource-1", &deadline) {
         Ok(record) => {
             let record = record.unwrap();
             assert_eq!(record.resource_id, "resource-1");
             if record.version < u64::MAX {
-                assert_eq!(store.save(&record).unwrap(), record.version + 1);
+                assert_eq!(store.save(&record, &deadline).unwrap(), record.version + 1);
             }
         }
         Err(error) => told(error),
     }
     for limit in [1, 7] {
-        match store.list(&Query { limit, ..Query::default() }) {
+        match store.list(&Query { limit, ..Query::default() }, &deadline) {
             Ok(page) => {
                 assert!(page.records.len() <= limit);
                 assert!(page.records.is_sorted_by_key(|record| &record.resource_id));
+                for item in page.unreadable {
+                    assert!(item.error.is_unreadable());
+                    told(item.error);
+                }
             }
             Err(error) => told(error),
         }
-        let _ = store.due(Some("c"), 7, Some("a"), limit).map_err(told);
-        let _ = store.notes("due", None, limit).map_err(told);
+        let _ = store.due(Some("c"), &(i64::MIN..=7), Some("a"), limit, &deadline).map_err(told);
+        let _ = store.notes("due", None, limit, &deadline).map_err(told);
     }
-    let deadline = Deadline::after(Duration::from_millis(1), &Arc::default());
-    let _ = store.next_renewal(None).map_err(told);
+    let _ = store.next_renewal(None, &deadline).map_err(told);
     let _ = store.reseal(&deadline, &|_| true).map_err(told);
-    let _ = store.note("n").map_err(told);
-    let _ = store.prune_notes(7).map_err(told);
-    let _ = store.remove("resource-1").map_err(told);
-    let _ = store.lock("resource-1", &deadline).map_err(told);
+    let _ = store.note("n", &deadline).map_err(told);
+    let _ = store.prune_notes(7, &deadline).map_err(told);
+    let _ = store.remove_all(&[("resource-1".into(), 1)], &deadline).map_err(told);
+    let _ = store.lock("resource-1", &deadline.within(Duration::from_millis(1))).map_err(told);
 });

@@ -32,8 +32,9 @@ fuzz_target!(|document: &[u8]| {
 
     watch_for([CLIENT_SECRET]);
     let config = Config::new("app-1", CLIENT_SECRET);
+    let patience = || Deadline::after(Duration::from_secs(60), &Arc::default());
     let store = Arc::new(MemoryStore::default());
-    assert_eq!(store.save(&record).unwrap(), 1);
+    assert_eq!(store.save(&record, &patience()).unwrap(), 1);
     let clock: Arc<dyn Clock> = Arc::new(Still);
     let tokens = Tokens::new(
         Arc::new(Api::new(&config, &clock).unwrap()),

@@ -9,6 +9,10 @@ use crate::http::{Answer, wait_asked};
 /// The words of the only 401s that another access token cures. For any other one a refresh token would be burnt in vain.
 const DEAD_TOKEN: [&str; 2] = ["invalid jwt", "access token is invalid"];
 
+/// The advice where the API, or its consent page, does not find a version of the app.
+pub const NO_VERSION: &str = "a draft or private app needs version_id in its consent link: pass versionId to \
+                              ghl_authorization_url, and check clientId";
+
 /// The error for an answer that is no success.
 pub fn error(answer: &Answer, secrets: &[&str]) -> Error {
     let fault = read(answer, secrets);
@@ -26,9 +30,35 @@ pub fn error(answer: &Answer, secrets: &[&str]) -> Error {
 
 /// Whether an error says that the access token is dead.
 pub fn says_dead_token(error: &Error) -> bool {
-    let words = error.api().and_then(|fault| fault.message.as_deref()).unwrap_or_default();
-    let words = words.to_ascii_lowercase();
+    let words = error.api().map(words_of).unwrap_or_default();
     error.http_status() == Some(401) && DEAD_TOKEN.iter().any(|dead| words.contains(dead))
+}
+
+/// The API's words, in lower case. A page of a proxy or a firewall has none, whatever stands in it.
+fn words_of(fault: &ApiFault) -> String {
+    fault.message.as_deref().filter(|_| fault.is_of_api).unwrap_or_default().to_ascii_lowercase()
+}
+
+/// Whether a refused mint says that the next location's would be refused as well: the company's token is dead, or lacks the
+/// scope, or the version is wrong. A refusal of one location says nothing about the others.
+pub fn ends_every_mint(error: &Error) -> bool {
+    let words = error.api().map(words_of).unwrap_or_default();
+    let of_all = ["not authorized for this scope", "version header"];
+    says_dead_token(error)
+        || error.http_status() == Some(401) && of_all.iter().any(|part| words.contains(part))
+}
+
+/// Whether the API gave up on a request that it may have processed: `Command timed out`, which comes with any status.
+pub fn is_transient(fault: &ApiFault) -> bool {
+    let in_code = fault.code.as_deref().is_some_and(|code| code.eq_ignore_ascii_case("command timed out"));
+    fault.is_of_api && (in_code || words_of(fault).contains("command timed out"))
+}
+
+/// Whether an error says that a token is of the other kind, a company's or a location's: a refresh token that was sent was
+/// not spent.
+pub fn says_other_kind(error: &Error) -> bool {
+    let words = error.api().map(words_of).unwrap_or_default();
+    error.http_status() == Some(401) && words.contains("user type mismatch")
 }
 
 /// Whether an answer says that the access token is dead.
@@ -39,9 +69,16 @@ pub fn is_of_dead_token(answer: &Answer) -> bool {
 /// The status and the advice for what the server said.
 fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
     let code = fault.code.as_deref().unwrap_or_default();
-    let words = fault.message.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let words = words_of(fault);
     let says = |part: &str| words.contains(part);
+    let names = |part: &str| words.contains(part) || code.to_ascii_lowercase().contains(part);
 
+    if is_transient(fault) {
+        return (
+            Status::Server,
+            "the API timed out; it says nothing about the token or the credentials: try again",
+        );
+    }
     if (400..500).contains(&http_status) {
         if says("location is not active") {
             return (
@@ -56,6 +93,9 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
                  and check clientId and clientSecret if it was new",
             );
         }
+        if names("noappversionidfound") || names("no integration found") {
+            return (Status::InvalidRequest, NO_VERSION);
+        }
         if code == "RESOURCE_NOT_FOUND" {
             return (Status::NotFound, "check the id, and that the app is installed there");
         }
@@ -65,10 +105,25 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
         401 if says("not authorized for this scope") => {
             (Status::Forbidden, "the token lacks the scope; add it to the app and let the user consent again")
         }
-        401 if says("authclass type is not allowed") || says("user type") => (
+        401 if says("authclass") || says("user type") || says("iam service") => (
             Status::Forbidden,
             "this endpoint wants the other kind of token, the company's or the location's",
         ),
+        401 if says("not accessible from this token") => (
+            Status::Forbidden,
+            "the token has no access to this location: check that the app is installed there, and for which company",
+        ),
+        401 if names("invalid client credentials") => (
+            Status::Unauthorized,
+            "check clientId and clientSecret: both belong to one client key of the app, and a key that was deleted is refused",
+        ),
+        401 if says("invalid private integration token") => (
+            Status::Unauthorized,
+            "the private integration token was rotated or deleted: import the one that the account's settings show",
+        ),
+        401 if DEAD_TOKEN.iter().any(|dead| words.contains(dead)) => {
+            (Status::Unauthorized, "the access token is dead; check that the app is still installed")
+        }
         401 => (Status::Unauthorized, "check clientId and clientSecret, and that the app is still installed"),
         403 => (
             Status::Forbidden,
@@ -97,6 +152,7 @@ fn read(answer: &Answer, secrets: &[&str]) -> ApiFault {
             details: censored(envelope.get("details").cloned().unwrap_or_default(), secrets),
             resolution: text(envelope, "resolution", secrets),
             trace_id: trace_id(answer, &body, secrets).or_else(|| trace_id(answer, envelope, secrets)),
+            is_of_api: true,
         };
     }
     // {"statusCode", "message"[, "error"]}, `message` perhaps a list, or {"error", "error_description"}
@@ -106,6 +162,7 @@ fn read(answer: &Answer, secrets: &[&str]) -> ApiFault {
         details: Value::Null,
         resolution: None,
         trace_id: trace_id(answer, &body, secrets),
+        is_of_api: true,
     }
 }
 
@@ -303,6 +360,17 @@ mod tests {
                 false,
             ),
             (401, r#"{"statusCode":401,"message":"Something new"}"#, Unauthorized, false),
+            (401, r#"{"statusCode":401,"message":"Command timed out"}"#, Server, false),
+            (401, r#"{"statusCode":401,"message":{"text":"Command timed out"}}"#, Server, false),
+            (401, r#"{"error":"Command timed out"}"#, Server, false),
+            (401, r#"{"statusCode":401,"message":"Location is not active"}"#, LocationInactive, false),
+            (401, r#"{"message":"This location is not accessible from this token!"}"#, Forbidden, false),
+            (401, r#"{"message":"E-102. This AuthClass is not yet supported!"}"#, Forbidden, false),
+            (401, r#"{"message":"This route is not yet supported by the IAM Service."}"#, Forbidden, false),
+            (401, r#"{"message":"Invalid client credentials"}"#, Unauthorized, false),
+            (401, r#"{"message":"Invalid Private Integration token"}"#, Unauthorized, false),
+            (400, r#"{"error":"noAppVersionIdFound"}"#, InvalidRequest, false),
+            (400, r#"{"message":"No integration found with the id: 6"}"#, InvalidRequest, false),
             (
                 403,
                 r#"{"statusCode":403,"message":"The token does not have access to this location."}"#,

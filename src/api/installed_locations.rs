@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
-use super::{Api, Call, Failure, Outcome, required, too_long, uri};
+use super::{Api, Call, Failure, Outcome, fault, required_id, too_long, uri};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::{ApiFault, Error, Result, Status};
 use crate::http::{Effect, Lane};
 use crate::json::in_camel_case;
 use crate::secret::Secret;
@@ -62,10 +62,10 @@ impl InstalledLocationsParams {
                 format!("pageSize is {page_size}, not from 1 to 100"),
             ));
         }
-        if self.app_id.as_deref().is_some_and(|app_id| app_id.trim().is_empty()) {
-            return Err(Error::invalid_argument("appId", "appId is empty"));
+        if let Some(app_id) = &self.app_id {
+            required_id("appId", Some(app_id))?;
         }
-        required("companyId", self.company_id.as_deref())
+        required_id("companyId", self.company_id.as_deref())
     }
 }
 
@@ -90,9 +90,8 @@ impl Api {
         loop {
             let mut page = self.page(pages.params(), bearer, deadline)?;
             let more = pages.turn(&page).map_err(refused)?;
-            match page.remove("items") {
-                Some(Value::Array(found)) => items.extend(found),
-                _ => return Err(refused(endless("a page has no items"))),
+            if let Some(Value::Array(found)) = page.remove("items") {
+                items.extend(found);
             }
             if !more {
                 let total = items.len();
@@ -141,13 +140,25 @@ impl Api {
             effect: Effect::Repeatable,
             lane: Some(Lane::Resource(company_id)),
         };
-        let mut page = self.call(call, deadline)?.fields()?;
+        let reply = self.call(call, deadline)?;
+        let mut page = reply.fields()?;
         // The older answers call the list `locations` and have no pagination.
         if let Some(locations) = page.remove("locations") {
             page.entry("items").or_insert(locations);
         }
         if let Some(Value::Object(pagination)) = page.remove("pagination") {
             page.insert("pagination".into(), in_camel_case(pagination).into());
+        }
+        // A list that was cut must not pass for a whole one, nor an answer without a list for an empty one.
+        let incomplete = |why| {
+            let trace_id = fault::trace_id(&reply.answer, &page, &reply.secrets);
+            Err(reply.not_understood(why, ApiFault { trace_id, ..ApiFault::default() }))
+        };
+        if !page.get("items").is_some_and(Value::is_array) {
+            return incomplete("holds no list of locations");
+        }
+        if says_more(&page) && next_page_token(&page).is_none() {
+            return incomplete("says that there are more locations, and not where");
         }
         Ok(page)
     }
@@ -191,8 +202,32 @@ impl Pages {
 /// The ids of a page's locations. What is no object, or has no id, is no location that a call could name, and is passed
 /// over, as the typed bindings do: the page itself stays as the API sent it.
 pub fn location_ids(page: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    location_ids_where(page, |_| true)
+}
+
+/// The ids of a page's locations where the app is installed: without the filter, or where the server ignores it, the page has
+/// others as well.
+pub fn installed_location_ids(page: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    location_ids_where(page, |item| {
+        item.get("isInstalled").is_none_or(|flag| !matches!(flag, Value::Bool(false)) && flag != "false")
+    })
+}
+
+fn location_ids_where(
+    page: &Map<String, Value>,
+    counts: impl Fn(&Value) -> bool,
+) -> impl Iterator<Item = &str> {
     let items = page.get("items").and_then(Value::as_array).into_iter().flatten();
-    items.filter_map(|item| item.get("_id")?.as_str()).filter(|id| !id.is_empty())
+    items
+        .filter(move |item| counts(item))
+        .filter_map(|item| item.get("_id")?.as_str())
+        .filter(|id| !id.is_empty())
+}
+
+/// Whether a page says in plain words that a further page follows.
+fn says_more(page: &Map<String, Value>) -> bool {
+    let more = page.get("pagination").and_then(|pagination| pagination.get("hasNextPage"));
+    more.is_some_and(|more| matches!(more, Value::Bool(true)) || more == "true")
 }
 
 fn next_page_token(page: &Map<String, Value>) -> Option<String> {

@@ -4,13 +4,17 @@
 use serde::Deserialize;
 use ureq::http::Method;
 
+use super::field_names::Name;
 use super::grant::granted;
-use super::{Api, Call, Failure, Outcome, form, required};
+use super::{Api, Call, Failure, Outcome, form, required_id};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::http::{Effect, Lane};
 use crate::secret::Secret;
 use crate::token::{Token, UserType};
+
+const COMPANY_ID: Name = ["companyId", "company_id"];
+const LOCATION_ID: Name = ["locationId", "location_id"];
 
 /// The parameters of a mint.
 #[derive(Debug, Deserialize)]
@@ -39,28 +43,31 @@ impl Api {
         now_ms: i64,
         deadline: &Deadline,
     ) -> Result<Token, Failure> {
-        required("companyId", Some(company_id))?;
-        required("locationId", Some(location_id))?;
-        let call = Call {
-            method: Method::POST,
-            target: self.location_token_uri.clone(),
-            bearer: Some(bearer),
-            body: Some(form([("companyId", company_id), ("locationId", location_id)])),
-            secrets: [None; 2],
-            effect: Effect::Repeatable,
-            lane: Some(Lane::Resource(company_id)),
-        };
-        let mut token = granted(&self.call(call, deadline)?, now_ms)?;
-        token.user_type = Some(UserType::Location);
-        token.company_id.get_or_insert_with(|| company_id.to_owned());
-        if token.location_id.get_or_insert_with(|| location_id.to_owned()) != location_id {
-            let error = Error::new(
-                Status::Protocol,
-                "the API granted a token for another location than was asked for",
-            )
-            .with_help("report this to the vendor; the token was not used");
+        required_id("companyId", Some(company_id))?;
+        required_id("locationId", Some(location_id))?;
+        let reply = self.location_token_fields.send(&[COMPANY_ID, LOCATION_ID], |casing| {
+            let fields = [(casing.of(COMPANY_ID), company_id), (casing.of(LOCATION_ID), location_id)];
+            let call = Call {
+                method: Method::POST,
+                target: self.location_token_uri.clone(),
+                bearer: Some(bearer),
+                body: Some(form(fields)),
+                secrets: [None; 2],
+                effect: Effect::Repeatable,
+                lane: Some(Lane::Resource(company_id)),
+            };
+            self.call(call, deadline)
+        })?;
+        let mut token = granted(&reply, now_ms)?;
+        if token.is_of_another(location_id, UserType::Location) {
+            let error =
+                Error::new(Status::Protocol, "the API granted the token of another owner than was asked for")
+                    .with_help("report this to the vendor; the token was not used");
             return Err(Failure { error, outcome: Outcome::Unknown });
         }
+        token.user_type = Some(UserType::Location);
+        token.company_id.get_or_insert_with(|| company_id.to_owned());
+        token.location_id.get_or_insert_with(|| location_id.to_owned());
         Ok(token)
     }
 }

@@ -2,6 +2,7 @@
 
 mod any;
 mod fault;
+mod field_names;
 mod grant;
 mod installed_locations;
 mod location_token;
@@ -19,14 +20,20 @@ use crate::clock::Clock;
 use crate::config::{Config, Encoding};
 use crate::deadline::Deadline;
 use crate::error::{ApiFault, Error, Result, Status};
-use crate::http::{Answer, Counters, Effect, Http, Lane, NoAnswer, Request, Transport, UreqTransport};
+use crate::http::{
+    Answer, Counters, Effect, Http, Lane, NoAnswer, Request, Transport, UreqTransport, says_when,
+};
 use crate::json;
 use crate::secret::Secret;
 use crate::token::{NO_TOKEN_TEXT, is_token_text};
 
+use field_names::FieldNames;
+
 pub(crate) use any::{AnyCall, is_callers};
-pub(crate) use fault::{is_of_dead_token, says_dead_token, without_secrets};
-pub use installed_locations::{InstalledLocationsParams, Pages, location_ids};
+pub(crate) use fault::{
+    NO_VERSION, ends_every_mint, is_of_dead_token, says_dead_token, says_other_kind, without_secrets,
+};
+pub use installed_locations::{InstalledLocationsParams, Pages, installed_location_ids, location_ids};
 pub use location_token::LocationTokenParams;
 pub use token::{GrantType, TokenParams};
 
@@ -48,6 +55,9 @@ pub struct Api {
     client_id: String,
     client_secret: Secret,
     app_id: String,
+    /// The casing of the fields that each of the two endpoints takes.
+    token_fields: FieldNames,
+    location_token_fields: FieldNames,
 }
 
 /// Why a call to the API gave no result, and what it may have done there.
@@ -62,7 +72,7 @@ pub struct Failure {
 /// What a failed call may have done at the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing: it was not sent, or turned away before it was looked at (429, 503).
+    /// Nothing: it was not sent, or refused before it was looked at (429, or 503 with `Retry-After`).
     NothingHappened,
     /// Nobody knows: it was sent, and no answer, or none that can be read, came back.
     Unknown,
@@ -123,6 +133,8 @@ impl Api {
             client_id: config.client_id.clone(),
             client_secret: config.client_secret.clone(),
             app_id: config.app_id().to_owned(),
+            token_fields: FieldNames::default(),
+            location_token_fields: FieldNames::default(),
         })
     }
 
@@ -160,12 +172,15 @@ impl Api {
         if (200..300).contains(&answer.status) {
             return Ok(Reply { answer, secrets });
         }
+        let error = fault::error(&answer, &secrets);
         let outcome = match answer.status {
-            429 | 503 => Outcome::NothingHappened,
-            400..=499 => Outcome::Refused,
+            429 => Outcome::NothingHappened,
+            503 if says_when(&answer) => Outcome::NothingHappened,
+            // A timeout inside the API says nothing about what became of the request.
+            400..=499 if error.status() != Status::Server => Outcome::Refused,
             _ => Outcome::Unknown,
         };
-        Err(Failure { error: fault::error(&answer, &secrets), outcome })
+        Err(Failure { error, outcome })
     }
 }
 
@@ -259,11 +274,25 @@ impl Reply<'_> {
     }
 }
 
-/// An id is the part of a URL or form that decides who is meant: it must be there.
+/// An id decides whose data a request concerns: it must be present, without white space around it.
+fn required_id<'a>(parameter: &str, id: Option<&'a str>) -> Result<&'a str> {
+    let id = required(parameter, id)?;
+    one_word(parameter, id).map(|()| id)
+}
+
 fn required<'a>(parameter: &str, value: Option<&'a str>) -> Result<&'a str> {
     match value {
         Some(value) if !value.trim().is_empty() => Ok(value),
         Some(_) => Err(Error::invalid_argument(parameter, format!("{parameter} is empty"))),
         None => Err(Error::invalid_argument(parameter, format!("{parameter} is missing"))),
     }
+}
+
+/// No id and no client secret of the API begins or ends with white space: one that does was copied badly.
+fn one_word(parameter: &str, value: &str) -> Result<()> {
+    if value.trim() != value || value.chars().any(char::is_control) {
+        let message = format!("{parameter} begins or ends with white space, or holds a control character");
+        return Err(Error::invalid_argument(parameter, message));
+    }
+    Ok(())
 }

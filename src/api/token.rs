@@ -6,14 +6,26 @@ use serde::Deserialize;
 use ureq::http::Method;
 use zeroize::Zeroizing;
 
+use super::field_names::{Casing, Name};
 use super::grant::granted;
-use super::{Api, Call, Failure, JSON, Outcome, form, required};
+use super::{Api, Call, Failure, JSON, Outcome, form, required, required_id};
 use crate::config::Encoding;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::http::{Effect, Lane};
 use crate::secret::Secret;
 use crate::token::{Token, UserType};
+
+/// The fields of a request, in the order in which they are sent.
+const FIELDS: [Name; 7] = [
+    ["clientId", "client_id"],
+    ["clientSecret", "client_secret"],
+    ["grantType", "grant_type"],
+    ["code", "code"],
+    ["refreshToken", "refresh_token"],
+    ["userType", "user_type"],
+    ["redirectUri", "redirect_uri"],
+];
 
 /// What a token is asked for with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -62,12 +74,13 @@ pub struct TokenParams {
 }
 
 impl TokenParams {
-    /// A refresh of a company's or location's token.
-    pub fn refresh(resource_id: String, refresh_token: Secret, user_type: UserType) -> TokenParams {
+    /// A refresh of a company's or location's token. Without a `user_type` the API answers with the token of whichever kind
+    /// the refresh token belongs to.
+    pub fn refresh(resource_id: String, refresh_token: Secret, user_type: Option<UserType>) -> TokenParams {
         TokenParams {
             resource_id: Some(resource_id),
             refresh_token: Some(refresh_token),
-            ..TokenParams::of(GrantType::RefreshToken, Some(user_type))
+            ..TokenParams::of(GrantType::RefreshToken, user_type)
         }
     }
 
@@ -103,6 +116,12 @@ impl Api {
     /// # Errors
     /// `INVALID_ARGUMENT` for a missing parameter; else what the API or the network says.
     pub fn token(&self, params: &TokenParams, now_ms: i64, deadline: &Deadline) -> Result<Token, Failure> {
+        if let Some(client_id) = &params.client_id {
+            required_id("clientId", Some(client_id))?;
+        }
+        if let Some(client_secret) = &params.client_secret {
+            required_id("clientSecret", Some(client_secret.expose()))?;
+        }
         let (secret, effect) = match params.grant_type {
             GrantType::AuthorizationCode => (Some(secret("code", &params.code)?), Effect::Spends),
             GrantType::RefreshToken => {
@@ -113,16 +132,19 @@ impl Api {
             GrantType::ClientCredentials => (None, Effect::Repeatable),
         };
         let ask = || {
-            let call = Call {
-                method: Method::POST,
-                target: self.token_uri.clone(),
-                bearer: None,
-                body: Some(self.token_body(params)?),
-                secrets: [secret, params.client_secret.as_ref()],
-                effect,
-                lane: params.resource_id.as_deref().map(Lane::Grants),
-            };
-            granted(&self.call(call, deadline)?, now_ms)
+            let reply = self.token_fields.send(&FIELDS, |casing| {
+                let call = Call {
+                    method: Method::POST,
+                    target: self.token_uri.clone(),
+                    bearer: None,
+                    body: Some(self.token_body(params, casing)?),
+                    secrets: [secret, params.client_secret.as_ref()],
+                    effect,
+                    lane: params.resource_id.as_deref().map(Lane::Grants),
+                };
+                self.call(call, deadline)
+            })?;
+            granted(&reply, now_ms)
         };
         let outcome = ask();
         if params.grant_type != GrantType::AuthorizationCode {
@@ -138,18 +160,19 @@ impl Api {
         }
     }
 
-    fn token_body(&self, params: &TokenParams) -> Result<(&'static str, Zeroizing<Vec<u8>>)> {
+    fn token_body(&self, params: &TokenParams, casing: Casing) -> Result<(&'static str, Zeroizing<Vec<u8>>)> {
         let client_secret = params.client_secret.as_ref().unwrap_or(&self.client_secret);
-        let fields = [
-            ("clientId", Some(params.client_id.as_deref().unwrap_or(&self.client_id))),
-            ("clientSecret", Some(client_secret.expose())),
-            ("grantType", Some(params.grant_type.name())),
-            ("code", params.code.as_ref().map(Secret::expose)),
-            ("refreshToken", params.refresh_token.as_ref().map(Secret::expose)),
-            ("userType", params.user_type.map(UserType::name)),
-            ("redirectUri", params.redirect_uri.as_deref()),
+        let values = [
+            Some(params.client_id.as_deref().unwrap_or(&self.client_id)),
+            Some(client_secret.expose()),
+            Some(params.grant_type.name()),
+            params.code.as_ref().map(Secret::expose),
+            params.refresh_token.as_ref().map(Secret::expose),
+            params.user_type.map(UserType::name),
+            params.redirect_uri.as_deref(),
         ];
-        let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let fields = FIELDS.into_iter().zip(values);
+        let fields = fields.filter_map(move |(name, value)| Some((casing.of(name), value?)));
         match self.encoding {
             Encoding::Form => Ok(form(fields)),
             Encoding::Json => {

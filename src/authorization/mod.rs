@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
 
-use crate::api::{Api, TokenParams, without_secrets};
+use crate::api::{Api, NO_VERSION, TokenParams, without_secrets};
 use crate::clock::Clock;
 use crate::config::{Config, absolute_url};
 use crate::deadline::Deadline;
@@ -342,18 +342,31 @@ fn not_blank(state: Option<&Secret>) -> Result<()> {
 /// What a redirect brought, if it led to that redirect URI.
 fn consented(redirect: &Redirect, redirect_uri: String) -> Result<Consented> {
     if !redirect.is_to(&redirect_uri) {
-        return Err(Error::invalid_argument(
-            "redirectUrl",
-            "redirectUrl does not lead to this app's redirect URI",
-        )
-        .with_help("pass the whole URL that the browser was sent to"));
+        let message = "redirectUrl does not lead to this app's redirect URI";
+        return Err(match redirect.slight_difference(&redirect_uri) {
+            None => Error::invalid_argument("redirectUrl", message)
+                .with_help("pass the whole URL that the browser was sent to"),
+            Some(difference) => Error::invalid_argument(
+                "redirectUrl",
+                format!("{message}: they differ in {difference}"),
+            )
+            .with_help(
+                "configure redirectUri exactly as the developer portal has it, and pass the URL as the \
+                         browser has it: behind a proxy that ends TLS the server itself sees http",
+            ),
+        });
     }
     let answer = if let Some(code) = redirect.parameter("error") {
         let words = redirect.parameter("error_description").unwrap_or_default();
         let message = format!("consent was not given: {code} {words}");
         let secrets = ["code", "state"].map(|name| redirect.parameter(name).unwrap_or_default());
-        Err(Error::new(Status::ConsentDenied, without_secrets(message.trim_end(), &secrets))
-            .with_help("let the user try again; a scope that the app does not have is refused, too"))
+        let said = message.to_ascii_lowercase();
+        let help = if said.contains("noappversionidfound") || said.contains("no integration found") {
+            NO_VERSION
+        } else {
+            "let the user try again; a scope that the app does not have is refused, too"
+        };
+        Err(Error::new(Status::ConsentDenied, without_secrets(message.trim_end(), &secrets)).with_help(help))
     } else if let Some(code) = redirect.parameter("code").filter(|code| !code.is_empty()) {
         Ok(Secret::new(code.to_owned()))
     } else {

@@ -44,12 +44,31 @@ impl Redirect {
         let Some(expected) = absolute_url(redirect_uri) else {
             return false;
         };
-        let host = |uri: &Uri| uri.host().map(str::to_ascii_lowercase);
         self.target.scheme() == expected.scheme()
             && host(&self.target) == host(&expected)
             && port(&self.target) == port(&expected)
             && self.target.path() == expected.path()
     }
+
+    /// The one difference from that redirect URI that a server behind a proxy, or a typing error, makes.
+    pub fn slight_difference(&self, redirect_uri: &str) -> Option<&'static str> {
+        let expected = absolute_url(redirect_uri)?;
+        let bare = |uri: &Uri| uri.path().trim_end_matches('/').to_owned();
+        if host(&self.target) != host(&expected) || bare(&self.target) != bare(&expected) {
+            return None;
+        }
+        let (scheme, path) =
+            (self.target.scheme() != expected.scheme(), self.target.path() != expected.path());
+        match (scheme, path) {
+            (true, false) if self.target.port_u16() == expected.port_u16() => Some("http and https"),
+            (false, true) if port(&self.target) == port(&expected) => Some("a slash at the end of the path"),
+            _ => None,
+        }
+    }
+}
+
+fn host(url: &Uri) -> Option<String> {
+    url.host().map(str::to_ascii_lowercase)
 }
 
 /// A URL up to its path.
@@ -101,6 +120,28 @@ mod tests {
             assert!(Redirect::read(malformed).is_err(), "{malformed}");
         }
         assert!(Redirect::read("https://app.example/?code=1&code=2").is_err());
+    }
+
+    #[test]
+    fn redirect_that_is_nearly_right_says_what_differs() {
+        let differs = |url: &str| {
+            let redirect = Redirect::read(url).unwrap();
+            assert!(!redirect.is_to("https://app.example/oauth/callback"));
+            redirect.slight_difference("https://app.example/oauth/callback")
+        };
+        assert_eq!(differs("http://App.example/oauth/callback?code=1"), Some("http and https"));
+        assert_eq!(
+            differs("https://app.example/oauth/callback/?code=1"),
+            Some("a slash at the end of the path")
+        );
+        for other in [
+            "http://app.example/oauth/callback/",
+            "http://app.example:8080/oauth/callback",
+            "https://app.example/oauth/callback/more",
+            "https://other.example/oauth/callback/",
+        ] {
+            assert_eq!(differs(other), None, "{other}");
+        }
     }
 
     #[test]

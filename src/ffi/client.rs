@@ -89,7 +89,8 @@ pub unsafe extern "C" fn ghl_client_new(
     }
 }
 
-/// Frees a client, its connections and what it holds in memory. Tokens that a durable store keeps stay there.
+/// Frees a client, its connections and what it holds in memory. Tokens that a durable store keeps stay there. A token that
+/// the store did not take yet is offered to it for up to 5 s; an error is logged if it is lost.
 ///
 /// Call it after the last call on the client has returned (ghl_client_cancel hastens that), and not from inside a
 /// callback. Any thread.

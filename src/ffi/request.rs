@@ -9,10 +9,10 @@ use super::client::ghl_client;
 /// whole.
 ///
 /// Paced by the rate limit of the company or location. A 401 that says that the access token is dead makes the library
-/// refresh it and send the request again, once. Repeated within the deadline: after 429 and 503, and where it surely was
-/// not sent; GET, HEAD and OPTIONS also after a break and any 5xx. Redirects are not followed. Any thread; waits for the
-/// answer, at most timeouts.totalMs; ghl_client_cancel ends it at once, though a request that was sent may have been
-/// processed.
+/// refresh it and send the request again, once. Repeated within the deadline: after 429, after 503 with Retry-After, and
+/// where it surely was not sent; GET, HEAD and OPTIONS also after a break, any 5xx and "Command timed out". Redirects are
+/// not followed. Any thread; waits for the answer, at most timeouts.totalMs; ghl_client_cancel ends it at once, though a
+/// request that was sent may have been processed.
 ///
 /// @param client        a client
 /// @param request_json  {"method": "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS", "path": one that begins

@@ -131,7 +131,8 @@ unsafe fn token<T>(
 
 /// Refreshes, or mints, now, whatever the clock says.
 ///
-/// Callers at the same moment share one refresh. Any thread; waits at most timeouts.totalMs.
+/// Callers at the same moment share one refresh. The server is asked even while an inactive location, or a resource whose
+/// last refreshes failed, is left alone. Any thread; waits at most timeouts.totalMs.
 ///
 /// @param client       a client
 /// @param resource_id  a company id or a location id
@@ -150,11 +151,13 @@ pub unsafe extern "C" fn ghl_token_refresh(
 
 /// Deletes a token here, in memory and in the store. The API does not learn of it: the app stays installed.
 ///
-/// Any thread; waits for a refresh of the same resource, at most timeouts.totalMs.
+/// A refresh or mint of it that is under way does not bring it back. A record that cannot be read is deleted as well. Any
+/// thread; waits for a refresh of the same resource, at most 5 s.
 ///
 /// @param client       a client
 /// @param resource_id  a company id or a location id
-/// @param out_json     the deleted token's metadata, or the error; to be freed with ghl_string_free; may be NULL
+/// @param out_json     the deleted token's metadata, or {"resourceId", "state": "unreadable"}, or the error; to be freed
+///                     with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_token_delete(
@@ -174,10 +177,11 @@ pub unsafe extern "C" fn ghl_token_delete(
 /// @param client       a client
 /// @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000, default 100),
 ///                     "pageToken"?}; "companyId" lists the company and its locations
-/// @param out_json     {"items": [{metadata}], "nextPageToken"}, the latter null on the last page, or the error; to be
-///                     freed with ghl_string_free; may be NULL. A metadata's "state" is "ok", "inactive",
-///                     "reauthorizationRequired" or "unsaved"
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
+/// @param out_json     {"items": [{metadata}], "nextPageToken", "failed"?: [{"resourceId", "error"}]}, "nextPageToken" null
+///                     on the last page, or the error; to be freed with ghl_string_free; may be NULL. A metadata's
+///                     "state" is "ok", "inactive", "reauthorizationRequired" or "unsaved". "failed" names the records of
+///                     the page that cannot be read: damaged, or sealed with a key that is not given
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_list(
     client: *mut ghl_client,
@@ -199,8 +203,10 @@ pub unsafe extern "C" fn ghl_tokens_list(
 /// @param client       a client
 /// @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since the epoch) or
 ///                     "expiresIn" (seconds from now), "userType", "companyId", "locationId", "scope", …}], "replace"?};
-///                     snake_case is read, too ("access_token", "expire_at", …), and the camelCase spelling wins. An
-///                     older token does not replace a newer one unless "replace" is true
+///                     snake_case is read as well ("access_token", "expire_at", …), and the camelCase spelling wins. An
+///                     older token, or one without "expiresAt", does not replace a good one unless "replace" is true. A
+///                     refresh token that this store has spent is skipped in any case, and so is a second owner with the
+///                     same refresh token. A token with neither an expiry nor a refresh token never expires
 /// @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error; to be freed with
 ///                     ghl_string_free; may be NULL
 /// @return GHL_OK, also where all were skipped; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
@@ -227,9 +233,9 @@ pub unsafe extern "C" fn ghl_tokens_import(
 ///
 /// @param client       a client
 /// @param params_json  as for ghl_tokens_list
-/// @param out_json     {"tokens": […], "nextPageToken"}, or the error; to be freed with ghl_string_free, which wipes it;
-///                     may be NULL
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
+/// @param out_json     {"tokens": […], "nextPageToken", "failed"? as for ghl_tokens_list}, or the error; to be freed with
+///                     ghl_string_free, which wipes it; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_export(
     client: *mut ghl_client,
@@ -274,8 +280,9 @@ pub type ghl_progress_callback =
 /// @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId", "error"}], "nextDueAt"}:
 ///                     "unsealed" counts what should have been sealed, but cannot be opened or changed meanwhile; an
 ///                     "error" is what ghl_token_refresh returns; "nextDueAt" is in milliseconds since the epoch, or
-///                     null; or the error; to be freed with ghl_string_free; may be NULL
-/// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_CANCELLED
+///                     null; or the error; to be freed with ghl_string_free; may be NULL. A token that the store still
+///                     refuses is among the "failed"
+/// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_maintain(
     client: *mut ghl_client,
@@ -294,7 +301,8 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 
 /// Mints tokens for many locations of a company: for a list, or for every location where the app is installed. As fast as
 /// the company's rate limit allows; a location whose token is not due costs nothing, so that a second run does what the
-/// first one left. One failure does not stop the rest.
+/// first one left. One failure does not stop the rest. Right after a consent the API's list of installed locations can be
+/// empty for some seconds: "total" is 0 then, and a second run finds them.
 ///
 /// Any thread; waits until all is done. For that time the library works on threads of its own, which end before the call
 /// does; the callbacks for progress and events run on the calling thread.

@@ -43,10 +43,12 @@ pub unsafe extern "C" fn ghl_webhook_verify(
 
 /// Checks a webhook as ghl_webhook_verify does, and does to the tokens what it says.
 ///
-/// INSTALL of a location: its token is minted in this call where its company's token is here; else, and where the mint
-/// fails, the location is remembered, and minted for when the company's token comes, by ghl_tokens_maintain, or at its
-/// first use. UNINSTALL: the location's token is deleted, or the company's with those of all its locations, unless they
-/// are newer. Every other delivery, and one for another app, is left alone.
+/// INSTALL of a location, or of several ("locationIds"): its token is minted in this call if its company's token is here;
+/// otherwise, and if the mint fails, the location is remembered, and minted for when the company's token comes, by
+/// ghl_tokens_maintain, or at its first use. A token of an earlier installation, or of another company, is replaced.
+/// UNINSTALL: the location's token is deleted, or the company's with the tokens of its locations, unless their
+/// installation began later; locations that consented by themselves stay. Every other delivery, and one for another app,
+/// is left alone.
 ///
 /// Deliveries may come in any order and any number of times. Answer the vendor with a success for GHL_OK, whatever
 /// "applied" says; for an error that is retryable with a failure, so that the delivery is repeated. Any thread; waits at

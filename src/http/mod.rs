@@ -21,7 +21,7 @@ use crate::secret::Secret;
 
 pub use pace::Lane;
 use pace::Pace;
-pub use retry::wait_asked;
+pub use retry::{says_when, wait_asked};
 pub use ureq_transport::UreqTransport;
 
 /// The longest head of an answer that is read.
@@ -123,7 +123,7 @@ pub trait Transport: Send + Sync {
     fn send(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer>;
 }
 
-/// Requests of one client: the pace of each resource, and the repetition of what may be repeated.
+/// The requests of one client: rate limits, and retries of requests that may be repeated.
 pub struct Http {
     transport: Box<dyn Transport>,
     retry: Retry,

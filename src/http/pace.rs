@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::retry::{daily_remaining, daily_reset, is_day_spent, number};
 use super::{Answer, wait_asked};
 use crate::clock::Clock;
 use crate::config::RateLimit;
@@ -21,6 +22,12 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// However long the server asks to be left in peace, it is asked again after this time: a mistake in one header must
 /// not cost a connection.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
+
+/// If the quota of the day is used up and the server does not say when it is renewed, a request asks again after this time.
+const DAY_ASKED_AGAIN: Duration = Duration::from_secs(300);
+
+/// A reset of the day that is beyond this cannot be in seconds: a day has fewer.
+const MOST_SECONDS: Duration = Duration::from_millis(86_400);
 
 /// Above this many lanes, those that say nothing about the next request are forgotten.
 const MOST_LANES: usize = 4096;
@@ -81,7 +88,10 @@ struct Traffic {
     next_ticket: u64,
     /// Nothing is sent before this moment: the server said so.
     held_until: Option<Duration>,
-    day_began: Duration,
+    /// Nothing is sent before this moment, since the quota of the day is used up; and the reset that the server told, and when.
+    spent_until: Option<Duration>,
+    told_reset: Option<(Duration, Duration)>,
+    day_ends: Duration,
     today: u64,
 }
 
@@ -230,10 +240,14 @@ impl Place<'_> {
         let Some(answer) = answer else { return };
         let configured = self.pace.limit;
         self.pace.with(self.lane, self.pace.clock.monotonic(), |traffic, now| {
-            if matches!(self.lane, Lane::Resource(_)) {
+            let of_resource = matches!(self.lane, Lane::Resource(_));
+            if of_resource {
                 traffic.learn(configured, answer, self.departed, now);
             }
+            // A spent day holds back by itself, for longer than any other hold.
+            let is_spent = of_resource && is_day_spent(&answer.headers);
             if answer.status == 429
+                && !is_spent
                 && let Some(hold) = wait_asked(answer).or(pause)
             {
                 traffic.hold(hold, now);
@@ -266,7 +280,9 @@ impl Traffic {
             queue: VecDeque::new(),
             next_ticket: 0,
             held_until: None,
-            day_began: now,
+            spent_until: None,
+            told_reset: None,
+            day_ends: now + DAY,
             today: 0,
         }
     }
@@ -312,9 +328,9 @@ impl Traffic {
             }
         }
         if self.today.saturating_add(ahead as u64) >= self.per_day {
-            free = free.max(self.day_began + DAY);
+            free = free.max(self.day_ends);
         }
-        if let Some(until) = self.held_until {
+        for until in [self.held_until, self.spent_until].into_iter().flatten() {
             free = free.max(until);
         }
         free - now
@@ -329,7 +345,7 @@ impl Traffic {
 
     /// Learns from the headers of an answer to a request that still has its place.
     fn learn(&mut self, configured: Limit, answer: &Answer, departed: Duration, now: Duration) {
-        let number = |name: &str| answer.headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+        let number = |name: &str| number(&answer.headers, name);
         let most = number("x-ratelimit-max").map(|most| usize::try_from(most).unwrap_or(usize::MAX));
         let interval = number("x-ratelimit-interval-milliseconds").map(Duration::from_millis);
         if let (Some(requests @ 1..), Some(per)) = (most, interval)
@@ -346,9 +362,44 @@ impl Traffic {
                 self.answered.extend(std::iter::repeat_n(now, others.min(MOST_OTHERS)));
             }
         }
-        // Nobody says when its day begins: so it is asked again once in a while.
-        if number("x-ratelimit-daily-remaining") == Some(0) {
-            self.hold(LONGEST_HOLD, now);
+        if let Some(remaining) = daily_remaining(&answer.headers) {
+            self.learn_of_day(
+                remaining,
+                number("x-ratelimit-limit-daily"),
+                daily_reset(&answer.headers),
+                now,
+            );
+        }
+    }
+
+    /// Learns what is left of the quota of the day, and when it is renewed.
+    fn learn_of_day(&mut self, remaining: u64, limit: Option<u64>, reset: Option<Duration>, now: Duration) {
+        let reset = reset.map(|reset| {
+            // Two answers tell the unit: milliseconds run down a thousand times faster than seconds do.
+            let in_seconds = self.told_reset.is_some_and(|(before, at)| {
+                let passed = before.saturating_sub(reset).as_millis();
+                let elapsed = now.saturating_sub(at);
+                elapsed >= Duration::from_secs(2)
+                    && passed <= elapsed.as_millis() / 2
+                    && passed.abs_diff(u128::from(elapsed.as_secs())) <= 2
+                    && before <= MOST_SECONDS
+            });
+            self.told_reset = Some((reset, now));
+            if in_seconds { reset.saturating_mul(1000).min(DAY) } else { reset }
+        });
+        if remaining == 0 {
+            self.spent_until = Some(now + reset.unwrap_or(DAY_ASKED_AGAIN));
+            return;
+        }
+        self.spent_until = None;
+        // If the server has counted far fewer requests than this client, its day has begun anew.
+        if let Some(used) = limit.and_then(|limit| limit.checked_sub(remaining))
+            && used < self.today / 2
+        {
+            (self.day_ends, self.today) = (now + DAY, used);
+        }
+        if let Some(reset) = reset.filter(|reset| *reset > MOST_SECONDS) {
+            self.day_ends = now + reset;
         }
     }
 
@@ -358,8 +409,8 @@ impl Traffic {
     }
 
     fn forget_before(&mut self, now: Duration) {
-        if now.saturating_sub(self.day_began) >= DAY {
-            (self.day_began, self.today) = (now, 0);
+        if now >= self.day_ends {
+            (self.day_ends, self.today) = (now + DAY, 0);
         }
         let longest = self.limits.iter().map(|limit| limit.per).max().unwrap_or_default();
         // One more window than is needed, for the account of an answer that was long on its way.
@@ -382,7 +433,7 @@ impl Traffic {
     }
 
     fn held_for(&self, now: Duration) -> Option<Duration> {
-        let until = self.held_until?;
+        let until = self.held_until.max(self.spent_until)?;
         (until > now).then(|| until - now)
     }
 
@@ -564,7 +615,56 @@ mod tests {
         assert_eq!(hold(u64::MAX), Some(LONGEST_HOLD));
         assert_eq!(pace.ask(LOCATION, start + LONGEST_HOLD), None);
         pace.learn(start + LONGEST_HOLD, &[("x-ratelimit-daily-remaining", 0)]);
-        assert_eq!(pace.ask(LOCATION, start + LONGEST_HOLD), Some(LONGEST_HOLD), "the day is used up");
+        assert_eq!(pace.ask(LOCATION, start + LONGEST_HOLD), Some(DAY_ASKED_AGAIN), "the day is used up");
+    }
+
+    #[test]
+    fn spent_day_is_waited_for_until_its_reset_and_no_longer_than_it_lasts() {
+        let [left, limit, reset] =
+            ["x-ratelimit-daily-remaining", "x-ratelimit-limit-daily", "x-ratelimit-daily-reset"];
+        let start = seconds(1_000_000);
+        let held = |headers: &[(&'static str, u64)]| {
+            let pace = pace(10, 1000, 1000);
+            pace.learn(start, headers);
+            pace.ask(LOCATION, start)
+        };
+        assert_eq!(held(&[(left, 0), (reset, 84_322_000)]), Some(seconds(84_322)));
+        assert_eq!(held(&[(left, 0), (reset, 25_000)]), Some(seconds(25)));
+        assert_eq!(held(&[(left, 0), (reset, 90_000_000)]), Some(DAY_ASKED_AGAIN), "more than a day");
+        assert_eq!(held(&[(left, 1), (reset, 84_322_000)]), None);
+
+        // A server that counts in seconds: the first hold is too short, the second is right.
+        let pace = pace(10, 1000, 1000);
+        pace.learn(start, &[(left, 0), (reset, 7_200)]);
+        assert_eq!(pace.ask(LOCATION, start), Some(Duration::from_millis(7_200)));
+        let later = start + seconds(8);
+        pace.learn(later, &[(left, 0), (reset, 7_192)]);
+        assert_eq!(pace.ask(LOCATION, later), Some(seconds(7_192)));
+        pace.learn(later, &[(left, 900), (limit, 1000)]);
+        assert_eq!(pace.ask(LOCATION, later), None, "an answer that finds the day renewed ends the wait");
+    }
+
+    #[test]
+    fn count_of_the_day_begins_anew_with_the_servers_own_day() {
+        let [left, limit, reset] =
+            ["x-ratelimit-daily-remaining", "x-ratelimit-limit-daily", "x-ratelimit-daily-reset"];
+        let start = seconds(1_000_000);
+        let spent = |pace: &Pace| {
+            for _ in 0..5 {
+                assert_eq!(pace.ask(LOCATION, start), None);
+                pace.answer(start);
+            }
+        };
+        let told = pace(10, 1000, 5);
+        told.learn(start, &[(left, 5), (limit, 5), (reset, 3_600_000)]);
+        spent(&told);
+        assert_eq!(told.ask(LOCATION, start + seconds(60)), Some(seconds(3_540)), "until the reset");
+        let renewed = pace(10, 1000, 6);
+        spent(&renewed);
+        renewed.learn(start, &[(left, 5), (limit, 6)]);
+        for _ in 0..5 {
+            assert_eq!(renewed.ask(LOCATION, start + seconds(60)), None, "the server has counted one");
+        }
     }
 
     #[test]

@@ -1,37 +1,47 @@
-//! Finds the addresses of a host.
+//! Name resolution for connections.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver as Resolve};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver as Resolve};
 use ureq::unversioned::transport::NextTimeout;
 
-/// Takes a literal address as it is; leaves names to ureq, which looks them up on a short-lived thread,
-/// since the system's lookup knows no deadline.
+use super::transport;
+use crate::lookup;
+
+/// How many addresses of a host are tried at most: as many as ureq's list holds.
+const MOST: usize = 16;
+
+/// No lookup takes longer.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// Takes a literal address as it is, and looks a name up within the time for the connection. A lookup ends early when its
+/// call is cancelled.
 #[derive(Debug, Default)]
-pub struct Resolver(DefaultResolver);
+pub struct Resolver(());
 
 impl Resolve for Resolver {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, Error> {
-        let literal = uri
-            .host()
-            .and_then(|host| host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok());
+    fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let host = uri.host().ok_or(Error::HostNotFound)?.trim_start_matches('[').trim_end_matches(']');
         let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-        match literal {
-            Some(address) => {
-                let mut resolved = self.empty();
-                resolved.push(SocketAddr::new(address, uri.port_u16().unwrap_or(default_port)));
-                Ok(resolved)
-            }
-            None => self.0.resolve(uri, config, timeout),
+        let port = uri.port_u16().unwrap_or(default_port);
+        let mut resolved = self.empty();
+        if let Ok(address) = host.parse::<IpAddr>() {
+            resolved.push(SocketAddr::new(address, port));
+            return Ok(resolved);
         }
+        let by = Instant::now() + (*timeout.after).min(LONGEST);
+        let left = || match by.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(Error::Timeout(timeout.reason)),
+            _ if transport::is_abandoned() => Err(Error::Timeout(timeout.reason)),
+            left => Ok(left),
+        };
+        let found = lookup::addresses(host, port, left)?;
+        found.into_iter().take(MOST).for_each(|address| resolved.push(address));
+        if resolved.is_empty() { Err(Error::HostNotFound) } else { Ok(resolved) }
     }
 }
 

@@ -15,13 +15,28 @@ type Asked = Option<Duration>;
 /// What is beyond this is taken for a mistake.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
+/// A longer body is no refusal of the API's.
+const LONGEST_REFUSAL: usize = 16 * 1024;
+
 /// Whether an answer calls for another attempt, and the pause it asks for.
 pub fn after_answer(answer: &Answer, effect: Effect) -> Option<Asked> {
     match answer.status {
-        429 | 503 => Some(wait_asked(answer)),
+        429 => Some(wait_asked(answer)),
+        // With `Retry-After` the server refused before it acted. Without, a gateway may have sent it after forwarding.
+        503 if says_when(answer) => Some(wait_asked(answer)),
         500.. if effect == Effect::Repeatable => Some(wait_asked(answer)),
+        400..=499 if effect == Effect::Repeatable && is_transient(answer) => Some(wait_asked(answer)),
         _ => None,
     }
+}
+
+/// Whether the API gave up on a request that it may have processed. It says so with any status, 401 above all.
+fn is_transient(answer: &Answer) -> bool {
+    const WORDS: &[u8] = b"command timed out";
+    let body = answer.body.trim_ascii_start();
+    body.starts_with(b"{")
+        && body.len() <= LONGEST_REFUSAL
+        && body.windows(WORDS.len()).any(|part| part.eq_ignore_ascii_case(WORDS))
 }
 
 /// Whether a failure calls for another attempt: one that did no harm, and that the next may not meet.
@@ -44,13 +59,45 @@ pub fn pause(policy: &Retry, attempt: u32, asked: Asked) -> Duration {
     asked.unwrap_or_default().max(backoff)
 }
 
-/// How long the server asks to wait: `Retry-After`, else, on a 429, the interval of its limit.
+/// Whether the server says when to try again: then it refused before it acted.
+pub fn says_when(answer: &Answer) -> bool {
+    retry_after(&answer.headers).is_some()
+}
+
+/// How long the server asks to wait: `Retry-After`, else, on a 429, the interval of its limit; and no shorter than until the
+/// quota of the day is renewed, if that is used up.
 pub fn wait_asked(answer: &Answer) -> Asked {
     let interval = || {
-        let interval = answer.headers.get("x-ratelimit-interval-milliseconds")?.to_str().ok()?.trim().parse();
-        interval.ok().map(Duration::from_millis).filter(|_| answer.status == 429)
+        let interval =
+            number(&answer.headers, "x-ratelimit-interval-milliseconds").map(Duration::from_millis);
+        interval.filter(|_| answer.status == 429)
     };
-    retry_after(&answer.headers).or_else(interval).map(|wait| wait.min(LONGEST_WAIT))
+    let daily =
+        daily_reset(&answer.headers).filter(|_| answer.status == 429 && is_day_spent(&answer.headers));
+    let wait = retry_after(&answer.headers).or_else(interval);
+    wait.max(daily).map(|wait| wait.min(LONGEST_WAIT))
+}
+
+/// Whether nothing is left of the quota of the day.
+pub fn is_day_spent(headers: &HeaderMap) -> bool {
+    daily_remaining(headers) == Some(0)
+}
+
+/// The rest of the quota of the day.
+pub fn daily_remaining(headers: &HeaderMap) -> Option<u64> {
+    number(headers, "x-ratelimit-daily-remaining")
+}
+
+/// The time until the quota of the day is renewed, in milliseconds. Some servers were seen to send seconds: then this is too
+/// early, which costs a request that is refused. More than a day is a mistake.
+pub fn daily_reset(headers: &HeaderMap) -> Asked {
+    let reset = number(headers, "x-ratelimit-daily-reset").map(Duration::from_millis);
+    reset.filter(|reset| *reset <= LONGEST_WAIT)
+}
+
+/// A header that is a number.
+pub fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// `Retry-After`, as seconds or as a date (RFC 9110, 10.2.3). A date counts from the answer's own, since the server's
@@ -111,6 +158,51 @@ mod tests {
         let dates =
             [("date", "Wed, 21 Oct 2015 07:28:00 GMT"), ("retry-after", "Wed, 21 Oct 2015 07:28:09 GMT")];
         assert_eq!(wait(503, &dates), Some(Duration::from_secs(9)), "by the server's own clock");
+    }
+
+    #[test]
+    fn spent_day_is_waited_for_as_long_as_its_header_plausibly_says() {
+        let [interval, remaining] =
+            [("x-ratelimit-interval-milliseconds", "10000"), ("x-ratelimit-daily-remaining", "0")];
+        let reset = |value| ("x-ratelimit-daily-reset", value);
+        let hours = Some(Duration::from_millis(84_322_000));
+        assert_eq!(wait(429, &[interval, remaining, reset("84322000")]), hours);
+        assert_eq!(wait(429, &[remaining, reset("84322000"), ("retry-after", "3")]), hours);
+        assert_eq!(
+            wait(429, &[remaining, reset("1000"), ("retry-after", "3")]),
+            Some(Duration::from_secs(3))
+        );
+        for implausible in ["86400001", "18446744073709551615", "-1", "soon", ""] {
+            let headers = [interval, remaining, reset(implausible)];
+            assert_eq!(wait(429, &headers), Some(Duration::from_secs(10)), "{implausible}");
+        }
+        assert_eq!(
+            wait(429, &[interval, reset("84322000")]),
+            Some(Duration::from_secs(10)),
+            "the day is not spent"
+        );
+        assert_eq!(wait(503, &[remaining, reset("84322000")]), None);
+    }
+
+    #[test]
+    fn timeout_inside_the_api_is_repeated_only_where_a_repetition_does_no_harm() {
+        let answer = |status: u16, body: &str| Answer {
+            status,
+            headers: HeaderMap::new(),
+            body: body.as_bytes().to_vec().into(),
+        };
+        for body in [
+            r#"{"statusCode":401,"message":"Command timed out"}"#,
+            r#" {"message":{"text":"COMMAND timed out"}}"#,
+        ] {
+            assert_eq!(after_answer(&answer(401, body), Effect::Repeatable), Some(None), "{body}");
+            for effect in [Effect::Once, Effect::Spends, Effect::Renews] {
+                assert_eq!(after_answer(&answer(401, body), effect), None, "{effect:?}");
+            }
+        }
+        for other in ["", r#"{"message":"Invalid JWT"}"#, "<p>Command timed out</p>"] {
+            assert_eq!(after_answer(&answer(401, other), Effect::Repeatable), None, "{other}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::ca_bundle;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
+use crate::lookup::NoThread;
 
 /// The connection pool of one client.
 pub struct UreqTransport {
@@ -163,6 +164,10 @@ impl UreqTransport {
                 Error::new(Status::Protocol, message)
                     .with_help("a proxy or another service may have answered; check baseUrl and http.proxy")
             }
+            ureq::Error::Io(error) if NoThread::is_cause_of(error) => {
+                let message = format!("{host} could not be reached, nothing was sent: {error}");
+                Error::new(Status::Network, message).with_help(NoThread::HELP)
+            }
             _ if sent => Error::new(
                 Status::Network,
                 format!("the connection to {host} broke before the answer: {failure}"),
@@ -223,7 +228,7 @@ fn host<'a>(request: &'a Request) -> &'a str {
     request.uri.host().unwrap_or_default()
 }
 
-/// What TLS itself, and not the connection beneath it, complains about.
+/// The complaint of TLS itself, and not of the connection beneath it.
 fn tls_error(failure: &ureq::Error) -> Option<&rustls::Error> {
     match failure {
         ureq::Error::Rustls(error) => Some(error),
@@ -279,7 +284,7 @@ fn proxy(config: &Config) -> Result<Option<Proxy>> {
     usable.map(Some).ok_or_else(unusable)
 }
 
-/// The certificates that are trusted beside the platform's own.
+/// The certificates that are trusted in addition to the platform's own.
 fn bundle(path: &Path) -> Result<Vec<Certificate<'static>>> {
     let certificates = ca_bundle::read("http.caBundlePath", path)?;
     Ok(certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect())

@@ -20,8 +20,9 @@ use crate::process;
 const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
-/// A folder of lock files. They are never removed: a file that is unlinked while somebody waits for it ends in two
-/// holders of "the" lock.
+/// A folder of lock files. The library never removes one. If another program does, a process that
+/// waits for the removed file locks the new file at its path instead. Only a process that holds the removed file does not
+/// notice.
 #[derive(Debug)]
 pub struct LockFolder {
     folder: PathBuf,
@@ -38,11 +39,16 @@ struct FileLock {
 impl LockFolder {
     /// The folder, made if it is not there, for this user only.
     pub fn new(folder: PathBuf, client_id: &str) -> Result<LockFolder> {
+        let locks = LockFolder { folder, client_id: client_id.to_owned() };
+        locks.make().map_err(|error| failed(&locks.folder, &error))?;
+        Ok(locks)
+    }
+
+    fn make(&self) -> io::Result<()> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
         user_only::folder(&mut builder);
-        builder.create(&folder).map_err(|error| failed(&folder, &error))?;
-        Ok(LockFolder { folder, client_id: client_id.to_owned() })
+        builder.create(&self.folder)
     }
 
     /// Waits for a resource's lock.
@@ -51,16 +57,33 @@ impl LockFolder {
         let name = digest(&SHA256, format!("{}\0{resource_id}", self.client_id).as_bytes());
         let name: String = name.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         let path = self.folder.join(name);
-        let lock = FileLock::open(&path).map_err(|error| failed(&path, &error))?;
+        let mut lock = self.open(&path)?;
         let mut pause = SHORTEST_PAUSE;
         loop {
             match lock.try_lock() {
-                Ok(()) => return Ok(Box::new(lock)),
+                Ok(()) if lock.is_at(&path) => return Ok(Box::new(lock)),
+                // The file was removed: the next process would lock the new file.
+                Ok(()) => {
+                    lock = self.open(&path)?;
+                    deadline.check()?;
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => deadline.sleep(pause)?,
                 Err(TryLockError::Error(error)) => return Err(failed(&path, &error)),
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// The file of a lock; its folder is made again if it was removed.
+    fn open(&self, path: &Path) -> Result<FileLock> {
+        let opened = match FileLock::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make().and_then(|()| FileLock::open(path))
+            }
+            opened => opened,
+        };
+        opened.map_err(|error| failed(path, &error))
     }
 }
 
@@ -69,7 +92,7 @@ impl FileLock {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
         user_only::file(&mut options);
-        // A child that is forked between the two steps would inherit a descriptor that nobody closes there.
+        // A child that is forked between the two steps would inherit a descriptor that stays open there.
         let _gate = process::gate();
         let file = options.open(path)?;
         #[cfg(unix)]
@@ -79,12 +102,33 @@ impl FileLock {
         Ok(FileLock { file: Some(file), generation: process::generation(), place })
     }
 
+    /// Whether the open file is the one at the path.
+    fn is_at(&self, path: &Path) -> bool {
+        self.file.as_ref().is_some_and(|file| is_same(file, path))
+    }
+
     fn try_lock(&self) -> Result<(), TryLockError> {
         match &self.file {
             Some(file) => file.try_lock(),
             None => Err(TryLockError::Error(io::ErrorKind::NotFound.into())),
         }
     }
+}
+
+#[cfg(unix)]
+fn is_same(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(there)) => id(open) == id(there),
+        _ => false,
+    }
+}
+
+/// Only Unix lets a file be removed while it is open.
+#[cfg(not(unix))]
+fn is_same(_: &File, _: &Path) -> bool {
+    true
 }
 
 impl Lock for FileLock {}

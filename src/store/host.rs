@@ -1,18 +1,21 @@
 //! Tokens in a store that the host keeps. What it is asked and answers is JSON; sealing, the checks on what comes back,
 //! and the lock between this process's threads are the library's part, so that a host's part can be small.
 
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::process_lock::{ProcessLock, ProcessLocks};
 use super::row::{Row, StoredRow};
-use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
+use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store, Unreadable};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::process;
@@ -31,8 +34,12 @@ const SLICE: Duration = Duration::from_millis(250);
 /// The pause between two tries with a host whose lock does not wait.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How long sealing anew waits for a record that is being renewed; what is busy then is sealed by that renewal.
+/// How long each step of sealing anew may take; a record that is being refreshed for longer is sealed by that refresh.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Stands for the version of a record that cannot be read: a version far above all others. Such a record can be deleted and
+/// replaced like any other.
+const UNKNOWN_VERSION: u64 = 1 << 62;
 
 /// A store of the host's own. Each call may come from any thread, and several at once; none is made with a lock of the
 /// library held that another call on the client could wait for, save the refresh lock of the resource.
@@ -103,21 +110,108 @@ struct NoteItem<'a> {
     document: String,
 }
 
-/// Either of them on its way back. What the library does not look at may have gone missing.
+/// Either of them on its way back. A field of another type counts as missing, so that one bad record does not make a page
+/// of them unreadable; only the id must be there.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StoredItem {
-    kind: String,
     resource_id: String,
-    version: u64,
-    user_type: Option<UserType>,
-    company_id: Option<String>,
-    renew_at: Option<i64>,
     #[serde(default)]
-    sealed_with: String,
-    list: Option<String>,
-    expires_at: Option<i64>,
+    kind: Lenient<String>,
+    #[serde(default)]
+    version: Lenient<u64>,
+    #[serde(default)]
+    user_type: Lenient<UserType>,
+    #[serde(default)]
+    company_id: Lenient<String>,
+    #[serde(default)]
+    renew_at: Lenient<i64>,
+    #[serde(default)]
+    sealed_with: Lenient<String>,
+    #[serde(default)]
+    list: Lenient<String>,
+    #[serde(default)]
+    expires_at: Lenient<i64>,
+    #[serde(default, deserialize_with = "document")]
     document: Option<Secret>,
+}
+
+/// A value of the type that is expected, or anything.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Lenient<T> {
+    As(T),
+    Other(IgnoredAny),
+}
+
+impl<T> Default for Lenient<T> {
+    fn default() -> Self {
+        Lenient::Other(IgnoredAny)
+    }
+}
+
+impl<T> Lenient<T> {
+    fn get(&self) -> Option<&T> {
+        match self {
+            Lenient::As(value) => Some(value),
+            Lenient::Other(_) => None,
+        }
+    }
+}
+
+impl Lenient<String> {
+    fn text(&self) -> Option<&str> {
+        self.get().map(String::as_str)
+    }
+}
+
+/// A document, or `None` for anything but a text. It is a secret: so no buffer between, such as [`Lenient`] has.
+fn document<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
+    struct Text;
+
+    impl<'de> Visitor<'de> for Text {
+        type Value = Option<Secret>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a document")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Some(text.to_owned().into()))
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            Ok(None)
+        }
+    }
+
+    from.deserialize_any(Text)
 }
 
 /// A page as the host answers with it.
@@ -141,31 +235,39 @@ impl HostStore {
     }
 
     /// An id's record, if it is there, and of this kind.
-    fn item(&self, id: &str, kind: &str) -> Result<Option<StoredItem>> {
+    fn item(&self, id: &str, kind: &str, deadline: &Deadline) -> Result<Option<StoredItem>> {
+        deadline.check()?;
         let failed = |error| refused(&error, "load").with_resource(id);
         let Some(text) = self.host.load(id).map_err(failed)? else {
             return Ok(None);
         };
-        let item: StoredItem =
-            serde_json::from_str(&text).map_err(|error| unreadable("load", &error).with_resource(id))?;
-        if item.resource_id != id || item.kind != kind {
+        let item: StoredItem = serde_json::from_str(&text)
+            .map_err(|error| unreadable("load", &error).into_unreadable().with_resource(id))?;
+        if item.resource_id != id || item.kind.text().is_some_and(|found| found != kind) {
             let message =
                 format!("the host's store was asked for a {kind}, and answered with another record");
-            return Err(broken(message).with_resource(id));
-        }
-        // Versions grow by one at each save: one of that size was never reached.
-        if item.version > i64::MAX.unsigned_abs() {
-            let message = "the host's store gave a record with a version that it was not given";
             return Err(broken(message).with_resource(id));
         }
         Ok(Some(item))
     }
 
-    fn put(&self, id: &str, record: &str, expected_version: u64) -> Result<()> {
+    fn open(&self, item: StoredItem) -> Result<Record> {
+        let help = "delete the record and let the user consent again; the store's callbacks must give back what they \
+                    were given, see ghl_store_callbacks";
+        self.seal.record(item.into_row().map_err(|error| error.with_help(help).into_unreadable())?)
+    }
+
+    fn put(&self, id: &str, record: &str, expected_version: u64, deadline: &Deadline) -> Result<()> {
+        deadline.check()?;
         self.host.save(id, record, expected_version).map_err(|error| match error.status() {
             Status::Conflict => super::changed_meanwhile(id),
             _ => refused(&error, "save").with_resource(id),
         })
+    }
+
+    fn remove(&self, id: &str, deadline: &Deadline) -> Result<()> {
+        deadline.check()?;
+        self.host.remove(id).map_err(|error| refused(&error, "remove").with_resource(id))
     }
 
     /// A page of the host's, of what comes after an id; in the order of the ids, with the place to go on after. The host may
@@ -177,7 +279,9 @@ impl HostStore {
         fulfils: &dyn Fn(&StoredItem) -> bool,
         after: Option<&str>,
         size: usize,
+        deadline: &Deadline,
     ) -> Result<(Vec<StoredItem>, Option<String>)> {
+        deadline.check()?;
         let mut query = query.clone();
         query["pageSize"] = size.into();
         query["pageToken"] = json!(after);
@@ -205,13 +309,15 @@ impl HostStore {
         fulfils: &dyn Fn(&StoredItem) -> bool,
         after: Option<&str>,
         limit: usize,
+        deadline: &Deadline,
     ) -> Result<(Vec<StoredItem>, bool)> {
         let mut found = Vec::new();
         let mut after = after.map(str::to_owned);
         loop {
             // One more than asked for tells whether there is a next page; and a page may hold nothing that fulfils, and
             // still not be the last one.
-            let (items, next) = self.page(query, fulfils, after.as_deref(), limit + 1 - found.len())?;
+            let size = limit + 1 - found.len();
+            let (items, next) = self.page(query, fulfils, after.as_deref(), size, deadline)?;
             found.extend(items);
             if found.len() > limit || next.is_none() {
                 let more = found.len() > limit;
@@ -228,14 +334,16 @@ impl HostStore {
         &self,
         mut query: Value,
         fulfils: impl Fn(&StoredItem) -> bool,
+        deadline_of_page: impl Fn() -> Deadline,
         mut see: impl FnMut(StoredItem) -> Result<bool>,
     ) -> Result<()> {
         query["kind"] = "token".into();
         query["withoutDocuments"] = true.into();
-        let is_one = |item: &StoredItem| item.kind == "token" && fulfils(item);
+        let is_one = |item: &StoredItem| item.is_token() && fulfils(item);
         let mut after = None;
         loop {
-            let (items, next) = self.page(&query, &is_one, after.as_deref(), PAGE)?;
+            let deadline = deadline_of_page();
+            let (items, next) = self.page(&query, &is_one, after.as_deref(), PAGE, &deadline)?;
             for item in items {
                 if !see(item)? {
                     return Ok(());
@@ -252,15 +360,37 @@ impl HostStore {
     /// saves without the lock.
     fn seal_again(&self, id: &str, whole: &Deadline) -> Result<bool> {
         let _lock = self.lock(id, &whole.renewed(PATIENCE))?;
-        match self.load(id)? {
-            Some(record) => self.save(&record).map(|_| true),
+        let deadline = whole.renewed(PATIENCE);
+        match self.load(id, &deadline)? {
+            Some(record) => self.save(&record, &deadline).map(|_| true),
             None => Ok(false),
         }
     }
 }
 
 impl StoredItem {
+    fn is_token(&self) -> bool {
+        self.kind.text().map_or(!self.resource_id.starts_with(NOTE), |kind| kind == "token")
+    }
+
+    fn is_note(&self) -> bool {
+        self.kind.text() == Some("note")
+    }
+
+    fn is_of(&self, company_id: &str) -> bool {
+        self.company_id.text() == Some(company_id)
+    }
+
+    /// Versions grow by one at each save: one of that size was never reached.
+    fn known_version(&self) -> Option<u64> {
+        self.version.get().copied().filter(|version| (1..=i64::MAX.unsigned_abs()).contains(version))
+    }
+
     fn into_row(self) -> Result<StoredRow> {
+        let Some(version) = self.known_version() else {
+            let message = "the host's store gave a record with a version that it was not given";
+            return Err(broken(message).with_resource(&self.resource_id));
+        };
         let undocumented = || broken("the host's store gave a record without its document");
         let document = self.document.ok_or_else(|| undocumented().with_resource(&self.resource_id))?;
         let document = match document.expose().starts_with('{') {
@@ -270,99 +400,126 @@ impl StoredItem {
                     .with_resource(&self.resource_id)
             })?,
         };
-        Ok(StoredRow {
-            resource_id: self.resource_id,
-            version: self.version,
-            document: Zeroizing::new(document),
-        })
+        Ok(StoredRow { resource_id: self.resource_id, version, document: Zeroizing::new(document) })
     }
 
-    /// A note of which the document cannot be read says nothing, as one that was never written.
+    /// A note whose document cannot be read says nothing, like one that was never written.
     fn into_note(self) -> Note {
         let document = self.document.and_then(|text| serde_json::from_str(text.expose()).ok());
         Note {
             key: self.resource_id.strip_prefix(NOTE).unwrap_or_default().to_owned(),
-            version: self.version,
-            list: self.list.unwrap_or_default(),
+            version: self.version.get().copied().unwrap_or_default(),
+            list: self.list.text().unwrap_or_default().to_owned(),
             document: document.unwrap_or_default(),
-            expires_at: self.expires_at.unwrap_or_default(),
+            expires_at: self.expires_at.get().copied().unwrap_or_default(),
         }
     }
 }
 
 impl Store for HostStore {
-    fn load(&self, resource_id: &str) -> Result<Option<Record>> {
-        let item = self.item(resource_id, "token")?;
-        item.map(|item| self.seal.record(item.into_row()?)).transpose()
+    fn load(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
+        let item = self.item(resource_id, "token", deadline)?;
+        item.map(|item| self.open(item)).transpose()
     }
 
-    fn save(&self, record: &Record) -> Result<u64> {
+    fn version(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<u64>> {
+        match self.item(resource_id, "token", deadline) {
+            Ok(item) => Ok(item.map(|item| item.known_version().unwrap_or(UNKNOWN_VERSION))),
+            Err(error) if error.is_unreadable() => Ok(Some(UNKNOWN_VERSION)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
         if record.resource_id.starts_with(NOTE) {
             return Err(broken(format!("ids that begin with {NOTE} are the library's own"))
                 .with_resource(&record.resource_id));
         }
         let row = self.seal.row(record)?;
         let item = token_item(&row)?;
-        self.put(&row.resource_id, &item, record.version)?;
+        let mut expected = record.version;
+        if expected == UNKNOWN_VERSION && self.version(&row.resource_id, deadline)? == Some(UNKNOWN_VERSION) {
+            // The host cannot compare the version of a record that has none.
+            self.remove(&row.resource_id, deadline)?;
+            expected = 0;
+        }
+        self.put(&row.resource_id, &item, expected, deadline)?;
         Ok(row.version)
     }
 
-    fn remove(&self, resource_id: &str) -> Result<bool> {
-        let failed = |error| refused(&error, "remove").with_resource(resource_id);
-        let there = self.host.load(resource_id).map_err(failed)?.is_some();
-        if there {
-            self.host.remove(resource_id).map_err(failed)?;
+    fn remove_all(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
+        let mut removed = Vec::with_capacity(records.len());
+        for (resource_id, version) in records {
+            // The host knows no removal by version: the refresh lock keeps other writers out between the two calls.
+            let is_the_same = self.version(resource_id, deadline)? == Some(*version);
+            if is_the_same {
+                self.remove(resource_id, deadline)?;
+            }
+            removed.push(is_the_same);
         }
-        Ok(there)
+        Ok(removed)
     }
 
-    fn list(&self, query: &Query) -> Result<Page> {
+    fn list(&self, query: &Query, deadline: &Deadline) -> Result<Page> {
         let conditions = json!({
             "kind": "token",
             "companyId": query.company_id,
             "userType": query.user_type.map(UserType::name),
         });
         let fulfils = |item: &StoredItem| {
-            item.kind == "token"
-                && query.company_id.as_ref().is_none_or(|id| item.company_id.as_ref() == Some(id))
-                && query.user_type.is_none_or(|kind| item.user_type == Some(kind))
+            item.is_token()
+                && query.company_id.as_ref().is_none_or(|id| item.is_of(id))
+                && query.user_type.is_none_or(|kind| item.user_type.get() == Some(&kind))
         };
-        let (items, more) = self.items(&conditions, &fulfils, query.after.as_deref(), query.limit)?;
+        let (items, more) =
+            self.items(&conditions, &fulfils, query.after.as_deref(), query.limit, deadline)?;
         let next = items.last().filter(|_| more).map(|last| last.resource_id.clone());
-        let records =
-            items.into_iter().map(|item| self.seal.record(item.into_row()?)).collect::<Result<_>>()?;
-        Ok(Page { records, next })
+        let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+        for item in items {
+            let version = item.known_version().unwrap_or(UNKNOWN_VERSION);
+            let resource_id = item.resource_id.clone();
+            match self.open(item) {
+                Ok(record) => records.push(record),
+                Err(error) => unreadable.push(Unreadable { resource_id, version, error }),
+            }
+        }
+        Ok(Page { records, unreadable, next })
     }
 
     fn due(
         &self,
         company_id: Option<&str>,
-        renew_by: i64,
+        renewals: &RangeInclusive<i64>,
         after: Option<&str>,
         limit: usize,
+        deadline: &Deadline,
     ) -> Result<DuePage> {
         let conditions = json!({
-            "kind": "token", "companyId": company_id, "renewBy": renew_by, "withoutDocuments": true,
+            "kind": "token", "companyId": company_id, "renewBy": renewals.end(), "withoutDocuments": true,
         });
         let fulfils = |item: &StoredItem| {
-            item.kind == "token"
-                && company_id.is_none_or(|id| item.company_id.as_deref() == Some(id))
-                // One of which that is not known had better be looked at.
-                && item.renew_at.is_none_or(|renew_at| renew_at <= renew_by)
+            item.is_token()
+                && company_id.is_none_or(|id| item.is_of(id))
+                // If the time of renewal is unknown, the record is looked at.
+                && item.renew_at.get().is_none_or(|renew_at| renewals.contains(renew_at))
         };
-        let (items, more) = self.items(&conditions, &fulfils, after, limit)?;
+        let (items, more) = self.items(&conditions, &fulfils, after, limit, deadline)?;
         let next = items.last().filter(|_| more).map(|last| last.resource_id.clone());
         Ok(DuePage { resource_ids: items.into_iter().map(|item| item.resource_id).collect(), next })
     }
 
-    fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
-        let of_company =
-            |item: &StoredItem| company_id.is_none_or(|id| item.company_id.as_deref() == Some(id));
+    fn next_renewal(&self, company_id: Option<&str>, deadline: &Deadline) -> Result<Option<i64>> {
+        let of_company = |item: &StoredItem| company_id.is_none_or(|id| item.is_of(id));
         let mut next: Option<i64> = None;
-        self.each_token(json!({"companyId": company_id}), of_company, |item| {
-            next = next.into_iter().chain(item.renew_at).min();
-            Ok(true)
-        })?;
+        self.each_token(
+            json!({"companyId": company_id}),
+            of_company,
+            || deadline.clone(),
+            |item| {
+                next = next.into_iter().chain(item.renew_at.get().copied()).min();
+                Ok(true)
+            },
+        )?;
         Ok(next)
     }
 
@@ -372,8 +529,9 @@ impl Store for HostStore {
         if key_id.is_empty() {
             return Ok(resealed);
         }
-        let by_another = |item: &StoredItem| item.sealed_with != key_id;
-        self.each_token(json!({"notSealedWith": key_id}), by_another, |item| {
+        let by_another = |item: &StoredItem| item.sealed_with.text() != Some(&key_id);
+        let step = || whole.renewed(PATIENCE);
+        self.each_token(json!({"notSealedWith": key_id}), by_another, step, |item| {
             if !go_on(resealed.sealed) {
                 return Ok(false);
             }
@@ -418,11 +576,11 @@ impl Store for HostStore {
         }))
     }
 
-    fn note(&self, key: &str) -> Result<Option<Note>> {
-        Ok(self.item(&format!("{NOTE}{key}"), "note")?.map(StoredItem::into_note))
+    fn note(&self, key: &str, deadline: &Deadline) -> Result<Option<Note>> {
+        Ok(self.item(&format!("{NOTE}{key}"), "note", deadline)?.map(StoredItem::into_note))
     }
 
-    fn save_note(&self, note: &Note) -> Result<()> {
+    fn save_note(&self, note: &Note, deadline: &Deadline) -> Result<()> {
         let id = format!("{NOTE}{}", note.key);
         let item = NoteItem {
             kind: "note",
@@ -432,32 +590,32 @@ impl Store for HostStore {
             expires_at: note.expires_at,
             document: note.document.to_string(),
         };
-        self.put(&id, &serde_json::to_string(&item).map_err(|_| unwritable())?, note.version)
+        self.put(&id, &serde_json::to_string(&item).map_err(|_| unwritable())?, note.version, deadline)
     }
 
-    fn notes(&self, list: &str, after: Option<&str>, limit: usize) -> Result<NotePage> {
+    fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage> {
         let after = after.map(|after| format!("{NOTE}{after}"));
-        let fulfils = |item: &StoredItem| item.kind == "note" && item.list.as_deref() == Some(list);
-        let (items, more) =
-            self.items(&json!({"kind": "note", "list": list}), &fulfils, after.as_deref(), limit)?;
+        let fulfils = |item: &StoredItem| item.is_note() && item.list.text() == Some(list);
+        let conditions = json!({"kind": "note", "list": list});
+        let (items, more) = self.items(&conditions, &fulfils, after.as_deref(), limit, deadline)?;
         let notes: Vec<Note> = items.into_iter().map(StoredItem::into_note).collect();
         let next = notes.last().filter(|_| more).map(|last| last.key.clone());
         Ok(NotePage { notes, next })
     }
 
-    fn prune_notes(&self, now_ms: i64) -> Result<()> {
+    fn prune_notes(&self, now_ms: i64, deadline: &Deadline) -> Result<()> {
         let over = |item: &StoredItem| {
-            item.kind == "note" && item.expires_at.is_some_and(|expires_at| expires_at <= now_ms)
+            item.is_note() && item.expires_at.get().is_some_and(|expires_at| *expires_at <= now_ms)
         };
         let query = json!({"kind": "note", "expiredBy": now_ms});
         let mut after = None;
         loop {
-            let (items, more) = self.items(&query, &over, after.as_deref(), PAGE)?;
+            let (items, more) = self.items(&query, &over, after.as_deref(), PAGE, deadline)?;
             for item in &items {
                 // It may have been written anew since it was listed.
                 let id = &item.resource_id;
-                if self.item(id, "note")?.is_some_and(|item| over(&item)) {
-                    self.host.remove(id).map_err(|error| refused(&error, "remove"))?;
+                if self.item(id, "note", deadline)?.is_some_and(|item| over(&item)) {
+                    self.remove(id, deadline)?;
                 }
             }
             after = items.last().filter(|_| more).map(|last| last.resource_id.clone());

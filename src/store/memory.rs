@@ -1,7 +1,7 @@
 //! Tokens in this process's memory: for tests, and for hosts that import tokens when they start.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::process_lock::ProcessLocks;
@@ -28,26 +28,35 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn load(&self, resource_id: &str) -> Result<Option<Record>> {
+    fn load(&self, resource_id: &str, _: &Deadline) -> Result<Option<Record>> {
         Ok(self.records().get(resource_id).cloned())
     }
 
-    fn save(&self, record: &Record) -> Result<u64> {
+    fn version(&self, resource_id: &str, _: &Deadline) -> Result<Option<u64>> {
+        Ok(self.records().get(resource_id).map(|record| record.version))
+    }
+
+    fn save(&self, record: &Record, _: &Deadline) -> Result<u64> {
         let mut records = self.records();
         let stored = records.get(&record.resource_id).map_or(0, |stored| stored.version);
         if stored != record.version {
             return Err(super::changed_meanwhile(&record.resource_id));
         }
-        let version = stored + 1;
+        let version = record.next_version();
         records.insert(record.resource_id.clone(), Record { version, ..record.clone() });
         Ok(version)
     }
 
-    fn remove(&self, resource_id: &str) -> Result<bool> {
-        Ok(self.records().remove(resource_id).is_some())
+    fn remove_all(&self, records: &[(String, u64)], _: &Deadline) -> Result<Vec<bool>> {
+        let mut stored = self.records();
+        let mut remove = |(resource_id, version): &(String, u64)| {
+            let is_the_same = stored.get(resource_id).is_some_and(|record| record.version == *version);
+            is_the_same && stored.remove(resource_id).is_some()
+        };
+        Ok(records.iter().map(&mut remove).collect())
     }
 
-    fn list(&self, query: &Query) -> Result<Page> {
+    fn list(&self, query: &Query, _: &Deadline) -> Result<Page> {
         let records = self.records();
         let start = query.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let after = records.range::<str, _>((start, Bound::Unbounded)).map(|(_, record)| record);
@@ -58,16 +67,17 @@ impl Store for MemoryStore {
     fn due(
         &self,
         company_id: Option<&str>,
-        renew_by: i64,
+        renewals: &RangeInclusive<i64>,
         after: Option<&str>,
         limit: usize,
+        _: &Deadline,
     ) -> Result<DuePage> {
         let after = DuePage::place(after);
         let place = |record: &Record| (record.renew_at, record.resource_id.clone());
         let records = self.records();
         let mut due: Vec<_> = records
             .values()
-            .filter(|record| record.renew_at <= renew_by)
+            .filter(|record| renewals.contains(&record.renew_at))
             .filter(|record| company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id)))
             .map(place)
             .filter(|place| *place > after)
@@ -76,7 +86,7 @@ impl Store for MemoryStore {
         Ok(DuePage::cut(due, limit))
     }
 
-    fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
+    fn next_renewal(&self, company_id: Option<&str>, _: &Deadline) -> Result<Option<i64>> {
         let records = self.records();
         let matching = records
             .values()
@@ -88,11 +98,11 @@ impl Store for MemoryStore {
         self.locks.lock(resource_id, deadline).map(|lock| Box::new(lock) as Box<dyn Lock>)
     }
 
-    fn note(&self, key: &str) -> Result<Option<Note>> {
+    fn note(&self, key: &str, _: &Deadline) -> Result<Option<Note>> {
         Ok(self.all_notes().get(key).cloned())
     }
 
-    fn save_note(&self, note: &Note) -> Result<()> {
+    fn save_note(&self, note: &Note, _: &Deadline) -> Result<()> {
         let mut notes = self.all_notes();
         if notes.get(&note.key).map_or(0, |stored| stored.version) != note.version {
             return Err(super::note_changed_meanwhile(&note.key));
@@ -101,7 +111,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn notes(&self, list: &str, after: Option<&str>, limit: usize) -> Result<NotePage> {
+    fn notes(&self, list: &str, after: Option<&str>, limit: usize, _: &Deadline) -> Result<NotePage> {
         let notes = self.all_notes();
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let listed = notes
@@ -111,7 +121,7 @@ impl Store for MemoryStore {
         Ok(NotePage::cut(listed.take(limit + 1).cloned().collect(), limit))
     }
 
-    fn prune_notes(&self, now_ms: i64) -> Result<()> {
+    fn prune_notes(&self, now_ms: i64, _: &Deadline) -> Result<()> {
         self.all_notes().retain(|_, note| note.expires_at > now_ms);
         Ok(())
     }

@@ -11,11 +11,13 @@ mod process_lock;
 mod record;
 mod row;
 mod seal;
+mod spent_digests;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "sqlite")]
 mod user_only;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -29,53 +31,66 @@ pub use note::{Note, NotePage};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
 pub use record::{Intent, Record, Standing};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use row::StoredRow;
 pub use seal::Seal;
+pub use spent_digests::{SpentDigest, SpentDigests};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
-/// A place that keeps one [`Record`] per company or location, and a few [`Note`]s beside them.
+/// A place that keeps one [`Record`] per company or location, and a few [`Note`]s.
 ///
-/// What `save` has answered with success survives a crash, as far as the store promises to survive one.
+/// What `save` has answered with success survives a crash, as far as the store promises to survive one. Every call ends
+/// by its deadline, with `TIMEOUT`, or soon after its deadline is cancelled, with `CANCELLED`. A call that fails with
+/// `TIMEOUT` or `STORE` may still have been carried out.
 pub trait Store: Send + Sync {
     /// The record of a resource, if there is one.
-    fn load(&self, resource_id: &str) -> Result<Option<Record>>;
+    ///
+    /// # Errors
+    /// `STORE`, `TIMEOUT`, `CANCELLED`; for a record that cannot be read, an error that [`Error::is_unreadable`].
+    fn load(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>>;
 
-    /// Saves durably, provided that the stored version is still `record.version` (0: there is no record yet).
+    /// The version of a resource's record, if there is one, readable or not.
+    fn version(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<u64>>;
+
+    /// Saves durably by compare-and-swap: the stored version must still be `record.version` (0: there is no record yet).
     /// Returns the new version.
     ///
     /// # Errors
-    /// `CONFLICT` when the stored version is another one; `STORE` when it could not be saved.
-    fn save(&self, record: &Record) -> Result<u64>;
+    /// `CONFLICT` when the stored version differs; `STORE` when it could not be saved; `TIMEOUT`; `CANCELLED`.
+    fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64>;
 
-    /// Saves many records as [`Store::save`] does, at the price of one where the store can do that. The results come in
-    /// the order of the records.
-    fn save_all(&self, records: &[Record]) -> Vec<Result<u64>> {
-        records.iter().map(|record| self.save(record)).collect()
+    /// Saves many records as [`Store::save`] does, at the price of one save if the store can do that. The results come
+    /// in the order of the records.
+    fn save_all(&self, records: &[Record], deadline: &Deadline) -> Vec<Result<u64>> {
+        records.iter().map(|record| self.save(record, deadline)).collect()
     }
 
-    /// Removes a record; answers whether there was one.
-    fn remove(&self, resource_id: &str) -> Result<bool>;
+    /// Removes each of these records whose stored version is still the given one; answers which were removed, in their
+    /// order.
+    fn remove_all(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>>;
 
     /// A page of records, in the order of their resource ids.
-    fn list(&self, query: &Query) -> Result<Page>;
+    fn list(&self, query: &Query, deadline: &Deadline) -> Result<Page>;
 
-    /// A page of at most `limit` records, of a company and its locations or of all, that should be renewed by `renew_by`;
-    /// `after` is the `next` of the page before. Those that have waited longest come first, where the store can tell.
+    /// A page of at most `limit` records, of a company and its locations or of all, whose time of renewal lies in
+    /// `renewals`; `after` is the `next` of the page before. The earliest come first, if the store keeps an order.
     fn due(
         &self,
         company_id: Option<&str>,
-        renew_by: i64,
+        renewals: &RangeInclusive<i64>,
         after: Option<&str>,
         limit: usize,
+        deadline: &Deadline,
     ) -> Result<DuePage>;
 
     /// When the first of the records, of a company and its locations or of all, should be renewed, in milliseconds since the
     /// epoch.
-    fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>>;
+    fn next_renewal(&self, company_id: Option<&str>, deadline: &Deadline) -> Result<Option<i64>>;
 
-    /// Seals with the first key whatever another key sealed, or none, unless it is changed meanwhile. Waits for nobody longer
-    /// than `whole` lets it be cancelled. Ends early when `go_on`, which is told how many were sealed so far, says so. A store
-    /// that seals nothing has nothing to do.
+    /// Seals with the first key whatever another key sealed, or none, unless it is changed meanwhile. Of `whole` only the
+    /// cancellation counts: each step has a time of its own. Ends early when `go_on`, which is told how many were sealed so
+    /// far, says so. A store that seals nothing has nothing to do.
     ///
     /// # Errors
     /// `STORE` when the store cannot be read or written. What cannot be opened is no error, but named in the result.
@@ -90,20 +105,25 @@ pub trait Store: Send + Sync {
     /// `TIMEOUT`, `CANCELLED`, or `STORE`.
     fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>>;
 
-    /// The note under a key, if there is one; one whose time is over may still be there.
-    fn note(&self, key: &str) -> Result<Option<Note>>;
+    /// The note under a key, if there is one; one that has expired may still be there.
+    fn note(&self, key: &str, deadline: &Deadline) -> Result<Option<Note>>;
 
     /// Saves a note durably, provided that the stored version is still `note.version` (0: there is none yet).
     ///
     /// # Errors
     /// `CONFLICT` when the stored version is another one; `STORE` when it could not be saved.
-    fn save_note(&self, note: &Note) -> Result<()>;
+    fn save_note(&self, note: &Note, deadline: &Deadline) -> Result<()>;
+
+    /// Saves many notes as [`Store::save_note`] does, at the price of one save if the store can do that.
+    fn save_notes(&self, notes: &[Note], deadline: &Deadline) -> Vec<Result<()>> {
+        notes.iter().map(|note| self.save_note(note, deadline)).collect()
+    }
 
     /// A page of at most `limit` notes of a list, in the order of their keys, after the key `after`.
-    fn notes(&self, list: &str, after: Option<&str>, limit: usize) -> Result<NotePage>;
+    fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage>;
 
-    /// Throws away the notes whose time is over.
-    fn prune_notes(&self, now_ms: i64) -> Result<()>;
+    /// Removes the notes that have expired.
+    fn prune_notes(&self, now_ms: i64, deadline: &Deadline) -> Result<()>;
 }
 
 /// A held refresh lock; dropping it gives it back.
@@ -183,17 +203,47 @@ impl Resealed {
 pub struct Page {
     /// The records.
     pub records: Vec<Record>,
-    /// The id to go on after, when there are more.
+    /// The records of the page that cannot be read.
+    pub unreadable: Vec<Unreadable>,
+    /// The id to continue after, when there are more.
     pub next: Option<String>,
 }
 
+/// A stored record that cannot be read: damaged, or sealed with a key that is not given.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    /// The company or location.
+    pub resource_id: String,
+    /// The stored version.
+    pub version: u64,
+    /// Why it cannot be read; [`Error::is_unreadable`].
+    pub error: Error,
+}
+
 impl Page {
-    /// A page of at most `limit` records, out of a list that has more where there is a next page.
+    /// A page of at most `limit` records, out of a list that has more if there is a next page.
     pub fn cut(mut records: Vec<Record>, limit: usize) -> Page {
         let more = records.len() > limit;
         records.truncate(limit);
         let next = records.last().filter(|_| more).map(|last| last.resource_id.clone());
-        Page { records, next }
+        Page { records, unreadable: Vec::new(), next }
+    }
+
+    /// The same, out of stored rows.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    fn open(mut rows: Vec<StoredRow>, limit: usize, seal: &Seal) -> Page {
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(|last| last.resource_id.clone());
+        let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+        for row in rows {
+            let (resource_id, version) = (row.resource_id.clone(), row.version);
+            match seal.record(row) {
+                Ok(record) => records.push(record),
+                Err(error) => unreadable.push(Unreadable { resource_id, version, error }),
+            }
+        }
+        Page { records, unreadable, next }
     }
 }
 
@@ -212,6 +262,24 @@ fn note_changed_meanwhile(key: &str) -> Error {
 pub fn seal(config: &Config) -> Result<Seal> {
     let (keys, named) = config.store.keys()?;
     Seal::new(&config.client_id, &keys, config.store.sealed_only, named)
+}
+
+/// Fixes where the configured store is: relative paths begin at the working directory of this moment, and the database of
+/// `sqlite` gets its canonical path, so that a later change of directory or of a link leads to no other one.
+///
+/// # Errors
+/// `STORE` when the path of the database leads nowhere.
+pub fn settle(config: &mut Config) -> Result<()> {
+    for path in [&mut config.store.ca_bundle_path, &mut config.http.ca_bundle_path].into_iter().flatten() {
+        if let Ok(absolute) = std::path::absolute(&*path) {
+            *path = absolute;
+        }
+    }
+    #[cfg(feature = "sqlite")]
+    if let Some(path) = &mut config.store.path {
+        *path = sqlite::locate(path)?;
+    }
+    Ok(())
 }
 
 /// Opens the store that the configuration names, its records sealed by `seal`: the one of the `host`, where there is
@@ -247,7 +315,10 @@ pub fn open(config: &Config, host: Option<&Arc<dyn Host>>, seal: &Seal) -> Resul
     }
     match &config.store.path {
         #[cfg(feature = "sqlite")]
-        Some(path) => Ok(Arc::new(SqliteStore::open(path, seal.clone())?)),
+        Some(path) => {
+            let may_be_made = !config.store.must_be_there;
+            Ok(Arc::new(SqliteStore::open_as(path, seal.clone(), may_be_made)?))
+        }
         _ => Ok(Arc::new(MemoryStore::default())),
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::spent_digests::{SpentDigest, SpentDigests};
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 use crate::token::{Token, USUAL_LIFE_MS, UserType};
@@ -17,14 +18,24 @@ pub struct Record {
     pub resource_id: String,
     /// Raised by one at each save; 0 for a record that was never saved.
     pub version: u64,
+    /// The last version of a deleted predecessor: the first save of a new record continues after it, so that versions of
+    /// a resource never start again.
+    pub predecessor: u64,
     /// The newest token; shared, for a record is copied more often than its token changes.
     pub token: Arc<Token>,
     /// Whether the API still honours it.
     pub standing: Standing,
     /// Set before a refresh is sent, cleared when its end is known.
     pub intent: Option<Intent>,
-    /// When maintenance should renew it, in milliseconds since the epoch; never, where only a person can help.
+    /// When maintenance should renew it, in milliseconds since the epoch; never, if only a person can help.
     pub renew_at: i64,
+    /// When the installation began that the token belongs to, in milliseconds since the epoch, if that is known: with the
+    /// consent, the first mint or the INSTALL, and not with the last refresh.
+    pub installed_at: Option<i64>,
+    /// Whether a location consented by itself, so that its installation does not end with its company's.
+    pub own_consent: bool,
+    /// Digests of the refresh tokens that were spent last, the newest at the end.
+    pub spent: SpentDigests,
 }
 
 /// Whether the API still honours a token.
@@ -71,6 +82,12 @@ struct Document<'a> {
     standing: &'a Standing,
     intent: Option<Intent>,
     renew_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    installed_at: Option<i64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    own_consent: bool,
+    #[serde(skip_serializing_if = "SpentDigests::is_empty")]
+    spent: &'a SpentDigests,
 }
 
 /// The same on its way in.
@@ -89,6 +106,11 @@ struct StoredDocument {
     standing: Standing,
     intent: Option<Intent>,
     renew_at: i64,
+    installed_at: Option<i64>,
+    #[serde(default)]
+    own_consent: bool,
+    #[serde(default)]
+    spent: SpentDigests,
 }
 
 impl Record {
@@ -96,7 +118,23 @@ impl Record {
     pub fn new(resource_id: String, token: Token) -> Record {
         let renew_at = token.expires_at;
         let (standing, token) = (Standing::Good, Arc::new(token));
-        Record { resource_id, version: 0, token, standing, intent: None, renew_at }
+        Record {
+            resource_id,
+            version: 0,
+            predecessor: 0,
+            token,
+            standing,
+            intent: None,
+            renew_at,
+            installed_at: None,
+            own_consent: false,
+            spent: SpentDigests::default(),
+        }
+    }
+
+    /// The version that the next save gives it.
+    pub fn next_version(&self) -> u64 {
+        if self.version == 0 { self.predecessor + 1 } else { self.version + 1 }
     }
 
     /// The record as a durable store keeps it, secrets included; the id and the version stand beside it.
@@ -117,6 +155,9 @@ impl Record {
             standing: &self.standing,
             intent: self.intent,
             renew_at: self.renew_at,
+            installed_at: self.installed_at,
+            own_consent: self.own_consent,
+            spent: &self.spent,
         };
         // Room for everything at once: a text that grows leaves pieces of itself behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
@@ -140,6 +181,7 @@ impl Record {
         Ok(Record {
             resource_id,
             version,
+            predecessor: 0,
             token: Arc::new(Token {
                 access_token: read.access_token,
                 refresh_token: read.refresh_token,
@@ -154,6 +196,9 @@ impl Record {
             standing: read.standing,
             intent: read.intent,
             renew_at: read.renew_at,
+            installed_at: read.installed_at,
+            own_consent: read.own_consent,
+            spent: read.spent,
         })
     }
 
@@ -166,10 +211,17 @@ impl Record {
         }
     }
 
-    /// When its token was granted, in milliseconds since the epoch: as far as it is known, else a usual life before its
-    /// end.
-    pub fn granted_at(&self) -> i64 {
-        self.token.issued_at.unwrap_or(self.token.expires_at.saturating_sub(USUAL_LIFE_MS))
+    /// Whether a refresh token was spent lately.
+    pub fn has_spent(&self, refresh_token: &Secret) -> bool {
+        self.spent.contains(&SpentDigest::of(refresh_token))
+    }
+
+    /// When the installation began, in milliseconds since the epoch. If that is not known, when its token was granted: as
+    /// far as it is known, else a usual life before its end.
+    pub fn installed_at(&self) -> i64 {
+        let granted_at =
+            || self.token.issued_at.unwrap_or(self.token.expires_at.saturating_sub(USUAL_LIFE_MS));
+        self.installed_at.unwrap_or_else(granted_at)
     }
 
     /// What may be shown: never a secret.

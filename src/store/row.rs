@@ -11,6 +11,8 @@ pub struct Row {
     pub resource_id: String,
     /// The version that it has once it is stored.
     pub version: u64,
+    /// Whether no row of the resource must be there yet; else the version before this one must be.
+    pub is_new: bool,
     /// Whether it is a company's or a location's.
     pub user_type: UserType,
     /// The company that it belongs to, where that is known.

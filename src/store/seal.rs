@@ -85,7 +85,7 @@ impl Seal {
     /// # Errors
     /// `INTERNAL`, should the record not fit into JSON, or the system give no randomness.
     pub fn row(&self, record: &Record) -> Result<Row> {
-        self.row_of_version(record, record.version + 1)
+        self.row_of_version(record, record.next_version())
     }
 
     /// Whether a key that sealed a record is given; a record in clear needs none.
@@ -144,7 +144,7 @@ impl Seal {
             false => "which is not among store.encryptionKeys",
         };
         let message = format!("a stored token is sealed with the key {key_id}, {missing}");
-        Error::new(Status::Store, message).with_help("add that key behind the first; nothing was changed")
+        Error::new(Status::Store, message).with_help("add that key behind the first; if it is lost, delete the token, or begin with an empty store, and let the user consent again")
     }
 
     fn row_of_version(&self, record: &Record, version: u64) -> Result<Row> {
@@ -155,6 +155,7 @@ impl Seal {
         Ok(Row {
             resource_id: record.resource_id.clone(),
             version,
+            is_new: record.version == 0,
             user_type: record.token.kind(),
             company_id: record.token.company_id.clone(),
             renew_at: record.renew_at,
@@ -166,8 +167,13 @@ impl Seal {
     /// Opens a stored record, by whichever key sealed it.
     ///
     /// # Errors
-    /// `STORE` for a document that is none, one that was changed or moved, and one sealed with a key that is not given.
-    pub fn record(&self, mut stored: StoredRow) -> Result<Record> {
+    /// `STORE` for a document that is none, one that was changed or moved, and one sealed with a key that is not given;
+    /// each is [`Error::is_unreadable`].
+    pub fn record(&self, stored: StoredRow) -> Result<Record> {
+        self.read(stored).map_err(Error::into_unreadable)
+    }
+
+    fn read(&self, mut stored: StoredRow) -> Result<Record> {
         let named = |error: Error| error.with_resource(&stored.resource_id);
         if stored.document.first() == Some(&SEALED) {
             let bound_to = self.bound_to(&stored.resource_id, stored.version);

@@ -4,12 +4,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Tokens, Want};
+use super::{Deletion, Origin, Saved, Tokens, Want};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::outbox;
 use crate::store::{Note, Query, Record, Standing};
+use crate::token::CLOCK_TOLERANCE_MS;
 
 /// How long an UNINSTALL and a delivery's id are remembered. The vendor repeats a delivery for two hours.
 pub const REMEMBERED_MS: i64 = 7 * 86_400_000;
@@ -18,6 +19,9 @@ pub const REMEMBERED_MS: i64 = 7 * 86_400_000;
 const UNMINTED: &str = "unminted";
 
 const KEY: &str = "installation/";
+
+/// INSTALLs that are no further apart tell of the same installation: a consent, and the webhooks that follow it.
+const SAME_INSTALLATION_MS: i64 = 1_000;
 
 /// How many records or notes are read at a time.
 const PAGE: usize = 100;
@@ -40,32 +44,37 @@ impl Verdict {
     pub const fn ignored(reason: &'static str) -> Verdict {
         Verdict { applied: false, reason: Some(reason) }
     }
+
+    /// That of a delivery about several locations: applied if it is for one of them, with the first reason given.
+    pub fn of_all(each: Vec<Verdict>) -> Verdict {
+        let applied = each.iter().any(|verdict| verdict.applied);
+        Verdict { applied, reason: each.iter().find_map(|verdict| verdict.reason) }
+    }
 }
 
 /// The last word on a company or location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Installation {
+pub(super) struct Installation {
     /// When it was said, in milliseconds since the epoch.
-    at_ms: i64,
-    installed: bool,
-    company_id: Option<String>,
+    pub(super) at_ms: i64,
+    pub(super) installed: bool,
+    pub(super) company_id: Option<String>,
 }
 
-/// What became of a token that should end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Deleted,
-    Newer,
-    NotHeld,
+/// The record of a location, if there is one, and whether it cannot be read.
+struct Held {
+    record: Option<Record>,
+    is_unreadable: bool,
 }
 
 impl Tokens {
-    /// The app was installed on a location: its token is minted now, if its company's token is here. Else, and where that
-    /// fails, the location is remembered.
+    /// The app was installed on a location: its token is minted now, if its company's token is here. Otherwise, and if the
+    /// mint fails, the location is remembered. A token of an earlier installation, or of another company, is replaced: it
+    /// may be dead, and minting is free.
     ///
     /// # Errors
-    /// `STORE`.
+    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn location_installed(
         &self,
         location_id: &str,
@@ -74,22 +83,24 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<Verdict> {
         let company_id = company_id.map(str::to_owned);
-        let last = self.write_down(location_id, Installation { at_ms, installed: true, company_id })?;
+        let word = Installation { at_ms, installed: true, company_id };
+        let last = self.write_down(location_id, word, deadline)?;
         if !last.installed {
             return Ok(Verdict::ignored("a later UNINSTALL was applied"));
         }
         // Looked at after the note is written, as the company's UNINSTALL looks for notes after its own: of two that come
         // at once, one sees the other.
         if let Some(company_id) = &last.company_id
-            && let Some(company) = self.last_word(company_id)?.filter(|company| company.outdates(last.at_ms))
+            && let Some(company) =
+                self.last_word(company_id, deadline)?.filter(|company| company.outdates(last.at_ms))
         {
-            self.write_down(location_id, company)?;
+            self.write_down(location_id, company, deadline)?;
             return Ok(Verdict::ignored("a later UNINSTALL of its company was applied"));
         }
-        Ok(Verdict { applied: true, reason: self.mint_installed(location_id, deadline)? })
+        Ok(Verdict { applied: true, reason: self.mint_installed(location_id, &last, deadline)? })
     }
 
-    /// The app was taken off a location: its token is deleted, unless it is newer than that.
+    /// The app was removed from a location: its token is deleted, unless its installation began after that.
     ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`.
@@ -99,58 +110,96 @@ impl Tokens {
         at_ms: i64,
         deadline: &Deadline,
     ) -> Result<Verdict> {
-        let last =
-            self.write_down(location_id, Installation { at_ms, installed: false, company_id: None })?;
+        let word = Installation { at_ms, installed: false, company_id: None };
+        let last = self.write_down(location_id, word, deadline)?;
         if last.installed {
             // Installed anew: a token of the earlier time ends all the same, and a new one is due.
-            self.put_on_list(location_id, UNMINTED)?;
+            self.put_on_list(location_id, UNMINTED, deadline)?;
         }
-        let end = self.end(location_id, at_ms, deadline)?;
-        let pending = if last.installed { self.mint_installed(location_id, deadline)? } else { None };
+        let end = self.end(location_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
+        let pending = if last.installed { self.mint_installed(location_id, &last, deadline)? } else { None };
         Ok(match end {
-            End::Deleted => Verdict { applied: true, reason: pending },
-            End::Newer => Verdict::ignored("the token is newer"),
-            End::NotHeld if last.installed => Verdict::ignored("a later INSTALL was applied"),
-            End::NotHeld => Verdict { applied: true, reason: Some("no token was held") },
+            Deletion::Deleted => Verdict { applied: true, reason: pending },
+            Deletion::Kept => Verdict::ignored("the token is newer"),
+            Deletion::NotHeld if last.installed => Verdict::ignored("a later INSTALL was applied"),
+            Deletion::NotHeld => Verdict { applied: true, reason: Some("no token was held") },
         })
     }
 
-    /// The app was taken off a company: its token and those of its locations are deleted, and their INSTALLs forgotten,
-    /// unless they are newer than that.
+    /// The app was removed from a company: its token and its locations' tokens are deleted, and their INSTALLs forgotten,
+    /// unless their installation began after that, or is a location's own.
     ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`: then some are deleted already, and the repetition deletes the rest.
     pub fn company_uninstalled(&self, company_id: &str, at_ms: i64, deadline: &Deadline) -> Result<Verdict> {
-        self.write_down(company_id, Installation { at_ms, installed: false, company_id: None })?;
+        let word = Installation { at_ms, installed: false, company_id: None };
+        self.write_down(company_id, word.clone(), deadline)?;
         // The company first: without its token none of its locations gets a new one meanwhile.
-        let company = self.end(company_id, at_ms, deadline)?;
-        let mut deleted = company == End::Deleted;
+        let company = self.end(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
+        let mut deleted = company == Deletion::Deleted;
+        // Another process may have deleted some of its locations: which of them this one has in memory is not known.
+        self.live.forget_all();
         let mut query = Query { company_id: Some(company_id.to_owned()), limit: PAGE, ..Query::default() };
         loop {
-            let page = self.store.list(&query)?;
-            for record in page.records {
-                deleted |= self.end_of_company(&record, at_ms, deadline)?;
+            let page = self.records.list(&query, deadline)?;
+            let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
+            let listed: Vec<Record> = page.records.into_iter().filter(ends).collect();
+            deleted |= self.end_all(&listed, at_ms, deadline)?;
+            for row in page.unreadable {
+                deleted |= self.end(&row.resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
             }
             match page.next {
                 Some(next) => query.after = Some(next),
                 None => break,
             }
         }
-        let unsaved: Vec<Record> = self.unsaved().values().cloned().collect();
-        for record in unsaved.iter().filter(|record| record.token.company_id.as_deref() == Some(company_id)) {
-            deleted |= self.end_of_company(record, at_ms, deadline)?;
-        }
-        self.each_unminted(|location_id, installation| {
+        self.each_unminted(&|| deadline.clone(), |location_id, installation| {
             if installation.company_id.as_deref() == Some(company_id) {
-                self.write_down(location_id, Installation { at_ms, installed: false, company_id: None })?;
+                self.write_down(location_id, word.clone(), deadline)?;
             }
             Ok(true)
         })?;
         Ok(match (deleted, company) {
             (true, _) => Verdict { applied: true, reason: None },
-            (false, End::Newer) => Verdict::ignored("the token is newer"),
+            (false, Deletion::Kept) => Verdict::ignored("the token is newer"),
             (false, _) => Verdict { applied: true, reason: Some("no token was held") },
         })
+    }
+
+    /// Whether an UNINSTALL of that time ends the installation of a record. A beginning in the future was read off a wrong
+    /// clock, and says nothing.
+    fn ends_by(&self, record: &Record, at_ms: i64) -> bool {
+        let began = record.installed_at();
+        began <= at_ms || began > self.clock.wall_ms().saturating_add(CLOCK_TOLERANCE_MS)
+    }
+
+    /// Deletes the tokens of a company's locations that were just listed. Locations that were installed anew since then are to
+    /// get others.
+    fn end_all(&self, listed: &[Record], at_ms: i64, deadline: &Deadline) -> Result<bool> {
+        if listed.is_empty() {
+            return Ok(false);
+        }
+        let _quiet = outbox::hold();
+        for record in listed {
+            let last = self.last_word(&record.resource_id, deadline)?;
+            if last.is_some_and(|last| last.installed && last.at_ms > at_ms) {
+                self.put_on_list(&record.resource_id, UNMINTED, deadline)?;
+            }
+        }
+        let changed = self.records.delete_listed(listed, at_ms, deadline)?;
+        let mut deleted = false;
+        for record in listed {
+            let resource_id = &record.resource_id;
+            if changed.contains(resource_id) {
+                // Another writer was first: what it wrote is looked at.
+                let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
+                deleted |= self.end(resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
+            } else {
+                self.ended(resource_id);
+                deleted = true;
+            }
+        }
+        Ok(deleted)
     }
 
     /// A company's token is here: mints for a few of the locations that waited for it. What fails is left to
@@ -170,21 +219,24 @@ impl Tokens {
     }
 
     /// Mints for the locations that were installed before they could be minted for, of a company or of all. `each` hears
-    /// of every attempt, and answers whether to go on.
+    /// of every attempt, and answers whether to continue.
     pub(super) fn mint_remembered(
         &self,
         company_id: Option<&str>,
         deadline: &dyn Fn() -> Deadline,
         mut each: impl FnMut(&str, Result<()>) -> Result<bool>,
     ) -> Result<()> {
-        self.each_unminted(|location_id, _| {
-            if self.holds_good(location_id)? {
-                self.put_on_list(location_id, "")?;
+        self.each_unminted(deadline, |location_id, installation| {
+            let deadline = deadline();
+            let held = self.held(location_id, &deadline)?;
+            let record = &held.record;
+            if record.as_ref().is_some_and(|record| is_good(record) && !installation.calls_for_mint(record)) {
+                self.put_on_list(location_id, "", &deadline)?;
                 return Ok(true);
             }
-            match self.minting_company(location_id)? {
+            match self.minting_company(location_id, record.as_ref(), &deadline)? {
                 Some(minting) if company_id.is_none_or(|company_id| company_id == minting) => {
-                    each(location_id, self.mint_waiting(location_id, &deadline()))
+                    each(location_id, self.mint_waiting(location_id, &held, &installation, &deadline))
                 }
                 _ => Ok(true),
             }
@@ -192,29 +244,80 @@ impl Tokens {
     }
 
     /// Whether the app was installed on a location after its token was refused.
-    pub(super) fn has_newer_installation(&self, record: &Record) -> bool {
+    pub(super) fn has_newer_installation(&self, record: &Record, deadline: &Deadline) -> bool {
         let Standing::ReauthorizationRequired { since_ms, .. } = record.standing else {
             return false;
         };
-        let last = self.last_word(&record.resource_id).ok().flatten();
+        let last = self.last_word(&record.resource_id, deadline).ok().flatten();
         last.is_some_and(|last| last.installed && last.at_ms > since_ms)
     }
 
-    /// The company that an INSTALL named for a location.
-    pub(super) fn installed_under(&self, location_id: &str) -> Result<Option<String>> {
-        Ok(self.last_word(location_id)?.filter(|last| last.installed).and_then(|last| last.company_id))
+    /// Whether the installation that is held began after that time.
+    ///
+    /// # Errors
+    /// `STORE`, `TIMEOUT`, `CANCELLED`.
+    pub fn began_after(&self, resource_id: &str, at_ms: i64, deadline: &Deadline) -> Result<bool> {
+        let record = self.records.load(resource_id, deadline);
+        let record = record.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
+        Ok(record.is_some_and(|record| record.installed_at() > at_ms))
     }
 
-    /// Mints for a location that was just installed. Answers why there is no token yet, where there is none.
-    fn mint_installed(&self, location_id: &str, deadline: &Deadline) -> Result<Option<&'static str>> {
-        if self.holds_good(location_id)? {
-            self.put_on_list(location_id, "")?;
+    /// When the installation began of which a token was minted at that time: with the last INSTALL, if that is newer than the
+    /// installation held.
+    pub(super) fn installation_begin(
+        &self,
+        location_id: &str,
+        held: Option<&Record>,
+        minted_at: i64,
+        deadline: &Deadline,
+    ) -> i64 {
+        let installed = self.last_word(location_id, deadline).ok().flatten().filter(|word| word.installed);
+        match (installed, held) {
+            (Some(word), Some(held)) if !word.begins_after(held) => held.installed_at(),
+            (Some(word), _) => word.at_ms.min(minted_at),
+            (None, Some(held)) => held.installed_at(),
+            (None, None) => minted_at,
+        }
+    }
+
+    /// After the first save of a minted token: its company's UNINSTALL may have looked for locations before it was there.
+    pub(super) fn confirm_mint(&self, record: &Record, saved: Saved, deadline: &Deadline) -> Result<Saved> {
+        let company_id = record.token.company_id.as_deref().filter(|_| saved == Saved::Ours);
+        let Some(company_id) = company_id else { return Ok(saved) };
+        // The token is stored: if the company's last word cannot be read now, that is what counts.
+        let last = self.last_word(company_id, deadline).ok().flatten();
+        let began = record.installed_at();
+        match last.filter(|last| last.outdates(began)) {
+            None => Ok(saved),
+            Some(last) => {
+                self.records.delete(
+                    &record.resource_id,
+                    last.at_ms,
+                    |held| held.installed_at() <= last.at_ms,
+                    deadline,
+                )?;
+                Ok(Saved::Deleted)
+            }
+        }
+    }
+
+    /// Mints for a location that was just installed. Answers why there is no token yet, if there is none.
+    fn mint_installed(
+        &self,
+        location_id: &str,
+        installed: &Installation,
+        deadline: &Deadline,
+    ) -> Result<Option<&'static str>> {
+        let Held { record, is_unreadable } = self.held(location_id, deadline)?;
+        if record.as_ref().is_some_and(|record| is_good(record) && !installed.calls_for_mint(record)) {
+            self.put_on_list(location_id, "", deadline)?;
             return Ok(None);
         }
-        if self.minting_company(location_id)?.is_none() {
+        if self.minting_company(location_id, record.as_ref(), deadline)?.is_none() {
             return Ok(Some("remembered until its company's token is here"));
         }
-        match self.mint_waiting(location_id, deadline) {
+        let held = Held { record, is_unreadable };
+        match self.mint_waiting(location_id, &held, installed, deadline) {
             Ok(()) => Ok(None),
             Err(error) => {
                 log::warn!("{location_id}: installed, but no token could be minted: {error}");
@@ -223,74 +326,81 @@ impl Tokens {
         }
     }
 
-    /// Mints, and takes the location off the list of those that wait, where it was minted or the API refuses for good.
-    fn mint_waiting(&self, location_id: &str, deadline: &Deadline) -> Result<()> {
-        // A token that the API refused is not asked for again, though its time is not over.
-        let refused = self.record(location_id)?.map(|record| record.token.access_token.clone());
-        let want = if refused.is_some() { Want::Another } else { Want::Fresh };
-        if refused.is_none() {
-            // What this process still has in memory was deleted by another one.
-            self.live.forget(location_id);
+    /// Mints, and removes the location from the list of those that wait, if it was minted or the API refuses for good.
+    fn mint_waiting(
+        &self,
+        location_id: &str,
+        held: &Held,
+        installed: &Installation,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        let minted = match &held.record {
+            // Nothing can be read of what is held: a mint repairs it.
+            None if held.is_unreadable => self.mint_anew(location_id, deadline),
+            // The record is of an earlier installation: only a mint helps, and no refresh of the old token.
+            Some(record) if installed.calls_for_mint(record) => self.mint_anew(location_id, deadline),
+            // A token that the API refused is not asked for again, though its time is not over.
+            Some(record) => {
+                self.renewed(location_id, Want::Another, Some(&record.token.access_token), deadline).map(drop)
+            }
+            None => {
+                // Another process deleted the token that this process has in memory.
+                self.live.forget(location_id);
+                self.renewed(location_id, Want::Fresh, None, deadline).map(drop)
+            }
+        };
+        let for_good = |error: &Error| {
+            matches!(error.status(), Status::Forbidden | Status::InvalidRequest) && error.is_verdict()
+        };
+        // A token that is in memory only is lost with this process: then the next one mints again.
+        if minted.as_ref().err().is_none_or(for_good) && !self.records.is_unsaved(location_id) {
+            self.put_on_list(location_id, "", deadline)?;
         }
-        let minted = self.renewed(location_id, want, refused.as_ref(), deadline);
-        let for_good = |error: &Error| matches!(error.status(), Status::Forbidden | Status::InvalidRequest);
-        if minted.as_ref().err().is_none_or(for_good) {
-            self.put_on_list(location_id, "")?;
-        }
-        minted.map(drop)
+        minted
     }
 
-    fn holds_good(&self, resource_id: &str) -> Result<bool> {
-        Ok(self.record(resource_id)?.is_some_and(|record| record.standing == Standing::Good))
+    /// Mints under the location's lock, whatever is held.
+    fn mint_anew(&self, location_id: &str, deadline: &Deadline) -> Result<()> {
+        let _quiet = outbox::hold();
+        let _lock = self.records.lock(location_id, deadline)?;
+        let record = self.held(location_id, deadline)?.record;
+        let company_id = self.company_of(location_id, record.as_ref(), deadline)?;
+        let mut minted = self.minted(location_id, &company_id, record.as_ref(), deadline)?;
+        // The mint is of the newer installation: it replaces the token held, be that good or not.
+        let origin = Origin::Consent(record.map(|record| record.token));
+        self.keep(&mut minted, origin, &Event::Minted, deadline).map(drop)
+    }
+
+    /// The record of a location, readable or not.
+    fn held(&self, location_id: &str, deadline: &Deadline) -> Result<Held> {
+        match self.records.load(location_id, deadline) {
+            Err(error) if error.is_unreadable() => Ok(Held { record: None, is_unreadable: true }),
+            record => Ok(Held { record: record?, is_unreadable: false }),
+        }
     }
 
     /// The company whose token is here and can mint for a location.
-    fn minting_company(&self, location_id: &str) -> Result<Option<String>> {
-        let company_id = match self.company_of(location_id, self.record(location_id)?.as_ref()) {
+    fn minting_company(
+        &self,
+        location_id: &str,
+        record: Option<&Record>,
+        deadline: &Deadline,
+    ) -> Result<Option<String>> {
+        let company_id = match self.company_of(location_id, record, deadline) {
             Err(error) if error.status() == Status::NotFound => return Ok(None),
             company_id => company_id?,
         };
-        Ok(self.holds_company(&company_id)?.then_some(company_id))
-    }
-
-    /// Ends the token of a company's location. One that was installed anew since then is to get another.
-    fn end_of_company(&self, record: &Record, at_ms: i64, deadline: &Deadline) -> Result<bool> {
-        let location_id = &record.resource_id;
-        if self.last_word(location_id)?.is_some_and(|last| last.installed && last.at_ms > at_ms) {
-            self.put_on_list(location_id, UNMINTED)?;
-        }
-        Ok(self.end(location_id, at_ms, deadline)? == End::Deleted)
-    }
-
-    /// Deletes a token, unless it was granted after `at_ms`.
-    fn end(&self, resource_id: &str, at_ms: i64, deadline: &Deadline) -> Result<End> {
-        let _quiet = outbox::hold();
-        let lock =
-            self.store.lock(resource_id, deadline).map_err(|error| error.with_resource(resource_id))?;
-        match self.record(resource_id)? {
-            None => Ok(End::NotHeld),
-            Some(record) if record.granted_at() > at_ms => Ok(End::Newer),
-            Some(_) => {
-                self.remove(resource_id, lock)?;
-                Ok(End::Deleted)
-            }
-        }
-    }
-
-    /// Deletes a token under its lock, which is given back before the host is told.
-    pub(super) fn remove(&self, resource_id: &str, lock: Box<dyn crate::store::Lock>) -> Result<()> {
-        self.store.remove(resource_id)?;
-        self.unsaved().remove(resource_id);
-        self.refused_new().remove(resource_id);
-        self.live.forget(resource_id);
-        drop(lock);
-        self.emit(&Event::Deleted, resource_id, None);
-        Ok(())
+        Ok(self.holds_company(&company_id, deadline)?.then_some(company_id))
     }
 
     /// Writes a word on a company or location down, unless a later one is known; answers the one that stands.
-    fn write_down(&self, resource_id: &str, mut word: Installation) -> Result<Installation> {
-        self.change(resource_id, |last, note| {
+    fn write_down(
+        &self,
+        resource_id: &str,
+        mut word: Installation,
+        deadline: &Deadline,
+    ) -> Result<Installation> {
+        self.change(resource_id, deadline, |last, note| {
             if let Some(last) = last {
                 if !word.outdates_word(&last) {
                     return Err(last);
@@ -305,28 +415,30 @@ impl Tokens {
         })
     }
 
-    /// Puts an installed location on a list, or with an empty name on none.
-    fn put_on_list(&self, location_id: &str, list: &str) -> Result<()> {
-        self.change(location_id, |last, note| match last {
+    /// Puts an installed location on a list, or with an empty name on no list.
+    fn put_on_list(&self, location_id: &str, list: &str, deadline: &Deadline) -> Result<()> {
+        self.change(location_id, deadline, |last, note| match last {
             Some(last) if last.installed && note.list != list => {
                 note.list = list.into();
                 Ok(last)
             }
-            // Nothing to change, and nobody asks what stands.
+            // Nothing to change, and the caller does not ask what stands.
             last => Err(last.unwrap_or(Installation { at_ms: 0, installed: false, company_id: None })),
         })
         .map(drop)
     }
 
     /// Changes what is written down of a place. `change` gets the last word, and answers the new one, or with `Err` the
-    /// one that stands as it is; asked again when somebody else was faster.
+    /// one that stands as it is; asked again if another writer was faster.
     fn change(
         &self,
         resource_id: &str,
+        deadline: &Deadline,
         mut change: impl FnMut(Option<Installation>, &mut Note) -> Result<Installation, Installation>,
     ) -> Result<Installation> {
+        let store = self.records.store();
         for _ in 0..10 {
-            let stored = self.store.note(&key(resource_id))?;
+            let stored = store.note(&key(resource_id), deadline)?;
             let last = stored.as_ref().and_then(|note| self.read(note));
             let mut note = stored.unwrap_or_else(|| Note {
                 key: key(resource_id),
@@ -340,7 +452,7 @@ impl Tokens {
                 Err(last) => return Ok(last),
             };
             note.document = serde_json::to_value(&word).unwrap_or_default();
-            match self.store.save_note(&note) {
+            match store.save_note(&note, deadline) {
                 Err(error) if error.status() == Status::Conflict => {}
                 saved => return saved.map(|()| word).map_err(|error| error.with_resource(resource_id)),
             }
@@ -349,21 +461,26 @@ impl Tokens {
             .with_resource(resource_id))
     }
 
-    fn last_word(&self, resource_id: &str) -> Result<Option<Installation>> {
-        Ok(self.store.note(&key(resource_id))?.and_then(|note| self.read(&note)))
+    /// The last word on a company or location, if it still counts.
+    pub(super) fn last_word(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Installation>> {
+        Ok(self.records.store().note(&key(resource_id), deadline)?.and_then(|note| self.read(&note)))
     }
 
-    /// What a note says, until its time is over.
+    /// The content of a note, until it expires.
     fn read(&self, note: &Note) -> Option<Installation> {
         let lasts = note.expires_at > self.clock.wall_ms();
         serde_json::from_value(note.document.clone()).ok().filter(|_| lasts)
     }
 
     /// Goes through the locations that wait for a token, as long as `work` wants to.
-    fn each_unminted(&self, mut work: impl FnMut(&str, Installation) -> Result<bool>) -> Result<()> {
+    fn each_unminted(
+        &self,
+        deadline: &dyn Fn() -> Deadline,
+        mut work: impl FnMut(&str, Installation) -> Result<bool>,
+    ) -> Result<()> {
         let mut after = None;
         loop {
-            let page = self.store.notes(UNMINTED, after.as_deref(), PAGE)?;
+            let page = self.records.store().notes(UNMINTED, after.as_deref(), PAGE, &deadline())?;
             for note in &page.notes {
                 if let (Some(location_id), Some(installation)) = (note.key.strip_prefix(KEY), self.read(note))
                     && !work(location_id, installation)?
@@ -379,10 +496,26 @@ impl Tokens {
     }
 }
 
+fn is_good(record: &Record) -> bool {
+    record.standing == Standing::Good
+}
+
 impl Installation {
     /// Whether this UNINSTALL came after an INSTALL at that time.
     fn outdates(&self, at_ms: i64) -> bool {
         !self.installed && self.at_ms > at_ms
+    }
+
+    /// Whether this INSTALL is of a later installation than a record.
+    pub(super) fn begins_after(&self, record: &Record) -> bool {
+        self.at_ms > record.installed_at().saturating_add(SAME_INSTALLATION_MS)
+    }
+
+    /// Whether the token of a record may be dead by this INSTALL: it is of a later installation, or names another company.
+    fn calls_for_mint(&self, record: &Record) -> bool {
+        let held = record.token.company_id.as_ref();
+        let names_another = self.company_id.as_ref().zip(held).is_some_and(|(named, held)| named != held);
+        self.begins_after(record) || (names_another && self.at_ms >= record.installed_at())
     }
 
     /// Whether this is the later word. Of two at the same time INSTALL counts, whichever came first: what was wrongly

@@ -35,6 +35,27 @@ impl LiveToken {
     }
 }
 
+/// Why an old token that is due stays in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Its refresh failed: exponential backoff, up to 64 seconds.
+    Failed,
+    /// Another caller or process refreshes it, or the store is busy.
+    Busy,
+    /// This caller refreshes it: the others get the old one meanwhile.
+    Due,
+}
+
+impl Hold {
+    fn length(self, failures: u32) -> Duration {
+        match self {
+            Hold::Failed => Duration::from_secs(1 << failures.min(6)),
+            Hold::Busy => Duration::from_secs(1),
+            Hold::Due => Duration::ZERO,
+        }
+    }
+}
+
 /// Access tokens by resource. All times are uptimes.
 ///
 /// A change is seen by every call that begins after it. Readers write nothing that another reader reads: two threads get
@@ -81,11 +102,18 @@ impl LiveTokens {
         Some(live.access_token.clone())
     }
 
-    /// Whether this very token is held, and is no longer fresh.
-    pub fn is_due(&self, resource_id: &str, access_token: &Secret, uptime: Duration) -> bool {
-        self.read(resource_id).get(resource_id).is_some_and(|live| {
-            milliseconds(uptime) >= live.fresh_until && live.access_token.matches(access_token.expose())
-        })
+    /// For how long the API still takes the token of a resource, be it due or not; `None` for a dead one.
+    pub fn alive_for(&self, resource_id: &str, uptime: Duration) -> Option<Duration> {
+        let dies_at = self.read(resource_id).get(resource_id)?.dies_at();
+        let left = dies_at.checked_sub(milliseconds(uptime)).filter(|left| *left > 0)?;
+        Some(Duration::from_millis(left))
+    }
+
+    /// The life that is left of this very token, if it is held; zero for a dead one.
+    pub fn left(&self, resource_id: &str, access_token: &Secret, uptime: Duration) -> Option<Duration> {
+        let shard = self.read(resource_id);
+        let live = shard.get(resource_id).filter(|live| live.access_token.matches(access_token.expose()))?;
+        Some(Duration::from_millis(live.dies_at().saturating_sub(milliseconds(uptime))))
     }
 
     /// A number that is another one as soon as a token of this resource comes or goes.
@@ -122,8 +150,8 @@ impl LiveTokens {
         }
     }
 
-    /// Holds on to an old token after a failed refresh, until the next attempt is due: `hold` says how long after so
-    /// many failures in a row. One that was deleted or replaced since `changes` was the number stays what it is.
+    /// Keeps an old token in use for `hold`, which gets the number of failed refreshes in a row; `failed` counts one more.
+    /// A token that was deleted or replaced since `changes` was the number stays what it is.
     pub fn hold_on(
         &self,
         changes: u64,
@@ -131,14 +159,15 @@ impl LiveTokens {
         access_token: Secret,
         uptime: Duration,
         left: Duration,
-        hold: impl FnOnce(u32) -> Duration,
+        hold: Hold,
     ) {
         let mut shard = self.write(resource_id);
         if changes != shard.changes {
             return;
         }
-        let failures = shard.get(resource_id).map_or(0, |live| live.failures) + 1;
-        let fresh_until = uptime + left.min(hold(failures));
+        let failures =
+            shard.get(resource_id).map_or(0, |live| live.failures) + u32::from(hold == Hold::Failed);
+        let fresh_until = uptime + left.min(hold.length(failures));
         shard.put(resource_id, LiveToken::new(access_token, fresh_until, uptime + left, failures));
     }
 
@@ -147,6 +176,15 @@ impl LiveTokens {
         let mut shard = self.write(resource_id);
         shard.changes += 1;
         shard.tokens.remove(resource_id.as_bytes());
+    }
+
+    /// Forgets every resource.
+    pub fn forget_all(&self) {
+        for shard in self.shards.iter() {
+            let mut shard = shard.write();
+            shard.changes += 1;
+            shard.tokens.clear();
+        }
     }
 
     /// How many tokens are held.
@@ -271,7 +309,7 @@ mod tests {
         // A failed refresh of a token that was deleted meanwhile does not bring it back.
         let loaded = live.changes("location");
         live.forget("location");
-        live.hold_on(loaded, "location", old.clone(), Duration::ZERO, HOUR, |_| HOUR);
+        live.hold_on(loaded, "location", old.clone(), Duration::ZERO, HOUR, Hold::Failed);
         assert_eq!(held(), None);
         // A token that came into the store alone is a change as well.
         let loaded = live.changes("location");

@@ -9,14 +9,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::bulk::{Progress, TICK, failure, hands, stopped};
+use super::schedule::FARTHEST_MS;
 use super::{Tokens, Want};
-use crate::clock::Clock;
 use crate::crew::{self, Next};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::random;
-use crate::store::{Record, Resealed, Standing, Store};
-use crate::token::{USUAL_LIFE_MS, valid_id};
+use crate::store::Resealed;
+use crate::token::valid_id;
 
 /// How many due records are looked up at a time.
 const PAGE: usize = 100;
@@ -38,17 +38,29 @@ pub struct MaintainParams {
 
 /// What is due, a page at a time, for whoever has time for the next.
 struct Due<'a> {
-    store: &'a dyn Store,
-    clock: &'a dyn Clock,
+    tokens: &'a Tokens,
     company_id: Option<&'a str>,
-    renew_by: i64,
+    /// The time of one look at the store.
+    deadline: &'a (dyn Fn() -> Deadline + Sync),
+    now_ms: i64,
     left: Mutex<Left>,
+}
+
+/// Which renewals a page holds.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Range {
+    /// Renewals whose time has come.
+    #[default]
+    Due,
+    /// Those so far in the future that a wrong clock may have computed them: each is looked at.
+    TooFar,
 }
 
 /// What is left of a page, and where the next one begins, if there is one.
 #[derive(Default)]
 struct Left {
     resource_ids: std::vec::IntoIter<String>,
+    range: Range,
     after: Option<String>,
     /// Those at work. One that has just written down its intent is due again, and stands on a later page.
     under_way: HashSet<String>,
@@ -103,23 +115,24 @@ impl Tokens {
             valid_id("companyId", company_id)?;
         }
         let mut pass = Pass::new(deadline(), progress);
-        for resource_id in self.unsaved_ids() {
+        for resource_id in self.records.unsaved_ids() {
             if pass.whole.is_cancelled() {
                 return Err(stopped("the call was cancelled"));
             }
-            if let Err(error) = self.offer_again(&resource_id, &deadline()) {
+            if let Err(error) = self.offer(&resource_id, &deadline()) {
                 pass.failed.push(failure("resourceId", &resource_id, &error));
             }
         }
-        let due = Due::new(self.store.as_ref(), self.clock.as_ref(), company_id)?;
         let whole = pass.whole.clone();
+        let due = Due::new(self, company_id, &deadline)?;
         self.renew_all(&due, hands, (&whole, &deadline), |id, outcome| pass.count(id, outcome))?;
         self.mint_remembered(company_id, &deadline, |id, outcome| pass.count(id, outcome).map(|()| true))?;
         let resealed = if company_id.is_none() { self.seal_anew(&pass)? } else { Resealed::default() };
         for error in &resealed.failures {
             pass.failed.push(json!({"resourceId": error.resource_id(), "error": error.to_json()["error"]}));
         }
-        let next_due_at = self.store.next_renewal(company_id)?.filter(|at| *at != i64::MAX);
+        let next_due_at =
+            self.records.store().next_renewal(company_id, &deadline())?.filter(|at| *at != i64::MAX);
         Ok(json!({
             "checked": pass.checked,
             "refreshed": pass.refreshed,
@@ -177,7 +190,7 @@ impl Tokens {
                     Err(error)
                         if self.clock.uptime().saturating_sub(began) + AGAIN_AFTER < NOT_AFTER
                             && !whole.is_cancelled()
-                            && self.is_doubtful(&id) =>
+                            && self.is_in_doubt(&id, &deadline()) =>
                     {
                         due.try_again(id, began, error);
                         continue;
@@ -192,14 +205,14 @@ impl Tokens {
     }
 
     /// Whether the end of a resource's last refresh is unknown.
-    fn is_doubtful(&self, resource_id: &str) -> bool {
-        self.record(resource_id).ok().flatten().is_some_and(|record| record.intent.is_some())
+    fn is_in_doubt(&self, resource_id: &str, deadline: &Deadline) -> bool {
+        self.records.load(resource_id, deadline).ok().flatten().is_some_and(|record| record.intent.is_some())
     }
 
     /// Seals what another key than the first sealed, or none, and tells of each hundred.
     fn seal_anew(&self, pass: &Pass) -> Result<Resealed> {
         let (told, ended) = (Cell::new(0), RefCell::new(None));
-        let resealed = self.store.reseal(&pass.whole, &|sealed| {
+        let resealed = self.records.store().reseal(&pass.whole, &|sealed| {
             if sealed >= told.get() + 100 {
                 told.set(sealed);
                 *ended.borrow_mut() = pass.tell(sealed).err();
@@ -215,38 +228,22 @@ impl Tokens {
         let was_held = self.live.holds(resource_id);
         let renewed = self.renewed(resource_id, Want::Runway, None, deadline);
         // A pass over the tokens of a whole fleet must not bring them all into this process's memory.
-        if !was_held && !self.unsaved().contains_key(resource_id) {
+        if !was_held && !self.records.is_unsaved(resource_id) {
             self.live.forget(resource_id);
         }
         renewed.map(drop)
-    }
-
-    /// When maintenance should renew a token: as soon as less than its runway is left, at once where the end of a
-    /// refresh is unknown, never where only a person can help.
-    pub(super) fn renewal(&self, record: &Record) -> i64 {
-        let token = &record.token;
-        match record.standing {
-            Standing::ReauthorizationRequired { .. } => i64::MAX,
-            _ if !record.is_refreshable() => i64::MAX,
-            Standing::Inactive { since_ms } => since_ms.saturating_add(super::refresh::INACTIVE_HOLD_MS),
-            Standing::Good if record.intent.is_some() => self.clock.wall_ms(),
-            Standing::Good => {
-                let life = token
-                    .life()
-                    .map_or(USUAL_LIFE_MS, |life| i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
-                let runway = life / 100 * i64::from(self.policy.runway_percent);
-                let margin =
-                    i64::try_from(token.margin(self.policy.margin()).as_millis()).unwrap_or(i64::MAX);
-                token.expires_at.saturating_sub(runway.max(margin))
-            }
-        }
     }
 }
 
 impl<'a> Due<'a> {
     /// Those that are to be renewed by now, of a company or of all; the first page of them is looked up at once.
-    fn new(store: &'a dyn Store, clock: &'a dyn Clock, company_id: Option<&'a str>) -> Result<Due<'a>> {
-        let due = Due { store, clock, company_id, renew_by: clock.wall_ms(), left: Mutex::default() };
+    fn new(
+        tokens: &'a Tokens,
+        company_id: Option<&'a str>,
+        deadline: &'a (dyn Fn() -> Deadline + Sync),
+    ) -> Result<Due<'a>> {
+        let now_ms = tokens.clock.wall_ms();
+        let due = Due { tokens, company_id, deadline, now_ms, left: Mutex::default() };
         due.turn_to(None, &mut due.left())?;
         Ok(due)
     }
@@ -273,7 +270,7 @@ impl<'a> Due<'a> {
 
     /// One in doubt whose time has come, else the next of the page, or of the next page.
     fn next_in_turn(&self, left: &mut Left) -> Result<Option<Turn>> {
-        let now = self.clock.uptime();
+        let now = self.tokens.clock.uptime();
         if left.doubtful.front().is_some_and(|doubtful| now >= doubtful.failed + AGAIN_AFTER)
             && let Some(again) = left.doubtful.pop_front()
         {
@@ -284,15 +281,21 @@ impl<'a> Due<'a> {
                 left.under_way.insert(resource_id.clone());
                 return Ok(Some(Turn::Renew(resource_id, now)));
             }
-            // Taken away first: after a failure nobody looks again.
-            let Some(after) = left.after.take() else { return Ok(None) };
-            self.turn_to(Some(&after), left)?;
+            // Taken away first: after a failure there is no second look.
+            match (left.after.take(), left.range) {
+                (Some(after), _) => self.turn_to(Some(&after), left)?,
+                (None, Range::Due) => {
+                    left.range = Range::TooFar;
+                    self.turn_to(None, left)?;
+                }
+                (None, Range::TooFar) => return Ok(None),
+            }
         }
     }
 
     /// One that was given out failed, and nobody knows what the server did: it comes again in a while.
     fn try_again(&self, resource_id: String, began: Duration, error: Error) {
-        let failed = self.clock.uptime();
+        let failed = self.tokens.clock.uptime();
         self.left().doubtful.push_back(Doubtful { resource_id, began, failed, error });
     }
 
@@ -308,8 +311,22 @@ impl<'a> Due<'a> {
     }
 
     fn turn_to(&self, after: Option<&str>, left: &mut Left) -> Result<()> {
-        let page = self.store.due(self.company_id, self.renew_by, after, PAGE)?;
+        let deadline = (self.deadline)();
+        let renewals = match left.range {
+            Range::Due => i64::MIN..=self.now_ms,
+            Range::TooFar => self.now_ms.saturating_add(FARTHEST_MS)..=i64::MAX - 1,
+        };
+        let store = self.tokens.records.store();
+        let page = store.due(self.company_id, &renewals, after, PAGE, &deadline)?;
         let mut resource_ids = page.resource_ids;
+        if left.range == Range::TooFar {
+            // Most of these have a long life. One that cannot be read cannot be renewed.
+            let is_due = |id: &String| {
+                let record = self.tokens.records.load(id, &deadline).ok().flatten();
+                record.is_some_and(|record| !self.tokens.schedule.has_runway(&record))
+            };
+            resource_ids.retain(is_due);
+        }
         resource_ids.retain(|id| !left.under_way.contains(id));
         // Processes that work through the same page at the same time begin at different places of it, so that they meet
         // each other's work as done, and not as under way.

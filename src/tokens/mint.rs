@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Tokens;
 use super::bulk::{Progress, TICK, failure, hands, stopped};
-use crate::api::{InstalledLocationsParams, Pages, location_ids};
+use super::{Origin, SAVE_TIME, Saved, Tokens, Want};
+use crate::api::{InstalledLocationsParams, Pages, ends_every_mint, installed_location_ids, location_ids};
 use crate::crew::{self, Next, Results};
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result, Status};
@@ -84,6 +84,7 @@ impl Tokens {
     ) -> Result<Value> {
         let hands = hands(params.concurrency, USUAL_CONCURRENCY)?;
         let feed = Feed::new(&params)?;
+        let of_list = params.installed;
         let work = Work {
             whole: deadline().ended_by(&feed.stopped),
             feed,
@@ -95,7 +96,16 @@ impl Tokens {
             crew::work(hands, || self.mint_next(&work), |results| self.gather(&work, results, progress))?;
         match work.feed.end() {
             Some(error) => Err(error),
-            None => Ok(tally.report()),
+            None => {
+                if of_list && tally.total() == 0 {
+                    log::warn!(
+                        "{}: its list of installed locations is empty; right after a consent that can last for some \
+                         seconds: ask again",
+                        work.company_id
+                    );
+                }
+                Ok(tally.report())
+            }
         }
     }
 
@@ -122,18 +132,29 @@ impl Tokens {
     }
 
     fn mint_one(&self, location_id: &str, work: &Work<impl Fn() -> Deadline>) -> Result<Outcome> {
-        let held = self.record(location_id)?;
+        let deadline = work.deadline();
+        let held = match self.records.load(location_id, &deadline) {
+            // Nothing can be read of it: a new token repairs it.
+            Err(error) if error.is_unreadable() => {
+                log::warn!("{location_id}: its record cannot be read, and is minted anew: {error}");
+                None
+            }
+            held => held?,
+        };
         if let Some(held) = &held {
-            let now = self.clock.wall_ms();
             if !work.force
                 && held.standing == Standing::Good
-                && self.renewal(held) > now
-                && held.token.is_alive(now)
+                && self.schedule.has_runway(held)
+                && !self.schedule.left(held, &self.live).is_zero()
             {
                 return Ok(Outcome::Fresh);
             }
+            // A location that consented by itself keeps an installation of its own.
+            if !work.force && held.own_consent && held.standing == Standing::Good && held.is_refreshable() {
+                return self.renewed(location_id, Want::Runway, None, &deadline).map(|_| Outcome::Fresh);
+            }
             if matches!(held.standing, Standing::Inactive { .. })
-                && let Some(error) = self.held_back(held)
+                && let Some(error) = self.held_back(held, Want::Fresh, &deadline)
             {
                 return Err(error);
             }
@@ -180,7 +201,7 @@ impl Tokens {
                 // Whatever else is there already goes along.
                 patience = Duration::ZERO;
             }
-            if let Err(error) = self.keep_all(batch) {
+            if let Err(error) = self.keep_all(batch, &work.whole) {
                 work.feed.stop(error);
             }
             if work.whole.is_cancelled() {
@@ -198,26 +219,30 @@ impl Tokens {
     }
 
     /// Saves new tokens at the price of one.
-    fn keep_all(&self, mut records: Vec<Record>) -> Result<()> {
+    fn keep_all(&self, mut records: Vec<Record>, deadline: &Deadline) -> Result<()> {
+        let patience = deadline.at_least(SAVE_TIME);
+        let mut changes = Vec::with_capacity(records.len());
         for record in &mut records {
-            record.renew_at = self.renewal(record);
+            record.renew_at = self.schedule.renewal(record);
+            changes.push(self.live.changes(&record.resource_id));
         }
         let mut failed = None;
-        let saved = self.store.save_all(&records);
-        for (mut record, saved) in records.into_iter().zip(saved) {
+        let saved = self.records.store().save_all(&records, &patience);
+        for ((mut record, saved), changes) in records.into_iter().zip(saved).zip(changes) {
+            let is_first = record.version == 0;
             let saved = match saved {
                 Ok(version) => {
                     record.version = version;
-                    Ok(())
+                    match is_first {
+                        true => self
+                            .records
+                            .confirm_first(&mut record, &Origin::Mint, &patience)
+                            .and_then(|saved| self.confirm_mint(&record, saved, &patience)),
+                        false => Ok(Saved::Ours),
+                    }
                 }
                 Err(error) if error.status() == Status::Conflict => {
-                    // Deleted while its mint was under way: that was the last word, and the new token cost nothing.
-                    if record.version > 0
-                        && self.store.load(&record.resource_id).is_ok_and(|held| held.is_none())
-                    {
-                        continue;
-                    }
-                    self.save_newest(&mut record)
+                    self.records.save(&mut record, &Origin::Mint, &patience)
                 }
                 Err(error) => Err(error),
             };
@@ -225,13 +250,14 @@ impl Tokens {
                 failed = Some(error.clone());
             }
             match saved {
-                Ok(()) => {
-                    self.unsaved().remove(&record.resource_id);
+                Ok(Saved::Ours | Saved::Theirs) => {
+                    self.records.forget_unsaved(&record.resource_id);
+                    self.cooldowns.clear(&record.resource_id);
                     self.publish_where_held(&record);
                     self.emit(&Event::Minted, &record.resource_id, Some(record.token.expires_at));
                 }
-                // In memory goes what is nowhere else.
-                Err(_) => drop(self.kept(record, saved, &Event::Minted)),
+                // In memory goes what is nowhere else. What was deleted meanwhile is dropped: it cost nothing.
+                saved => drop(self.kept(&record, Origin::Mint, saved, &Event::Minted, changes)),
             }
         }
         failed.map_or(Ok(()), Err)
@@ -254,11 +280,11 @@ impl<D: Fn() -> Deadline> Work<'_, D> {
         (self.deadline)().ended_by(&self.feed.stopped)
     }
 
-    /// Whether an error says nothing about the location, and the next one would meet it as well. So does a 401 that a
-    /// fresh token did not cure, and each try would burn another token of the company.
+    /// Whether an error says nothing about the location, and the next one would meet it as well: one about the company's
+    /// token, or a refusal of every mint. Each further try could burn another token of the company.
     fn is_hopeless(&self, error: &Error) -> bool {
         error.resource_id() == Some(&self.company_id)
-            || error.http_status() == Some(401)
+            || ends_every_mint(error)
             || error.status() == Status::Cancelled
     }
 }
@@ -349,8 +375,11 @@ impl Feed {
         let page = fetch(pages.params())?;
         {
             let mut left = self.left();
-            left.location_ids.extend(location_ids(&page).map(str::to_owned));
+            let before = left.location_ids.len();
+            left.location_ids.extend(installed_location_ids(&page).map(str::to_owned));
+            let passed_over = location_ids(&page).count() - (left.location_ids.len() - before);
             left.total = left.total.or_else(|| total_of(&page));
+            left.total = left.total.map(|total| total.saturating_sub(passed_over as u64));
         }
         if pages.turn(&page)? {
             *place = Some(pages);
@@ -423,7 +452,10 @@ impl Tally {
             Outcome::Failed(location_id, error) => {
                 let nobodys_fault =
                     [Status::Network, Status::Timeout, Status::Server, Status::Protocol, Status::Store];
-                self.in_a_row = if nobodys_fault.contains(&error.status()) { self.in_a_row + 1 } else { 0 };
+                // A firewall's page says nothing about the location.
+                let is_page = error.api().is_some_and(|fault| !fault.is_of_api);
+                let counts = is_page || nobodys_fault.contains(&error.status());
+                self.in_a_row = if counts { self.in_a_row + 1 } else { 0 };
                 self.failed.push(failure("locationId", &location_id, &error));
                 if self.in_a_row >= MOST_IN_A_ROW {
                     feed.stop(error.with_help(
@@ -452,8 +484,11 @@ impl Tally {
         })
     }
 
+    fn total(&self) -> u64 {
+        self.minted + self.fresh + self.failed.len() as u64
+    }
+
     fn report(self) -> Value {
-        let total = self.minted + self.fresh + self.failed.len() as u64;
-        json!({"total": total, "minted": self.minted, "fresh": self.fresh, "failed": self.failed})
+        json!({"total": self.total(), "minted": self.minted, "fresh": self.fresh, "failed": self.failed})
     }
 }

@@ -1,11 +1,12 @@
 //! The token manager: a live access token for a company or location, whatever happened to the last one.
 //!
-//! [`Tokens::access_token`] is the promise. A token that is fresh in memory is handed out at once. Else one
-//! caller per resource takes the store's lock, reads the store again, renews what is still due, saves it,
-//! and only then hands it out; the others wait for that one.
+//! [`Tokens::access_token`] is the promise. A token that is fresh in memory is handed out at once. Otherwise one caller
+//! per resource takes the store's lock, reads the store again, renews what is still due, saves it, and only then hands it
+//! out. The other callers get the old token while it is valid, and wait for the new one if it is not.
 
 mod bulk;
-mod doubt;
+mod company;
+mod cooldown;
 mod flight;
 mod held_id;
 mod id_hash;
@@ -14,20 +15,22 @@ mod live;
 mod maintain;
 mod mint;
 mod read_mostly;
+mod records;
 mod refresh;
+mod refresh_retry;
+mod schedule;
+mod spent;
 mod transfer;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ring::digest::{Digest, SHA256, digest};
 use serde_json::{Map, Value};
 
-use crate::api::{
-    Api, Failure, InstalledLocationsParams, LocationTokenParams, location_ids, says_dead_token,
-};
+use crate::api::{Api, Failure, InstalledLocationsParams, LocationTokenParams, says_dead_token};
 use crate::clock::Clock;
 use crate::config::Refresh;
 use crate::deadline::Deadline;
@@ -35,35 +38,49 @@ use crate::error::{Error, Result, Status};
 use crate::event::{Event, Events};
 use crate::outbox;
 use crate::secret::Secret;
-use crate::store::{Page, Query, Record, Standing, Store};
+use crate::store::{Record, SpentDigest, Standing, Store};
 use crate::token::{Token, UserType, valid_id};
 
 pub use bulk::Progress;
+use company::Companies;
+use cooldown::Cooldowns;
 use flight::{Flights, Seat};
 pub use installation::{REMEMBERED_MS, Verdict};
-use live::LiveTokens;
+use live::{Hold, LiveTokens};
 pub use maintain::MaintainParams;
 pub use mint::MintParams;
+use records::{Deletion, Offer, Origin, Records, Saved};
+use schedule::Schedule;
 pub use transfer::{ImportParams, ListParams};
+
+/// How long a caller who has a valid token waits for a lock or for a store that is busy.
+const BRIEFLY: Duration = Duration::from_millis(100);
 
 /// How long an unsaved token waits for its resource's lock before it is offered at another time.
 const MOMENT: Duration = Duration::from_secs(1);
 
+/// The time that a new token has to be saved, however little of the call's own time is left: its predecessor is spent.
+const SAVE_TIME: Duration = Duration::from_secs(1);
+
+/// How long a deletion waits for a refresh of the same token.
+const ORDERLY: Duration = Duration::from_secs(5);
+
+/// How long unsaved tokens are offered when the client is closed.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// The tokens of one app.
 pub struct Tokens {
     api: Arc<Api>,
-    store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     events: Arc<Events>,
-    policy: Refresh,
+    schedule: Schedule,
+    records: Records,
     live: LiveTokens,
     flights: Flights<(String, Want), Result<Secret>>,
-    /// New tokens that the store did not take; nothing else holds them.
-    unsaved: Mutex<HashMap<String, Record>>,
+    companies: Companies,
+    cooldowns: Cooldowns,
     /// Digests of access tokens that the API called dead although they were new.
     refused_new: Mutex<HashMap<String, Digest>>,
-    /// The companies of locations that were seen in lists.
-    companies: Mutex<HashMap<String, String>>,
     counters: Counters,
 }
 
@@ -85,6 +102,8 @@ enum Want {
     Fresh,
     /// Another token than the one that the caller knows.
     Another,
+    /// The same, and the server is asked even while the resource is left alone.
+    Now,
     /// A token with more than its runway left.
     Runway,
 }
@@ -100,15 +119,15 @@ impl Tokens {
     ) -> Tokens {
         Tokens {
             api,
-            store,
+            schedule: Schedule::new(Arc::clone(&clock), policy),
+            records: Records::new(store, Arc::clone(&clock)),
             clock,
             events,
-            policy,
             live: LiveTokens::new(),
             flights: Flights::new(),
-            unsaved: Mutex::default(),
+            companies: Companies::default(),
+            cooldowns: Cooldowns::default(),
             refused_new: Mutex::default(),
-            companies: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -137,27 +156,30 @@ impl Tokens {
     /// Refreshes, or mints, now, whatever the clock says.
     ///
     /// # Errors
-    /// As [`Tokens::access_token`]; an old token that still lives does not hide a failure here.
+    /// As [`Tokens::access_token`]; an old token that is still valid does not hide a failure here.
     pub fn refresh(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let named = |error: Error| error.with_resource(resource_id);
-        let known = self.record(resource_id)?.map(|record| record.token.access_token.clone());
-        self.renewed(resource_id, Want::Another, known.as_ref(), deadline).map_err(named)?;
-        self.metadata(resource_id)?.ok_or_else(|| not_held(resource_id))
+        let known = self.records.load(resource_id, deadline)?.map(|record| record.token.access_token.clone());
+        self.renewed(resource_id, Want::Now, known.as_ref(), deadline).map_err(named)?;
+        self.metadata(resource_id, &deadline.at_least(SAVE_TIME))?.ok_or_else(|| not_held(resource_id))
     }
 
-    /// Deletes a token here; the API does not learn of it.
+    /// Deletes a token here; the API does not learn of it. A record that cannot be read is deleted as well.
     ///
     /// # Errors
     /// `NOT_FOUND`, `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn delete(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let _quiet = outbox::hold();
-        let lock =
-            self.store.lock(resource_id, deadline).map_err(|error| error.with_resource(resource_id))?;
-        let metadata = self.metadata(resource_id)?.ok_or_else(|| not_held(resource_id))?;
-        self.remove(resource_id, lock)?;
-        Ok(metadata)
+        let metadata = match self.metadata(resource_id, deadline) {
+            Err(error) if error.is_unreadable() => Some(unreadable(resource_id)),
+            metadata => metadata?,
+        };
+        match self.end(resource_id, self.clock.wall_ms(), |_| true, deadline)? {
+            Deletion::Deleted => Ok(metadata.unwrap_or_else(|| unreadable(resource_id))),
+            Deletion::NotHeld | Deletion::Kept => Err(not_held(resource_id)),
+        }
     }
 
     /// Takes over a token that a person's consent gave.
@@ -176,16 +198,82 @@ impl Tokens {
         };
         let _quiet = outbox::hold();
         // The code is spent: whatever happens to the lock, the token must be kept.
-        let lock = self.store.lock(&resource_id, deadline);
+        let lock = self.records.lock(&resource_id, deadline);
         let kind = token.kind();
-        let mut record = Record::new(resource_id.clone(), token);
-        record.version = self.store.load(&resource_id).ok().flatten().map_or(0, |stored| stored.version);
-        self.keep(record.clone(), &Event::Saved);
+        let record = self.file(&resource_id, token, None, deadline);
         drop(lock);
+        let record = record?;
         if kind == UserType::Company {
             self.mint_the_waiting(&resource_id, deadline);
         }
         Ok(self.describe(&record))
+    }
+
+    /// Keeps a token under the owner that it names: a consent gave it, which begins an installation, or another owner's
+    /// refresh, which `spent` this refresh token.
+    fn file(
+        &self,
+        resource_id: &str,
+        token: Token,
+        spent: Option<&SpentDigest>,
+        deadline: &Deadline,
+    ) -> Result<Record> {
+        let is_consent = spent.is_none();
+        let patience = deadline.at_least(SAVE_TIME);
+        let begins = is_consent.then(|| self.clock.wall_ms());
+        // A consent replaces what is stored: an unsaved copy may be older than that.
+        let held = match is_consent {
+            true => self.records.store().load(resource_id, &patience),
+            false => self.records.load(resource_id, &patience),
+        };
+        let (record, origin) = match held {
+            Ok(Some(held)) => {
+                let origin = Origin::Consent(Some(Arc::clone(&held.token)));
+                let installed_at = begins.or(held.installed_at);
+                let token = Arc::new(token);
+                (Record { token, installed_at, standing: Standing::Good, intent: None, ..held }, origin)
+            }
+            Ok(None) => match self.records.first(resource_id.to_owned(), token.clone(), &patience) {
+                Ok(record) => (record, Origin::Consent(None)),
+                Err(_) => (Record::new(resource_id.to_owned(), token), Origin::ConsentUnread),
+            },
+            Err(_) => (Record::new(resource_id.to_owned(), token), Origin::ConsentUnread),
+        };
+        let installed_at = record.installed_at.or(Some(self.clock.wall_ms()));
+        let own_consent = record.token.kind() == UserType::Location && (is_consent || record.own_consent);
+        let mut record = Record { installed_at, own_consent, ..record };
+        if let Some(spent) = spent {
+            record.spent.add(spent);
+        }
+        self.keep(&mut record, origin, &Event::Saved, deadline)?;
+        Ok(record)
+    }
+
+    /// Forgets the token of a resource that this process has in memory: the next caller reads the store.
+    pub fn read_anew(&self, resource_id: &str) {
+        if !self.records.is_unsaved(resource_id) {
+            self.live.forget(resource_id);
+        }
+    }
+
+    /// Offers every unsaved token to the store again and again, for the last time.
+    pub fn close(&self, deadline: &Deadline) {
+        let deadline = deadline.at_least(CLOSING).within(CLOSING);
+        loop {
+            let refused = |id: &String| self.offer(id, &deadline).err().map(|error| (id.clone(), error));
+            let left: Vec<(String, Error)> = self.records.unsaved_ids().iter().filter_map(refused).collect();
+            if left.is_empty() {
+                return;
+            }
+            if deadline.sleep(BRIEFLY).is_err() {
+                for (resource_id, error) in left {
+                    log::error!(
+                        "{resource_id}: its newest token was never saved, and is lost with its client: {error}"
+                    );
+                }
+                return;
+            }
+        }
     }
 
     /// The raw mint, with the company's token from here unless one is given. Stores nothing.
@@ -218,7 +306,7 @@ impl Tokens {
     ) -> Result<Map<String, Value>> {
         let page = self.list_locations(params, deadline)?;
         if let Some(company_id) = &params.company_id {
-            self.remember_locations(company_id, &page);
+            self.companies.remember(company_id, &page);
         }
         Ok(page)
     }
@@ -254,7 +342,7 @@ impl Tokens {
 
     /// How many new tokens the store did not take yet.
     pub fn unsaved_count(&self) -> usize {
-        self.unsaved().len()
+        self.records.unsaved_count()
     }
 
     /// Makes a call with a company's token; one that the API calls dead is refreshed, once.
@@ -269,7 +357,7 @@ impl Tokens {
             return Ok(call(bearer)?);
         }
         // A company's token comes from a consent or an import; only a location's can be minted.
-        if !self.holds_company(company_id)? {
+        if !self.holds_company(company_id, deadline)? {
             return Err(Error::new(
                 Status::NotFound,
                 format!("no token is held for the company {company_id}"),
@@ -286,8 +374,10 @@ impl Tokens {
         Ok(outcome?)
     }
 
-    fn holds_company(&self, company_id: &str) -> Result<bool> {
-        Ok(self.record(company_id)?.is_some_and(|record| record.token.kind() == UserType::Company))
+    fn holds_company(&self, company_id: &str, deadline: &Deadline) -> Result<bool> {
+        // Only a company's token mints: the one in memory was one when it was put there.
+        let record = self.records.load(company_id, deadline)?;
+        Ok(record.is_some_and(|record| record.token.kind() == UserType::Company))
     }
 
     /// Makes a call with a resource's token. Where the outcome says that it is dead, it is refreshed and the call repeated,
@@ -318,11 +408,11 @@ impl Tokens {
             .is_some_and(|refused| refused.as_ref() == digest_of(token).as_ref())
     }
 
-    fn refused_new(&self) -> std::sync::MutexGuard<'_, HashMap<String, Digest>> {
+    fn refused_new(&self) -> MutexGuard<'_, HashMap<String, Digest>> {
         self.refused_new.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A renewed token: one flight for all who want the same.
+    /// A renewed token: a single flight for all callers who want the same. A caller with a valid token waits for no flight.
     fn renewed(
         &self,
         resource_id: &str,
@@ -338,50 +428,42 @@ impl Tokens {
                     leader.land(result.clone());
                     return result;
                 }
-                Seat::Passenger(flight) => match flight.wait(deadline)? {
-                    // The leader left for reasons of its own, or brought what this caller knows already.
-                    None => {}
-                    Some(Err(error)) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {}
-                    Some(Ok(token)) if known.is_some_and(|known| known.matches(token.expose())) => {}
-                    Some(result) => return result,
-                },
+                Seat::Passenger(flight) => {
+                    if want == Want::Fresh
+                        && let Some(valid) = self.valid(resource_id, deadline)
+                    {
+                        return Ok(valid);
+                    }
+                    match flight.wait(deadline)? {
+                        // The leader left for reasons of its own, or brought what this caller knows already.
+                        None => {}
+                        Some(Err(error)) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {
+                        }
+                        Some(Ok(token)) if known.is_some_and(|known| known.matches(token.expose())) => {}
+                        Some(result) => return result,
+                    }
+                }
             }
             deadline.check()?;
         }
     }
 
-    /// The newest record: one that the store did not take yet, else the stored one.
-    fn record(&self, resource_id: &str) -> Result<Option<Record>> {
-        let unsaved = self.unsaved().get(resource_id).cloned();
-        unsaved.map_or_else(|| self.store.load(resource_id), |record| Ok(Some(record)))
+    /// A token that is valid now, be it due or not: from memory, else from the store.
+    fn valid(&self, resource_id: &str, deadline: &Deadline) -> Option<Secret> {
+        self.live.alive(resource_id, self.clock.uptime()).or_else(|| {
+            let record = self.records.load(resource_id, &deadline.within(BRIEFLY)).ok().flatten()?;
+            let is_valid = !self.schedule.left(&record, &self.live).is_zero();
+            is_valid.then(|| record.token.access_token.clone())
+        })
     }
 
-    /// A page of the store's records, with those that it did not take in the place of older ones.
-    fn records(&self, query: &Query) -> Result<Page> {
-        let Page { mut records, next } = self.store.list(query)?;
-        let unsaved = self.unsaved();
-        if !unsaved.is_empty() {
-            let is_on_page = |id: &str| {
-                query.after.as_deref().is_none_or(|after| id > after)
-                    && next.as_deref().is_none_or(|last| id <= last)
-            };
-            records.retain(|record| !unsaved.contains_key(&record.resource_id));
-            let newer =
-                unsaved.values().filter(|record| is_on_page(&record.resource_id) && query.matches(record));
-            records.extend(newer.cloned());
-            records.sort_by(|a, b| a.resource_id.cmp(&b.resource_id));
-        }
-        let page = Page::cut(records, query.limit);
-        Ok(Page { next: page.next.or(next), ..page })
-    }
-
-    fn metadata(&self, resource_id: &str) -> Result<Option<Value>> {
-        Ok(self.record(resource_id)?.map(|record| self.describe(&record)))
+    fn metadata(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Value>> {
+        Ok(self.records.load(resource_id, deadline)?.map(|record| self.describe(&record)))
     }
 
     /// A record's metadata, with what only this process knows.
     fn describe(&self, record: &Record) -> Value {
-        match self.unsaved().get(&record.resource_id) {
+        match self.records.unsaved_copy(&record.resource_id) {
             Some(unsaved) => {
                 let mut metadata = unsaved.metadata();
                 metadata["state"] = "unsaved".into();
@@ -391,99 +473,138 @@ impl Tokens {
         }
     }
 
-    /// Saves a new token, then publishes it, and answers with the access token. It is published, too, when the store
-    /// does not take it: then this process is all that holds it, and offers it again at every later chance.
-    fn keep(&self, mut record: Record, event: &Event) -> Secret {
-        let saved = self.save_newest(&mut record);
-        self.kept(record, saved, event)
+    /// Saves a new token, then publishes it, and answers with the access token. It is published as well if the store
+    /// refuses it: then this process is all that holds it, and offers it again with backoff.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if the resource was deleted meanwhile.
+    fn keep(
+        &self,
+        record: &mut Record,
+        origin: Origin,
+        event: &Event,
+        deadline: &Deadline,
+    ) -> Result<Secret> {
+        record.renew_at = self.schedule.renewal(record);
+        let changes = self.live.changes(&record.resource_id);
+        let patience = deadline.at_least(SAVE_TIME);
+        let is_first_mint = record.version == 0 && matches!(origin, Origin::Mint);
+        let mut saved = self.records.save(record, &origin, &patience);
+        if is_first_mint {
+            saved = saved.and_then(|saved| self.confirm_mint(record, saved, &patience));
+        }
+        self.kept(record, origin, saved, event, changes)
     }
 
-    /// Publishes a new token after the attempt to save it.
-    fn kept(&self, record: Record, saved: Result<()>, event: &Event) -> Secret {
-        let (resource_id, expires_at) = (record.resource_id.clone(), record.token.expires_at);
-        let access_token = record.token.access_token.clone();
-        // The record first: whoever reads it without the lock notices a token that is published after that.
+    /// Publishes a new token after the attempt to save it, unless it was deleted since `changes` was the number.
+    fn kept(
+        &self,
+        record: &Record,
+        origin: Origin,
+        saved: Result<Saved>,
+        event: &Event,
+        changes: u64,
+    ) -> Result<Secret> {
+        let (resource_id, expires_at) = (&record.resource_id, Some(record.token.expires_at));
         match saved {
-            Ok(()) => {
-                self.unsaved().remove(&resource_id);
-                self.publish(&record);
-                self.emit(event, &resource_id, Some(expires_at));
+            Ok(Saved::Deleted) => {
+                self.records.forget_unsaved(resource_id);
+                self.live.forget(resource_id);
+                return Err(deleted_meanwhile(resource_id));
+            }
+            Ok(_) => {
+                self.records.forget_unsaved(resource_id);
+                self.cooldowns.clear(resource_id);
+                if !self.publish_since(Some(changes), record) {
+                    // The older token must not stay in memory: the next caller reads the store.
+                    self.live.forget(resource_id);
+                }
+                self.emit(event, resource_id, expires_at);
             }
             Err(error) => {
                 log::error!("the new token of {resource_id} is in memory only: {error}");
-                self.unsaved().insert(resource_id.clone(), record.clone());
-                self.publish(&record);
-                self.emit(&Event::Unsaved(error), &resource_id, Some(expires_at));
+                // The record first: a caller who reads it without the lock notices a token that is published after that.
+                self.records.keep_unsaved(record.clone(), origin);
+                self.cooldowns.clear(resource_id);
+                self.publish(record);
+                self.emit(&Event::Unsaved(error), resource_id, expires_at);
             }
         }
-        access_token
+        Ok(record.token.access_token.clone())
     }
 
-    /// Saves a record with a new token. A conflict means that somebody wrote without the lock, or while this token
-    /// was in memory only: then the token that lives longer wins, and `record` becomes the one that is stored.
-    fn save_newest(&self, record: &mut Record) -> Result<()> {
-        record.renew_at = self.renewal(record);
-        for _ in 0..3 {
-            match self.store.save(record) {
-                Err(error) if error.status() == Status::Conflict => {
-                    match self.store.load(&record.resource_id)? {
-                        Some(stored)
-                            if stored.standing == Standing::Good
-                                && stored.token.expires_at > record.token.expires_at =>
-                        {
-                            *record = stored;
-                            return Ok(());
-                        }
-                        stored => record.version = stored.map_or(0, |stored| stored.version),
-                    }
-                }
-                saved => {
-                    record.version = saved?;
-                    return Ok(());
-                }
-            }
-        }
-        Err(Error::new(Status::Store, "the store's record changes faster than it can be saved")
-            .with_resource(&record.resource_id))
-    }
-
-    /// Offers a resource's unsaved token, if there is one, to the store again, under the resource's lock: nobody deletes or
-    /// replaces it meanwhile.
-    fn offer_again(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
-        if !self.unsaved().contains_key(resource_id) {
+    /// Offers a resource's unsaved token to the store again, under the resource's lock.
+    ///
+    /// # Errors
+    /// `STORE`, `TIMEOUT`, `CANCELLED`: it is still unsaved.
+    fn offer(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
+        if !self.records.is_unsaved(resource_id) {
             return Ok(());
         }
         let _quiet = outbox::hold();
-        let moment = MOMENT.min(deadline.remaining());
-        match self.store.lock(resource_id, &deadline.renewed(moment)) {
-            Ok(_lock) => self.offer_locked(resource_id),
-            // Whoever has it for longer renews the token, and here that begins with an offer.
-            Err(error) if error.status() == Status::Timeout => Ok(()),
-            Err(error) => Err(error),
+        let _lock = self.records.lock(resource_id, &deadline.within(MOMENT))?;
+        self.offer_locked(resource_id, true, deadline)
+    }
+
+    /// The same, for a caller that has the lock; if not `now`, only when its time has come.
+    fn offer_locked(&self, resource_id: &str, now: bool, deadline: &Deadline) -> Result<()> {
+        match self.records.offer(resource_id, now, deadline) {
+            Offer::Nothing => Ok(()),
+            Offer::Refused(error) => {
+                log::error!("the token of {resource_id} is still in memory only: {error}");
+                if let Some(record) = self.records.unsaved_copy(resource_id) {
+                    self.publish(&record);
+                }
+                Err(error)
+            }
+            Offer::Done(_, Saved::Deleted) => {
+                log::warn!("{resource_id}: it was deleted, and its unsaved token is dropped");
+                self.live.forget(resource_id);
+                Ok(())
+            }
+            Offer::Done(record, _) => {
+                self.publish(&record);
+                self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+                Ok(())
+            }
         }
     }
 
-    /// The same, for who has the lock.
-    fn offer_locked(&self, resource_id: &str) -> Result<()> {
-        let Some(mut record) = self.unsaved().get(resource_id).cloned() else { return Ok(()) };
-        let offered = Arc::clone(&record.token);
-        if let Err(error) = self.save_newest(&mut record) {
-            log::error!("the token of {resource_id} is still in memory only: {error}");
-            return Err(error);
+    /// Deletes a token, unless it is one that stays: see [`Records::delete`].
+    fn end(
+        &self,
+        resource_id: &str,
+        at_ms: i64,
+        goes: impl Fn(&Record) -> bool,
+        deadline: &Deadline,
+    ) -> Result<Deletion> {
+        // A refresh that is under way is waited for, but not for long: it cannot bring the token back.
+        let lock = match self.records.lock(resource_id, &deadline.within(ORDERLY)) {
+            Err(error) if error.status() == Status::Timeout => None,
+            lock => Some(lock?),
+        };
+        let deletion = self
+            .records
+            .delete(resource_id, at_ms, goes, deadline)
+            .map_err(|error| error.with_resource(resource_id))?;
+        drop(lock);
+        // Another process may have deleted the record: what this one has in memory ends with it.
+        if deletion == Deletion::Kept {
+            // A copy that is older than the row may have been dropped: the next caller reads the row.
+            self.live.forget(resource_id);
         }
-        let mut unsaved = self.unsaved();
-        // A mint takes no lock: a newer one may have come meanwhile.
-        if unsaved.get(resource_id).is_some_and(|held| Arc::ptr_eq(&held.token, &offered)) {
-            unsaved.remove(resource_id);
-            drop(unsaved);
-            self.publish(&record);
-            self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+        if deletion == Deletion::Deleted || (deletion == Deletion::NotHeld && self.live.holds(resource_id)) {
+            self.ended(resource_id);
         }
-        Ok(())
+        Ok(deletion)
     }
 
-    fn unsaved_ids(&self) -> Vec<String> {
-        self.unsaved().keys().cloned().collect()
+    /// Forgets what this process knows of a token that was deleted.
+    fn ended(&self, resource_id: &str) {
+        self.refused_new().remove(resource_id);
+        self.cooldowns.clear(resource_id);
+        self.live.forget(resource_id);
+        self.emit(&Event::Deleted, resource_id, None);
     }
 
     /// Holds the token of a record in memory.
@@ -497,18 +618,22 @@ impl Tokens {
         self.live.publish(&record.resource_id, access_token, fresh_until, dies_at, changes)
     }
 
-    /// Holds the token of a record in memory if another one is held there already. Tokens that nobody has asked for yet
-    /// are better off in the store: there the first who asks finds his.
+    /// Holds the token of a record in memory if an older token is held there already. Tokens that no caller has asked for are
+    /// better off in the store: the first caller finds them there.
     fn publish_where_held(&self, record: &Record) {
         let (access_token, fresh_until, dies_at) = self.to_hold(record);
         self.live.replace(&record.resource_id, access_token, fresh_until, dies_at);
     }
 
-    /// What is held of a record: its access token, until when it is fresh, and when it dies, by the uptime.
+    /// The entry in memory of a record: its access token, until when it is fresh, and when it dies, by the uptime. A token that
+    /// is not saved is fresh until it is to be offered again.
     fn to_hold(&self, record: &Record) -> (Secret, Duration, Duration) {
-        let (uptime, left) = (self.clock.uptime(), record.token.left(self.clock.wall_ms()));
-        let fresh_until = uptime + left.saturating_sub(record.token.margin(self.policy.margin()));
-        // Where the store is in memory it has this token as well, and the text is there once.
+        let (uptime, left) = (self.clock.uptime(), self.schedule.left(record, &self.live));
+        let mut fresh_until = uptime + left.saturating_sub(self.schedule.margin(&record.token));
+        if let Some(offered_again) = self.records.offered_again(&record.resource_id) {
+            fresh_until = fresh_until.min(offered_again);
+        }
+        // A store in memory has this token as well, and the text is there once.
         let access_token = match Arc::strong_count(&record.token) {
             1 => record.token.access_token.to_hold(),
             _ => record.token.access_token.clone(),
@@ -516,44 +641,8 @@ impl Tokens {
         (access_token, fresh_until, uptime + left)
     }
 
-    /// The company whose token can mint for a location: the one that is known, else the only one held.
-    fn company_of(&self, location_id: &str, record: Option<&Record>) -> Result<String> {
-        let known = record.and_then(|record| record.token.company_id.clone());
-        let seen = || self.companies.lock().unwrap_or_else(PoisonError::into_inner).get(location_id).cloned();
-        if let Some(company_id) = known.or_else(seen) {
-            return Ok(company_id);
-        }
-        if let Some(company_id) = self.installed_under(location_id)? {
-            return Ok(company_id);
-        }
-        let query = Query { user_type: Some(UserType::Company), limit: 2, ..Query::default() };
-        let mut companies = self.records(&query)?.records;
-        match (companies.pop(), companies.is_empty()) {
-            (Some(only), true) => Ok(only.resource_id),
-            (None, _) => Err(not_held(location_id)),
-            (Some(_), false) => {
-                let message =
-                    format!("no token is held for {location_id}, and several companies could mint one");
-                Err(Error::new(Status::NotFound, message)
-                    .with_help("list the company's installed locations first, or import the token with its companyId")
-                    .with_resource(location_id))
-            }
-        }
-    }
-
-    fn remember_locations(&self, company_id: &str, page: &Map<String, Value>) {
-        let mut companies = self.companies.lock().unwrap_or_else(PoisonError::into_inner);
-        for location_id in location_ids(page) {
-            companies.insert(location_id.to_owned(), company_id.to_owned());
-        }
-    }
-
     fn emit(&self, event: &Event, resource_id: &str, expires_at: Option<i64>) {
         self.events.emit(event, resource_id, self.clock.wall_ms(), expires_at);
-    }
-
-    fn unsaved(&self) -> std::sync::MutexGuard<'_, HashMap<String, Record>> {
-        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(counter: &AtomicU64) {
@@ -575,7 +664,13 @@ fn not_held(resource_id: &str) -> Error {
     .with_resource(resource_id)
 }
 
-/// How long an old token is held on to after so many failures in a row.
-fn hold(failures: u32) -> Duration {
-    Duration::from_secs(1 << failures.min(6))
+fn deleted_meanwhile(resource_id: &str) -> Error {
+    Error::new(Status::NotFound, format!("{resource_id} was deleted while its token was renewed"))
+        .with_help("let the user consent again (authorization_url), or import a token")
+        .with_resource(resource_id)
+}
+
+/// The metadata of a record that cannot be read.
+fn unreadable(resource_id: &str) -> Value {
+    serde_json::json!({"resourceId": resource_id, "state": "unreadable"})
 }

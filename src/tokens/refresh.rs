@@ -1,31 +1,35 @@
-//! The flight's body: lock, read again, say what will be done, send, save, publish, unlock. In this order a
-//! single-use refresh token is spent by one process only, and what it bought is never handed out unsaved.
+//! The body of a single flight: lock, read again, record the intent, send, save, publish, unlock. In this order a
+//! single-use refresh token is spent by one process only, and its successor is never handed out unsaved.
 
-use super::doubt::Doubt;
-use super::{Tokens, Want, hold};
-use crate::api::{Failure, Outcome, TokenParams};
+use super::cooldown::Rest;
+use super::refresh_retry::RefreshRetry;
+use super::schedule::INACTIVE_HOLD_MS;
+use super::{BRIEFLY, Hold, MOMENT, Origin, SAVE_TIME, Tokens, Want};
+use crate::api::{Failure, Outcome, TokenParams, says_other_kind};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::secret::Secret;
 use crate::store::{Intent, Record, Standing};
-use crate::token::{Token, UserType};
+use crate::token::{CLOCK_TOLERANCE_MS, Token, UserType};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a location that the API calls inactive is left in peace.
-pub(super) const INACTIVE_HOLD_MS: i64 = 60_000;
+/// How long before the end of a valid token its holder stops waiting for a new one.
+const IN_TIME: Duration = Duration::from_secs(1);
 
 /// Whether an error is that of an attempt: the host is told of those.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Attempt {
     Failed,
+    /// Another caller or process is at it, or the store is busy.
+    Busy,
     NotMade,
 }
 
 /// What a look at the record without its lock shows.
 enum Look {
-    /// A token that somebody else renewed.
+    /// A token that another caller or process renewed.
     Taken(Secret),
     /// Nothing can be tried now, for that reason.
     NotNow(Error),
@@ -33,8 +37,48 @@ enum Look {
     Due,
 }
 
+/// Why no token came of a renewal.
+struct Unrenewed {
+    error: Error,
+    attempt: Attempt,
+}
+
+impl From<Error> for Unrenewed {
+    fn from(error: Error) -> Unrenewed {
+        Unrenewed { error, attempt: Attempt::Failed }
+    }
+}
+
+/// How long one flight may wait, and for what.
+struct Patience {
+    /// For the server: the call's own deadline, or the end of the valid token that the caller has, if that comes first.
+    call: Deadline,
+    /// For locks and for the store before anything is sent: brief, if the caller has a valid token.
+    store: Deadline,
+    /// Whether the caller has a valid token.
+    has_valid: bool,
+}
+
+impl Patience {
+    /// That of a caller who has no valid token, as far as is known.
+    fn of(deadline: &Deadline) -> Patience {
+        Patience { call: deadline.clone(), store: deadline.clone(), has_valid: false }
+    }
+
+    /// The caller has a valid token for so long: it does not wait for others, and leads a refresh while the token lasts.
+    fn shorten(&mut self, left: Duration) {
+        if !self.has_valid {
+            self.has_valid = true;
+            self.store = self.call.within(BRIEFLY);
+            if left > 2 * IN_TIME {
+                self.call = self.call.within(left - IN_TIME);
+            }
+        }
+    }
+}
+
 impl Tokens {
-    /// A token that fulfils `want`: somebody else's, or a new one. Runs once at a time per resource, across all
+    /// A token that fulfils `want`: another caller's, or a new one. Runs once at a time per resource, across all
     /// who share the store.
     pub(super) fn renew(
         &self,
@@ -48,51 +92,97 @@ impl Tokens {
         {
             return Ok(token); // The flight before this one landed between the caller's look and its seat.
         }
-        let renewed = match self.without_lock(resource_id, want, known, deadline) {
-            Ok(Look::Taken(token)) => Ok(token),
-            Ok(Look::NotNow(error)) => return self.despite(error, resource_id, want, Attempt::NotMade),
-            Ok(Look::Due) => self.with_lock(resource_id, want, known, deadline),
-            Err(error) => Err(error),
+        let mut patience = Patience::of(deadline);
+        if want == Want::Fresh
+            && let Some(left) = self.live.alive_for(resource_id, self.clock.uptime())
+        {
+            patience.shorten(left);
+        }
+        let (error, attempt) = match self.look(resource_id, want, known, &mut patience) {
+            Ok(Look::Taken(token)) => return Ok(token),
+            Ok(Look::NotNow(error)) => (error, Attempt::NotMade),
+            Err(error) => (error, Attempt::Failed),
+            Ok(Look::Due) => match self.with_lock(resource_id, want, known, &patience) {
+                Ok(token) => return Ok(token),
+                Err(Unrenewed { error, attempt }) => (error, attempt),
+            },
         };
-        renewed.or_else(|error| {
+        if attempt == Attempt::Failed {
             Tokens::count(&self.counters.failed);
-            self.despite(error, resource_id, want, Attempt::Failed)
-        })
+        }
+        self.fall_back(error, resource_id, want, attempt, &patience)
     }
 
-    /// What needs no lock of this resource. A token that somebody else renewed is taken as it is. Where a location will
-    /// be minted, its company's token is seen to: who waits for that must hold nothing that the company's refresh needs,
-    /// and a lock can be a place in a pool of connections.
-    fn without_lock(
+    /// The part without the lock of this resource. A token that another process renewed is used. If a location is to be
+    /// minted, its company's token is renewed first: a caller that waits for that must hold nothing that the company's
+    /// refresh needs, and a lock can be a place in a pool of connections.
+    fn look(
         &self,
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
-        deadline: &Deadline,
+        patience: &mut Patience,
     ) -> Result<Look> {
+        if self.records.is_unsaved(resource_id) {
+            // A token that the store still refuses stays in memory, and was logged.
+            let _ = self.offer_when_due(resource_id, &patience.store.within(BRIEFLY));
+        }
         let changes = self.live.changes(resource_id);
-        let record = self.record(resource_id)?;
+        let record = self.records.load(resource_id, &patience.store)?;
+        if record.is_none() {
+            // Another process deleted it: what this process has in memory ends with it.
+            self.live.forget(resource_id);
+        }
         if let Some(record) = &record {
             if self.fulfils(record, want, known) {
-                let published = self.publish_since(Some(changes), record);
-                let token = &record.token.access_token;
-                return Ok(if published { Look::Taken(token.clone()) } else { Look::Due });
-            }
-            if let Some(error) = self.held_back(record) {
-                return Ok(Look::NotNow(error));
-            }
-            if record.token.kind() == UserType::Company || record.token.refresh_token.is_some() {
+                if self.publish_since(Some(changes), record) {
+                    return Ok(Look::Taken(record.token.access_token.clone()));
+                }
+                // Another token came or went meanwhile, perhaps this one: the record is read again under the lock.
+                if want == Want::Fresh {
+                    patience.shorten(self.schedule.left(record, &self.live));
+                }
                 return Ok(Look::Due);
             }
+            if let Some(error) = self.held_back(record, want, &patience.store) {
+                return Ok(Look::NotNow(error));
+            }
+            let left = self.schedule.left(record, &self.live);
+            if want == Want::Fresh && !left.is_zero() {
+                // The other callers get it meanwhile.
+                patience.shorten(left);
+                self.hold_on(changes, record, Hold::Due);
+            }
         }
-        let company_id = match self.company_of(resource_id, record.as_ref()) {
+        // A caller with a valid token comes as seldom as the backoff of that token lets it.
+        if want == Want::Fresh && !patience.has_valid {
+            match self.cooldowns.rest(resource_id, patience.call.now()) {
+                Rest::Over => {}
+                Rest::Short(left) => patience.call.sleep(left)?,
+                Rest::Long(error) => return Ok(Look::NotNow(error)),
+            }
+        }
+        if record.as_ref().is_some_and(|record| {
+            record.token.kind() == UserType::Company || record.token.refresh_token.is_some()
+        }) {
+            return Ok(Look::Due);
+        }
+        let company_id = match self.company_of(resource_id, record.as_ref(), &patience.call) {
             Err(error) if error.status() == Status::NotFound => return Ok(Look::NotNow(error)),
             company_id => company_id?,
         };
-        if self.with_fresh(&company_id, |_| ()).is_none() && self.holds_company(&company_id)? {
-            self.access_token(&company_id, || deadline.clone())?;
+        if self.with_fresh(&company_id, |_| ()).is_none()
+            && self.holds_company(&company_id, &patience.call)?
+        {
+            self.access_token(&company_id, || patience.call.clone())?;
         }
         Ok(Look::Due)
+    }
+
+    /// Offers an unsaved token again if its time has come and its lock is free.
+    fn offer_when_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
+        let is_due = self.records.offered_again(resource_id).is_some_and(|at| at <= self.clock.uptime());
+        if is_due { self.offer(resource_id, deadline) } else { Ok(()) }
     }
 
     /// Renews under the resource's lock.
@@ -101,17 +191,17 @@ impl Tokens {
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
-        deadline: &Deadline,
-    ) -> Result<Secret> {
-        let _lock = self.store.lock(resource_id, deadline)?;
-        // What the store still does not take stays in memory, and was logged.
-        let _ = self.offer_locked(resource_id);
+        patience: &Patience,
+    ) -> Result<Secret, Unrenewed> {
+        let _lock = self.records.lock(resource_id, &patience.store).map_err(before_sending)?;
+        // A token that the store still refuses stays in memory, and was logged.
+        let _ = self.offer_locked(resource_id, true, &patience.store);
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.renew_locked(resource_id, want, known, deadline) {
-                // Somebody wrote without the lock: what they wrote is looked at first.
-                Err(error) if error.status() == Status::Conflict && tries < 3 => {}
+            match self.renew_locked(resource_id, want, known, patience) {
+                // Another writer does not keep to the lock: what it wrote is looked at first.
+                Err(Unrenewed { error, .. }) if error.status() == Status::Conflict && tries < 3 => {}
                 outcome => return outcome,
             }
         }
@@ -123,75 +213,96 @@ impl Tokens {
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
-        deadline: &Deadline,
-    ) -> Result<Secret> {
-        match self.record(resource_id)? {
-            None => self.mint(resource_id, None, deadline),
+        patience: &Patience,
+    ) -> Result<Secret, Unrenewed> {
+        match self.records.load(resource_id, &patience.store).map_err(before_sending)? {
+            None => {
+                self.live.forget(resource_id);
+                Ok(self.mint(resource_id, None, &patience.call)?)
+            }
             Some(record) if self.fulfils(&record, want, known) => {
                 self.publish(&record);
                 Ok(record.token.access_token.clone())
             }
-            Some(record) => match self.held_back(&record) {
-                Some(error) => Err(error),
-                None if record.token.refresh_token.is_some() => self.spend(record, want, deadline),
-                None => self.mint(resource_id, Some(&record), deadline),
+            Some(record) => match self.held_back(&record, want, &patience.store) {
+                Some(error) => Err(error.into()),
+                None if record.token.refresh_token.is_some() => self.refresh_locked(record, want, patience),
+                None => Ok(self.mint(resource_id, Some(&record), &patience.call)?),
             },
         }
     }
 
     /// Whether a record already is what the caller wants.
     fn fulfils(&self, record: &Record, want: Want, known: Option<&Secret>) -> bool {
-        let now = self.clock.wall_ms();
         match want {
-            // A token that this process knows to be due stays due, whatever the wall clock has come to say.
-            Want::Fresh => {
-                record.token.is_fresh(now, self.policy.margin())
-                    && !self.live.is_due(&record.resource_id, &record.token.access_token, self.clock.uptime())
-            }
-            Want::Runway => self.renewal(record) > now,
-            // Somebody else renewed it after the caller looked.
-            Want::Another => {
+            Want::Fresh => self.schedule.is_fresh(record, &self.live),
+            // The time of an inactive location's next attempt says nothing about its token.
+            Want::Runway => record.standing == Standing::Good && self.schedule.has_runway(record),
+            // Another caller or process renewed it after this caller looked.
+            Want::Another | Want::Now => {
                 known.is_some_and(|known| !known.matches(record.token.access_token.expose()))
-                    && record.token.is_alive(now)
+                    && !self.schedule.left(record, &self.live).is_zero()
             }
         }
     }
 
-    /// While the old access token lives, a failed renewal fails nobody who did not ask for a new one. Where the store
-    /// fails as well, the one in memory will do.
-    fn despite(&self, error: Error, resource_id: &str, want: Want, attempt: Attempt) -> Result<Secret> {
-        let (now, uptime) = (self.clock.wall_ms(), self.clock.uptime());
+    /// A failed refresh is hidden from callers while the old access token is still valid, unless they asked for a new one.
+    /// If the store fails as well, the token in memory serves.
+    fn fall_back(
+        &self,
+        error: Error,
+        resource_id: &str,
+        want: Want,
+        attempt: Attempt,
+        patience: &Patience,
+    ) -> Result<Secret> {
         let changes = self.live.changes(resource_id);
-        let record = self.record(resource_id);
-        // What no store knows any more was deleted; memory stands in for a store that fails.
+        // Cancelled or not, this look is brief and needs a moment.
+        let record = self.records.load(resource_id, &patience.store.at_least(BRIEFLY).within(MOMENT));
+        // A token that no store knows any more was deleted; memory stands in for a store that fails.
         let in_memory = match record {
             Ok(None) => None,
-            _ => self.live.alive(resource_id, uptime),
+            // By the uptime after the load, which may have taken a while.
+            _ => self.live.alive(resource_id, self.clock.uptime()),
         };
-        let stored = record.ok().flatten().map(|record| record.token);
+        let stored = record.ok().flatten();
+        // That consent is needed stands in the record, if there is one: then the server is not asked anyway.
+        let is_remembered = error.status() == Status::ReauthorizationRequired && stored.is_some();
+        if attempt == Attempt::Failed && !is_remembered {
+            self.cooldowns.failed(resource_id, &error, patience.call.now());
+        }
         if attempt == Attempt::Failed
             && (stored.is_some() || in_memory.is_some())
             && !matches!(error.status(), Status::ReauthorizationRequired | Status::Cancelled)
         {
-            let expires_at = stored.as_ref().map(|token| token.expires_at);
+            let expires_at = stored.as_ref().map(|record| record.token.expires_at);
             self.emit(&Event::RefreshFailed(error.clone()), resource_id, expires_at);
         }
-        match (stored.filter(|token| token.is_alive(now)), in_memory) {
+        let hold = if attempt == Attempt::Busy { Hold::Busy } else { Hold::Failed };
+        match (stored, in_memory) {
             _ if want != Want::Fresh => Err(error),
-            (Some(old), _) => {
-                let token = old.access_token.clone();
-                self.live.hold_on(changes, resource_id, token, uptime, old.left(now), hold);
-                Ok(old.access_token.clone())
+            (Some(record), _) if !self.schedule.left(&record, &self.live).is_zero() => {
+                self.hold_on(changes, &record, hold);
+                Ok(record.token.access_token.clone())
             }
-            (None, Some(in_memory)) => Ok(in_memory),
-            (None, None) => Err(error),
+            (_, Some(in_memory)) => Ok(in_memory),
+            _ => Err(error),
         }
     }
 
+    /// Keeps an old token in memory for the callers that come meanwhile.
+    fn hold_on(&self, changes: u64, record: &Record, hold: Hold) {
+        let left = self.schedule.left(record, &self.live);
+        let token = record.token.access_token.clone();
+        self.live.hold_on(changes, &record.resource_id, token, self.clock.uptime(), left, hold);
+    }
+
     /// The error of a resource that must not be asked for again yet.
-    pub(super) fn held_back(&self, record: &Record) -> Option<Error> {
+    pub(super) fn held_back(&self, record: &Record, want: Want, deadline: &Deadline) -> Option<Error> {
         match &record.standing {
             Standing::Good => None,
+            // A person asks.
+            Standing::Inactive { .. } if want == Want::Now => None,
             Standing::Inactive { since_ms } => {
                 // A clock that was set back must not hold it back for longer.
                 let passed = self.clock.wall_ms().saturating_sub(*since_ms);
@@ -202,9 +313,16 @@ impl Tokens {
                         .with_retry_after(Some(Duration::from_millis(left.unsigned_abs())))
                 })
             }
+            // Found by a clock that was ahead: the server is asked, and it is written down anew.
+            Standing::ReauthorizationRequired { since_ms, .. }
+                if *since_ms > self.clock.wall_ms().saturating_add(CLOCK_TOLERANCE_MS) =>
+            {
+                None
+            }
             Standing::ReauthorizationRequired { reason, .. } => {
                 if record.token.kind() == UserType::Location
-                    && (self.has_newer_company(record) || self.has_newer_installation(record))
+                    && (self.has_newer_company(record, deadline)
+                        || self.has_newer_installation(record, deadline))
                 {
                     return None;
                 }
@@ -214,55 +332,111 @@ impl Tokens {
     }
 
     /// Whether the location's company got new consent after the location's token was refused.
-    fn has_newer_company(&self, record: &Record) -> bool {
+    fn has_newer_company(&self, record: &Record, deadline: &Deadline) -> bool {
         let Standing::ReauthorizationRequired { since_ms, .. } = record.standing else {
             return false;
         };
-        let company = record.token.company_id.as_deref().and_then(|id| self.record(id).ok().flatten());
-        company.is_some_and(|company| {
-            company.standing == Standing::Good
-                && company.token.issued_at.is_some_and(|issued| issued > since_ms)
-        })
+        let load = |id: &str| self.records.load(id, deadline).ok().flatten();
+        record
+            .token
+            .company_id
+            .as_deref()
+            .and_then(load)
+            .is_some_and(|company| company.standing == Standing::Good && company.installed_at() > since_ms)
     }
 
     /// Spends the refresh token.
-    fn spend(&self, mut record: Record, want: Want, deadline: &Deadline) -> Result<Secret> {
+    fn refresh_locked(
+        &self,
+        mut record: Record,
+        want: Want,
+        patience: &Patience,
+    ) -> Result<Secret, Unrenewed> {
+        let deadline = &patience.call;
         let Some(refresh_token) = record.token.refresh_token.clone() else {
-            return self.mint(&record.resource_id.clone(), Some(&record), deadline);
+            return Ok(self.mint(&record.resource_id.clone(), Some(&record), deadline)?);
         };
         // An earlier use had no answer, here or in a process that died: this one may find the token spent.
         let now = self.clock.wall_ms();
         let first_sent_ago = record.intent.map(|intent| now.saturating_sub(intent.since_ms));
-        let mut doubt = Doubt::new(first_sent_ago, self.clock.uptime());
+        let mut retry = RefreshRetry::new(first_sent_ago, self.clock.uptime());
         record.intent.get_or_insert(Intent { since_ms: now });
-        // What cannot be written down now could not be kept later: then nothing is spent.
-        self.note(&mut record)?;
+        // If the intent cannot be written down, the successor could not be saved: then nothing is spent.
+        self.note_standing(&mut record, &patience.store).map_err(before_sending)?;
 
-        let params = TokenParams::refresh(record.resource_id.clone(), refresh_token, record.token.kind());
+        let kind = Some(record.token.kind());
+        let mut params = TokenParams::refresh(record.resource_id.clone(), refresh_token, kind);
         loop {
             let failure = match self.api.token(&params, self.clock.wall_ms(), deadline) {
                 Ok(token) => {
                     Tokens::count(&self.counters.refreshed);
-                    return Ok(self.keep(replaced(record, token), &Event::Refreshed));
+                    return Ok(self.refreshed(record, token, deadline)?);
+                }
+                // The refresh token is a company's that was stored under a location, or the reverse. The answer says whose.
+                Err(failure) if params.user_type.is_some() && says_other_kind(&failure.error) => {
+                    params.user_type = None;
+                    continue;
                 }
                 Err(failure) => failure,
             };
             // A pass of maintenance comes back by itself.
-            let insists = want != Want::Runway && !record.token.is_alive(self.clock.wall_ms());
-            let Some(pause) = doubt.after(&failure, self.clock.uptime(), insists, deadline.remaining())
-            else {
-                return self.failed(record, failure, doubt.may_be_spent(), deadline);
+            let must_succeed = want != Want::Runway && self.schedule.left(&record, &self.live).is_zero();
+            let pause = retry.after(&failure, self.clock.uptime(), must_succeed, deadline.remaining());
+            let Some(pause) = pause else {
+                return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
             };
             if let Err(over) = deadline.sleep(pause) {
-                // Called invalid once, after a lost answer, is no verdict yet: the next call goes on from here.
+                // Called invalid once, after a lost answer, is no verdict yet: the next call continues from here.
                 let no_verdict = failure.outcome == Outcome::Refused || over.status() == Status::Cancelled;
                 let failure =
                     if no_verdict { Failure { error: over, outcome: Outcome::Unknown } } else { failure };
-                return self.failed(record, failure, doubt.may_be_spent(), deadline);
+                return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
             }
             log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
             Tokens::count(&self.api.counters().repeated);
         }
+    }
+
+    /// The answer to a refresh: filed under the owner that it names.
+    fn refreshed(&self, mut record: Record, token: Token, deadline: &Deadline) -> Result<Secret> {
+        let spent = Arc::clone(&record.token);
+        // As long as it is not known, the beginning is taken from the first token: the next one has a later time.
+        record.installed_at.get_or_insert(record.installed_at());
+        // An answer without a refresh token leaves the old one in use (RFC 6749, section 6).
+        let is_used_up =
+            |old: &&Secret| token.refresh_token.as_ref().is_some_and(|new| !new.matches(old.expose()));
+        if let Some(refresh_token) = spent.refresh_token.as_ref().filter(is_used_up) {
+            let patience = deadline.at_least(SAVE_TIME);
+            self.records.add_spent(&mut record, refresh_token, self.clock.as_ref(), &patience);
+        }
+        if token.is_of_another(&record.resource_id, spent.kind()) {
+            return self.refreshed_another(record, token, deadline);
+        }
+        let mut record = replaced(record, token);
+        self.keep(&mut record, Origin::Refresh(spent), &Event::Refreshed, deadline)
+    }
+
+    /// The refresh token belonged to another owner, whose new token came back: it is kept there. Only the old access token
+    /// of this resource is left.
+    fn refreshed_another(&self, mut record: Record, token: Token, deadline: &Deadline) -> Result<Secret> {
+        let resource_id = record.resource_id.clone();
+        let owner = token.resource_id().map(str::to_owned);
+        log::error!(
+            "{resource_id}: its refresh token was that of {}, whose token came back and is kept there",
+            owner.as_deref().unwrap_or("an unknown owner")
+        );
+        // The owner's record knows that refresh token as spent as well.
+        let filed =
+            owner.as_deref().map(|owner| self.file(owner, token, record.spent.last().as_ref(), deadline));
+        let error = Error::new(Status::Protocol, "the refresh was answered with the token of another owner")
+            .with_help("the stored refresh token belongs to another company or location; import the right one, or let the user consent again")
+            .with_resource(&resource_id);
+        if let Some(Err(unfiled)) = filed {
+            log::error!("{resource_id}: that token could not be kept: {unfiled}");
+        }
+        Arc::make_mut(&mut record.token).refresh_token = None;
+        record.intent = None;
+        self.without_refresh_token(record, error, deadline)
     }
 
     /// A refresh that gave no token: what is now known is written down.
@@ -270,51 +444,67 @@ impl Tokens {
         &self,
         mut record: Record,
         failure: Failure,
-        doubtful: bool,
+        in_doubt: bool,
         deadline: &Deadline,
     ) -> Result<Secret> {
         let Failure { error, outcome } = failure;
         match (outcome, error.status()) {
             (Outcome::Refused, Status::ReauthorizationRequired) => {
-                return self.spent(record, error, deadline);
+                return self.on_invalid_grant(record, error, deadline);
             }
             (Outcome::Refused, Status::LocationInactive) => {
                 record.standing = Standing::Inactive { since_ms: self.clock.wall_ms() };
                 record.intent = None;
             }
-            // The token was not looked at; unless an earlier use is in doubt, it is as good as before.
-            (Outcome::Refused | Outcome::NothingHappened, _) if !doubtful => record.intent = None,
+            // The token was not looked at; unless an earlier use is in doubt, it is as good as before. A page that is not the
+            // API's does not tell.
+            (Outcome::Refused, _) if error.http_status().is_some() && !error.is_verdict() => {}
+            (Outcome::Refused | Outcome::NothingHappened, _) if !in_doubt => record.intent = None,
             _ => {}
         }
-        if let Err(unnoted) = self.note(&mut record) {
+        if let Err(unnoted) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
             log::error!("{}: the end of a refresh could not be written down: {unnoted}", record.resource_id);
         }
         Err(error)
     }
 
     /// The refresh token is spent, expired or unknown.
-    fn spent(&self, mut record: Record, error: Error, deadline: &Deadline) -> Result<Secret> {
+    fn on_invalid_grant(&self, record: Record, error: Error, deadline: &Deadline) -> Result<Secret> {
         // A host that does not share the lock may have rotated it.
-        if let Some(stored) = self.store.load(&record.resource_id)? {
+        if let Some(stored) = self.records.store().load(&record.resource_id, &deadline.at_least(SAVE_TIME))? {
             let same = match (&stored.token.refresh_token, &record.token.refresh_token) {
                 (Some(theirs), Some(ours)) => theirs.matches(ours.expose()),
                 (theirs, ours) => theirs.is_none() == ours.is_none(),
             };
-            if !same && stored.token.is_alive(self.clock.wall_ms()) {
-                self.publish(&stored);
-                return Ok(stored.token.access_token.clone());
+            if !same {
+                let rotated = "another process replaced the refresh token meanwhile";
+                return Err(Error::new(Status::Conflict, rotated).with_resource(&record.resource_id));
             }
         }
+        self.without_refresh_token(record, error, deadline)
+    }
+
+    /// No refresh token is left: a location is minted from its company's token, if the API allows it. Otherwise only a
+    /// person's consent helps.
+    fn without_refresh_token(&self, mut record: Record, error: Error, deadline: &Deadline) -> Result<Secret> {
         if record.token.kind() == UserType::Location {
-            match self.mint(&record.resource_id.clone(), Some(&record), deadline) {
+            // A minted token may come without a refresh token, and must not keep the spent one.
+            let mut stripped = record.clone();
+            Arc::make_mut(&mut stripped.token).refresh_token = None;
+            match self.mint(&record.resource_id, Some(&stripped), deadline) {
                 // No company to mint with, or none that may: then only consent is left.
-                Err(mint)
-                    if matches!(
-                        mint.status(),
-                        Status::NotFound | Status::ReauthorizationRequired | Status::Forbidden
-                    ) =>
-                {
+                Err(mint) if is_verdict_on_mint(&mint) => {
                     log::warn!("{}: no new token from its company: {mint}", record.resource_id);
+                }
+                // The next call tries again: with the record as it was, or without its refresh token if that is another's.
+                Err(mint) if record.token.refresh_token.is_none() => {
+                    if let Err(unnoted) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
+                        log::error!(
+                            "{}: a lost refresh token could not be written down: {unnoted}",
+                            record.resource_id
+                        );
+                    }
+                    return Err(mint);
                 }
                 minted => return minted,
             }
@@ -323,7 +513,7 @@ impl Tokens {
             error.api().and_then(|fault| fault.message.clone()).unwrap_or_else(|| error.message().to_owned());
         record.standing = Standing::ReauthorizationRequired { since_ms: self.clock.wall_ms(), reason };
         record.intent = None;
-        if let Err(unnoted) = self.note(&mut record) {
+        if let Err(unnoted) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
             log::error!(
                 "{}: that consent is needed could not be written down: {unnoted}",
                 record.resource_id
@@ -345,12 +535,12 @@ impl Tokens {
         {
             return Err(reauthorization_required("the company's token came without a refresh token"));
         }
-        let company_id = self.company_of(location_id, record)?;
-        let record = self.minted(location_id, &company_id, record, deadline)?;
-        Ok(self.keep(record, &Event::Minted))
+        let company_id = self.company_of(location_id, record, deadline)?;
+        let mut record = self.minted(location_id, &company_id, record, deadline)?;
+        self.keep(&mut record, Origin::Mint, &Event::Minted, deadline)
     }
 
-    /// A location's record with a token that was minted just now, and that nobody has saved yet.
+    /// A location's record with a token that was minted just now, and that is not saved yet.
     pub(super) fn minted(
         &self,
         location_id: &str,
@@ -358,6 +548,12 @@ impl Tokens {
         record: Option<&Record>,
         deadline: &Deadline,
     ) -> Result<Record> {
+        // Before the mint: a deletion that comes from now on is noticed when the token is saved.
+        let last_deleted = match record {
+            Some(_) => 0,
+            None => self.records.last_deleted(location_id, deadline)?,
+        };
+        let began = self.clock.wall_ms();
         let minted = self.with_bearer(company_id, None, deadline, |bearer| {
             self.api.location_token(company_id, location_id, bearer, self.clock.wall_ms(), deadline)
         });
@@ -367,28 +563,42 @@ impl Tokens {
                 let mut record = record.clone();
                 record.standing = Standing::Inactive { since_ms: self.clock.wall_ms() };
                 record.intent = None;
-                self.note(&mut record)?;
+                self.note_standing(&mut record, &deadline.at_least(SAVE_TIME))?;
                 return Err(error);
             }
             (Err(error), _) => return Err(error),
         };
         Tokens::count(&self.counters.minted);
-        Ok(match record {
+        let begins = self.installation_begin(location_id, record, began, deadline);
+        let mut record = match record {
             Some(record) => replaced(record.clone(), token),
-            None => Record::new(location_id.to_owned(), token),
-        })
+            None => Record { predecessor: last_deleted, ..Record::new(location_id.to_owned(), token) },
+        };
+        (record.installed_at, record.own_consent) = (Some(begins), false);
+        Ok(record)
     }
 
     /// Writes down how a resource stands; its token stays what it is.
-    fn note(&self, record: &mut Record) -> Result<()> {
-        record.renew_at = self.renewal(record);
-        match self.store.save(record) {
-            Ok(version) => {
-                record.version = version;
-                Ok(())
-            }
-            Err(error) => Err(error.with_resource(&record.resource_id)),
+    fn note_standing(&self, record: &mut Record, deadline: &Deadline) -> Result<()> {
+        record.renew_at = self.schedule.renewal(record);
+        self.records.note_standing(record, deadline)
+    }
+}
+
+/// A lock or a store that is busy, before anything was sent.
+fn before_sending(error: Error) -> Unrenewed {
+    let attempt = if error.status() == Status::Timeout { Attempt::Busy } else { Attempt::Failed };
+    Unrenewed { error, attempt }
+}
+
+/// Whether a mint failed for a reason that leaves only consent: no company to mint with, or the API's own refusal.
+fn is_verdict_on_mint(error: &Error) -> bool {
+    match error.status() {
+        Status::NotFound | Status::ReauthorizationRequired => {
+            error.http_status().is_none() || error.is_verdict()
         }
+        Status::Forbidden => error.is_verdict(),
+        _ => false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Tokens in and out: lists without secrets, export with them, and import of what other clients stored.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -7,14 +9,16 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::Tokens;
+use super::bulk::failure;
+use super::records::{Origin, Saved, TOMBSTONES, resource_of, same_token};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::json::{in_camel_case, take_integer, take_text};
 use crate::outbox;
 use crate::secret::Secret;
-use crate::store::{Page, Query, Record, Standing};
-use crate::token::{NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text, valid_id};
+use crate::store::{Page, Query, Record, SpentDigest, Standing, Unreadable};
+use crate::token::{NEVER, NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text, valid_id};
 
 /// How many imported tokens are saved at once.
 const BATCH: usize = 100;
@@ -37,7 +41,7 @@ pub struct ListParams {
 }
 
 /// The tokens to import.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImportParams {
     /// One object per token, in either casing.
@@ -48,6 +52,9 @@ pub struct ImportParams {
     /// Accepted and left alone, so that a page of an export can be imported as it came.
     #[serde(default)]
     pub next_page_token: Option<IgnoredAny>,
+    /// The same.
+    #[serde(default)]
+    pub failed: Option<IgnoredAny>,
 }
 
 impl Tokens {
@@ -58,7 +65,7 @@ impl Tokens {
     pub fn list(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
         let items: Vec<Value> = page.records.iter().map(|record| self.describe(record)).collect();
-        Ok(json!({"items": items, "nextPageToken": page.next}))
+        Ok(with_failed(json!({"items": items, "nextPageToken": page.next}), &page.unreadable))
     }
 
     /// A page of whole tokens, secrets included, as [`Tokens::import`] reads them.
@@ -67,28 +74,32 @@ impl Tokens {
     /// `INVALID_ARGUMENT` for a page size out of range; `STORE`; `CANCELLED`.
     pub fn export(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
-        let tokens: Vec<Value> =
-            page.records.into_iter().map(|record| record.token.to_json().into()).collect();
-        Ok(json!({"tokens": tokens, "nextPageToken": page.next}))
+        let tokens: Vec<Value> = page.records.iter().map(|record| record.token.to_json().into()).collect();
+        Ok(with_failed(json!({"tokens": tokens, "nextPageToken": page.next}), &page.unreadable))
     }
 
     /// Takes over tokens that were granted elsewhere, such as the sessions that the vendor's SDKs store.
     ///
     /// What cannot be imported is skipped and named with the reason; the rest is imported. Imported tokens are not held in
-    /// memory until somebody asks for them.
+    /// memory until a caller asks for them.
     ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`: then some of the tokens are imported, and the same import again brings the rest.
     pub fn import(&self, params: ImportParams, deadline: &Deadline) -> Result<Value> {
         let mut report = Report::default();
-        let mut entries = params.tokens.into_iter().enumerate();
+        let mut entries = read_all(params.tokens, self.clock.wall_ms(), &mut report).into_iter();
+        // A store that cannot list may still save: then each first save looks for its own tombstone.
+        let deleted = match self.deleted(deadline) {
+            Err(error) if error.status() == Status::Store => None,
+            deleted => Some(deleted?),
+        };
         loop {
             let batch: Vec<_> = entries.by_ref().take(BATCH).collect();
             if batch.is_empty() {
                 break;
             }
             deadline.check()?;
-            self.import_batch(batch, params.replace, &mut report, deadline)?;
+            self.import_batch(batch, deleted.as_ref(), params.replace, &mut report, deadline)?;
         }
         // A move of many companies is not held up: there, maintenance mints for the locations that waited.
         if let [company_id] = &report.companies[..] {
@@ -98,68 +109,89 @@ impl Tokens {
         Ok(json!({"imported": report.imported, "skipped": report.skipped}))
     }
 
+    /// The resources that were deleted from the store: their imports are looked at one by one.
+    fn deleted(&self, deadline: &Deadline) -> Result<HashSet<String>> {
+        let (mut deleted, mut after) = (HashSet::new(), None);
+        loop {
+            let page = self.records.store().notes(TOMBSTONES, after.as_deref(), BATCH, deadline)?;
+            deleted.extend(page.notes.iter().filter_map(resource_of).map(str::to_owned));
+            after = page.next;
+            if after.is_none() {
+                return Ok(deleted);
+            }
+        }
+    }
+
     /// Saves a batch all at once as if none of it was held: the store refuses what is, and that is looked at one by one.
     fn import_batch(
         &self,
-        batch: Vec<(usize, Map<String, Value>)>,
+        batch: Vec<Entry>,
+        deleted: Option<&HashSet<String>>,
         replace: bool,
         report: &mut Report,
         deadline: &Deadline,
     ) -> Result<()> {
-        let (mut indexes, mut records) = (Vec::new(), Vec::new());
-        for (index, entry) in batch {
-            let token = match read(entry, self.clock.wall_ms()) {
-                Ok(token) => token,
-                Err(refusal) => {
-                    report.skip(index, None, &refusal);
-                    continue;
-                }
+        let (mut entries, mut records) = (Vec::new(), Vec::new());
+        let mut held = Vec::new();
+        for entry in batch {
+            let resource_id = entry.token.resource_id().unwrap_or_default().to_owned();
+            let was_deleted = match deleted {
+                Some(deleted) => deleted.contains(&resource_id),
+                None => self.records.last_deleted(&resource_id, deadline).is_ok_and(|version| version > 0),
             };
-            let mut record = Record::new(token.resource_id().unwrap_or_default().to_owned(), token);
-            record.renew_at = self.renewal(&record);
-            // The store does not know of a token that it did not take yet.
-            if self.unsaved().contains_key(&record.resource_id) {
-                self.take_over(index, record, replace, report, deadline)?;
-            } else {
-                indexes.push(index);
-                records.push(record);
+            if was_deleted
+                // The store does not know of a token that it did not take yet.
+                || self.records.is_unsaved(&resource_id)
+                || self.shares_family_token(&resource_id, &entry.token, deadline)?.is_some()
+            {
+                held.push(entry);
+                continue;
             }
+            let mut record = Record::new(resource_id, entry.token.clone());
+            record.renew_at = self.schedule.renewal(&record);
+            entries.push(entry);
+            records.push(record);
         }
-        let outcomes = self.store.save_all(&records);
-        let (mut held, mut failed) = (Vec::new(), None);
-        for ((index, record), outcome) in indexes.into_iter().zip(records).zip(outcomes) {
+        let outcomes = self.records.store().save_all(&records, deadline);
+        let mut failed = None;
+        for ((entry, mut record), outcome) in entries.into_iter().zip(records).zip(outcomes) {
+            let outcome = outcome.and_then(|version| {
+                record.version = version;
+                self.records.confirm_first(&mut record, &Origin::Consent(None), deadline)
+            });
             match outcome {
+                Ok(Saved::Deleted) => {
+                    report.skip(entry.index, Some(&record.resource_id), "it was deleted meanwhile");
+                }
                 Ok(_) => {
                     self.publish_where_held(&record);
                     self.imported(&record, report);
                     // Granted here while the store was busy, and not taken then: which one stays is decided as ever.
-                    let _ = self.offer_again(&record.resource_id, deadline);
+                    let _ = self.offer(&record.resource_id, deadline);
                 }
-                Err(error) if error.status() == Status::Conflict => held.push((index, record)),
+                Err(error) if error.status() == Status::Conflict => held.push(entry),
                 Err(error) => failed = failed.or(Some(error.with_resource(&record.resource_id))),
             }
         }
-        for (index, record) in held {
-            self.take_over(index, record, replace, report, deadline)?;
+        for entry in held {
+            self.take_over(entry, replace, report, deadline)?;
         }
         failed.map_or(Ok(()), Err)
     }
 
-    /// Takes over a token of a resource that has one, unless that one is newer. What cannot be read of the one that is held
-    /// concerns this resource only.
-    fn take_over(
-        &self,
-        index: usize,
-        mut record: Record,
-        replace: bool,
-        report: &mut Report,
-        deadline: &Deadline,
-    ) -> Result<()> {
-        let resource_id = record.resource_id.clone();
+    /// Takes over a token of a resource that has one, or had one. A record that cannot be read concerns this resource only.
+    fn take_over(&self, entry: Entry, replace: bool, report: &mut Report, deadline: &Deadline) -> Result<()> {
+        let index = entry.index;
+        let resource_id = entry.token.resource_id().unwrap_or_default().to_owned();
         let _quiet = outbox::hold();
-        match self.replace_held(&mut record, replace, deadline) {
-            Ok(None) => self.imported(&record, report),
-            Ok(Some(refusal)) => report.skip(index, Some(&resource_id), refusal),
+        match self.replace_held(&resource_id, entry, replace, deadline) {
+            Ok(Ok(record)) => {
+                self.imported(&record, report);
+                if record.token.kind() == UserType::Company {
+                    self.take_back_refresh_token(&record.token, deadline)?;
+                }
+            }
+            Ok(Err(refusal)) => report.skip(index, Some(&resource_id), &refusal),
             Err(error) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {
                 return Err(error.with_resource(&resource_id));
             }
@@ -168,36 +200,169 @@ impl Tokens {
         Ok(())
     }
 
-    /// Puts a token in the place of the one that is held, or says why not.
+    /// Replaces the token that is held, or says why not.
     fn replace_held(
         &self,
-        record: &mut Record,
+        resource_id: &str,
+        entry: Entry,
         replace: bool,
         deadline: &Deadline,
-    ) -> Result<Option<&'static str>> {
-        let resource_id = &record.resource_id.clone();
-        let _lock = self.store.lock(resource_id, deadline)?;
-        let held = self.record(resource_id)?;
-        record.version = self.store.load(resource_id)?.map_or(0, |stored| stored.version);
-        if let Some(held) = held.filter(|_| !replace) {
+    ) -> Result<Result<Record, String>> {
+        let refused = |why: &str| Ok(Err(why.to_owned()));
+        let _lock = self.records.lock(resource_id, deadline)?;
+        let held = match self.records.load(resource_id, deadline) {
+            // With `replace` a record that cannot be read is repaired.
+            Err(error) if error.is_unreadable() && replace => None,
+            held => held?,
+        };
+        let Entry { token, is_dated, .. } = entry;
+        if let Some(held) = &held
+            && same_token(&held.token, &token)
+            && held.token.access_token.matches(token.access_token.expose())
+            && !replace
+        {
+            return refused("this very token is held already");
+        }
+        if let Some(refresh_token) = &token.refresh_token
+            && (self.records.has_spent(resource_id, refresh_token, held.as_ref(), deadline)?
+                || self.company_has_spent(resource_id, &token, refresh_token, deadline)?)
+        {
+            return refused("its refresh token was spent already, by a refresh of this store");
+        }
+        if token.kind() == UserType::Location
+            && let Some(other) = self.shares_family_token(resource_id, &token, deadline)?
+        {
+            return Ok(Err(format!(
+                "its refresh token is held as that of {other}: two owners cannot share one"
+            )));
+        }
+        if let Some(held) = held.as_ref().filter(|_| !replace) {
             let lost = matches!(held.standing, Standing::ReauthorizationRequired { .. });
-            if held.token.access_token.matches(record.token.access_token.expose()) {
-                return Ok(Some("this very token is held already"));
+            if !is_dated && !lost {
+                return refused(
+                    "a token is held, and this one does not say when it expires (expiresAt): the one held may be newer; \
+                     \"replace\": true takes this one all the same",
+                );
             }
-            if held.token.expires_at > record.token.expires_at && !lost {
-                return Ok(Some("a newer token is held; \"replace\": true takes this one all the same"));
+            if held.token.expires_at > token.expires_at && !lost {
+                return refused("a newer token is held; \"replace\": true takes this one all the same");
             }
         }
+        let mut record = match &held {
+            Some(held) => {
+                Record { token: Arc::new(token), standing: Standing::Good, intent: None, ..held.clone() }
+            }
+            None => self.records.first(resource_id.to_owned(), token, deadline)?,
+        };
+        record.installed_at = None;
+        if record.version == 0 {
+            // A record that cannot be read is replaced all the same.
+            record.version = self.records.store().version(resource_id, deadline)?.unwrap_or(0);
+        }
+        record.renew_at = self.schedule.renewal(&record);
         // Unlike a fresh grant, an import can be given again: it is not kept when the store does not take it.
-        self.save_newest(record)?;
-        self.unsaved().remove(resource_id);
-        self.publish_where_held(record);
-        Ok(None)
+        let origin = Origin::Consent(held.map(|held| held.token));
+        match self.records.save(&mut record, &origin, deadline)? {
+            Saved::Ours => {}
+            Saved::Theirs => return refused("another process saved a token meanwhile"),
+            Saved::Deleted => return refused("it was deleted meanwhile"),
+        }
+        self.records.forget_unsaved(resource_id);
+        self.cooldowns.clear(resource_id);
+        self.publish_where_held(&record);
+        Ok(Ok(record))
+    }
+
+    /// Whether the company of a location's token has spent that refresh token as its own.
+    fn company_has_spent(
+        &self,
+        resource_id: &str,
+        token: &Token,
+        refresh_token: &Secret,
+        deadline: &Deadline,
+    ) -> Result<bool> {
+        let Some(company_id) = token.company_id.as_deref().filter(|company_id| *company_id != resource_id)
+        else {
+            return Ok(false);
+        };
+        let company = self.records.load(company_id, deadline);
+        let company = company.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
+        self.records.has_spent(company_id, refresh_token, company.as_ref(), deadline)
+    }
+
+    /// Removes a company's refresh token from the locations that hold it as theirs. They are minted from now on.
+    fn take_back_refresh_token(&self, token: &Token, deadline: &Deadline) -> Result<()> {
+        let company_id = token.resource_id().unwrap_or_default();
+        let (mut last, mut tries) = (None, 0);
+        while let Some(location_id) = self.shares_family_token(company_id, token, deadline)? {
+            deadline.check()?;
+            // A store that lists what it does not load, or another writer that is always faster, ends this.
+            tries = if last.as_ref() == Some(&location_id) { tries + 1 } else { 0 };
+            if tries == 3 {
+                log::warn!("{location_id}: it still holds its company's refresh token");
+                return Ok(());
+            }
+            let _lock = self.records.lock(&location_id, deadline)?;
+            let record = self.records.load(&location_id, deadline)?;
+            let record = record.filter(|record| same_token(&record.token, token));
+            if let Some(mut record) = record {
+                log::warn!("{location_id}: its refresh token is its company's; from now on it is minted");
+                Arc::make_mut(&mut record.token).refresh_token = None;
+                record.renew_at = self.schedule.renewal(&record);
+                match self.records.note_standing(&mut record, deadline) {
+                    Ok(()) => self.records.forget_unsaved(&location_id),
+                    Err(error) if error.status() == Status::Conflict => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            last = Some(location_id);
+        }
+        Ok(())
+    }
+
+    /// The company, or the location of the same company, that holds the refresh token of an import for another owner, or
+    /// has spent it.
+    fn shares_family_token(
+        &self,
+        resource_id: &str,
+        token: &Token,
+        deadline: &Deadline,
+    ) -> Result<Option<String>> {
+        let (Some(company_id), Some(refresh_token)) = (&token.company_id, &token.refresh_token) else {
+            return Ok(None);
+        };
+        let holds = |record: &Record| {
+            record.resource_id != resource_id
+                && record
+                    .token
+                    .refresh_token
+                    .as_ref()
+                    .is_some_and(|held| held.matches(refresh_token.expose()))
+        };
+        if token.kind() == UserType::Location {
+            let company = self.records.load(company_id, deadline);
+            let company =
+                company.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
+            let is_theirs = |company: &Record| holds(company) || company.has_spent(refresh_token);
+            return Ok(company.filter(is_theirs).map(|company| company.resource_id));
+        }
+        let mut query = Query { company_id: Some(company_id.clone()), limit: BATCH, ..Query::default() };
+        loop {
+            let page = self.records.list(&query, deadline)?;
+            if let Some(other) = page.records.into_iter().find(|record| holds(record)) {
+                return Ok(Some(other.resource_id));
+            }
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(None),
+            }
+        }
     }
 
     /// What a stored import means for this process, and for the report.
     fn imported(&self, record: &Record, report: &mut Report) {
         let resource_id = &record.resource_id;
+        self.cooldowns.clear(resource_id);
         self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
         report.imported += 1;
         if record.token.kind() == UserType::Company {
@@ -218,20 +383,21 @@ impl Tokens {
         }
         // Whatever the store did not take is offered again first, so that the list shows it.
         let offering = deadline.renewed(OFFERING.min(deadline.remaining()));
-        for resource_id in self.unsaved_ids() {
+        for resource_id in self.records.unsaved_ids() {
             // What fails stays in the list as `unsaved`, and was logged. A store that is down is not asked for each.
-            match offering.check().and_then(|()| self.offer_again(&resource_id, &offering)) {
+            match offering.check().and_then(|()| self.offer(&resource_id, &offering)) {
                 Ok(()) => {}
                 Err(error) if error.status() == Status::Cancelled => return Err(error),
                 Err(_) => break,
             }
         }
-        self.records(&Query {
+        let query = Query {
             company_id: params.company_id.clone(),
             user_type: params.user_type,
             after: params.page_token.clone(),
             limit,
-        })
+        };
+        self.records.list(&query, deadline)
     }
 }
 
@@ -250,8 +416,59 @@ impl Report {
     }
 }
 
-/// Reads an imported token; the refusal names the field.
-fn read(entry: Map<String, Value>, now_ms: i64) -> Result<Token, String> {
+/// An imported token.
+struct Entry {
+    /// Its place in the import.
+    index: usize,
+    token: Token,
+    /// Whether it says when it expires. Without that its age is not known.
+    is_dated: bool,
+}
+
+/// A page that names the records that cannot be read under `failed`, if there are any.
+fn with_failed(mut page: Value, unreadable: &[Unreadable]) -> Value {
+    if !unreadable.is_empty() {
+        let failed = unreadable.iter().map(|row| failure("resourceId", &row.resource_id, &row.error));
+        page["failed"] = failed.collect();
+    }
+    page
+}
+
+/// Reads an import. Skips entries that are not tokens, and refresh tokens that another entry brings. A company's entry
+/// comes before the entries of locations that hold its refresh token: a refresh of it is answered with the company's token.
+fn read_all(tokens: Vec<Map<String, Value>>, now_ms: i64, report: &mut Report) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for (index, entry) in tokens.into_iter().enumerate() {
+        match read(entry, now_ms) {
+            Ok((token, is_dated)) => entries.push(Entry { index, token, is_dated }),
+            Err(refusal) => report.skip(index, None, &refusal),
+        }
+    }
+    let mut owners: HashMap<SpentDigest, String> = HashMap::new();
+    let owner = |entry: &Entry| entry.token.resource_id().unwrap_or_default().to_owned();
+    let digest = |entry: &Entry| entry.token.refresh_token.as_ref().map(SpentDigest::of);
+    for of_companies in [true, false] {
+        for entry in entries.iter().filter(|entry| (entry.token.kind() == UserType::Company) == of_companies)
+        {
+            if let Some(digest) = digest(entry) {
+                owners.entry(digest).or_insert_with(|| owner(entry));
+            }
+        }
+    }
+    entries.retain(|entry| {
+        let first = digest(entry).and_then(|digest| owners.get(&digest));
+        let other = first.filter(|first| **first != owner(entry));
+        if let Some(other) = other {
+            let reason = format!("the same refresh token is given for {other}: two owners cannot share one");
+            report.skip(entry.index, Some(&owner(entry)), &reason);
+        }
+        other.is_none()
+    });
+    entries
+}
+
+/// Reads an imported token, and whether it says when it expires; the refusal names the field.
+fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String> {
     let mut fields = in_camel_case(entry);
     let refresh_token = take_text(&mut fields, "refreshToken").map(Secret::new);
     let access_token = take_text(&mut fields, "accessToken");
@@ -277,14 +494,16 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<Token, String> {
     for name in ["expireAt", "expiresIn"] {
         fields.remove(name);
     }
+    let is_dated = expires_at.is_some() && access_token.is_some();
     let (issued_at, expires_at) = match (expires_at, expires_in) {
         // Nothing to hand out: due at once.
         _ if access_token.is_none() => (None, 0),
         (Some(expires_at), _) => (None, expires_at),
         (None, Some(seconds)) => (Some(now_ms), expiry(now_ms, Some(seconds))),
-        // Of unknown age: with a refresh token it is renewed at its first use, without one it is tried.
+        // Of unknown age: with a refresh token it is renewed at its first use. Without one it is a private integration
+        // token, which never expires.
         (None, None) if refresh_token.is_some() => (None, now_ms),
-        (None, None) => (Some(now_ms), expiry(now_ms, None)),
+        (None, None) => (None, NEVER),
     };
     let user_type = match take_text(&mut fields, "userType") {
         None => None,
@@ -307,7 +526,7 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<Token, String> {
     };
     let resource_id = token.resource_id().ok_or_else(|| format!("{owner} is missing"))?;
     valid_id(owner, resource_id).map_err(|error| error.message().to_owned())?;
-    Ok(token)
+    Ok((token, is_dated))
 }
 
 #[cfg(test)]
@@ -316,7 +535,7 @@ mod tests {
 
     fn read_json(entry: Value) -> Result<Token, String> {
         let Value::Object(entry) = entry else { panic!("an object") };
-        read(entry, 1_000_000)
+        read(entry, 1_000_000).map(|(token, _)| token)
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod signature;
 mod timestamp;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -19,6 +20,12 @@ use crate::token::valid_id;
 use crate::tokens::{REMEMBERED_MS, Tokens, Verdict};
 
 pub use signature::{Headers, Signed, Verifier};
+
+/// How long a delivery without an id may be repeated: the vendor sends it up to 12 times, about 10 minutes apart.
+const REPEATED_FOR_MS: i64 = 150 * 60_000;
+
+/// A repetition comes no sooner than this after the delivery before it.
+const REPEATED_AFTER_MS: i64 = 9 * 60_000;
 
 /// The webhooks of one app.
 pub struct Webhooks {
@@ -83,7 +90,8 @@ impl Webhooks {
     pub fn apply(&self, body: &[u8], headers: &Headers, deadline: &Deadline) -> Result<Value> {
         let delivery = self.open(body, headers)?;
         let (location_id, company_id) = (delivery.id("locationId"), delivery.id("companyId"));
-        let resource_id = location_id.or(company_id);
+        let location_ids = delivery.location_ids();
+        let resource_id = location_id.or(location_ids.first().copied()).or(company_id);
         let verdict = match (delivery.text("type"), resource_id) {
             (Some("INSTALL" | "UNINSTALL"), _) if delivery.text("appId") != Some(&self.app_id) => {
                 Verdict::ignored("it is about another app")
@@ -93,24 +101,32 @@ impl Webhooks {
             }
             (Some(kind @ ("INSTALL" | "UNINSTALL")), Some(_)) => {
                 let key = delivery.key(body);
-                if self.was_seen(&key)? {
+                if self.is_repetition(&key, &delivery, resource_id, deadline)? {
+                    // Perhaps by another process: this one may still have the token in memory.
+                    for id in location_ids.iter().copied().chain(resource_id) {
+                        self.tokens.read_anew(id);
+                    }
                     Verdict::ignored("it was applied before")
                 } else {
                     let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
-                    let verdict = match (kind, location_id, company_id) {
-                        ("INSTALL", Some(location_id), company_id) => {
-                            self.tokens.location_installed(location_id, company_id, at_ms, deadline)?
+                    let each = |location_id: &&str| match kind {
+                        "INSTALL" => self.tokens.location_installed(location_id, company_id, at_ms, deadline),
+                        _ => self.tokens.location_uninstalled(location_id, at_ms, deadline),
+                    };
+                    let verdict = match (kind, company_id) {
+                        _ if !location_ids.is_empty() => {
+                            Verdict::of_all(location_ids.iter().map(each).collect::<Result<_>>()?)
                         }
-                        ("UNINSTALL", Some(location_id), _) => {
-                            self.tokens.location_uninstalled(location_id, at_ms, deadline)?
+                        _ if delivery.is_about_locations() => {
+                            Verdict::ignored("it names a location by an id that cannot be one")
                         }
-                        ("UNINSTALL", None, Some(company_id)) => {
+                        ("UNINSTALL", Some(company_id)) => {
                             self.tokens.company_uninstalled(company_id, at_ms, deadline)?
                         }
                         _ => Verdict::ignored("a company's token comes by consent"),
                     };
                     // Only now: after a crash before this line the repetition is applied, which does no harm.
-                    self.mark_as_seen(key)?;
+                    self.mark_as_seen(key, &delivery, deadline)?;
                     verdict
                 }
             }
@@ -148,22 +164,48 @@ impl Webhooks {
         Ok(Delivery { signed, payload, at_ms })
     }
 
-    fn was_seen(&self, key: &str) -> Result<bool> {
+    /// Whether a delivery was applied before. Its id tells, or its whole body if that says when it happened. Of a body without
+    /// an id and a time, the next real event looks the same. It counts as a repetition of the last one if it comes when the
+    /// vendor would repeat that one, and if an installation has begun since: what was wrongly kept is refused by the API,
+    /// what was wrongly deleted is lost.
+    fn is_repetition(
+        &self,
+        key: &str,
+        delivery: &Delivery,
+        resource_id: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<bool> {
         let now = self.clock.wall_ms();
-        Ok(self.store.note(key)?.is_some_and(|note| note.expires_at > now))
+        let Some(seen) = self.store.note(key, deadline)?.filter(|note| note.expires_at > now) else {
+            return Ok(false);
+        };
+        if delivery.is_unmistakable() {
+            return Ok(true);
+        }
+        let seen_at = seen.document.get("atMs").and_then(Value::as_i64).unwrap_or(now);
+        let is_of_a_repetition = (REPEATED_AFTER_MS..REPEATED_FOR_MS).contains(&now.saturating_sub(seen_at));
+        Ok(is_of_a_repetition
+            && match resource_id {
+                Some(resource_id) => self.tokens.began_after(resource_id, seen_at, deadline)?,
+                None => true,
+            })
     }
 
-    fn mark_as_seen(&self, key: String) -> Result<()> {
+    fn mark_as_seen(&self, key: String, delivery: &Delivery, deadline: &Deadline) -> Result<()> {
         let now = self.clock.wall_ms();
-        self.store.prune_notes(now)?;
+        self.store.prune_notes(now, deadline)?;
+        let version = match delivery.is_unmistakable() {
+            true => 0,
+            false => self.store.note(&key, deadline)?.map_or(0, |note| note.version),
+        };
         let seen = Note {
             key,
-            version: 0,
+            version,
             list: String::new(),
-            document: Value::Null,
+            document: json!({"atMs": now}),
             expires_at: now.saturating_add(REMEMBERED_MS),
         };
-        match self.store.save_note(&seen) {
+        match self.store.save_note(&seen, deadline) {
             // Another process applied it at the same time.
             Err(error) if error.status() == Status::Conflict => Ok(()),
             outcome => outcome,
@@ -176,14 +218,44 @@ impl Delivery {
         self.payload.get(name)?.as_str()
     }
 
+    /// Whether its id, or its body with the time of the event, tells it from every other delivery.
+    fn is_unmistakable(&self) -> bool {
+        self.webhook_id().is_some() || self.at_ms.is_some()
+    }
+
+    fn webhook_id(&self) -> Option<&str> {
+        self.text("webhookId").filter(|id| !id.is_empty())
+    }
+
     /// The id of a company or location; one that cannot be one counts as absent.
     fn id(&self, name: &str) -> Option<&str> {
         self.text(name).filter(|id| valid_id(name, id).is_ok())
     }
 
+    /// Whether it names locations, whatever their ids.
+    fn is_about_locations(&self) -> bool {
+        let names = |field: &str| {
+            let is_empty = |value: &Value| value.is_null() || *value == json!("") || *value == json!([]);
+            self.payload.get(field).is_some_and(|value| !is_empty(value))
+        };
+        names("locationId") || names("locationIds")
+    }
+
+    /// The locations that it is about: `locationId`, or several of them in `locationIds`. An id that cannot be one is passed
+    /// over.
+    fn location_ids(&self) -> Vec<&str> {
+        let listed = self.payload.get("locationIds").and_then(Value::as_array);
+        let listed = listed.into_iter().flatten().filter_map(Value::as_str);
+        let listed = listed.filter(|id| valid_id("locationIds", id).is_ok());
+        let mut ids: Vec<&str> = self.id("locationId").into_iter().chain(listed).collect();
+        let mut seen = HashSet::new();
+        ids.retain(|id| seen.insert(*id));
+        ids
+    }
+
     /// What tells this delivery from every other, and not from its repetitions: its id, or else its whole body.
     fn key(&self, body: &[u8]) -> String {
-        let (kind, identity) = match self.text("webhookId").filter(|id| !id.is_empty()) {
+        let (kind, identity) = match self.webhook_id() {
             Some(id) => ("id", id.as_bytes()),
             None => ("body", body),
         };

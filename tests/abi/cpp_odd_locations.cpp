@@ -10,5 +10,9 @@ int main(int argc, char **argv) {
     CHECK(page.items[0].name == "One" && page.items[0].is_installed == true && !page.items[1].name);
     CHECK(page.raw.find("\"nobody\"") != std::string::npos);
     CHECK(client.installed_locations("c").to_vector().size() == 2);
+    ghl::location_filter with_app;
+    with_app.installed = true;
+    const std::vector<ghl::location> installed = client.installed_locations("c", with_app).to_vector();
+    CHECK(installed.size() == 1 && installed[0].id == "l1");
     std::puts("passed");
 }

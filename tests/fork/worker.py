@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import ghl_oauth
 from ghl_oauth._library import EventCallback, LogCallback, library
@@ -133,6 +134,28 @@ def fork_in_a_receiver(client, kind):
     return f"{told(reader)} {replace()}"
 
 
+def forks_beside_a_writer(client, resource_id):
+    """Forks while another thread waits to write; answers the longest time that a fork took, in milliseconds."""
+    waits = threading.Thread(target=refresh, args=[client, resource_id], daemon=True)
+    waits.start()
+    longest = 0
+    while waits.is_alive():
+        began = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        longest = max(longest, time.monotonic() - began)
+        os.waitpid(child, 0)
+    return str(round(longest * 1000))
+
+
+def refresh(client, resource_id):
+    try:
+        client.token_refresh(resource_id)
+    except ghl_oauth.GhlError as error:
+        return error.status
+
+
 inherited = None
 
 
@@ -187,6 +210,8 @@ def main():
                 return " ".join(types)
 
             answer = in_child(listen)
+        elif command == "forks-beside-a-writer":
+            answer = forks_beside_a_writer(client, *arguments)
         elif command == "pool":
             method, resource_id = arguments
             with multiprocessing.get_context(method).Pool(4) as pool:

@@ -3,7 +3,7 @@
 #![allow(dead_code)] // Each test file uses a part of its own.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -339,6 +339,36 @@ impl Database<'_> {
     }
 }
 
+/// A session of the administrator's that stays open, and what it holds with it, until this is dropped.
+pub struct Session(Child);
+
+impl Database<'_> {
+    /// A session that has run this SQL.
+    pub fn session(&self, sql: &str) -> Session {
+        let mut child = Command::new(programs().unwrap().join("psql"))
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"])
+            .args(["--username=postgres", "--dbname", &self.name])
+            .arg(format!("--host={}", self.server.folder.path().display()))
+            .arg(format!("--port={}", self.server.port))
+            .env("PGPASSWORD", ADMIN_PASSWORD)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        writeln!(child.stdin.as_mut().unwrap(), "{sql}\n\\echo ready").unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap() == "ready"), "{sql}");
+        Session(child)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
 // ---- A pooler -------------------------------------------------------------------------------------------------------
 
 /// PgBouncer in transaction mode before a server.
@@ -427,7 +457,18 @@ impl Relay {
 
     /// Until something came that was not passed on.
     pub fn wait_until_asked(&self) {
-        wait_until("something is asked", || self.manner.asked.load(Ordering::SeqCst) > 0);
+        self.wait_until_asked_times(1);
+    }
+
+    /// Until so much came that was not passed on.
+    pub fn wait_until_asked_times(&self, count: u32) {
+        wait_until("something is asked", || self.manner.asked.load(Ordering::SeqCst) >= count);
+    }
+
+    /// From now on everything is passed on again. Earlier bytes are lost.
+    pub fn speak_again(&self) {
+        self.manner.is_silent.store(false, Ordering::SeqCst);
+        self.manner.asked.store(0, Ordering::SeqCst);
     }
 }
 

@@ -21,6 +21,19 @@ pub fn keeps_its_promises(store: &(impl Store + ?Sized)) {
     notes_are_kept_apart_from_tokens_until_their_time_is_over(store);
 }
 
+/// A deadline that no test reaches.
+pub fn patience() -> Deadline {
+    Deadline::after(Duration::from_secs(60), &Arc::default())
+}
+
+/// Removes a record, whatever its version; answers whether there was one.
+pub fn remove(store: &(impl Store + ?Sized), resource_id: &str) -> bool {
+    let Some(version) = store.version(resource_id, &patience()).unwrap() else { return false };
+    let old = [(resource_id.to_owned(), version - 1)];
+    assert_eq!(store.remove_all(&old, &patience()).unwrap(), [false], "another version is not removed");
+    store.remove_all(&[(resource_id.to_owned(), version)], &patience()).unwrap() == [true]
+}
+
 /// A token of the usual size.
 pub fn token(user_type: UserType, company_id: &str, location_id: Option<&str>) -> Token {
     Token {
@@ -48,40 +61,44 @@ fn a_record_comes_back_as_it_was_saved(store: &(impl Store + ?Sized)) {
     ] {
         let mut record = Record::new(id.to_owned(), token(UserType::Location, "company", Some(id)));
         (record.standing, record.intent, record.renew_at) = (standing, intent, 42);
-        assert!(store.load(id).unwrap().is_none());
-        record.version = store.save(&record).unwrap();
-        let loaded = store.load(id).unwrap().unwrap();
+        assert!(store.load(id, &patience()).unwrap().is_none());
+        record.version = store.save(&record, &patience()).unwrap();
+        let loaded = store.load(id, &patience()).unwrap().unwrap();
         assert_eq!(loaded.resource_id, id);
         assert_eq!(loaded.version, record.version);
         assert_eq!(*loaded.to_document().unwrap(), *record.to_document().unwrap());
-        assert!(store.remove(id).unwrap());
-        assert!(!store.remove(id).unwrap());
-        assert!(store.load(id).unwrap().is_none());
+        assert!(remove(store, id));
+        assert!(!remove(store, id));
+        assert!(store.load(id, &patience()).unwrap().is_none());
     }
 }
 
 fn a_save_needs_the_version_that_is_stored(store: &(impl Store + ?Sized)) {
     let mut record = Record::new("versioned".into(), token(UserType::Company, "versioned", None));
-    let first = store.save(&record).unwrap();
-    assert_eq!(store.save(&record).unwrap_err().status(), Status::Conflict, "version 0 means: not there yet");
+    let first = store.save(&record, &patience()).unwrap();
+    assert_eq!(
+        store.save(&record, &patience()).unwrap_err().status(),
+        Status::Conflict,
+        "version 0 means: not there yet"
+    );
     record.version = first;
     // Whose token it is may change, too.
     Arc::make_mut(&mut record.token).company_id = Some("another".into());
     Arc::make_mut(&mut record.token).access_token = "second".to_owned().into();
-    let second = store.save(&record).unwrap();
+    let second = store.save(&record, &patience()).unwrap();
     assert!(second > first);
     assert_eq!(
-        store.save(&record).unwrap_err().status(),
+        store.save(&record, &patience()).unwrap_err().status(),
         Status::Conflict,
         "an old version does not overwrite"
     );
-    assert_eq!(store.load("versioned").unwrap().unwrap().token.access_token.expose(), "second");
+    assert_eq!(store.load("versioned", &patience()).unwrap().unwrap().token.access_token.expose(), "second");
     let query = Query { company_id: Some("another".into()), limit: 9, ..Query::default() };
-    assert_eq!(store.list(&query).unwrap().records.len(), 1);
-    store.remove("versioned").unwrap();
+    assert_eq!(store.list(&query, &patience()).unwrap().records.len(), 1);
+    remove(store, "versioned");
     record.version = second;
     assert_eq!(
-        store.save(&record).unwrap_err().status(),
+        store.save(&record, &patience()).unwrap_err().status(),
         Status::Conflict,
         "what was removed does not come back"
     );
@@ -89,18 +106,20 @@ fn a_save_needs_the_version_that_is_stored(store: &(impl Store + ?Sized)) {
 
 fn lists_are_paged_filtered_and_in_order(store: &(impl Store + ?Sized)) {
     for company in ["a", "b"] {
-        store.save(&Record::new(company.into(), token(UserType::Company, company, None))).unwrap();
+        store
+            .save(&Record::new(company.into(), token(UserType::Company, company, None)), &patience())
+            .unwrap();
         for index in 0..5 {
             let id = format!("{company}-location-{index}");
             let mut record = Record::new(id.clone(), token(UserType::Location, company, Some(&id)));
             record.renew_at = 100 * index;
-            store.save(&record).unwrap();
+            store.save(&record, &patience()).unwrap();
         }
     }
     let ids = |mut query: Query| {
         let mut ids = Vec::new();
         loop {
-            let page = store.list(&query).unwrap();
+            let page = store.list(&query, &patience()).unwrap();
             assert!(page.records.len() <= query.limit);
             ids.extend(page.records.into_iter().map(|record| record.resource_id));
             match page.next {
@@ -118,9 +137,9 @@ fn lists_are_paged_filtered_and_in_order(store: &(impl Store + ?Sized)) {
     assert_eq!(ids(of("a")).len(), 6);
     assert_eq!(ids(Query { user_type: Some(UserType::Company), ..of("b") }), ["b"]);
     assert!(ids(of("c")).is_empty());
-    assert_eq!(store.next_renewal(Some("a")).unwrap(), Some(0));
-    assert_eq!(store.next_renewal(None).unwrap(), Some(0));
-    assert_eq!(store.next_renewal(Some("c")).unwrap(), None);
+    assert_eq!(store.next_renewal(Some("a"), &patience()).unwrap(), Some(0));
+    assert_eq!(store.next_renewal(None, &patience()).unwrap(), Some(0));
+    assert_eq!(store.next_renewal(Some("c"), &patience()).unwrap(), None);
 }
 
 fn what_is_due_is_found(store: &(impl Store + ?Sized)) {
@@ -128,7 +147,8 @@ fn what_is_due_is_found(store: &(impl Store + ?Sized)) {
     let due = |company: Option<&str>, renew_by, limit| {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
-            let page = store.due(company, renew_by, after.as_deref(), limit).unwrap();
+            let page =
+                store.due(company, &(i64::MIN..=renew_by), after.as_deref(), limit, &patience()).unwrap();
             assert!(page.resource_ids.len() <= limit);
             found.extend(page.resource_ids);
             match page.next {
@@ -150,18 +170,18 @@ fn what_is_due_is_found(store: &(impl Store + ?Sized)) {
 
 fn many_are_saved_as_one_would_be(store: &(impl Store + ?Sized)) {
     let record = |id: &str| Record::new(id.into(), token(UserType::Location, "many", Some(id)));
-    store.save(&record("m1")).unwrap();
-    let outcomes = store.save_all(&[record("m0"), record("m1"), record("m2"), record("m2")]);
+    store.save(&record("m1"), &patience()).unwrap();
+    let outcomes = store.save_all(&[record("m0"), record("m1"), record("m2"), record("m2")], &patience());
     let outcomes: Vec<_> = outcomes.into_iter().map(|saved| saved.map_err(|error| error.status())).collect();
     assert_eq!(outcomes, [Ok(1), Err(Status::Conflict), Ok(1), Err(Status::Conflict)]);
     for id in ["m0", "m1", "m2"] {
-        assert!(store.remove(id).unwrap(), "{id}");
+        assert!(remove(store, id), "{id}");
     }
 }
 
 fn a_lock_excludes_and_is_given_back(store: &(impl Store + ?Sized)) {
     let cancellation = Arc::new(Cancellation::default());
-    let patience = |ms| Deadline::after(Duration::from_millis(ms), &cancellation);
+    let patience = |ms: u64| Deadline::after(Duration::from_millis(ms), &cancellation);
     let held = store.lock("one", &patience(30_000)).unwrap();
     let other = store.lock("two", &patience(30_000)).unwrap();
     assert_eq!(store.lock("one", &patience(1)).err().unwrap().status(), Status::Timeout);
@@ -187,24 +207,24 @@ fn notes_are_kept_apart_from_tokens_until_their_time_is_over(store: &(impl Store
         document: json!({"odd": ["\u{0}", "ü", 1.5, null], "at": i64::MAX}),
         expires_at,
     };
-    let tokens = store.list(&Query { limit: 1000, ..Query::default() }).unwrap().records.len();
-    assert!(store.note("n1").unwrap().is_none());
-    store.save_note(&note("n1", 0, "due", 100)).unwrap();
-    assert_eq!(store.note("n1").unwrap(), Some(note("n1", 1, "due", 100)));
+    let tokens = store.list(&Query { limit: 1000, ..Query::default() }, &patience()).unwrap().records.len();
+    assert!(store.note("n1", &patience()).unwrap().is_none());
+    store.save_note(&note("n1", 0, "due", 100), &patience()).unwrap();
+    assert_eq!(store.note("n1", &patience()).unwrap(), Some(note("n1", 1, "due", 100)));
     for version in [0, 2] {
-        let error = store.save_note(&note("n1", version, "due", 7)).unwrap_err();
+        let error = store.save_note(&note("n1", version, "due", 7), &patience()).unwrap_err();
         assert_eq!(error.status(), Status::Conflict, "version {version}");
     }
-    store.save_note(&note("n1", 1, "", 200)).unwrap();
-    assert_eq!(store.note("n1").unwrap(), Some(note("n1", 2, "", 200)));
+    store.save_note(&note("n1", 1, "", 200), &patience()).unwrap();
+    assert_eq!(store.note("n1", &patience()).unwrap(), Some(note("n1", 2, "", 200)));
 
     for index in 0..5 {
-        store.save_note(&note(&format!("d{index}"), 0, "due", i64::MAX)).unwrap();
+        store.save_note(&note(&format!("d{index}"), 0, "due", i64::MAX), &patience()).unwrap();
     }
     for limit in [1, 2, 4, 5, 6] {
         let (mut keys, mut after) = (Vec::new(), None);
         loop {
-            let page = store.notes("due", after.as_deref(), limit).unwrap();
+            let page = store.notes("due", after.as_deref(), limit, &patience()).unwrap();
             assert!(page.notes.len() <= limit);
             keys.extend(page.notes.into_iter().map(|note| note.key));
             match page.next {
@@ -214,11 +234,14 @@ fn notes_are_kept_apart_from_tokens_until_their_time_is_over(store: &(impl Store
         }
         assert_eq!(keys, ["d0", "d1", "d2", "d3", "d4"], "limit {limit}");
     }
-    store.prune_notes(199).unwrap();
-    assert!(store.note("n1").unwrap().is_some());
-    store.prune_notes(200).unwrap();
-    assert!(store.note("n1").unwrap().is_none());
-    assert_eq!(store.notes("due", None, 9).unwrap().notes.len(), 5);
-    store.save_note(&note("n1", 0, "due", 300)).unwrap();
-    assert_eq!(store.list(&Query { limit: 1000, ..Query::default() }).unwrap().records.len(), tokens);
+    store.prune_notes(199, &patience()).unwrap();
+    assert!(store.note("n1", &patience()).unwrap().is_some());
+    store.prune_notes(200, &patience()).unwrap();
+    assert!(store.note("n1", &patience()).unwrap().is_none());
+    assert_eq!(store.notes("due", None, 9, &patience()).unwrap().notes.len(), 5);
+    store.save_note(&note("n1", 0, "due", 300), &patience()).unwrap();
+    assert_eq!(
+        store.list(&Query { limit: 1000, ..Query::default() }, &patience()).unwrap().records.len(),
+        tokens
+    );
 }

@@ -412,6 +412,25 @@ pub fn config(emulator: &Emulator, changes: Value) -> Value {
     config
 }
 
+/// A configuration whose SQLite store, in this folder, holds the companies `c1` to `c3`; the row of `c2` cannot be read.
+pub fn one_unreadable_token(folder: &Path) -> String {
+    let path = folder.join("one_unreadable.db");
+    let config = json!({"clientId": "app-1", "clientSecret": "s", "store": {"kind": "sqlite", "path": path}});
+    let tokens: Vec<Value> = ["c1", "c2", "c3"]
+        .map(|id| {
+            json!({"accessToken": format!("access-{id}"), "refreshToken": format!("refresh-{id}"),
+                "userType": "Company", "companyId": id, "expiresAt": 4_000_000_000_000_i64})
+        })
+        .to_vec();
+    let client = Abi::open(&config).unwrap();
+    assert_eq!(client.tokens_import(json!({"tokens": tokens})).ok()["imported"], 3);
+    drop(client);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    let damage = "UPDATE token SET document = x'00' WHERE resource_id = 'c2'";
+    assert_eq!(database.execute(damage, []).unwrap(), 1);
+    config.to_string()
+}
+
 fn merge(config: &mut Value, changes: Value) {
     match changes {
         Value::Object(changes) if config.is_object() => {

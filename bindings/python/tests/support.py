@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -136,6 +137,13 @@ class EmulatorTest(unittest.TestCase):
         expired = [replace(token, expires_at=PAST) for token in self.client.tokens_export()]
         result = self.client.tokens_import(expired, replace=True)
         self.assertEqual((result.imported, result.skipped), (len(expired), ()))
+
+
+def damage(database: Path, resource_id: str) -> None:
+    """Makes a stored token unreadable. No client of this process may have the database open."""
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        changed = connection.execute("UPDATE token SET document = x'00' WHERE resource_id = ?", (resource_id,))
+        assert changed.rowcount == 1
 
 
 def environment() -> dict[str, str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
 import unittest
 import urllib.request
+from collections.abc import Generator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -20,7 +23,7 @@ from typing import Any
 import ghl_oauth
 from ghl_oauth.cli import configuration
 
-from .support import REPOSITORY, EmulatorTest, environment, free_port
+from .support import REPOSITORY, EmulatorTest, damage, environment, free_port
 
 Ended = subprocess.CompletedProcess[str]
 
@@ -271,6 +274,44 @@ class TokenTest(CliTest):
         self.assertIn("1 imported", self.ok("import", str(file)))
         self.assertEqual(self.ok("token", self.emulator.company_id), token)
 
+    def test_an_import_that_skips_every_token_fails_and_says_why(self) -> None:
+        exported = self.run_cli("export", "--output", "-").stdout
+        ended = self.run_cli("import", "-", stdin=exported)
+        self.assertEqual((ended.returncode, ended.stdout), (1, "0 imported, 1 skipped\n"))
+        self.assertRegex(ended.stderr, rf"(?m)^  skipped {self.emulator.company_id}: .*held already")
+        self.assertIn("no token was imported", ended.stderr)
+        ended = self.run_cli("import", "-", "--json", stdin=exported)
+        self.assertEqual((ended.returncode, json.loads(ended.stdout)["imported"]), (1, 0))
+        self.assertIn("no token was imported", json.loads(ended.stderr)["error"]["message"])
+        document = json.loads(exported)
+        document["tokens"].append({"accessToken": "a", "companyId": "c9", "expiresAt": 4_000_000_000_000})
+        ended = self.run_cli("import", "-", stdin=json.dumps(document))
+        self.assertEqual((ended.returncode, ended.stdout), (0, "1 imported, 1 skipped\n"))
+        self.ok("import", "-", stdin='{"tokens": []}')
+
+    def test_list_and_export_name_an_unreadable_token_and_give_the_others(self) -> None:
+        location_id = self.emulator.location_ids[0]
+        token = self.ok("token", location_id).strip()
+        damage(self.folder / "tokens.db", self.emulator.company_id)
+        ended = self.run_cli("list")
+        self.assertEqual((ended.returncode, len(ended.stdout.splitlines())), (6, 2))
+        self.assertIn(location_id, ended.stdout)
+        self.assertIn(f"  resource: {self.emulator.company_id}\n", ended.stderr)
+        ended = self.run_cli("list", "--json")
+        self.assertEqual(
+            (ended.returncode, [each["resourceId"] for each in json.loads(ended.stdout)]), (6, [location_id])
+        )
+        self.assertEqual(json.loads(ended.stderr)["error"]["resourceId"], self.emulator.company_id)
+        file = self.folder / "export.json"
+        ended = self.run_cli("export", "--output", str(file))
+        self.assertEqual(ended.returncode, 6)
+        self.assertIn(f"  resource: {self.emulator.company_id}\n", ended.stderr)
+        self.assertEqual([each["accessToken"] for each in json.loads(file.read_text())["tokens"]], [token])
+        ended = self.run_cli("export", "--output", "-")
+        self.assertEqual((ended.returncode, json.loads(ended.stdout)), (6, json.loads(file.read_text())))
+        self.assertIn("unreadable", self.ok("delete", "--yes", self.emulator.company_id))
+        self.ok("list")
+
     def test_a_bad_import_is_refused_without_its_text(self) -> None:
         bad = self.folder / "bad.json"
         for text in ('{"accessToken": "the-secret', '["the-secret"]', '"the-secret"'):
@@ -304,6 +345,74 @@ class TokenTest(CliTest):
         self.assertEqual(process.stderr.read(), b"")
         process.stderr.close()
         self.assertEqual(process.wait(timeout=60), 1)
+
+
+class UnsavedTest(CliTest):
+    """Another program locks the database while the answer to a refresh is under way."""
+
+    # A slow machine must not miss the API's window.
+    OPTIONS = ("--locations", "3", "--reuse-window-seconds", "600")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.login()
+        self.configure(timeouts={"totalMs": 3_000})
+
+    @contextlib.contextmanager
+    def refresh_that_is_not_saved(
+        self, *arguments: str
+    ) -> Generator[tuple[subprocess.Popen[str], sqlite3.Connection], None, None]:
+        """A command whose refresh is answered while the store is locked, and the connection that locks it."""
+        self.emulator.control("DELETE", "/requests")
+        self.emulator.fault("stall", count=1, endpoint="token", stage="beforeProcessing")
+        process = subprocess.Popen(
+            self.command(*arguments),
+            env=self.variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(process.kill)
+        self.emulator.wait_for_stall()
+        with contextlib.closing(sqlite3.connect(self.folder / "tokens.db", isolation_level=None)) as locking:
+            locking.execute("BEGIN IMMEDIATE")
+            self.emulator.end_faults()
+            yield process, locking
+
+    def test_a_token_that_stays_unsaved_is_named_and_the_command_fails(self) -> None:
+        with self.refresh_that_is_not_saved("refresh", self.emulator.company_id) as (process, _):
+            output, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 5, errors)
+        self.assertIn(self.emulator.company_id, output)
+        self.assertRegex(errors, r"(?m)^ghl-oauth: the new token is not saved.*(locked|write lock)")
+        self.assertIn(f"  resource: {self.emulator.company_id}\n", errors)
+        self.assertIn("  help: see to the store", errors)
+        # The next command repeats the request within the API's window, and gets the same answer.
+        self.ok("refresh", self.emulator.company_id)
+
+    def test_a_token_is_offered_again_and_saved_once_the_store_works(self) -> None:
+        with self.refresh_that_is_not_saved("refresh", self.emulator.company_id) as (process, locking):
+            assert process.stderr and process.stdout
+            self.assertIn("offered again", process.stderr.readline())
+            locking.execute("ROLLBACK")
+            output, errors = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, errors), (0, ""))
+        self.assertIn(self.emulator.company_id, output)
+        refreshes = self.emulator.refreshes()
+        self.ok("token", self.emulator.company_id)
+        self.assertEqual(self.emulator.refreshes(), refreshes, "the saved token serves")
+
+    def test_a_maintenance_reports_the_unsaved_token_with_its_own_status(self) -> None:
+        exported = json.loads(self.run_cli("export", "--output", "-").stdout)
+        exported["tokens"][0]["expiresAt"] = 1
+        self.ok("import", "-", "--replace", stdin=json.dumps(exported))
+        with self.refresh_that_is_not_saved("maintain", "--json") as (process, _):
+            output, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 5, errors)
+        self.assertEqual(json.loads(output)["checked"], 1)
+        error = json.loads(errors.splitlines()[-1])["error"]
+        self.assertEqual((error["status"], error["resourceId"]), ("GHL_ERR_TIMEOUT", self.emulator.company_id))
+        self.assertIn("not saved", error["message"])
 
 
 class ErrorTest(CliTest):
@@ -482,6 +591,11 @@ class DoctorTest(CliTest):
         self.emulator.control("POST", "/tokens/revoke", {"resourceId": self.emulator.company_id})
         self.assertEqual(self.run_cli("refresh", self.emulator.company_id).returncode, 3)
         self.finds("tokens", "consent", self.emulator.company_id, "ghl-oauth login", status=3)
+
+    def test_a_token_that_cannot_be_read(self) -> None:
+        self.login()
+        damage(self.folder / "tokens.db", self.emulator.company_id)
+        self.finds("tokens", "problem", self.emulator.company_id, "cannot be read", status=1)
 
     def test_a_configuration_that_cannot_be_used(self) -> None:
         self.configure(colour="red")

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import ghl_oauth
 
-from .support import PAST, EmulatorTest, environment, free_port, in_threads
+from .support import PAST, EmulatorTest, damage, environment, free_port, in_threads
 
 
 class ConsentTest(EmulatorTest):
@@ -124,6 +124,65 @@ class ConsentTest(EmulatorTest):
             self.client.authorization_listen(
                 redirect_uri=f"http://localhost:{free_port()}/", timeout_ms=1, state="s", allow_missing_state=True
             )
+
+
+class StoreChoiceTest(unittest.TestCase):
+    def test_a_store_of_none_is_refused_and_not_taken_for_memory(self) -> None:
+        store: Any = os.environ.get("A_VARIABLE_THAT_IS_NOT_SET")
+        document: dict[str, Any] = {"clientId": "app-1", "clientSecret": "s", "store": None}
+        with self.assertRaisesRegex(ghl_oauth.InvalidArgument, "store is None") as given:
+            ghl_oauth.Client("app-1", "s", store=store)
+        with self.assertRaisesRegex(ghl_oauth.InvalidArgument, "store is None") as configured:
+            ghl_oauth.Client.from_config(document)
+        for error in (given.exception, configured.exception):
+            self.assertEqual((error.parameter, error.code), ("store", 1))
+            self.assertIn("memory", error.help or "")
+
+    def test_memory_is_the_store_that_is_not_named(self) -> None:
+        ghl_oauth.Client("app-1", "s").close()
+        ghl_oauth.Client.from_config({"clientId": "app-1", "clientSecret": "s"}).close()
+
+
+class UnreadableTest(EmulatorTest):
+    """Three tokens of which one cannot be read."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        database = Path(folder.name, "tokens.db")
+        tokens = [
+            {"accessToken": f"access-{name}", "refreshToken": f"refresh-{name}", "expiresAt": 4_000_000_000_000,
+             "userType": "Company", "companyId": name}
+            for name in ("c1", "c2", "c3")
+        ]  # fmt: skip
+        with self.make_client(store=database) as client:
+            self.assertEqual(client.tokens_import(tokens).imported, 3)
+        damage(database, "c2")
+        self.client = self.make_client(store=database)
+
+    def test_a_list_names_an_unreadable_token_and_goes_on(self) -> None:
+        for page_size in (1, 2, 3):
+            with self.assertLogs("ghl_oauth", "WARNING") as logs:
+                pages = self.client.tokens_list(page_size=page_size)
+                self.assertEqual([info.resource_id for info in pages], ["c1", "c3"])
+            (failed,) = pages.failed
+            self.assertEqual((failed.resource_id, type(failed.error)), ("c2", ghl_oauth.StoreError))
+            (warning,) = (line for line in logs.output if "left out" in line)
+            self.assertIn("c2: ", warning)
+            self.assertIn(failed.error.message, warning)
+
+    def test_an_export_names_an_unreadable_token_and_goes_on(self) -> None:
+        with self.assertLogs("ghl_oauth", "WARNING"):
+            pages = self.client.tokens_export()
+            self.assertEqual([token.access_token for token in pages], ["access-c1", "access-c3"])
+        self.assertEqual([each.resource_id for each in pages.failed], ["c2"])
+
+    def test_an_unreadable_token_can_be_deleted(self) -> None:
+        deleted = self.client.token_delete("c2")
+        self.assertEqual((deleted.resource_id, deleted.state), ("c2", "unreadable"))
+        pages = self.client.tokens_list()
+        self.assertEqual(([info.resource_id for info in pages], pages.failed), (["c1", "c3"], ()))
 
 
 class AccessTokenTest(EmulatorTest):
@@ -513,15 +572,30 @@ class EndpointsTest(EmulatorTest):
         odd = ["l0", None, 7, ["l3"], {}, {"name": "nobody"}, {"_id": ""}, {"_id": 5}, {"_id": {"_id": "l6"}}]
         for answer, expected in (
             ({"items": [one, *odd, two]}, [("l1", "One", None, True), ("l2", None, None, None)]),
-            ({"items": {"_id": "l1"}}, []),
-            ({"items": "l1", "pagination": "none"}, []),
-            ({"pagination": [{"nextPageToken": "t"}]}, []),
+            ({"items": [], "pagination": "none"}, []),
             ({"items": [one], "pagination": {"nextPageToken": 5}}, [("l1", "One", None, True)]),
         ):
             self.emulator.fault("status", status=200, body=json.dumps(answer), endpoint="installed-locations", count=1)
             found = self.client.installed_locations(self.emulator.company_id)
             fields = [(location.id, location.name, location.address, location.is_installed) for location in found]
             self.assertEqual(fields, expected, answer)
+
+    def test_answer_without_a_list_is_an_error(self) -> None:
+        self.install()
+        for answer in ({}, {"items": {"_id": "l1"}}, {"items": [], "pagination": {"hasNextPage": True}}):
+            self.emulator.fault("status", status=200, body=json.dumps(answer), endpoint="installed-locations", count=1)
+            with self.assertRaises(ghl_oauth.ProtocolError):
+                next(self.client.installed_locations(self.emulator.company_id))
+
+    def test_installed_asks_with_the_filter_and_drops_rows_without_the_app(self) -> None:
+        self.install()
+        items = [{"_id": "l1", "isInstalled": True}, {"_id": "l2", "isInstalled": False}, {"_id": "l3"}]
+        body = json.dumps({"items": items})
+        self.emulator.fault("status", status=200, body=body, endpoint="installed-locations")
+        found = self.client.installed_locations(self.emulator.company_id, installed=True)
+        self.assertEqual([location.id for location in found], ["l1", "l3"])
+        (request,) = self.emulator.requests("/oauth/installed-locations")
+        self.assertIn("isInstalled=true", request["query"])
 
     def test_a_search_is_passed_on(self) -> None:
         self.install()
@@ -580,6 +654,13 @@ class StoreTest(EmulatorTest):
         # Nobody listens there; or the library was built without PostgreSQL.
         self.assertIn(caught.exception.parameter, ("store.url", "store.kind"))
         self.assertNotIn("hunter2", str(caught.exception))
+
+    def test_url_of_a_driver_is_refused_without_its_password(self) -> None:
+        for store in ("postgresql+psycopg2://app:hunter2@host/tokens", "mysql://app:hunter2@host/tokens"):
+            with self.assertRaises(ghl_oauth.ConfigError) as caught:
+                self.make_client(store=store)
+            self.assertEqual(caught.exception.parameter, "store.path")
+            self.assertNotIn("hunter2", f"{caught.exception!r} {caught.exception}")
 
     def test_a_store_that_cannot_be_opened_is_an_error(self) -> None:
         with self.assertRaises(ghl_oauth.StoreError):

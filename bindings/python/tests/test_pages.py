@@ -18,6 +18,19 @@ class PagesTest(unittest.TestCase):
         self.assertIsNone(pages.next_page_token)
         self.assertEqual(list(pages), [])
 
+    def test_failed_tokens_of_fetched_pages_are_collected(self) -> None:
+        failed: list[ghl_oauth.FailedToken] = []
+
+        def fetch(token: str | None) -> tuple[list[int], str | None]:
+            failed.append(ghl_oauth.FailedToken.from_json({"resourceId": f"after {token}", "error": {"message": "m"}}))
+            return BOOK[token]
+
+        pages = ghl_oauth.Pages(fetch, None, failed)
+        self.assertEqual((next(pages), [each.resource_id for each in pages.failed]), (1, ["after None"]))
+        self.assertEqual(list(pages), [2, 3])
+        self.assertEqual([each.resource_id for each in pages.failed], ["after None", "after b", "after c"])
+        self.assertEqual(ghl_oauth.Pages(BOOK.__getitem__, None).failed, ())
+
     def test_a_list_can_begin_anywhere(self) -> None:
         self.assertEqual(list(ghl_oauth.Pages(BOOK.__getitem__, "c")), [3])
 
@@ -31,7 +44,13 @@ class PagesTest(unittest.TestCase):
 
 
 class LenienceTest(unittest.TestCase):
-    """The API has been seen to write booleans as strings."""
+    """The API has been seen to write booleans as strings, and a newer library may know more states."""
+
+    def test_a_token_of_which_only_the_id_is_known_has_its_state(self) -> None:
+        info = ghl_oauth.TokenInfo.from_json({"resourceId": "l1", "state": "unreadable"})
+        self.assertEqual((info.resource_id, info.state, info.refreshable), ("l1", "unreadable", False))
+        self.assertEqual((info.user_type, info.company_id, info.expires_at), (None, None, None))
+        self.assertEqual(ghl_oauth.TokenInfo.from_json({"resourceId": "l1", "state": "asleep"}).state, "asleep")
 
     def test_the_last_page_is_known_in_every_spelling(self) -> None:
         for pagination, token in (

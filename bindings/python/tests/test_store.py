@@ -350,6 +350,49 @@ class FailureTest(EmulatorTest):
                 ):
                     client.access_token("c")
 
+    def test_an_unsaved_token_is_offered_again_when_the_interpreter_exits(self) -> None:
+        self.install()
+        program = textwrap.dedent("""
+            import atexit, json, sys
+            def show():  # registered first, so called last
+                print("saved" if store.records[company_id] != before else "lost")
+            atexit.register(show)
+            import ghl_oauth
+            from tests.test_store import DictStore
+            settings, records, company_id = json.load(sys.stdin)
+            store = DictStore()
+            store.records = records
+            saves = []
+            def refuse_the_second():
+                saves.append(True)
+                if len(saves) > 1:
+                    raise OSError(28, "the disk is full")
+            store.failing = {"save": refuse_the_second}
+            client = ghl_oauth.Client(**settings, store=store)
+            print(client.token_refresh(company_id).state)
+            before = store.records[company_id]
+            if "works" in sys.argv:
+                store.failing = {}
+        """)
+        configuration = self.emulator.configuration
+        settings = {
+            "client_id": configuration["clientId"],
+            "client_secret": configuration["clientSecret"],
+            "base_url": configuration["baseUrl"],
+        }
+        for store, outcome in (("works", "saved"), ("fails", "lost")):
+            ended = subprocess.run(
+                [sys.executable, "-c", program, store],
+                cwd=Path(__file__).parents[1],
+                env=environment(),
+                input=json.dumps([settings, self.store.records, self.emulator.company_id]),
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            self.assertEqual((ended.returncode, ended.stdout), (0, f"unsaved\n{outcome}\n"), ended.stderr)
+
     @unittest.skipIf(sys.platform == "win32", "no signal can be sent to one process there")
     def test_ctrl_c_while_the_answer_is_awaited_does_not_keep_the_new_token_from_being_saved(self) -> None:
         self.install()

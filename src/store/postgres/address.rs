@@ -1,9 +1,7 @@
 //! What `store.url` says: which servers there are, and how each is reached.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
 
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
@@ -12,6 +10,7 @@ use super::failure::Failure;
 use super::line::Until;
 use crate::config::is_loopback;
 use crate::error::{Error, Result, Status};
+use crate::lookup;
 use crate::secret::Secret;
 
 /// The servers that a URL names, in its order.
@@ -162,24 +161,7 @@ impl Place {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, *port)]);
         }
-        // The system's lookup knows no deadline: a short-lived thread waits for it, as for the API's name.
-        let (sender, receiver) = mpsc::channel();
-        let name = (host.clone(), *port);
-        let lookup = move || {
-            // Where nobody waits any more, nobody wants to know.
-            let _ = sender.send(name.to_socket_addrs().map(Iterator::collect));
-        };
-        thread::Builder::new().name("ghl-oauth".into()).spawn(lookup)?;
-        loop {
-            let slice = until.left()?.min(std::time::Duration::from_millis(50));
-            match receiver.recv_timeout(slice) {
-                Ok(found) => return Ok(found?),
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    return Err(Failure::Lost("its name could not be looked up".into()));
-                }
-            }
-        }
+        lookup::addresses(host, *port, || until.left())
     }
 
     /// The file of a server that is reached over a Unix socket.

@@ -40,6 +40,7 @@ impl Failure {
     /// Whether nothing happened, and the same statement may go through at once.
     pub fn is_worth_repeating(&self) -> bool {
         self.is_read_only()
+            || self.is_lock_timeout()
             || matches!(self, Failure::Refused { code, .. }
                 if *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED)
     }
@@ -62,7 +63,13 @@ impl Failure {
     /// The error that a user sees; `database` names the database and its place.
     pub fn into_error(self, database: &str) -> Error {
         if let Failure::Over(error) = self {
-            return error;
+            return match error.status() {
+                Status::Timeout => {
+                    Error::new(Status::Timeout, format!("the database {database}: {}", error.message()))
+                        .with_help("check the server and the network, try again, or raise timeouts.totalMs")
+                }
+                _ => error,
+            };
         }
         let help = match &self {
             Failure::Refused { code, .. } => help(code),
@@ -84,6 +91,14 @@ fn help(code: &SqlState) -> &'static str {
         }
         SqlState::READ_ONLY_SQL_TRANSACTION => {
             "the server takes no writes; name the others in store.url as well: postgres://…@one,two/database"
+        }
+        SqlState::QUERY_CANCELED => {
+            "the server ended the statement: raise statement_timeout for this role or database, to 5s or more \
+             (ALTER ROLE … SET statement_timeout = '5s'), or find out who cancelled it"
+        }
+        SqlState::LOCK_NOT_AVAILABLE => {
+            "another session holds a lock on the row or the table for longer than lock_timeout allows: end that session, \
+             or raise lock_timeout for this role or database"
         }
         SqlState::DISK_FULL => "make room on the server's disk; new tokens are kept in memory until then",
         SqlState::TOO_MANY_CONNECTIONS => {

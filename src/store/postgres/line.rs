@@ -37,37 +37,38 @@ pub struct Line {
     full: AtomicBool,
 }
 
-/// Until when somebody waits.
+/// Until when a call waits: for one step at most so long, and never beyond the deadline of the call.
 pub struct Until<'a> {
-    ends: Instant,
-    deadline: Option<&'a Deadline>,
+    ends: Option<Instant>,
+    deadline: &'a Deadline,
 }
 
 impl<'a> Until<'a> {
-    /// So long from now.
-    pub fn after(limit: Duration) -> Until<'a> {
-        Until { ends: Instant::now() + limit, deadline: None }
+    /// Until the deadline of the call.
+    pub fn end_of(deadline: &'a Deadline) -> Until<'a> {
+        Until { ends: None, deadline }
     }
 
-    /// So long from now, and never longer than a call.
-    pub fn within(limit: Duration, deadline: Option<&'a Deadline>) -> Until<'a> {
-        Until { deadline, ..Until::after(limit) }
+    /// So long from now, and never beyond the deadline of the call.
+    pub fn within(limit: Duration, deadline: &'a Deadline) -> Until<'a> {
+        Until { ends: Some(Instant::now() + limit), deadline }
     }
 
-    /// The time left; or why there is none.
+    /// The time left. Without any, the reason: [`Failure::Over`] if the call is over, [`Failure::Late`] if only this step is.
     pub fn left(&self) -> Result<Duration, Failure> {
-        if let Some(deadline) = self.deadline {
-            deadline.check().map_err(Failure::Over)?;
-        }
-        match self.ends.saturating_duration_since(Instant::now()) {
+        self.deadline.check().map_err(Failure::Over)?;
+        let left = self.deadline.remaining();
+        let Some(ends) = self.ends else { return Ok(left) };
+        match ends.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(Failure::Late),
-            left => Ok(self.deadline.map_or(left, |deadline| left.min(deadline.remaining()))),
+            of_step => Ok(left.min(of_step)),
         }
     }
 
     /// The same call, and so long from now at most.
     pub fn narrowed(&self, limit: Duration) -> Until<'a> {
-        Until { ends: self.ends.min(Instant::now() + limit), deadline: self.deadline }
+        let ends = Instant::now() + limit;
+        Until { ends: Some(self.ends.map_or(ends, |earlier| earlier.min(ends))), deadline: self.deadline }
     }
 }
 
@@ -209,8 +210,7 @@ pub fn drive<T>(
         if let Poll::Ready(outcome) = settle(line, &mut poll) {
             return outcome;
         }
-        let slice = if until.deadline.is_some() { SLICE } else { Duration::MAX };
-        line.wait(until.left()?.min(slice), !line.is_flushed())?;
+        line.wait(until.left()?.min(SLICE), !line.is_flushed())?;
     }
 }
 

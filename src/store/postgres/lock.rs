@@ -154,7 +154,8 @@ pub fn lock(
     }
 }
 
-/// Opens the transaction, and waits in it for the locks.
+/// Opens the transaction, and waits in it for the locks. A `statement_timeout` of the role or the database is not meant for
+/// this wait, which has a limit of its own.
 fn take(
     connection: &mut Connection,
     keys: &[Option<i64>],
@@ -165,7 +166,7 @@ fn take(
     let locks: String =
         keys.iter().flatten().map(|key| format!("SELECT pg_advisory_xact_lock({key}); ")).collect();
     let batch = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}; \
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {}; \
          SET LOCAL idle_in_transaction_session_timeout = {}; \
          SELECT CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL \
                 THEN set_config('transaction_timeout', '0', true) END; \
@@ -175,7 +176,7 @@ fn take(
         slice.as_millis(),
         idle_limit.as_millis(),
     );
-    let until = Until::within(slice + ANSWER, Some(deadline));
+    let until = Until::within(slice + ANSWER, deadline);
     let rows = connection.run(&until, async |client| client.simple_query(&batch).await)?;
     // A standby grants locks, too, and nobody else asks there.
     let read_only = rows.iter().any(|row| first_text(std::slice::from_ref(row)) == Some("on"));

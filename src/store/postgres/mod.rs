@@ -1,8 +1,9 @@
 //! Tokens in a PostgreSQL database (12 or newer): the durable store for several machines.
 //!
 //! Every statement is a transaction of its own and leaves nothing behind in its session, so that a pooler in transaction mode
-//! may stand between. A statement is tried twice, five seconds each: the second time on a new connection, to whichever of the
-//! URL's servers takes writes by then. A save whose answer was lost is recognised when it is tried again.
+//! may stand between. A statement is tried twice, for five seconds at most each: the second time on a new connection, to
+//! whichever of the URL's servers takes writes by then. A write whose answer was lost is recognised when it is tried again.
+//! The call's deadline and its cancellation end every wait: for a turn in the pool, for a name, a connection, an answer.
 //!
 //! A save that was answered is on the server's disk, also where the role's or the server's default is
 //! `synchronous_commit = off`; a stricter default, which waits for standbys, stays as it is. What a save replaced, or a removal
@@ -19,6 +20,7 @@ mod schema;
 mod tls;
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,12 +53,34 @@ const ROWS_AT_ONCE: usize = 500;
 /// How many records are sealed anew by one statement.
 const RESEALED_AT_ONCE: usize = 100;
 
+/// How long reading and writing so many records may take.
+const RESEAL_STEP: Duration = Duration::from_secs(30);
+
 /// Evaluated for each row that is written: makes its transaction wait for the disk where it otherwise would not. As a part
 /// of the statement it costs no round trip.
 macro_rules! durably {
     () => {
         "CASE current_setting('synchronous_commit') WHEN 'off' \
          THEN set_config('synchronous_commit', 'on', true) END"
+    };
+}
+
+/// The version of a row of a table. One that this library never wrote (a row was changed by hand) stands for a version far
+/// above all others, so that the row can be replaced and deleted like any other.
+macro_rules! version {
+    ($table:literal) => {
+        concat!("CASE WHEN ", $table, ".version > 0 THEN ", $table, ".version ELSE 4611686018427387904 END")
+    };
+}
+
+/// A query of records, up to the id of the app.
+macro_rules! select_stored {
+    () => {
+        concat!(
+            "SELECT t.resource_id, ",
+            version!("t"),
+            ", t.document FROM ghl_oauth_token AS t WHERE client_id = $1"
+        )
     };
 }
 
@@ -68,9 +92,11 @@ const INSERT: &str = concat!(
 );
 
 const UPDATE: &str = concat!(
-    "UPDATE ghl_oauth_token
+    "UPDATE ghl_oauth_token AS t
      SET version = $3, user_type = $4, company_id = $5, renew_at = $6, sealed_with = $7, document = $8
-     WHERE client_id = $1 AND resource_id = $2 AND version = $3 - 1 RETURNING ",
+     WHERE client_id = $1 AND resource_id = $2 AND ",
+    version!("t"),
+    " = $3 - 1 RETURNING ",
     durably!()
 );
 
@@ -87,7 +113,7 @@ const INSERT_ALL: &str = concat!(
          (client_id, resource_id, version, user_type, company_id, renew_at, sealed_with, document)
      SELECT $1, r.* FROM ",
     rows!(),
-    " WHERE r.version = 1 ON CONFLICT DO NOTHING RETURNING t.resource_id, ",
+    " ON CONFLICT DO NOTHING RETURNING t.resource_id, ",
     durably!()
 );
 
@@ -97,8 +123,9 @@ const UPDATE_ALL: &str = concat!(
          sealed_with = r.sealed_with, document = r.document
      FROM ",
     rows!(),
-    " WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND t.version = r.version - 1
-     RETURNING t.resource_id, ",
+    " WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND ",
+    version!("t"),
+    " = r.version - 1 RETURNING t.resource_id, ",
     durably!()
 );
 
@@ -112,9 +139,49 @@ const RESEAL_ALL: &str = concat!(
     "UPDATE ghl_oauth_token AS t SET sealed_with = r.sealed_with, document = r.document
      FROM unnest($2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::bytea[])
          AS r (resource_id, version, sealed_with, document, was)
-     WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND t.version = r.version AND t.document = r.was
-     RETURNING t.resource_id, ",
+     WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND t.document = r.was AND ",
+    version!("t"),
+    " = r.version RETURNING t.resource_id, ",
     durably!()
+);
+
+const DELETE_ALL: &str = concat!(
+    "DELETE FROM ghl_oauth_token AS t USING unnest($2::text[], $3::bigint[]) AS r (resource_id, version)
+     WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND ",
+    version!("t"),
+    " = r.version RETURNING t.resource_id, ",
+    durably!()
+);
+
+/// The columns of many notes, `$2` to `$6`.
+macro_rules! notes {
+    () => {
+        "unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bytea[])
+         AS r (key, version, list, expires_at, document)"
+    };
+}
+
+const INSERT_NOTES: &str = concat!(
+    "INSERT INTO ghl_oauth_note AS t (client_id, key, version, list, expires_at, document)
+     SELECT $1, r.* FROM ",
+    notes!(),
+    " ON CONFLICT DO NOTHING RETURNING t.key, ",
+    durably!()
+);
+
+const UPDATE_NOTES: &str = concat!(
+    "UPDATE ghl_oauth_note AS t
+     SET version = r.version, list = r.list, expires_at = r.expires_at, document = r.document FROM ",
+    notes!(),
+    " WHERE t.client_id = $1 AND t.key = r.key AND t.version = r.version - 1 RETURNING t.key, ",
+    durably!()
+);
+
+const OWN_NOTES: &str = concat!(
+    "SELECT t.key FROM ghl_oauth_note AS t, ",
+    notes!(),
+    " WHERE t.client_id = $1 AND t.key = r.key AND t.version = r.version AND t.list = r.list
+       AND t.expires_at = r.expires_at AND t.document = r.document"
 );
 
 /// A store in a PostgreSQL database. Ids of several apps stand side by side, told apart by their client id.
@@ -149,7 +216,8 @@ impl PostgresStore {
         })?;
         let idle_limit = Duration::from_millis(timeouts.total_ms) + LOCK_RESERVE;
         let store = PostgresStore { pool: Arc::new(pool), locks: Arc::default(), seal, idle_limit };
-        store.seal.fits(&store.key_ids()?)?;
+        let deadline = Deadline::after(schema::LIMIT, &Arc::default());
+        store.seal.fits(&store.key_ids(&deadline)?)?;
         Ok(store)
     }
 
@@ -158,17 +226,18 @@ impl PostgresStore {
         &self,
         statement: &str,
         params: &[Param<'_>],
+        deadline: &Deadline,
         row: impl Fn(&Found) -> Result<T, tokio_postgres::Error>,
     ) -> Result<Vec<T>> {
-        let found =
-            self.pool.run(Care::Usual, async |client, _| client.query_typed(statement, params).await)?;
+        let ask = async |client: &Client, _| client.query_typed(statement, params).await;
+        let found = self.pool.run(Care::Usual, deadline, ask)?;
         let rows: Result<Vec<T>, tokio_postgres::Error> = found.iter().map(row).collect();
         rows.map_err(|error| self.pool.error(error.into()))
     }
 
     /// Writes a row, unless the stored version is another one than it was made from. A row that an earlier attempt has written
     /// already, its answer lost, is as good as written now.
-    fn put(&self, row: &Row) -> Result<bool> {
+    fn put(&self, row: &Row, deadline: &Deadline) -> Result<bool> {
         let (client_id, version, document) =
             (self.seal.client_id(), row.version.cast_signed(), &row.document[..]);
         let user_type = row.user_type.name();
@@ -184,8 +253,8 @@ impl PostgresStore {
         ];
         let own: [Param<'_>; 4] =
             [params[0].clone(), params[1].clone(), params[2].clone(), (&document, Type::BYTEA)];
-        let statement = if row.version == 1 { INSERT } else { UPDATE };
-        self.pool.run(Care::Insists, async |client, again| {
+        let statement = if row.is_new { INSERT } else { UPDATE };
+        self.pool.run(Care::Insists, deadline, async |client, again| {
             let written = client.query_typed(statement, &params).await?;
             if !written.is_empty() || !again {
                 return Ok(!written.is_empty());
@@ -196,29 +265,46 @@ impl PostgresStore {
         })
     }
 
-    /// Writes rows of different resources by one statement, or by two where some are new; answers whose were written.
-    fn put_all(&self, rows: &[Row]) -> Result<HashSet<String>> {
-        let columns = Columns::of(self.seal.client_id(), rows);
-        let params = columns.params();
-        let (new, old) = (rows.iter().any(|row| row.version == 1), rows.iter().any(|row| row.version > 1));
-        self.pool.run(Care::Insists, async |client, _| {
+    /// Writes rows of different resources by one statement, or by two if some are new; answers whose were written.
+    fn put_all(&self, rows: &[Row], deadline: &Deadline) -> Result<HashSet<String>> {
+        let (new, old): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.is_new);
+        let columns = [new, old].map(|rows| Columns::of(self.seal.client_id(), &rows));
+        let [new, old] = columns.each_ref().map(|columns| (columns.params(), columns.len()));
+        self.write_all([(INSERT_ALL, new), (UPDATE_ALL, old)], OWN_ROWS, deadline)
+    }
+
+    /// The same for notes with different keys.
+    fn put_notes(&self, notes: &[&Note], deadline: &Deadline) -> Result<HashSet<String>> {
+        let (new, old): (Vec<&Note>, Vec<&Note>) = notes.iter().partition(|note| note.version == 0);
+        let columns = [new, old].map(|notes| NoteColumns::of(self.seal.client_id(), &notes));
+        let [new, old] = columns.each_ref().map(|columns| (columns.params(), columns.key.len()));
+        self.write_all([(INSERT_NOTES, new), (UPDATE_NOTES, old)], OWN_NOTES, deadline)
+    }
+
+    /// Runs each statement that has rows; answers the ids of the rows that were written. `own` finds the rows that are stored
+    /// already as they were to be written.
+    fn write_all(
+        &self,
+        parts: [(&str, (Vec<Param<'_>>, usize)); 2],
+        own: &str,
+        deadline: &Deadline,
+    ) -> Result<HashSet<String>> {
+        self.pool.run(Care::Insists, deadline, async |client, again| {
             let mut written = HashSet::new();
-            if new {
-                written.extend(ids(client, INSERT_ALL, &params).await?);
-            }
-            if old {
-                written.extend(ids(client, UPDATE_ALL, &params).await?);
-            }
-            // Also where the first statement of an attempt that was refused was carried out.
-            if written.len() < rows.len() {
-                written.extend(ids(client, OWN_ROWS, &params).await?);
+            for (statement, (params, rows)) in parts.iter().filter(|(_, (_, rows))| *rows > 0) {
+                let now = ids(client, statement, params).await?;
+                // An earlier attempt, whose answer was lost, may have written the others.
+                if again && now.len() < *rows {
+                    written.extend(ids(client, own, params).await?);
+                }
+                written.extend(now);
             }
             Ok(written)
         })
     }
 
     /// The ids of the keys that records are sealed with; an empty one for those in clear.
-    fn key_ids(&self) -> Result<Vec<String>> {
+    fn key_ids(&self, deadline: &Deadline) -> Result<Vec<String>> {
         // From one to the next by the index, since there are few of them and many records.
         let select = "WITH RECURSIVE k AS (
                 SELECT min(sealed_with) AS id FROM ghl_oauth_token WHERE client_id = $1
@@ -227,11 +313,11 @@ impl PostgresStore {
                 FROM k WHERE k.id IS NOT NULL
             ) SELECT id FROM k WHERE id IS NOT NULL";
         let params: [Param<'_>; 1] = [(&self.seal.client_id(), Type::TEXT)];
-        self.read(select, &params, |found| found.try_get(0))
+        self.read(select, &params, deadline, |found| found.try_get(0))
     }
 
     /// Writes the rows that are still what they were; answers how many those are.
-    fn put_again(&self, rows: &[Resealing]) -> Result<u64> {
+    fn put_again(&self, rows: &[Resealing], deadline: &Deadline) -> Result<u64> {
         let client_id = self.seal.client_id();
         let resource_ids: Vec<&str> = rows.iter().map(|one| one.row.resource_id.as_str()).collect();
         let versions: Vec<i64> = rows.iter().map(|one| one.row.version.cast_signed()).collect();
@@ -246,7 +332,7 @@ impl PostgresStore {
             (&documents, Type::BYTEA_ARRAY),
             (&before, Type::BYTEA_ARRAY),
         ];
-        self.pool.run(Care::Insists, async |client, _| {
+        self.pool.run(Care::Insists, deadline, async |client, _| {
             Ok(client.query_typed(RESEAL_ALL, &params).await?.len() as u64)
         })
     }
@@ -273,7 +359,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(client_id: &'a str, rows: &'a [Row]) -> Columns<'a> {
+    fn of(client_id: &'a str, rows: &[&'a Row]) -> Columns<'a> {
         Columns {
             client_id,
             resource_id: rows.iter().map(|row| row.resource_id.as_str()).collect(),
@@ -284,6 +370,10 @@ impl<'a> Columns<'a> {
             sealed_with: rows.iter().map(|row| row.sealed_with.as_str()).collect(),
             document: rows.iter().map(|row| &row.document[..]).collect(),
         }
+    }
+
+    fn len(&self) -> usize {
+        self.resource_id.len()
     }
 
     fn params(&self) -> Vec<Param<'_>> {
@@ -300,52 +390,86 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// Notes as columns.
+struct NoteColumns<'a> {
+    client_id: &'a str,
+    key: Vec<&'a str>,
+    version: Vec<i64>,
+    list: Vec<&'a str>,
+    expires_at: Vec<i64>,
+    document: Vec<Vec<u8>>,
+}
+
+impl<'a> NoteColumns<'a> {
+    fn of(client_id: &'a str, notes: &[&'a Note]) -> NoteColumns<'a> {
+        NoteColumns {
+            client_id,
+            key: notes.iter().map(|note| note.key.as_str()).collect(),
+            version: notes.iter().map(|note| (note.version + 1).cast_signed()).collect(),
+            list: notes.iter().map(|note| note.list.as_str()).collect(),
+            expires_at: notes.iter().map(|note| note.expires_at).collect(),
+            document: notes.iter().map(|note| note.document.to_string().into_bytes()).collect(),
+        }
+    }
+
+    fn params(&self) -> Vec<Param<'_>> {
+        vec![
+            (&self.client_id, Type::TEXT),
+            (&self.key, Type::TEXT_ARRAY),
+            (&self.version, Type::INT8_ARRAY),
+            (&self.list, Type::TEXT_ARRAY),
+            (&self.expires_at, Type::INT8_ARRAY),
+            (&self.document, Type::BYTEA_ARRAY),
+        ]
+    }
+}
+
 impl Store for PostgresStore {
-    fn load(&self, resource_id: &str) -> Result<Option<Record>> {
-        let select = "SELECT resource_id, version, document FROM ghl_oauth_token
-                      WHERE client_id = $1 AND resource_id = $2";
+    fn load(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
+        let select = concat!(select_stored!(), " AND resource_id = $2");
         let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&resource_id, Type::TEXT)];
-        let found =
-            self.read(select, &params, stored_row).map_err(|error| error.with_resource(resource_id))?;
+        let found = self
+            .read(select, &params, deadline, stored_row)
+            .map_err(|error| error.with_resource(resource_id))?;
         found.into_iter().next().map(|stored| self.seal.record(stored)).transpose()
     }
 
-    fn save(&self, record: &Record) -> Result<u64> {
+    fn version(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<u64>> {
+        let select = concat!(
+            "SELECT ",
+            version!("t"),
+            " FROM ghl_oauth_token AS t WHERE client_id = $1 AND resource_id = $2"
+        );
+        let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&resource_id, Type::TEXT)];
+        let found = self.read(select, &params, deadline, |found| found.try_get::<_, i64>(0));
+        let found = found.map_err(|error| error.with_resource(resource_id))?;
+        Ok(found.into_iter().next().map(i64::cast_unsigned))
+    }
+
+    fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
         let row = self.seal.row(record)?;
-        let saved = self.put(&row).map_err(|error| error.with_resource(&record.resource_id))?;
+        let saved = self.put(&row, deadline).map_err(|error| error.with_resource(&record.resource_id))?;
         if saved { Ok(row.version) } else { Err(super::changed_meanwhile(&record.resource_id)) }
     }
 
-    fn save_all(&self, records: &[Record]) -> Vec<Result<u64>> {
+    fn save_all(&self, records: &[Record], deadline: &Deadline) -> Vec<Result<u64>> {
         let mut seen = HashSet::new();
         if !records.iter().all(|record| seen.insert(&record.resource_id)) {
             // Of two rows of one resource, a single statement would write either.
-            return records.iter().map(|record| self.save(record)).collect();
+            return records.iter().map(|record| self.save(record, deadline)).collect();
         }
-        records.chunks(ROWS_AT_ONCE).flat_map(|records| self.save_chunk(records)).collect()
+        records.chunks(ROWS_AT_ONCE).flat_map(|records| self.save_chunk(records, deadline)).collect()
     }
 
-    fn remove(&self, resource_id: &str) -> Result<bool> {
-        // Only what is there now: an attempt without an answer may be carried out late, when another grant has come.
-        let select = "SELECT document FROM ghl_oauth_token WHERE client_id = $1 AND resource_id = $2";
-        let delete = concat!(
-            "DELETE FROM ghl_oauth_token WHERE client_id = $1 AND resource_id = $2 AND document = $3 RETURNING ",
-            durably!()
-        );
-        let client_id = self.seal.client_id();
-        let named: [Param<'_>; 2] = [(&client_id, Type::TEXT), (&resource_id, Type::TEXT)];
-        let found = self.read(select, &named, |found| found.try_get::<_, Vec<u8>>(0).map(Zeroizing::new));
-        let found = found.map_err(|error| error.with_resource(resource_id))?;
-        let Some(document) = found.into_iter().next() else { return Ok(false) };
-        let params: [Param<'_>; 3] = [named[0].clone(), named[1].clone(), (&*document, Type::BYTEA)];
-        // Where the answer to an earlier attempt was lost, that one may have removed it.
-        let removed = self.pool.run(Care::Insists, async |client, again| {
-            Ok(!client.query_typed(delete, &params).await?.is_empty() || again)
-        });
-        removed.map_err(|error| error.with_resource(resource_id))
+    fn remove_all(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
+        let mut removed = Vec::with_capacity(records.len());
+        for records in records.chunks(ROWS_AT_ONCE) {
+            removed.extend(self.remove_chunk(records, deadline)?);
+        }
+        Ok(removed)
     }
 
-    fn list(&self, query: &Query) -> Result<Page> {
+    fn list(&self, query: &Query, deadline: &Deadline) -> Result<Page> {
         let client_id = self.seal.client_id();
         let user_type = query.user_type.map(UserType::name);
         let mut params: Vec<Param<'_>> = vec![(&client_id, Type::TEXT)];
@@ -364,47 +488,46 @@ impl Store for PostgresStore {
             only("user_type =", user_type);
         }
         // One more than asked for tells whether there is a next page.
-        let select = format!(
-            "SELECT resource_id, version, document FROM ghl_oauth_token WHERE client_id = $1{conditions} \
-             ORDER BY resource_id LIMIT {}",
-            query.limit + 1
-        );
-        let found = self.read(&select, &params, stored_row)?;
-        let records = found.into_iter().map(|stored| self.seal.record(stored)).collect::<Result<Vec<_>>>()?;
-        Ok(Page::cut(records, query.limit))
+        let select =
+            format!("{}{conditions} ORDER BY resource_id LIMIT {}", select_stored!(), query.limit + 1);
+        let found = self.read(&select, &params, deadline, stored_row)?;
+        Ok(Page::open(found, query.limit, &self.seal))
     }
 
     fn due(
         &self,
         company_id: Option<&str>,
-        renew_by: i64,
+        renewals: &RangeInclusive<i64>,
         after: Option<&str>,
         limit: usize,
+        deadline: &Deadline,
     ) -> Result<DuePage> {
         let client_id = self.seal.client_id();
         let (renew_at, id) = DuePage::place(after);
         let mut params: Vec<Param<'_>> = vec![
             (&client_id, Type::TEXT),
-            (&renew_by, Type::INT8),
+            (renewals.start(), Type::INT8),
+            (renewals.end(), Type::INT8),
             (&renew_at, Type::INT8),
             (&id, Type::TEXT),
         ];
         let mut of_company = "";
         if let Some(company_id) = &company_id {
             params.push((company_id, Type::TEXT));
-            of_company = "AND company_id = $5";
+            of_company = "AND company_id = $6";
         }
         let select = format!(
             "SELECT renew_at, resource_id FROM ghl_oauth_token
-             WHERE client_id = $1 AND renew_at <= $2 AND (renew_at, resource_id) > ($3, $4) {of_company}
+             WHERE client_id = $1 AND renew_at BETWEEN $2 AND $3 AND (renew_at, resource_id) > ($4, $5) {of_company}
              ORDER BY renew_at, resource_id LIMIT {}",
             limit + 1
         );
-        let places = self.read(&select, &params, |found| Ok((found.try_get(0)?, found.try_get(1)?)))?;
+        let places =
+            self.read(&select, &params, deadline, |found| Ok((found.try_get(0)?, found.try_get(1)?)))?;
         Ok(DuePage::cut(places, limit))
     }
 
-    fn next_renewal(&self, company_id: Option<&str>) -> Result<Option<i64>> {
+    fn next_renewal(&self, company_id: Option<&str>, deadline: &Deadline) -> Result<Option<i64>> {
         let client_id = self.seal.client_id();
         let mut params: Vec<Param<'_>> = vec![(&client_id, Type::TEXT)];
         let mut of_company = "";
@@ -415,36 +538,40 @@ impl Store for PostgresStore {
         // The sum keeps the planner from looking for a company's first in the order of everybody's renewals.
         let first = if company_id.is_some() { "renew_at + 0" } else { "renew_at" };
         let select = format!("SELECT min({first}) FROM ghl_oauth_token WHERE client_id = $1 {of_company}");
-        let found: Vec<Option<i64>> = self.read(&select, &params, |found| found.try_get(0))?;
+        let found: Vec<Option<i64>> = self.read(&select, &params, deadline, |found| found.try_get(0))?;
         Ok(found.into_iter().next().flatten())
     }
 
-    fn reseal(&self, _: &Deadline, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, whole: &Deadline, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
         let (client_id, first) = (self.seal.client_id(), self.seal.key_id());
-        let others = self.key_ids()?.into_iter().filter(|key_id| *key_id != first && !first.is_empty());
+        let others = self
+            .key_ids(&whole.renewed(RESEAL_STEP))?
+            .into_iter()
+            .filter(|key_id| *key_id != first && !first.is_empty());
         for key_id in others {
             if !self.seal.opens(&key_id) {
                 let count = "SELECT count(*) FROM ghl_oauth_token WHERE client_id = $1 AND sealed_with = $2";
                 let params: [Param<'_>; 2] = [(&client_id, Type::TEXT), (&key_id, Type::TEXT)];
-                let found: Vec<i64> = self.read(count, &params, |found| found.try_get(0))?;
+                let found: Vec<i64> =
+                    self.read(count, &params, &whole.renewed(RESEAL_STEP), |found| found.try_get(0))?;
                 resealed.left += found.first().copied().unwrap_or_default().cast_unsigned();
                 resealed.fail(self.seal.not_given(&key_id));
                 continue;
             }
             let select = format!(
-                "SELECT resource_id, version, document FROM ghl_oauth_token
-                 WHERE client_id = $1 AND sealed_with = $2 AND resource_id > $3
-                 ORDER BY resource_id LIMIT {RESEALED_AT_ONCE}"
+                "{} AND sealed_with = $2 AND resource_id > $3 ORDER BY resource_id LIMIT {RESEALED_AT_ONCE}",
+                select_stored!()
             );
             let mut after = String::new();
             while go_on(resealed.sealed) {
                 let params: [Param<'_>; 3] =
                     [(&client_id, Type::TEXT), (&key_id, Type::TEXT), (&after, Type::TEXT)];
-                let page = self.read(&select, &params, stored_row)?;
+                let step = whole.renewed(RESEAL_STEP);
+                let page = self.read(&select, &params, &step, stored_row)?;
                 let Some(last) = page.last() else { break };
                 after = last.resource_id.clone();
-                self.seal.reseal(page, &mut resealed, |rows| self.put_again(rows))?;
+                self.seal.reseal(page, &mut resealed, |rows| self.put_again(rows, &step))?;
             }
         }
         Ok(resealed)
@@ -457,48 +584,28 @@ impl Store for PostgresStore {
         lock::lock(&self.pool, key, self.idle_limit, here, deadline)
     }
 
-    fn note(&self, key: &str) -> Result<Option<Note>> {
+    fn note(&self, key: &str, deadline: &Deadline) -> Result<Option<Note>> {
         let select = "SELECT key, version, list, expires_at, document FROM ghl_oauth_note
                       WHERE client_id = $1 AND key = $2";
         let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&key, Type::TEXT)];
-        Ok(self.read(select, &params, read_note)?.into_iter().next())
+        Ok(self.read(select, &params, deadline, read_note)?.into_iter().next())
     }
 
-    fn save_note(&self, note: &Note) -> Result<()> {
-        let insert = concat!(
-            "INSERT INTO ghl_oauth_note (client_id, key, version, list, expires_at, document)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING ",
-            durably!()
-        );
-        let update = concat!(
-            "UPDATE ghl_oauth_note SET version = $3, list = $4, expires_at = $5, document = $6
-             WHERE client_id = $1 AND key = $2 AND version = $3 - 1 RETURNING ",
-            durably!()
-        );
-        let own = "SELECT 1 FROM ghl_oauth_note
-                   WHERE client_id = $1 AND key = $2 AND version = $3 AND list = $4 AND expires_at = $5 AND document = $6";
-        let (client_id, version) = (self.seal.client_id(), (note.version + 1).cast_signed());
-        let document = note.document.to_string().into_bytes();
-        let params: [Param<'_>; 6] = [
-            (&client_id, Type::TEXT),
-            (&note.key, Type::TEXT),
-            (&version, Type::INT8),
-            (&note.list, Type::TEXT),
-            (&note.expires_at, Type::INT8),
-            (&document, Type::BYTEA),
-        ];
-        let statement = if note.version == 0 { insert } else { update };
-        let saved = self.pool.run(Care::Insists, async |client, again| {
-            let written = client.query_typed(statement, &params).await?;
-            if !written.is_empty() || !again {
-                return Ok(!written.is_empty());
-            }
-            Ok(!client.query_typed(own, &params).await?.is_empty())
-        })?;
-        if saved { Ok(()) } else { Err(super::note_changed_meanwhile(&note.key)) }
+    fn save_note(&self, note: &Note, deadline: &Deadline) -> Result<()> {
+        self.save_note_chunk(&[note], deadline).pop().unwrap_or(Ok(()))
     }
 
-    fn notes(&self, list: &str, after: Option<&str>, limit: usize) -> Result<NotePage> {
+    fn save_notes(&self, notes: &[Note], deadline: &Deadline) -> Vec<Result<()>> {
+        let mut seen = HashSet::new();
+        if !notes.iter().all(|note| seen.insert(&note.key)) {
+            // Of two notes with one key, a single statement would write either.
+            return notes.iter().map(|note| self.save_note(note, deadline)).collect();
+        }
+        let all: Vec<&Note> = notes.iter().collect();
+        all.chunks(ROWS_AT_ONCE).flat_map(|notes| self.save_note_chunk(notes, deadline)).collect()
+    }
+
+    fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage> {
         // No key is empty, and one more than asked for tells whether there is a next page.
         let select = format!(
             "SELECT key, version, list, expires_at, document FROM ghl_oauth_note
@@ -507,18 +614,52 @@ impl Store for PostgresStore {
         );
         let (client_id, after) = (self.seal.client_id(), after.unwrap_or_default());
         let params: [Param<'_>; 3] = [(&client_id, Type::TEXT), (&list, Type::TEXT), (&after, Type::TEXT)];
-        Ok(NotePage::cut(self.read(&select, &params, read_note)?, limit))
+        Ok(NotePage::cut(self.read(&select, &params, deadline, read_note)?, limit))
     }
 
-    fn prune_notes(&self, now_ms: i64) -> Result<()> {
+    fn prune_notes(&self, now_ms: i64, deadline: &Deadline) -> Result<()> {
         let delete = "DELETE FROM ghl_oauth_note WHERE client_id = $1 AND expires_at <= $2";
         let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&now_ms, Type::INT8)];
-        self.read(delete, &params, |_| Ok(())).map(drop)
+        self.read(delete, &params, deadline, |_| Ok(())).map(drop)
     }
 }
 
 impl PostgresStore {
-    fn save_chunk(&self, records: &[Record]) -> Vec<Result<u64>> {
+    /// Removes records by one statement.
+    fn remove_chunk(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
+        let left = "SELECT resource_id FROM ghl_oauth_token WHERE client_id = $1 AND resource_id = ANY($2)";
+        let client_id = self.seal.client_id();
+        let resource_ids: Vec<&str> = records.iter().map(|(resource_id, _)| resource_id.as_str()).collect();
+        let versions: Vec<i64> = records.iter().map(|(_, version)| version.cast_signed()).collect();
+        let params: [Param<'_>; 3] =
+            [(&client_id, Type::TEXT), (&resource_ids, Type::TEXT_ARRAY), (&versions, Type::INT8_ARRAY)];
+        let removed = self.pool.run(Care::Insists, deadline, async |client, again| {
+            let mut removed: HashSet<String> = ids(client, DELETE_ALL, &params).await?.into_iter().collect();
+            if again && removed.len() < records.len() {
+                // An earlier attempt, whose answer was lost, may have removed the missing rows.
+                let left: HashSet<String> = ids(client, left, &params[..2]).await?.into_iter().collect();
+                let gone = resource_ids.iter().filter(|id| !left.contains(**id));
+                removed.extend(gone.map(|id| (*id).to_owned()));
+            }
+            Ok(removed)
+        })?;
+        Ok(resource_ids.iter().map(|id| removed.contains(*id)).collect())
+    }
+
+    fn save_note_chunk(&self, notes: &[&Note], deadline: &Deadline) -> Vec<Result<()>> {
+        let mut sorted = notes.to_vec();
+        sorted.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        let outcome = |written: &HashSet<String>, note: &Note| match written.contains(&note.key) {
+            true => Ok(()),
+            false => Err(super::note_changed_meanwhile(&note.key)),
+        };
+        match self.put_notes(&sorted, deadline) {
+            Ok(written) => notes.iter().map(|note| outcome(&written, note)).collect(),
+            Err(error) => notes.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    fn save_chunk(&self, records: &[Record], deadline: &Deadline) -> Vec<Result<u64>> {
         let rows = records.iter().map(|record| self.seal.row(record)).collect::<Result<Vec<_>>>();
         let mut rows = match rows {
             Ok(rows) => rows,
@@ -526,10 +667,10 @@ impl PostgresStore {
         };
         // In one order for all: two who write the same rows would otherwise wait for each other.
         rows.sort_unstable_by(|one, other| one.resource_id.cmp(&other.resource_id));
-        match self.put_all(&rows) {
+        match self.put_all(&rows, deadline) {
             Ok(written) => {
                 let outcome = |record: &Record| match written.contains(&record.resource_id) {
-                    true => Ok(record.version + 1),
+                    true => Ok(record.next_version()),
                     false => Err(super::changed_meanwhile(&record.resource_id)),
                 };
                 records.iter().map(outcome).collect()
@@ -543,21 +684,23 @@ fn named(error: &Error, record: &Record) -> Error {
     error.clone().with_resource(&record.resource_id)
 }
 
+/// A column without a value is a record that cannot be read; a column of another type is a table that cannot be.
 fn stored_row(found: &Found) -> Result<StoredRow, tokio_postgres::Error> {
     Ok(StoredRow {
         resource_id: found.try_get(0)?,
         version: found.try_get::<_, i64>(1)?.cast_unsigned(),
-        document: Zeroizing::new(found.try_get(2)?),
+        document: Zeroizing::new(found.try_get::<_, Option<_>>(2)?.unwrap_or_default()),
     })
 }
 
-/// A note of which the document cannot be read says nothing, as one that was never written.
+/// A note whose document cannot be read says nothing, like one that was never written.
 fn read_note(found: &Found) -> Result<Note, tokio_postgres::Error> {
+    let document: Option<&[u8]> = found.try_get(4)?;
     Ok(Note {
         key: found.try_get(0)?,
         version: found.try_get::<_, i64>(1)?.cast_unsigned(),
-        list: found.try_get(2)?,
-        expires_at: found.try_get(3)?,
-        document: serde_json::from_slice(found.try_get(4)?).unwrap_or_default(),
+        list: found.try_get::<_, Option<_>>(2)?.unwrap_or_default(),
+        expires_at: found.try_get::<_, Option<_>>(3)?.unwrap_or_default(),
+        document: document.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default(),
     })
 }

@@ -20,14 +20,18 @@ const MOST_AT_WORK: usize = 4;
 /// How many connections are kept while nobody uses them.
 const MOST_IDLE: usize = 4;
 
-/// How long a statement may take; it is tried twice, the second time on a connection of its own.
+/// How long the answer to a statement is waited for before its connection counts as dead. A statement is tried twice, the
+/// second time on a new connection.
 const STATEMENT: Duration = Duration::from_secs(5);
 
-/// How long a statement waits for its turn among this process's own, where a new token may be at stake.
-const TURN: Duration = Duration::from_secs(20);
+/// The least time for the first attempt, if half of the call's time is less.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// How long a failure to connect speaks for those that do not insist.
+/// How long a failure to connect is the answer to further calls that do not insist.
 const DOWN: Duration = Duration::from_secs(1);
+
+/// The interval in which a wait checks for its deadline and its cancellation.
+const SLICE: Duration = Duration::from_millis(50);
 
 /// The connections to one database.
 pub struct Pool {
@@ -48,12 +52,12 @@ struct State {
     down: Option<(Instant, Error)>,
 }
 
-/// Whether an attempt is worth a wait although the last one failed just now.
+/// Whether a connection is attempted although the last attempt failed a moment ago.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Care {
-    /// What failed a moment ago fails at once.
+    /// The call fails at once, with that failure.
     Usual,
-    /// A new token may be at stake.
+    /// It is attempted: a new token may be at stake.
     Insists,
 }
 
@@ -74,43 +78,53 @@ impl Pool {
     /// it does must be safe to do twice.
     ///
     /// # Errors
-    /// `STORE`.
+    /// `TIMEOUT` or `CANCELLED` if the call's deadline ended it; `STORE` if the server failed.
     pub fn run<T>(
         &self,
         care: Care,
+        deadline: &Deadline,
         work: impl AsyncFn(&Client, bool) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T> {
-        let outcome = self.attempt(care, Source::Idle, false, &work).or_else(|failure| match failure {
-            Failure::Lost(_) | Failure::Late => self.attempt(Care::Insists, Source::New, true, &work),
-            failure if failure.is_worth_repeating() => self.attempt(Care::Insists, Source::New, false, &work),
-            failure => Err(failure),
+        // A connection that is dead without a sign of it must leave time for the second attempt.
+        let first = STATEMENT.min((deadline.remaining() / 2).max(FIRST_ATTEMPT));
+        let first =
+            self.attempt(care, Source::Idle, first, deadline, async |client| work(client, false).await);
+        let outcome = first.or_else(|failure| {
+            let again = match failure {
+                Failure::Lost(_) | Failure::Late => true,
+                ref failure if failure.is_worth_repeating() => false,
+                failure => return Err(failure),
+            };
+            log::debug!("a statement is tried again: {}", failure.text());
+            let work = async |client: &Client| work(client, again).await;
+            self.attempt(Care::Insists, Source::New, STATEMENT, deadline, work)
         });
-        outcome.map_err(|failure| failure.into_error(&self.address.name))
+        outcome.map_err(|failure| self.error(failure))
     }
 
     fn attempt<T>(
         &self,
         care: Care,
         source: Source,
-        again: bool,
-        work: &impl AsyncFn(&Client, bool) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, Failure> {
-        // Where no connection can be made, making one again would fail again.
-        let over = |failure| Failure::Over(self.error(failure));
-        let turn = if care == Care::Insists { TURN } else { self.patience() };
-        let mut loan = self.turn(&Until::after(turn)).map_err(over)?;
-        loan.fill(care, source, &Until::after(self.patience())).map_err(over)?;
-        loan.run(&Until::after(STATEMENT), async |client| work(client, again).await)
-    }
-
-    /// Runs statements of one transaction on a connection of their own, which is closed where they fail.
-    pub fn alone<T>(
-        &self,
         limit: Duration,
+        deadline: &Deadline,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Failure> {
-        let until = Until::after(limit);
-        let mut loan = self.turn(&until)?;
+        // If no connection can be made, making one again would fail again.
+        let over = |failure| Failure::Over(self.error(failure));
+        let mut loan = self.turn(deadline)?;
+        loan.fill(care, source, &Until::within(self.patience(), deadline)).map_err(over)?;
+        loan.run(&Until::within(limit, deadline), work)
+    }
+
+    /// Runs statements of one transaction on a connection of their own, which is closed if they fail.
+    pub fn alone<T>(
+        &self,
+        deadline: &Deadline,
+        work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Failure> {
+        let until = Until::end_of(deadline);
+        let mut loan = self.turn(deadline)?;
         loan.fill(Care::Insists, Source::Idle, &until)?;
         let outcome = loan.run(&until, work);
         if outcome.is_err() {
@@ -122,9 +136,9 @@ impl Pool {
     /// Whether statements get through: within that time, one does.
     pub fn answers(&self, limit: Duration, deadline: &Deadline) -> Result<bool> {
         let answer = |source| {
-            let mut loan = self.turn(&Until::within(TURN, Some(deadline)))?;
+            let mut loan = self.turn(deadline)?;
             // From here on it is not this process's own statements that are in the way.
-            let until = Until::within(limit, Some(deadline));
+            let until = Until::within(limit, deadline);
             let answer = loan
                 .fill(Care::Insists, source, &until)
                 .and_then(|()| loan.run(&until, async |client| client.simple_query("SELECT 1").await));
@@ -134,7 +148,7 @@ impl Pool {
                 (Err(failure), _) => Err(failure),
             }
         };
-        // A connection that stood idle may be dead, and nobody knows until it is used.
+        // A connection that stood idle may be dead, and only its use shows that.
         let outcome = answer(Source::Idle).or_else(|failure| match failure {
             Failure::Lost(_) => answer(Source::New),
             failure => Err(failure),
@@ -147,7 +161,7 @@ impl Pool {
 
     /// A connection for a lock; to be given back by [`Pool::put_back`].
     pub fn connection(&self, source: Source, deadline: &Deadline) -> Result<Connection, Failure> {
-        let until = Until::within(self.patience(), Some(deadline));
+        let until = Until::within(self.patience(), deadline);
         match source {
             Source::Idle => self.idle().map_or_else(|| self.connect(Care::Usual, &until), Ok),
             Source::New => self.connect(Care::Insists, &until),
@@ -157,7 +171,7 @@ impl Pool {
     /// Makes the connections that the holder of a lock will want, so that it need not make them while others wait for it. What
     /// fails here will fail, and be told, there.
     pub fn prepare(&self, deadline: &Deadline) {
-        let until = Until::within(self.patience(), Some(deadline));
+        let until = Until::within(self.patience(), deadline);
         for _ in 0..2 {
             if self.state().idle.len() >= 2 {
                 return;
@@ -198,10 +212,12 @@ impl Pool {
     }
 
     /// Waits for a turn: so many statements run at a time.
-    fn turn(&self, until: &Until) -> Result<Loan<'_>, Failure> {
+    fn turn(&self, deadline: &Deadline) -> Result<Loan<'_>, Failure> {
+        let until = Until::end_of(deadline);
+        until.left()?;
         let mut state = self.state();
         while state.at_work >= MOST_AT_WORK {
-            let slice = until.left()?.min(Duration::from_millis(50));
+            let slice = until.left()?.min(SLICE);
             state = self.freed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.at_work += 1;

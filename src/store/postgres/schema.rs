@@ -1,5 +1,6 @@
 //! The tables, and how older ones are brought up to date.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -9,6 +10,7 @@ use tokio_postgres::types::Type;
 use super::connection::first_text;
 use super::failure::Failure;
 use super::pool::{Care, Pool};
+use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 
 /// What brings the tables from version N to N + 1, in order. Only ever added to.
@@ -48,7 +50,7 @@ const MIGRATIONS: [&str; 1] = [r#"
 const LOCK: i64 = 0x6768_6c5f_6f61_7574;
 
 /// How long bringing the tables up to date may take, another process's turn included.
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes the tables, or brings them up to date.
 ///
@@ -57,7 +59,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub fn bring_up_to_date(pool: &Pool) -> Result<()> {
     let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
     // The look first: usually there is nothing to do, and a role that may not make tables can see that, too.
-    let found = pool.run(Care::Insists, async |client, _| match version(client).await {
+    let deadline = Deadline::after(LIMIT, &Arc::default());
+    let found = pool.run(Care::Insists, &deadline, async |client, _| match version(client).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(0),
         version => version,
     })?;
@@ -66,7 +69,7 @@ pub fn bring_up_to_date(pool: &Pool) -> Result<()> {
         std::cmp::Ordering::Greater => return Err(newer(pool)),
         std::cmp::Ordering::Less => {}
     }
-    match pool.alone(LIMIT, async |client| migrate(client, newest).await) {
+    match pool.alone(&deadline, async |client| migrate(client, newest).await) {
         Ok(found) if found > newest => Err(newer(pool)),
         Ok(_) => Ok(()),
         Err(failure) => {
@@ -96,7 +99,8 @@ async fn version(client: &Client) -> Result<i32, tokio_postgres::Error> {
 async fn migrate(client: &Client, newest: i32) -> Result<i32, tokio_postgres::Error> {
     let wait = LIMIT.as_millis() / 2;
     let begin = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {wait}; SELECT pg_advisory_xact_lock({LOCK})"
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {wait}; \
+         SELECT pg_advisory_xact_lock({LOCK})"
     );
     client.batch_execute(&begin).await?;
     let table = client.simple_query("SELECT to_regclass('ghl_oauth_schema')").await?;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import threading
@@ -15,7 +16,7 @@ from . import _boundary
 from ._boundary import OK, encode_id, progress_callback, raise_error, take
 from ._callback import callback, free_client, settle
 from ._library import EventCallback, ProgressCallback, library
-from .errors import StoreError
+from .errors import GhlError, StoreError
 
 if TYPE_CHECKING:
     from .store import Store
@@ -49,6 +50,7 @@ class Handle:
         finalizer = weakref.finalize(self, free_client, client, store)
         # When the interpreter exits, daemon threads may still be inside a call; the process frees the memory.
         finalizer.atexit = False
+        _offer_at_exit(self)
 
     def call(self, function: Callable[..., int], *arguments: Any) -> Any:
         """As :func:`_boundary.call`, with this client as the first argument."""
@@ -115,6 +117,15 @@ class Handle:
             _listening.add(self)
         settle()
 
+    def unsaved(self) -> int:
+        """How many new tokens the store refused."""
+        count: int = self.call(library.ghl_client_stats)["tokens"]["unsaved"]
+        return count
+
+    def offer(self) -> None:
+        """Offers these tokens to the store again: a list begins with that, and renews nothing."""
+        self.call(library.ghl_tokens_list, _boundary.encode({"pageSize": 1}))
+
     def disconnect(self) -> None:
         """Takes the library's way into Python away; returns when nobody is on it any more."""
         library.ghl_client_on_event(self._pointer, EventCallback(), None)
@@ -163,6 +174,29 @@ class StoreHandle(Handle):
 
 _connecting = threading.Lock()
 _listening: weakref.WeakSet[Handle] = weakref.WeakSet()
+
+
+_open: weakref.WeakSet[Handle] = weakref.WeakSet()
+_offers_at_exit = False
+
+
+def _offer_at_exit(handle: Handle) -> None:
+    """Lets the store have a last try at the interpreter's exit, which frees no client."""
+    global _offers_at_exit
+    with _connecting:
+        _open.add(handle)
+        if not _offers_at_exit:
+            _offers_at_exit = True
+            # Registered after the log's and `_disconnect_all`, and so called before them.
+            atexit.register(_offer_unsaved)
+
+
+def _offer_unsaved() -> None:
+    for handle in tuple(_open):
+        # A store that fails has been logged by the library.
+        with contextlib.suppress(GhlError):
+            if handle.unsaved():
+                handle.offer()
 
 
 _works = threading.Condition()

@@ -22,6 +22,11 @@ def _forward(level: int, message: bytes | None, _context: int | None) -> None:
         _logger.log(python_level, "%s", (message or b"").decode("utf-8", "replace"))
 
 
+def warn(message: str) -> None:
+    """A warning of this package's own."""
+    _logger.warning("%s", message)
+
+
 # The library calls it for as long as the process lives, so it must never be collected.
 _callback = callback(LogCallback, _forward)
 _connected = False

@@ -11,9 +11,11 @@ from typing import Any, Callable, Protocol, TypeVar
 from ._boundary import encode, encode_id
 from ._handle import Handle, StoreHandle
 from ._library import library
+from .errors import InvalidArgument
 from .models import (
     AuthorizationUrl,
     Event,
+    FailedToken,
     ImportResult,
     Location,
     Maintenance,
@@ -59,6 +61,10 @@ class Client:
     Ctrl-C for instance, is handled when the call returns; :meth:`cancel` from another thread ends it sooner.
 
     After ``os.fork`` the child may go on using the client.
+
+    Close the client at its end, or use it in a ``with`` statement: a new token that the store refused is held in memory
+    only, and :meth:`close` offers it to the store for the last time. The interpreter's exit does so as well, but is not
+    reached by ``os._exit`` or a signal.
     """
 
     def __init__(
@@ -68,7 +74,7 @@ class Client:
         *,
         redirect_uri: str | None = None,
         scopes: Sequence[str] | str | None = None,
-        store: Store | str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        store: Store | str | os.PathLike[str] | Mapping[str, Any] = "memory",
         base_url: str | None = None,
         authorize_url: str | None = None,
         api_version: str | None = None,
@@ -81,7 +87,7 @@ class Client:
         http: Mapping[str, Any] | None = None,
         webhook: Mapping[str, Any] | None = None,
     ) -> None:
-        """Makes a client. Only the id and the secret are required; None means the default.
+        """Makes a client. Only the id and the secret are required; None means the default, except for ``store``.
 
         The keys of the mappings may be written in snake_case or in the library's camelCase.
 
@@ -94,6 +100,7 @@ class Client:
             store: Where tokens are kept: ``"memory"`` (the default; they end with the client), the path of an SQLite
                 file, the URL of a PostgreSQL database (``postgres://…``, where the library was built with that
                 feature), the library's own form (``{"kind": "sqlite", "path": "tokens.db"}``), or a :class:`Store`.
+                None is an error, lest an unset variable end in a store that forgets.
             base_url: Where the API lives; may carry a path prefix. Default: ``https://services.leadconnectorhq.com``.
             authorize_url: The consent page. Default:
                 ``https://marketplace.gohighlevel.com/v2/oauth/chooselocation``.
@@ -156,10 +163,12 @@ class Client:
                 ``encryptionKeysPath``. Default: none.
 
         Raises:
-            InvalidArgument: A key is unknown, missing or mistyped; ``parameter`` names it.
+            InvalidArgument: A key is unknown, missing or mistyped, or ``"store"`` is None; ``parameter`` names it.
             ConfigError: A value cannot be used; ``parameter`` names its key.
             StoreError: The store cannot be opened.
         """
+        if store is None and "store" in config and config["store"] is None:
+            raise _no_store()
         client = cls.__new__(cls)
         client._client_id = str(config.get("clientId", ""))
         client._handle = None
@@ -204,6 +213,9 @@ class Client:
 
         Calls that still run on other threads end as usual, and the last one's return frees the client; :meth:`cancel`
         first makes them return at once.
+
+        A new token that the store refused is offered to it for the last time, for up to five seconds. If the store
+        refuses again, an error in the log names the resource.
         """
         self._handle = None
 
@@ -406,6 +418,9 @@ class Client:
     ) -> Pages[TokenInfo]:
         """Iterates over the stored tokens, without their secrets.
 
+        A token that cannot be read, because its row is damaged or its key is missing, does not end the list: a warning
+        in the log names its resource, and the iterator's :attr:`Pages.failed` has it with its error.
+
         Args:
             company_id: Only this company and its locations.
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
@@ -428,7 +443,8 @@ class Client:
     ) -> Pages[Token]:
         """Iterates over the stored tokens with their secrets; :meth:`tokens_import` reads them.
 
-        A refresh token is single-use: once another program uses an exported one, the original is worthless.
+        A refresh token is single-use: once another program uses an exported one, the original is worthless. Tokens that
+        cannot be read are logged and collected in :attr:`Pages.failed`, as :meth:`tokens_list` does.
 
         Args:
             company_id: Only this company and its locations.
@@ -446,6 +462,9 @@ class Client:
         self, tokens: Iterable[Token | Mapping[str, Any]], *, replace: bool | None = None
     ) -> ImportResult:
         """Takes over tokens that were granted elsewhere. What cannot be imported is skipped and named.
+
+        Skipped, each with its reason, is for instance a token whose refresh token was spent already, one whose refresh
+        token belongs to another company or location, and one that does not say when it expires while another is held.
 
         Args:
             tokens: :class:`Token` objects, or mappings as the API or the vendor's SDKs have them: ``accessToken`` or
@@ -711,6 +730,7 @@ class Client:
         plan_id: str | None = None,
         location_id: str | None = None,
         access_token: str | None = None,
+        installed: bool = False,
     ) -> Pages[Location]:
         """``GET /oauth/installed-locations``: iterates over a company's locations, through all pages.
 
@@ -730,6 +750,8 @@ class Client:
             plan_id: Only locations on that plan.
             location_id: One location.
             access_token: The company's access token. Default: the one held for the company.
+            installed: Only locations where the app is installed, even if the server ignores ``is_installed``. No other
+                location has a token.
 
         Raises:
             InvalidArgument: A parameter is missing or out of range; raised by the iteration, as every error is.
@@ -745,7 +767,7 @@ class Client:
                 pageSize=page_size,
                 pageToken=token,
                 query=query,
-                isInstalled=is_installed,
+                isInstalled=True if installed else is_installed,
                 restrictToUserLocations=restrict_to_user_locations,
                 versionId=version_id,
                 onTrial=on_trial,
@@ -753,7 +775,10 @@ class Client:
                 locationId=location_id,
                 accessToken=access_token,
             )
-            return Location.all_of(page.get("items")), _next_page_token(page.get("pagination"))
+            found = Location.all_of(page.get("items"))
+            if installed:
+                found = [location for location in found if location.is_installed is not False]
+            return found, _next_page_token(page.get("pagination"))
 
         return Pages(fetch, page_token)
 
@@ -787,12 +812,22 @@ class Client:
         page_token: str | None,
     ) -> Pages[Item]:
         self._open()
+        failed: list[FailedToken] = []
 
         def fetch(token: str | None) -> tuple[list[Item], str | None]:
             page = self._call_with(function, **params, pageToken=token)
-            return [read(item) for item in page[key]], page["nextPageToken"]
+            items = [read(item) for item in page[key]]
+            unreadable = [FailedToken.from_json(failure) for failure in page.get("failed") or ()]
+            if unreadable:
+                from . import _log
 
-        return Pages(fetch, page_token)
+                for each in unreadable:
+                    reason = each.error.message
+                    _log.warn(f"{each.resource_id}: the stored token cannot be read, and is left out: {reason}")
+                failed.extend(unreadable)
+            return items, page["nextPageToken"]
+
+        return Pages(fetch, page_token, failed)
 
 
 def _words(scopes: Sequence[str] | str | None) -> list[str] | None:
@@ -803,13 +838,27 @@ def _words(scopes: Sequence[str] | str | None) -> list[str] | None:
 
 
 def _store(store: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if store is None or isinstance(store, Mapping):
+    if store is None:
+        # Types forbid it, but not every caller has them checked, and a variable of the environment may not be set.
+        raise _no_store()
+    if isinstance(store, Mapping):
         return _in_camel_case(store)
     if store == "memory":
         return {"kind": "memory"}
     if isinstance(store, str) and store.startswith(("postgres://", "postgresql://")):
         return {"kind": "postgres", "url": store}
     return {"kind": "sqlite", "path": os.fspath(store)}
+
+
+def _no_store() -> InvalidArgument:
+    return InvalidArgument(
+        {
+            "status": InvalidArgument.status,
+            "message": "store is None",
+            "help": 'name a file, a URL or a Store; "memory" keeps tokens until the client ends',
+            "parameter": "store",
+        }
+    )
 
 
 def _in_camel_case(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:

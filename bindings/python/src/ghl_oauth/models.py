@@ -103,7 +103,8 @@ class TokenInfo:
     """Whether it can be renewed without a person: by a refresh token, or, a location's, from its company's token."""
     state: str
     """``"ok"``; ``"inactive"``: the location is paused; ``"reauthorizationRequired"``: a person must consent again;
-    ``"unsaved"``: newer than what the store holds, because the store failed."""
+    ``"unsaved"``: newer than what the store holds, because the store failed; ``"unreadable"``: a deleted record whose
+    contents could not be read, of which only the id is known. A later version of the library may add states."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -222,11 +223,16 @@ class MaintenanceProgress:
 
 @dataclass(frozen=True)
 class FailedToken:
-    """A token that could not be renewed or minted."""
+    """A token that could not be renewed, minted, saved or read."""
 
     resource_id: str | None
     """None where the error concerns a key of the store, and so many tokens."""
     error: GhlError
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> FailedToken:
+        """Reads the library's form."""
+        return cls(resource_id=raw.get("resourceId"), error=from_json(raw["error"]))
 
 
 @dataclass(frozen=True)
@@ -242,6 +248,7 @@ class Maintenance:
     unsealed: int
     """How many should have been, and could not be opened, or changed meanwhile."""
     failed: tuple[FailedToken, ...]
+    """Tokens that could not be renewed, and new tokens that the store still refuses."""
     next_due_at: datetime | None
     """When there will be something to do again (UTC); None where nothing is held that can be renewed."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
@@ -249,7 +256,7 @@ class Maintenance:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Maintenance:
         """Reads the library's form."""
-        failed = (FailedToken(failure["resourceId"], from_json(failure["error"])) for failure in raw["failed"])
+        failed = (FailedToken.from_json(failure) for failure in raw["failed"])
         return cls(
             checked=raw["checked"],
             refreshed=raw["refreshed"],

@@ -20,7 +20,12 @@ from .session import Session
 
 def login(options: argparse.Namespace) -> int:
     """Shows the link, and waits for the browser or for a pasted address."""
-    session = Session.begin(options.config)
+    with Session.begin(options.config) as session:
+        _consent(session, options)
+    return status.OK
+
+
+def _consent(session: Session, options: argparse.Namespace) -> None:
     if session.configuration.store_kind == "memory":
         say("ghl-oauth: warning: the store is memory: the token ends with this command")
     link = session.client.authorization_url(
@@ -47,110 +52,118 @@ def login(options: argparse.Namespace) -> int:
                 error.help = "give --port with a free port to which your HTTPS tunnel leads, or use --paste"
             raise
     _show_token(info, options)
-    return status.OK
 
 
 def token(options: argparse.Namespace) -> int:
     """Prints a live access token, and nothing else."""
-    print(Session.begin(options.config).run(lambda client: client.access_token(options.resource)))
+    with Session.begin(options.config) as session:
+        print(session.run(lambda client: client.access_token(options.resource)), flush=True)
     return status.OK
 
 
 def list_tokens(options: argparse.Namespace) -> int:
     """Lists the stored tokens."""
-    tokens = Session.begin(options.config).run(
-        lambda client: list(client.tokens_list(company_id=options.company, user_type=options.type, page_size=1000))
-    )
-    output.show_tokens(tokens, options.json)
-    return status.OK
+
+    def fetch(client: Client) -> tuple[list[TokenInfo], Sequence[FailedToken]]:
+        pages = client.tokens_list(company_id=options.company, user_type=options.type, page_size=1000)
+        return list(pages), pages.failed
+
+    with Session.begin(options.config) as session:
+        tokens, failed = session.run(fetch)
+        output.show_tokens(tokens, options.json)
+    return _unreadable(failed, options)
 
 
 def locations(options: argparse.Namespace) -> int:
     """Lists a company's locations."""
-    found = Session.begin(options.config).run(
-        lambda client: list(
-            client.installed_locations(
-                options.company, query=options.query, is_installed=options.installed, page_size=100
+    with Session.begin(options.config) as session:
+        found = session.run(
+            lambda client: list(
+                client.installed_locations(
+                    options.company, query=options.query, is_installed=options.installed, page_size=100
+                )
             )
         )
-    )
-    if options.json:
-        output.show_json([dict(location.raw) for location in found])
-    else:
-        words = {True: "yes", False: "no", None: "-"}
-        output.show_table(
-            ("LOCATION", "NAME", "INSTALLED", "ADDRESS"),
-            (
-                (location.id, location.name or "-", words[location.is_installed], location.address or "-")
-                for location in found
-            ),
-        )
+        if options.json:
+            output.show_json([dict(location.raw) for location in found])
+        else:
+            words = {True: "yes", False: "no", None: "-"}
+            output.show_table(
+                ("LOCATION", "NAME", "INSTALLED", "ADDRESS"),
+                (
+                    (location.id, location.name or "-", words[location.is_installed], location.address or "-")
+                    for location in found
+                ),
+            )
     return status.OK
 
 
 def mint(options: argparse.Namespace) -> int:
     """Mints tokens for many locations."""
     bar = output.Bar()
-    try:
-        minting = Session.begin(options.config).run(
-            lambda client: client.tokens_mint(
-                options.company,
-                options.location or None,
-                force=options.force,
-                concurrency=options.concurrency,
-                progress=bar,
+    with Session.begin(options.config) as session:
+        try:
+            minting = session.run(
+                lambda client: client.tokens_mint(
+                    options.company,
+                    options.location or None,
+                    force=options.force,
+                    concurrency=options.concurrency,
+                    progress=bar,
+                )
             )
-        )
-    finally:
-        bar.end()
-    if options.json:
-        output.show_json(dict(minting.raw))
-    else:
-        print(
-            f"{minting.total} locations: {minting.minted} minted, {minting.fresh} had a token, "
-            f"{len(minting.failed)} failed"
-        )
-    return _failures(minting.failed, options)
+        finally:
+            bar.end()
+        if options.json:
+            output.show_json(dict(minting.raw))
+        else:
+            print(
+                f"{minting.total} locations: {minting.minted} minted, {minting.fresh} had a token, "
+                f"{len(minting.failed)} failed"
+            )
+        return _failures(minting.failed, options)
 
 
 def refresh(options: argparse.Namespace) -> int:
     """Renews a token now."""
-    _show_token(Session.begin(options.config).run(lambda client: client.token_refresh(options.resource)), options)
+    with Session.begin(options.config) as session:
+        _show_token(session.run(lambda client: client.token_refresh(options.resource)), options)
     return status.OK
 
 
 def delete(options: argparse.Namespace) -> int:
     """Deletes a token, after asking."""
-    session = Session.begin(options.config)
-    if not options.yes:
-        if not sys.stdin.isatty():
-            raise Refusal("nobody is there to be asked", "say --yes to delete without a question", status.USAGE)
-        sys.stderr.write(
-            f"Delete the token of {options.resource}? Only a new consent, or for a location a new mint, brings it "
-            "back. [y/N] "
-        )
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            say("Nothing was deleted.")
-            return status.ERROR
-    _show_token(session.run(lambda client: client.token_delete(options.resource)), options)
+    with Session.begin(options.config) as session:
+        if not options.yes:
+            if not sys.stdin.isatty():
+                raise Refusal("nobody is there to be asked", "say --yes to delete without a question", status.USAGE)
+            sys.stderr.write(
+                f"Delete the token of {options.resource}? Only a new consent, or for a location a new mint, brings it "
+                "back. [y/N] "
+            )
+            sys.stderr.flush()
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                say("Nothing was deleted.")
+                return status.ERROR
+        _show_token(session.run(lambda client: client.token_delete(options.resource)), options)
     return status.OK
 
 
 def maintain(options: argparse.Namespace) -> int:
     """One pass over the tokens that are due."""
-    done = Session.begin(options.config).run(
-        lambda client: client.tokens_maintain(company_id=options.company, concurrency=options.concurrency)
-    )
-    if options.json:
-        output.show_json(dict(done.raw))
-    else:
-        due = output.moment(done.next_due_at, datetime.now(timezone.utc))
-        sealing = ""
-        if done.resealed or done.unsealed:
-            sealing = f"; {done.resealed} sealed anew, {done.unsealed} could not be"
-        print(f"{done.checked} due: {done.refreshed} renewed, {len(done.failed)} failed{sealing}; next due {due}")
-    return _failures(done.failed, options)
+    with Session.begin(options.config) as session:
+        done = session.run(
+            lambda client: client.tokens_maintain(company_id=options.company, concurrency=options.concurrency)
+        )
+        if options.json:
+            output.show_json(dict(done.raw))
+        else:
+            due = output.moment(done.next_due_at, datetime.now(timezone.utc))
+            sealing = ""
+            if done.resealed or done.unsealed:
+                sealing = f"; {done.resealed} sealed anew, {done.unsealed} could not be"
+            print(f"{done.checked} due: {done.refreshed} renewed, {len(done.failed)} failed{sealing}; next due {due}")
+        return _failures(done.failed, options)
 
 
 def import_tokens(options: argparse.Namespace) -> int:
@@ -171,41 +184,47 @@ def import_tokens(options: argparse.Namespace) -> int:
         document = document.get("tokens", [document])
     if not isinstance(document, list) or not all(isinstance(each, dict) for each in document):
         raise Refusal(f"{options.file} holds no list of tokens", "give a file that `ghl-oauth export` wrote, or a list")
-    done = Session.begin(options.config).run(lambda client: client.tokens_import(document, replace=options.replace))
-    if options.json:
-        output.show_json(dict(done.raw))
-    else:
-        print(f"{done.imported} imported, {len(done.skipped)} skipped")
-        for skip in done.skipped:
-            say(f"  skipped {skip.resource_id or f'token {skip.index}'}: {skip.reason}")
+    with Session.begin(options.config) as session:
+        done = session.run(lambda client: client.tokens_import(document, replace=options.replace))
+        if options.json:
+            output.show_json(dict(done.raw))
+        else:
+            print(f"{done.imported} imported, {len(done.skipped)} skipped")
+            for skip in done.skipped:
+                say(output.plain(f"  skipped {skip.resource_id or f'token {skip.index}'}: {skip.reason}"))
+        if done.skipped and not done.imported:
+            raise Refusal("no token was imported: every one was skipped", "the reason of each is listed with it")
     return status.OK
 
 
 def export_tokens(options: argparse.Namespace) -> int:
     """Writes tokens with their secrets."""
 
-    def fetch(client: Client) -> str:
+    def fetch(client: Client) -> tuple[str, Sequence[FailedToken]]:
         tokens = client.tokens_export(company_id=options.company, user_type=options.type, page_size=1000)
-        return json.dumps({"tokens": [dict(token.raw) for token in tokens]}, indent=2) + "\n"
+        text = json.dumps({"tokens": [dict(token.raw) for token in tokens]}, indent=2) + "\n"
+        return text, tokens.failed
 
-    session = Session.begin(options.config)
-    if options.output == "-":
-        sys.stdout.write(session.run(fetch))
-    else:
-        try:
-            descriptor = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as error:
-            raise Refusal(
-                f"{options.output} cannot be made: {error.strerror}", "name a file that does not exist yet"
-            ) from None
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(session.run(fetch))
-        except BaseException:
-            os.unlink(options.output)
-            raise
+    with Session.begin(options.config) as session:
+        if options.output == "-":
+            text, failed = session.run(fetch)
+            sys.stdout.write(text)
+        else:
+            try:
+                descriptor = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except OSError as error:
+                raise Refusal(
+                    f"{options.output} cannot be made: {error.strerror}", "name a file that does not exist yet"
+                ) from None
+            try:
+                with open(descriptor, "w", encoding="utf-8") as file:
+                    text, failed = session.run(fetch)
+                    file.write(text)
+            except BaseException:
+                os.unlink(options.output)
+                raise
     say("A refresh token works once: let only one program go on with these tokens.")
-    return status.OK
+    return _unreadable(failed, options)
 
 
 def _show_token(info: TokenInfo, options: argparse.Namespace) -> None:
@@ -218,7 +237,10 @@ def _show_token(info: TokenInfo, options: argparse.Namespace) -> None:
 def _failures(failed: Sequence[FailedToken], options: argparse.Namespace) -> int:
     errors: list[GhlError] = [failure.error for failure in failed]
     if not options.json:
-        for failure in failed:
-            failure.error.resource_id = failure.resource_id
-            output.show_error(failure.error, as_json=False)
+        output.show_failed(failed, as_json=False)
     return status.of_all(errors)
+
+
+def _unreadable(failed: Sequence[FailedToken], options: argparse.Namespace) -> int:
+    output.show_failed(failed, options.json)
+    return status.UNREADABLE if failed else status.OK

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -17,7 +17,7 @@ from pathlib import Path
 from .. import _library
 from ..client import Client
 from ..errors import GhlError, ReauthorizationRequired
-from ..models import Response, TokenInfo
+from ..models import FailedToken, Response, TokenInfo
 from . import output, status
 from .configuration import Configuration, read
 from .session import Session
@@ -75,17 +75,41 @@ def _checks(config_option: str | None) -> Iterator[Check]:
         yield _failed("store" if store else "configuration", error)
         return
     yield _configured(configuration)
-
-    tokens: list[TokenInfo] | None = None
     try:
-        tokens = session.run(lambda client: list(client.tokens_list(page_size=1000)))
+        yield from _with_client(session, configuration)
+    finally:
+        session.close()
+
+
+def _with_client(session: Session, configuration: Configuration) -> Iterator[Check]:
+    tokens: list[TokenInfo] | None = None
+    unreadable: tuple[FailedToken, ...] = ()
+    try:
+        tokens, unreadable = session.run(_all_tokens)
     except GhlError as error:
         yield _failed("store", error)
     else:
         yield from _store(configuration)
+        yield from _unreadable(unreadable)
     yield from session.run(lambda client: list(_network(client, configuration, tokens or [])))
-    if tokens is not None:
+    if tokens is not None and (tokens or not unreadable):
         yield from _tokens(tokens)
+    # The check of the version may have renewed a token.
+    for lost in session.insist():
+        yield Check("store", "problem", f"{lost.resource_id}: {lost.message}", lost.help)
+
+
+def _all_tokens(client: Client) -> tuple[list[TokenInfo], tuple[FailedToken, ...]]:
+    pages = client.tokens_list(page_size=1000)
+    return list(pages), pages.failed
+
+
+def _unreadable(failed: Sequence[FailedToken]) -> Iterator[Check]:
+    if failed:
+        ids = ", ".join(str(each.resource_id) for each in failed[:_MOST_NAMED])
+        more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
+        first = failed[0].error
+        yield Check("tokens", "problem", f"cannot be read: {ids}{more}: {first.message}", first.help)
 
 
 def _library_found() -> Check:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import GhlError
-from ..models import MintProgress, TokenInfo
+from ..models import FailedToken, MintProgress, TokenInfo
 from . import status
 
 
@@ -21,6 +21,14 @@ class Refusal(Exception):
         self.message = message
         self.help = help_text
         self.exit_status = exit_status
+
+
+class Unsaved(Exception):
+    """New tokens that the store did not take, one error for each; its cause is the error of the command, if any."""
+
+    def __init__(self, errors: Sequence[GhlError]) -> None:
+        super().__init__()
+        self.errors = errors
 
 
 def say(text: str) -> None:
@@ -98,6 +106,13 @@ def show_error(error: GhlError | Refusal, as_json: bool) -> None:
         say(f"  try again after: {duration(round(error.retry_after))}")
     if error.trace_id:
         say(f"  trace id, for the vendor's support: {plain(error.trace_id)}")
+
+
+def show_failed(failed: Iterable[FailedToken], as_json: bool) -> None:
+    """The errors of single tokens, each with its resource."""
+    for failure in failed:
+        error = GhlError({**failure.error.raw, "resourceId": failure.resource_id or failure.error.resource_id})
+        show_error(error, as_json)
 
 
 def plain(text: str) -> str:

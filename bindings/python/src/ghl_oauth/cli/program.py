@@ -30,9 +30,12 @@ exit status:
   2  a wrong command line, or a configuration that cannot be used
   3  a person must consent: ghl-oauth login
   4  an error that the same command may not meet later
+  5  the store did not take a new token, also when it was offered again for some seconds:
+     the token is lost with the command; stderr names the resource and says what to do
+  6  some stored tokens cannot be read: stderr names them, the others were listed or exported
   130, 143  ended by Ctrl-C, by SIGTERM
   A mint or a maintenance of which some tokens failed: 3 where one of them needs consent,
-  else 4 where all of them may succeed later, else 1.
+  else 4 where all of them may succeed later, else 1. An import that skipped every token: 1.
 """
 
 
@@ -66,6 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except output.Refusal as error:
         output.show_error(error, options.json)
         return error.exit_status
+    except output.Unsaved as unsaved:
+        if isinstance(unsaved.__cause__, (GhlError, output.Refusal)):
+            output.show_error(unsaved.__cause__, options.json)
+        for lost in unsaved.errors:
+            output.show_error(lost, options.json)
+        return status.UNSAVED
     except KeyboardInterrupt:
         return status.INTERRUPTED
     except Terminated:

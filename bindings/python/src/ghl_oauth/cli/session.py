@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import _thread
 import signal
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any, Callable, TypeVar
 
 from ..client import Client
+from ..errors import Cancelled, GhlError
+from ..models import Event
 from .configuration import Configuration, read
-from .output import say
+from .output import Refusal, Unsaved, say, show_error
 
 Result = TypeVar("Result")
+
+_PATIENCE = 5.0
+"""How long the store is asked again, in seconds, to take new tokens that it refused."""
+
+_UNSAVED_HELP = (
+    "see to the store (its disk's free space and rights, and programs that lock it), then run this command again at "
+    "once: for about 30 seconds the API repeats its answer; later, a person may have to consent again"
+)
 
 
 class Terminated(BaseException):
@@ -38,11 +50,38 @@ def terminable() -> Generator[None, None, None]:
 
 
 class Session:
-    """The configured client."""
+    """The configured client. In a ``with`` statement the command does not end before its new tokens are saved.
+
+    The statement raises :class:`Unsaved` when the store still refuses them after some seconds.
+    """
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
         self.client = Client.from_config(self.configuration.document)
+        self._refused: dict[str, GhlError] = {}
+        self._interrupted = False
+        self.client.on_event(self._hear)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            unsaved = self.insist()
+        finally:
+            self.close()
+        if not unsaved:
+            return
+        if exception is None or isinstance(exception, (GhlError, Refusal)):
+            raise Unsaved(unsaved) from exception
+        # A signal or a closed pipe keeps its own exit status.
+        for error in unsaved:
+            show_error(error, as_json=False)
 
     @classmethod
     def begin(cls, config_option: str | None) -> Session:
@@ -51,6 +90,46 @@ class Session:
         for warning in configuration.warnings:
             say(f"ghl-oauth: warning: {warning}")
         return cls(configuration)
+
+    def close(self) -> None:
+        """Frees the client, which offers unsaved tokens to the store for the last time."""
+        self.client.close()
+
+    def insist(self) -> list[GhlError]:
+        """Offers unsaved tokens to the store again, for some seconds; returns an error for each that it refuses."""
+        self._interrupted = False
+        if self._unsaved():
+            say(f"ghl-oauth: the store did not take a new token; it is offered again, for {_PATIENCE:.0f} s")
+            self.run(self._offer)
+        if not self._unsaved():
+            return []
+        refused = sorted(self._refused.items())
+        return [_lost(resource_id, error) for resource_id, error in refused] or [_lost(None, GhlError())]
+
+    def _unsaved(self) -> int:
+        count: int = self.client.stats()["tokens"]["unsaved"]
+        return count
+
+    def _offer(self, client: Client) -> None:
+        until, pause = time.monotonic() + _PATIENCE, 0.1
+        while True:
+            try:
+                # A list begins with what the store did not take. Unlike a maintenance it renews nothing.
+                next(client.tokens_list(page_size=1), None)
+            except Cancelled:
+                return
+            except GhlError:
+                pass  # The store fails: the token stays unsaved.
+            if not self._unsaved() or self._interrupted or time.monotonic() >= until:
+                return
+            time.sleep(pause)
+            pause = min(2 * pause, 0.5)
+
+    def _hear(self, event: Event) -> None:
+        if event.type == "token.unsaved":
+            self._refused[event.resource_id] = event.error or GhlError()
+        elif event.type in ("token.saved", "token.refreshed", "token.minted", "token.deleted"):
+            self._refused.pop(event.resource_id, None)
 
     def run(self, work: Callable[[Client], Result]) -> Result:
         """Does the work on a thread of its own, since Python handles no signal while this one is inside a call.
@@ -81,6 +160,7 @@ class Session:
             while not finished:
                 awaited.acquire(timeout=0.5)
         except BaseException:
+            self._interrupted = True
             # Again and again: the work may be between two calls.
             while not finished:
                 self.client.cancel()
@@ -89,3 +169,15 @@ class Session:
         if errors:
             raise errors[0]
         return results[0]
+
+
+def _lost(resource_id: str | None, error: GhlError) -> GhlError:
+    reason = f": {error.message}" if error.message else ""
+    return GhlError(
+        {
+            **error.raw,
+            "resourceId": resource_id,
+            "message": f"the new token is not saved, and is lost with this command{reason}",
+            "help": _UNSAVED_HELP,
+        }
+    )

@@ -14,6 +14,10 @@ CONSENT = 3
 """Only a person's consent can help."""
 LATER = 4
 """The same command may succeed later."""
+UNSAVED = 5
+"""The store did not take a new token, which ends with the command."""
+UNREADABLE = 6
+"""Some of the stored tokens cannot be read; the others were listed or exported."""
 INTERRUPTED = 130
 """128 and the signal's number; 143 for SIGTERM."""
 

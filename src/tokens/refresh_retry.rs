@@ -1,5 +1,5 @@
-//! Whether a refresh is sent again, and after which pause: the refresh token may be spent by a use whose answer nobody
-//! got, and for half a minute the server gives that answer again.
+//! Retry policy of a refresh: backoff with jitter within the replay window, in which the server repeats its answer for a
+//! refresh token that it has already consumed.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const WINDOW_MS: i64 = 30_000;
 
 /// What is known of the uses of a refresh token while its renewal is under way.
 #[derive(Debug)]
-pub struct Doubt {
+pub struct RefreshRetry {
     attempts: u32,
     may_be_spent: bool,
     /// Until when, by the uptime, a caller may insist; `None` where no answer was lost of late.
@@ -39,11 +39,11 @@ pub struct Doubt {
     was_silent: bool,
 }
 
-impl Doubt {
+impl RefreshRetry {
     /// Nothing was sent yet, or another flight sent it for the first time so many milliseconds ago.
-    pub fn new(first_sent_ago_ms: Option<i64>, uptime: Duration) -> Doubt {
+    pub fn new(first_sent_ago_ms: Option<i64>, uptime: Duration) -> RefreshRetry {
         let may_still_be_had = first_sent_ago_ms.is_some_and(|ago| (0..WINDOW_MS).contains(&ago));
-        Doubt {
+        RefreshRetry {
             attempts: 0,
             may_be_spent: first_sent_ago_ms.is_some(),
             insists_until: may_still_be_had.then_some(uptime + INSISTENCE),
@@ -57,13 +57,13 @@ impl Doubt {
         self.may_be_spent
     }
 
-    /// The pause before the next attempt, if there is to be one, after a failure at that uptime. `insists` says that the
+    /// The pause before the next attempt, if there is to be one, after a failure at that uptime. `must_succeed` says that the
     /// caller has no other token, `left` how much of its time is left.
     pub fn after(
         &mut self,
         failure: &Failure,
         uptime: Duration,
-        insists: bool,
+        must_succeed: bool,
         left: Duration,
     ) -> Option<Duration> {
         self.attempts += 1;
@@ -88,7 +88,7 @@ impl Doubt {
                 }
             }
         }
-        let until = self.insists_until.filter(|_| insists)?;
+        let until = self.insists_until.filter(|_| must_succeed)?;
         let backoff = PAUSE * (1 << (self.attempts - 1).min(2));
         // Those that began together need not go on together.
         let half = backoff / 2;
@@ -128,12 +128,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_answer_is_asked_for_twice_and_longer_by_who_insists() {
-        let mut patient = Doubt::new(None, START);
+    fn a_lost_answer_is_asked_for_twice_and_longer_by_who_must_succeed() {
+        let mut patient = RefreshRetry::new(None, START);
         for pause in [Some(Duration::ZERO), Some(PAUSE), None] {
             assert_eq!(patient.after(&lost(), START, false, AMPLE), pause);
         }
-        let mut insisting = Doubt::new(None, START);
+        let mut insisting = RefreshRetry::new(None, START);
         for pause in [Duration::ZERO, PAUSE] {
             assert_eq!(insisting.after(&lost(), START, true, AMPLE), Some(pause));
         }
@@ -145,56 +145,56 @@ mod tests {
 
     #[test]
     fn where_nothing_is_in_doubt_nothing_is_sent_again() {
-        for insists in [false, true] {
-            let mut doubt = Doubt::new(None, START);
-            assert_eq!(doubt.after(&unreachable(), START, insists, AMPLE), None);
-            assert_eq!(doubt.after(&invalid(), START, insists, AMPLE), None);
-            assert!(!doubt.may_be_spent());
+        for must_succeed in [false, true] {
+            let mut retry = RefreshRetry::new(None, START);
+            assert_eq!(retry.after(&unreachable(), START, must_succeed, AMPLE), None);
+            assert_eq!(retry.after(&invalid(), START, must_succeed, AMPLE), None);
+            assert!(!retry.may_be_spent());
         }
     }
 
     #[test]
     fn an_old_doubt_is_worth_a_second_opinion_and_no_insisting() {
         for (ago, goes_on) in [(0, true), (29_999, true), (30_000, false), (-1, false)] {
-            let mut doubt = Doubt::new(Some(ago), START);
-            assert!(doubt.may_be_spent());
-            assert_eq!(doubt.after(&unreachable(), START, true, AMPLE).is_some(), goes_on, "{ago} ms");
-            assert_eq!(doubt.after(&invalid(), START, true, AMPLE), Some(PAUSE));
-            assert_eq!(doubt.after(&unreachable(), START, true, AMPLE).is_some(), goes_on);
-            assert_eq!(doubt.after(&invalid(), START, true, AMPLE), None, "called invalid twice");
+            let mut retry = RefreshRetry::new(Some(ago), START);
+            assert!(retry.may_be_spent());
+            assert_eq!(retry.after(&unreachable(), START, true, AMPLE).is_some(), goes_on, "{ago} ms");
+            assert_eq!(retry.after(&invalid(), START, true, AMPLE), Some(PAUSE));
+            assert_eq!(retry.after(&unreachable(), START, true, AMPLE).is_some(), goes_on);
+            assert_eq!(retry.after(&invalid(), START, true, AMPLE), None, "called invalid twice");
         }
     }
 
     #[test]
-    fn who_insists_leaves_the_rest_of_the_window_to_others() {
-        let mut doubt = Doubt::new(None, START);
-        assert_eq!(doubt.after(&lost(), START, true, AMPLE), Some(Duration::ZERO));
+    fn who_must_succeed_leaves_the_rest_of_the_window_to_others() {
+        let mut retry = RefreshRetry::new(None, START);
+        assert_eq!(retry.after(&lost(), START, true, AMPLE), Some(Duration::ZERO));
         let later = START + INSISTENCE - Duration::from_secs(2);
-        assert!(doubt.after(&unreachable(), later, true, AMPLE).is_some());
-        assert!(doubt.after(&lost(), later, true, AMPLE).is_some());
-        assert_eq!(doubt.after(&lost(), START + INSISTENCE, true, AMPLE), None);
+        assert!(retry.after(&unreachable(), later, true, AMPLE).is_some());
+        assert!(retry.after(&lost(), later, true, AMPLE).is_some());
+        assert_eq!(retry.after(&lost(), START + INSISTENCE, true, AMPLE), None);
     }
 
     #[test]
     fn a_server_that_was_too_slow_gets_longer_before_its_second_opinion() {
-        let mut doubt = Doubt::new(None, START);
+        let mut retry = RefreshRetry::new(None, START);
         assert_eq!(
-            doubt.after(&failure(Status::Timeout, Outcome::Unknown), START, false, AMPLE),
+            retry.after(&failure(Status::Timeout, Outcome::Unknown), START, false, AMPLE),
             Some(Duration::ZERO)
         );
-        assert_eq!(doubt.after(&invalid(), START, false, AMPLE), Some(LONG_PAUSE));
-        assert_eq!(doubt.after(&invalid(), START, false, AMPLE), None);
+        assert_eq!(retry.after(&invalid(), START, false, AMPLE), Some(LONG_PAUSE));
+        assert_eq!(retry.after(&invalid(), START, false, AMPLE), None);
     }
 
     #[test]
-    fn who_insists_waits_as_long_as_the_server_asks() {
-        let mut doubt = Doubt::new(Some(0), START);
+    fn who_must_succeed_waits_as_long_as_the_server_asks() {
+        let mut retry = RefreshRetry::new(Some(0), START);
         let busy = |wait| {
             let error = Error::new(Status::Server, "busy").with_retry_after(Some(wait));
             Failure { error, outcome: Outcome::NothingHappened }
         };
         let wait = Duration::from_secs(3);
-        assert_eq!(doubt.after(&busy(wait), START, true, AMPLE), Some(wait));
-        assert_eq!(doubt.after(&busy(INSISTENCE * 2), START, true, AMPLE), None);
+        assert_eq!(retry.after(&busy(wait), START, true, AMPLE), Some(wait));
+        assert_eq!(retry.after(&busy(INSISTENCE * 2), START, true, AMPLE), None);
     }
 }

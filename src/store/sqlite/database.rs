@@ -1,0 +1,417 @@
+//! The handles to a database file: opened when they are needed, closed before a fork, and given up when they no longer
+//! have the file at the path open. Every wait ends by the deadline of its call.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::identity::{Files, Paths};
+use super::schema::{self, Schema};
+use super::turn::{Turn, Turns};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::process;
+use crate::random;
+use crate::store::user_only;
+
+/// The longest pause before a call looks again whether another program still holds the lock that it needs. SQLite's own
+/// busy handler would soon look ten times a second only, and one writer among many would be passed over for seconds. Nor
+/// does it know a deadline, and a fork would have to wait for it.
+const LONGEST_PAUSE: Duration = Duration::from_millis(3);
+
+/// How often one call opens the database again because its files were replaced meanwhile.
+const MOST_REPLACEMENTS: u32 = 20;
+
+/// A database file, and the handles to it while there are any.
+pub struct Database {
+    paths: Arc<Paths>,
+    writer: Slot,
+    /// A handle of its own, so that no reader waits for another thread's fsync.
+    reader: Slot,
+    /// Whether an empty file may become a database: only until the first handle was opened.
+    may_be_made: AtomicBool,
+}
+
+/// One handle, and the order in which threads work with it.
+#[derive(Default)]
+struct Slot {
+    turns: Turns,
+    /// Locked by the thread that has the turn, or before a fork.
+    handle: Mutex<Option<Handle>>,
+    /// Whether another program locked out the last attempt.
+    is_locked_out: AtomicBool,
+}
+
+/// A connection, and the files that it has open.
+struct Handle {
+    connection: Connection,
+    paths: Arc<Paths>,
+    files: Files,
+}
+
+/// Why an attempt did not succeed.
+enum Fault {
+    /// Another program holds a lock that it needs.
+    Busy,
+    /// The files at the path are not the ones that the handle has open.
+    Replaced,
+    Failed(Error),
+}
+
+/// The turn to write.
+pub struct WriterTurn<'a> {
+    database: &'a Database,
+    _turn: Turn<'a>,
+}
+
+impl Database {
+    /// Opens the database at a canonical path; makes it only if it `may_be_made`.
+    ///
+    /// # Errors
+    /// `STORE` when it cannot be opened, or was written by a newer version of the library; `TIMEOUT`.
+    pub fn open(path: PathBuf, may_be_made: bool, deadline: &Deadline) -> Result<Arc<Database>> {
+        if may_be_made {
+            make_file(&path)?;
+        }
+        if user_only::others_may_read(&path) {
+            log::warn!(
+                "others may read {}: its mode is the only protection of the tokens in it",
+                path.display()
+            );
+        }
+        let database = Arc::new(Database {
+            paths: Arc::new(Paths::new(path)),
+            writer: Slot::default(),
+            reader: Slot::default(),
+            may_be_made: AtomicBool::new(may_be_made),
+        });
+        process::enter_database(Arc::<Database>::downgrade(&database));
+        database.write(deadline, |_, _| Ok(()))?;
+        database.may_be_made.store(false, Ordering::Relaxed);
+        Ok(database)
+    }
+
+    /// Writes by one transaction. If the files turn out to have been replaced meanwhile, `work` runs again on the present
+    /// files, and is told that an earlier run may have been written.
+    ///
+    /// # Errors
+    /// `STORE`, `TIMEOUT`, `CANCELLED`.
+    pub fn write<T>(
+        &self,
+        deadline: &Deadline,
+        work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let turn = self.turn_to_write(deadline, || false)?;
+        turn.map_or_else(|| Err(deadline.timed_out()), |turn| turn.write(deadline, work))
+    }
+
+    /// Waits for the turn to write. `None` once `is_done` says that there is nothing left to do.
+    ///
+    /// # Errors
+    /// `TIMEOUT`, `CANCELLED`.
+    pub fn turn_to_write(
+        &self,
+        deadline: &Deadline,
+        is_done: impl Fn() -> bool,
+    ) -> Result<Option<WriterTurn<'_>>> {
+        let turn = self.turn(&self.writer, deadline, is_done)?;
+        Ok(turn.map(|turn| WriterTurn { database: self, _turn: turn }))
+    }
+
+    /// Reads.
+    ///
+    /// # Errors
+    /// `STORE`, `TIMEOUT`, `CANCELLED`.
+    pub fn read<T>(
+        &self,
+        deadline: &Deadline,
+        mut work: impl FnMut(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let Some(_turn) = self.turn(&self.reader, deadline, || false)? else {
+            return Err(deadline.timed_out());
+        };
+        self.work(&self.reader, deadline, false, |connection, _| work(connection))
+    }
+
+    fn turn<'a>(
+        &'a self,
+        slot: &'a Slot,
+        deadline: &Deadline,
+        is_done: impl Fn() -> bool,
+    ) -> Result<Option<Turn<'a>>> {
+        slot.turns.take(deadline, is_done).map_err(|error| match slot.is_locked_out.load(Ordering::Relaxed) {
+            true => self.locked_out(error, deadline),
+            false => error,
+        })
+    }
+
+    /// Works with a handle until it succeeds, by the deadline. Nothing is waited for while the handle is in use, so a fork
+    /// never waits for another program.
+    fn work<T>(
+        &self,
+        slot: &Slot,
+        deadline: &Deadline,
+        is_write: bool,
+        mut work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let (mut tries, mut replaced, mut may_be_written) = (0, 0, false);
+        loop {
+            let mut has_begun = false;
+            let outcome = self.attempt(slot, is_write, |connection| {
+                has_begun = true;
+                work(connection, may_be_written)
+            });
+            slot.is_locked_out.store(matches!(outcome, Err(Fault::Busy)), Ordering::Relaxed);
+            match outcome {
+                Ok(value) => return Ok(value),
+                Err(Fault::Busy) => {
+                    deadline.sleep(pause(tries)).map_err(|error| self.locked_out(error, deadline))?;
+                    tries += 1;
+                }
+                Err(Fault::Replaced) if replaced < MOST_REPLACEMENTS => {
+                    // SQLite shares what it knows of a file between the handles of a process, so all must go.
+                    drop(process::close_databases());
+                    deadline.check()?;
+                    may_be_written |= has_begun;
+                    replaced += 1;
+                }
+                Err(Fault::Replaced) => {
+                    let message = format!(
+                        "the files of the database {} are replaced again and again",
+                        self.paths.database.display()
+                    );
+                    return Err(Error::new(Status::Store, message).with_help(
+                        "find out which program opens, copies or removes them; see docs/stores.md",
+                    ));
+                }
+                Err(Fault::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn attempt<T>(
+        &self,
+        slot: &Slot,
+        is_write: bool,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Fault> {
+        let _using = process::using_database();
+        let mut place = slot.handle();
+        let handle = match place.take() {
+            Some(handle) => place.insert(handle),
+            None => place.insert(self.open_handle()?),
+        };
+        if !handle.is_current() {
+            return Err(Fault::Replaced);
+        }
+        let worked = work(&handle.connection);
+        // Others will open the files at the path: a save that went elsewhere is not saved, and the error of a handle
+        // whose files were exchanged says nothing.
+        if (is_write || worked.is_err()) && !handle.is_current() {
+            return Err(Fault::Replaced);
+        }
+        worked.map_err(|error| self.fault(&error))
+    }
+
+    /// A handle to a database that is up to date.
+    fn open_handle(&self) -> Result<Handle, Fault> {
+        let failed = |error: rusqlite::Error| self.fault(&error);
+        let path = &self.paths.database;
+        let database = self.paths.database_id().map_err(|error| Fault::Failed(self.gone(&error)))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        connection.busy_timeout(Duration::ZERO).map_err(failed)?;
+        // `secure_delete`: a token that was replaced is overwritten in the file. `fullfsync`: on macOS, `fsync` leaves data
+        // in the cache of the disk; elsewhere these two do nothing.
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
+                 PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;",
+            )
+            .map_err(failed)?;
+        let may_be_made = self.may_be_made.load(Ordering::Relaxed);
+        match schema::migrate(&mut connection, may_be_made).map_err(failed)? {
+            Schema::UpToDate => {}
+            Schema::Newer => {
+                let message =
+                    format!("the database {} was written by a newer version of this library", path.display());
+                return Err(Fault::Failed(
+                    Error::new(Status::Store, message)
+                        .with_help("update the library")
+                        .with_parameter("store.path"),
+                ));
+            }
+            Schema::Empty => {
+                let message = format!("the database {} was replaced by an empty file", path.display());
+                return Err(Fault::Failed(
+                    Error::new(Status::Store, message)
+                        .with_help("put the database back, or make a new client to begin anew"),
+                ));
+            }
+        }
+        // Something was read, so SQLite has opened all three.
+        match self.paths.files() {
+            Ok(files) if files.database() == database => {
+                Ok(Handle { connection, paths: Arc::clone(&self.paths), files })
+            }
+            _ => {
+                leave_files_alone(&connection);
+                Err(Fault::Replaced)
+            }
+        }
+    }
+
+    fn gone(&self, error: &io::Error) -> Error {
+        let path = self.paths.database.display();
+        if error.kind() == io::ErrorKind::NotFound {
+            let message = format!("the database {path} is gone: it was removed or moved away");
+            return Error::new(Status::Store, message)
+                .with_help("put it back, or make a new client to begin anew");
+        }
+        Error::new(Status::Store, format!("the database {path} cannot be opened: {error}"))
+            .with_help("check the rights of the file and of its folder")
+    }
+
+    /// The end of a wait for another program.
+    fn locked_out(&self, error: Error, deadline: &Deadline) -> Error {
+        if error.status() != Status::Timeout {
+            return error;
+        }
+        let message = format!(
+            "another program holds the write lock of the database {}, longer than the deadline of {} ms",
+            self.paths.database.display(),
+            deadline.total().as_millis()
+        );
+        Error::new(Status::Timeout, message).with_help("end the other program's transaction, then try again")
+    }
+
+    fn fault(&self, error: &rusqlite::Error) -> Fault {
+        let help = match error.sqlite_error_code() {
+            // `FileLockingProtocolFailed`: SQLite looked a hundred times, and another program was always at it.
+            Some(ErrorCode::DatabaseBusy | ErrorCode::FileLockingProtocolFailed) => return Fault::Busy,
+            Some(ErrorCode::DiskFull) => "make room on the disk; new tokens are kept in memory until then",
+            Some(ErrorCode::DatabaseLocked) => "another program holds the database; try again",
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+                "check the rights of the file and of its folder"
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                "restore the file from a backup, or consent again"
+            }
+            _ => "check the disk and the file, then try again",
+        };
+        let message = format!("the database {} failed: {error}", self.paths.database.display());
+        Fault::Failed(Error::new(Status::Store, message).with_help(help))
+    }
+}
+
+impl WriterTurn<'_> {
+    /// As [`Database::write`].
+    ///
+    /// # Errors
+    /// As [`Database::write`].
+    pub fn write<T>(
+        &self,
+        deadline: &Deadline,
+        work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        self.database.work(&self.database.writer, deadline, true, work)
+    }
+}
+
+impl Slot {
+    fn handle(&self) -> MutexGuard<'_, Option<Handle>> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handle {
+    /// Whether the files that it has open are the ones that another process would open.
+    fn is_current(&self) -> bool {
+        cfg!(not(unix)) || self.paths.files().is_ok_and(|files| files == self.files)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.is_current() {
+            leave_files_alone(&self.connection);
+        }
+    }
+}
+
+/// Lets a connection be closed without a checkpoint. The last one to be closed would write its WAL, which others do not have,
+/// into the database, and remove the WAL at the path, which others may be using.
+fn leave_files_alone(connection: &Connection) {
+    let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+}
+
+impl process::Database for Database {
+    fn close(&self) {
+        for slot in [&self.reader, &self.writer] {
+            *slot.handle() = None;
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        for slot in [&mut self.reader, &mut self.writer] {
+            // Closing uses SQLite's own locks: a fork must not come between. After `close` there is nothing to do, and
+            // the fork that called it must not be waited for.
+            if let Some(handle) = slot.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+                let _using = process::using_database();
+                drop(handle);
+            }
+        }
+    }
+}
+
+/// The pause before a call looks again. It is of random length, so that no two processes keep step.
+fn pause(tries: u32) -> Duration {
+    let microseconds = u64::try_from(longest_pause(tries).as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(random::up_to(microseconds))
+}
+
+fn longest_pause(tries: u32) -> Duration {
+    LONGEST_PAUSE.min(Duration::from_micros(100) * (1 << tries.min(5)))
+}
+
+/// Makes the file for this user only; SQLite gives its side files the same mode.
+fn make_file(path: &Path) -> Result<()> {
+    // A file that is there is left unopened, and no other thread uses it while it is made: closing any descriptor of a
+    // file takes this process's SQLite locks on it away.
+    let alone = process::alone_with_databases();
+    let mut options = OpenOptions::new();
+    options.create_new(true).write(true);
+    user_only::file(&mut options);
+    let made = options.open(path).map(drop);
+    drop(alone);
+    match made {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => {
+            let message = format!("the database {} cannot be made: {error}", path.display());
+            Err(Error::new(Status::Store, message)
+                .with_help("check store.path and the rights of its folder")
+                .with_parameter("store.path"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_of_a_call_that_waits_for_another_program_grow_to_three_milliseconds() {
+        let longest: Vec<Duration> = (0..1000).map(longest_pause).collect();
+        assert!(longest.is_sorted());
+        assert_eq!((longest[0], longest[999]), (Duration::from_micros(100), Duration::from_millis(3)));
+    }
+}

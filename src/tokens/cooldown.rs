@@ -1,0 +1,157 @@
+//! Backoff after a refusal: a resource whose renewal failed rests for a short, growing time, shared by all its callers.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::{Error, Status};
+
+/// The first pause after a failure that may pass by itself, and the longest one; doubled each time.
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(8);
+
+/// The same after a refusal that only a consent or a configuration cures; four times as long each time.
+const FIRST_REFUSAL: Duration = Duration::from_secs(1);
+const LONGEST_REFUSAL: Duration = Duration::from_secs(300);
+
+/// A caller waits out a rest up to this length, and gets the last error at once during a longer one.
+const WAITED_OUT: Duration = Duration::from_secs(1);
+
+/// Above this many resting resources, entries whose rest ended long ago are removed.
+const MANY: usize = 4096;
+
+/// The resources that rest. Times are read from the monotonic clock.
+#[derive(Default)]
+pub struct Cooldowns(Mutex<HashMap<String, Cooldown>>);
+
+struct Cooldown {
+    until: Duration,
+    failures: u32,
+    error: Error,
+}
+
+/// The reaction of a caller to a resource that rests.
+pub enum Rest {
+    /// It does not rest.
+    Over,
+    /// Wait so long, then ask.
+    Short(Duration),
+    /// Give up with the last error.
+    Long(Error),
+}
+
+impl Cooldowns {
+    /// The reaction of a caller now.
+    pub fn rest(&self, resource_id: &str, now: Duration) -> Rest {
+        let resting = self.resting();
+        let Some(cooldown) = resting.get(resource_id) else { return Rest::Over };
+        match cooldown.until.saturating_sub(now) {
+            Duration::ZERO => Rest::Over,
+            left if left <= WAITED_OUT => Rest::Short(left),
+            left => Rest::Long(cooldown.error.clone().with_retry_after(Some(left))),
+        }
+    }
+
+    /// A renewal failed: the next one waits, longer each time.
+    pub fn failed(&self, resource_id: &str, error: &Error, now: Duration) {
+        let Some(kind) = kind(error) else { return };
+        let mut resting = self.resting();
+        if resting.len() >= MANY {
+            resting.retain(|_, cooldown| cooldown.until + LONGEST_REFUSAL > now);
+        }
+        let failures = resting.get(resource_id).map_or(0, |cooldown| cooldown.failures);
+        let pause = match kind {
+            Kind::Passing => LONGEST.min(FIRST * 2_u32.saturating_pow(failures.min(16))),
+            Kind::Lasting => LONGEST_REFUSAL.min(FIRST_REFUSAL * 4_u32.saturating_pow(failures.min(8))),
+        };
+        let cooldown = Cooldown { until: now + pause, failures: failures + 1, error: error.clone() };
+        resting.insert(resource_id.to_owned(), cooldown);
+    }
+
+    /// Something changed: a renewal succeeded, or there is a new token or none.
+    pub fn clear(&self, resource_id: &str) {
+        self.resting().remove(resource_id);
+    }
+
+    fn resting(&self) -> MutexGuard<'_, HashMap<String, Cooldown>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Kind {
+    /// It may pass by itself.
+    Passing,
+    /// A consent or a configuration cures it.
+    Lasting,
+}
+
+/// Which pause a failure calls for; none for a failure that asked nothing of the server, or that the record remembers.
+fn kind(error: &Error) -> Option<Kind> {
+    match error.status() {
+        Status::Network | Status::Server | Status::Protocol | Status::RateLimited => Some(Kind::Passing),
+        Status::Timeout if error.http_status().is_some() => Some(Kind::Passing),
+        Status::Unauthorized
+        | Status::Forbidden
+        | Status::InvalidRequest
+        | Status::NotFound
+        | Status::ReauthorizationRequired
+            if error.http_status().is_some() =>
+        {
+            Some(if error.is_verdict() { Kind::Lasting } else { Kind::Passing })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ApiFault;
+
+    fn refusal() -> Error {
+        let fault = ApiFault { is_of_api: true, ..ApiFault::default() };
+        Error::new(Status::Forbidden, "no").with_api(403, fault)
+    }
+
+    /// How many requests a caller who asks 20 times a second makes in that time.
+    fn requests(error: &Error, seconds: u64) -> u32 {
+        let (cooldowns, mut requests) = (Cooldowns::default(), 0);
+        for tick in 0..seconds * 20 {
+            let now = Duration::from_millis(50 * tick);
+            if matches!(cooldowns.rest("location", now), Rest::Over) {
+                requests += 1;
+                cooldowns.failed("location", error, now);
+            }
+        }
+        requests
+    }
+
+    #[test]
+    fn persistent_failure_is_asked_about_rarely() {
+        assert!(requests(&Error::new(Status::Server, "503"), 60) <= 14);
+        assert!(requests(&refusal(), 60) <= 4);
+        assert!(requests(&refusal(), 3600) <= 17);
+    }
+
+    #[test]
+    fn short_rest_is_waited_out_and_long_one_answers_with_the_last_error() {
+        let cooldowns = Cooldowns::default();
+        cooldowns.failed("location", &refusal(), Duration::ZERO);
+        assert!(matches!(cooldowns.rest("location", Duration::ZERO), Rest::Short(FIRST_REFUSAL)));
+        cooldowns.failed("location", &refusal(), FIRST_REFUSAL);
+        let Rest::Long(error) = cooldowns.rest("location", FIRST_REFUSAL) else { panic!("a long rest") };
+        assert_eq!((error.status(), error.retry_after()), (Status::Forbidden, Some(FIRST_REFUSAL * 4)));
+        assert!(matches!(cooldowns.rest("another", FIRST_REFUSAL), Rest::Over));
+        cooldowns.clear("location");
+        assert!(matches!(cooldowns.rest("location", FIRST_REFUSAL), Rest::Over));
+    }
+
+    #[test]
+    fn failure_that_asked_nothing_of_the_server_causes_no_rest() {
+        let cooldowns = Cooldowns::default();
+        for status in [Status::Store, Status::Cancelled, Status::NotFound, Status::LocationInactive] {
+            cooldowns.failed("location", &Error::new(status, "x"), Duration::ZERO);
+            assert!(matches!(cooldowns.rest("location", Duration::ZERO), Rest::Over), "{status:?}");
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! The records of the store, with an overlay of unsaved copies: new tokens that the store did not take yet. Conflicts
+//! between writers are resolved here, and deletions are made to last.
+//!
+//! - **Deletion wins.** A deletion leaves a tombstone: a note with the last version of the record. A token whose record
+//!   is gone was deleted meanwhile and is dropped. A first record continues the versions after the tombstone, so that no
+//!   old copy fits a new record by its version.
+//! - **A conflict is decided by what the row holds,** never by comparing clocks: see [`Origin`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::clock::Clock;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Status};
+use crate::secret::Secret;
+use crate::store::{Lock, Note, Page, Query, Record, SpentDigests, Standing, Store};
+use crate::token::Token;
+
+/// The list in which every tombstone stands.
+pub const TOMBSTONES: &str = "deleted";
+
+/// How long a tombstone and the digests of spent refresh tokens are kept: longer than a refresh token can live.
+pub const KEPT_MS: i64 = 400 * 86_400_000;
+
+/// How often a save is tried against other writers.
+const TRIES: u32 = 8;
+
+/// The origin of a new token. It decides what happens if another writer changed the row meanwhile.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A refresh, which spent the refresh token of this one. The new token replaces it and no other.
+    Refresh(Arc<Token>),
+    /// A mint: spends nothing, so a good token that another writer saved stays.
+    Mint,
+    /// A person's consent, given while the store held this token, if any. It replaces that token and its successors. It
+    /// does not replace the token of a later consent.
+    Consent(Option<Arc<Token>>),
+    /// The same, if the store could not be read at that time: then the later beginning of an installation counts.
+    ConsentUnread,
+}
+
+/// The end of a save of a new token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saved {
+    /// It is stored.
+    Ours,
+    /// Another writer's token is stored, and stays. The record is now that one.
+    Theirs,
+    /// The resource was deleted meanwhile: the token is dropped.
+    Deleted,
+}
+
+/// A new token that only this process holds.
+struct Unsaved {
+    record: Record,
+    origin: Origin,
+    /// How often the store refused it.
+    refusals: u32,
+    /// When it is offered again, by the uptime.
+    offered_again: Duration,
+}
+
+/// The end of an attempt to save an unsaved copy.
+pub enum Offer {
+    /// There was none, or its next attempt is not due.
+    Nothing,
+    /// The record that is stored now, and how that came about.
+    Done(Box<Record>, Saved),
+    /// The store still refuses it.
+    Refused(Error),
+}
+
+/// The records of one app.
+pub struct Records {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    unsaved: Mutex<HashMap<String, Unsaved>>,
+}
+
+impl Records {
+    /// The records of `store`, and no unsaved copies.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Records {
+        Records { store, clock, unsaved: Mutex::default() }
+    }
+
+    /// The store beneath.
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// The newest record: the unsaved copy, else the stored one.
+    pub fn load(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
+        match self.unsaved_copy(resource_id) {
+            Some(record) => Ok(Some(record)),
+            None => self.store.load(resource_id, deadline),
+        }
+    }
+
+    /// The refresh lock of a resource.
+    pub fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
+        self.store.lock(resource_id, deadline).map_err(|error| error.with_resource(resource_id))
+    }
+
+    /// A page of the store's records; unsaved copies replace older ones.
+    pub fn list(&self, query: &Query, deadline: &Deadline) -> Result<Page> {
+        let Page { mut records, mut unreadable, next } = self.store.list(query, deadline)?;
+        let unsaved = self.unsaved();
+        if !unsaved.is_empty() {
+            let is_on_page = |id: &str| {
+                query.after.as_deref().is_none_or(|after| id > after)
+                    && next.as_deref().is_none_or(|last| id <= last)
+            };
+            records.retain(|record| !unsaved.contains_key(&record.resource_id));
+            unreadable.retain(|row| !unsaved.contains_key(&row.resource_id));
+            let copies = unsaved.values().map(|unsaved| &unsaved.record);
+            let newer = copies.filter(|record| is_on_page(&record.resource_id) && query.matches(record));
+            records.extend(newer.cloned());
+            records.sort_by(|a, b| a.resource_id.cmp(&b.resource_id));
+        }
+        let page = Page::cut(records, query.limit);
+        Ok(Page { unreadable, next: page.next.or(next), ..page })
+    }
+
+    /// A record that no store has seen, to be saved after the tombstone of its predecessor, if there is one.
+    pub fn first(&self, resource_id: String, token: Token, deadline: &Deadline) -> Result<Record> {
+        let predecessor = self.last_deleted(&resource_id, deadline)?;
+        let mut record = Record::new(resource_id, token);
+        record.predecessor = predecessor;
+        record.installed_at = Some(self.clock.wall_ms());
+        Ok(record)
+    }
+
+    /// Saves a new token. `record` becomes what is stored.
+    ///
+    /// # Errors
+    /// `STORE`, `TIMEOUT`, `CANCELLED`: then it is not saved as far as is known.
+    pub fn save(&self, record: &mut Record, origin: &Origin, deadline: &Deadline) -> Result<Saved> {
+        if record.version == 0 && !self.outlives_deletion(record, origin, deadline)? {
+            return Ok(Saved::Deleted);
+        }
+        for _ in 0..TRIES {
+            match self.store.save(record, deadline) {
+                Err(error) if error.status() == Status::Conflict => {
+                    if let Some(end) = self.resolve(record, origin, deadline)? {
+                        return Ok(end);
+                    }
+                }
+                Err(error) => return Err(error.with_resource(&record.resource_id)),
+                Ok(version) => {
+                    let is_first = record.version == 0;
+                    record.version = version;
+                    return if is_first {
+                        self.confirm_first(record, origin, deadline)
+                    } else {
+                        Ok(Saved::Ours)
+                    };
+                }
+            }
+        }
+        Err(Error::new(Status::Store, "the store's record changes faster than it can be saved")
+            .with_resource(&record.resource_id))
+    }
+
+    /// After a conflict: what it means, or `None` if the save is to be tried again.
+    pub fn resolve(
+        &self,
+        record: &mut Record,
+        origin: &Origin,
+        deadline: &Deadline,
+    ) -> Result<Option<Saved>> {
+        let stored = match self.store.load(&record.resource_id, deadline) {
+            // Nothing can be read of it, so nothing is lost by a new token.
+            Err(error) if error.is_unreadable() => {
+                record.version = self.store.version(&record.resource_id, deadline)?.unwrap_or(0);
+                return Ok(None);
+            }
+            stored => stored?,
+        };
+        match stored {
+            None if self.outlives_deletion(record, origin, deadline)? => Ok(None),
+            None => Ok(Some(Saved::Deleted)),
+            Some(stored) if origin.outranks(record, &stored, self.clock.wall_ms()) => {
+                record.version = stored.version;
+                record.spent = stored.spent.merged(&record.spent);
+                Ok(None)
+            }
+            Some(stored) => {
+                *record = stored;
+                Ok(Some(Saved::Theirs))
+            }
+        }
+    }
+
+    /// Whether a token whose record is not stored may be saved. If the record was deleted since the token was granted, it
+    /// may not: unless the deletion was of an installation that ended before this token's consent.
+    fn outlives_deletion(&self, record: &mut Record, origin: &Origin, deadline: &Deadline) -> Result<bool> {
+        let tombstone = self.tombstone(&record.resource_id, deadline)?;
+        let last_deleted = tombstone.as_ref().map_or(0, version_of);
+        if record.version == 0 && last_deleted == record.predecessor {
+            return Ok(true);
+        }
+        let is_of_later_consent = matches!(origin, Origin::Consent(_) | Origin::ConsentUnread)
+            && tombstone.as_ref().is_none_or(|tombstone| deleted_at(tombstone) < record.installed_at());
+        if is_of_later_consent {
+            (record.version, record.predecessor) = (0, last_deleted);
+        }
+        Ok(is_of_later_consent)
+    }
+
+    /// After the first save of a record: a deletion that came between looked for a record before it was there.
+    pub fn confirm_first(&self, record: &mut Record, origin: &Origin, deadline: &Deadline) -> Result<Saved> {
+        let mut first = Record { version: 0, ..record.clone() };
+        // The record is stored: if the tombstone cannot be read now, that is what counts.
+        if self.outlives_deletion(&mut first, origin, deadline).unwrap_or(true) {
+            return Ok(Saved::Ours);
+        }
+        // Another process may have found it already: an intent, or a successor, does not keep it.
+        let is_ours = |held: &Record| {
+            let spent = |ours: &Secret| held.has_spent(ours);
+            same_token(&held.token, &record.token) || record.token.refresh_token.as_ref().is_some_and(spent)
+        };
+        self.delete(&record.resource_id, record.installed_at(), is_ours, deadline)?;
+        Ok(Saved::Deleted)
+    }
+
+    /// Writes down how a resource stands; its token stays what it is.
+    ///
+    /// # Errors
+    /// `CONFLICT` if another writer was first; `STORE`, `TIMEOUT`, `CANCELLED`.
+    pub fn note_standing(&self, record: &mut Record, deadline: &Deadline) -> Result<()> {
+        let saved = self.store.save(record, deadline);
+        record.version = saved.map_err(|error| error.with_resource(&record.resource_id))?;
+        // Its token was saved along.
+        self.drop_unsaved(record);
+        Ok(())
+    }
+
+    /// Deletes a record and leaves a tombstone of that time, whatever others write meanwhile. `goes` decides by the record
+    /// whether it is deleted; a record that cannot be read is.
+    ///
+    /// The tombstone is written before the record is looked for: a first save that comes between finds it.
+    pub fn delete(
+        &self,
+        resource_id: &str,
+        at_ms: i64,
+        goes: impl Fn(&Record) -> bool,
+        deadline: &Deadline,
+    ) -> Result<Deletion> {
+        let mut was_there = false;
+        loop {
+            deadline.check()?;
+            let stored = match self.store.load(resource_id, deadline) {
+                Err(error) if error.is_unreadable() => {
+                    self.store.version(resource_id, deadline)?.map(|v| (v, None))
+                }
+                stored => stored?.map(|record| (record.version, Some(record))),
+            };
+            // Row and copy may be of different installations: each is judged by itself.
+            let unsaved = self.unsaved_copy(resource_id);
+            if let Some(unsaved) = unsaved.as_ref().filter(|unsaved| goes(unsaved)) {
+                self.drop_unsaved(unsaved);
+                was_there = true;
+            }
+            let stored_stays = stored
+                .as_ref()
+                .is_some_and(|(_, record)| record.as_ref().is_some_and(|record| !goes(record)));
+            if stored_stays || self.is_unsaved(resource_id) {
+                return Ok(Deletion::Kept);
+            }
+            let version = stored.as_ref().map_or(0, |(version, _)| *version);
+            let newest = unsaved.as_ref().or(stored.as_ref().and_then(|(_, record)| record.as_ref()));
+            let spent = newest.map(|record| record.spent.clone()).unwrap_or_default();
+            self.bury(resource_id, Burial { at_ms, version, spent: &spent }, deadline)?;
+            if version == 0 {
+                // A first save after the tombstone was written finds it; one before it is found here.
+                match self.store.version(resource_id, deadline)? {
+                    Some(_) => continue,
+                    None => return Ok(if was_there { Deletion::Deleted } else { Deletion::NotHeld }),
+                }
+            }
+            if self.store.remove_all(&[(resource_id.to_owned(), version)], deadline)?[..] == [true] {
+                return Ok(Deletion::Deleted);
+            }
+            was_there = true;
+        }
+    }
+
+    /// Deletes many records that were just listed, by one transaction if the store can do that. Answers the resources that
+    /// another writer changed meanwhile: they are to be looked at again.
+    pub fn delete_listed(&self, records: &[Record], at_ms: i64, deadline: &Deadline) -> Result<Vec<String>> {
+        let mut notes = Vec::with_capacity(records.len());
+        for record in records {
+            let tombstone = self.tombstone(&record.resource_id, deadline)?;
+            let burial = Burial { at_ms, version: record.version, spent: &record.spent };
+            notes.push(self.buried(&record.resource_id, tombstone, burial));
+        }
+        let buried = self.store.save_notes(&notes, deadline);
+        let (mut again, mut versions) = (Vec::new(), Vec::new());
+        for (record, buried) in records.iter().zip(buried) {
+            match buried {
+                Ok(()) => versions.push((record.resource_id.clone(), record.version)),
+                Err(error) if error.status() == Status::Conflict => again.push(record.resource_id.clone()),
+                Err(error) => return Err(error.with_resource(&record.resource_id)),
+            }
+        }
+        let removed = self.store.remove_all(&versions, deadline)?;
+        let changed = versions.into_iter().zip(removed).filter(|(_, removed)| !removed);
+        again.extend(changed.map(|((resource_id, _), _)| resource_id));
+        for record in records {
+            self.drop_unsaved(record);
+        }
+        Ok(again)
+    }
+
+    /// The last version of a deleted record; 0 if none was deleted.
+    pub fn last_deleted(&self, resource_id: &str, deadline: &Deadline) -> Result<u64> {
+        Ok(self.tombstone(resource_id, deadline)?.as_ref().map_or(0, version_of))
+    }
+
+    fn tombstone(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Note>> {
+        self.store.note(&key(resource_id), deadline)
+    }
+
+    fn bury(&self, resource_id: &str, burial: Burial, deadline: &Deadline) -> Result<()> {
+        for _ in 0..TRIES {
+            let tombstone = self.tombstone(resource_id, deadline)?;
+            match self.store.save_note(&self.buried(resource_id, tombstone, burial), deadline) {
+                Err(error) if error.status() == Status::Conflict => {}
+                saved => return saved.map_err(|error| error.with_resource(resource_id)),
+            }
+        }
+        Err(Error::new(Status::Store, "the tombstone of a record changes faster than it can be saved")
+            .with_resource(resource_id))
+    }
+
+    /// A tombstone that comes after the last one, and after the version that is deleted. It keeps the digests of spent
+    /// refresh tokens.
+    fn buried(&self, resource_id: &str, last: Option<Note>, burial: Burial) -> Note {
+        let last_version = last.as_ref().map_or(0, version_of);
+        let older = last.as_ref().map(spent_of).unwrap_or_default();
+        let at_ms = burial.at_ms.max(last.as_ref().map_or(i64::MIN, deleted_at));
+        Note {
+            key: key(resource_id),
+            version: last.map_or(0, |last| last.version),
+            list: TOMBSTONES.into(),
+            document: json!({
+                "version": burial.version.max(last_version + 1),
+                "atMs": at_ms,
+                "spent": older.merged(burial.spent),
+            }),
+            expires_at: self.clock.wall_ms().saturating_add(KEPT_MS),
+        }
+    }
+
+    /// The digests of spent refresh tokens that a tombstone keeps.
+    pub fn spent_before_deletion(&self, resource_id: &str, deadline: &Deadline) -> Result<SpentDigests> {
+        Ok(self.tombstone(resource_id, deadline)?.as_ref().map(spent_of).unwrap_or_default())
+    }
+
+    /// Keeps a new token that the store refused: it is offered again, with backoff.
+    pub fn keep_unsaved(&self, record: Record, origin: Origin) {
+        let resource_id = record.resource_id.clone();
+        let offered_again = self.clock.uptime() + backoff(0);
+        self.unsaved().insert(resource_id, Unsaved { record, origin, refusals: 0, offered_again });
+    }
+
+    /// Offers the unsaved copy of a resource to the store, if its time has come, or in any case if `now`.
+    pub fn offer(&self, resource_id: &str, now: bool, deadline: &Deadline) -> Offer {
+        let uptime = self.clock.uptime();
+        let (mut record, origin) = match self.unsaved().get(resource_id) {
+            Some(unsaved) if now || unsaved.offered_again <= uptime => {
+                (unsaved.record.clone(), unsaved.origin.clone())
+            }
+            _ => return Offer::Nothing,
+        };
+        let offered = Arc::clone(&record.token);
+        let saved = self.save(&mut record, &origin, deadline);
+        let mut unsaved = self.unsaved();
+        // A newer token may have come meanwhile: it has its own turn.
+        let is_the_same = |unsaved: &Unsaved| Arc::ptr_eq(&unsaved.record.token, &offered);
+        match saved {
+            Ok(saved) => {
+                if unsaved.get(resource_id).is_some_and(is_the_same) {
+                    unsaved.remove(resource_id);
+                }
+                Offer::Done(Box::new(record), saved)
+            }
+            Err(error) => {
+                if let Some(unsaved) = unsaved.get_mut(resource_id).filter(|unsaved| is_the_same(unsaved)) {
+                    unsaved.refusals += 1;
+                    unsaved.offered_again = uptime + backoff(unsaved.refusals);
+                }
+                Offer::Refused(error)
+            }
+        }
+    }
+
+    /// When an unsaved copy is offered again, by the uptime.
+    pub fn offered_again(&self, resource_id: &str) -> Option<Duration> {
+        self.unsaved().get(resource_id).map(|unsaved| unsaved.offered_again)
+    }
+
+    /// The unsaved copy of a resource.
+    pub fn unsaved_copy(&self, resource_id: &str) -> Option<Record> {
+        self.unsaved().get(resource_id).map(|unsaved| unsaved.record.clone())
+    }
+
+    /// Whether there is an unsaved copy of a resource.
+    pub fn is_unsaved(&self, resource_id: &str) -> bool {
+        self.unsaved().contains_key(resource_id)
+    }
+
+    /// Drops the unsaved copy: the store holds a newer token.
+    pub fn forget_unsaved(&self, resource_id: &str) {
+        self.unsaved().remove(resource_id);
+    }
+
+    /// Drops this unsaved copy, unless a newer one has come.
+    fn drop_unsaved(&self, copy: &Record) {
+        let mut unsaved = self.unsaved();
+        if unsaved.get(&copy.resource_id).is_some_and(|held| Arc::ptr_eq(&held.record.token, &copy.token)) {
+            unsaved.remove(&copy.resource_id);
+        }
+    }
+
+    /// The resources that have an unsaved copy.
+    pub fn unsaved_ids(&self) -> Vec<String> {
+        let mut ids: Vec<String> = self.unsaved().keys().cloned().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// How many unsaved copies there are.
+    pub fn unsaved_count(&self) -> usize {
+        self.unsaved().len()
+    }
+
+    fn unsaved(&self) -> MutexGuard<'_, HashMap<String, Unsaved>> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The content of a tombstone about the record that is deleted.
+#[derive(Clone, Copy)]
+struct Burial<'a> {
+    at_ms: i64,
+    version: u64,
+    spent: &'a SpentDigests,
+}
+
+/// The end of a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// The record is gone.
+    Deleted,
+    /// There was no record.
+    NotHeld,
+    /// The record is one that stays.
+    Kept,
+}
+
+impl Origin {
+    /// Whether the new token in `ours` replaces `stored`, which another writer saved.
+    fn outranks(&self, ours: &Record, stored: &Record, now_ms: i64) -> bool {
+        let is_spent =
+            |refresh_token: &Option<_>| refresh_token.as_ref().is_some_and(|token| stored.has_spent(token));
+        let is_lost = matches!(stored.standing, Standing::ReauthorizationRequired { .. });
+        // A mint can be repeated, and ends with its company.
+        let is_first_consent = matches!(self, Origin::Consent(None) | Origin::ConsentUnread);
+        let replaces_mint = is_first_consent && ours.own_consent && !stored.own_consent;
+        match self {
+            _ if is_spent(&ours.token.refresh_token) => false,
+            _ if replaces_mint => true,
+            Origin::Refresh(spent) => is_lost || same_token(&stored.token, spent),
+            Origin::Mint => stored.standing != Standing::Good || !stored.token.is_alive(now_ms),
+            Origin::Consent(Some(replaced)) => {
+                is_lost || same_token(&stored.token, replaced) || is_spent(&replaced.refresh_token)
+            }
+            Origin::Consent(None) => is_lost,
+            Origin::ConsentUnread => is_lost || ours.installed_at() >= stored.installed_at(),
+        }
+    }
+}
+
+/// Whether two records hold the same grant: the same refresh token, or without one the same access token.
+pub fn same_token(one: &Token, other: &Token) -> bool {
+    match (&one.refresh_token, &other.refresh_token) {
+        (Some(one), Some(other)) => one.matches(other.expose()),
+        (None, None) => one.access_token.matches(other.access_token.expose()),
+        _ => false,
+    }
+}
+
+fn key(resource_id: &str) -> String {
+    format!("deleted/{resource_id}")
+}
+
+/// The resource of a tombstone.
+pub fn resource_of(tombstone: &Note) -> Option<&str> {
+    tombstone.key.strip_prefix("deleted/")
+}
+
+fn version_of(tombstone: &Note) -> u64 {
+    tombstone.document.get("version").and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn deleted_at(tombstone: &Note) -> i64 {
+    tombstone.document.get("atMs").and_then(Value::as_i64).unwrap_or(i64::MAX)
+}
+
+fn spent_of(tombstone: &Note) -> SpentDigests {
+    let spent = tombstone.document.get("spent").cloned().unwrap_or_default();
+    serde_json::from_value(spent).unwrap_or_default()
+}
+
+/// The pause before an unsaved copy is offered again, after so many further refusals.
+fn backoff(refusals: u32) -> Duration {
+    Duration::from_secs(1 << refusals.min(6))
+}

@@ -1,0 +1,82 @@
+//! The schedule of renewals: when a token is fresh, when maintenance renews it, and how far the clocks are believed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::live::LiveTokens;
+use crate::clock::Clock;
+use crate::config::Refresh;
+use crate::store::{Record, Standing};
+use crate::token::{NEVER, Token, USUAL_LIFE_MS};
+
+/// How long a location that the API calls inactive is left alone.
+pub const INACTIVE_HOLD_MS: i64 = 60_000;
+
+/// A renewal further in the future than this was computed by a wrong clock, or belongs to an unusually long life: the
+/// record is looked at.
+pub const FARTHEST_MS: i64 = 2 * USUAL_LIFE_MS;
+
+/// The policy of renewal, and the clocks that it goes by.
+pub struct Schedule {
+    clock: Arc<dyn Clock>,
+    policy: Refresh,
+}
+
+impl Schedule {
+    /// A schedule by that policy.
+    pub fn new(clock: Arc<dyn Clock>, policy: Refresh) -> Schedule {
+        Schedule { clock, policy }
+    }
+
+    /// How long before its death a token counts as due.
+    pub fn margin(&self, token: &Token) -> Duration {
+        token.margin(self.policy.margin())
+    }
+
+    /// The life that is left of a record's token, as far as is known. A token that this process holds in memory ages by
+    /// the uptime there, so a wall clock that is set back does not revive it. The age of another token that was granted
+    /// in the future is not known.
+    pub fn left(&self, record: &Record, live: &LiveTokens) -> Duration {
+        let now = self.clock.wall_ms();
+        let left = record.token.left(now);
+        match live.left(&record.resource_id, &record.token.access_token, self.clock.uptime()) {
+            Some(known) => known.min(left),
+            None if record.token.is_of_future(now) => Duration::ZERO,
+            None => left,
+        }
+    }
+
+    /// Whether a record's token needs no renewal before it is handed out.
+    pub fn is_fresh(&self, record: &Record, live: &LiveTokens) -> bool {
+        !record.token.is_of_future(self.clock.wall_ms())
+            && self.left(record, live) > self.margin(&record.token)
+    }
+
+    /// When maintenance renews a token: as soon as less than its runway is left, at once if the end of a refresh is
+    /// unknown, never if only a person can help.
+    pub fn renewal(&self, record: &Record) -> i64 {
+        let token = &record.token;
+        match record.standing {
+            Standing::ReauthorizationRequired { .. } => i64::MAX,
+            _ if !record.is_refreshable() || token.expires_at >= NEVER => i64::MAX,
+            Standing::Inactive { since_ms } => since_ms.saturating_add(INACTIVE_HOLD_MS),
+            Standing::Good if record.intent.is_some() => self.clock.wall_ms(),
+            Standing::Good => {
+                let life = token.life().map_or(USUAL_LIFE_MS, milliseconds);
+                let runway = life / 100 * i64::from(self.policy.runway_percent);
+                token.expires_at.saturating_sub(runway.max(milliseconds(self.margin(token))))
+            }
+        }
+    }
+
+    /// Whether a token has more than its runway left. A token that was granted in the future has not: its age is unknown.
+    pub fn has_runway(&self, record: &Record) -> bool {
+        let now = self.clock.wall_ms();
+        let renewal = self.renewal(record);
+        renewal > now && (renewal == i64::MAX || !record.token.is_of_future(now))
+    }
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
