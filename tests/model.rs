@@ -1,0 +1,266 @@
+//! Explicit-state model checking of the token protocol: every interleaving and every fault within the bounds, breadth
+//! first. [docs/model.md](../docs/model.md) says what is modelled and what is not.
+
+#[path = "model/calls.rs"]
+mod calls;
+#[path = "model/configurations.rs"]
+mod configurations;
+#[path = "model/properties.rs"]
+mod properties;
+#[path = "model/protocol.rs"]
+mod protocol;
+#[path = "model/rules.rs"]
+mod rules;
+#[path = "model/state.rs"]
+mod state;
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use configurations as of;
+use protocol::Action;
+use rules::{Fault, FirstSave, Rules, Scenario};
+use state::{Broken, State};
+use stateright::{Checker, HasDiscoveries, Model, Path};
+
+/// Explores a configuration completely. Fails with the trace of the first violation.
+fn assert_clean(name: &str, scenario: Scenario) {
+    let begun = Instant::now();
+    let checker = scenario.checker().spawn_bfs().join();
+    let (states, depth) = (checker.unique_state_count(), checker.max_depth());
+    eprintln!("{name}: {states} states, {depth} steps deep, {:.1?}", begun.elapsed());
+    if let Some((property, path)) = checker.discoveries().into_iter().next() {
+        panic!("{name} violates \"{property}\":\n{}", trace(path));
+    }
+}
+
+/// The steps from the start to a violation, one a line.
+fn trace(path: Path<State, Action>) -> String {
+    let steps = path.into_actions().into_iter().map(|action| format!("  {action:?}"));
+    steps.collect::<Vec<String>>().join("\n")
+}
+
+/// Changes the rules of a configuration, and expects that a property is violated.
+fn assert_violation(scenario: Scenario, change: impl FnOnce(&mut Rules), broken: Broken) {
+    let mut scenario = scenario;
+    change(&mut scenario.rules);
+    let wanted = HasDiscoveries::AnyOf(BTreeSet::from([broken.property()]));
+    let checker = scenario.checker().finish_when(wanted).spawn_bfs().join();
+    let found: Vec<&str> = checker.discoveries().into_keys().collect();
+    let path = checker.discovery(broken.property());
+    let path = path.unwrap_or_else(|| panic!("\"{}\" holds; violated: {found:?}", broken.property()));
+    eprintln!("\"{}\" is violated:\n{}", broken.property(), trace(path));
+}
+
+#[test]
+fn refreshes_hold_all_properties_with_and_without_a_replay_window() {
+    assert_clean("refresh", of::refresh());
+    assert_clean("refresh without a window", of::refresh_without_window());
+}
+
+#[test]
+fn lost_unsynced_writes_leave_all_properties_intact() {
+    assert_clean("unsynced writes", of::unsynced());
+}
+
+#[test]
+fn deletions_and_new_consents_hold_all_properties() {
+    assert_clean("deletion and consent", of::deletion());
+    assert_clean("two consents", of::consents());
+}
+
+#[test]
+fn mints_hold_all_properties() {
+    assert_clean("first mint", of::mint());
+    assert_clean("location with a token", of::location());
+}
+
+#[test]
+fn imports_hold_all_properties() {
+    assert_clean("import", of::import());
+    assert_clean("import with replace", of::import_with_replace());
+    assert_clean("import from another chain", of::foreign_import());
+}
+
+#[test]
+fn answers_for_another_resource_leave_all_properties_intact() {
+    assert_clean("mislabelled location", of::mislabelled());
+}
+
+#[test]
+fn webhooks_in_any_order_hold_all_properties() {
+    assert_clean("reinstalled location", of::reinstalled());
+    assert_clean("reinstalled and minted location", of::reinstalled_and_minted());
+}
+
+#[test]
+fn one_of_every_call_holds_all_properties() {
+    assert_clean("one of everything", of::everything());
+}
+
+#[test]
+fn conflict_decided_by_wall_clock_overwrites_a_live_token() {
+    assert_violation(of::refresh(), |rules| rules.conflict_by_content = false, Broken::Overwritten);
+}
+
+#[test]
+fn consent_that_yields_to_the_stored_token_is_lost() {
+    assert_violation(of::deletion(), |rules| rules.later_beginning_wins = false, Broken::Lost);
+}
+
+#[test]
+fn answer_that_yields_to_an_import_of_unknown_age_is_lost() {
+    assert_violation(
+        Scenario { most_faults: 2, ..of::foreign_import() },
+        |rules| rules.later_beginning_wins = false,
+        Broken::Lost,
+    );
+}
+
+#[test]
+fn compare_and_swap_by_version_alone_overwrites_a_live_token_after_a_database_restart() {
+    assert_violation(of::unsynced(), |rules| rules.writes_check_token = false, Broken::Overwritten);
+}
+
+#[test]
+fn versions_that_start_again_let_an_old_copy_overwrite_a_new_consent() {
+    let change = |rules: &mut Rules| {
+        rules.versions_continue = false;
+        rules.writes_check_token = false;
+    };
+    assert_violation(of::deletion(), change, Broken::Overwritten);
+}
+
+#[test]
+fn unsaved_copy_of_a_deleted_record_that_is_inserted_undoes_the_deletion() {
+    assert_violation(of::deletion(), |rules| rules.deleted_copy_dropped = false, Broken::CameBack);
+}
+
+#[test]
+fn deletion_of_a_missing_row_without_a_tombstone_is_undone_by_a_first_mint() {
+    assert_violation(of::mint(), |rules| rules.tombstone_without_row = false, Broken::CameBack);
+}
+
+#[test]
+fn first_mint_that_never_looks_at_the_tombstone_undoes_a_deletion() {
+    assert_violation(of::mint(), |rules| rules.first_save = FirstSave::Unchecked, Broken::CameBack);
+}
+
+/// Reading the tombstone again after the save is not enough, since the process can be killed between the two.
+#[test]
+fn first_mint_that_is_killed_before_it_reads_the_tombstone_again_undoes_a_deletion() {
+    assert_violation(of::mint(), |rules| rules.first_save = FirstSave::ReadsAgain, Broken::CameBack);
+}
+
+/// Nor without a kill: until it is removed, the row can be read and refreshed by another process.
+#[test]
+fn first_mint_that_reads_the_tombstone_again_after_another_process_built_on_it_undoes_a_deletion() {
+    let mut scenario = of::mint();
+    scenario.faults.clear();
+    assert_violation(scenario, |rules| rules.first_save = FirstSave::ReadsAgain, Broken::CameBack);
+}
+
+#[test]
+fn deletion_in_two_steps_loses_a_consent_made_between_them() {
+    let change = |rules: &mut Rules| rules.atomic_deletion = false;
+    assert_violation(of::deletion(), change, Broken::Lost);
+}
+
+#[test]
+fn import_of_unknown_age_that_replaces_overwrites_a_live_token() {
+    assert_violation(of::foreign_import(), |rules| rules.import_keeps_good = false, Broken::Overwritten);
+}
+
+#[test]
+fn import_without_digests_overwrites_a_live_token_with_a_spent_one() {
+    assert_violation(of::import_with_replace(), |rules| rules.spent_digests = false, Broken::Overwritten);
+}
+
+#[test]
+fn answer_filed_under_the_asker_changes_the_owner() {
+    assert_violation(of::mislabelled(), |rules| rules.answer_names_owner = false, Broken::Owner);
+}
+
+#[test]
+fn call_that_only_reads_memory_never_offers_the_unsaved_copy() {
+    assert_violation(of::refresh(), |rules| rules.calls_offer = false, Broken::NotOffered);
+}
+
+#[test]
+fn client_closed_without_an_offer_loses_the_unsaved_copy() {
+    assert_violation(of::refresh(), |rules| rules.close_offers = false, Broken::Lost);
+}
+
+#[test]
+fn uninstall_compared_with_the_last_refresh_leaves_the_token() {
+    let change = |rules: &mut Rules| rules.uninstall_by_beginning = false;
+    assert_violation(of::reinstalled(), change, Broken::KeptAfterUninstall);
+}
+
+#[test]
+fn install_that_finds_a_token_keeps_the_one_of_the_earlier_installation() {
+    assert_violation(of::reinstalled(), |rules| rules.install_mints = false, Broken::MissedInstall);
+}
+
+#[test]
+fn beginning_by_the_own_clock_leaves_the_token_after_uninstall() {
+    let change = |rules: &mut Rules| rules.vendor_time = false;
+    assert_violation(of::reinstalled_and_minted(), change, Broken::KeptAfterUninstall);
+}
+
+#[test]
+fn install_cleared_before_its_token_is_stored_is_missed() {
+    let change = |rules: &mut Rules| rules.dropped_mint_stays_due = false;
+    let scenario = Scenario { most_faults: 2, ..of::reinstalled() };
+    assert_violation(scenario, change, Broken::MissedInstall);
+}
+
+#[test]
+fn uninstall_that_removes_whatever_is_stored_ends_a_later_installation() {
+    let change = |rules: &mut Rules| rules.conditional_removal = false;
+    assert_violation(of::reinstalled(), change, Broken::EndedByOldUninstall);
+}
+
+#[test]
+fn page_of_a_gateway_taken_as_a_verdict_ends_a_connection_that_could_go_on() {
+    assert_violation(of::location(), |rules| rules.only_api_words = false, Broken::HastyVerdict);
+}
+
+#[test]
+fn refresh_without_an_intent_takes_one_refusal_for_a_verdict_after_a_kill() {
+    let change = |rules: &mut Rules| {
+        rules.two_refusals = false;
+        rules.intent = false;
+    };
+    let scenario = Scenario { faults: vec![Fault::Kill, Fault::HastyInvalid], ..of::refresh() };
+    assert_violation(scenario, change, Broken::HastyVerdict);
+}
+
+/// The verdict is then as safe without the intent, which is not synced.
+#[test]
+fn refreshes_without_an_intent_hold_all_properties_after_two_refusals() {
+    for (name, mut scenario) in [("refresh", of::refresh()), ("unsynced writes", of::unsynced())] {
+        scenario.rules.intent = false;
+        assert_clean(&format!("{name} without an intent"), scenario);
+    }
+}
+
+/// The intent is not synced: a restart of the database loses it while the other processes go on.
+#[test]
+fn one_refusal_taken_for_a_verdict_after_a_database_restart_ends_a_connection_that_could_go_on() {
+    assert_violation(of::unsynced(), |rules| rules.two_refusals = false, Broken::HastyVerdict);
+}
+
+#[test]
+fn uninstall_that_compares_a_stale_unsaved_copy_ends_a_later_installation() {
+    let change = |rules: &mut Rules| rules.uninstall_compares_each = false;
+    let scenario = Scenario { most_faults: 2, ..of::reinstalled() };
+    assert_violation(scenario, change, Broken::EndedByOldUninstall);
+}
+
+#[test]
+fn refresh_without_the_lock_runs_twice_at_a_time() {
+    let mut scenario = of::refresh();
+    scenario.faults.retain(|fault| *fault != Fault::LostLock);
+    assert_violation(scenario, |rules| rules.lock = false, Broken::TwoRefreshes);
+}
