@@ -1,0 +1,363 @@
+//! The checks: during each call, and at the end of a run, when the ledger of the API is compared with the store.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::server::{COMPANY, LOCATIONS, RESOURCES};
+use super::world::State;
+use crate::error::{Error, Status};
+use crate::secret::Secret;
+
+/// The time that a call may take beyond its deadline: saves that must be tried have a second of their own, and locks are looked
+/// at in steps.
+const GRACE: Duration = Duration::from_millis(3_500);
+
+/// How long a caller who has a valid token may be busy without an attempt of its own: brief looks at locks and the store,
+/// and a short rest.
+const BRIEFLY: Duration = Duration::from_millis(1_500);
+
+/// How much longer than the API says a token may be believed in: an answer may be repeated for half a minute, or arrive
+/// late.
+const TOLERANCE: Duration = Duration::from_secs(90);
+
+/// The life that a token must have left for a caller to be certain of it.
+const CERTAIN: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+pub struct Ledger {
+    pub violations: Vec<String>,
+    /// Resources whose lock was lost at some time.
+    pub lost_locks: HashSet<String>,
+    /// The HTTP attempts of each task.
+    pub attempts: HashMap<usize, u32>,
+    pub under_way: Vec<UnderWay>,
+    pub deletions: Vec<Deletion>,
+    pub owed: Vec<Owed>,
+    /// Access tokens that were imported without their age, or under another owner: a process cannot know better.
+    pub mistold: HashSet<String>,
+    /// Whether the company's token was imported under a location.
+    pub is_misfiled: bool,
+    /// How many imports are under way.
+    pub imports: u64,
+    /// Whether a clock was ever wrong.
+    pub is_skewed: bool,
+    /// For each process and token that was handed out: whether the process could know the token's age.
+    known_age: HashMap<(usize, String), bool>,
+    /// The last token that each process handed out, and when.
+    handed_out: HashMap<(usize, String), (String, Duration)>,
+    /// Locations that were uninstalled at some time.
+    pub was_uninstalled: HashSet<String>,
+}
+
+impl Ledger {
+    /// A token is imported: a process that read it before may read it again by another clock.
+    pub fn forget_age(&mut self, access_token: &str) {
+        self.known_age.retain(|(_, known), _| known != access_token);
+    }
+}
+
+/// A refresh that a process waits for.
+pub struct UnderWay {
+    pub task: usize,
+    pub resource_id: String,
+    pub process: usize,
+    pub refresh_token: String,
+}
+
+/// A call that deletes.
+#[derive(Debug)]
+pub struct Deletion {
+    pub resource_id: String,
+    pub by: By,
+    pub process: usize,
+    pub begin: Duration,
+    pub end: Duration,
+    /// Whether the call said that it is done.
+    pub done: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum By {
+    User,
+    /// An UNINSTALL, and whether it said when it happened.
+    Webhook {
+        dated: bool,
+    },
+}
+
+/// A grant that was taken over, and that the store must keep.
+pub struct Owed {
+    pub resource_id: String,
+    pub chain: usize,
+    pub since: Duration,
+}
+
+/// One measured call.
+pub struct Measured {
+    pub task: usize,
+    pub process: usize,
+    pub begin: Duration,
+    /// Its duration without the time in which the process was paused.
+    pub took: Duration,
+}
+
+impl State {
+    pub fn refresh_begins(&mut self, task: usize, process: usize, resource_id: String, refresh_token: &str) {
+        let other = self.ledger.under_way.iter().find(|other| {
+            other.refresh_token == refresh_token
+                && other.resource_id == resource_id
+                && other.task != task
+                && !self.processes[other.process].crashed
+        });
+        if let Some(other) = other
+            && !self.ledger.lost_locks.contains(&resource_id)
+        {
+            let what =
+                format!("two refreshes of {resource_id} at once: processes {process} and {}", other.process);
+            self.violation(what);
+        }
+        self.ledger.under_way.push(UnderWay {
+            task,
+            resource_id,
+            process,
+            refresh_token: refresh_token.to_owned(),
+        });
+    }
+
+    /// A call that ended must have ended in time.
+    pub fn check_time(&mut self, what: &str, measured: &Measured, extra: Duration) {
+        let most = self.profile.total + GRACE + extra;
+        if measured.took > most {
+            self.violation(format!("{what} took {:?}, and had {:?}", measured.took, self.profile.total));
+        }
+    }
+
+    /// What `access_token` answered.
+    pub fn check_answer(&mut self, resource_id: &str, measured: &Measured, answer: &Result<Secret, Error>) {
+        let Measured { process, begin, took, .. } = *measured;
+        let now = self.now;
+        let attempts = self.ledger.attempts.remove(&measured.task).unwrap_or(0);
+        let place = (process, resource_id.to_owned());
+        let is_cancelled = matches!(answer, Err(error) if error.status() == Status::Cancelled);
+        if let Some((held, since)) = self.ledger.handed_out.get(&place)
+            && let Some(access) = self.server.access.get(held)
+        {
+            // Also by another process, before this one noticed.
+            let granted = self.server.chains[access.chain].created;
+            let was_deleted = self
+                .ledger
+                .deletions
+                .iter()
+                .any(|deletion| deletion.resource_id == resource_id && deletion.end >= granted);
+            let is_certain = now + CERTAIN < access.dies
+                && *since <= begin
+                && !was_deleted
+                && self.server.is_alive(access.chain)
+                && !self.ledger.is_skewed
+                && !self.ledger.mistold.contains(held)
+                && !is_cancelled;
+            // A mint waits for its company's refresh.
+            let is_minted =
+                self.disk.records.get(resource_id).is_none_or(|record| record.token.refresh_token.is_none());
+            if is_certain && attempts == 0 && !is_minted && took > BRIEFLY {
+                self.violation(format!("a caller with a valid token of {resource_id} waited {took:?}"));
+            }
+            if is_certain && let Err(error) = answer {
+                self.violation(format!("a caller with a valid token of {resource_id} failed: {error}"));
+            }
+        }
+        match answer {
+            Ok(token) => self.check_token(resource_id, process, begin, token.expose()),
+            Err(error) if error.status() == Status::Internal => {
+                self.violation(format!("access_token of {resource_id}: {error}"));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// A token that was handed out by a call that began at `begin`.
+    fn check_token(&mut self, resource_id: &str, process: usize, begin: Duration, token: &str) {
+        let Some(access) = self.server.access.get(token) else {
+            return self.violation(format!("{token} was handed out, and never granted"));
+        };
+        let (chain, dies) = (access.chain, access.dies);
+        let is_mistold = self.ledger.mistold.contains(token);
+        if access.owner != resource_id && !is_mistold {
+            let what = format!("a token of {} was handed out for {resource_id}", access.owner);
+            return self.violation(what);
+        }
+        let age_is_known = self.processes[process].lowest_ms >= access.granter_offset_ms;
+        let known = *self.ledger.known_age.entry((process, token.to_owned())).or_insert(age_is_known);
+        if known && !is_mistold && dies + TOLERANCE < begin {
+            let what = format!("{token} was handed out {:?} after its death", begin - dies);
+            return self.violation(what);
+        }
+        let after = self.ledger.deletions.iter().rev().find(|deletion| {
+            deletion.done
+                && deletion.process == process
+                && deletion.resource_id == resource_id
+                && deletion.end <= begin
+        });
+        // A refresh under way whose answer the store did not take stays in memory until the store works.
+        let is_stored = |tip: &String| self.disk.stored.contains(tip);
+        if let Some(deletion) = after
+            && self.must_end(deletion, chain)
+            && self.server.chains[chain].tip.as_ref().is_none_or(is_stored)
+            && !self.server.chains[chain].began_after(deletion.begin)
+        {
+            let what = format!("{token} was handed out after its deletion: {deletion:?}");
+            return self.violation(what);
+        }
+        let place = (process, resource_id.to_owned());
+        self.ledger.handed_out.insert(place, (token.to_owned(), self.now));
+    }
+
+    /// Whether a deletion must end a grant. An UNINSTALL is compared with the beginning of the installation, by clocks
+    /// that may be ahead.
+    fn must_end(&self, deletion: &Deletion, chain: usize) -> bool {
+        let ahead = self.processes.iter().map(|process| process.farthest_ms).max().unwrap_or(0).max(0);
+        let ahead = Duration::from_millis(ahead.unsigned_abs());
+        // A later consent may be a copy that the store has not taken yet: then the row stays.
+        let is_consented_anew = self.server.chains.iter().any(|other| {
+            other.owner == deletion.resource_id && other.is_consented && other.created > deletion.begin
+        });
+        // A refresh of the company's token that is held under a location brings it back.
+        if self.ledger.is_misfiled && deletion.resource_id == COMPANY {
+            return false;
+        }
+        deletion.by == By::User
+            || (!is_consented_anew && self.server.chains[chain].created + ahead < deletion.begin)
+    }
+
+    /// The store, once nothing is under way.
+    pub fn check_store(&mut self) {
+        let mut found = Vec::new();
+        for record in self.disk.records.values() {
+            let id = &record.resource_id;
+            let access_token = record.token.access_token.expose();
+            let Some(access) = self.server.access.get(access_token) else {
+                found.push(format!("the store holds an unknown token of {id}"));
+                continue;
+            };
+            if access.owner != *id && !self.ledger.mistold.contains(access_token) {
+                found.push(format!("the store holds a token of {} as that of {id}", access.owner));
+            }
+            let deletion = self.ledger.deletions.iter().filter(|deletion| {
+                deletion.done && deletion.resource_id == *id && self.must_end(deletion, access.chain)
+            });
+            if let Some(deletion) = deletion.max_by_key(|deletion| deletion.begin)
+                && !self.server.chains[access.chain].began_after(deletion.begin)
+            {
+                found.push(format!("{id} came back after {deletion:?}"));
+            }
+        }
+        for what in found {
+            self.violation(what);
+        }
+    }
+
+    /// The answers that a new process got for each resource, a day after everything ended.
+    pub fn check_connections(&mut self, answers: &[(&'static str, Result<Secret, Error>)]) {
+        let is_live = |token: &Secret| {
+            let access = self.server.access.get(token.expose());
+            access.is_some_and(|access| self.now < access.dies && self.server.is_alive(access.chain))
+        };
+        let mut connected = answers.iter().filter(|(_, answer)| answer.as_ref().is_ok_and(is_live));
+        let company = connected.any(|(id, _)| *id == COMPANY);
+        for (id, answer) in answers {
+            let Err(error) = answer else { continue };
+            if !self.server.resources[id].installed {
+                continue;
+            }
+            let mut found = None;
+            // A later grant takes the place of an earlier one.
+            let last =
+                self.ledger.owed.iter().filter(|owed| owed.resource_id == *id).max_by_key(|owed| owed.since);
+            if let Some(owed) = last
+                && let Some(why) = self.is_still_owed(owed)
+            {
+                found = Some(format!("the connection of {id} was lost ({error}): {why}"));
+            }
+            let is_owed = self
+                .ledger
+                .owed
+                .iter()
+                .any(|owed| owed.resource_id == *id && self.server.is_alive(owed.chain));
+            let was_deleted = self.ledger.deletions.iter().any(|deletion| deletion.resource_id == *id);
+            let is_said = matches!(error.status(), Status::ReauthorizationRequired);
+            if found.is_none() && is_owed && !was_deleted && !is_said {
+                found = Some(format!("the connection of {id} was lost, and it is not said: {error}"));
+            }
+            if LOCATIONS.contains(id)
+                && company
+                && found.is_none()
+                && !self.ledger.was_uninstalled.contains(*id)
+                && !self.ledger.is_skewed
+            {
+                found = Some(format!("{id} was not minted although its company is connected: {error}"));
+            }
+            if let Some(what) = found {
+                self.violation(what);
+            }
+        }
+        debug_assert!(RESOURCES.len() == 3);
+    }
+
+    /// Why a grant must be there; none if its loss could not be avoided.
+    fn is_still_owed(&self, owed: &Owed) -> Option<String> {
+        let chain = &self.server.chains[owed.chain];
+        // Of two consents at the same time either may stay.
+        let is_ambiguous = |other: &Owed| {
+            other.resource_id == owed.resource_id
+                && other.chain != owed.chain
+                && other.since + Duration::from_secs(60) > owed.since
+        };
+        // A later consent took its place, though the call failed.
+        let is_replaced =
+            self.server.chains.iter().any(|other| {
+                other.owner == owed.resource_id && other.is_consented && other.created > owed.since
+            });
+        // A mint for a newer INSTALL takes the place of a location's own consent, and ends with its company.
+        let is_minted_anew = self.ledger.was_uninstalled.contains(&owed.resource_id)
+            && self.server.chains.iter().any(|other| {
+                other.owner == owed.resource_id && !other.is_consented && other.created > owed.since
+            });
+        let is_last = self.ledger.owed.iter().all(|other| {
+            other.chain == owed.chain || other.resource_id != owed.resource_id || other.since < owed.since
+        });
+        // A misfiled import replaces a location's grant, and its refresh the company's. By a wrong clock, an older import
+        // seems newer.
+        let is_exchanged = self.ledger.is_misfiled || (self.ledger.is_skewed && self.profile.imports);
+        if is_exchanged
+            || (is_replaced && is_last)
+            || is_minted_anew
+            || self.ledger.owed.iter().any(is_ambiguous)
+        {
+            return None;
+        }
+        let is_excused = |deletion: &&Deletion| {
+            deletion.resource_id == owed.resource_id
+                && deletion.end >= owed.since
+                && match deletion.by {
+                    By::User => true,
+                    By::Webhook { dated } => !dated || self.ledger.is_skewed,
+                }
+        };
+        let tip = chain.tip.as_ref()?;
+        if chain.ended.is_some() || self.ledger.deletions.iter().any(|one| is_excused(&one)) {
+            return None;
+        }
+        if self.disk.stored.contains(tip) {
+            return Some(format!("{tip} was stored, and was not used"));
+        }
+        // A consent that the store did not take is compared with a deletion by the clock, which was wrong.
+        if self.ledger.is_skewed {
+            return None;
+        }
+        let holder = chain.delivered.iter().find(|process| {
+            let process = &self.processes[**process];
+            !process.crashed && !process.closed_in_trouble
+        });
+        holder.map(|process| format!("{tip} reached process {process}, and was never stored"))
+    }
+}

@@ -1,0 +1,223 @@
+//! The simulated network: one attempt at a request, and what can become of it on its way there and back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, HeaderValue};
+use zeroize::Zeroizing;
+
+use super::server::Call;
+use super::world::{State, World, current_task};
+use crate::deadline::Deadline;
+use crate::error::{Error, Status};
+use crate::http::{Answer, Effect, Lane, NoAnswer, Request, Transport};
+
+/// How long an attempt to refresh may take, as the default configuration says.
+const ANSWER: Duration = Duration::from_secs(12);
+
+/// A page of a firewall.
+const PAGE: &str = "<!DOCTYPE html><html><body><h1>Access denied</h1>Error 1010</body></html>";
+
+/// The course of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    Answered,
+    NotSent,
+    /// Lost on its way there, with a reset or in silence.
+    Lost {
+        silent: bool,
+    },
+    /// Processed, and its answer lost.
+    AnswerLost {
+        silent: bool,
+    },
+    /// Processed at once, and answered late.
+    Slow(Duration),
+    /// Processed late: then its client may have gone.
+    Late(Duration),
+    /// Something in between answers.
+    Page(u16),
+    /// The API answers without or after processing it.
+    Failed {
+        status: u16,
+        processed: bool,
+    },
+}
+
+pub struct Network {
+    pub world: Arc<World>,
+    pub process: usize,
+}
+
+fn failed(status: Status, sent: bool) -> NoAnswer {
+    let error = match status {
+        Status::Timeout => Error::new(status, "no answer in time"),
+        Status::Cancelled => Error::new(status, "the call was cancelled"),
+        _ => Error::new(Status::Network, "the connection broke"),
+    };
+    NoAnswer { error, sent, lasting: false }
+}
+
+impl Network {
+    fn draw(&self, state: &mut State) -> Fate {
+        let profile = state.profile;
+        let is_trouble = state.now < state.processes[self.process].network_trouble_until
+            && state.rng.chance(profile.network_percent);
+        if !is_trouble {
+            return Fate::Answered;
+        }
+        let silent = state.rng.chance(30);
+        let processed = state.rng.chance(50);
+        loop {
+            return match state.rng.below(9) {
+                0 if profile.network_faults => Fate::NotSent,
+                1 if profile.network_faults => Fate::Lost { silent },
+                2 | 3 if profile.network_faults => Fate::AnswerLost { silent },
+                4 if profile.slow_server => Fate::Slow(state.rng.millis(20_000)),
+                5 if profile.slow_server => Fate::Late(state.rng.millis(40_000)),
+                6 if profile.pages => Fate::Page(state.rng.pick(&[403, 502, 503, 200])),
+                7 if profile.pages => Fate::Failed { status: state.rng.pick(&[401, 500, 503]), processed },
+                8 if profile.pages => Fate::Failed { status: 429, processed: false },
+                0..8 if profile.network_faults || profile.slow_server || profile.pages => continue,
+                _ => Fate::Answered,
+            };
+        }
+    }
+
+    /// Waits for an answer, as long as the attempt may take; answers why it did not come.
+    fn wait(
+        &self,
+        wait: Duration,
+        patience: Duration,
+        request: &Request,
+        deadline: &Deadline,
+    ) -> Option<NoAnswer> {
+        if matches!(request.effect, Effect::Spends | Effect::Renews) {
+            if !self.world.step(self.process, wait.min(patience)) {
+                return Some(failed(Status::Network, true));
+            }
+        } else if let Err(over) = deadline.sleep(wait.min(patience)) {
+            return Some(failed(over.status(), true));
+        }
+        if self.world.is_crashed(self.process) {
+            return Some(failed(Status::Network, true));
+        }
+        (wait > patience).then(|| failed(Status::Timeout, true))
+    }
+
+    fn attempt(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
+        let (fate, way) = self.world.with(|state| (self.draw(state), state.rng.millis(40)));
+        if deadline.sleep(way).is_err() || self.world.is_crashed(self.process) {
+            return Err(failed(
+                if deadline.is_cancelled() { Status::Cancelled } else { Status::Timeout },
+                false,
+            ));
+        }
+        let limited = request.effect == Effect::Renews && ANSWER * 2 <= deadline.remaining();
+        let patience = if limited { ANSWER } else { deadline.remaining() };
+        let call = self.call(request);
+        self.world
+            .with(|state| state.say(|| format!("process {} sends {}: {fate:?}", self.process, call.path)));
+        let forever = Duration::from_secs(1 << 30);
+        let quick = self.world.with(|state| Duration::from_millis(5) + state.rng.millis(120));
+        let (reply, wait) = match fate {
+            Fate::NotSent => {
+                self.world.step(self.process, quick);
+                return Err(failed(Status::Network, false));
+            }
+            Fate::Lost { silent } => (None, if silent { forever } else { quick }),
+            Fate::AnswerLost { silent } => {
+                self.world.with(|state| state.processed(&call));
+                (None, if silent { forever } else { quick })
+            }
+            Fate::Slow(wait) => (Some(self.world.with(|state| state.processed(&call))), wait),
+            Fate::Late(wait) if wait >= patience => {
+                self.world.with(|state| state.late.push((state.now + wait, call)));
+                (None, forever)
+            }
+            Fate::Late(wait) => {
+                if let Some(none) = self.wait(wait, patience, request, deadline) {
+                    return Err(none);
+                }
+                (Some(self.world.with(|state| state.processed(&call))), Duration::ZERO)
+            }
+            Fate::Page(status) => {
+                return match self.wait(quick, patience, request, deadline) {
+                    Some(none) => Err(none),
+                    None => Ok(answer(status, PAGE)),
+                };
+            }
+            Fate::Failed { status, processed } => {
+                if processed {
+                    self.world.with(|state| state.processed(&call));
+                }
+                let message = match status {
+                    401 => "Command timed out",
+                    429 => "Too Many Requests",
+                    503 => "Service Unavailable",
+                    _ => "Internal server error",
+                };
+                let body = format!(r#"{{"statusCode":{status},"message":"{message}"}}"#);
+                return match self.wait(quick, patience, request, deadline) {
+                    Some(none) => Err(none),
+                    None => Ok(answer(status, &body)),
+                };
+            }
+            Fate::Answered => (Some(self.world.with(|state| state.processed(&call))), quick),
+        };
+        if let Some(none) = self.wait(wait, patience, request, deadline) {
+            return Err(none);
+        }
+        let Some(reply) = reply else { return Err(failed(Status::Network, true)) };
+        if let Some(granted) = reply.granted {
+            self.world.with(|state| state.server.delivered(granted, self.process));
+        }
+        Ok(answer(reply.status, &reply.body))
+    }
+
+    fn call(&self, request: &Request) -> Call {
+        let body = request.body.as_ref().map(|body| &body[..]).unwrap_or_default();
+        Call {
+            path: request.uri.path().to_owned(),
+            fields: form_urlencoded::parse(body).into_owned().collect(),
+            bearer: request.bearer.map(|bearer| bearer.expose().to_owned()),
+            process: self.process,
+        }
+    }
+}
+
+impl Transport for Network {
+    fn send(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
+        if self.world.is_crashed(self.process) {
+            return Err(failed(Status::Network, false));
+        }
+        let (task, process) = (current_task(), self.process);
+        let renewal = match request.lane {
+            Some(Lane::Grants(resource_id)) => {
+                let fields = self.call(request).fields;
+                fields.get("refreshToken").map(|text| (resource_id.to_owned(), text.clone()))
+            }
+            _ => None,
+        };
+        self.world.with(|state| {
+            *state.ledger.attempts.entry(task).or_default() += 1;
+            if let Some((resource_id, refresh_token)) = &renewal {
+                state.refresh_begins(task, process, resource_id.clone(), refresh_token);
+            }
+        });
+        let outcome = self.attempt(request, deadline);
+        if let Some((_, refresh_token)) = &renewal {
+            self.world.with(|state| {
+                state.ledger.under_way.retain(|one| one.task != task || one.refresh_token != *refresh_token)
+            });
+        }
+        outcome
+    }
+}
+
+fn answer(status: u16, body: &str) -> Answer {
+    let mut headers = HeaderMap::new();
+    let kind = if body.starts_with('<') { "text/html" } else { "application/json" };
+    headers.insert("content-type", HeaderValue::from_static(kind));
+    Answer { status, headers, body: Zeroizing::new(body.as_bytes().to_vec()) }
+}

@@ -1,0 +1,400 @@
+//! One simulated process: the real parts of a client over the simulated store, network and clock, and the calls that its
+//! host makes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use serde_json::{Map, Value, json};
+
+use super::disk::SimulatedStore;
+use super::ledger::{By, Deletion, Measured, Owed};
+use super::network::Network;
+use super::server::{COMPANY, Saved};
+use super::world::{EPOCH_MS, ProcessState, SimulatedClock, World, current_task};
+use crate::api::Api;
+use crate::authorization::{Authorization, CompleteParams};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::deadline::{Cancellation, Deadline};
+use crate::error::{Error, Result, Status};
+use crate::event::Events;
+use crate::secret::Secret;
+use crate::store::Store;
+use crate::tokens::{ImportParams, ListParams, MaintainParams, Tokens, Verdict};
+use crate::webhook::{Verifier, Webhooks};
+
+const REDIRECT: &str = "https://app.example/back";
+
+/// The key that signs the webhooks of the simulated API.
+const WEBHOOK_KEY: [u8; 32] = [7; 32];
+
+pub struct Process {
+    pub index: usize,
+    pub tokens: Arc<Tokens>,
+    world: Arc<World>,
+    authorization: Authorization,
+    webhooks: Webhooks,
+    clock: Arc<dyn Clock>,
+    cancellation: Arc<Cancellation>,
+    total: Duration,
+}
+
+/// A webhook on its way.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub install: bool,
+    pub resource_id: &'static str,
+    pub company_id: Option<&'static str>,
+    /// When it happened, in milliseconds since the epoch.
+    pub at_ms: Option<i64>,
+    pub number: u64,
+}
+
+/// How an answer that a host saved is imported.
+#[derive(Debug, Clone, Copy)]
+pub enum Form {
+    /// As the API gave it: `expiresIn`, and no time.
+    Answer,
+    /// Without any expiry.
+    Bare,
+    /// With `expiresAt`.
+    Dated,
+}
+
+impl Process {
+    /// Starts a process on the world's disk.
+    pub fn start(world: &Arc<World>, offset_ms: i64) -> Arc<Process> {
+        let (index, total, signed) = world.with(|state| {
+            state.processes.push(ProcessState {
+                crashed: false,
+                ending: false,
+                closed_in_trouble: false,
+                offset_ms,
+                farthest_ms: offset_ms,
+                lowest_ms: offset_ms,
+                paused_until: Duration::ZERO,
+                paused: Duration::ZERO,
+                tasks: 0,
+                store_trouble_until: Duration::ZERO,
+                network_trouble_until: Duration::ZERO,
+            });
+            (state.processes.len() - 1, state.profile.total, state.profile.signed_webhooks)
+        });
+        let mut config = Config::new("app-1", "secret");
+        config.redirect_uri = Some(REDIRECT.into());
+        config.webhook.ed25519_public_keys.clear();
+        if signed {
+            let key = Ed25519KeyPair::from_seed_unchecked(&WEBHOOK_KEY).unwrap();
+            let hex = key.public_key().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            config.webhook.ed25519_public_keys.push(hex);
+        }
+        let clock: Arc<dyn Clock> = Arc::new(SimulatedClock { world: Arc::clone(world), process: index });
+        let store: Arc<dyn Store> = Arc::new(SimulatedStore { world: Arc::clone(world), process: index });
+        let network = Network { world: Arc::clone(world), process: index };
+        let api = Arc::new(Api::over(&config, &clock, Box::new(network)).unwrap());
+        let events = Arc::new(Events::default());
+        let tokens = Arc::new(Tokens::new(
+            Arc::clone(&api),
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            events,
+            config.refresh.clone(),
+        ));
+        let verifier = Verifier::new(&config.webhook).unwrap();
+        let of_webhooks = (Arc::clone(&tokens), Arc::clone(&clock));
+        Arc::new(Process {
+            index,
+            authorization: Authorization::new(&config, api, Arc::clone(&tokens), Arc::clone(&clock)).unwrap(),
+            webhooks: Webhooks::new(&config, verifier, store, of_webhooks.0, of_webhooks.1),
+            world: Arc::clone(world),
+            tokens,
+            clock,
+            cancellation: Arc::default(),
+            total,
+        })
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::by(&self.clock, self.total, &self.cancellation)
+    }
+
+    /// Makes one call, and measures it; nothing comes of one whose process crashes.
+    fn measured<T>(&self, what: impl FnOnce() -> String, call: impl FnOnce() -> T) -> Option<(T, Measured)> {
+        let look = || self.world.with(|state| (state.now, state.processes[self.index].paused));
+        let name = self.world.with(|state| {
+            let name = state.trace.is_some().then(what);
+            state.say(|| format!("process {} begins {}", self.index, name.as_deref().unwrap_or_default()));
+            name
+        });
+        let (begin, paused) = look();
+        let result = call();
+        let (end, paused_then) = look();
+        if self.world.is_crashed(self.index) {
+            return None;
+        }
+        self.world.with(|state| {
+            state.say(|| format!("process {} ends {}", self.index, name.as_deref().unwrap_or_default()));
+        });
+        let took = (end - begin).saturating_sub(paused_then - paused);
+        Some((result, Measured { task: current_task(), process: self.index, begin, took }))
+    }
+
+    pub fn ask(&self, resource_id: &'static str) -> Option<Result<Secret>> {
+        let call = || self.tokens.access_token(resource_id, || self.deadline());
+        let (answer, measured) = self.measured(|| format!("access_token {resource_id}"), call)?;
+        self.world.with(|state| {
+            state.say(|| format!("access_token {resource_id}: {:?}", answer.as_ref().map(Secret::expose)));
+            state.check_time("access_token", &measured, Duration::ZERO);
+            state.check_answer(resource_id, &measured, &answer);
+        });
+        Some(answer)
+    }
+
+    pub fn refresh(&self, resource_id: &'static str) {
+        let call = || self.tokens.refresh(resource_id, &self.deadline());
+        self.checked("refresh", resource_id, call);
+    }
+
+    /// A call of which only the time and the absence of defects is checked.
+    fn checked(
+        &self,
+        what: &str,
+        detail: &str,
+        call: impl FnOnce() -> Result<Value>,
+    ) -> Option<Result<Value>> {
+        let (answer, measured) = self.measured(|| format!("{what} {detail}"), call)?;
+        self.world.with(|state| {
+            state.ledger.attempts.remove(&measured.task);
+            state.say(|| format!("{what} {detail}: {answer:?}"));
+            state.check_time(what, &measured, Duration::ZERO);
+            if let Err(error) = &answer
+                && error.status() == Status::Internal
+            {
+                state.violation(format!("{what} {detail}: {error}"));
+            }
+        });
+        Some(answer)
+    }
+
+    pub fn list(&self) {
+        self.checked("list", "", || self.tokens.list(&ListParams::default(), &self.deadline()));
+    }
+
+    pub fn export(&self) {
+        self.checked("export", "", || self.tokens.export(&ListParams::default(), &self.deadline()));
+    }
+
+    /// Begins a deletion in the ledger, of what was granted until `from` or now; the closure ends it.
+    fn deleting<'a>(
+        &'a self,
+        resource_ids: &'a [&'a str],
+        by: By,
+        from: Option<Duration>,
+    ) -> impl FnOnce(bool) + 'a {
+        let begin = from.unwrap_or_else(|| self.world.now());
+        // As long as it runs, it may have had its effect.
+        let first = self.world.with(|state| {
+            let first = state.ledger.deletions.len();
+            for resource_id in resource_ids {
+                state.ledger.deletions.push(Deletion {
+                    resource_id: (*resource_id).to_owned(),
+                    by,
+                    process: self.index,
+                    begin,
+                    end: Duration::MAX,
+                    done: false,
+                });
+            }
+            first
+        });
+        move |done| {
+            self.world.with(|state| {
+                let now = state.now;
+                for deletion in &mut state.ledger.deletions[first..first + resource_ids.len()] {
+                    (deletion.end, deletion.done) = (now, done);
+                }
+            });
+        }
+    }
+
+    pub fn delete(&self, resource_id: &'static str) {
+        let resource_ids = [resource_id];
+        let ended = self.deleting(&resource_ids, By::User, None);
+        let call = || self.tokens.delete(resource_id, &self.deadline());
+        let outcome = self.checked("delete", resource_id, call);
+        ended(matches!(outcome, Some(Ok(_))));
+    }
+
+    /// A person consented: the redirect comes back with that code.
+    pub fn complete(&self, owner: &'static str, code: &str) {
+        let params = CompleteParams {
+            redirect_url: Secret::new(format!("{REDIRECT}?code={code}&state=state-{code}")),
+            state: Some(Secret::new(format!("state-{code}"))),
+            allow_missing_state: false,
+            redirect_uri: None,
+            user_type: None,
+        };
+        let call = || self.authorization.complete(&params, &self.deadline());
+        let outcome = self.checked("complete", owner, call);
+        self.world.with(|state| {
+            let now = state.now;
+            if let (Some(Ok(_)), Some(chain)) = (outcome, state.server.chain_of_code(code)) {
+                state.server.chains[chain].adopted = now;
+                // A deletion that ran at the same time may come after it.
+                let since = state.server.chains[chain].created;
+                state.ledger.owed.push(Owed { resource_id: owner.into(), chain, since });
+            }
+        });
+    }
+
+    pub fn import(&self, saved: &Saved, form: Form, under: Option<&str>) {
+        let owner = under.unwrap_or(&saved.owner).to_owned();
+        let mut token = json!({"accessToken": saved.access_token, "companyId": COMPANY});
+        if let Some(refresh_token) = &saved.refresh_token {
+            token["refreshToken"] = refresh_token.as_str().into();
+        }
+        if owner == COMPANY {
+            token["userType"] = "Company".into();
+        } else {
+            token["userType"] = "Location".into();
+            token["locationId"] = owner.as_str().into();
+        }
+        match form {
+            Form::Answer => token["expiresIn"] = 86_399.into(),
+            Form::Bare => {}
+            Form::Dated => token["expiresAt"] = saved.expires_at_ms.into(),
+        }
+        let Value::Object(token) = token else { return };
+        let begin = self.world.now();
+        let chain = self.world.with(|state| {
+            state.ledger.imports += 1;
+            state.ledger.is_misfiled |= under.is_some();
+            let chain = state.server.access.get_mut(&saved.access_token).map(|access| {
+                // A host saved it with the true time of its end.
+                access.granter_offset_ms = access.granter_offset_ms.max(0);
+                access.chain
+            });
+            if let Some(chain) = chain {
+                state.server.chains[chain].adopted = Duration::MAX;
+            }
+            state.ledger.forget_age(&saved.access_token);
+            if under.is_some() || !matches!(form, Form::Dated) {
+                state.ledger.mistold.insert(saved.access_token.clone());
+            }
+            chain
+        });
+        let params = ImportParams { tokens: vec![token], ..ImportParams::default() };
+        let call = || self.tokens.import(params, &self.deadline());
+        let detail = format!("{form:?} {} as {owner}", saved.access_token);
+        let outcome = self.checked("import", &detail, call);
+        self.world.with(|state| {
+            let now = state.now;
+            state.ledger.imports -= 1;
+            let Some(chain) = chain else { return };
+            let Some(outcome) = outcome else { return };
+            state.server.chains[chain].adopted = now;
+            let is_taken = outcome.is_ok_and(|report| report["imported"] == 1);
+            let is_good =
+                saved.refresh_token.is_some() && state.server.chains[chain].tip == saved.refresh_token;
+            if is_taken && under.is_none() && is_good {
+                state.ledger.owed.push(Owed { resource_id: owner, chain, since: begin });
+            }
+        });
+    }
+
+    pub fn maintain(&self) {
+        let call = || self.tokens.maintain(&MaintainParams::default(), &|_| true, || self.deadline());
+        if let Some((answer, measured)) = self.measured(|| "maintain".into(), call) {
+            self.world.with(|state| {
+                state.ledger.attempts.remove(&measured.task);
+                state.say(|| format!("maintain: {answer:?}"));
+            });
+        }
+    }
+
+    pub fn cancel(&self) {
+        self.cancellation.raise();
+        self.tokens.wake_all();
+    }
+
+    /// Ends the process as a host does that frees its client: once its other calls have ended.
+    pub fn close(&self) {
+        while self.world.with(|state| state.processes[self.index].tasks > 1) {
+            if !self.world.step(self.index, Duration::from_millis(50)) {
+                return;
+            }
+        }
+        let is_in_trouble =
+            || self.world.with(|state| state.now < state.processes[self.index].store_trouble_until);
+        let in_trouble = is_in_trouble();
+        let call = || self.tokens.close(&self.deadline());
+        let Some(((), measured)) = self.measured(|| "close".into(), call) else { return };
+        let unsaved = self.tokens.unsaved_count();
+        self.world.with(|state| {
+            state.processes[self.index].closed_in_trouble = in_trouble;
+            state.check_time("close", &measured, Duration::from_secs(5));
+            // A lock that another process holds for longer than a close may take is no trouble of the store.
+            if unsaved > 0 && !in_trouble && state.is_quiet {
+                state.violation(format!("process {} was closed with {unsaved} unsaved tokens", self.index));
+            }
+        });
+    }
+
+    /// A webhook arrives.
+    pub fn webhook(&self, delivery: &Delivery) {
+        let by = By::Webhook { dated: delivery.at_ms.is_some() };
+        let all = super::server::RESOURCES;
+        let ends: &[&str] = match delivery.install {
+            true => &[],
+            false if delivery.resource_id == COMPANY => &all[..],
+            false => std::slice::from_ref(&delivery.resource_id),
+        };
+        // A token that was granted before the UNINSTALL must go, whatever the answer says.
+        let from = delivery.at_ms.map(|at_ms| Duration::from_millis(at_ms.abs_diff(EPOCH_MS)));
+        let ended = self.deleting(ends, by, from);
+        let signed = self.world.with(|state| state.profile.signed_webhooks);
+        let call = || if signed { self.apply_signed(delivery) } else { self.apply(delivery) };
+        let outcome = self.checked("webhook", &format!("{delivery:?}"), call);
+        let is_done = |verdict: &Value| {
+            delivery.resource_id != COMPANY && (from.is_some() || verdict["applied"] == true)
+        };
+        ended(matches!(&outcome, Some(Ok(verdict)) if is_done(verdict)));
+    }
+
+    fn apply(&self, delivery: &Delivery) -> Result<Value> {
+        let deadline = self.deadline();
+        let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
+        let id = delivery.resource_id;
+        let Verdict { applied, reason } = match (delivery.install, id == COMPANY) {
+            (true, _) => self.tokens.location_installed(id, delivery.company_id, at_ms, &deadline)?,
+            (false, false) => self.tokens.location_uninstalled(id, at_ms, &deadline)?,
+            (false, true) => self.tokens.company_uninstalled(id, at_ms, &deadline)?,
+        };
+        Ok(json!({"applied": applied, "reason": reason}))
+    }
+
+    fn apply_signed(&self, delivery: &Delivery) -> Result<Value> {
+        let mut body = Map::new();
+        body.insert("type".into(), if delivery.install { "INSTALL" } else { "UNINSTALL" }.into());
+        body.insert("appId".into(), "app".into());
+        let is_company = delivery.resource_id == COMPANY;
+        body.insert(if is_company { "companyId" } else { "locationId" }.into(), delivery.resource_id.into());
+        if let Some(company_id) = delivery.company_id {
+            body.insert("companyId".into(), company_id.into());
+        }
+        if let Some(at_ms) = delivery.at_ms {
+            body.insert("timestamp".into(), at_ms.into());
+            body.insert("webhookId".into(), format!("webhook{}", delivery.number).into());
+        }
+        let body = Value::Object(body).to_string();
+        let key = Ed25519KeyPair::from_seed_unchecked(&WEBHOOK_KEY)
+            .map_err(|_| Error::new(Status::Internal, "the key of the webhooks"))?;
+        use base64::Engine;
+        let signature = base64::engine::general_purpose::STANDARD.encode(key.sign(body.as_bytes()));
+        let headers = json!({"x-ghl-signature": signature}).to_string();
+        let headers = serde_json::from_str(&headers)
+            .map_err(|_| Error::new(Status::Internal, "the headers of the webhooks"))?;
+        self.webhooks.apply(body.as_bytes(), &headers, &self.deadline())
+    }
+}

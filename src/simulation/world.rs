@@ -1,0 +1,405 @@
+//! The simulated world: its clock, its random choices, its processes, and the scheduler of their coroutines.
+//!
+//! Every call of every process is a coroutine of one thread. A coroutine yields at each seam: a store call, an HTTP
+//! attempt, a wait. The scheduler then picks a coroutine that can run. If none can, time jumps to the next wake-up.
+
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use generator::{Generator, Gn};
+
+use super::disk::Disk;
+use super::ledger::Ledger;
+use super::server::{Call, Server};
+use crate::clock::Clock;
+use crate::signal::Signal;
+
+/// The true wall clock when a run begins, in milliseconds since the epoch.
+pub const EPOCH_MS: i64 = 1_800_000_000_000;
+
+/// The uptime of the machines when a run begins.
+const BOOTED: Duration = Duration::from_secs(50_000);
+
+/// The time by the clock of a crashed process: every deadline has passed.
+const NEVER: Duration = Duration::from_secs(1 << 40);
+
+/// The size of a coroutine's stack, in words.
+const STACK: usize = 0x10000;
+
+/// A run with more steps than this is taken for an endless one.
+const MOST_STEPS: u64 = 300_000;
+
+/// When a coroutine can go on.
+#[derive(Clone, Copy)]
+pub enum Wake {
+    /// At that time.
+    At(Duration),
+    /// At that time, or as soon as another coroutine changed what it waits for.
+    Poll(Duration),
+}
+
+impl Wake {
+    fn time(self) -> Duration {
+        match self {
+            Wake::At(time) | Wake::Poll(time) => time,
+        }
+    }
+}
+
+type Coroutine = Generator<'static, (), Wake>;
+
+thread_local! {
+    static TASK: Cell<usize> = const { Cell::new(0) };
+    static POOL: RefCell<Vec<Coroutine>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The task that runs on this thread now.
+pub fn current_task() -> usize {
+    TASK.get()
+}
+
+/// A small deterministic generator of random numbers (SplitMix64).
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+
+    pub fn millis(&mut self, end: u64) -> Duration {
+        Duration::from_micros(self.below(end * 1000))
+    }
+}
+
+/// Which classes of trouble a run has. Each run has some of them only, so that none hides behind another.
+#[derive(Debug, Clone, Copy)]
+pub struct Profile {
+    pub store_faults: bool,
+    pub store_lost_answers: bool,
+    pub lost_locks: bool,
+    pub network_faults: bool,
+    pub pages: bool,
+    pub slow_server: bool,
+    pub window: bool,
+    pub skew: bool,
+    pub pauses: bool,
+    pub crashes: bool,
+    pub deletions: bool,
+    pub imports: bool,
+    pub webhooks: bool,
+    pub signed_webhooks: bool,
+    pub cancels: bool,
+    /// Whether a location's mint brings a refresh token.
+    pub minted_refresh: bool,
+    /// Whether the end of the run waits for unsaved tokens before it closes the processes.
+    pub patient_end: bool,
+    pub total: Duration,
+    /// How often, in percent, a call meets trouble during an episode of it.
+    pub store_percent: u64,
+    pub network_percent: u64,
+}
+
+impl Profile {
+    pub fn draw(rng: &mut Rng) -> Profile {
+        Profile {
+            store_faults: rng.chance(45),
+            store_lost_answers: rng.chance(40),
+            lost_locks: rng.chance(25),
+            network_faults: rng.chance(50),
+            pages: rng.chance(35),
+            slow_server: rng.chance(40),
+            window: rng.chance(65),
+            skew: rng.chance(25),
+            pauses: rng.chance(30),
+            crashes: rng.chance(45),
+            deletions: rng.chance(45),
+            imports: rng.chance(40),
+            webhooks: rng.chance(45),
+            signed_webhooks: rng.chance(10),
+            cancels: rng.chance(20),
+            minted_refresh: rng.chance(75),
+            patient_end: rng.chance(50),
+            total: Duration::from_millis(rng.pick(&[5_000, 30_000, 30_000])),
+            store_percent: rng.pick(&[5, 30, 100]),
+            network_percent: rng.pick(&[10, 40, 100]),
+        }
+    }
+}
+
+/// The state of one process.
+pub struct ProcessState {
+    pub crashed: bool,
+    /// Whether it takes no more calls.
+    pub ending: bool,
+    /// Whether it was closed while the store failed.
+    pub closed_in_trouble: bool,
+    /// How far its wall clock is ahead, in milliseconds.
+    pub offset_ms: i64,
+    /// The farthest that it ever was: a request may have read the clock before it was set.
+    pub farthest_ms: i64,
+    /// The farthest that it ever was behind: a token may have been read by then.
+    pub lowest_ms: i64,
+    pub paused_until: Duration,
+    /// For how long it was paused so far.
+    pub paused: Duration,
+    pub tasks: usize,
+    pub store_trouble_until: Duration,
+    pub network_trouble_until: Duration,
+}
+
+/// Everything that changes.
+pub struct State {
+    pub now: Duration,
+    pub rng: Rng,
+    pub profile: Profile,
+    /// Whether no call meets trouble any more.
+    pub is_quiet: bool,
+    pub processes: Vec<ProcessState>,
+    pub disk: Disk,
+    pub server: Server,
+    pub ledger: Ledger,
+    /// Requests that reach the server later than their client waits.
+    pub late: Vec<(Duration, Call)>,
+    pub trace: Option<Vec<String>>,
+}
+
+/// The world that all processes share.
+pub struct World(Mutex<State>);
+
+impl World {
+    pub fn new(seed: u64, traced: bool) -> Arc<World> {
+        let mut rng = Rng(seed);
+        rng.next();
+        let profile = Profile::draw(&mut rng);
+        Arc::new(World(Mutex::new(State {
+            now: Duration::ZERO,
+            rng,
+            profile,
+            is_quiet: false,
+            processes: Vec::new(),
+            disk: Disk::default(),
+            server: Server::new(profile),
+            ledger: Ledger::default(),
+            late: Vec::new(),
+            trace: traced.then(Vec::new),
+        })))
+    }
+
+    pub fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn now(&self) -> Duration {
+        self.with(|state| state.now)
+    }
+
+    pub fn is_crashed(&self, process: usize) -> bool {
+        self.with(|state| state.processes[process].crashed)
+    }
+
+    /// Lets others run for `wait`; answers whether the process still runs after it.
+    pub fn step(&self, process: usize, wait: Duration) -> bool {
+        let until = self.with(|state| (!state.processes[process].crashed).then(|| state.now + wait));
+        let Some(until) = until else { return false };
+        go_on(Wake::At(until));
+        !self.is_crashed(process)
+    }
+}
+
+impl State {
+    pub fn say(&mut self, what: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>13.3} task {:<3} {}", now.as_secs_f64(), TASK.get(), what()));
+        }
+    }
+
+    pub fn violation(&mut self, what: String) {
+        self.say(|| format!("VIOLATION {what}"));
+        self.ledger.violations.push(what);
+    }
+}
+
+/// Yields to the scheduler.
+#[allow(deprecated)]
+fn go_on(wake: Wake) {
+    generator::yield_with(wake);
+}
+
+/// The clocks of one process.
+pub struct SimulatedClock {
+    pub world: Arc<World>,
+    pub process: usize,
+}
+
+impl Clock for SimulatedClock {
+    fn wall_ms(&self) -> i64 {
+        self.world.with(|state| wall_ms(state.now) + state.processes[self.process].offset_ms)
+    }
+
+    fn uptime(&self) -> Duration {
+        BOOTED + self.monotonic()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.world.with(|state| {
+            let process = &mut state.processes[self.process];
+            if !process.crashed {
+                return state.now;
+            }
+            // It advances, since a call may wait for a later time.
+            process.paused += Duration::from_millis(50);
+            NEVER + process.paused
+        })
+    }
+
+    fn wait(&self, signal: &Signal, seen: u64, timeout: Duration) {
+        let until = self.world.now() + timeout;
+        let is_over = || {
+            let looks = |state: &mut State| state.now >= until || state.processes[self.process].crashed;
+            signal.count() != seen || self.world.with(looks)
+        };
+        while !is_over() {
+            go_on(Wake::Poll(until));
+        }
+        self.world.step(self.process, Duration::ZERO);
+    }
+}
+
+/// The true wall clock, in milliseconds since the epoch.
+pub fn wall_ms(now: Duration) -> i64 {
+    EPOCH_MS + i64::try_from(now.as_millis()).unwrap()
+}
+
+struct Task {
+    id: usize,
+    process: usize,
+    coroutine: Coroutine,
+    wake: Wake,
+}
+
+/// Runs the coroutines, one at a time.
+pub struct Scheduler {
+    pub world: Arc<World>,
+    tasks: Vec<Task>,
+    next_id: usize,
+    steps: u64,
+}
+
+impl Scheduler {
+    pub fn new(world: Arc<World>) -> Scheduler {
+        Scheduler { world, tasks: Vec::new(), next_id: 1, steps: 0 }
+    }
+
+    /// Begins a call of a process.
+    pub fn spawn(&mut self, process: usize, work: impl FnOnce() + Send + 'static) {
+        let run = move || {
+            work();
+            Wake::At(Duration::ZERO)
+        };
+        let coroutine = match POOL.with_borrow_mut(Vec::pop) {
+            Some(mut coroutine) => {
+                coroutine.init_code(run);
+                coroutine
+            }
+            None => Gn::<()>::new_opt(STACK, run),
+        };
+        let now = self.world.with(|state| {
+            state.processes[process].tasks += 1;
+            state.now
+        });
+        self.tasks.push(Task { id: self.next_id, process, coroutine, wake: Wake::At(now) });
+        self.next_id += 1;
+    }
+
+    /// Runs until `end`; without one, until nothing is left to run.
+    pub fn run_until(&mut self, end: Option<Duration>) {
+        let mut ready = Vec::new();
+        let world = Arc::clone(&self.world);
+        loop {
+            let chosen = world.with(|state| {
+                let due = |task: &Task| task.wake.time().max(state.processes[task.process].paused_until);
+                let late = state.late.iter().map(|(time, _)| *time);
+                let next = self.tasks.iter().map(due).chain(late).min();
+                let Some(next) = next.filter(|next| end.is_none_or(|end| *next <= end)) else {
+                    state.now = state.now.max(end.unwrap_or_default());
+                    return None;
+                };
+                state.now = state.now.max(next);
+                ready.clear();
+                ready.extend((0..self.tasks.len()).filter(|index| due(&self.tasks[*index]) <= state.now));
+                state.deliver_late();
+                Some((!ready.is_empty()).then(|| state.rng.pick(&ready)))
+            });
+            match chosen {
+                None => return,
+                Some(None) => {}
+                Some(Some(index)) => {
+                    self.steps += 1;
+                    assert!(self.steps < MOST_STEPS, "the run has no end");
+                    self.resume(index);
+                    self.poll();
+                }
+            }
+        }
+    }
+
+    /// A process dies: its calls end without effect.
+    pub fn crash(&mut self, process: usize) {
+        let now = self.world.with(|state| {
+            let dying = &mut state.processes[process];
+            (dying.crashed, dying.ending, dying.paused_until) = (true, true, Duration::ZERO);
+            state.now
+        });
+        for task in self.tasks.iter_mut().filter(|task| task.process == process) {
+            task.wake = Wake::At(now);
+        }
+    }
+
+    /// Resumes each coroutine that waits for a change, to look for it.
+    fn poll(&mut self) {
+        let mut index = 0;
+        while index < self.tasks.len() {
+            let task = &self.tasks[index];
+            let is_paused =
+                || self.world.with(|state| state.processes[task.process].paused_until > state.now);
+            if matches!(task.wake, Wake::Poll(_)) && !is_paused() && self.resume(index) {
+                continue;
+            }
+            index += 1;
+        }
+    }
+
+    /// Runs one coroutine until its next seam; answers whether it ended.
+    fn resume(&mut self, index: usize) -> bool {
+        let task = &mut self.tasks[index];
+        TASK.set(task.id);
+        let wake = task.coroutine.resume();
+        TASK.set(0);
+        if !task.coroutine.is_done() {
+            task.wake = wake.unwrap();
+            return false;
+        }
+        let task = self.tasks.swap_remove(index);
+        self.world.with(|state| state.processes[task.process].tasks -= 1);
+        POOL.with_borrow_mut(|pool| pool.push(task.coroutine));
+        true
+    }
+}
