@@ -1,0 +1,638 @@
+//! Verdicts on a token, the owner of an answer, and the backoff after a refusal.
+
+mod stand;
+mod support;
+
+use std::time::Duration;
+
+use ghl_oauth::Status;
+use ghl_oauth_emulator::{
+    Behaviour, Decision, Emulator, Endpoint, FaultKind, GrantType, Notice, Options, Refusal, Rule, Signature,
+    Stage,
+};
+use serde_json::{Value, json};
+
+use stand::{EVERY, Kind, Stand};
+use support::{Abi, DAY, sent, signed};
+
+/// An answer of this status and body.
+fn answer(status: u16, body: &str) -> FaultKind {
+    FaultKind::Status {
+        status,
+        body: body.to_owned(),
+        content_type: None,
+        headers: Vec::new(),
+        stage: Stage::BeforeProcessing,
+    }
+}
+
+/// Pages of proxies and firewalls: none is the API's word.
+fn pages() -> Vec<(String, FaultKind)> {
+    let html = "<html><head><title>Attention Required!</title></head><body>error code: 1010</body></html>";
+    let mut pages: Vec<_> = [400, 401, 403, 404, 422, 451]
+        .into_iter()
+        .map(|status| (format!("an HTML page with {status}"), answer(status, html)))
+        .collect();
+    for body in ["", "Forbidden", "<p>invalid_grant</p>", "<p>Invalid grant: refresh token is invalid</p>"] {
+        pages.push((format!("403 with {body:?}"), answer(403, body)));
+        pages.push((format!("400 with {body:?}"), answer(400, body)));
+    }
+    pages.push(("the firewall's page".into(), FaultKind::Refusal { refusal: Refusal::FirewallPage }));
+    pages
+}
+
+/// Longer than any rest.
+const RESTED: Duration = Duration::from_secs(3_600);
+
+/// A minted location whose token is dead and whose refresh token is spent; its company is well.
+fn location_with_spent_refresh_token(kind: Kind) -> (Stand, Abi, String) {
+    let stand = Stand::new(kind);
+    stand.clock.make_waits_free();
+    let abi = stand.open();
+    let (company, location) = (abi.connect_company(&stand.emulator), stand.location(0));
+    abi.live_token(&stand.emulator, &location);
+    stand.emulator.revoke_refresh_token(&location);
+    stand.pass(DAY);
+    abi.live_token(&stand.emulator, &company);
+    sent(&stand.emulator);
+    (stand, abi, location)
+}
+
+#[test]
+fn page_of_a_firewall_at_the_mint_condemns_no_location_with_a_spent_refresh_token() {
+    for kind in [Kind::Memory, Kind::Sqlite] {
+        for (what, page) in pages() {
+            let (stand, abi, location) = location_with_spent_refresh_token(kind);
+            let heard = abi.listen();
+            stand.emulator.inject(Rule::on(Endpoint::LocationToken), page);
+            let error = abi.access_token(&location);
+            assert_ne!(error.0, Status::ReauthorizationRequired.code(), "{kind:?}, {what}");
+            assert_ne!(error.0, 0, "{kind:?}, {what}");
+            let maintained = abi.tokens_maintain(json!({}), |_| true).ok();
+            assert!(!maintained.to_string().contains("REAUTHORIZATION"), "{kind:?}, {what}: {maintained}");
+            assert_eq!(abi.listed(&location)["state"], "ok", "{kind:?}, {what}");
+            let names = heard.names();
+            assert!(!names.iter().any(|name| name.contains("reauthorization")), "{what}: {names:?}");
+            stand.emulator.clear_faults();
+            stand.pass(RESTED);
+            abi.live_token(&stand.emulator, &location);
+            assert_eq!(abi.listed(&location)["state"], "ok", "{kind:?}, {what}");
+        }
+    }
+}
+
+#[test]
+fn page_of_a_firewall_at_a_refresh_condemns_no_connection() {
+    for (what, page) in pages() {
+        let stand = Stand::new(Kind::Sqlite);
+        stand.clock.make_waits_free();
+        let abi = stand.open();
+        let company = abi.connect_company(&stand.emulator);
+        stand.pass(DAY);
+        stand.emulator.inject(Rule::on(Endpoint::Token), page);
+        for _ in 0..2 {
+            let error = abi.access_token(&company);
+            assert_ne!(error.0, Status::ReauthorizationRequired.code(), "{what}");
+            stand.pass(Duration::from_secs(30));
+        }
+        assert_eq!(abi.listed(&company)["state"], "ok", "{what}");
+        stand.emulator.clear_faults();
+        stand.pass(RESTED);
+        abi.live_token(&stand.emulator, &company);
+    }
+}
+
+#[test]
+fn refusal_of_the_api_at_the_mint_is_a_verdict_on_a_location_with_a_spent_refresh_token() {
+    for kind in [Kind::Memory, Kind::Sqlite] {
+        let (stand, abi, location) = location_with_spent_refresh_token(kind);
+        stand.emulator.inject(
+            Rule::on(Endpoint::LocationToken),
+            FaultKind::Refusal { refusal: Refusal::LocationForbidden },
+        );
+        abi.access_token(&location).fails(Status::ReauthorizationRequired);
+        assert_eq!(abi.listed(&location)["state"], "reauthorizationRequired", "{kind:?}");
+        // Its company and the other location go on.
+        stand.emulator.clear_faults();
+        for id in [stand.company(), stand.location(1)] {
+            abi.live_token(&stand.emulator, &id);
+        }
+    }
+}
+
+fn tell(abi: &Abi, emulator: &Emulator, notice: &Notice) -> Value {
+    let body = emulator.webhook(notice);
+    abi.webhook_apply(body.as_bytes(), &signed(emulator, body.as_bytes(), Signature::Ed25519)).ok()
+}
+
+#[test]
+fn page_of_a_firewall_at_the_mint_of_an_install_is_no_verdict() {
+    for (what, page) in pages() {
+        let stand = Stand::new(Kind::Sqlite);
+        let abi = stand.open();
+        abi.connect_company(&stand.emulator);
+        let location = stand.location(0);
+        stand.emulator.inject(Rule::on(Endpoint::LocationToken), page);
+        let applied = tell(&abi, &stand.emulator, &Notice::Install(location.clone()));
+        assert_eq!(applied["applied"], true, "{what}");
+        let _ = abi.tokens_maintain(json!({}), |_| true).ok();
+        stand.emulator.clear_faults();
+        stand.pass(RESTED);
+        sent(&stand.emulator);
+        let _ = abi.tokens_maintain(json!({}), |_| true).ok();
+        assert_eq!(sent(&stand.emulator), ["mint 200"], "{what}: it was remembered");
+        abi.live_token(&stand.emulator, &location);
+    }
+}
+
+#[test]
+fn refresh_whose_answer_says_nothing_about_its_end_keeps_the_connection() {
+    for (what, fault) in [
+        (
+            "401 Command timed out",
+            FaultKind::CommandTimedOut { stage: Stage::AfterProcessing, as_object: false },
+        ),
+        (
+            "the same in an object",
+            FaultKind::CommandTimedOut { stage: Stage::AfterProcessing, as_object: true },
+        ),
+        ("503 of a gateway", FaultKind::UnavailablePage { stage: Stage::AfterProcessing }),
+        ("the firewall's page", page_after_processing(403)),
+        ("a page with 404", page_after_processing(404)),
+        ("a page with 200", page_after_processing(200)),
+    ] {
+        for times in [1, 2] {
+            let stand = Stand::new(Kind::Sqlite);
+            stand.clock.make_waits_free();
+            let abi = stand.open();
+            let company = abi.connect_company(&stand.emulator);
+            stand.pass(DAY);
+            stand.emulator.inject(Rule::on(Endpoint::Token).times(times), fault.clone());
+            // Some of these end a call. The next call after the pause repeats the same refresh.
+            for _ in 0..times {
+                if abi.access_token(&company).0 != 0 {
+                    stand.clock.pass(Duration::from_secs(9));
+                }
+            }
+            abi.live_token(&stand.emulator, &company);
+            stand.emulator.set_reuse_window_seconds(0);
+            let refreshed = abi.token_refresh(&company);
+            assert_eq!(refreshed.0, 0, "{what}, {times} times: {}", refreshed.1);
+        }
+    }
+}
+
+fn page_after_processing(status: u16) -> FaultKind {
+    FaultKind::Status {
+        status,
+        body: "<html><body>blocked</body></html>".to_owned(),
+        content_type: None,
+        headers: Vec::new(),
+        stage: Stage::AfterProcessing,
+    }
+}
+
+#[test]
+fn paused_location_is_left_alone_by_callers_and_asked_about_by_an_explicit_refresh() {
+    for inactive_status in [400, 401] {
+        for minted in [false, true] {
+            let stand = Stand::new(Kind::Sqlite);
+            stand.emulator.set_behaviour(Behaviour { inactive_status, ..Behaviour::default() });
+            let abi = stand.open();
+            let location = stand.location(0);
+            if minted {
+                abi.connect_company(&stand.emulator);
+                abi.live_token(&stand.emulator, &location);
+            } else {
+                abi.connect(&stand.emulator, Decision::Location(location.clone()));
+            }
+            stand.pass(DAY);
+            stand.emulator.set_location_active(&location, false);
+            abi.access_token(&location).fails(Status::LocationInactive);
+            sent(&stand.emulator);
+            for _ in 0..20 {
+                abi.access_token(&location).fails(Status::LocationInactive);
+            }
+            assert_eq!(sent(&stand.emulator), [""; 0], "{inactive_status}");
+            abi.token_refresh(&location).fails(Status::LocationInactive);
+            assert!(!sent(&stand.emulator).is_empty(), "{inactive_status}: it asks the server");
+            stand.emulator.set_location_active(&location, true);
+            abi.token_refresh(&location).ok();
+            abi.live_token(&stand.emulator, &location);
+            assert_eq!(abi.listed(&location)["state"], "ok");
+        }
+    }
+}
+
+// ---- Whose token it is ----------------------------------------------------------------------------------------------
+
+/// Answers the next refresh of a resource with this document, after it has spent the refresh token.
+fn answer_refresh(emulator: &Emulator, resource_id: &str, document: &Value) {
+    emulator.inject(
+        Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource(resource_id).times(1),
+        FaultKind::Status {
+            status: 200,
+            body: document.to_string(),
+            content_type: None,
+            headers: Vec::new(),
+            stage: Stage::AfterProcessing,
+        },
+    );
+}
+
+/// Ways to have a token renewed; each answers with the token that the caller was given, if any.
+type Renewal = fn(&Abi, &str) -> Option<String>;
+
+const RENEWALS: [(&str, Renewal); 4] = [
+    ("access_token", |abi, id| text_of(abi.access_token(id))),
+    ("token_refresh", |abi, id| {
+        let refreshed = abi.token_refresh(id);
+        if refreshed.0 == 0 { text_of(abi.access_token(id)) } else { None }
+    }),
+    ("tokens_maintain", |abi, id| {
+        let _ = abi.tokens_maintain(json!({}), |_| true).ok();
+        text_of(abi.access_token(id))
+    }),
+    ("request", |abi, id| {
+        drop(abi.request(json!({"resourceId": id, "method": "GET", "path": format!("/locations/{id}")})));
+        text_of(abi.access_token(id))
+    }),
+];
+
+fn text_of(outcome: support::Outcome) -> Option<String> {
+    (outcome.0 == 0).then(|| outcome.1.as_str().unwrap().to_owned())
+}
+
+/// The class and the owner of the tokens that the emulator was asked with.
+fn owner_of(access_token: &str) -> String {
+    use base64::Engine;
+    let payload = access_token.split('.').nth(1).expect("a JWT");
+    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap();
+    let payload: Value = serde_json::from_slice(&payload).unwrap();
+    payload["authClassId"].as_str().unwrap().to_owned()
+}
+
+/// Due, but not by a day: the other tokens are still good for the case.
+fn expire(stand: &Stand) {
+    stand.pass(DAY);
+}
+
+#[test]
+fn refresh_of_a_location_that_is_answered_with_the_companys_token_gives_the_location_its_own() {
+    for kind in [Kind::Memory, Kind::Sqlite] {
+        for (by, renewal) in RENEWALS {
+            let stand = Stand::new(kind);
+            stand.emulator.set_reuse_window_seconds(0);
+            let abi = stand.open();
+            let (company, location) = (abi.connect_company(&stand.emulator), stand.location(0));
+            abi.live_token(&stand.emulator, &location);
+            expire(&stand);
+            stand.emulator.inject(
+                Rule::on(Endpoint::Token).resource(&location).times(1),
+                FaultKind::OtherOwner { owner_id: None },
+            );
+            let token = renewal(&abi, &location);
+            if let Some(token) = &token {
+                assert_eq!(owner_of(token), location, "{kind:?}, {by}");
+                assert!(stand.emulator.access_token_is_live(token), "{kind:?}, {by}");
+            }
+            stand.pass(RESTED / 4);
+            assert_eq!(owner_of(&abi.live_token(&stand.emulator, &location)), location, "{kind:?}, {by}");
+            assert_eq!(owner_of(&abi.live_token(&stand.emulator, &company)), company, "{kind:?}, {by}");
+            for id in [&company, &location] {
+                abi.token_refresh(id).ok();
+                assert_eq!(owner_of(&abi.live_token(&stand.emulator, id)), *id, "{kind:?}, {by}");
+            }
+            assert_eq!(abi.listed(&location)["userType"], "Location", "{kind:?}, {by}");
+        }
+    }
+}
+
+#[test]
+fn refresh_that_is_answered_with_another_locations_token_is_filed_under_that_one() {
+    for kind in [Kind::Memory, Kind::Sqlite] {
+        for (by, renewal) in RENEWALS {
+            for with_company in [false, true] {
+                let stand = Stand::new(kind);
+                stand.emulator.set_reuse_window_seconds(0);
+                let abi = stand.open();
+                let (location, other) = (stand.location(0), stand.location(1));
+                if with_company {
+                    abi.connect_company(&stand.emulator);
+                }
+                abi.connect(&stand.emulator, Decision::Location(location.clone()));
+                expire(&stand);
+                let foreign = stand::saved_answer(&abi, &stand.emulator, Decision::Location(other.clone()));
+                answer_refresh(&stand.emulator, &location, &foreign);
+                let what = format!("{kind:?}, {by}, with the company: {with_company}");
+                if let Some(token) = renewal(&abi, &location) {
+                    assert!(with_company, "{what}: it cannot be minted");
+                    assert_eq!(owner_of(&token), location, "{what}");
+                }
+                assert_eq!(owner_of(&abi.live_token(&stand.emulator, &other)), other, "{what}");
+                assert_eq!(
+                    abi.access_token(&other).text(),
+                    foreign["accessToken"].as_str().unwrap(),
+                    "{what}"
+                );
+                stand.pass(RESTED / 4);
+                if with_company {
+                    assert_eq!(owner_of(&abi.live_token(&stand.emulator, &location)), location, "{what}");
+                } else {
+                    assert_ne!(abi.access_token(&location).0, 0, "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn refresh_of_a_company_that_is_answered_with_a_locations_token_hands_it_to_no_one_else() {
+    for kind in [Kind::Memory, Kind::Sqlite] {
+        for (by, renewal) in RENEWALS {
+            let stand = Stand::new(kind);
+            stand.emulator.set_reuse_window_seconds(0);
+            let abi = stand.open();
+            let (company, location) = (abi.connect_company(&stand.emulator), stand.location(0));
+            expire(&stand);
+            let foreign = stand::saved_answer(&abi, &stand.emulator, Decision::Location(location.clone()));
+            answer_refresh(&stand.emulator, &company, &foreign);
+            let what = format!("{kind:?}, {by}");
+            assert_eq!(renewal(&abi, &company), None, "{what}: the company's refresh token is spent");
+            assert_eq!(
+                abi.access_token(&location).text(),
+                foreign["accessToken"].as_str().unwrap(),
+                "{what}: it is kept for its owner"
+            );
+            stand.pass(Duration::from_secs(60));
+            assert_ne!(abi.access_token(&company).0, 0, "{what}");
+            abi.connect_company(&stand.emulator);
+            assert_eq!(owner_of(&abi.live_token(&stand.emulator, &company)), company, "{what}");
+        }
+    }
+}
+
+#[test]
+fn refresh_that_is_answered_without_an_owner_keeps_the_connection() {
+    for kind in EVERY {
+        for decision in ["company", "location"] {
+            let stand = Stand::new(kind);
+            stand.emulator.set_reuse_window_seconds(0);
+            let abi = stand.open();
+            let (id, decision) = match decision {
+                "company" => (stand.company(), Decision::Company(stand.company())),
+                _ => (stand.location(0), Decision::Location(stand.location(0))),
+            };
+            abi.connect(&stand.emulator, decision.clone());
+            let mut own = stand::saved_answer(&abi, &stand.emulator, decision);
+            for field in ["userType", "companyId", "locationId"] {
+                own.as_object_mut().unwrap().remove(field);
+            }
+            answer_refresh(&stand.emulator, &id, &own);
+            abi.token_refresh(&id).ok();
+            assert_eq!(abi.live_token(&stand.emulator, &id), own["accessToken"].as_str().unwrap());
+            abi.token_refresh(&id).ok();
+            assert_eq!(owner_of(&abi.live_token(&stand.emulator, &id)), id, "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn refresh_of_a_location_that_is_answered_with_a_token_of_class_company_is_not_handed_out() {
+    for (by, renewal) in RENEWALS {
+        let stand = Stand::new(Kind::Sqlite);
+        stand.emulator.set_reuse_window_seconds(0);
+        let abi = stand.open();
+        let location = stand.location(0);
+        abi.connect(&stand.emulator, Decision::Location(location.clone()));
+        expire(&stand);
+        let mut foreign = stand::saved_answer(&abi, &stand.emulator, Decision::Company(stand.company()));
+        foreign.as_object_mut().unwrap().remove("companyId");
+        answer_refresh(&stand.emulator, &location, &foreign);
+        if let Some(token) = renewal(&abi, &location) {
+            assert_eq!(owner_of(&token), location, "{by}");
+        }
+        if let Some(token) = text_of(abi.access_token(&location)) {
+            assert_eq!(owner_of(&token), location, "{by}");
+        }
+    }
+}
+
+#[test]
+fn mint_that_is_answered_with_the_token_of_another_owner_is_not_handed_out() {
+    for kind in [Kind::Memory, Kind::Sqlite] {
+        for many in [false, true] {
+            for of_company in [false, true] {
+                let stand = Stand::new(kind);
+                let abi = stand.open();
+                let company = abi.connect_company(&stand.emulator);
+                let (location, other) = (stand.location(0), stand.location(1));
+                let fault = if of_company {
+                    let decision = Decision::Company(company.clone());
+                    let foreign = stand::saved_answer(&abi, &stand.emulator, decision);
+                    assert_eq!(foreign["userType"], "Company");
+                    answer(200, &foreign.to_string())
+                } else {
+                    FaultKind::OtherOwner { owner_id: Some(other.clone()) }
+                };
+                stand.emulator.inject(Rule::on(Endpoint::LocationToken).times(1), fault);
+                let what = format!("{kind:?}, many: {many}, the company's: {of_company}");
+                if many {
+                    let params = json!({"companyId": company, "locationIds": [location]});
+                    drop(abi.tokens_mint(params, |_| true));
+                } else if let Some(token) = text_of(abi.access_token(&location)) {
+                    assert_eq!(owner_of(&token), location, "{what}");
+                }
+                stand.pass(RESTED / 4);
+                for id in [&location, &other, &company] {
+                    assert_eq!(owner_of(&abi.live_token(&stand.emulator, id)), *id, "{what}");
+                }
+            }
+        }
+    }
+}
+
+// ---- How often it is asked ------------------------------------------------------------------------------------------
+
+/// For how long it is asked, by the library's clocks.
+const SECONDS: usize = 30;
+
+/// How many requests come of 20 calls a second.
+fn requests_of(seconds: usize, stand: &Stand, abi: &Abi, resource_id: &str) -> usize {
+    sent(&stand.emulator);
+    for _ in 0..20 * seconds {
+        assert_ne!(abi.access_token(resource_id).0, 0);
+        stand.pass(Duration::from_millis(50));
+    }
+    sent(&stand.emulator).len()
+}
+
+/// Seconds until the resource works, after its cure.
+fn seconds_to_recover(stand: &Stand, abi: &Abi, resource_id: &str) -> u32 {
+    for second in 0..1_000 {
+        if abi.access_token(resource_id).0 == 0 {
+            abi.live_token(&stand.emulator, resource_id);
+            return second;
+        }
+        stand.pass(Duration::from_secs(1));
+    }
+    panic!("it does not recover");
+}
+
+/// The most requests in that time: after a refusal that a consent or a configuration cures, and after a failure that may
+/// pass by itself.
+const MOST_LASTING: usize = 8;
+const MOST_PASSING: usize = 60;
+
+/// Answers that go on for as long as their cause, and the most requests that come of them.
+fn lasting() -> Vec<(&'static str, FaultKind, usize)> {
+    let refusal = |refusal| FaultKind::Refusal { refusal };
+    vec![
+        ("403 of the API", refusal(Refusal::LocationForbidden), MOST_LASTING),
+        ("a wrong secret", refusal(Refusal::CodeNotFound), MOST_LASTING),
+        (
+            "a wrong secret in its newer words",
+            answer(401, r#"{"statusCode":401,"message":"Invalid client credentials"}"#),
+            MOST_LASTING,
+        ),
+        ("a parameter", refusal(Refusal::InvalidParameter), MOST_LASTING),
+        ("a path", refusal(Refusal::ResourceNotFound), MOST_LASTING),
+        ("422", refusal(Refusal::Unprocessable), MOST_LASTING),
+        ("the firewall", refusal(Refusal::FirewallPage), MOST_PASSING),
+        ("503", answer(503, ""), MOST_PASSING),
+        ("500", answer(500, ""), MOST_PASSING),
+        (
+            "401 of an overloaded server",
+            answer(401, r#"{"statusCode":401,"message":"Command timed out"}"#),
+            MOST_PASSING,
+        ),
+    ]
+}
+
+#[test]
+fn dead_token_is_asked_for_rarely_while_its_refresh_is_refused() {
+    for (what, fault, most) in lasting() {
+        let stand = Stand::of(
+            Kind::Sqlite,
+            Options { companies: 2, locations: 1, rate_limit: None, ..Options::default() },
+        );
+        stand.clock.make_waits_free();
+        let abi = stand.open();
+        for company in stand.emulator.company_ids() {
+            abi.connect(&stand.emulator, Decision::Company(company));
+        }
+        let [company, other] = <[String; 2]>::try_from(stand.emulator.company_ids()).unwrap();
+        stand.pass(DAY);
+        stand.emulator.inject(Rule::on(Endpoint::Token).resource(&company), fault);
+        let requests = requests_of(SECONDS, &stand, &abi, &company);
+        assert!(requests > 0, "{what}");
+        assert!(requests <= most, "{what}: {requests} requests");
+        abi.live_token(&stand.emulator, &other);
+        stand.emulator.clear_faults();
+        let seconds = seconds_to_recover(&stand, &abi, &company);
+        assert!(seconds <= 300, "{what}: {seconds} s");
+    }
+}
+
+#[test]
+fn location_is_asked_for_rarely_while_its_mint_is_refused() {
+    for (what, fault, most) in lasting() {
+        let stand = Stand::new(Kind::Sqlite);
+        stand.clock.make_waits_free();
+        let abi = stand.open();
+        let company = abi.connect_company(&stand.emulator);
+        let (location, other) = (stand.location(0), stand.location(1));
+        stand.emulator.inject(Rule::on(Endpoint::LocationToken).resource(&location), fault);
+        let requests = requests_of(SECONDS, &stand, &abi, &location);
+        assert!(requests > 0, "{what}");
+        assert!(requests <= most, "{what}: {requests} requests");
+        for id in [&company, &other] {
+            abi.live_token(&stand.emulator, id);
+        }
+        stand.emulator.clear_faults();
+        let seconds = seconds_to_recover(&stand, &abi, &location);
+        assert!(seconds <= 300, "{what}: {seconds} s");
+    }
+}
+
+#[test]
+fn refused_company_is_asked_about_rarely_by_the_calls_for_its_locations() {
+    for (what, fault, most) in lasting() {
+        let stand = Stand::new(Kind::Sqlite);
+        stand.clock.make_waits_free();
+        let abi = stand.open();
+        abi.connect_company(&stand.emulator);
+        stand.pass(DAY);
+        stand.emulator.inject(Rule::on(Endpoint::Token), fault);
+        sent(&stand.emulator);
+        for _ in 0..5 * SECONDS {
+            for location in stand.emulator.location_ids() {
+                assert_ne!(abi.access_token(&location).0, 0, "{what}");
+            }
+            stand.pass(Duration::from_millis(200));
+        }
+        let requests = sent(&stand.emulator).len();
+        assert!(requests > 0 && requests <= most, "{what}: {requests} requests");
+    }
+}
+
+#[test]
+fn refused_connection_works_at_once_after_a_new_consent_or_an_explicit_refresh() {
+    for (what, fault, _) in lasting() {
+        for consent in [true, false] {
+            let stand = Stand::new(Kind::Sqlite);
+            stand.clock.make_waits_free();
+            let abi = stand.open();
+            let company = abi.connect_company(&stand.emulator);
+            stand.pass(DAY);
+            stand.emulator.inject(Rule::on(Endpoint::Token), fault.clone());
+            requests_of(5, &stand, &abi, &company);
+            stand.emulator.clear_faults();
+            if consent {
+                abi.connect_company(&stand.emulator);
+            } else {
+                let outcome = abi.token_refresh(&company);
+                assert_eq!(outcome.0, 0, "{what}: {}", outcome.1);
+            }
+            abi.live_token(&stand.emulator, &company);
+        }
+    }
+}
+
+#[test]
+fn dead_grant_is_never_asked_for_again_and_a_new_consent_cures_it() {
+    for kind in [Kind::Memory, Kind::Sqlite] {
+        let stand = Stand::new(kind);
+        stand.clock.make_waits_free();
+        let abi = stand.open();
+        let company = abi.connect_company(&stand.emulator);
+        stand.emulator.revoke_refresh_token(&company);
+        stand.pass(DAY);
+        let requests = requests_of(SECONDS, &stand, &abi, &company);
+        assert!((1..=3).contains(&requests), "{kind:?}: {requests}");
+        assert_eq!(requests_of(SECONDS, &stand, &abi, &company), 0, "{kind:?}");
+        abi.connect_company(&stand.emulator);
+        abi.live_token(&stand.emulator, &company);
+    }
+}
+
+#[test]
+fn callers_at_the_same_time_share_a_refusal_and_its_pause() {
+    for endpoint in [Endpoint::Token, Endpoint::LocationToken] {
+        let stand = Stand::new(Kind::Sqlite);
+        let abi = stand.open();
+        let company = abi.connect_company(&stand.emulator);
+        let id = if endpoint == Endpoint::Token { company } else { stand.location(0) };
+        if endpoint == Endpoint::Token {
+            stand.pass(DAY);
+        }
+        stand.emulator.inject(Rule::on(endpoint), FaultKind::Refusal { refusal: Refusal::LocationForbidden });
+        sent(&stand.emulator);
+        let call = || (0..5).map(|_| abi.access_token(&id).0).collect::<Vec<_>>();
+        let codes: Vec<i32> = support::crowd(16, call, || {}).concat();
+        assert!(codes.iter().all(|code| *code == Status::Forbidden.code()), "{endpoint:?}: {codes:?}");
+        let requests = sent(&stand.emulator).len();
+        // The first pauses last a second and four seconds.
+        assert!((1..=4).contains(&requests), "{endpoint:?}: {requests} requests of 80 calls");
+    }
+}
