@@ -1,0 +1,242 @@
+//! A database file that other programs, or a second SQLite in the same process, use in their own way: a save that is
+//! reported as done is in the file that the next process opens.
+#![cfg(unix)]
+
+mod built;
+mod support;
+mod worker;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ghl_oauth_emulator::{Emulator, Endpoint, GrantType, Rule, Stage};
+use serde_json::{Value, json};
+use support::Abi;
+use tempfile::TempDir;
+use worker::Worker;
+
+/// When the file is interfered with.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    BeforeRefresh,
+    /// Between the intent and the save.
+    DuringRefresh,
+}
+
+const MOMENTS: [Moment; 2] = [Moment::BeforeRefresh, Moment::DuringRefresh];
+
+struct Stand {
+    emulator: Emulator,
+    config: Value,
+    path: PathBuf,
+    company: String,
+    _folder: TempDir,
+}
+
+impl Stand {
+    /// A connected company, at a server that honours each refresh token once.
+    fn new() -> Stand {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        let emulator = support::emulator(1);
+        emulator.set_reuse_window_seconds(0);
+        let config = support::config(&emulator, json!({"store": {"kind": "sqlite", "path": path}}));
+        let company = Abi::open(&config).unwrap().connect_company(&emulator);
+        Stand { emulator, config, path, company, _folder: folder }
+    }
+
+    /// A Python process with a client.
+    fn worker(&self) -> Worker {
+        let python = std::env::var("GHL_PYTHON").unwrap_or_else(|_| "python3".into());
+        Worker::start(
+            Command::new(python)
+                .arg(format!("{}/tests/second_sqlite/worker.py", built::ROOT))
+                .env("PYTHONPATH", format!("{}/bindings/python/src", built::ROOT))
+                .env("PYTHONDONTWRITEBYTECODE", "1")
+                .env("GHL_OAUTH_LIBRARY", built::library())
+                .env("GHL_TEST_CONFIG", self.config.to_string()),
+        )
+    }
+
+    /// Lets the worker refresh, with the interference before that or in the midst of it; answers what came of it.
+    fn refresh(&self, worker: &mut Worker, moment: Moment, mut interfere: impl FnMut(&mut Worker)) -> String {
+        match moment {
+            Moment::BeforeRefresh => {
+                interfere(worker);
+                worker.answer(&format!("refresh {}", self.company))
+            }
+            Moment::DuringRefresh => {
+                let rule = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken);
+                let hold = self.emulator.hold(rule, Stage::BeforeProcessing);
+                worker.say(&format!("refresh-in-thread {}", self.company));
+                hold.wait_for(1);
+                interfere(worker);
+                hold.release();
+                worker.line()
+            }
+        }
+    }
+
+    /// Whether the file at the path holds the refresh token that the server honours, for a process that starts now.
+    fn file_holds_the_live_token(&self) -> bool {
+        let exported = Abi::open(&self.config).unwrap().tokens_export(json!({})).ok();
+        let live = self.emulator.live_refresh_tokens();
+        exported["tokens"].as_array().unwrap().iter().any(|token| {
+            live.iter()
+                .any(|live| live.resource_id == self.company && token["refreshToken"] == live.refresh_token)
+        })
+    }
+}
+
+/// A worker that has used its database does `act` with a second SQLite, once or repeatedly; then `elsewhere` happens in
+/// another process.
+fn second_sqlite(act: &str, elsewhere: impl Fn(&Path)) {
+    for moment in MOMENTS {
+        let stand = Stand::new();
+        let mut worker = stand.worker();
+        assert_eq!(worker.answer(&format!("refresh {}", stand.company)), "refreshed 0");
+        for round in 0..2 {
+            let answer = stand.refresh(&mut worker, moment, |worker| {
+                assert_eq!(worker.answer(act), "done");
+                elsewhere(&stand.path);
+            });
+            assert_eq!(answer, "refreshed 0", "{act}, {moment:?}, round {round}");
+        }
+        // The process dies: what it reported as saved is what the next one finds.
+        drop(worker);
+        assert!(
+            stand.file_holds_the_live_token(),
+            "{act}, {moment:?}: a save was reported, and the file does not hold it"
+        );
+    }
+}
+
+#[test]
+fn save_survives_a_second_sqlite_that_opens_and_closes_the_file_in_the_process() {
+    second_sqlite("look", |_| {});
+}
+
+#[test]
+fn save_survives_a_backup_by_a_second_sqlite_in_the_process() {
+    second_sqlite("back-up", |_| {});
+}
+
+#[test]
+fn save_survives_a_second_copy_of_the_library_in_the_process() {
+    second_sqlite("second-library", |_| {});
+}
+
+/// Reading the files frees the POSIX locks of this process, so another process takes itself for the last one.
+#[test]
+fn save_survives_a_host_that_reads_the_files_while_another_process_closes_the_database() {
+    second_sqlite("read-file", |path| {
+        let other = rusqlite::Connection::open(path).unwrap();
+        other.query_row("SELECT COUNT(*) FROM token", [], |_| Ok(())).unwrap();
+        other.close().unwrap();
+    });
+}
+
+const ENDINGS: [&str; 3] = ["", "-wal", "-shm"];
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Moves the database, with its side files, from one name to another.
+fn move_database(from: &Path, to: &Path) {
+    for ending in ENDINGS {
+        let (from, to) = (with_ending(from, ending), with_ending(to, ending));
+        if from.exists() {
+            fs::rename(from, to).unwrap();
+        }
+    }
+}
+
+/// A copy of what the database holds now, as `sqlite3 tokens.db "VACUUM INTO 'copy'"` makes one.
+fn copy_database(path: &Path, copy: &Path) {
+    let database = rusqlite::Connection::open(path).unwrap();
+    database.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+}
+
+#[test]
+fn save_after_the_file_was_replaced_by_a_backup_is_in_the_new_file() {
+    for moment in MOMENTS {
+        let stand = Stand::new();
+        let mut worker = stand.worker();
+        assert_eq!(worker.answer(&format!("refresh {}", stand.company)), "refreshed 0");
+        let backup = stand.path.with_extension("backup");
+        let answer = stand.refresh(&mut worker, moment, |_| {
+            copy_database(&stand.path, &backup);
+            for ending in ["-wal", "-shm"] {
+                let _ = fs::remove_file(with_ending(&stand.path, ending));
+            }
+            fs::rename(&backup, &stand.path).unwrap();
+        });
+        assert!(answer.starts_with("refreshed "), "{moment:?}: {answer}");
+        let token = worker.answer(&format!("ask {}", stand.company));
+        let (token, unsaved) = token.split_once(' ').unwrap();
+        assert!(stand.emulator.access_token_is_live(token), "{moment:?}: {token}");
+        assert_eq!(unsaved, "0", "{moment:?}: the new file can be written");
+        drop(worker);
+        assert!(
+            stand.file_holds_the_live_token(),
+            "{moment:?}: a save was reported, and the file at the path does not hold it"
+        );
+    }
+}
+
+#[test]
+fn save_while_the_file_is_moved_away_is_not_reported_and_follows_when_it_is_back() {
+    for moment in MOMENTS {
+        let stand = Stand::new();
+        let mut worker = stand.worker();
+        assert_eq!(worker.answer(&format!("refresh {}", stand.company)), "refreshed 0");
+        let away = stand.path.with_extension("away");
+        let before = stand.emulator.refreshes();
+        let answer = stand.refresh(&mut worker, moment, |_| move_database(&stand.path, &away));
+        match moment {
+            // A token that could not be kept is not asked for.
+            Moment::BeforeRefresh => {
+                assert_eq!(answer, "GHL_ERR_STORE 0");
+                assert_eq!(stand.emulator.refreshes(), before);
+            }
+            Moment::DuringRefresh => assert_eq!(answer, "refreshed 1"),
+        }
+        assert!(!stand.path.exists(), "{moment:?}: a database that is gone was made anew");
+        move_database(&away, &stand.path);
+        // Calls offer an unsaved token again after a pause, maintenance at once.
+        assert_eq!(worker.answer("maintain"), "done");
+        let token = worker.answer(&format!("ask {}", stand.company));
+        let (token, unsaved) = token.split_once(' ').unwrap();
+        assert!(stand.emulator.access_token_is_live(token), "{moment:?}: {token}");
+        assert_eq!(unsaved, "0", "{moment:?}: the file is back");
+        drop(worker);
+        assert!(stand.file_holds_the_live_token(), "{moment:?}");
+    }
+}
+
+#[test]
+fn save_after_the_file_was_removed_is_not_reported() {
+    for moment in MOMENTS {
+        let stand = Stand::new();
+        let mut worker = stand.worker();
+        assert_eq!(worker.answer(&format!("refresh {}", stand.company)), "refreshed 0");
+        let answer = stand.refresh(&mut worker, moment, |_| {
+            for ending in ENDINGS {
+                let _ = fs::remove_file(with_ending(&stand.path, ending));
+            }
+        });
+        let expected = match moment {
+            Moment::BeforeRefresh => "GHL_ERR_STORE 0",
+            Moment::DuringRefresh => "refreshed 1",
+        };
+        assert_eq!(answer, expected, "{moment:?}");
+        // The token in memory still serves.
+        let token = worker.answer(&format!("ask {}", stand.company));
+        let (token, _) = token.split_once(' ').unwrap();
+        assert!(stand.emulator.access_token_is_live(token), "{moment:?}: {token}");
+    }
+}

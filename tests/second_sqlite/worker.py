@@ -1,0 +1,85 @@
+"""A process with a client and a second SQLite: does what its input says, a line at a time."""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import threading
+
+import ghl_oauth
+
+
+def said(client, call, resource_id):
+    """What the call came to, and how many tokens wait to be saved: "refreshed 0"."""
+    try:
+        answer = call(resource_id)
+    except ghl_oauth.GhlError as error:
+        answer = error.status
+    unsaved = client.stats()["tokens"]["unsaved"]
+    return f"{answer if isinstance(answer, str) else 'refreshed'} {unsaved}"
+
+
+def look(path):
+    """What a host program does that reads its own tables in the same file."""
+    database = sqlite3.connect(path)
+    database.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
+    database.close()
+
+
+def back_up(path):
+    source, target = sqlite3.connect(path), sqlite3.connect(path + ".backup")
+    source.backup(target)
+    target.close()
+    source.close()
+
+
+def second_library(path):
+    """Another copy of this library, as a second package in the same program brings it along."""
+    copy = path + ".library.so"
+    if not os.path.exists(copy):
+        shutil.copy(os.environ["GHL_OAUTH_LIBRARY"], copy)
+    library = ctypes.CDLL(copy)
+    client = ctypes.c_void_p()
+    config = os.environ["GHL_TEST_CONFIG"].encode()
+    assert library.ghl_client_new(config, ctypes.byref(client), None) == 0
+    library.ghl_client_free(client)
+
+
+def read_file(path):
+    """A backup by copying: closing the file takes every POSIX lock of the process on it away."""
+    for name in filter(os.path.exists, (path, path + "-wal", path + "-shm")):
+        with open(name, "rb") as file:
+            file.read()
+
+
+def main():
+    # A call that waits for ever is a failure as well.
+    signal.alarm(120)
+    config = json.loads(os.environ["GHL_TEST_CONFIG"])
+    client = ghl_oauth.Client.from_config(config)
+    print("ready", flush=True)
+    acts = {"look": look, "back-up": back_up, "second-library": second_library, "read-file": read_file}
+    for line in sys.stdin:
+        command, *arguments = line.split()
+        if command in acts:
+            acts[command](config["store"]["path"])
+            answer = "done"
+        elif command == "maintain":
+            client.tokens_maintain()
+            answer = "done"
+        elif command == "ask":
+            answer = said(client, client.access_token, *arguments)
+        elif command == "refresh":
+            answer = said(client, client.token_refresh, *arguments)
+        elif command == "refresh-in-thread":
+            refresh = [client, client.token_refresh, *arguments]
+            threading.Thread(target=lambda: print(said(*refresh), flush=True), daemon=True).start()
+            continue
+        print(answer, flush=True)
+
+
+if __name__ == "__main__":
+    main()
