@@ -1,0 +1,377 @@
+//! The corpus: answers and deliveries as the real API was seen to send them, each in a file of `tests/recordings`, run through
+//! every entry point that it can reach. CONTRIBUTING.md says how to add one.
+
+mod support;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ghl_oauth_emulator::{
+    Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Signature, Stage,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use support::*;
+
+/// The least number of shapes that the corpus was begun with.
+const AT_LEAST: usize = 60;
+
+/// How long a mint is let wait for its limit: longer than any other end takes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One recorded shape. Personal details are replaced by made-up ones; `{companyId}`, `{locationId}`, `{otherLocationId}`,
+/// `{appId}` and `{timestamp}` in the body are replaced by the ids of the test.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Recording {
+    /// Its meaning, in one line.
+    meaning: String,
+    confidence: Confidence,
+    kind: Kind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, String>,
+    /// JSON, or a text that is sent unchanged.
+    body: Value,
+    /// The outcome at each entry point; `*` is the outcome at every entry point that is not named.
+    #[serde(default)]
+    outcome: BTreeMap<String, String>,
+}
+
+/// How sure it is that the real API sends this.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Confidence {
+    High,
+    Medium,
+    Low,
+}
+
+/// The kind of shape, which decides on the entry points that it can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Kind {
+    /// An answer that any endpoint may give.
+    Any,
+    /// An answer of `POST /oauth/token`.
+    Token,
+    /// An answer of `POST /oauth/location-token`.
+    LocationToken,
+    /// An answer of `GET /oauth/installed-locations`.
+    List,
+    /// A delivery.
+    Webhook,
+}
+
+/// An entry point: the requests that are answered with the recording, and the call.
+struct Entry {
+    name: &'static str,
+    endpoint: Endpoint,
+    grant_type: Option<GrantType>,
+    call: fn(&Stand) -> String,
+}
+
+fn entry(name: &'static str, endpoint: Endpoint, call: fn(&Stand) -> String) -> Entry {
+    Entry { name, endpoint, grant_type: None, call }
+}
+
+fn token_entry(name: &'static str, grant_type: GrantType, call: fn(&Stand) -> String) -> Entry {
+    Entry { grant_type: Some(grant_type), ..entry(name, Endpoint::Token, call) }
+}
+
+fn entries(kind: Kind) -> Vec<Entry> {
+    let token = || {
+        vec![
+            token_entry("ghl_oauth_token, code", GrantType::AuthorizationCode, |stand| {
+                let params = json!({"grantType": "authorization_code", "code": stand.code});
+                said(stand.abi.oauth_token(params))
+            }),
+            token_entry("ghl_authorization_complete", GrantType::AuthorizationCode, |stand| {
+                let redirect = stand.abi.consent(&stand.emulator, Decision::Company(stand.company.clone()));
+                said(stand.abi.authorization_complete(json!({"redirectUrl": redirect})))
+            }),
+            token_entry("ghl_oauth_token, refresh", GrantType::RefreshToken, |stand| {
+                let params = json!({"grantType": "refresh_token", "refreshToken": stand.refresh_token});
+                said(stand.abi.oauth_token(params))
+            }),
+            token_entry("ghl_token_refresh", GrantType::RefreshToken, |stand| {
+                said(stand.abi.token_refresh(&stand.company))
+            }),
+        ]
+    };
+    let location_token = || {
+        vec![
+            entry("ghl_oauth_location_token", Endpoint::LocationToken, |stand| {
+                let params = json!({
+                    "companyId": stand.company, "locationId": stand.location, "accessToken": stand.access_token,
+                });
+                said(stand.abi.oauth_location_token(params))
+            }),
+            entry("ghl_access_token, mint", Endpoint::LocationToken, |stand| {
+                said(stand.abi.access_token(&stand.location))
+            }),
+            entry("ghl_tokens_mint", Endpoint::LocationToken, |stand| {
+                let params = json!({"companyId": stand.company, "locationIds": [stand.location]});
+                // A limit is waited for as long as the caller likes.
+                let began = Instant::now();
+                reported(stand.abi.tokens_mint(params, |_| began.elapsed() < PATIENCE))
+            }),
+        ]
+    };
+    let list = || {
+        vec![
+            entry("ghl_oauth_installed_locations", Endpoint::InstalledLocations, |stand| {
+                counted(stand.abi.oauth_installed_locations(json!({"companyId": stand.company})))
+            }),
+            entry("ghl_oauth_installed_locations, all", Endpoint::InstalledLocations, |stand| {
+                counted(stand.abi.oauth_installed_locations(json!({"companyId": stand.company, "all": true})))
+            }),
+            entry("ghl_tokens_mint, installed", Endpoint::InstalledLocations, |stand| {
+                let params = json!({"companyId": stand.company, "installed": true});
+                reported(stand.abi.tokens_mint(params, |_| true))
+            }),
+        ]
+    };
+    let request = || {
+        vec![entry("ghl_request", Endpoint::Location, |stand| {
+            let path = format!("/locations/{}", stand.location);
+            let outcome =
+                stand.abi.request(json!({"resourceId": stand.location, "method": "GET", "path": path}));
+            match outcome {
+                Outcome(0, answer) => format!("answer {}", answer["status"]),
+                outcome => said(outcome),
+            }
+        })]
+    };
+    match kind {
+        Kind::Any => [token(), location_token(), list(), request()].into_iter().flatten().collect(),
+        Kind::Token => token(),
+        Kind::LocationToken => location_token(),
+        Kind::List => list(),
+        Kind::Webhook => Vec::new(),
+    }
+}
+
+/// The end of a call: "ok", or the status and whether the same call may succeed later.
+fn said(Outcome(code, document): Outcome) -> String {
+    if code == 0 {
+        return "ok".to_owned();
+    }
+    let error = &document["error"];
+    assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "{error}");
+    assert!(error["help"].as_str().is_some_and(|help| help.len() > 8), "no advice: {error}");
+    let name = status_name(code).trim_start_matches("GHL_ERR_");
+    if error["retryable"] == true { format!("{name}, retryable") } else { name.to_owned() }
+}
+
+/// The same with the number of locations in a list.
+fn counted(outcome: Outcome) -> String {
+    match outcome {
+        Outcome(0, list) => format!("ok, {} locations", list["items"].as_array().unwrap().len()),
+        outcome => said(outcome),
+    }
+}
+
+/// The same with the counts of a report, or the failure that it lists.
+fn reported(outcome: Outcome) -> String {
+    match outcome {
+        Outcome(0, report) => match report["failed"].get(0) {
+            None => format!("ok, {} minted", report["minted"]),
+            Some(failure) => {
+                let error = &failure["error"];
+                let name = error["status"].as_str().unwrap().trim_start_matches("GHL_ERR_");
+                let retryable = if error["retryable"] == true { ", retryable" } else { "" };
+                format!("listed: {name}{retryable}")
+            }
+        },
+        outcome => said(outcome),
+    }
+}
+
+/// A client, and the ids, code and tokens that its call needs.
+struct Stand {
+    emulator: Emulator,
+    abi: Abi,
+    company: String,
+    location: String,
+    code: String,
+    refresh_token: String,
+    access_token: String,
+}
+
+impl Stand {
+    fn new(kind: Kind) -> Stand {
+        let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
+        let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 4_000}}));
+        let company = abi.connect_company(&emulator);
+        let location = emulator.location_ids()[0].clone();
+        let code =
+            |abi: &Abi| query(&abi.consent(&emulator, Decision::Company(company.clone())))["code"].clone();
+        let raw = abi.oauth_token(json!({"grantType": "authorization_code", "code": code(&abi)})).ok();
+        let text = |name: &str| raw[name].as_str().unwrap().to_owned();
+        let (refresh_token, access_token, code) = (text("refreshToken"), text("accessToken"), code(&abi));
+        if kind == Kind::Any {
+            // The location's own requests have a token, so that it is them which are answered.
+            let path = format!("/locations/{location}");
+            abi.request(json!({"resourceId": location, "method": "GET", "path": path})).ok();
+        }
+        Stand { emulator, abi, company, location, code, refresh_token, access_token }
+    }
+
+    /// The recorded body with the names of this test.
+    fn body(&self, recording: &Recording) -> String {
+        let text = match &recording.body {
+            Value::String(text) => text.clone(),
+            body => body.to_string(),
+        };
+        let timestamp = "2026-01-15T09:30:00.000Z";
+        text.replace("{companyId}", &self.company)
+            .replace("{locationId}", &self.location)
+            .replace("{otherLocationId}", &self.emulator.location_ids()[1])
+            .replace("{appId}", self.emulator.app_id())
+            .replace("{timestamp}", timestamp)
+    }
+}
+
+/// The outcome of a recorded answer at one entry point, and the fate of the connection.
+fn outcome_of(recording: &Recording, entry: &Entry) -> String {
+    let mut stand = Stand::new(recording.kind);
+    if entry.name.contains("mint") {
+        // A location without a token is minted; one with a token is not.
+        let _ = stand.abi.token_delete(&stand.location);
+    }
+    if entry.name == "ghl_oauth_token, code" {
+        let redirect = stand.abi.consent(&stand.emulator, Decision::Company(stand.company.clone()));
+        stand.code = query(&redirect)["code"].clone();
+    }
+    let mut rule = Rule::on(entry.endpoint);
+    rule.grant_type = entry.grant_type;
+    let headers = recording.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let fault = FaultKind::Status {
+        status: recording.status.expect("an answer has a status"),
+        body: stand.body(recording),
+        content_type: recording.headers.get("content-type").cloned(),
+        headers,
+        stage: Stage::BeforeProcessing,
+    };
+    let id = stand.emulator.inject(rule, fault);
+    let mut shown = (entry.call)(&stand);
+    assert!(stand.emulator.strikes(id) > 0, "{}: it was not reached", entry.name);
+    stand.emulator.clear_faults();
+    if recording.kind == Kind::Any {
+        // Whatever was said: the connection of the company is kept, unless the API called its refresh token invalid.
+        stand.emulator.clock().advance(DAY);
+        let again = stand.abi.access_token(&stand.company);
+        match again.0 {
+            0 => assert!(stand.emulator.access_token_is_live(&again.text()), "{}: a dead token", entry.name),
+            _ => shown = format!("{shown}; then {}", said(again)),
+        }
+    }
+    shown
+}
+
+/// The outcome of a delivery.
+fn outcome_of_delivery(recording: &Recording) -> BTreeMap<String, String> {
+    let stand = Stand::new(Kind::Webhook);
+    let body = stand.body(recording);
+    let headers = signed(&stand.emulator, body.as_bytes(), Signature::Ed25519);
+    let verified = said(stand.abi.webhook_verify(body.as_bytes(), &headers));
+    let applied = match stand.abi.webhook_apply(body.as_bytes(), &headers) {
+        Outcome(0, outcome) if outcome["applied"] == true => "applied".to_owned(),
+        Outcome(0, outcome) => {
+            let reason = outcome["reason"].as_str().expect("a reason");
+            let names = [&stand.company, &stand.location].map(|id| (id.as_str(), "…"));
+            let reason = names.iter().fold(reason.to_owned(), |text, (id, other)| text.replace(id, other));
+            format!("left alone: {reason}")
+        }
+        outcome => said(outcome),
+    };
+    let held = stand.abi.tokens_list(json!({})).ok();
+    let mut held: Vec<&str> =
+        held["items"].as_array().unwrap().iter().map(|item| item["userType"].as_str().unwrap()).collect();
+    held.sort_unstable();
+    BTreeMap::from([
+        ("ghl_webhook_verify".to_owned(), verified),
+        ("ghl_webhook_apply".to_owned(), applied),
+        ("held afterwards".to_owned(), held.join(", ")),
+    ])
+}
+
+/// The outcomes in short: the most frequent one as `*`.
+fn in_short(outcomes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
+    outcomes.values().for_each(|outcome| *counts.entry(outcome).or_default() += 1);
+    let Some((usual, count)) = counts.into_iter().max_by_key(|(_, count)| *count) else {
+        return BTreeMap::new();
+    };
+    if count < 2 {
+        return outcomes.clone();
+    }
+    let others = outcomes.iter().filter(|(_, outcome)| *outcome != usual);
+    let others = others.map(|(name, outcome)| (name.clone(), outcome.clone()));
+    others.chain([("*".to_owned(), usual.clone())]).collect()
+}
+
+fn outcomes(recording: &Recording) -> BTreeMap<String, String> {
+    match recording.kind {
+        Kind::Webhook => outcome_of_delivery(recording),
+        kind => {
+            let entries = entries(kind);
+            entries.iter().map(|entry| (entry.name.to_owned(), outcome_of(recording, entry))).collect()
+        }
+    }
+}
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// With `GHL_UPDATE_RECORDINGS=1` the outcomes are written into the files, to be read before they are committed.
+#[test]
+fn every_recorded_shape_has_its_outcome_at_every_entry_point() {
+    let update = std::env::var_os("GHL_UPDATE_RECORDINGS").is_some();
+    let files = files();
+    assert!(files.len() >= AT_LEAST, "{} recordings", files.len());
+    let left: Mutex<VecDeque<&PathBuf>> = Mutex::new(files.iter().collect());
+    let wrong = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                loop {
+                    let Some(file) = left.lock().unwrap().pop_front() else { break };
+                    let name = file.file_name().unwrap().to_string_lossy();
+                    let text = fs::read_to_string(file).unwrap();
+                    let mut recording: Recording =
+                        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+                    assert!(recording.meaning.len() > 10, "{name}: a line on what it means");
+                    let found = in_short(&outcomes(&recording));
+                    if found == recording.outcome {
+                        continue;
+                    }
+                    if update {
+                        recording.outcome = found;
+                        fs::write(file, format!("{}\n", serde_json::to_string_pretty(&recording).unwrap()))
+                            .unwrap();
+                    } else {
+                        let found = serde_json::to_string_pretty(&found).unwrap();
+                        wrong.lock().unwrap().push(format!("{name}: its outcome is {found}"));
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(
+        wrong.is_empty(),
+        "if that is what is wanted, run GHL_UPDATE_RECORDINGS=1 cargo test --test recordings\n{}",
+        wrong.join("\n")
+    );
+}
