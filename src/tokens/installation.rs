@@ -252,14 +252,16 @@ impl Tokens {
         last.is_some_and(|last| last.installed && last.at_ms > since_ms)
     }
 
-    /// Whether the installation that is held began after that time.
+    /// Whether the installation that is held, or that an INSTALL told of, began after that time.
     ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn began_after(&self, resource_id: &str, at_ms: i64, deadline: &Deadline) -> Result<bool> {
         let record = self.records.load(resource_id, deadline);
         let record = record.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
-        Ok(record.is_some_and(|record| record.installed_at() > at_ms))
+        let installed = self.last_word(resource_id, deadline)?.filter(|word| word.installed);
+        Ok(record.is_some_and(|record| record.installed_at() > at_ms)
+            || installed.is_some_and(|word| word.at_ms > at_ms))
     }
 
     /// When the installation began of which a token was minted at that time: with the last INSTALL, if that is newer than the

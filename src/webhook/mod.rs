@@ -165,9 +165,9 @@ impl Webhooks {
     }
 
     /// Whether a delivery was applied before. Its id tells, or its whole body if that says when it happened. Of a body without
-    /// an id and a time, the next real event looks the same. It counts as a repetition of the last one if it comes when the
-    /// vendor would repeat that one, and if an installation has begun since: what was wrongly kept is refused by the API,
-    /// what was wrongly deleted is lost.
+    /// an id and a time, the next real event looks the same. It counts as a repetition of the last one if no installation has
+    /// begun since, or if it comes when the vendor would repeat that one: a token that is wrongly kept is refused by the
+    /// API, a token that is wrongly deleted is lost.
     fn is_repetition(
         &self,
         key: &str,
@@ -183,12 +183,12 @@ impl Webhooks {
             return Ok(true);
         }
         let seen_at = seen.document.get("atMs").and_then(Value::as_i64).unwrap_or(now);
-        let is_of_a_repetition = (REPEATED_AFTER_MS..REPEATED_FOR_MS).contains(&now.saturating_sub(seen_at));
-        Ok(is_of_a_repetition
-            && match resource_id {
-                Some(resource_id) => self.tokens.began_after(resource_id, seen_at, deadline)?,
-                None => true,
-            })
+        let began_since = match resource_id {
+            Some(resource_id) => self.tokens.began_after(resource_id, seen_at, deadline)?,
+            None => false,
+        };
+        let comes_when_repeated = (REPEATED_AFTER_MS..REPEATED_FOR_MS).contains(&now.saturating_sub(seen_at));
+        Ok(!began_since || comes_when_repeated)
     }
 
     fn mark_as_seen(&self, key: String, delivery: &Delivery, deadline: &Deadline) -> Result<()> {
