@@ -944,7 +944,7 @@ fn behaviours(page: &mut String, behaviour: &Behaviour) {
                 "<input id=\"{name}\" name=\"{name}\" type=\"number\" min=\"0\" value=\"{value}\" data-type=\"number\">"
             );
         } else {
-            // What is JSON is sent as such; names are texts.
+            // Values that are JSON are sent as JSON; names are texts.
             let json = serde_json::from_str::<Value>(default).is_ok();
             let form = if json { " data-type=\"json\"" } else { "" };
             put!(page, "<select id=\"{name}\" name=\"{name}\"{form}>");

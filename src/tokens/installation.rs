@@ -303,7 +303,7 @@ impl Tokens {
         }
     }
 
-    /// Mints for a location that was just installed. Answers why there is no token yet, if there is none.
+    /// Mints for a location that was just installed. Answers why there is no token yet, or nothing if there is one.
     fn mint_installed(
         &self,
         location_id: &str,

@@ -632,7 +632,7 @@ mod tests {
         assert!(store.group.len() == 0);
     }
 
-    /// It counts its versions from the beginning, so only its document tells it from the one that was removed.
+    /// It counts its versions from the beginning, so only its document tells it from the removed record.
     #[test]
     fn a_record_that_came_back_while_it_was_sealed_anew_stays_what_it_is() {
         let folder = tempfile::tempdir().unwrap();
