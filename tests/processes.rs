@@ -11,7 +11,7 @@ mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -375,6 +375,8 @@ struct History<'a> {
     webhooks: bool,
     /// Happens once in each round: it is given a random number, and how many refreshes there were.
     trouble: Box<dyn FnMut(u64, u64) + 'a>,
+    /// Ends the trouble, before every token is accounted for.
+    relief: Box<dyn FnOnce() + 'a>,
 }
 
 /// A worker without an end, and what it has said.
@@ -393,6 +395,7 @@ impl<'a> History<'a> {
             skews_ms: [0; 3],
             webhooks: false,
             trouble: Box::new(|_, _| {}),
+            relief: Box::new(|| {}),
         }
     }
 
@@ -489,6 +492,7 @@ impl<'a> History<'a> {
         }
         drop(workers);
         drop(self.trouble);
+        (self.relief)();
         emulator.clear_faults();
 
         // The account: each refresh token that is stored is one that the server honours, once the next process has
@@ -905,15 +909,23 @@ impl SmallDisk {
         None
     }
 
+    fn filler(&self) -> PathBuf {
+        self.0.path().join("filler")
+    }
+
+    fn is_full(&self) -> bool {
+        self.filler().exists()
+    }
+
     fn fill(&self) {
-        let mut filler = fs::File::create(self.0.path().join("filler")).unwrap();
+        let mut filler = fs::File::create(self.filler()).unwrap();
         for size in [4096, 1] {
             while filler.write_all(&vec![0; size]).is_ok() {}
         }
     }
 
     fn clear(&self) {
-        fs::remove_file(self.0.path().join("filler")).unwrap();
+        fs::remove_file(self.filler()).unwrap();
     }
 }
 
@@ -949,17 +961,14 @@ fn disk_that_is_full_before_the_save_loses_no_token() {
 fn disk_that_is_full_now_and_then_between_crashes_loses_nothing() {
     let Some(disk) = SmallDisk::new() else { return };
     let store = sqlite(disk.0.path());
-    let mut is_full = false;
-    let trouble = |_, _| {
-        if is_full {
+    let trouble = |_, _| if disk.is_full() { disk.clear() } else { disk.fill() };
+    let relief = || {
+        if disk.is_full() {
             disk.clear()
-        } else {
-            disk.fill()
         }
-        is_full = !is_full;
     };
     let history = History::new(&store, 30);
-    History { trouble: Box::new(trouble), ..history }.run();
+    History { trouble: Box::new(trouble), relief: Box::new(relief), ..history }.run();
 }
 
 // ---- A database server in trouble -----------------------------------------------------------------------------------
