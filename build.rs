@@ -4,23 +4,18 @@
 use std::path::Path;
 use std::{env, error::Error};
 
-/// The files of the ABI, in the order of the manual.
-const PARTS: [&str; 10] = [
-    "status",
-    "library",
-    "log",
-    "client",
-    "store",
-    "authorization",
-    "tokens",
-    "endpoints",
-    "request",
-    "webhook",
-];
+#[path = "src/error/statuses.rs"]
+mod statuses;
+use statuses::{c_enum, statuses};
+
+/// The files of the ABI, in the order of the manual. The enum of the statuses comes before them.
+const PARTS: [&str; 9] =
+    ["library", "log", "client", "store", "authorization", "tokens", "endpoints", "request", "webhook"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=cbindgen.toml");
     println!("cargo::rerun-if-changed=src/ffi");
+    println!("cargo::rerun-if-changed=src/error/statuses.rs");
     let root = env::var("CARGO_MANIFEST_DIR")?;
     let version = env::var("CARGO_PKG_VERSION")?;
 
@@ -39,11 +34,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         number("MINOR")?,
         number("PATCH")?,
     ));
-    let mut builder = cbindgen::Builder::new().with_config(config);
+    let folder = env::var("OUT_DIR")?;
+    let statuses = Path::new(&folder).join("statuses.rs");
+    std::fs::write(&statuses, statuses!(c_enum stringify))?;
+    let mut builder = cbindgen::Builder::new().with_config(config).with_src(statuses);
     for part in PARTS {
         builder = builder.with_src(Path::new(&root).join(format!("src/ffi/{part}.rs")));
     }
-    builder.generate()?.write_to_file(Path::new(&env::var("OUT_DIR")?).join("ghl_oauth.h"));
+    builder.generate()?.write_to_file(Path::new(&folder).join("ghl_oauth.h"));
 
     // Unloading would leave the fork handlers of the process pointing nowhere.
     if env::var("CARGO_CFG_TARGET_OS")? == "linux" {

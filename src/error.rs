@@ -5,83 +5,45 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-/// The reason of a failure, with the stable number that the C ABI returns for it.
-///
-/// A number, once released, never changes its meaning; 0 is success and no `Status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(i32)]
-#[non_exhaustive]
-pub enum Status {
-    /// An argument is missing, malformed, unknown or out of range; the error names it.
-    InvalidArgument = 1,
-    /// The configuration cannot be used; the error names the key.
-    Config = 2,
-    /// No token is held for the resource, or the API does not know it.
-    NotFound = 3,
-    /// Only a person's consent can help.
-    ReauthorizationRequired = 4,
-    /// The location is paused or its subscription ended; its token is kept.
-    LocationInactive = 5,
-    /// A 401 that a fresh token did not cure, or refused client credentials.
-    Unauthorized = 6,
-    /// The scope or the location is not granted.
-    Forbidden = 7,
-    /// The API names what is wrong with the request (400, 422).
-    InvalidRequest = 8,
-    /// Too many requests; try again after the time given.
-    RateLimited = 9,
-    /// Not sent, or no answer.
-    Network = 10,
-    /// The deadline passed.
-    Timeout = 11,
-    /// The API failed (5xx).
-    Server = 12,
-    /// An answer that is not what the contract says.
-    Protocol = 13,
-    /// The token store failed.
-    Store = 14,
-    /// The call was cancelled.
-    Cancelled = 15,
-    /// The `state` of a consent is missing, unknown, expired or already used.
-    StateMismatch = 16,
-    /// The person, or the marketplace, refused consent.
-    ConsentDenied = 17,
-    /// A webhook's signature does not fit.
-    SignatureInvalid = 18,
-    /// A defect of the library.
-    Internal = 19,
-    /// The caller's buffer is too small; the size needed is given.
-    BufferTooSmall = 20,
-    /// A store's record has another version than expected.
-    Conflict = 21,
+mod statuses;
+
+pub(crate) use statuses::{c_enum, statuses};
+
+macro_rules! define_status {
+    ($($(#[doc = $doc:literal])+ $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;)+) => {
+        /// The reason of a failure, with the stable number that the C ABI returns for it.
+        ///
+        /// A number, once released, never changes its meaning; 0 is success and no `Status`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(i32)]
+        #[non_exhaustive]
+        pub enum Status {
+            $($(#[doc = $doc])+ $status = $code,)+
+        }
+
+        impl Status {
+            /// Every status, in the order of its number.
+            pub const ALL: [Status; [$($code),+].len()] = [$(Status::$status),+];
+
+            /// The name that the C header and the error JSON use.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Status::$status => stringify!($name),)+
+                }
+            }
+
+            /// Whether the same call, unchanged, may succeed later.
+            pub const fn retryable(self) -> bool {
+                match self {
+                    $(Status::$status => $retryable,)+
+                }
+            }
+        }
+    };
 }
+statuses!(define_status);
 
 impl Status {
-    /// Every status, in the order of its number.
-    pub const ALL: [Status; 21] = [
-        Status::InvalidArgument,
-        Status::Config,
-        Status::NotFound,
-        Status::ReauthorizationRequired,
-        Status::LocationInactive,
-        Status::Unauthorized,
-        Status::Forbidden,
-        Status::InvalidRequest,
-        Status::RateLimited,
-        Status::Network,
-        Status::Timeout,
-        Status::Server,
-        Status::Protocol,
-        Status::Store,
-        Status::Cancelled,
-        Status::StateMismatch,
-        Status::ConsentDenied,
-        Status::SignatureInvalid,
-        Status::Internal,
-        Status::BufferTooSmall,
-        Status::Conflict,
-    ];
-
     /// The stable number.
     pub const fn code(self) -> i32 {
         self as i32
@@ -91,49 +53,6 @@ impl Status {
     pub fn from_code(code: i32) -> Option<Status> {
         let index = usize::try_from(code.checked_sub(1)?).ok()?;
         Status::ALL.get(index).copied()
-    }
-
-    /// The name that the C header and the error JSON use.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Status::InvalidArgument => "GHL_ERR_INVALID_ARGUMENT",
-            Status::Config => "GHL_ERR_CONFIG",
-            Status::NotFound => "GHL_ERR_NOT_FOUND",
-            Status::ReauthorizationRequired => "GHL_ERR_REAUTHORIZATION_REQUIRED",
-            Status::LocationInactive => "GHL_ERR_LOCATION_INACTIVE",
-            Status::Unauthorized => "GHL_ERR_UNAUTHORIZED",
-            Status::Forbidden => "GHL_ERR_FORBIDDEN",
-            Status::InvalidRequest => "GHL_ERR_INVALID_REQUEST",
-            Status::RateLimited => "GHL_ERR_RATE_LIMITED",
-            Status::Network => "GHL_ERR_NETWORK",
-            Status::Timeout => "GHL_ERR_TIMEOUT",
-            Status::Server => "GHL_ERR_SERVER",
-            Status::Protocol => "GHL_ERR_PROTOCOL",
-            Status::Store => "GHL_ERR_STORE",
-            Status::Cancelled => "GHL_ERR_CANCELLED",
-            Status::StateMismatch => "GHL_ERR_STATE_MISMATCH",
-            Status::ConsentDenied => "GHL_ERR_CONSENT_DENIED",
-            Status::SignatureInvalid => "GHL_ERR_SIGNATURE_INVALID",
-            Status::Internal => "GHL_ERR_INTERNAL",
-            Status::BufferTooSmall => "GHL_ERR_BUFFER_TOO_SMALL",
-            Status::Conflict => "GHL_ERR_CONFLICT",
-        }
-    }
-
-    /// Whether the same call, unchanged, may succeed later.
-    pub const fn retryable(self) -> bool {
-        matches!(
-            self,
-            Status::LocationInactive
-                | Status::RateLimited
-                | Status::Network
-                | Status::Timeout
-                | Status::Server
-                | Status::Protocol
-                | Status::Store
-                | Status::Cancelled
-                | Status::Conflict
-        )
     }
 }
 
@@ -360,7 +279,7 @@ mod tests {
             assert_eq!(Status::from_code(status.code()), Some(status));
             assert!(status.name().starts_with("GHL_ERR_"));
         }
-        for code in [0, 22, -1, i32::MIN, i32::MAX] {
+        for code in [0, Status::ALL.len() as i32 + 1, -1, i32::MIN, i32::MAX] {
             assert_eq!(Status::from_code(code), None);
         }
     }

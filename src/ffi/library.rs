@@ -4,7 +4,6 @@ use std::ffi::{CStr, c_char};
 
 use super::boundary::fixed;
 use super::text;
-use crate::error::Status;
 
 /// The version of this ABI: 1. It rises when something is added; what exists never changes its meaning.
 ///
@@ -35,54 +34,20 @@ pub extern "C" fn ghl_version() -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn ghl_status_name(status: i32) -> *const c_char {
     macro_rules! names {
-        ($($status:ident),*) => {
-            match Status::from_code(status) {
-                $(Some(Status::$status) => {
-                    const NAME: &CStr = match CStr::from_bytes_until_nul(&terminated(Status::$status.name())) {
+        ($($(#[doc = $doc:literal])+ $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;)+) => {
+            match status {
+                0 => c"GHL_OK",
+                $($code => const {
+                    match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
                         Ok(name) => name,
-                        Err(_) => panic!("the array ends with a NUL"),
-                    };
-                    fixed(NAME)
-                })*
-                None if status == 0 => fixed(c"GHL_OK"),
-                None => fixed(c"GHL_ERR_UNKNOWN"),
+                        Err(_) => panic!("a name has no NUL inside"),
+                    }
+                })+
+                _ => c"GHL_ERR_UNKNOWN",
             }
         };
     }
-    names!(
-        InvalidArgument,
-        Config,
-        NotFound,
-        ReauthorizationRequired,
-        LocationInactive,
-        Unauthorized,
-        Forbidden,
-        InvalidRequest,
-        RateLimited,
-        Network,
-        Timeout,
-        Server,
-        Protocol,
-        Store,
-        Cancelled,
-        StateMismatch,
-        ConsentDenied,
-        SignatureInvalid,
-        Internal,
-        BufferTooSmall,
-        Conflict
-    )
-}
-
-/// A name with a NUL behind it, for C.
-const fn terminated(name: &str) -> [u8; 48] {
-    let mut bytes = [0; 48];
-    let mut index = 0;
-    while index < name.len() {
-        bytes[index] = name.as_bytes()[index];
-        index += 1;
-    }
-    bytes
+    fixed(crate::error::statuses!(names))
 }
 
 /// Frees a text that the library handed out, after wiping it.

@@ -1,0 +1,81 @@
+//! The table of statuses: the one place in which a status is declared.
+//!
+//! The enum of the core, the enum of the C header, the texts of `ghl_status_name` and the classes of the bindings are made
+//! from it, or tested against it (`tests/statuses.rs`). `build.rs` reads it as well, so it names nothing of the crate.
+
+/// Calls a macro with one row for each status: the documentation, the variant and its number, the C constant, the Python
+/// class, and whether the same call, unchanged, may succeed later. A C++ class has the name of the Python class, in snake
+/// case. A number, once released, never changes its meaning.
+macro_rules! statuses {
+    ($make:ident $($with:ident)?) => {
+        $make! {
+            $($with)?
+            /// An argument is NULL, malformed, unknown or out of range; the error's `parameter` names it.
+            InvalidArgument = 1, GHL_ERR_INVALID_ARGUMENT, InvalidArgument, retryable: false;
+            /// The configuration cannot be used; the error's `parameter` names the key.
+            Config = 2, GHL_ERR_CONFIG, ConfigError, retryable: false;
+            /// No token is held for the resource and none can be minted, or the API does not know it.
+            NotFound = 3, GHL_ERR_NOT_FOUND, NotFound, retryable: false;
+            /// Only a person's consent can help.
+            ReauthorizationRequired = 4, GHL_ERR_REAUTHORIZATION_REQUIRED, ReauthorizationRequired, retryable: false;
+            /// The location is paused or its subscription ended. Its token is kept: try again later.
+            LocationInactive = 5, GHL_ERR_LOCATION_INACTIVE, LocationInactive, retryable: true;
+            /// A 401 that a fresh token did not cure, or refused client credentials.
+            Unauthorized = 6, GHL_ERR_UNAUTHORIZED, Unauthorized, retryable: false;
+            /// The scope or the location is not granted.
+            Forbidden = 7, GHL_ERR_FORBIDDEN, Forbidden, retryable: false;
+            /// The API names what is wrong with the request (400, 422).
+            InvalidRequest = 8, GHL_ERR_INVALID_REQUEST, InvalidRequest, retryable: false;
+            /// Too many requests; `retryAfterMs` says when to try again.
+            RateLimited = 9, GHL_ERR_RATE_LIMITED, RateLimited, retryable: true;
+            /// Not sent, or no answer.
+            Network = 10, GHL_ERR_NETWORK, NetworkError, retryable: true;
+            /// The deadline passed.
+            Timeout = 11, GHL_ERR_TIMEOUT, Timeout, retryable: true;
+            /// The API failed (5xx).
+            Server = 12, GHL_ERR_SERVER, ServerError, retryable: true;
+            /// An answer that is not what the contract says.
+            Protocol = 13, GHL_ERR_PROTOCOL, ProtocolError, retryable: true;
+            /// The token store failed.
+            Store = 14, GHL_ERR_STORE, StoreError, retryable: true;
+            /// The call was cancelled.
+            Cancelled = 15, GHL_ERR_CANCELLED, Cancelled, retryable: true;
+            /// The `state` of a consent is missing, unknown, expired or already used.
+            StateMismatch = 16, GHL_ERR_STATE_MISMATCH, StateMismatch, retryable: false;
+            /// The person, or the marketplace, refused consent.
+            ConsentDenied = 17, GHL_ERR_CONSENT_DENIED, ConsentDenied, retryable: false;
+            /// A webhook's signature does not fit.
+            SignatureInvalid = 18, GHL_ERR_SIGNATURE_INVALID, SignatureInvalid, retryable: false;
+            /// A defect of the library; the client stays usable.
+            Internal = 19, GHL_ERR_INTERNAL, InternalError, retryable: false;
+            /// The buffer is too small; the size that is needed is given.
+            BufferTooSmall = 20, GHL_ERR_BUFFER_TOO_SMALL, BufferTooSmall, retryable: false;
+            /// A store's record has another version than expected.
+            Conflict = 21, GHL_ERR_CONFLICT, Conflict, retryable: true;
+        }
+    };
+}
+
+/// Gives the enum of the C header to a macro.
+#[allow(unused_macros)] // The tests need only the table.
+macro_rules! c_enum {
+    ($give:ident $($(#[doc = $doc:literal])+ $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;)+) => {
+        $give! {
+            /// What a call returns: `GHL_OK`, or the reason of its failure.
+            ///
+            /// A number never changes its meaning. Functions return `int32_t`, so that a newer library may return a code
+            /// that an older header does not name: treat any code that you do not know as a failure, and look at the error's
+            /// `retryable`. Every other number up to 63 is reserved.
+            #[repr(i32)]
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub enum ghl_status {
+                /// Success.
+                GHL_OK = 0,
+                $($(#[doc = $doc])+ $name = $code,)+
+            }
+        }
+    };
+}
+
+#[allow(unused_imports)]
+pub(crate) use {c_enum, statuses};
