@@ -13,10 +13,10 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ghl_oauth::deadline::Deadline;
-use ghl_oauth::store::{self, Query};
-use ghl_oauth::tokens::ImportParams;
-use ghl_oauth::{Client, Config};
+use ghl_oauth::internals::deadline::Deadline;
+use ghl_oauth::internals::store::{self, Query};
+use ghl_oauth::internals::tokens::ImportParams;
+use ghl_oauth::internals::{Client, Config};
 use ghl_oauth_emulator::{Decision, Emulator, Options};
 use measure::{median, now_ms, resident};
 use population::{company_id, location_id, token};
@@ -150,7 +150,8 @@ fn measure(tokens: usize, store: &Value) {
     timed("a page of a company's locations", || {
         drop(store.list(&Query { after: None, ..company.clone() }, &patience()))
     });
-    let companies = Query { user_type: Some(ghl_oauth::token::UserType::Company), ..Query::default() };
+    let companies =
+        Query { user_type: Some(ghl_oauth::internals::token::UserType::Company), ..Query::default() };
     timed("a page of all companies", || {
         drop(store.list(&Query { limit: 100, ..companies.clone() }, &patience()))
     });

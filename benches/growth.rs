@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ghl_oauth::deadline::Deadline;
-use ghl_oauth::store::{self, Host, Query, Record, Store};
-use ghl_oauth::token::{Token, UserType};
-use ghl_oauth::tokens::ImportParams;
-use ghl_oauth::{Client, Config, Result};
+use ghl_oauth::internals::deadline::Deadline;
+use ghl_oauth::internals::store::{self, Host, Query, Record, Store};
+use ghl_oauth::internals::token::{Token, UserType};
+use ghl_oauth::internals::tokens::ImportParams;
+use ghl_oauth::internals::{Client, Config, Result};
 use ghl_oauth_emulator::{Decision, Emulator, Options, RateLimit};
 use measure::{median, now_ms, percentile, resident};
 use postgres_server::{Database, Server};

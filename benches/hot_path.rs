@@ -14,12 +14,12 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ghl_oauth::ffi::{
+use ghl_oauth::internals::ffi::{
     client_from, ghl_access_token, ghl_access_token_into, ghl_client, ghl_client_free, ghl_string_free,
     ghl_token_refresh,
 };
-use ghl_oauth::tokens::ImportParams;
-use ghl_oauth::{Client, Config};
+use ghl_oauth::internals::tokens::ImportParams;
+use ghl_oauth::internals::{Client, Config};
 use ghl_oauth_emulator::{Decision, Emulator, Options};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;

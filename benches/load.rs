@@ -21,9 +21,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ghl_oauth::clock::Clock;
-use ghl_oauth::tokens::ListParams;
-use ghl_oauth::{Client, Config};
+use ghl_oauth::internals::clock::Clock;
+use ghl_oauth::internals::tokens::ListParams;
+use ghl_oauth::internals::{Client, Config};
 use ghl_oauth_emulator::{
     Decision, Emulator, Endpoint, FaultId, FaultKind, GrantType, Options, RateLimit, Rule, Stage,
 };

@@ -10,7 +10,7 @@ use std::env;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ghl_oauth::{Client, Config};
+use ghl_oauth::internals::{Client, Config};
 use ghl_oauth_emulator::{Decision, Emulator, Options, RateLimit};
 use serde_json::{Value, json};
 

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
-use ghl_oauth::ffi::{ghl_client, ghl_client_free, ghl_client_new};
+use ghl_oauth::internals::ffi::{ghl_client, ghl_client_free, ghl_client_new};
 use serde_json::{Value, json};
 
 const PROCESSES: usize = 41;

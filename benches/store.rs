@@ -8,11 +8,11 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ghl_oauth::deadline::Deadline;
-use ghl_oauth::store::{Query, Record, Seal, SqliteStore, Store};
-use ghl_oauth::token::{Token, UserType};
-use ghl_oauth::tokens::{ImportParams, ListParams};
-use ghl_oauth::{Client, Config};
+use ghl_oauth::internals::deadline::Deadline;
+use ghl_oauth::internals::store::{Query, Record, Seal, SqliteStore, Store};
+use ghl_oauth::internals::token::{Token, UserType};
+use ghl_oauth::internals::tokens::{ImportParams, ListParams};
+use ghl_oauth::internals::{Client, Config};
 use measure::{median, now_ms, resident};
 use serde_json::json;
 

@@ -7,8 +7,10 @@ use std::hint::black_box;
 use std::ptr::null_mut;
 use std::time::Duration;
 
-use ghl_oauth::ffi::{client_from, ghl_client_free, ghl_string_free, ghl_webhook_apply, ghl_webhook_verify};
-use ghl_oauth::{Client, Config};
+use ghl_oauth::internals::ffi::{
+    client_from, ghl_client_free, ghl_string_free, ghl_webhook_apply, ghl_webhook_verify,
+};
+use ghl_oauth::internals::{Client, Config};
 use ghl_oauth_emulator::{Emulator, Notice, Options, Signature};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use rustix::time::{ClockId, clock_gettime};
@@ -29,7 +31,7 @@ fn main() {
     let contact = install.replace("INSTALL", "ContactCreate");
     floor(install.as_bytes());
     type Function = unsafe extern "C" fn(
-        *mut ghl_oauth::ffi::ghl_client,
+        *mut ghl_oauth::internals::ffi::ghl_client,
         *const u8,
         usize,
         *const std::ffi::c_char,

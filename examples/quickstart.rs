@@ -7,9 +7,8 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ghl_oauth::api::InstalledLocationsParams;
-use ghl_oauth::authorization::{CompleteParams, UrlParams};
-use ghl_oauth::clock::Clock;
+use ghl_oauth::internals::{self, clock::Clock};
+use ghl_oauth::params::{CompleteParams, InstalledLocationsParams, ListParams, UrlParams};
 use ghl_oauth::{Client, Config};
 use ghl_oauth_emulator::{Decision, Emulator, Options};
 
@@ -22,7 +21,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.authorize_url = emulator.authorize_url();
     config.redirect_uri = Some(emulator.redirect_uri().to_owned());
     config.scopes = ["oauth.readonly", "oauth.write", "locations.readonly"].map(String::from).to_vec();
-    let client = Client::with_clock(&config, Arc::new(EmulatorClock::new(&emulator)))?;
+    // Your program calls `Client::new(&config)`. Here a day will pass, so the client reads the emulator's clock.
+    let clock = Arc::new(EmulatorClock::new(&emulator));
+    let client = Client::from(internals::Client::with_clock(&config, clock)?);
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
 
     tour.step("A client for your app");
@@ -30,24 +31,17 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     tour.step("authorization_url: the link to send your user to");
     let link = client.authorization_url(UrlParams::default())?;
-    let url = link["url"].as_str().unwrap_or_default();
-    tour.came_back(&format!("url   {url}"));
-    tour.came_back(&format!("state {}", shortened(link["state"].as_str().unwrap_or_default())));
+    tour.came_back(&format!("url   {}", link.url));
+    tour.came_back(&format!("state {}", shortened(link.state.expose())));
 
     tour.step("The user clicks \"Allow\" for the company, and the browser comes back");
-    let redirect_url = emulator.consent(url, Decision::Company(company.clone()))?;
+    let redirect_url = emulator.consent(&link.url, Decision::Company(company.clone()))?;
     tour.came_back(&without_secrets(&redirect_url));
 
     tour.step("authorization_complete: state checked, code exchanged, token stored");
-    let stored = client.authorization_complete(&CompleteParams {
-        redirect_url: redirect_url.clone().into(),
-        state: None,
-        allow_missing_state: false,
-        redirect_uri: None,
-        user_type: None,
-    })?;
+    let stored = client.authorization_complete(&CompleteParams::new(redirect_url.as_str()))?;
     tour.sent();
-    tour.came_back(&stored.to_string());
+    tour.came_back(&format!("{} is {:?}", stored.resource_id, stored.state));
 
     tour.step("access_token: the company's token");
     let token = client.access_token(&company)?;
@@ -66,16 +60,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             ..InstalledLocationsParams::default()
         })?;
         tour.sent();
-        for item in page["items"].as_array().into_iter().flatten() {
-            tour.came_back(&format!(
-                "{}  {}",
-                item["_id"].as_str().unwrap_or("?"),
-                item["name"].as_str().unwrap_or("?")
-            ));
+        for location in &page.items {
+            tour.came_back(&format!("{}  {}", location.id, location.name.as_deref().unwrap_or("?")));
         }
-        match page["pagination"]["nextPageToken"].as_str() {
-            Some(next) => page_token = Some(next.to_owned()),
-            None => break,
+        page_token = page.next_page_token;
+        if page_token.is_none() {
+            break;
         }
     }
 
@@ -107,18 +97,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     tour.came_back(&format!("live at the server: {}", emulator.access_token_is_live(renewed.expose())));
 
     tour.step("tokens_list: what is held now, without secrets");
-    for item in client.tokens_list(&Default::default())?["items"].as_array().into_iter().flatten() {
-        tour.came_back(&item.to_string());
+    for token in client.tokens_list(&ListParams::default())?.items {
+        tour.came_back(&format!("{} is {:?}, scopes {:?}", token.resource_id, token.state, token.scope));
     }
 
     tour.step("An error, as you would meet it: the redirect is replayed");
-    let replayed = client.authorization_complete(&CompleteParams {
-        redirect_url: redirect_url.into(),
-        state: None,
-        allow_missing_state: false,
-        redirect_uri: None,
-        user_type: None,
-    });
+    let replayed = client.authorization_complete(&CompleteParams::new(redirect_url));
     if let Err(error) = replayed {
         tour.came_back(&format!("status  {}", error.status().name()));
         tour.came_back(&format!("message {}", error.message()));

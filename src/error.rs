@@ -54,6 +54,11 @@ impl Status {
         let index = usize::try_from(code.checked_sub(1)?).ok()?;
         Status::ALL.get(index).copied()
     }
+
+    /// The status with that name, if there is one.
+    pub fn from_name(name: &str) -> Option<Status> {
+        Status::ALL.into_iter().find(|status| status.name() == name)
+    }
 }
 
 /// What the server said, whichever of its error shapes it used.
@@ -248,6 +253,31 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The error from the inner object of its JSON form, as reports and events hold it.
+    pub(crate) fn from_json(error: &Value) -> Error {
+        let text = |object: &Value, key: &str| object[key].as_str().map(str::to_owned);
+        let status = error["status"].as_str().and_then(Status::from_name).unwrap_or(Status::Internal);
+        let mut read = Error::new(status, text(error, "message").unwrap_or_default());
+        let details = &mut *read.0;
+        details.help = text(error, "help");
+        details.parameter = text(error, "parameter");
+        details.retryable = error["retryable"].as_bool().unwrap_or(details.retryable);
+        details.retry_after = error["retryAfterMs"].as_u64().map(Duration::from_millis);
+        details.resource_id = text(error, "resourceId");
+        details.http_status = error["httpStatus"].as_u64().and_then(|status| u16::try_from(status).ok());
+        details.api = error["api"].is_object().then(|| ApiFault {
+            code: text(&error["api"], "code"),
+            message: text(&error["api"], "message"),
+            details: error["api"]["details"].clone(),
+            resolution: text(&error["api"], "resolution"),
+            trace_id: text(error, "traceId"),
+            is_of_api: true,
+        });
+        read
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0.status.name(), self.0.message)?;
@@ -281,6 +311,30 @@ mod tests {
         }
         for code in [0, Status::ALL.len() as i32 + 1, -1, i32::MIN, i32::MAX] {
             assert_eq!(Status::from_code(code), None);
+        }
+    }
+
+    #[test]
+    fn error_read_from_its_json_form_has_the_same_json_form() {
+        let fault = ApiFault {
+            code: Some("invalid_grant".into()),
+            message: Some("no".into()),
+            details: json!({"field": "x"}),
+            resolution: Some("consent".into()),
+            trace_id: Some("t1".into()),
+            is_of_api: true,
+        };
+        let full = Error::new(Status::RateLimited, "too many")
+            .with_help("wait")
+            .with_parameter("p")
+            .with_retry_after(Some(Duration::from_millis(1500)))
+            .with_resource("l1")
+            .with_api(429, fault);
+        for error in
+            [full, Error::new(Status::Store, "disk full"), Error::new(Status::Store, "x").into_unreadable()]
+        {
+            let json = error.to_json();
+            assert_eq!(Error::from_json(&json["error"]).to_json(), json);
         }
     }
 

@@ -1,31 +1,17 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # Architecture
+//! # From Rust
 //!
-//! The modules below stand in the order of their layers: each uses those further down, never one above it.
-//! C programs come in through [`ffi`], Rust programs through [`Client`].
-//!
-//! ```text
-//!                   ffi                    the C ABI: all the unsafe code, no decisions
-//!                    |
-//!                  client                  builds the parts, gives each call its deadline
-//!          /         |         \
-//! authorization   request   webhook        consent; any endpoint with a live token; deliveries that begin and end tokens
-//!          \         |         /
-//!                  tokens                  the life of a token
-//!                 /      \
-//!               api     store              the endpoints, and what their answers mean; where tokens are kept
-//!                |
-//!               http                       deadlines, pace, retries, size caps
-//! ```
-//!
-//! Leaves that everyone may use: [`config`], [`error`], [`token`], [`secret`], [`clock`], [`deadline`], [`event`].
-//! What each layer must not know, the order of the locks, and the path of a refresh: `docs/architecture.md`.
+//! [`Client`] is the whole interface: one method for each function of the C ABI, with the parameters in [`params`], the
+//! configuration in [`Config`], and results of their own types. An [`Error`] has a [`Status`]. Results and enums are
+//! `non_exhaustive`, and parameters have defaults, so that a new version can add to them. Everything else is internal:
+//! `docs/architecture.md` says how it is layered.
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
 #[allow(unsafe_code)]
-pub mod ffi;
+mod ffi;
+mod typed;
 
 mod client;
 
@@ -35,23 +21,23 @@ pub mod fuzzing;
 #[cfg(all(test, not(ghl_loom)))]
 mod simulation;
 
-pub mod authorization;
-pub mod request;
-pub mod webhook;
+mod authorization;
+mod request;
+mod webhook;
 
-pub mod tokens;
+mod tokens;
 
-pub mod api;
+mod api;
 mod http;
-pub mod store;
+mod store;
 
-pub mod clock;
+mod clock;
 pub mod config;
-pub mod deadline;
-pub mod error;
-pub mod event;
-pub mod secret;
-pub mod token;
+mod deadline;
+mod error;
+mod event;
+mod secret;
+mod token;
 
 mod ca_bundle;
 mod crew;
@@ -61,8 +47,45 @@ mod lookup;
 mod outbox;
 mod process;
 mod random;
-pub mod signal;
+mod signal;
 
-pub use client::Client;
 pub use config::Config;
-pub use error::{Error, Result, Status};
+pub use error::{ApiFault, Error, Result, Status};
+pub use secret::Secret;
+pub use store::Host;
+pub use token::UserType;
+pub use typed::*;
+pub use zeroize::Zeroizing;
+
+/// For the tests, benches and fuzz targets of this repository. No promise covers it.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::client::Client;
+    #[cfg(fuzzing)]
+    pub use crate::fuzzing;
+    pub use crate::{Config, Error, Result, Status, config};
+
+    macro_rules! open {
+        ($($module:ident),+) => {
+            $(pub mod $module {
+                pub use crate::$module::*;
+            })+
+        };
+    }
+    open!(
+        api,
+        authorization,
+        clock,
+        deadline,
+        error,
+        event,
+        ffi,
+        request,
+        secret,
+        signal,
+        store,
+        token,
+        tokens,
+        webhook
+    );
+}

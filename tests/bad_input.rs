@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use ghl_oauth::Status;
-use ghl_oauth::ffi::*;
+use ghl_oauth::internals::ffi::*;
 use ghl_oauth_emulator::{Emulator, Notice, Signature};
 use serde_json::{Value, json};
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use ghl_oauth::authorization::CompleteParams;
-use ghl_oauth::clock::Clock;
-use ghl_oauth::token::ASSUMED_LIFE;
-use ghl_oauth::{Client, Config, Status};
+use ghl_oauth::internals::authorization::CompleteParams;
+use ghl_oauth::internals::clock::Clock;
+use ghl_oauth::internals::token::ASSUMED_LIFE;
+use ghl_oauth::internals::{Client, Config, Status};
 use ghl_oauth_emulator::{Decision, Emulator, ExpiresIn, Options};
 use serde_json::json;
 

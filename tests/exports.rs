@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ghl_oauth::Status;
-use ghl_oauth::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
+use ghl_oauth::internals::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
 
 /// The ABI. A name that was released is never taken away.
 const EXPORTS: [&str; 29] = [

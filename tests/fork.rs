@@ -8,8 +8,8 @@ mod worker;
 
 use std::process::Command;
 
-use ghl_oauth::authorization::CompleteParams;
-use ghl_oauth::{Client, Config};
+use ghl_oauth::internals::authorization::CompleteParams;
+use ghl_oauth::internals::{Client, Config};
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
 use serde_json::{Value, json};
 use tempfile::TempDir;

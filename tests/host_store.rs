@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use folder_host::FolderHost;
 use ghl_oauth::Status;
-use ghl_oauth::deadline::{Cancellation, Deadline};
-use ghl_oauth::ffi::*;
-use ghl_oauth::store::{Host, HostStore, Query, Record, Seal, Store};
-use ghl_oauth::token::UserType;
+use ghl_oauth::internals::deadline::{Cancellation, Deadline};
+use ghl_oauth::internals::ffi::*;
+use ghl_oauth::internals::store::{Host, HostStore, Query, Record, Seal, Store};
+use ghl_oauth::internals::token::UserType;
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, Notice, Rule, Signature, Stage};
 use serde_json::{Value, json};
 use store_suite::patience;
@@ -407,7 +407,7 @@ fn sealed() -> Seal {
 /// The test's host as a Rust program would write it.
 struct Honouring(TestHost);
 
-impl ghl_oauth::store::Host for Honouring {
+impl ghl_oauth::internals::store::Host for Honouring {
     fn load(&self, id: &str) -> ghl_oauth::Result<Option<zeroize::Zeroizing<String>>> {
         Ok(self.0.records.lock().unwrap().get(id).map(|record| record.to_string().into()))
     }

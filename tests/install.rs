@@ -139,7 +139,7 @@ fn what_cargo_c_installs_serves_pkg_config_and_cmake() {
     ] {
         assert!(fs::read(prefix.join(installed)).unwrap() == source(from), "{installed} is not {from}");
     }
-    let abi = ghl_oauth::ffi::ghl_abi_version();
+    let abi = ghl_oauth::internals::ffi::ghl_abi_version();
     for link in ["libghl_oauth.so", "libghl_oauth.so.1"] {
         let target = fs::read_link(prefix.join("lib").join(link)).unwrap();
         assert_eq!(target.to_str().unwrap(), format!("libghl_oauth.so.1.{abi}.0"));

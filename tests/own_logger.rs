@@ -3,7 +3,7 @@
 use std::ptr;
 
 use ghl_oauth::Status;
-use ghl_oauth::ffi::ghl_set_log_callback;
+use ghl_oauth::internals::ffi::ghl_set_log_callback;
 use log::{Log, Metadata, Record};
 
 struct HostsOwn;

@@ -15,8 +15,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ghl_oauth::authorization::CompleteParams;
-use ghl_oauth::{Client, Config};
+use ghl_oauth::internals::authorization::CompleteParams;
+use ghl_oauth::internals::{Client, Config};
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
 use postgres_server::{Relay, Server};
 use serde_json::{Value, json};

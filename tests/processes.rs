@@ -20,10 +20,10 @@ use std::{env, fs, thread};
 
 use folder_host::FolderHost;
 
-use ghl_oauth::authorization::CompleteParams;
-use ghl_oauth::clock::{Clock, SystemClock};
-use ghl_oauth::ffi::client_from;
-use ghl_oauth::{Client, Config, Status};
+use ghl_oauth::internals::authorization::CompleteParams;
+use ghl_oauth::internals::clock::{Clock, SystemClock};
+use ghl_oauth::internals::ffi::client_from;
+use ghl_oauth::internals::{Client, Config, Status};
 use ghl_oauth_emulator::{
     Decision, Emulator, Endpoint, FaultKind, GrantType, Notice, Options, Rule, Signature, Stage,
 };

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use ghl_oauth::ffi::ghl_abi_version;
+use ghl_oauth::internals::ffi::ghl_abi_version;
 
 const PROMISED: &str = "tests/abi/promised.txt";
 const BASELINE: &str = "tests/abi/baseline.abi";

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ghl_oauth::authorization::{CompleteParams, UrlParams};
-use ghl_oauth::clock::Clock;
-use ghl_oauth::{Client, Config, Status};
+use ghl_oauth::internals::authorization::{CompleteParams, UrlParams};
+use ghl_oauth::internals::clock::Clock;
+use ghl_oauth::internals::{Client, Config, Status};
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
 use proptest::prelude::*;
 
@@ -202,7 +202,7 @@ impl World {
     }
 
     /// What a caller gets works, or the error is one that can be understood from what happened.
-    fn check(&mut self, asked: Result<ghl_oauth::secret::Secret, ghl_oauth::Error>) {
+    fn check(&mut self, asked: Result<ghl_oauth::internals::secret::Secret, ghl_oauth::Error>) {
         match asked {
             Ok(token) => {
                 assert!(self.emulator.access_token_is_live(token.expose()), "a dead token was handed out")

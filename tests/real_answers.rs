@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ghl_oauth::Status;
-use ghl_oauth::clock::Clock;
+use ghl_oauth::internals::clock::Clock;
 use ghl_oauth_emulator::{
     Behaviour, DailyReset, Decision, Emulator, Endpoint, FaultKind, FieldNames, GrantType, Options, Refusal,
     Rule, Stage,
@@ -400,7 +400,8 @@ impl Clock for WholeClock {
 fn spent_day_is_waited_for_until_its_reset_and_calls_work_at_once_when_it_is_renewed() {
     let behaviour = Behaviour { daily_reset: DailyReset::Milliseconds, ..Behaviour::default() };
     let emulator = Emulator::start(Options { locations: 1, behaviour, ..Options::default() }).unwrap();
-    let clock = WholeClock(EmulatorClock::new(&emulator), Arc::new(ghl_oauth::clock::SystemClock::new()));
+    let clock =
+        WholeClock(EmulatorClock::new(&emulator), Arc::new(ghl_oauth::internals::clock::SystemClock::new()));
     let abi = Abi::by(&emulator, json!({}), Arc::new(clock));
     let company = abi.connect_company(&emulator);
     let list = || abi.oauth_installed_locations(json!({"companyId": company, "pageSize": 1}));

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ghl_oauth::Status;
-use ghl_oauth::store::{Record, Seal, SqliteStore, Store};
-use ghl_oauth::token::UserType;
+use ghl_oauth::internals::store::{Record, Seal, SqliteStore, Store};
+use ghl_oauth::internals::token::UserType;
 use ghl_oauth_emulator::Emulator;
 use rusqlite::Connection;
 use serde_json::{Value, json};

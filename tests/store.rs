@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ghl_oauth::authorization::CompleteParams;
-use ghl_oauth::deadline::Deadline;
-use ghl_oauth::store::{MemoryStore, Note, Record, Seal, SqliteStore, Store};
-use ghl_oauth::token::UserType;
-use ghl_oauth::{Client, Config, Status};
+use ghl_oauth::internals::authorization::CompleteParams;
+use ghl_oauth::internals::deadline::Deadline;
+use ghl_oauth::internals::store::{MemoryStore, Note, Record, Seal, SqliteStore, Store};
+use ghl_oauth::internals::token::UserType;
+use ghl_oauth::internals::{Client, Config, Status};
 use ghl_oauth_emulator::{Decision, Emulator, Options};
 use serde_json::{Value, json};
 

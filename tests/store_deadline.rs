@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ghl_oauth::Status;
-use ghl_oauth::deadline::{Cancellation, Deadline};
-use ghl_oauth::store::{Query, Record, Seal, SqliteStore, Store};
-use ghl_oauth::token::UserType;
+use ghl_oauth::internals::deadline::{Cancellation, Deadline};
+use ghl_oauth::internals::store::{Query, Record, Seal, SqliteStore, Store};
+use ghl_oauth::internals::token::UserType;
 use serde_json::json;
 use store_suite::{patience, token};
 use support::Abi;

@@ -15,9 +15,9 @@ use std::thread;
 use std::time::Duration;
 
 use ghl_oauth::Status;
-use ghl_oauth::deadline::Deadline;
-use ghl_oauth::store::{Record, Seal, SqliteStore, Store};
-use ghl_oauth::token::UserType;
+use ghl_oauth::internals::deadline::Deadline;
+use ghl_oauth::internals::store::{Record, Seal, SqliteStore, Store};
+use ghl_oauth::internals::token::UserType;
 use serde_json::json;
 use store_suite::{patience, token};
 use support::Abi;

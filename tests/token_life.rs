@@ -722,7 +722,9 @@ fn a_listener_finds_what_it_was_told_of_and_hears_no_more_when_it_is_taken_away(
         let listed = if deleted { Value::Null } else { abi.listed(resource)["expiresAt"].clone() };
         // Nobody changes the listener from inside it.
         // SAFETY: a living client.
-        let code = unsafe { ghl_oauth::ffi::ghl_client_on_event(abi.handle(), None, std::ptr::null_mut()) };
+        let code = unsafe {
+            ghl_oauth::internals::ffi::ghl_client_on_event(abi.handle(), None, std::ptr::null_mut())
+        };
         noted.lock().unwrap().push(json!([listed, code]));
     });
     let company = abi.connect_company(&emulator);

@@ -9,9 +9,9 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ghl_oauth::api::{InstalledLocationsParams, LocationTokenParams, TokenParams};
 use ghl_oauth::config::Encoding;
-use ghl_oauth::{Client, Config, Status};
+use ghl_oauth::internals::api::{InstalledLocationsParams, LocationTokenParams, TokenParams};
+use ghl_oauth::internals::{Client, Config, Status};
 use serde_json::{Value, json};
 
 const PRISM: &str = "GHL_PRISM";

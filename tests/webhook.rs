@@ -181,7 +181,13 @@ fn what_is_not_signed_as_it_must_be_is_refused() {
     // SAFETY: a living client and valid pointers.
     let code = unsafe {
         let out = std::ptr::null_mut();
-        ghl_oauth::ffi::ghl_webhook_verify(abi.handle(), body.as_ptr(), body.len(), headers.as_ptr(), out)
+        ghl_oauth::internals::ffi::ghl_webhook_verify(
+            abi.handle(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            out,
+        )
     };
     assert_eq!(code, Status::SignatureInvalid.code());
 }

@@ -1,9 +1,9 @@
 //! What the benchmarks that talk to a server have in common: a client for the emulator, and a consent.
 #![allow(dead_code)] // Each bench uses a part of its own.
 
-use ghl_oauth::Client;
-use ghl_oauth::authorization::{CompleteParams, UrlParams};
-use ghl_oauth::secret::Secret;
+use ghl_oauth::internals::Client;
+use ghl_oauth::internals::authorization::{CompleteParams, UrlParams};
+use ghl_oauth::internals::secret::Secret;
 use ghl_oauth_emulator::{Decision, Emulator};
 use serde_json::Value;
 

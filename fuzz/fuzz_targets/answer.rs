@@ -6,8 +6,8 @@
 #![no_main]
 
 use ghl_oauth::Status;
-use ghl_oauth::ffi::*;
-use ghl_oauth::fuzzing::{CannedAnswer, answer_with};
+use ghl_oauth::internals::ffi::*;
+use ghl_oauth::internals::fuzzing::{CannedAnswer, answer_with};
 use ghl_oauth_fuzz::{ACCESS_TOKEN, Abi, CLIENT_SECRET, CODE, COMPANY, Outcome, REFRESH_TOKEN, watch_for};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};

@@ -4,8 +4,8 @@
 
 use std::ptr;
 
-use ghl_oauth::ffi::{client_from, ghl_authorization_url, ghl_client_free};
-use ghl_oauth::{Client, Config, Status};
+use ghl_oauth::internals::ffi::{client_from, ghl_authorization_url, ghl_client_free};
+use ghl_oauth::internals::{Client, Config, Status};
 use ghl_oauth_fuzz::{Outcome, given_secrets};
 use libfuzzer_sys::fuzz_target;
 

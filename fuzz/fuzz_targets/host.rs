@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ghl_oauth::deadline::Deadline;
-use ghl_oauth::store::{Host, HostStore, Query, Seal, Store};
+use ghl_oauth::internals::deadline::Deadline;
+use ghl_oauth::internals::store::{Host, HostStore, Query, Seal, Store};
 use ghl_oauth::{Error, Result, Status};
 use ghl_oauth_fuzz::MARK;
 use libfuzzer_sys::fuzz_target;

@@ -3,7 +3,7 @@
 #![no_main]
 
 use ghl_oauth::Status;
-use ghl_oauth::ffi::*;
+use ghl_oauth::internals::ffi::*;
 use ghl_oauth_fuzz::{Abi, Call, SECRETS, given_secrets, watch_for};
 use libfuzzer_sys::fuzz_target;
 

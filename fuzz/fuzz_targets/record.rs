@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ghl_oauth::Status;
-use ghl_oauth::api::Api;
-use ghl_oauth::clock::Clock;
+use ghl_oauth::internals::api::Api;
+use ghl_oauth::internals::clock::Clock;
 use ghl_oauth::config::Config;
-use ghl_oauth::deadline::Deadline;
-use ghl_oauth::event::Events;
-use ghl_oauth::fuzzing::{CannedAnswer, answer_with};
-use ghl_oauth::store::{MemoryStore, Record, Store};
-use ghl_oauth::tokens::{ListParams, MaintainParams, Tokens};
+use ghl_oauth::internals::deadline::Deadline;
+use ghl_oauth::internals::event::Events;
+use ghl_oauth::internals::fuzzing::{CannedAnswer, answer_with};
+use ghl_oauth::internals::store::{MemoryStore, Record, Store};
+use ghl_oauth::internals::tokens::{ListParams, MaintainParams, Tokens};
 use ghl_oauth_fuzz::{CLIENT_SECRET, MARK, Still, holds_no_secret, watch_for};
 use libfuzzer_sys::fuzz_target;
 

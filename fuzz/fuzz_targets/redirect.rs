@@ -4,8 +4,8 @@
 #![no_main]
 
 use ghl_oauth::Status;
-use ghl_oauth::ffi::{ghl_authorization_complete, ghl_authorization_url};
-use ghl_oauth::fuzzing::{CannedAnswer, answer_with};
+use ghl_oauth::internals::ffi::{ghl_authorization_complete, ghl_authorization_url};
+use ghl_oauth::internals::fuzzing::{CannedAnswer, answer_with};
 use ghl_oauth_fuzz::Abi;
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;

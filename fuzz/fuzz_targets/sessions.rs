@@ -3,7 +3,7 @@
 #![no_main]
 
 use ghl_oauth::Status;
-use ghl_oauth::ffi::{ghl_tokens_export, ghl_tokens_import, ghl_tokens_list};
+use ghl_oauth::internals::ffi::{ghl_tokens_export, ghl_tokens_import, ghl_tokens_list};
 use ghl_oauth_fuzz::{Abi, MARK};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;

@@ -5,7 +5,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ghl_oauth::Status;
-use ghl_oauth::ffi::{ghl_tokens_list, ghl_webhook_apply, ghl_webhook_verify};
+use ghl_oauth::internals::ffi::{ghl_tokens_list, ghl_webhook_apply, ghl_webhook_verify};
 use ghl_oauth_fuzz::{Abi, signing_key};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};

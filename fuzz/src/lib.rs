@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ghl_oauth::clock::Clock;
-use ghl_oauth::ffi::*;
-use ghl_oauth::{Client, Config, Status, fuzzing};
+use ghl_oauth::internals::clock::Clock;
+use ghl_oauth::internals::ffi::*;
+use ghl_oauth::internals::{Client, Config, Status, fuzzing};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ghl_oauth::store::Host;
+use ghl_oauth::internals::store::Host;
 use ghl_oauth::{Error, Result, Status};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ghl_oauth::clock::Clock;
-use ghl_oauth::ffi::client_from;
-use ghl_oauth::signal::Signal;
-use ghl_oauth::store::Host;
-use ghl_oauth::{Client, Config, Error, Result, Status};
+use ghl_oauth::internals::clock::Clock;
+use ghl_oauth::internals::ffi::client_from;
+use ghl_oauth::internals::signal::Signal;
+use ghl_oauth::internals::store::Host;
+use ghl_oauth::internals::{Client, Config, Error, Result, Status};
 use ghl_oauth_emulator::{Emulator, Endpoint, Options, Rule, Stage};
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Value, json};

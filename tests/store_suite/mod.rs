@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ghl_oauth::Status;
-use ghl_oauth::deadline::{Cancellation, Deadline};
-use ghl_oauth::store::{Intent, Note, Query, Record, Standing, Store};
-use ghl_oauth::token::{Token, UserType};
+use ghl_oauth::internals::deadline::{Cancellation, Deadline};
+use ghl_oauth::internals::store::{Intent, Note, Query, Record, Standing, Store};
+use ghl_oauth::internals::token::{Token, UserType};
 use serde_json::{Map, json};
 
 /// Every promise of [`Store`], on a store that is empty.

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ghl_oauth::clock::Clock;
-use ghl_oauth::ffi::*;
-use ghl_oauth::{Client, Config, Status};
+use ghl_oauth::internals::clock::Clock;
+use ghl_oauth::internals::ffi::*;
+use ghl_oauth::internals::{Client, Config, Status};
 use ghl_oauth_emulator::{
     Decision, Emulator, Endpoint, FaultKind, Options, RecordedRequest, Rule, Signature, Stage,
 };

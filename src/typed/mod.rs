@@ -1,0 +1,391 @@
+//! The public Rust API: a client with typed results.
+//!
+//! Each method calls the core as the C function of the same name does, and reads the JSON document that the C function
+//! hands out. So both say the same, and a field has one source.
+
+pub mod params;
+mod results;
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::api::InstalledLocationsParams;
+use crate::authorization::{CompleteParams, ListenParams, UrlParams};
+use crate::client;
+use crate::config::Config;
+use crate::error::{Error, Result, Status};
+use crate::request::RequestParams;
+use crate::secret::Secret;
+use crate::store::Host;
+use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams};
+use crate::webhook::Headers;
+
+pub use results::{
+    AuthorizationUrl, Body, Event, Exported, FailedToken, ImportReport, Location, LocationPage,
+    MaintainProgress, MaintainReport, MintProgress, MintReport, Response, SkippedToken, TokenInfo, TokenPage,
+    TokenState, Webhook, WebhookOutcome,
+};
+
+/// A client: one app, its tokens, and the way to the API. Share it between threads by reference or in an `Arc`.
+///
+/// Every call ends by its deadline (`timeouts.totalMs` of the configuration), and [`Client::cancel`] ends it earlier. Dropping
+/// the client offers tokens that the store refused to the store once more.
+///
+/// A program that holds its tokens in SQLite:
+///
+/// ```no_run
+/// use ghl_oauth::{Client, Config, params::UrlParams};
+///
+/// fn main() -> ghl_oauth::Result<()> {
+///     let mut config = Config::new("<client id>", "<client secret>");
+///     config.redirect_uri = Some("https://app.example/oauth/callback".into());
+///     config.scopes = vec!["oauth.readonly".into(), "oauth.write".into()];
+///     config.store.kind = "sqlite".into();
+///     config.store.path = Some("tokens.db".into());
+///     let client = Client::new(&config)?;
+///     println!("Send your user to {}", client.authorization_url(UrlParams::default())?.url);
+///     Ok(())
+/// }
+/// ```
+pub struct Client {
+    core: client::Client,
+}
+
+impl Client {
+    /// A client with that configuration.
+    ///
+    /// # Errors
+    /// [`Status::Config`], with the key in [`Error::parameter`]; [`Status::Store`] if the store cannot be opened.
+    ///
+    /// ```
+    /// use ghl_oauth::{Client, Config, Status};
+    ///
+    /// let client = Client::new(&Config::new("app-1", "secret"))?;
+    /// let error = client.access_token("a location without a token").unwrap_err();
+    /// assert_eq!(error.status(), Status::NotFound);
+    /// assert!(!error.retryable());
+    /// # Ok::<(), ghl_oauth::Error>(())
+    /// ```
+    pub fn new(config: &Config) -> Result<Client> {
+        Ok(Client { core: client::Client::new(config)? })
+    }
+
+    /// A client whose tokens are kept by a store of the program's own. `config.store` needs no kind.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_host(config: &Config, host: Arc<dyn Host>) -> Result<Client> {
+        Ok(Client { core: client::Client::with_host(config, host)? })
+    }
+
+    /// A live access token for a company or a location.
+    ///
+    /// A valid token comes from memory. Otherwise the token is refreshed, or minted from the token of the location's company,
+    /// once for all callers, and saved before it is returned.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`], [`Status::ReauthorizationRequired`], [`Status::LocationInactive`], or the failure of the API, the
+    /// network or the store.
+    ///
+    /// ```no_run
+    /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
+    /// let token = client.access_token("<a company id or location id>")?;
+    /// let header = format!("Bearer {}", token.expose());
+    /// # Ok(()) }
+    /// ```
+    pub fn access_token(&self, resource_id: &str) -> Result<Secret> {
+        self.core.access_token(resource_id)
+    }
+
+    /// The URL of the consent page, with a fresh `state`.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`], with the name of the parameter.
+    ///
+    /// ```
+    /// use ghl_oauth::{Client, Config, params::UrlParams};
+    ///
+    /// let mut config = Config::new("app-1", "secret");
+    /// config.redirect_uri = Some("https://app.example/oauth/callback".into());
+    /// let client = Client::new(&config)?;
+    /// let scopes = Some(vec!["oauth.readonly".to_owned()]);
+    /// let link = client.authorization_url(UrlParams { scopes, ..UrlParams::default() })?;
+    /// assert!(link.url.contains("scope=oauth.readonly"));
+    /// # Ok::<(), ghl_oauth::Error>(())
+    /// ```
+    pub fn authorization_url(&self, params: UrlParams) -> Result<AuthorizationUrl> {
+        typed(self.core.authorization_url(params)?)
+    }
+
+    /// Checks the redirect of the consent page, exchanges its code, and stores the token.
+    ///
+    /// # Errors
+    /// [`Status::StateMismatch`], [`Status::ConsentDenied`], [`Status::ReauthorizationRequired`] if the API refuses the code, or
+    /// the failure of the API, the network or the store.
+    ///
+    /// ```no_run
+    /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
+    /// use ghl_oauth::params::CompleteParams;
+    ///
+    /// let redirect = "https://app.example/oauth/callback?code=…&state=…";
+    /// let token = client.authorization_complete(&CompleteParams::new(redirect))?;
+    /// println!("connected {}", token.resource_id);
+    /// # Ok(()) }
+    /// ```
+    pub fn authorization_complete(&self, params: &CompleteParams) -> Result<TokenInfo> {
+        typed(self.core.authorization_complete(params)?)
+    }
+
+    /// Waits on a port of 127.0.0.1 for the browser that comes back from the consent page, and completes its consent.
+    ///
+    /// # Errors
+    /// As [`Client::authorization_complete`]; [`Status::Timeout`] if no browser comes.
+    pub fn authorization_listen(&self, params: &ListenParams) -> Result<TokenInfo> {
+        typed(self.core.authorization_listen(params)?)
+    }
+
+    /// Refreshes a token now, or mints it, even if it is still valid.
+    ///
+    /// # Errors
+    /// As [`Client::access_token`].
+    pub fn token_refresh(&self, resource_id: &str) -> Result<TokenInfo> {
+        typed(self.core.token_refresh(resource_id)?)
+    }
+
+    /// Deletes a token from the store. The API is not told. Returns what was deleted.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`], [`Status::Store`].
+    pub fn token_delete(&self, resource_id: &str) -> Result<TokenInfo> {
+        typed(self.core.token_delete(resource_id)?)
+    }
+
+    /// One page of the stored tokens, without their secrets.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] for a page size out of range; [`Status::Store`].
+    ///
+    /// ```
+    /// use ghl_oauth::{Client, Config, params::ListParams};
+    ///
+    /// let client = Client::new(&Config::new("app-1", "secret"))?;
+    /// let mut params = ListParams::default();
+    /// loop {
+    ///     let page = client.tokens_list(&params)?;
+    ///     for token in page.items {
+    ///         println!("{} is {:?}", token.resource_id, token.state);
+    ///     }
+    ///     params.page_token = page.next_page_token;
+    ///     if params.page_token.is_none() {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok::<(), ghl_oauth::Error>(())
+    /// ```
+    pub fn tokens_list(&self, params: &ListParams) -> Result<TokenPage> {
+        typed(self.core.tokens_list(params)?)
+    }
+
+    /// One page of the stored tokens with their secrets, as [`Client::tokens_import`] takes them.
+    ///
+    /// # Errors
+    /// As [`Client::tokens_list`].
+    pub fn tokens_export(&self, params: &ListParams) -> Result<Exported> {
+        typed(self.core.tokens_export(params)?)
+    }
+
+    /// Imports tokens that were granted elsewhere: one JSON object for each, in camelCase or snake_case.
+    ///
+    /// With `replace`, an older token, or one of unknown age, may replace a good one. What cannot be imported is skipped and
+    /// reported.
+    ///
+    /// # Errors
+    /// [`Status::Store`], [`Status::Timeout`], [`Status::Cancelled`]; the same import may then be repeated.
+    ///
+    /// ```
+    /// use ghl_oauth::{Client, Config};
+    ///
+    /// let client = Client::new(&Config::new("app-1", "secret"))?;
+    /// let saved = serde_json::json!({"access_token": "a", "refresh_token": "r", "companyId": "c1", "userType": "Company"});
+    /// let report = client.tokens_import(vec![saved.as_object().unwrap().clone()], false)?;
+    /// assert_eq!(report.imported, 1);
+    /// # Ok::<(), ghl_oauth::Error>(())
+    /// ```
+    pub fn tokens_import(&self, tokens: Vec<Map<String, Value>>, replace: bool) -> Result<ImportReport> {
+        typed(self.core.tokens_import(ImportParams { tokens, replace, ..ImportParams::default() })?)
+    }
+
+    /// Mints a token for many locations of a company, as fast as the rate limit allows. One failure does not stop the rest.
+    ///
+    /// `progress` is called a few times a second on this thread; the work stops when it returns `false`.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`]; [`Status::Cancelled`] if `progress` stopped the work; the failure of the company's token.
+    ///
+    /// ```no_run
+    /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
+    /// use ghl_oauth::params::MintParams;
+    ///
+    /// let report = client.tokens_mint(MintParams::installed("<a company id>"), |progress| {
+    ///     println!("{} locations have a token", progress.done);
+    ///     true
+    /// })?;
+    /// for failed in &report.failed {
+    ///     eprintln!("{:?}: {}", failed.resource_id, failed.error);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn tokens_mint(
+        &self,
+        params: MintParams,
+        progress: impl Fn(&MintProgress) -> bool,
+    ) -> Result<MintReport> {
+        typed(self.core.tokens_mint(params, &|document| reported(document, &progress))?)
+    }
+
+    /// One pass of maintenance: refreshes the tokens that are due, and offers unsaved tokens to the store. Call it every few
+    /// minutes, or at [`MaintainReport::next_due_at`].
+    ///
+    /// `progress` is called as for [`Client::tokens_mint`].
+    ///
+    /// # Errors
+    /// [`Status::Store`]; [`Status::Cancelled`] if `progress` stopped the work.
+    ///
+    /// ```
+    /// use ghl_oauth::{Client, Config, params::MaintainParams};
+    ///
+    /// let client = Client::new(&Config::new("app-1", "secret"))?;
+    /// let report = client.tokens_maintain(&MaintainParams::default(), |_| true)?;
+    /// assert_eq!((report.checked, report.next_due_at), (0, None));
+    /// # Ok::<(), ghl_oauth::Error>(())
+    /// ```
+    pub fn tokens_maintain(
+        &self,
+        params: &MaintainParams,
+        progress: impl Fn(&MaintainProgress) -> bool,
+    ) -> Result<MaintainReport> {
+        typed(self.core.tokens_maintain(params, &|document| reported(document, &progress))?)
+    }
+
+    /// One page of a company's locations and whether the app is installed there, or with `all` every location.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] for a missing company or a page size out of range; otherwise as [`Client::access_token`].
+    pub fn oauth_installed_locations(&self, params: &InstalledLocationsParams) -> Result<LocationPage> {
+        self.core.oauth_installed_locations(params).map(LocationPage::from)
+    }
+
+    /// Sends a request to any endpoint of the API with a live token. A response of any HTTP status is a success.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`]; otherwise as [`Client::access_token`].
+    ///
+    /// ```no_run
+    /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
+    /// use ghl_oauth::params::RequestParams;
+    ///
+    /// let mut request = RequestParams::new("GET", "/contacts/");
+    /// request.resource_id = Some("<a location id>".into());
+    /// request.query.insert("locationId".into(), "<a location id>".into());
+    /// let response = client.request(&request)?;
+    /// println!("{} {:?}", response.status, response.body);
+    /// # Ok(()) }
+    /// ```
+    pub fn request(&self, params: &RequestParams) -> Result<Response> {
+        Response::from_json(self.core.request(params)?)
+    }
+
+    /// Verifies the signature of a webhook delivery. `headers` are its names and values.
+    ///
+    /// # Errors
+    /// [`Status::SignatureInvalid`]: reject the delivery. [`Status::InvalidArgument`] for a signed body that is no JSON object.
+    pub fn webhook_verify<'a>(
+        &self,
+        body: &[u8],
+        headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Webhook> {
+        typed(self.core.webhook_verify(body, &read_headers(headers)?)?)
+    }
+
+    /// Verifies a delivery, and applies an INSTALL or UNINSTALL of this app to the tokens.
+    ///
+    /// # Errors
+    /// As [`Client::webhook_verify`]; [`Status::Store`], [`Status::Timeout`] and [`Status::Cancelled`]: answer the delivery with
+    /// an error, so that it is repeated.
+    ///
+    /// ```
+    /// use ghl_oauth::{Client, Config, Status};
+    ///
+    /// let client = Client::new(&Config::new("app-1", "secret"))?;
+    /// let headers = [("content-type", "application/json")];
+    /// let refused = client.webhook_apply(br#"{"type": "INSTALL"}"#, headers).unwrap_err();
+    /// assert_eq!(refused.status(), Status::SignatureInvalid);
+    /// # Ok::<(), ghl_oauth::Error>(())
+    /// ```
+    pub fn webhook_apply<'a>(
+        &self,
+        body: &[u8],
+        headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<WebhookOutcome> {
+        typed(self.core.webhook_apply(body, &read_headers(headers)?)?)
+    }
+
+    /// Ends every call that is waiting with [`Status::Cancelled`]. Later calls work.
+    ///
+    /// A refresh whose request was sent continues on the thread that sent it, until its answer is saved.
+    pub fn cancel(&self) {
+        self.core.cancel();
+    }
+
+    /// Sets the listener for events, in place of the previous one. It runs on a thread that is inside a call, with no lock held,
+    /// and may use the client.
+    pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
+        self.core.on_event(Some(Arc::new(move |document: &Value| match typed(document.clone()) {
+            Ok(event) => listener(&event),
+            Err(error) => log::error!("an event that cannot be read: {error}"),
+        })));
+    }
+
+    /// Figures for an operator, as `ghl_client_stats` documents them. Keys may be added.
+    ///
+    /// # Errors
+    /// [`Status::Store`], in a forked child that cannot open its store.
+    pub fn stats(&self) -> Result<Value> {
+        self.core.stats()
+    }
+}
+
+#[doc(hidden)]
+impl From<client::Client> for Client {
+    fn from(core: client::Client) -> Client {
+        Client { core }
+    }
+}
+
+/// The typed form of a document of the core.
+fn typed<T: DeserializeOwned>(document: Value) -> Result<T> {
+    // The text of serde's error may repeat a value of the document.
+    serde_json::from_value(document)
+        .map_err(|_| Error::new(Status::Internal, "a result of the library has no typed form"))
+}
+
+/// Shows a document of progress to the caller, and returns whether to continue.
+fn reported<T: DeserializeOwned>(document: &Value, progress: &impl Fn(&T) -> bool) -> bool {
+    typed(document.clone()).map_or(true, |so_far| progress(&so_far))
+}
+
+/// A header that comes more than once has a list of values.
+fn read_headers<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Headers> {
+    let mut document = Map::new();
+    for (name, value) in headers {
+        if let Value::Array(values) = document.entry(name).or_insert_with(|| Value::Array(Vec::new())) {
+            values.push(value.into());
+        }
+    }
+    typed(document.into())
+}
+
+#[cfg(all(test, not(ghl_loom)))]
+mod tests;

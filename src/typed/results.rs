@@ -1,0 +1,402 @@
+//! The typed results, read from the documents of the core.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::typed;
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+use crate::token::UserType;
+
+/// A moment from milliseconds since the epoch; `None` if the system cannot express it.
+fn moment(epoch_ms: i64) -> Option<SystemTime> {
+    let distance = Duration::from_millis(epoch_ms.unsigned_abs());
+    if epoch_ms < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) }
+}
+
+fn read_moment<'de, D: Deserializer<'de>>(source: D) -> Result<Option<SystemTime>, D::Error> {
+    Ok(Option::<i64>::deserialize(source)?.and_then(moment))
+}
+
+/// Defines a result that is read from a document. A unit test refuses a key that the result does not have.
+macro_rules! result {
+    ($(#[$attribute:meta])* $name:ident { $($(#[$field_attribute:meta])* $field:ident: $type:ty,)+ }) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        #[cfg_attr(test, serde(deny_unknown_fields))]
+        #[non_exhaustive]
+        pub struct $name {
+            $($(#[$field_attribute])* pub $field: $type,)+
+        }
+    };
+}
+
+result! {
+    /// The consent page, and the `state` that its redirect will carry.
+    AuthorizationUrl {
+        /// Where to send the user.
+        url: String,
+        /// Keep it with the browser's session if another process may complete the consent.
+        state: Secret,
+    }
+}
+
+/// The state of a stored token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum TokenState {
+    /// It works, or can be refreshed.
+    Ok,
+    /// The location is paused. Its token is kept.
+    Inactive,
+    /// Only new consent can help.
+    ReauthorizationRequired,
+    /// It is newer than the stored token, because the store failed.
+    Unsaved,
+    /// A deleted record whose contents could not be read: only its id is known.
+    Unreadable,
+}
+
+result! {
+    /// A stored token, without its secrets.
+    TokenInfo {
+        /// The company or location that the token belongs to.
+        resource_id: String,
+        /// The kind of the resource.
+        user_type: Option<UserType>,
+        /// The company.
+        company_id: Option<String>,
+        /// The location, if the token is a location's.
+        location_id: Option<String>,
+        /// The granted scopes, separated by spaces.
+        scope: Option<String>,
+        /// When the access token expires; it is refreshed before.
+        #[serde(default, deserialize_with = "read_moment")]
+        expires_at: Option<SystemTime>,
+        /// Whether the token can be renewed without a person.
+        #[serde(default)]
+        refreshable: bool,
+        /// Its state.
+        state: TokenState,
+    }
+}
+
+result! {
+    /// A token that could not be renewed, minted, saved or read.
+    FailedToken {
+        /// The company or location; `None` if the error concerns a key of the store, and so many tokens.
+        #[serde(alias = "locationId")]
+        resource_id: Option<String>,
+        /// The reason.
+        #[serde(deserialize_with = "read_error")]
+        error: Error,
+    }
+}
+
+fn read_error<'de, D: Deserializer<'de>>(source: D) -> Result<Error, D::Error> {
+    Ok(Error::from_json(&Value::deserialize(source)?))
+}
+
+result! {
+    /// A page of tokens.
+    TokenPage {
+        /// The tokens.
+        items: Vec<TokenInfo>,
+        /// [`ListParams::page_token`](crate::params::ListParams::page_token) of the next page; `None` after the last page.
+        next_page_token: Option<String>,
+        /// Stored records that cannot be read.
+        #[serde(default)]
+        failed: Vec<FailedToken>,
+    }
+}
+
+/// A page of tokens with their secrets. `Debug` shows none of them.
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(test, serde(deny_unknown_fields))]
+#[non_exhaustive]
+pub struct Exported {
+    /// One object for each token, as [`Client::tokens_import`](crate::Client::tokens_import) takes them.
+    pub tokens: Vec<Map<String, Value>>,
+    /// [`ListParams::page_token`](crate::params::ListParams::page_token) of the next page; `None` after the last page.
+    pub next_page_token: Option<String>,
+    /// Stored records that cannot be read.
+    #[serde(default)]
+    pub failed: Vec<FailedToken>,
+}
+
+impl fmt::Debug for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Exported { tokens, next_page_token, failed } = self;
+        f.debug_struct("Exported")
+            .field("tokens", &tokens.len())
+            .field("next_page_token", next_page_token)
+            .field("failed", failed)
+            .finish()
+    }
+}
+
+result! {
+    /// A token that an import skipped.
+    SkippedToken {
+        /// Its index among the tokens given.
+        index: usize,
+        /// The company or location, if it names one.
+        resource_id: Option<String>,
+        /// The reason.
+        reason: String,
+    }
+}
+
+result! {
+    /// The result of an import.
+    ImportReport {
+        /// How many tokens were stored.
+        imported: u64,
+        /// The tokens that were not.
+        skipped: Vec<SkippedToken>,
+    }
+}
+
+result! {
+    /// How far a mint of many locations is.
+    MintProgress {
+        /// How many locations have a token now.
+        done: u64,
+        /// How many failed.
+        failed: u64,
+        /// How many locations there are; `None` until that is known.
+        total: Option<u64>,
+        /// How many are minted per second.
+        per_second: f64,
+        /// How long the rest will take; `None` until that is known.
+        seconds_left: Option<u64>,
+    }
+}
+
+result! {
+    /// The result of a mint of many locations.
+    MintReport {
+        /// How many locations were looked at.
+        total: u64,
+        /// How many got a new token.
+        minted: u64,
+        /// How many had a token that was not due.
+        fresh: u64,
+        /// The locations that failed.
+        failed: Vec<FailedToken>,
+    }
+}
+
+result! {
+    /// How far a pass of maintenance is.
+    MaintainProgress {
+        /// How many due tokens are done.
+        checked: u64,
+        /// How many were refreshed.
+        refreshed: u64,
+        /// How many were sealed again, with the first of the store's keys.
+        resealed: u64,
+        /// How many failed.
+        failed: u64,
+    }
+}
+
+result! {
+    /// The result of a pass of maintenance.
+    MaintainReport {
+        /// How many tokens were due.
+        checked: u64,
+        /// How many of them were refreshed.
+        refreshed: u64,
+        /// How many were sealed again, with the first of the store's keys.
+        resealed: u64,
+        /// How many should have been sealed again, and could not be.
+        unsealed: u64,
+        /// Tokens that could not be refreshed, and new tokens that the store still refuses.
+        failed: Vec<FailedToken>,
+        /// When the next token is due; `None` if no token can be renewed.
+        #[serde(deserialize_with = "read_moment")]
+        next_due_at: Option<SystemTime>,
+    }
+}
+
+/// A location of a company.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Location {
+    /// Its id, as [`Client::access_token`](crate::Client::access_token) takes it.
+    pub id: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Whether the app is installed there, if the API says so.
+    pub is_installed: Option<bool>,
+    /// All fields that the API sent.
+    pub fields: Map<String, Value>,
+}
+
+/// A page of a company's locations.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LocationPage {
+    /// The locations. An item of the API that has no id is left out.
+    pub items: Vec<Location>,
+    /// [`InstalledLocationsParams::page_token`](crate::params::InstalledLocationsParams::page_token) of the next page; `None`
+    /// after the last page.
+    pub next_page_token: Option<String>,
+    /// All other fields that the API sent.
+    pub fields: Map<String, Value>,
+}
+
+impl From<Map<String, Value>> for LocationPage {
+    fn from(mut page: Map<String, Value>) -> LocationPage {
+        let next_page_token = next_page_token(&page).filter(|_| says_more(&page).unwrap_or(true));
+        let items = match page.remove("items") {
+            Some(Value::Array(items)) => items.into_iter().filter_map(location).collect(),
+            _ => Vec::new(),
+        };
+        LocationPage { items, next_page_token, fields: page }
+    }
+}
+
+fn next_page_token(page: &Map<String, Value>) -> Option<String> {
+    let token = page.get("pagination")?.get("nextPageToken")?.as_str()?;
+    Some(token.to_owned()).filter(|token| !token.is_empty())
+}
+
+/// The API sends some of its booleans as strings.
+fn flag(value: Option<&Value>) -> Option<bool> {
+    value.filter(|value| !value.is_null()).map(|value| matches!(value, Value::Bool(true)) || value == "true")
+}
+
+fn says_more(page: &Map<String, Value>) -> Option<bool> {
+    flag(page.get("pagination")?.get("hasNextPage"))
+}
+
+fn location(item: Value) -> Option<Location> {
+    let Value::Object(fields) = item else { return None };
+    let text = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_owned);
+    let is_installed = flag(fields.get("isInstalled"));
+    let id = text("_id").filter(|id| !id.is_empty())?;
+    Some(Location { id, name: text("name"), is_installed, fields })
+}
+
+/// The body of a response.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Body {
+    /// The response says that it is JSON, and is.
+    Json(Value),
+    /// Any other UTF-8.
+    Text(String),
+    /// Any other bytes.
+    Bytes(Vec<u8>),
+}
+
+/// The response of the API to a request.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers by their names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: Body,
+}
+
+impl Response {
+    pub(super) fn from_json(document: Value) -> Result<Response> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        struct Parts {
+            status: u16,
+            headers: BTreeMap<String, String>,
+            body: Value,
+            body_encoding: Encoding,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        enum Encoding {
+            Json,
+            Text,
+            Base64,
+        }
+        let Parts { status, headers, body, body_encoding } = typed(document)?;
+        let body = match (body_encoding, body) {
+            (Encoding::Text, Value::String(text)) => Body::Text(text),
+            (Encoding::Base64, Value::String(text)) => Body::Bytes(STANDARD.decode(text).unwrap_or_default()),
+            (_, body) => Body::Json(body),
+        };
+        Ok(Response { status, headers, body })
+    }
+}
+
+result! {
+    /// A delivery whose signature is valid.
+    Webhook {
+        /// `INSTALL`, `ContactCreate` and so on.
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        /// The same for every repetition of a delivery.
+        webhook_id: Option<String>,
+        /// When it happened, if the delivery says so.
+        #[serde(rename = "timestampMs", deserialize_with = "read_moment")]
+        timestamp: Option<SystemTime>,
+        /// `ed25519` or `rsa-sha256`.
+        scheme: String,
+        /// The index of the key among the configured keys of its scheme.
+        key_index: usize,
+        /// The body.
+        payload: Map<String, Value>,
+    }
+}
+
+result! {
+    /// The effect of a delivery on the tokens.
+    WebhookOutcome {
+        /// `INSTALL`, `ContactCreate` and so on.
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        /// The location or the company, if the delivery names one.
+        resource_id: Option<String>,
+        /// Whether the delivery changed something.
+        applied: bool,
+        /// Why it did not, or what is still to come.
+        #[serde(default)]
+        reason: Option<String>,
+    }
+}
+
+result! {
+    /// Something that happened to a token: ids and times, never a secret.
+    Event {
+        /// `token.saved`, `token.refreshed`, `token.minted`, `token.deleted`, `token.reauthorizationRequired`,
+        /// `token.refreshFailed` or `token.unsaved`.
+        #[serde(rename = "type")]
+        kind: String,
+        /// The company or location.
+        resource_id: String,
+        /// When it happened.
+        #[serde(deserialize_with = "read_moment")]
+        at: Option<SystemTime>,
+        /// When the access token expires.
+        #[serde(deserialize_with = "read_moment")]
+        expires_at: Option<SystemTime>,
+        /// The reason, if something failed.
+        #[serde(default, deserialize_with = "read_reason")]
+        error: Option<Error>,
+    }
+}
+
+fn read_reason<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Error>, D::Error> {
+    read_error(source).map(Some)
+}
