@@ -56,9 +56,9 @@
 /**
  * What a call returns: `GHL_OK`, or the reason of its failure.
  *
- * A number never changes its meaning. Functions return `int32_t`, so that a newer library may return a code that
- * an older header does not name: treat any code that you do not know as a failure, and look at the error's
- * `retryable`. 22 to 63 are reserved.
+ * A number never changes its meaning. Functions return `int32_t`, so that a newer library may return a code
+ * that an older header does not name: treat any code that you do not know as a failure, and look at the error's
+ * `retryable`. Every other number up to 63 is reserved.
  */
 enum ghl_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -373,6 +373,19 @@ int32_t ghl_set_log_callback(ghl_log_callback callback,
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, bad UTF-8, bad JSON, and an unknown, missing or mistyped key,
  *         which the error's "parameter" names; GHL_ERR_CONFIG for a value that cannot be used; GHL_ERR_STORE when the
  *         store cannot be opened
+ *
+ * Example:
+ *
+ * ```c
+ * ghl_client *client;
+ * char *out;
+ * if (ghl_client_new("{\"clientId\": \"…\", \"clientSecret\": \"…\","
+ *                    " \"store\": {\"kind\": \"sqlite\", \"path\": \"tokens.db\"}}", &client, &out) != GHL_OK) {
+ *     fprintf(stderr, "%s\n", out);
+ * }
+ * ghl_string_free(out);
+ * ghl_client_free(client);
+ * ```
  */
 int32_t ghl_client_new(const char *config_json,
                        struct ghl_client **out_client,
@@ -463,6 +476,16 @@ int32_t ghl_client_new_with_store(const char *config_json,
  *                     default to the configured ones, "state" to 256 random bits
  * @param out_json     {"url", "state"}, or the error; to be freed with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT
+ *
+ * Example:
+ *
+ * ```c
+ * char *link;
+ * if (ghl_authorization_url(client, "{\"scopes\": [\"oauth.readonly\", \"oauth.write\"]}", &link) == GHL_OK) {
+ *     printf("%s\n", link); // send the user to its "url"
+ * }
+ * ghl_string_free(link);
+ * ```
  */
 int32_t ghl_authorization_url(struct ghl_client *client,
                               const char *params_json,
@@ -487,6 +510,17 @@ int32_t ghl_authorization_url(struct ghl_client *client,
  *         client credentials, GHL_ERR_FORBIDDEN, GHL_ERR_NOT_FOUND, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
  *         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
  *         GHL_ERR_CANCELLED
+ *
+ * Example:
+ *
+ * ```c
+ * const char *params = "{\"redirectUrl\": \"https://app.example/oauth/callback?code=…&state=…\"}";
+ * char *stored;
+ * if (ghl_authorization_complete(client, params, &stored) == GHL_OK) {
+ *     printf("connected: %s\n", stored);
+ * }
+ * ghl_string_free(stored);
+ * ```
  */
 int32_t ghl_authorization_complete(struct ghl_client *client,
                                    const char *params_json,
@@ -534,6 +568,19 @@ int32_t ghl_authorization_listen(struct ghl_client *client,
  *         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_UNAUTHORIZED, GHL_ERR_FORBIDDEN, GHL_ERR_INVALID_REQUEST,
  *         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
  *         GHL_ERR_CANCELLED
+ *
+ * Example:
+ *
+ * ```c
+ * char *token, *error;
+ * if (ghl_access_token(client, "a company id or location id", &token, &error) == GHL_OK) {
+ *     printf("Authorization: Bearer %s\n", token);
+ * } else {
+ *     fprintf(stderr, "%s\n", error);
+ * }
+ * ghl_string_free(token);
+ * ghl_string_free(error);
+ * ```
  */
 int32_t ghl_access_token(struct ghl_client *client,
                          const char *resource_id,
@@ -552,6 +599,16 @@ int32_t ghl_access_token(struct ghl_client *client,
  *                     GHL_ERR_BUFFER_TOO_SMALL
  * @param out_error    NULL, or the error; to be freed with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; and what ghl_access_token returns
+ *
+ * Example:
+ *
+ * ```c
+ * char token[2048];
+ * size_t length = sizeof token;
+ * if (ghl_access_token_into(client, "a company id or location id", token, &length, NULL) == GHL_OK) {
+ *     printf("Authorization: Bearer %s\n", token);
+ * }
+ * ```
  */
 int32_t ghl_access_token_into(struct ghl_client *client,
                               const char *resource_id,
@@ -605,6 +662,16 @@ int32_t ghl_token_delete(struct ghl_client *client,
  *                     "state" is "ok", "inactive", "reauthorizationRequired" or "unsaved". "failed" names the records of
  *                     the page that cannot be read: damaged, or sealed with a key that is not given
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+ *
+ * Example:
+ *
+ * ```c
+ * char *page;
+ * if (ghl_tokens_list(client, "{\"pageSize\": 100}", &page) == GHL_OK) {
+ *     printf("%s\n", page); // "nextPageToken" is the "pageToken" of the next call
+ * }
+ * ghl_string_free(page);
+ * ```
  */
 int32_t ghl_tokens_list(struct ghl_client *client,
                         const char *params_json,
@@ -671,6 +738,16 @@ int32_t ghl_tokens_export(struct ghl_client *client,
  *                     null; or the error; to be freed with ghl_string_free; may be NULL. A token that the store still
  *                     refuses is among the "failed"
  * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+ *
+ * Example:
+ *
+ * ```c
+ * char *report;
+ * if (ghl_tokens_maintain(client, "{\"concurrency\": 4}", NULL, NULL, &report) != GHL_OK) {
+ *     fprintf(stderr, "%s\n", report);
+ * }
+ * ghl_string_free(report);
+ * ```
  */
 int32_t ghl_tokens_maintain(struct ghl_client *client,
                             const char *params_json,
@@ -700,6 +777,16 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
  *         GHL_ERR_STORE when new tokens cannot be saved; GHL_ERR_CANCELLED; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
  *         GHL_ERR_SERVER, GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED when the server wants
  *         to be left in peace for more than 15 minutes. What was minted before an error is saved
+ *
+ * Example:
+ *
+ * ```c
+ * char *report;
+ * if (ghl_tokens_mint(client, "{\"companyId\": \"…\", \"installed\": true}", NULL, NULL, &report) == GHL_OK) {
+ *     printf("%s\n", report); // "failed" names the locations without a token
+ * }
+ * ghl_string_free(report);
+ * ```
  */
 int32_t ghl_tokens_mint(struct ghl_client *client,
                         const char *params_json,
@@ -794,6 +881,18 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
  *         GHL_ERR_INVALID_ARGUMENT, which the error's "parameter" names; with a resource what ghl_access_token returns;
  *         GHL_ERR_RATE_LIMITED where the pace leaves no room before the deadline; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
  *         GHL_ERR_PROTOCOL for an answer that is no HTTP or longer than limits.responseBytes, GHL_ERR_CANCELLED
+ *
+ * Example:
+ *
+ * ```c
+ * const char *request = "{\"method\": \"GET\", \"path\": \"/contacts/\", \"query\": {\"limit\": 20},"
+ *                       " \"resourceId\": \"a location id\"}";
+ * char *response;
+ * if (ghl_request(client, request, &response) == GHL_OK) {
+ *     printf("%s\n", response); // look at its "status"
+ * }
+ * ghl_string_free(response);
+ * ```
  */
 int32_t ghl_request(struct ghl_client *client,
                     const char *request_json,
@@ -845,6 +944,16 @@ int32_t ghl_webhook_verify(struct ghl_client *client,
  *                      says why it was not applied, or what is still to come; or the error; to be freed with
  *                      ghl_string_free; may be NULL
  * @return as ghl_webhook_verify; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+ *
+ * Example:
+ *
+ * ```c
+ * const char *body = "{\"type\": \"INSTALL\"}";
+ * const char *headers = "{\"x-ghl-signature\": \"…\"}";
+ * int32_t status = ghl_webhook_apply(client, (const uint8_t *)body, strlen(body), headers, NULL);
+ * int answer = status == GHL_OK ? 200 : status == GHL_ERR_SIGNATURE_INVALID ? 401 : 503;
+ * printf("HTTP %d\n", answer);
+ * ```
  */
 int32_t ghl_webhook_apply(struct ghl_client *client,
                           const uint8_t *body,

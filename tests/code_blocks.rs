@@ -89,6 +89,41 @@ fn the_blocks_compile(language: &str, standard: &str, at_least: usize) {
     }
 }
 
+/// The example of each function in the header that has one: its name, and the code.
+fn examples() -> Vec<(String, String)> {
+    let header = fs::read_to_string(Path::new(built::ROOT).join("include/ghl_oauth.h")).unwrap();
+    let parts = header.split(" * ```c\n").skip(1);
+    parts
+        .map(|part| {
+            let (example, rest) = part.split_once(" * ```\n").unwrap();
+            let lines = example.lines().map(|line| line.strip_prefix(" * ").unwrap_or_default());
+            let declaration = rest.split_once("*/\n").unwrap().1.split('(').next().unwrap();
+            let name = declaration.rsplit([' ', '*']).next().unwrap();
+            (name.to_owned(), lines.collect::<Vec<_>>().join("\n"))
+        })
+        .collect()
+}
+
+#[test]
+fn examples_in_the_header_compile_and_call_their_function() {
+    let examples = examples();
+    assert!(examples.len() >= 10, "{} examples", examples.len());
+    for (name, example) in examples {
+        assert!(example.contains(&format!("{name}(")), "the example of {name} does not call it");
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("example.c");
+        // `ghl_client_new` has its own client.
+        let parameters = if example.contains("ghl_client *client;") { "void" } else { "ghl_client *client" };
+        let code = format!(
+            "#include <stdio.h>\n#include <string.h>\n#include \"ghl_oauth.h\"\n\
+             void example({parameters});\nvoid example({parameters}) {{\n{example}\n}}\n"
+        );
+        fs::write(&source, code).unwrap();
+        let compiled = built::compiler(built::C99).arg("-fsyntax-only").arg(&source).status();
+        assert!(compiled.unwrap().success(), "the example of {name} does not compile");
+    }
+}
+
 #[test]
 fn the_c_code_in_the_documentation_compiles_and_runs() {
     the_blocks_compile("c", built::C99, 1);

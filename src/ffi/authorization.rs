@@ -14,6 +14,16 @@ use super::client::ghl_client;
 ///                     default to the configured ones, "state" to 256 random bits
 /// @param out_json     {"url", "state"}, or the error; to be freed with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT
+///
+/// Example:
+///
+/// ```c
+/// char *link;
+/// if (ghl_authorization_url(client, "{\"scopes\": [\"oauth.readonly\", \"oauth.write\"]}", &link) == GHL_OK) {
+///     printf("%s\n", link); // send the user to its "url"
+/// }
+/// ghl_string_free(link);
+/// ```
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_authorization_url(
     client: *mut ghl_client,
@@ -46,6 +56,17 @@ pub unsafe extern "C" fn ghl_authorization_url(
 ///         client credentials, GHL_ERR_FORBIDDEN, GHL_ERR_NOT_FOUND, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
 ///         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
 ///         GHL_ERR_CANCELLED
+///
+/// Example:
+///
+/// ```c
+/// const char *params = "{\"redirectUrl\": \"https://app.example/oauth/callback?code=…&state=…\"}";
+/// char *stored;
+/// if (ghl_authorization_complete(client, params, &stored) == GHL_OK) {
+///     printf("connected: %s\n", stored);
+/// }
+/// ghl_string_free(stored);
+/// ```
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_authorization_complete(
     client: *mut ghl_client,

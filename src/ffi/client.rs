@@ -69,6 +69,19 @@ pub fn client_from(core: Client) -> *mut ghl_client {
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, bad UTF-8, bad JSON, and an unknown, missing or mistyped key,
 ///         which the error's "parameter" names; GHL_ERR_CONFIG for a value that cannot be used; GHL_ERR_STORE when the
 ///         store cannot be opened
+///
+/// Example:
+///
+/// ```c
+/// ghl_client *client;
+/// char *out;
+/// if (ghl_client_new("{\"clientId\": \"…\", \"clientSecret\": \"…\","
+///                    " \"store\": {\"kind\": \"sqlite\", \"path\": \"tokens.db\"}}", &client, &out) != GHL_OK) {
+///     fprintf(stderr, "%s\n", out);
+/// }
+/// ghl_string_free(out);
+/// ghl_client_free(client);
+/// ```
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_client_new(
     config_json: *const c_char,

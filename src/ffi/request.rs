@@ -30,6 +30,18 @@ use super::client::ghl_client;
 ///         GHL_ERR_INVALID_ARGUMENT, which the error's "parameter" names; with a resource what ghl_access_token returns;
 ///         GHL_ERR_RATE_LIMITED where the pace leaves no room before the deadline; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
 ///         GHL_ERR_PROTOCOL for an answer that is no HTTP or longer than limits.responseBytes, GHL_ERR_CANCELLED
+///
+/// Example:
+///
+/// ```c
+/// const char *request = "{\"method\": \"GET\", \"path\": \"/contacts/\", \"query\": {\"limit\": 20},"
+///                       " \"resourceId\": \"a location id\"}";
+/// char *response;
+/// if (ghl_request(client, request, &response) == GHL_OK) {
+///     printf("%s\n", response); // look at its "status"
+/// }
+/// ghl_string_free(response);
+/// ```
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_request(
     client: *mut ghl_client,

@@ -25,6 +25,19 @@ use crate::secret::Secret;
 ///         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_UNAUTHORIZED, GHL_ERR_FORBIDDEN, GHL_ERR_INVALID_REQUEST,
 ///         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
 ///         GHL_ERR_CANCELLED
+///
+/// Example:
+///
+/// ```c
+/// char *token, *error;
+/// if (ghl_access_token(client, "a company id or location id", &token, &error) == GHL_OK) {
+///     printf("Authorization: Bearer %s\n", token);
+/// } else {
+///     fprintf(stderr, "%s\n", error);
+/// }
+/// ghl_string_free(token);
+/// ghl_string_free(error);
+/// ```
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_access_token(
     client: *mut ghl_client,
@@ -56,6 +69,16 @@ pub unsafe extern "C" fn ghl_access_token(
 ///                     GHL_ERR_BUFFER_TOO_SMALL
 /// @param out_error    NULL, or the error; to be freed with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; and what ghl_access_token returns
+///
+/// Example:
+///
+/// ```c
+/// char token[2048];
+/// size_t length = sizeof token;
+/// if (ghl_access_token_into(client, "a company id or location id", token, &length, NULL) == GHL_OK) {
+///     printf("Authorization: Bearer %s\n", token);
+/// }
+/// ```
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_access_token_into(
     client: *mut ghl_client,
@@ -182,6 +205,16 @@ pub unsafe extern "C" fn ghl_token_delete(
 ///                     "state" is "ok", "inactive", "reauthorizationRequired" or "unsaved". "failed" names the records of
 ///                     the page that cannot be read: damaged, or sealed with a key that is not given
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+///
+/// Example:
+///
+/// ```c
+/// char *page;
+/// if (ghl_tokens_list(client, "{\"pageSize\": 100}", &page) == GHL_OK) {
+///     printf("%s\n", page); // "nextPageToken" is the "pageToken" of the next call
+/// }
+/// ghl_string_free(page);
+/// ```
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_list(
     client: *mut ghl_client,
@@ -283,6 +316,16 @@ pub type ghl_progress_callback =
 ///                     null; or the error; to be freed with ghl_string_free; may be NULL. A token that the store still
 ///                     refuses is among the "failed"
 /// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+///
+/// Example:
+///
+/// ```c
+/// char *report;
+/// if (ghl_tokens_maintain(client, "{\"concurrency\": 4}", NULL, NULL, &report) != GHL_OK) {
+///     fprintf(stderr, "%s\n", report);
+/// }
+/// ghl_string_free(report);
+/// ```
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_maintain(
     client: *mut ghl_client,
@@ -320,6 +363,16 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 ///         GHL_ERR_STORE when new tokens cannot be saved; GHL_ERR_CANCELLED; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
 ///         GHL_ERR_SERVER, GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED when the server wants
 ///         to be left in peace for more than 15 minutes. What was minted before an error is saved
+///
+/// Example:
+///
+/// ```c
+/// char *report;
+/// if (ghl_tokens_mint(client, "{\"companyId\": \"…\", \"installed\": true}", NULL, NULL, &report) == GHL_OK) {
+///     printf("%s\n", report); // "failed" names the locations without a token
+/// }
+/// ghl_string_free(report);
+/// ```
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_mint(
     client: *mut ghl_client,

@@ -62,6 +62,16 @@ pub unsafe extern "C" fn ghl_webhook_verify(
 ///                      says why it was not applied, or what is still to come; or the error; to be freed with
 ///                      ghl_string_free; may be NULL
 /// @return as ghl_webhook_verify; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+///
+/// Example:
+///
+/// ```c
+/// const char *body = "{\"type\": \"INSTALL\"}";
+/// const char *headers = "{\"x-ghl-signature\": \"…\"}";
+/// int32_t status = ghl_webhook_apply(client, (const uint8_t *)body, strlen(body), headers, NULL);
+/// int answer = status == GHL_OK ? 200 : status == GHL_ERR_SIGNATURE_INVALID ? 401 : 503;
+/// printf("HTTP %d\n", answer);
+/// ```
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_webhook_apply(
     client: *mut ghl_client,
