@@ -250,3 +250,65 @@ fn the_links_of_the_readmes_lead_to_files_that_are_there() {
         }
     }
 }
+
+/// The anchor of a heading, as GitHub and mdbook make it.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+    kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+}
+
+/// The lines of a page outside its blocks of code.
+fn lines_of_text(page: &str) -> impl Iterator<Item = &str> {
+    let mut inside = false;
+    page.lines().filter(move |line| {
+        inside ^= line.trim_start().starts_with("```");
+        !inside
+    })
+}
+
+#[test]
+fn links_of_the_pages_in_docs_lead_to_files_and_headings_that_exist() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let mut links = 0;
+    for entry in fs::read_dir(&docs).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let targets = lines_of_text(&text)
+            .flat_map(|line| line.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()))
+            .filter(|target| !target.contains("://"));
+        for target in targets {
+            links += 1;
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { path.clone() } else { docs.join(file) };
+            assert!(file.exists(), "{} links to {target}, which does not exist", path.display());
+            if !heading.is_empty() {
+                let page = fs::read_to_string(&file).unwrap();
+                let mut anchors = lines_of_text(&page).filter(|line| line.starts_with('#')).map(anchor);
+                assert!(
+                    anchors.any(|found| found == heading),
+                    "{} links to {target}, a heading that does not exist",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(links > 50, "{links}");
+}
+
+#[test]
+fn table_of_contents_lists_every_page_of_docs_once() {
+    let summary = page("docs/SUMMARY.md");
+    let mut listed: Vec<&str> = summary.lines().flat_map(links).collect();
+    listed.sort_unstable();
+    let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();
+    let mut pages: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".md") && name != "SUMMARY.md")
+        .collect();
+    pages.sort_unstable();
+    assert_eq!(listed, pages);
+}
