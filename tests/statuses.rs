@@ -1,4 +1,5 @@
-//! The statuses in the bindings are those of the table in `src/error/statuses.rs`. `GHL_UPDATE_STATUSES=1` writes them.
+//! The bindings have the statuses of the table in `src/error/statuses.rs`; `GHL_UPDATE_STATUSES=1`
+//! writes them.
 
 use std::fs;
 use std::path::Path;
@@ -25,12 +26,12 @@ fn rows() -> impl Iterator<Item = Row> {
 }
 
 impl Row {
-    /// The name of the C++ enumerator: that of the C constant, without its prefix.
+    /// The name of the C++ enumerator: the C constant without its prefix.
     fn enumerator(&self) -> String {
         self.name["GHL_ERR_".len()..].to_ascii_lowercase()
     }
 
-    /// The name of the C++ class: that of the Python class, in snake case.
+    /// The name of the C++ class: the Python class in snake case.
     fn cpp_class(&self) -> String {
         let mut name = String::new();
         for letter in self.class.chars() {
@@ -50,7 +51,7 @@ fn replaced(text: &str, first: &str, last: &str, between: &str) -> String {
     format!("{before}{first}{between}{}", &rest[end..])
 }
 
-/// Compares a file with what it should be, and writes it first if that is asked for.
+/// Compares a file with its expected text, or writes that text if the variable is set.
 fn hold(name: &str, expected: impl Fn(&str) -> String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let found = fs::read_to_string(&path).unwrap();
@@ -71,7 +72,8 @@ fn python_has_a_class_for_each_status() {
     hold("bindings/python/src/ghl_oauth/errors.py", |file| {
         let class = |row: Row| {
             let head = format!("class {}(GhlError):\n    \"\"\"", row.class);
-            // A docstring that is there stays: it may say more to a Python programmer than the table does.
+            // A docstring that is there stays: it may say more to a Python programmer than the
+            // table does.
             let kept = file.split_once(&head).and_then(|(_, rest)| rest.split_once("\"\"\""));
             let doc = kept.map_or_else(|| row.doc.trim().replace('`', "``"), |(doc, _)| doc.to_owned());
             format!("{head}{doc}\"\"\"\n\n    code = {}\n    status = \"{}\"\n\n\n", row.code, row.name)

@@ -1,24 +1,29 @@
 //! The table of statuses: the one place in which a status is declared.
 //!
-//! The enum of the core, the enum of the C header, the texts of `ghl_status_name` and the classes of the bindings are made
-//! from it, or tested against it (`tests/statuses.rs`). `build.rs` reads it as well, so it names nothing of the crate.
+//! The enum of the core, the enum of the C header, the texts of `ghl_status_name` and the classes
+//! of the bindings are made from it, or tested against it (`tests/statuses.rs`). `build.rs` reads
+//! it as well, so it names nothing of the crate.
 
-/// Calls a macro with one row for each status: the documentation, the variant and its number, the C constant, the Python
-/// class, and whether the same call, unchanged, may succeed later. A C++ class has the name of the Python class, in snake
-/// case. A number, once released, never changes its meaning.
+/// Calls a macro with one row for each status: the documentation, the variant and its number, the C
+/// constant, the Python class, and whether the same call, unchanged, may succeed later. A C++ class
+/// has the name of the Python class, in snake case. A number, once released, never changes its
+/// meaning.
 macro_rules! statuses {
     ($make:ident $($with:ident)?) => {
         $make! {
             $($with)?
-            /// An argument is NULL, malformed, unknown or out of range; the error's `parameter` names it.
+            /// An argument is NULL, malformed, unknown or out of range; the error's `parameter`
+            /// names it.
             InvalidArgument = 1, GHL_ERR_INVALID_ARGUMENT, InvalidArgument, retryable: false;
             /// The configuration cannot be used; the error's `parameter` names the key.
             Config = 2, GHL_ERR_CONFIG, ConfigError, retryable: false;
-            /// No token is held for the resource and none can be minted, or the API does not know it.
+            /// No token is held for the resource and none can be minted, or the API does not know
+            /// it.
             NotFound = 3, GHL_ERR_NOT_FOUND, NotFound, retryable: false;
             /// Only a person's consent can help.
             ReauthorizationRequired = 4, GHL_ERR_REAUTHORIZATION_REQUIRED, ReauthorizationRequired, retryable: false;
-            /// The location is paused or its subscription ended. Its token is kept: try again later.
+            /// The location is paused or its subscription ended. Its token is kept: try again
+            /// later.
             LocationInactive = 5, GHL_ERR_LOCATION_INACTIVE, LocationInactive, retryable: true;
             /// A 401 that a fresh token did not cure, or refused client credentials.
             Unauthorized = 6, GHL_ERR_UNAUTHORIZED, Unauthorized, retryable: false;
@@ -61,11 +66,12 @@ macro_rules! statuses {
 macro_rules! c_enum {
     ($give:ident $($(#[doc = $doc:literal])+ $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;)+) => {
         $give! {
-            /// What a call returns: `GHL_OK`, or the reason of its failure.
+            /// The result of a call: `GHL_OK`, or the reason of its failure.
             ///
-            /// A number never changes its meaning. Functions return `int32_t`, so that a newer library may return a code
-            /// that an older header does not name: treat any code that you do not know as a failure, and look at the error's
-            /// `retryable`. Every other number up to 63 is reserved.
+            /// A number never changes its meaning. Functions return `int32_t`, so that a newer
+            /// library may return a code that an older header does not name: treat any code that
+            /// you do not know as a failure, and look at the error's `retryable`. Every other
+            /// number up to 63 is reserved.
             #[repr(i32)]
             #[derive(Debug, Clone, Copy, PartialEq, Eq)]
             pub enum ghl_status {

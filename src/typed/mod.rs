@@ -1,7 +1,7 @@
 //! The public Rust API: a client with typed results.
 //!
-//! Each method calls the core as the C function of the same name does, and reads the JSON document that the C function
-//! hands out. So both say the same, and a field has one source.
+//! Each method calls the core as the C function of the same name does, and reads the JSON document
+//! that the C function hands out. So both say the same, and a field has one source.
 
 pub mod params;
 mod results;
@@ -28,10 +28,12 @@ pub use results::{
     TokenState, Webhook, WebhookOutcome,
 };
 
-/// A client: one app, its tokens, and the way to the API. Share it between threads by reference or in an `Arc`.
+/// A client: one app, its tokens, and the way to the API. Share it between threads by reference or
+/// in an `Arc`.
 ///
-/// Every call ends by its deadline (`timeouts.totalMs` of the configuration), and [`Client::cancel`] ends it earlier. Dropping
-/// the client offers tokens that the store refused to the store once more.
+/// Every call ends by its deadline (`timeouts.totalMs` of the configuration), and
+/// [`Client::cancel`] ends it earlier. Dropping the client tries again to save tokens that the
+/// store refused.
 ///
 /// A program that holds its tokens in SQLite:
 ///
@@ -57,7 +59,8 @@ impl Client {
     /// A client with that configuration.
     ///
     /// # Errors
-    /// [`Status::Config`], with the key in [`Error::parameter`]; [`Status::Store`] if the store cannot be opened.
+    /// [`Status::Config`], with the key in [`Error::parameter`]; [`Status::Store`] if the store
+    /// cannot be opened.
     ///
     /// ```
     /// use ghl_oauth::{Client, Config, Status};
@@ -72,7 +75,8 @@ impl Client {
         Ok(Client { core: client::Client::new(config)? })
     }
 
-    /// A client whose tokens are kept by a store of the program's own. `config.store` needs no kind.
+    /// A client whose tokens are kept by a store of the program's own. `config.store` needs no
+    /// kind.
     ///
     /// # Errors
     /// As [`Client::new`].
@@ -82,12 +86,12 @@ impl Client {
 
     /// A live access token for a company or a location.
     ///
-    /// A valid token comes from memory. Otherwise the token is refreshed, or minted from the token of the location's company,
-    /// once for all callers, and saved before it is returned.
+    /// A valid token comes from memory. Otherwise the token is refreshed, or minted from the token
+    /// of the location's company, once for all callers, and saved before it is returned.
     ///
     /// # Errors
-    /// [`Status::NotFound`], [`Status::ReauthorizationRequired`], [`Status::LocationInactive`], or the failure of the API, the
-    /// network or the store.
+    /// [`Status::NotFound`], [`Status::ReauthorizationRequired`], [`Status::LocationInactive`], or
+    /// the failure of the API, the network or the store.
     ///
     /// ```no_run
     /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
@@ -122,8 +126,8 @@ impl Client {
     /// Checks the redirect of the consent page, exchanges its code, and stores the token.
     ///
     /// # Errors
-    /// [`Status::StateMismatch`], [`Status::ConsentDenied`], [`Status::ReauthorizationRequired`] if the API refuses the code, or
-    /// the failure of the API, the network or the store.
+    /// [`Status::StateMismatch`], [`Status::ConsentDenied`], [`Status::ReauthorizationRequired`] if
+    /// the API refuses the code, or the failure of the API, the network or the store.
     ///
     /// ```no_run
     /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
@@ -138,7 +142,8 @@ impl Client {
         typed(self.core.authorization_complete(params)?)
     }
 
-    /// Waits on a port of 127.0.0.1 for the browser that comes back from the consent page, and completes its consent.
+    /// Waits on a port of 127.0.0.1 for the browser that comes back from the consent page, and
+    /// completes its consent.
     ///
     /// # Errors
     /// As [`Client::authorization_complete`]; [`Status::Timeout`] if no browser comes.
@@ -196,13 +201,15 @@ impl Client {
         typed(self.core.tokens_export(params)?)
     }
 
-    /// Imports tokens that were granted elsewhere: one JSON object for each, in camelCase or snake_case.
+    /// Imports tokens that were granted elsewhere: one JSON object for each, in camelCase or
+    /// snake_case.
     ///
-    /// With `replace`, an older token, or one of unknown age, may replace a good one. What cannot be imported is skipped and
-    /// reported.
+    /// With `replace`, an older token, or one of unknown age, may replace a good one. Other entries
+    /// are skipped and reported.
     ///
     /// # Errors
-    /// [`Status::Store`], [`Status::Timeout`], [`Status::Cancelled`]; the same import may then be repeated.
+    /// [`Status::Store`], [`Status::Timeout`], [`Status::Cancelled`]; the same import may then be
+    /// repeated.
     ///
     /// ```
     /// use ghl_oauth::{Client, Config};
@@ -217,12 +224,15 @@ impl Client {
         typed(self.core.tokens_import(ImportParams { tokens, replace, ..ImportParams::default() })?)
     }
 
-    /// Mints a token for many locations of a company, as fast as the rate limit allows. One failure does not stop the rest.
+    /// Mints a token for many locations of a company, as fast as the rate limit allows. One failure
+    /// does not stop the rest.
     ///
-    /// `progress` is called a few times a second on this thread; the work stops when it returns `false`.
+    /// `progress` is called a few times a second on this thread; the work stops when it returns
+    /// `false`.
     ///
     /// # Errors
-    /// [`Status::InvalidArgument`]; [`Status::Cancelled`] if `progress` stopped the work; the failure of the company's token.
+    /// [`Status::InvalidArgument`]; [`Status::Cancelled`] if `progress` stopped the work; the
+    /// failure of the company's token.
     ///
     /// ```no_run
     /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
@@ -245,8 +255,8 @@ impl Client {
         typed(self.core.tokens_mint(params, &|document| reported(document, &progress))?)
     }
 
-    /// One pass of maintenance: refreshes the tokens that are due, and offers unsaved tokens to the store. Call it every few
-    /// minutes, or at [`MaintainReport::next_due_at`].
+    /// One pass of maintenance: refreshes the tokens that are due, and offers unsaved tokens to the
+    /// store. Call it every few minutes, or at [`MaintainReport::next_due_at`].
     ///
     /// `progress` is called as for [`Client::tokens_mint`].
     ///
@@ -269,15 +279,18 @@ impl Client {
         typed(self.core.tokens_maintain(params, &|document| reported(document, &progress))?)
     }
 
-    /// One page of a company's locations and whether the app is installed there, or with `all` every location.
+    /// One page of a company's locations and whether the app is installed there, or with `all`
+    /// every location.
     ///
     /// # Errors
-    /// [`Status::InvalidArgument`] for a missing company or a page size out of range; otherwise as [`Client::access_token`].
+    /// [`Status::InvalidArgument`] for a missing company or a page size out of range; otherwise as
+    /// [`Client::access_token`].
     pub fn oauth_installed_locations(&self, params: &InstalledLocationsParams) -> Result<LocationPage> {
         self.core.oauth_installed_locations(params).map(LocationPage::from)
     }
 
-    /// Sends a request to any endpoint of the API with a live token. A response of any HTTP status is a success.
+    /// Sends a request to any endpoint of the API with a live token. A response of any HTTP status
+    /// is a success.
     ///
     /// # Errors
     /// [`Status::InvalidArgument`]; otherwise as [`Client::access_token`].
@@ -300,7 +313,8 @@ impl Client {
     /// Verifies the signature of a webhook delivery. `headers` are its names and values.
     ///
     /// # Errors
-    /// [`Status::SignatureInvalid`]: reject the delivery. [`Status::InvalidArgument`] for a signed body that is no JSON object.
+    /// [`Status::SignatureInvalid`]: reject the delivery. [`Status::InvalidArgument`] for a signed
+    /// body that is not a JSON object.
     pub fn webhook_verify<'a>(
         &self,
         body: &[u8],
@@ -312,8 +326,8 @@ impl Client {
     /// Verifies a delivery, and applies an INSTALL or UNINSTALL of this app to the tokens.
     ///
     /// # Errors
-    /// As [`Client::webhook_verify`]; [`Status::Store`], [`Status::Timeout`] and [`Status::Cancelled`]: answer the delivery with
-    /// an error, so that it is repeated.
+    /// As [`Client::webhook_verify`]; [`Status::Store`], [`Status::Timeout`] and
+    /// [`Status::Cancelled`]: answer the delivery with an error, so that it is repeated.
     ///
     /// ```
     /// use ghl_oauth::{Client, Config, Status};
@@ -334,13 +348,14 @@ impl Client {
 
     /// Ends every call that is waiting with [`Status::Cancelled`]. Later calls work.
     ///
-    /// A refresh whose request was sent continues on the thread that sent it, until its answer is saved.
+    /// A refresh whose request was sent continues on the thread that sent it, until its answer is
+    /// saved.
     pub fn cancel(&self) {
         self.core.cancel();
     }
 
-    /// Sets the listener for events, in place of the previous one. It runs on a thread that is inside a call, with no lock held,
-    /// and may use the client.
+    /// Sets the listener for events, in place of the previous one. It runs on a thread that is
+    /// inside a call, with no lock held, and may use the client.
     pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
         self.core.on_event(Some(Arc::new(move |document: &Value| match typed(document.clone()) {
             Ok(event) => listener(&event),

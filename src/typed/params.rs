@@ -1,4 +1,5 @@
-//! The parameters of the calls. Each structure has further fields with defaults: `..Default::default()`, or assign them.
+//! The parameters of the calls. Each structure has further fields with defaults:
+//! `..Default::default()`, or assign them.
 
 pub use crate::api::InstalledLocationsParams;
 pub use crate::authorization::{CompleteParams, ListenParams, UrlParams};

@@ -24,7 +24,8 @@ fn read_moment<'de, D: Deserializer<'de>>(source: D) -> Result<Option<SystemTime
     Ok(Option::<i64>::deserialize(source)?.and_then(moment))
 }
 
-/// Defines a result that is read from a document. A unit test refuses a key that the result does not have.
+/// Defines a result that is read from a document. A unit test refuses a key that the result does
+/// not have.
 macro_rules! result {
     ($(#[$attribute:meta])* $name:ident { $($(#[$field_attribute:meta])* $field:ident: $type:ty,)+ }) => {
         $(#[$attribute])*
@@ -92,7 +93,8 @@ result! {
 result! {
     /// A token that could not be renewed, minted, saved or read.
     FailedToken {
-        /// The company or location; `None` if the error concerns a key of the store, and so many tokens.
+        /// The company or location; `None` if the error concerns a key of the store, and so many
+        /// tokens.
         #[serde(alias = "locationId")]
         resource_id: Option<String>,
         /// The reason.
@@ -110,7 +112,8 @@ result! {
     TokenPage {
         /// The tokens.
         items: Vec<TokenInfo>,
-        /// [`ListParams::page_token`](crate::params::ListParams::page_token) of the next page; `None` after the last page.
+        /// [`ListParams::page_token`](crate::params::ListParams::page_token) of the next page;
+        /// `None` after the last page.
         next_page_token: Option<String>,
         /// Stored records that cannot be read.
         #[serde(default)]
@@ -124,9 +127,11 @@ result! {
 #[cfg_attr(test, serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Exported {
-    /// One object for each token, as [`Client::tokens_import`](crate::Client::tokens_import) takes them.
+    /// One object for each token, as [`Client::tokens_import`](crate::Client::tokens_import) takes
+    /// them.
     pub tokens: Vec<Map<String, Value>>,
-    /// [`ListParams::page_token`](crate::params::ListParams::page_token) of the next page; `None` after the last page.
+    /// [`ListParams::page_token`](crate::params::ListParams::page_token) of the next page; `None`
+    /// after the last page.
     pub next_page_token: Option<String>,
     /// Stored records that cannot be read.
     #[serde(default)]
@@ -249,8 +254,8 @@ pub struct Location {
 pub struct LocationPage {
     /// The locations. An item of the API that has no id is left out.
     pub items: Vec<Location>,
-    /// [`InstalledLocationsParams::page_token`](crate::params::InstalledLocationsParams::page_token) of the next page; `None`
-    /// after the last page.
+    /// [`InstalledLocationsParams::page_token`](crate::params::InstalledLocationsParams::page_token)
+    /// of the next page; `None` after the last page.
     pub next_page_token: Option<String>,
     /// All other fields that the API sent.
     pub fields: Map<String, Value>,
@@ -379,8 +384,8 @@ result! {
 result! {
     /// Something that happened to a token: ids and times, never a secret.
     Event {
-        /// `token.saved`, `token.refreshed`, `token.minted`, `token.deleted`, `token.reauthorizationRequired`,
-        /// `token.refreshFailed` or `token.unsaved`.
+        /// `token.saved`, `token.refreshed`, `token.minted`, `token.deleted`,
+        /// `token.reauthorizationRequired`, `token.refreshFailed` or `token.unsaved`.
         #[serde(rename = "type")]
         kind: String,
         /// The company or location.
