@@ -54,11 +54,12 @@
 
 
 /**
- * What a call returns: `GHL_OK`, or the reason of its failure.
+ * The result of a call: `GHL_OK`, or the reason of its failure.
  *
- * A number never changes its meaning. Functions return `int32_t`, so that a newer library may return a code
- * that an older header does not name: treat any code that you do not know as a failure, and look at the error's
- * `retryable`. Every other number up to 63 is reserved.
+ * A number never changes its meaning. Functions return `int32_t`, so that a newer
+ * library may return a code that an older header does not name: treat any code that
+ * you do not know as a failure, and look at the error's `retryable`. Every other
+ * number up to 63 is reserved.
  */
 enum ghl_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -70,7 +71,8 @@ enum ghl_status
      */
     GHL_OK = 0,
     /**
-     * An argument is NULL, malformed, unknown or out of range; the error's `parameter` names it.
+     * An argument is NULL, malformed, unknown or out of range; the error's `parameter`
+     * names it.
      */
     GHL_ERR_INVALID_ARGUMENT = 1,
     /**
@@ -78,7 +80,8 @@ enum ghl_status
      */
     GHL_ERR_CONFIG = 2,
     /**
-     * No token is held for the resource and none can be minted, or the API does not know it.
+     * No token is held for the resource and none can be minted, or the API does not know
+     * it.
      */
     GHL_ERR_NOT_FOUND = 3,
     /**
@@ -86,7 +89,8 @@ enum ghl_status
      */
     GHL_ERR_REAUTHORIZATION_REQUIRED = 4,
     /**
-     * The location is paused or its subscription ended. Its token is kept: try again later.
+     * The location is paused or its subscription ended. Its token is kept: try again
+     * later.
      */
     GHL_ERR_LOCATION_INACTIVE = 5,
     /**

@@ -21,6 +21,9 @@ fn the_catalogue_of_errors_lists_every_status_once() {
         .filter(|line| line.split('|').nth(2).is_some_and(|name| name.trim().starts_with("`GHL_")))
         .map(|line| line.split('|').map(str::trim).collect())
         .collect();
+    let lacks = |status: &Status| !rows.iter().any(|row| row[2] == format!("`{}`", status.name()));
+    let missing: Vec<_> = Status::ALL.into_iter().filter(lacks).map(Status::name).collect();
+    assert!(missing.is_empty(), "docs/errors.md has no row for {missing:?}");
     assert_eq!(rows.len(), Status::ALL.len());
     for (row, status) in rows.iter().zip(Status::ALL) {
         assert_eq!(row[1], status.code().to_string());
@@ -124,6 +127,48 @@ fn every_event_is_documented_for_c_python_and_rust() {
             assert!(text.contains(name), "{file} does not document the event {name}");
         }
     }
+}
+
+/// Functions of the C ABI without a Rust method of the same name: the method with another name, or the reason.
+const OTHERWISE_IN_RUST: [(&str, &str); 14] = [
+    ("abi_version", "the ABI is not used"),
+    ("version", "CARGO_PKG_VERSION of the dependency"),
+    ("status_name", "pub const fn name("),
+    ("string_free", "Drop"),
+    ("client_new", "pub fn new("),
+    ("client_new_with_store", "pub fn with_host("),
+    ("client_free", "Drop"),
+    ("client_cancel", "pub fn cancel("),
+    ("client_on_event", "pub fn on_event("),
+    ("client_stats", "pub fn stats("),
+    ("set_log_callback", "the crate log"),
+    ("access_token_into", "pub fn access_token("),
+    ("oauth_token", "for programs that store tokens themselves"),
+    ("oauth_location_token", "for programs that store tokens themselves"),
+];
+
+#[test]
+fn every_function_of_the_abi_has_a_rust_method() {
+    let header = page("include/ghl_oauth.h");
+    let rust = page("src/typed/mod.rs") + &page("src/error.rs");
+    let declarations = header.lines().filter(|line| !line.starts_with([' ', '/', '#', 't']));
+    let functions = declarations.filter_map(|line| {
+        let name = line.split('(').next()?.rsplit([' ', '*']).next()?;
+        line.contains('(').then(|| name.strip_prefix("ghl_")).flatten()
+    });
+    let mut found = 0;
+    for function in functions {
+        found += 1;
+        let has = |method: &str| rust.contains(method);
+        match OTHERWISE_IN_RUST.iter().find(|(name, _)| *name == function) {
+            Some((_, method)) => assert!(!method.starts_with("pub ") || has(method), "{method}"),
+            None => assert!(
+                has(&format!("pub fn {function}(")) || has(&format!("pub fn {function}<")),
+                "src/typed/mod.rs has no method {function}"
+            ),
+        }
+    }
+    assert!(found >= 29, "{found}");
 }
 
 /// The sources of a folder and of those in it, by their names; several files may have the same.
