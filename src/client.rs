@@ -14,7 +14,7 @@ use crate::config::{Config, StoreConfig};
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result};
 use crate::event::{Events, Listener};
-use crate::process::Own;
+use crate::fork_safety::ProcessLocal;
 use crate::request::{RequestParams, Requests};
 use crate::secret::Secret;
 use crate::store::{self, Host, Seal};
@@ -38,7 +38,7 @@ pub struct Client {
 
 /// What one process works with, and what its forked child made in its place.
 struct Parts {
-    own: Own<Work>,
+    own: ProcessLocal<Work>,
     of_child: OnceBox<Parts>,
 }
 
@@ -360,7 +360,7 @@ impl Parts {
             cancellation: Arc::default(),
             patience: Duration::from_millis(config.timeouts.total_ms),
         };
-        Ok(Parts { own: Own::new(work), of_child: OnceBox::new() })
+        Ok(Parts { own: ProcessLocal::new(work), of_child: OnceBox::new() })
     }
 }
 

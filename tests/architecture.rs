@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 10] = [
     &["http"],
     &["config", "crew", "event"],
     &["ca_bundle", "deadline", "json", "random", "token"],
-    &["clock", "error", "inside", "outbox", "process", "secret"],
+    &["clock", "error", "fork_safety", "inside", "outbox", "secret"],
     &["lookup", "signal"],
 ];
 

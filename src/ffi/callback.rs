@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::process::{self, Own};
+use crate::fork_safety::{self, ProcessLocal};
 
 thread_local! {
     /// The slots whose callbacks are running on this thread, innermost last.
@@ -39,7 +39,7 @@ struct State<F: Copy> {
     /// How many callbacks were here before this one.
     turn: u64,
     /// Made where they are first needed.
-    calls: Option<Own<Arc<Calls>>>,
+    calls: Option<ProcessLocal<Arc<Calls>>>,
 }
 
 /// The calls that are under way in one process. Their lock is waited with, so that a fork may find it in use: a child
@@ -67,7 +67,7 @@ impl<F: Copy> Slot<F> {
         let begun = self.with_state(|state| {
             let callback = state.callback?;
             // Its own process's: a child that was forked inside the callback has nothing to end.
-            Some((callback, Own::new(state.calls().begin(state.turn))))
+            Some((callback, ProcessLocal::new(state.calls().begin(state.turn))))
         });
         let Some((callback, call)) = begun else { return };
 
@@ -110,7 +110,7 @@ impl<F: Copy> Slot<F> {
 
     /// Looks at the state, or changes it, with forks kept out.
     fn with_state<T>(&self, work: impl FnOnce(&mut State<F>) -> T) -> T {
-        let _gate = process::gate();
+        let _gate = fork_safety::gate();
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -118,11 +118,11 @@ impl<F: Copy> Slot<F> {
 impl<F: Copy> State<F> {
     /// The calls of this process.
     fn calls(&mut self) -> Arc<Calls> {
-        if let Some(calls) = self.calls.as_ref().and_then(Own::get) {
+        if let Some(calls) = self.calls.as_ref().and_then(ProcessLocal::get) {
             return Arc::clone(calls);
         }
         let calls = Arc::default();
-        self.calls = Some(Own::new(Arc::clone(&calls)));
+        self.calls = Some(ProcessLocal::new(Arc::clone(&calls)));
         calls
     }
 }
