@@ -114,6 +114,19 @@ fn what_belongs_to_one_place_is_used_there_only() {
     assert_eq!(seen.len(), OWNERS.len(), "some belong nowhere any more: {seen:?}");
 }
 
+#[test]
+fn transport_gets_sections_of_the_configuration_but_not_the_client_secret() {
+    let mut sections = BTreeSet::new();
+    for (path, code) in sources().into_iter().filter(|(path, _)| path.starts_with("http/")) {
+        for (at, used) in code.match_indices("crate::config::") {
+            let names = code[at + used.len()..].split(';').next().unwrap();
+            sections.extend(names.split(|letter: char| !letter.is_alphanumeric()).map(str::to_owned));
+        }
+        assert!(!code.contains("client_secret"), "src/{path} knows the client secret");
+    }
+    assert!(sections.contains("Retry") && !sections.contains("Config"), "{sections:?}");
+}
+
 /// The compiler denies unsafe code in the whole crate; this sees to it that nobody but `ffi` is let off.
 #[test]
 fn only_ffi_has_unsafe_code() {

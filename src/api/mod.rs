@@ -106,7 +106,8 @@ impl Api {
     /// # Errors
     /// `CONFIG`, naming the key.
     pub fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Api> {
-        Api::over(config, clock, Box::new(UreqTransport::new(config)?))
+        let transport = UreqTransport::new(&config.http, &config.timeouts, &config.limits)?;
+        Api::over(config, clock, Box::new(transport))
     }
 
     /// The same, over a transport of one's own.
@@ -124,7 +125,7 @@ impl Api {
             uri(base_url, path, None).map_err(unusable)
         };
         Ok(Api {
-            http: Http::new(config, clock, transport),
+            http: Http::new(&config.retry, &config.rate_limit, clock, transport),
             token_uri: below("/oauth/token")?,
             location_token_uri: below("/oauth/location-token")?,
             base_url: base_url.to_owned(),

@@ -14,7 +14,7 @@ use ureq::http::{HeaderMap, HeaderName, Method, Uri};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::config::{Config, Retry};
+use crate::config::{RateLimit, Retry};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::secret::Secret;
@@ -133,9 +133,14 @@ pub struct Http {
 
 impl Http {
     /// Requests over `transport`.
-    pub fn new(config: &Config, clock: &Arc<dyn Clock>, transport: Box<dyn Transport>) -> Http {
-        let pace = Pace::new(&config.rate_limit, Arc::clone(clock));
-        Http { transport, retry: config.retry.clone(), pace, counters: Counters::default() }
+    pub fn new(
+        retry: &Retry,
+        rate_limit: &RateLimit,
+        clock: &Arc<dyn Clock>,
+        transport: Box<dyn Transport>,
+    ) -> Http {
+        let pace = Pace::new(rate_limit, Arc::clone(clock));
+        Http { transport, retry: retry.clone(), pace, counters: Counters::default() }
     }
 
     /// What happened since the client was made.

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{Answer, Effect, INPUT, LONGEST_HEAD, NoAnswer, OUTPUT, Request, Transport, resolver, transport};
 use crate::ca_bundle;
-use crate::config::Config;
+use crate::config::{HttpConfig, Limits, Timeouts};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::lookup::NoThread;
@@ -20,7 +20,10 @@ use crate::lookup::NoThread;
 /// The connection pool of one client.
 pub struct UreqTransport {
     agent: OnceLock<Agent>,
-    config: Config,
+    connect_timeout: Duration,
+    answer_timeout: Duration,
+    /// The size limit of a body, in bytes.
+    body_limit: u64,
     proxy: Option<Proxy>,
     /// Trusted in addition to the platform's own certificates.
     trusted: Option<Vec<Certificate<'static>>>,
@@ -49,18 +52,20 @@ impl UreqTransport {
     ///
     /// # Errors
     /// `CONFIG` for a proxy URL or a certificate bundle that cannot be used.
-    pub fn new(config: &Config) -> Result<UreqTransport> {
+    pub fn new(http: &HttpConfig, timeouts: &Timeouts, limits: &Limits) -> Result<UreqTransport> {
         let mut user_agent = concat!("ghl-oauth/", env!("CARGO_PKG_VERSION")).to_owned();
-        if let Some(suffix) = &config.http.user_agent_suffix {
+        if let Some(suffix) = &http.user_agent_suffix {
             user_agent = format!("{user_agent} {suffix}");
         }
         let unusable = |_| Error::new(Status::Config, "http.userAgentSuffix is no header text");
         HeaderValue::from_str(&user_agent).map_err(unusable)?;
         Ok(UreqTransport {
             agent: OnceLock::new(),
-            config: config.clone(),
-            proxy: proxy(config)?,
-            trusted: config.http.ca_bundle_path.as_deref().map(bundle).transpose()?,
+            connect_timeout: Duration::from_millis(timeouts.connect_ms),
+            answer_timeout: Duration::from_millis(timeouts.answer_ms),
+            body_limit: limits.response_bytes,
+            proxy: proxy(http)?,
+            trusted: http.ca_bundle_path.as_deref().map(bundle).transpose()?,
             user_agent,
         })
     }
@@ -68,7 +73,7 @@ impl UreqTransport {
     /// How long an attempt may take, if that is less than the whole call. The next one must be able to have as long: the
     /// last one is waited for to the end.
     fn answer_limit(&self, effect: Effect, deadline: &Deadline) -> Option<Duration> {
-        let limit = Duration::from_millis(self.config.timeouts.answer_ms);
+        let limit = self.answer_timeout;
         (effect == Effect::Renews && limit * 2 <= deadline.remaining()).then_some(limit)
     }
 
@@ -99,7 +104,7 @@ impl UreqTransport {
             }
         };
         let (head, body) = response.into_parts();
-        let cap = self.config.limits.response_bytes;
+        let cap = self.body_limit;
         let expected = body.content_length().unwrap_or(4096).min(cap);
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(expected).unwrap_or(4096) + 1));
         body.into_reader().take(cap + 1).read_to_end(&mut bytes)?;
@@ -149,7 +154,7 @@ impl UreqTransport {
         };
         match failure {
             ureq::Error::Timeout(ureq::Timeout::Connect) => {
-                let limit = self.config.timeouts.connect_ms;
+                let limit = self.connect_timeout.as_millis();
                 Error::new(Status::Timeout, format!("no connection to {host}{through} within {limit} ms"))
                     .with_help(format!("check the network and {look_at}, or raise timeouts.connectMs"))
             }
@@ -205,7 +210,7 @@ impl UreqTransport {
                 .max_redirects(0)
                 .max_redirects_will_error(false)
                 .http_status_as_error(false)
-                .timeout_connect(Some(Duration::from_millis(self.config.timeouts.connect_ms)))
+                .timeout_connect(Some(self.connect_timeout))
                 .input_buffer_size(INPUT)
                 .output_buffer_size(OUTPUT)
                 .max_response_header_size(LONGEST_HEAD)
@@ -272,8 +277,8 @@ fn address(proxy: &Proxy) -> String {
     format!("{}:{}", proxy.host(), proxy.port())
 }
 
-fn proxy(config: &Config) -> Result<Option<Proxy>> {
-    let Some(url) = &config.http.proxy else {
+fn proxy(http: &HttpConfig) -> Result<Option<Proxy>> {
+    let Some(url) = &http.proxy else {
         return Ok(None);
     };
     let usable = Proxy::new(url.expose()).ok().filter(|proxy| proxy.protocol() == ProxyProtocol::Http);
