@@ -1,16 +1,11 @@
 //! A host's function that can be called by many threads and taken away at any time.
 
-use std::cell::RefCell;
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::reentrancy::Owner;
 use crate::error::{Error, Result};
 use crate::fork_safety::{self, ProcessLocal};
-
-thread_local! {
-    /// The slots whose callbacks are running on this thread, innermost last.
-    static RUNNING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
 
 /// A function pointer and the host's own context for it.
 #[derive(Clone, Copy)]
@@ -71,15 +66,13 @@ impl<F: Copy> Slot<F> {
         });
         let Some((callback, call)) = begun else { return };
 
-        RUNNING.with_borrow_mut(|running| running.push(self.identity()));
-        invoke(callback.function, callback.context.0);
-        RUNNING.with_borrow_mut(Vec::pop);
+        Owner::of(self).run(|| invoke(callback.function, callback.context.0));
         drop(call);
     }
 
     /// Whether the callback is running on this very thread.
     pub fn is_running_here(&self) -> bool {
-        RUNNING.with_borrow(|running| running.contains(&self.identity()))
+        Owner::of(self).is_running()
     }
 
     /// Puts another callback, or none, in its place. Returns once none of those before it runs anywhere. `switched` is done
@@ -102,10 +95,6 @@ impl<F: Copy> Slot<F> {
         });
         calls.wait_for_those_before(turn);
         Ok(())
-    }
-
-    fn identity(&self) -> usize {
-        std::ptr::from_ref(self).addr()
     }
 
     /// Looks at the state, or changes it, with forks kept out.

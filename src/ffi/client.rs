@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::boundary::{self, guarded, render, set_null};
 use super::callback::{Callback, Context, Slot};
-use super::{fork, store, text};
+use super::reentrancy::Owner;
+use super::{fork, text};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::Error;
@@ -17,7 +18,7 @@ pub struct ghl_client {
     core: Client,
     events: Arc<Slot<EventFunction>>,
     /// The host's own store behind it, where there is one.
-    store: Option<usize>,
+    store: Option<Owner>,
 }
 
 impl ghl_client {
@@ -26,13 +27,13 @@ impl ghl_client {
     }
 
     /// Names the host's own store that serves it.
-    pub(super) fn is_served_by(&mut self, store: usize) {
+    pub(super) fn is_served_by(&mut self, store: Owner) {
         self.store = Some(store);
     }
 
     /// Whether this thread is inside a callback of the store that serves it.
     pub(super) fn waits_for_its_store(&self) -> bool {
-        self.store.is_some_and(store::is_asking)
+        self.store.is_some_and(Owner::is_running)
     }
 }
 
