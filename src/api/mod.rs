@@ -29,7 +29,7 @@ use crate::token::{NO_TOKEN_TEXT, is_token_text};
 
 use field_names::FieldNames;
 
-pub(crate) use any::{AnyCall, is_callers};
+pub(crate) use any::is_callers;
 pub(crate) use fault::{
     NO_VERSION, ends_every_mint, is_of_dead_token, says_dead_token, says_other_kind, without_secrets,
 };
@@ -163,7 +163,7 @@ impl Api {
             uri: call.target,
             headers,
             bearer: call.bearer,
-            body: call.body.map(|(_, body)| body),
+            body: call.body.as_ref().map(|(_, body)| &body[..]),
             effect: call.effect,
             lane: call.lane,
         };

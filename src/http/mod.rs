@@ -54,6 +54,7 @@ impl Effect {
 }
 
 /// What is sent.
+#[derive(Clone)]
 pub struct Request<'a> {
     /// GET, POST, …
     pub method: Method,
@@ -64,7 +65,7 @@ pub struct Request<'a> {
     /// The bearer token.
     pub bearer: Option<&'a Secret>,
     /// The body, with its content type among the headers.
-    pub body: Option<Zeroizing<Vec<u8>>>,
+    pub body: Option<&'a [u8]>,
     /// Whether it may be repeated.
     pub effect: Effect,
     /// Whose rate limit it counts against.

@@ -93,9 +93,9 @@ impl UreqTransport {
             value.set_sensitive(true);
             wire = wire.header(header::AUTHORIZATION, value);
         }
-        let response = match &request.body {
+        let response = match request.body {
             Some(body) => {
-                let wire = wire.body(&body[..])?;
+                let wire = wire.body(body)?;
                 agent.run(agent.configure_request(wire).timeout_global(Some(patience)).build())?
             }
             None => {
