@@ -7,7 +7,7 @@ use std::time::Duration;
 use once_cell::race::OnceBox;
 use serde_json::{Map, Value, json};
 
-use crate::api::{Api, InstalledLocationsParams, LocationTokenParams, TokenParams};
+use crate::api::{Api, InstalledLocationsParams, LocationTokenParams, TokenParams, TokenRetry};
 use crate::authorization::{Authorization, CompleteParams, ListenParams, UrlParams};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreConfig};
@@ -169,7 +169,9 @@ impl Client {
     /// `INVALID_ARGUMENT` for a missing parameter; else what the API or the network says.
     pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
         let work = self.work()?;
-        work.api.token(params, self.clock.wall_ms(), &work.deadline()).map_err(Error::from)
+        work.api
+            .token(params, TokenRetry::SingleUse, self.clock.wall_ms(), &work.deadline())
+            .map_err(Error::from)
     }
 
     /// `POST /oauth/location-token` as it is; stores nothing.

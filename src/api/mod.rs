@@ -35,7 +35,7 @@ pub(crate) use fault::{
 };
 pub use installed_locations::{InstalledLocationsParams, Pages, installed_location_ids, location_ids};
 pub use location_token::LocationTokenParams;
-pub use token::{GrantType, TokenParams};
+pub use token::{GrantType, TokenParams, TokenRetry};
 
 /// The longest part of an unreadable answer that an error repeats, in characters.
 const EXCERPT: usize = 500;

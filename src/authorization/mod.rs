@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
 
-use crate::api::{Api, NO_VERSION, TokenParams, without_secrets};
+use crate::api::{Api, NO_VERSION, TokenParams, TokenRetry, without_secrets};
 use crate::clock::Clock;
 use crate::config::{Config, absolute_url};
 use crate::deadline::Deadline;
@@ -288,7 +288,10 @@ impl Authorization {
         deadline: &Deadline,
     ) -> Result<Value> {
         let exchange = TokenParams::code(consented.answer?, consented.redirect_uri, user_type);
-        let granted = self.api.token(&exchange, self.clock.wall_ms(), deadline).map_err(Error::from);
+        let granted = self
+            .api
+            .token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline)
+            .map_err(Error::from);
         let adopted = granted.and_then(|token| self.tokens.adopt(token, deadline));
         // The code may still be good; whether it is, the same redirect finds out.
         if let (Err(error), Some(state)) = (&adopted, consented.state)
