@@ -1,5 +1,6 @@
 //! One request, one answer: deadlines, pacing, retries, size caps. Knows nothing of tokens.
 
+mod exchange;
 mod pace;
 mod resolver;
 mod retry;

@@ -10,7 +10,9 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, ProxyProtocol};
 use zeroize::Zeroizing;
 
-use super::{Answer, Effect, INPUT, LONGEST_HEAD, NoAnswer, OUTPUT, Request, Transport, resolver, transport};
+use super::{
+    Answer, Effect, INPUT, LONGEST_HEAD, NoAnswer, OUTPUT, Request, Transport, exchange, resolver, transport,
+};
 use crate::ca_bundle;
 use crate::config::{HttpConfig, Limits, Timeouts};
 use crate::deadline::Deadline;
@@ -38,7 +40,7 @@ impl Transport for UreqTransport {
         }
         let limit = self.answer_limit(request.effect, deadline);
         let patience = limit.unwrap_or_else(|| deadline.remaining());
-        let (result, sent) = transport::watched(deadline, request.effect, || self.run(request, patience));
+        let (result, sent) = exchange::run(deadline, request.effect, || self.run(request, patience));
         result.map_err(|failure| {
             let overdue =
                 || limit.map_or_else(|| deadline.timed_out(), |limit| overdue_attempt(request, limit));
