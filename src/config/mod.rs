@@ -1,5 +1,6 @@
 //! The configuration schema: its keys and their defaults.
 
+mod backend;
 mod encryption_keys;
 mod urls;
 mod validation;
@@ -13,7 +14,10 @@ use crate::error::{Error, Result, Status};
 use crate::json;
 use crate::secret::Secret;
 
-pub(crate) use urls::{absolute_url, is_loopback};
+pub use backend::Backend;
+pub(crate) use urls::absolute_url;
+#[cfg(feature = "postgres")]
+pub(crate) use urls::is_loopback;
 
 /// How a client reaches the API and keeps its tokens.
 ///
@@ -113,10 +117,6 @@ pub struct StoreConfig {
     /// Whether a stored token that is not sealed is refused. Default: false, so that a store can come to be sealed.
     #[serde(default)]
     pub sealed_only: bool,
-    /// Whether the database of `sqlite` must not be made: in a forked child, whose parent had it open. No key of the
-    /// JSON form.
-    #[serde(skip)]
-    pub must_be_there: bool,
 }
 
 impl Default for StoreConfig {
@@ -129,7 +129,6 @@ impl Default for StoreConfig {
             encryption_keys: Vec::new(),
             encryption_keys_path: None,
             sealed_only: false,
-            must_be_there: false,
         }
     }
 }
@@ -325,4 +324,11 @@ impl Config {
 /// The error of a value that cannot be used.
 fn refused(key: &str, why: &str) -> Error {
     Error::new(Status::Config, format!("{key} cannot be used: {why}")).with_parameter(key)
+}
+
+/// Makes a path absolute, so that a later change of the working directory leads to no other file.
+pub(crate) fn make_absolute(path: &mut PathBuf) {
+    if let Ok(absolute) = std::path::absolute(&*path) {
+        *path = absolute;
+    }
 }

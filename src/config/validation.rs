@@ -1,9 +1,7 @@
 //! Configuration validation: ranges, formats, and keys that exclude each other.
 
-use std::path::Path;
-
-use super::urls::{absolute, check_endpoint, is_postgres, is_url};
-use super::{Config, StoreConfig, refused};
+use super::urls::{absolute, check_endpoint};
+use super::{Config, refused};
 use crate::error::Result;
 use crate::token::{NO_SCOPE, is_scope};
 
@@ -45,74 +43,8 @@ impl Config {
         if let Some(seconds) = self.webhook.max_age_seconds {
             in_range("webhook.maxAgeSeconds", seconds, 1, 31_536_000)?;
         }
-        self.store.validate()
+        self.store.backend().map(drop)
     }
-}
-
-impl StoreConfig {
-    fn validate(&self) -> Result<()> {
-        let path = self.path.as_ref().filter(|path| !path.as_os_str().is_empty());
-        match self.kind.as_str() {
-            "memory" | "postgres" | "callbacks" if self.path.is_some() => {
-                return Err(refused("store.path", &format!("a {} store has no path", self.kind)));
-            }
-            "memory" | "sqlite" | "callbacks" if self.url.is_some() => {
-                return Err(refused("store.url", &format!("a {} store has no URL", self.kind)));
-            }
-            "memory" | "sqlite" | "callbacks" if self.ca_bundle_path.is_some() => {
-                return Err(refused("store.caBundlePath", &format!("a {} store has no server", self.kind)));
-            }
-            "memory" if !self.encryption_keys.is_empty() => {
-                return Err(refused("store.encryptionKeys", "a memory store has nothing to seal"));
-            }
-            "memory" if self.encryption_keys_path.is_some() => {
-                return Err(refused("store.encryptionKeysPath", "a memory store has nothing to seal"));
-            }
-            "sqlite" if cfg!(not(feature = "sqlite")) => {
-                return Err(refused("store.kind", "this build of the library has no SQLite"));
-            }
-            "sqlite" if path.is_none() => {
-                return Err(refused("store.path", "an SQLite store needs the path of its file"));
-            }
-            "sqlite" if path.is_some_and(|path| is_url(path)) => {
-                // It is never quoted: it may hold a password.
-                return Err(refused("store.path", "it is a URL, and must be the path of a file")
-                    .with_help("for PostgreSQL, let store.kind be \"postgres\", and store.url begin with postgres:// or postgresql://"));
-            }
-            "sqlite" if path.is_some_and(|path| names_no_file(path)) => {
-                return Err(refused("store.path", "it must be the path of a file, no name of SQLite's own")
-                    .with_help("give the plain path of a file; a \"memory\" store keeps tokens in memory"));
-            }
-            "postgres" if cfg!(not(feature = "postgres")) => {
-                return Err(refused("store.kind", "this build of the library has no PostgreSQL"));
-            }
-            "postgres" if self.url.as_ref().is_none_or(|url| url.expose().is_empty()) => {
-                return Err(refused("store.url", "a PostgreSQL store needs the URL of its database"));
-            }
-            "postgres" if !self.url.as_ref().is_some_and(|url| is_postgres(url.expose())) => {
-                // It is never quoted: it may hold a password.
-                return Err(refused("store.url", "it must begin with postgres:// or postgresql://")
-                    .with_help("leave the name of a driver out, as in postgresql+psycopg2://"));
-            }
-            "memory" | "sqlite" | "postgres" | "callbacks" => {}
-            _ => {
-                return Err(refused(
-                    "store.kind",
-                    "it must be \"memory\", \"sqlite\", \"postgres\" or \"callbacks\"",
-                ));
-            }
-        }
-        if !self.encryption_keys.is_empty() && self.encryption_keys_path.is_some() {
-            return Err(refused("store.encryptionKeysPath", "store.encryptionKeys is given as well"));
-        }
-        Ok(())
-    }
-}
-
-/// Whether SQLite would take it for something else than the path of a file: memory, a temporary file, or a URI with options.
-fn names_no_file(path: &Path) -> bool {
-    let text = path.to_string_lossy();
-    text.starts_with(':') || text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"))
 }
 
 /// The API's ids and secrets do not begin or end with white space: one that does was copied badly.
