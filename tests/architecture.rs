@@ -265,7 +265,7 @@ fn add_arrows(arrows: &mut Arrows, file: &str, code: &str, prefix: &str) {
     used.iter().for_each(|used| add_arrow(arrows, file, used));
 }
 
-/// What a module of a package imports of the package, and how many dots lead to it.
+/// The modules of its package that a Python module imports, and how many dots lead to each.
 fn python_imports(code: &str) -> Vec<(String, usize)> {
     let mut imports = Vec::new();
     for line in code.lines().filter_map(|line| line.trim().strip_prefix("from ")) {

@@ -52,7 +52,7 @@ impl Gate {
         self.counts().arrived
     }
 
-    /// Lets one request pass: the one that has waited longest, or the next to arrive.
+    /// Lets one request pass: the first in the queue, or the next to arrive.
     pub(crate) fn let_one_pass(&self) {
         self.permits.add_permits(1);
     }

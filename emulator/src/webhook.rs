@@ -1,4 +1,4 @@
-//! The webhooks that report installations and uninstallations: their bodies, and a list of those that were caused.
+//! The webhooks that report installations and uninstallations: their bodies, and a list of the latest.
 
 use crate::clock::{Clock, iso8601};
 use crate::directory::Directory;

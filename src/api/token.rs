@@ -74,8 +74,8 @@ pub struct TokenParams {
 pub enum TokenRetry<'a> {
     /// A code or a refresh token is sent again only if the request certainly did nothing. No rate limit is shared.
     SingleUse,
-    /// A refresh that its caller repeats within the server's replay window: an attempt ends early enough for another one.
-    /// A 429 delays the other refreshes of this company or location.
+    /// A refresh that its caller repeats within the server's replay window: each attempt ends early enough to leave time
+    /// for the next. A 429 delays the other refreshes of this company or location.
     Replay {
         /// The company or location.
         resource_id: &'a str,
@@ -116,7 +116,7 @@ impl TokenParams {
 impl Api {
     /// Asks for a token. Nothing is stored.
     ///
-    /// A code whose answer was lost is tried once more, whatever `retry` says.
+    /// If the answer to a code is lost, the code is sent a second time, whatever `retry` says.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a missing parameter; else what the API or the network says.

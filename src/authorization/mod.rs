@@ -110,7 +110,7 @@ pub struct Authorization {
     pending: Pending,
 }
 
-/// What the caller expects of a redirect.
+/// The expectations of the caller about a redirect.
 struct Expected<'a> {
     state: Option<&'a Secret>,
     allow_missing_state: bool,

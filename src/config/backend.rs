@@ -21,7 +21,7 @@ pub enum Backend {
     Postgres {
         /// `postgres://user:password@host:port/database`.
         url: Secret,
-        /// A PEM file of certificates to trust in addition to those of the platform.
+        /// A PEM file of certificates to trust in addition to the platform's own.
         ca_bundle_path: Option<PathBuf>,
     },
     /// A store of the host's own.

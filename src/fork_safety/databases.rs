@@ -1,9 +1,9 @@
 //! The registry of open SQLite databases, each of which is closed before a fork, and the read-write lock over all of
 //! them.
 //!
-//! SQLite accounts for its file locks per process. A child with a copy of that account believes that it holds locks that
-//! it does not hold, and a new handle of its own would be wrong as well. So every handle is closed before a fork and
-//! opened again when it is next used.
+//! SQLite accounts for its file locks per process. A child with a copy of that account believes that it holds locks
+//! that it does not hold, and a new handle of its own would be wrong as well. So every handle is closed before a fork
+//! and opened again when it is next used.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 

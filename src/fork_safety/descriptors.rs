@@ -1,5 +1,5 @@
-//! Descriptors that a forked child must not inherit: those of lock files and of sockets to PostgreSQL. The child closes
-//! its copies; otherwise an idle child would keep a lock that should be released when its parent dies.
+//! Inherited descriptors: the lock files and the sockets to PostgreSQL, of which a forked child closes its copies.
+//! Otherwise an idle child would keep a lock that should be released when its parent dies.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 

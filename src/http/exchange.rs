@@ -1,5 +1,5 @@
-//! The exchange in progress on this thread: its deadline and cancellation, the time limit of its connection attempt, and
-//! whether its request was sent.
+//! The exchange in progress on this thread: its deadline and cancellation, the time limit of its connection attempt,
+//! and whether its request was sent.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -8,8 +8,8 @@ use super::Effect;
 use crate::deadline::Deadline;
 
 thread_local! {
-    // An exchange blocks its thread from the first byte to the last, and pooled connections outlive exchanges: so its state
-    // is kept per thread, and not in the connection.
+    // An exchange blocks its thread from the first byte to the last, and pooled connections outlive exchanges: so its
+    // state is kept per thread, and not in the connection.
     static EXCHANGE: RefCell<Exchange> = const { RefCell::new(Exchange::NONE) };
 }
 
@@ -56,8 +56,8 @@ pub fn set_connect_by(connect_by: Option<Instant>) {
     EXCHANGE.with_borrow_mut(|exchange| exchange.connect_by = connect_by);
 }
 
-/// Records that bytes leave. Those that leave while the connection is made, to a proxy or through it, are no part of the
-/// request.
+/// Records that bytes are sent. Bytes that are sent while the connection is made, to a proxy or through it, do not
+/// belong to the request.
 pub fn record_output() {
     EXCHANGE.with_borrow_mut(|exchange| exchange.sent |= exchange.connect_by.is_none());
 }

@@ -264,8 +264,8 @@ pub fn seal(config: &Config) -> Result<Seal> {
     Seal::new(&config.client_id, &keys, config.store.sealed_only, named)
 }
 
-/// Makes the paths of a backend absolute, and that of an SQLite database canonical, so that a later change of directory or
-/// of a link leads to no other file.
+/// Makes the paths of a backend absolute, and the path of an SQLite database canonical, so that a later change of the
+/// working directory or of a link leads to no other file.
 ///
 /// # Errors
 /// `STORE` when the path of the database leads nowhere.
