@@ -55,11 +55,11 @@ pub mod token;
 
 mod ca_bundle;
 mod crew;
+mod fork_safety;
 mod inside;
 mod json;
 mod lookup;
 mod outbox;
-mod process;
 mod random;
 pub mod signal;
 
