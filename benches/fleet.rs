@@ -127,7 +127,8 @@ fn measure(tokens: usize, store: &Value) {
     }
     println!("  a client opens in {:.2?}", median(&mut opened));
 
-    let store = store::open(&config, None, &store::seal(&config).unwrap()).unwrap();
+    let (backend, seal) = (config.store.backend().unwrap(), store::seal(&config).unwrap());
+    let store = store::open(&backend, true, &config.timeouts, None, &seal).unwrap();
     let mut pages = Vec::new();
     let mut query = Query { limit: 100, ..Query::default() };
     loop {

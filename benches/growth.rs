@@ -93,7 +93,8 @@ fn tokens(most: u32) {
         held = count;
         let open = || Client::new(&sqlite).unwrap();
         row("tokens", count, "open_ms", timed(|| drop(open())));
-        let store = store::open(&sqlite, None, &store::seal(&sqlite).unwrap()).unwrap();
+        let (backend, seal) = (sqlite.store.backend().unwrap(), store::seal(&sqlite).unwrap());
+        let store = store::open(&backend, true, &sqlite.timeouts, None, &seal).unwrap();
         // In the middle: neither the first page nor the last.
         let after = Some(population::location_id(count / 2 + 1));
         let query = Query { after, limit: 100, ..Query::default() };

@@ -7,17 +7,17 @@ use std::time::Duration;
 use once_cell::race::OnceBox;
 use serde_json::{Map, Value, json};
 
-use crate::api::{Api, InstalledLocationsParams, LocationTokenParams, TokenParams};
+use crate::api::{Api, InstalledLocationsParams, LocationTokenParams, TokenParams, TokenRetry};
 use crate::authorization::{Authorization, CompleteParams, ListenParams, UrlParams};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, StoreConfig};
+use crate::config::{Backend, Config, StoreConfig, make_absolute};
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result};
 use crate::event::{Events, Listener};
-use crate::process::Own;
+use crate::fork_safety::ProcessLocal;
 use crate::request::{RequestParams, Requests};
 use crate::secret::Secret;
-use crate::store::{self, Host, Seal};
+use crate::store::{self, Host, Seal, Store};
 use crate::token::Token;
 use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens};
 use crate::webhook::{Headers, Verifier, Webhooks};
@@ -29,6 +29,7 @@ use crate::webhook::{Headers, Verifier, Webhooks};
 /// burn it for each other.
 pub struct Client {
     config: Config,
+    backend: Backend,
     host: Option<Arc<dyn Host>>,
     seal: Seal,
     clock: Arc<dyn Clock>,
@@ -38,7 +39,7 @@ pub struct Client {
 
 /// What one process works with, and what its forked child made in its place.
 struct Parts {
-    own: Own<Work>,
+    own: ProcessLocal<Work>,
     of_child: OnceBox<Parts>,
 }
 
@@ -85,14 +86,16 @@ impl Client {
 
     fn build(mut config: Config, host: Option<Arc<dyn Host>>, clock: Arc<dyn Clock>) -> Result<Client> {
         config.validate()?;
+        let mut backend = config.store.backend()?;
         let events = Arc::new(Events::default());
         let seal = store::seal(&config)?;
         // From here on the seal has them.
         config.store.encryption_keys.clear();
-        store::settle(&mut config)?;
-        let parts = Parts::new(&config, host.as_ref(), &seal, &clock, &events)?;
-        config.store.must_be_there = true;
-        Ok(Client { config, host, seal, clock, events, parts })
+        config.http.ca_bundle_path.iter_mut().for_each(make_absolute);
+        store::settle(&mut backend)?;
+        let store = || store::open(&backend, true, &config.timeouts, host.as_ref(), &seal);
+        let parts = Parts::new(&config, store, &clock, &events)?;
+        Ok(Client { config, backend, host, seal, clock, events, parts })
     }
 
     /// The parts of this process; a forked child makes its own.
@@ -103,8 +106,10 @@ impl Client {
                 Some(work) => return Ok(work),
                 None => {
                     parts = parts.of_child.get_or_try_init(|| {
-                        let host = self.host.as_ref();
-                        Parts::new(&self.config, host, &self.seal, &self.clock, &self.events).map(Box::new)
+                        let (timeouts, host) = (&self.config.timeouts, self.host.as_ref());
+                        // The parent had the database open: one that is gone must not be made anew.
+                        let store = || store::open(&self.backend, false, timeouts, host, &self.seal);
+                        Parts::new(&self.config, store, &self.clock, &self.events).map(Box::new)
                     })?;
                 }
             }
@@ -169,7 +174,9 @@ impl Client {
     /// `INVALID_ARGUMENT` for a missing parameter; else what the API or the network says.
     pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
         let work = self.work()?;
-        work.api.token(params, self.clock.wall_ms(), &work.deadline()).map_err(Error::from)
+        work.api
+            .token(params, TokenRetry::SingleUse, self.clock.wall_ms(), &work.deadline())
+            .map_err(Error::from)
     }
 
     /// `POST /oauth/location-token` as it is; stores nothing.
@@ -330,14 +337,13 @@ impl Drop for Work {
 impl Parts {
     fn new(
         config: &Config,
-        host: Option<&Arc<dyn Host>>,
-        seal: &Seal,
+        open_store: impl FnOnce() -> Result<Arc<dyn Store>>,
         clock: &Arc<dyn Clock>,
         events: &Arc<Events>,
     ) -> Result<Parts> {
         let api = Arc::new(Api::new(config, clock)?);
         let verifier = Verifier::new(&config.webhook)?;
-        let store = store::open(config, host, seal)?;
+        let store = open_store()?;
         let tokens = Arc::new(Tokens::new(
             Arc::clone(&api),
             Arc::clone(&store),
@@ -360,7 +366,7 @@ impl Parts {
             cancellation: Arc::default(),
             patience: Duration::from_millis(config.timeouts.total_ms),
         };
-        Ok(Parts { own: Own::new(work), of_child: OnceBox::new() })
+        Ok(Parts { own: ProcessLocal::new(work), of_child: OnceBox::new() })
     }
 }
 

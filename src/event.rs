@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::fork_safety;
 use crate::outbox;
-use crate::process;
 
 /// Something that happened to a token.
 #[derive(Debug, Clone)]
@@ -79,7 +79,7 @@ impl Events {
 
     fn with_listener<T>(&self, work: impl FnOnce(&mut Option<Listener>) -> T) -> T {
         // A forked child goes on with the same listener, and must not find it locked.
-        let _gate = process::gate();
+        let _gate = fork_safety::gate();
         work(&mut self.listener.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

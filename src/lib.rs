@@ -41,11 +41,11 @@ mod token;
 
 mod ca_bundle;
 mod crew;
+mod fork_safety;
 mod inside;
 mod json;
 mod lookup;
 mod outbox;
-mod process;
 mod random;
 mod signal;
 

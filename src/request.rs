@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use zeroize::Zeroizing;
 
-use crate::api::{AnyCall, Api, is_callers, is_of_dead_token};
+use crate::api::{Api, is_callers, is_of_dead_token};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::http::{Answer, Lane};
+use crate::http::{Answer, Effect, Lane, Request};
 use crate::tokens::Tokens;
 
 /// What is sent.
@@ -56,13 +56,27 @@ impl Requests {
     /// `INVALID_ARGUMENT`, naming the parameter; with a resource, what [`Tokens::access_token`] says; and what the network
     /// or the pace says.
     pub fn send(&self, params: &RequestParams, deadline: &Deadline) -> Result<Value> {
-        let call = self.call(params)?;
+        let method = method(&params.method)?;
+        let uri = self.api.target(&params.path, &pairs("query", &params.query)?)?;
+        let mut headers = headers(params)?;
+        let body = body(params, &mut headers)?;
+        if body.is_some() && [Method::GET, Method::HEAD].contains(&method) {
+            return Err(Error::invalid_argument("body", format!("a {method} request has no body")));
+        }
+        let request = Request {
+            effect: effect(&method),
+            method,
+            uri,
+            headers,
+            bearer: None,
+            body: body.as_ref().map(|body| &body[..]),
+            lane: params.resource_id.as_deref().map(Lane::Resource),
+        };
         let answer = match &params.resource_id {
-            None => self.api.send(&call, None, None, deadline),
+            None => self.api.send(request, deadline),
             Some(resource_id) => {
-                let send = |bearer: &_| {
-                    self.api.send(&call, Some(bearer), Some(Lane::Resource(resource_id)), deadline)
-                };
+                let send =
+                    |bearer: &_| self.api.send(Request { bearer: Some(bearer), ..request.clone() }, deadline);
                 let is_dead = |outcome: &Result<Answer, _>| outcome.as_ref().is_ok_and(is_of_dead_token);
                 self.tokens
                     .with_live_token(resource_id, deadline, send, is_dead)
@@ -75,28 +89,28 @@ impl Requests {
         })?;
         Ok(shown(answer))
     }
+}
 
-    fn call(&self, params: &RequestParams) -> Result<AnyCall> {
-        let methods = [
-            Method::GET,
-            Method::POST,
-            Method::PUT,
-            Method::PATCH,
-            Method::DELETE,
-            Method::HEAD,
-            Method::OPTIONS,
-        ];
-        let Some(method) = methods.into_iter().find(|method| method.as_str() == params.method) else {
-            let names = "method is none of GET, POST, PUT, PATCH, DELETE, HEAD and OPTIONS";
-            return Err(Error::invalid_argument("method", names));
-        };
-        let target = self.api.target(&params.path, &pairs("query", &params.query)?)?;
-        let mut headers = headers(params)?;
-        let body = body(params, &mut headers)?;
-        if body.is_some() && [Method::GET, Method::HEAD].contains(&method) {
-            return Err(Error::invalid_argument("body", format!("a {method} request has no body")));
-        }
-        Ok(AnyCall { method, target, headers, body })
+fn method(name: &str) -> Result<Method> {
+    let methods = [
+        Method::GET,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::HEAD,
+        Method::OPTIONS,
+    ];
+    methods.into_iter().find(|method| method.as_str() == name).ok_or_else(|| {
+        Error::invalid_argument("method", "method is none of GET, POST, PUT, PATCH, DELETE, HEAD and OPTIONS")
+    })
+}
+
+/// The methods that RFC 9110, 9.2.1 calls safe may be repeated.
+fn effect(method: &Method) -> Effect {
+    match [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
+        true => Effect::Repeatable,
+        false => Effect::Once,
     }
 }
 
@@ -126,7 +140,7 @@ fn pairs(parameter: &str, fields: &Map<String, Value>) -> Result<Vec<(String, St
     Ok(pairs)
 }
 
-fn headers(params: &RequestParams) -> Result<Vec<(HeaderName, String)>> {
+fn headers(params: &RequestParams) -> Result<Vec<(HeaderName, &str)>> {
     let mut headers = Vec::new();
     for (name, value) in &params.headers {
         let key = format!("headers.{name}");
@@ -143,16 +157,13 @@ fn headers(params: &RequestParams) -> Result<Vec<(HeaderName, String)>> {
         if headers.iter().any(|(other, _)| *other == known) {
             return Err(refused("is given twice"));
         }
-        headers.push((known, value.clone()));
+        headers.push((known, value.as_str()));
     }
     Ok(headers)
 }
 
 /// The body as bytes; its content type joins the headers, unless the caller has set one.
-fn body(
-    params: &RequestParams,
-    headers: &mut Vec<(HeaderName, String)>,
-) -> Result<Option<Zeroizing<Vec<u8>>>> {
+fn body(params: &RequestParams, headers: &mut Vec<(HeaderName, &str)>) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let given = headers.iter().find(|(name, _)| *name == header::CONTENT_TYPE);
     let is_form = given.is_some_and(|(_, given)| media_type(given) == "application/x-www-form-urlencoded");
     let (usual, bytes) = match (&params.body, &params.body_base64) {
@@ -173,7 +184,7 @@ fn body(
         (Some(value), None) => ("application/json", value.to_string().into_bytes()),
     };
     if given.is_none() {
-        headers.push((header::CONTENT_TYPE, usual.to_owned()));
+        headers.push((header::CONTENT_TYPE, usual));
     }
     Ok(Some(Zeroizing::new(bytes)))
 }

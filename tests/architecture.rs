@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 10] = [
     &["http"],
     &["config", "crew", "event"],
     &["ca_bundle", "deadline", "json", "random", "token"],
-    &["clock", "error", "inside", "outbox", "process", "secret"],
+    &["clock", "error", "fork_safety", "inside", "outbox", "secret"],
     &["lookup", "signal"],
 ];
 
@@ -114,6 +114,72 @@ fn what_belongs_to_one_place_is_used_there_only() {
     assert_eq!(seen.len(), OWNERS.len(), "some belong nowhere any more: {seen:?}");
 }
 
+#[test]
+fn transport_gets_sections_of_the_configuration_but_not_the_client_secret() {
+    let mut sections = BTreeSet::new();
+    for (path, code) in sources().into_iter().filter(|(path, _)| path.starts_with("http/")) {
+        for (at, used) in code.match_indices("crate::config::") {
+            let names = code[at + used.len()..].split(';').next().unwrap();
+            sections.extend(names.split(|letter: char| !letter.is_alphanumeric()).map(str::to_owned));
+        }
+        assert!(!code.contains("client_secret"), "src/{path} knows the client secret");
+    }
+    assert!(sections.contains("Retry") && !sections.contains("Config"), "{sections:?}");
+}
+
+/// Modules of one folder that use each other in a circle cannot be understood, or tested, one at a time.
+#[test]
+fn modules_of_a_folder_form_no_circle() {
+    let mut folders: BTreeMap<String, Arrows> = BTreeMap::new();
+    for (path, code) in sources().into_iter().filter(|(path, _)| !path.starts_with(SIMULATION)) {
+        for (at, _) in path.match_indices('/') {
+            let folder = &path[..at];
+            let prefix = format!("crate::{}::", folder.replace('/', "::"));
+            add_arrows(folders.entry(format!("src/{folder}")).or_default(), &path[at + 1..], &code, &prefix);
+        }
+    }
+    for (path, code) in code_below(&root().join("emulator/src"), "rs", "//") {
+        add_arrows(folders.entry("emulator/src".to_owned()).or_default(), &path, &code, "crate::");
+    }
+    let python = "bindings/python/src/ghl_oauth";
+    for (path, code) in code_below(&root().join(python), "py", "#") {
+        let (folder, file) = path.rsplit_once('/').unwrap_or(("", &path));
+        for (used, levels) in python_imports(&code) {
+            match (folder, levels) {
+                (_, 1) => add_arrow(folders.entry(format!("{python}/{folder}")).or_default(), file, &used),
+                (_, _) => add_arrow(folders.entry(format!("{python}/")).or_default(), folder, &used),
+            }
+        }
+    }
+    for known in ["src/ffi", "src/tokens", "emulator/src", "bindings/python/src/ghl_oauth/cli"] {
+        assert!(folders[known].len() > 3, "{known}: {:?}", folders[known]);
+    }
+    for (folder, arrows) in folders {
+        let circle = circle(arrows);
+        assert!(circle.is_empty(), "modules of {folder} use each other in a circle: {circle:?}");
+    }
+}
+
+#[test]
+fn circles_are_found() {
+    let arrows = |pairs: &[(&str, &str)]| {
+        let mut arrows = Arrows::new();
+        pairs.iter().for_each(|(from, to)| add_arrow(&mut arrows, from, to));
+        arrows
+    };
+    assert!(circle(arrows(&[("a", "b"), ("b", "c"), ("a", "c"), ("d", "a")])).is_empty());
+    let found = circle(arrows(&[("a", "b"), ("b", "c"), ("c", "d"), ("d", "b"), ("d", "e")]));
+    assert_eq!(Vec::from_iter(found.into_keys()), ["b", "c", "d"]);
+    let mut of_file = Arrows::new();
+    let code =
+        "use super::{b::B, c};\nfn f() { crate::ffi::d::g() }\n#[cfg(test)]\nmod tests { use super::e; }";
+    add_arrows(&mut of_file, "a.rs", code, "crate::ffi::");
+    assert_eq!(of_file, arrows(&[("a", "b"), ("a", "c"), ("a", "d")]));
+    let imports = python_imports("from .a import B\n    from . import c, d\nfrom ..e import F\nimport json");
+    let imports: Vec<(&str, usize)> = imports.iter().map(|(name, levels)| (name.as_str(), *levels)).collect();
+    assert_eq!(imports, [("a", 1), ("c", 1), ("d", 1), ("e", 2)]);
+}
+
 /// The compiler denies unsafe code in the whole crate; this sees to it that nobody but `ffi` is let off.
 #[test]
 fn only_ffi_has_unsafe_code() {
@@ -147,27 +213,86 @@ fn root() -> &'static Path {
 
 /// The files of `src`, by their paths in it, without comments.
 fn sources() -> Vec<(String, String)> {
-    fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+    let sources = code_below(&root().join("src"), "rs", "//");
+    assert!(sources.len() > 40, "{} files", sources.len());
+    sources
+}
+
+/// The files below a folder with that extension, by their paths in it, without comments.
+fn code_below(folder: &Path, extension: &str, comment: &str) -> Vec<(String, String)> {
+    fn collect(folder: &Path, wanted: &str, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                collect(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                collect(&path, wanted, found);
+            } else if path.extension().is_some_and(|extension| extension == wanted) {
                 found.push(path);
             }
         }
     }
-    let source = root().join("src");
     let mut paths = Vec::new();
-    collect(&source, &mut paths);
-    assert!(paths.len() > 40, "{} files", paths.len());
+    collect(folder, extension, &mut paths);
     let read = |path: PathBuf| {
         let code = fs::read_to_string(&path).unwrap();
-        let code: Vec<&str> = code.lines().map(|line| line.split("//").next().unwrap()).collect();
-        let name = path.strip_prefix(&source).unwrap().to_str().unwrap().replace('\\', "/");
+        let code: Vec<&str> = code.lines().map(|line| line.split(comment).next().unwrap()).collect();
+        let name = path.strip_prefix(folder).unwrap().to_str().unwrap().replace('\\', "/");
         (name, code.join("\n"))
     };
     paths.into_iter().map(read).collect()
+}
+
+/// Which modules of a folder each of them uses.
+type Arrows = BTreeMap<String, BTreeSet<String>>;
+
+fn add_arrow(arrows: &mut Arrows, file: &str, used: &str) {
+    let module = file.split(['/', '.']).next().unwrap();
+    if module != used {
+        arrows.entry(module.to_owned()).or_default().insert(used.to_owned());
+    }
+}
+
+/// Adds what a file, by its path in the folder, uses of the folder: through `super` if it stands in it, and through the
+/// folder's path. Tests stand at the end of a file, and may use everything.
+fn add_arrows(arrows: &mut Arrows, file: &str, code: &str, prefix: &str) {
+    if ["mod.rs", "lib.rs", "main.rs"].contains(&file) {
+        return;
+    }
+    let code = code.split("#[cfg(test)]\nmod ").next().unwrap();
+    let mut used = modules_after(code, prefix);
+    if file.trim_end_matches("/mod.rs").split('/').count() == 1 {
+        used.extend(modules_after(code, "super::"));
+    }
+    used.iter().for_each(|used| add_arrow(arrows, file, used));
+}
+
+/// The modules of its package that a Python module imports, and how many dots lead to each.
+fn python_imports(code: &str) -> Vec<(String, usize)> {
+    let mut imports = Vec::new();
+    for line in code.lines().filter_map(|line| line.trim().strip_prefix("from ")) {
+        let name = line.trim_start_matches('.');
+        let levels = line.len() - name.len();
+        let Some((module, names)) = name.split_once(" import ").filter(|_| levels > 0) else { continue };
+        // `from . import a, b` names modules; `from .a import b` what is in one.
+        let modules = if module.is_empty() { names } else { module.split('.').next().unwrap() };
+        imports.extend(modules.split(',').map(|name| (name.trim().to_owned(), levels)));
+    }
+    imports
+}
+
+/// The modules that stand on a circle of arrows, or between two.
+fn circle(mut arrows: Arrows) -> Arrows {
+    loop {
+        let users = arrows.clone();
+        let used: BTreeSet<&String> = users.values().flatten().collect();
+        arrows.retain(|module, _| used.contains(module));
+        for uses in arrows.values_mut() {
+            uses.retain(|used| users.contains_key(used));
+        }
+        arrows.retain(|_, uses| !uses.is_empty());
+        if arrows == users {
+            return arrows;
+        }
+    }
 }
 
 /// The top-level module that a file belongs to.
@@ -177,8 +302,13 @@ fn module_of(path: &str) -> String {
 
 /// The top-level modules that a piece of code names: `crate::name`, and each name of `crate::{…}`.
 fn used_modules(code: &str) -> BTreeSet<String> {
+    modules_after(code, "crate::")
+}
+
+/// The modules that a piece of code names after a prefix: `prefix::name`, and each name of `prefix::{…}`.
+fn modules_after(code: &str, prefix: &str) -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
-    for (at, found) in code.match_indices("crate::") {
+    for (at, found) in code.match_indices(prefix) {
         let rest = &code[at + found.len()..];
         let Some(group) = rest.strip_prefix('{') else {
             modules.extend(first_word(rest));

@@ -15,7 +15,7 @@ const PROMISED: &str = "tests/abi/promised.txt";
 const BASELINE: &str = "tests/abi/baseline.abi";
 
 /// What to do is part of each failure.
-const HOW: &str = "docs/abi.md, \"How a change is made\", says what to do";
+const HOW: &str = "docs/abi.md, \"Changing the ABI\", says what to do";
 
 fn file(name: &str) -> String {
     fs::read_to_string(Path::new(built::ROOT).join(name)).unwrap()

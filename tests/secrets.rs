@@ -472,7 +472,7 @@ fn debug_shows_no_secret_of_any_type() {
     let shown: [&dyn Debug; 11] = [
         &config,
         &secret(),
-        &TokenParams::refresh("company".into(), Secret::new(GIVEN_TOKEN.into()), Some(UserType::Company)),
+        &TokenParams::refresh(Secret::new(GIVEN_TOKEN.into()), Some(UserType::Company)),
         &TokenParams {
             client_secret: secret(),
             ..TokenParams::code(Secret::new(GIVEN_TOKEN.into()), "u".into(), None)

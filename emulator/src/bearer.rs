@@ -2,9 +2,10 @@
 
 use crate::answer::Answer;
 use crate::call::Call;
+use crate::grant::{Grant, UserType};
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::tokens::{Grant, PRIVATE_PREFIX, UserType};
+use crate::tokens::PRIVATE_PREFIX;
 use std::sync::Arc;
 
 /// The grant behind the request's access token.

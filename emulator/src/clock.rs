@@ -46,6 +46,12 @@ fn system_ms() -> i64 {
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Milliseconds times a ratio, without overflow.
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "days of milliseconds fit")]
+pub(crate) fn milliseconds(whole: i64, ratio: f64) -> i64 {
+    (whole as f64 * ratio) as i64
+}
+
 /// The number of the UTC day, for quotas that renew at midnight.
 pub(crate) fn day_of(ms: i64) -> i64 {
     ms.div_euclid(86_400_000)

@@ -2,13 +2,10 @@
 
 use crate::directory::App;
 use crate::fields::Fields;
-use crate::state::State;
-use crate::tokens::{Grant, UserType};
+use crate::grant::{Grant, UserType};
+use crate::state::{CONSENT_PATHS, State};
 use crate::webhook::Notice;
 use form_urlencoded::Serializer;
-
-/// The paths at which the consent page is served.
-pub(crate) const PATHS: [&str; 2] = ["/v2/oauth/chooselocation", "/oauth/chooselocation"];
 
 const PARAMETERS: [&str; 7] =
     ["response_type", "client_id", "redirect_uri", "scope", "state", "loginWindowOpenMode", "version_id"];
@@ -190,7 +187,7 @@ impl AuthorizationRequest {
 /// Decides on an authorization URL as a person in a browser would: the whole of [`Emulator::consent`](crate::Emulator::consent).
 pub(crate) fn decide_on_url(state: &mut State, url: &str, decision: Decision) -> Result<String, String> {
     let (page, query) = url.split_once('?').unwrap_or((url, ""));
-    let served = PATHS.iter().any(|path| {
+    let served = CONSENT_PATHS.iter().any(|path| {
         page.strip_suffix(path).is_some_and(|base| {
             let (scheme, _) = state.base_url.split_once(':').unwrap_or_default();
             let (_, port) = state.base_url.rsplit_once(':').unwrap_or_default();

@@ -2,21 +2,23 @@
 
 use crate::clock::iso8601;
 use crate::consent::{Decision, decide_on_url};
+use crate::control_reply::{refuse, reply};
 use crate::fault::{self, FaultId};
 use crate::fault_catalogue::FAULT_KINDS;
 use crate::installations::installations;
 use crate::options::SettingsChange;
 use crate::origin::from_this_machine;
 use crate::refusal::Refusal;
-use crate::scenario::Scenario;
+use crate::scenario_run::Scenario;
 use crate::state::{Shared, State as Emulated};
-use crate::webhook::{self, Notice, Signature};
+use crate::webhook::{self, Notice};
+use crate::webhook_signing::Signature;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::from_fn;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{delete, get, post};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -122,14 +124,6 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
     ("DELETE /_emulator/faults", "ends them all"),
     ("DELETE /_emulator/faults/{id}", "ends one, and lets go whom it holds"),
 ];
-
-fn reply(body: &Value) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
-}
-
-pub(crate) fn refuse(status: StatusCode, complaint: impl AsRef<str>) -> Response {
-    (status, reply(&json!({"error": complaint.as_ref()}))).into_response()
-}
 
 fn not_found(what: &str, id: &str) -> Response {
     refuse(StatusCode::NOT_FOUND, format!("there is no {what} {id}"))

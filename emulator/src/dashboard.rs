@@ -15,7 +15,7 @@ use crate::origin::stranger;
 use crate::page::{Escaped, Page, put};
 use crate::refusal::Refusal;
 use crate::request_log::RecordedRequest;
-use crate::scenario::ScenarioPhase;
+use crate::scenario_run::ScenarioPhase;
 use crate::state::{Shared, State};
 use axum::extract::{Request, State as Extract};
 use axum::http::{HeaderValue, StatusCode, header};

@@ -1,7 +1,6 @@
 //! Faults on demand: which requests they strike, and what they do to them.
 
-use crate::hold::Gate;
-use crate::other_owner::OtherOwner;
+use crate::gate::Gate;
 use crate::random::Seeded;
 use crate::refusal::Refusal;
 use hyper::header::{HeaderName, HeaderValue};
@@ -530,6 +529,13 @@ pub(crate) fn check(kind: &FaultKind) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whose token is issued instead of the right owner's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OtherOwner {
+    /// The company or location; the right owner's company when not given or unknown.
+    pub(crate) owner_id: Option<String>,
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The ledger of connections: which company and which location the API would honour a token of, at this moment.
 
+use crate::grant::UserType;
 use crate::ledger::fingerprint_of;
 use crate::state::State;
-use crate::tokens::UserType;
 use serde::Serialize;
 use std::collections::HashMap;
 

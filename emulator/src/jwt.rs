@@ -3,8 +3,8 @@
 //! The emulator never trusts a claim: a token is good when it is on record, and for nothing else.
 
 use crate::directory::App;
+use crate::grant::Grant;
 use crate::random::{unpredictable, unpredictable_hex};
-use crate::tokens::Grant;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! What became of every code and token, for a person to look at. It holds none of them: a fingerprint tells them apart.
 
-use crate::tokens::{Grant, UserType};
+use crate::grant::{Grant, UserType};
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use std::collections::VecDeque;

@@ -32,6 +32,7 @@ mod connections;
 mod consent;
 mod consent_page;
 mod control;
+mod control_reply;
 mod dashboard;
 mod delivery;
 mod directory;
@@ -40,6 +41,8 @@ mod fault;
 mod fault_catalogue;
 mod field_names;
 mod fields;
+mod gate;
+mod grant;
 mod hold;
 mod installations;
 mod installed_locations;
@@ -58,12 +61,15 @@ mod refusal;
 mod request_log;
 mod retry;
 mod scenario;
+mod scenario_run;
 mod server;
 mod socket;
 mod state;
 mod token;
 mod tokens;
 mod webhook;
+mod webhook_delivery;
+mod webhook_signing;
 
 pub use behaviour::{BEHAVIOURS, Behaviour, BehaviourInfo, DailyReset, FieldNames};
 pub use certificate::Certificate;
@@ -72,15 +78,18 @@ pub use consent::Decision;
 pub use control::CONTROL_ENDPOINTS;
 pub use fault::{Ending, Endpoint, FaultId, FaultKind, GrantType, Rule, Stage};
 pub use fault_catalogue::{FAULT_KINDS, FaultKindInfo, FaultParameter, ParameterForm};
+pub use grant::UserType;
 pub use hold::Hold;
 pub use installations::{Installation, InstallationState};
 pub use options::{ExpiresIn, Options, RateLimit};
 pub use refusal::Refusal;
 pub use request_log::{RecordedRequest, StruckBy};
 pub use retry::RetryRule;
-pub use scenario::{Happened, Happening, Scenario, ScenarioPhase, ScenarioReport};
-pub use tokens::{LiveToken, UserType};
-pub use webhook::{Notice, Signature, WebhookPublicKeys};
+pub use scenario::ScenarioReport;
+pub use scenario_run::{Happened, Happening, Scenario, ScenarioPhase};
+pub use tokens::LiveToken;
+pub use webhook::Notice;
+pub use webhook_signing::{Signature, WebhookPublicKeys};
 
 use certificate::Tls;
 use server::Server;
@@ -264,7 +273,10 @@ impl Emulator {
     ///
     /// When the URL is not `http://HOST:PORT/…`.
     pub fn set_webhook_url(&self, url: Option<String>) {
-        assert!(url.as_deref().is_none_or(|url| webhook::parts_of(url).is_some()), "{url:?} is no receiver");
+        assert!(
+            url.as_deref().is_none_or(|url| webhook_delivery::parts_of(url).is_some()),
+            "{url:?} is no receiver"
+        );
         self.shared.lock().settings.webhook_url = url;
     }
 

@@ -3,8 +3,8 @@
 use crate::answer::{Answer, trace_id};
 use crate::bearer;
 use crate::call::Call;
+use crate::grant::Grant;
 use crate::state::State;
-use crate::tokens::Grant;
 use serde_json::json;
 
 pub(crate) fn answer(

@@ -3,11 +3,12 @@
 use crate::answer::Answer;
 use crate::bearer;
 use crate::call::Call;
+use crate::fault::OtherOwner;
 use crate::field_names::NamedFields;
-use crate::other_owner::{OtherOwner, grant_to_issue};
+use crate::grant::{Grant, UserType};
+use crate::other_owner::grant_to_issue;
 use crate::state::State;
 use crate::token;
-use crate::tokens::{Grant, UserType};
 use serde_json::{Value, json};
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use crate::behaviour::{Behaviour, DailyReset, FieldNames};
 use crate::certificate::Certificate;
 use crate::retry::RetryRule;
-use crate::webhook::parts_of;
+use crate::webhook_delivery::parts_of;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::io;

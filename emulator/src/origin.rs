@@ -1,7 +1,7 @@
 //! Who may operate the emulator: programs of this machine, and pages of its own. Any page that a developer has open can
 //! send requests to a port of the same machine; what is read and changed here must not be up to such a page.
 
-use crate::control::refuse;
+use crate::control_reply::refuse;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;

@@ -1,15 +1,9 @@
 //! The fault that issues another owner's token: a refresh or a mint of a location is answered with its company's.
 
+use crate::fault::OtherOwner;
+use crate::grant::Grant;
 use crate::state::State;
-use crate::tokens::Grant;
 use std::sync::Arc;
-
-/// Whose token is issued instead of the right owner's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OtherOwner {
-    /// The company or location; the right owner's company when not given or unknown.
-    pub(crate) owner_id: Option<String>,
-}
 
 /// The grant to issue a token for: the right owner's, or another owner's if the fault wants that.
 pub(crate) fn grant_to_issue(state: &State, asked: Arc<Grant>, other: Option<&OtherOwner>) -> Arc<Grant> {

@@ -2,15 +2,25 @@
 
 use crate::clock::Clock;
 use crate::retry::{CircuitBreaker, RETRY_INTERVAL_MS, RetryRule};
-use crate::webhook::{Caused, Deliveries, Keys, Signature};
+use crate::webhook_delivery::Deliveries;
+use crate::webhook_signing::{Keys, Signature};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 /// How often the emulator's clock, which may be moved at any time, is looked at while a retry is due later.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// A webhook that something caused.
+#[derive(Debug)]
+pub(crate) struct Caused {
+    pub(crate) id: u64,
+    pub(crate) body: String,
+    /// What the receiver last answered; 0 stands for none.
+    pub(crate) status: AtomicU16,
+}
 
 /// A webhook on its way.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 //! The window runs on real time, not on the emulator's clock: what it protects against is speed.
 
 use crate::behaviour::DailyReset;
+use crate::clock::milliseconds;
 use crate::options::RateLimit;
-use crate::scenario::milliseconds;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 

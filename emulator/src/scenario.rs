@@ -5,124 +5,21 @@
 
 mod agency_day;
 
-use crate::behaviour::{Behaviour, DailyReset};
-use crate::fault::{FaultId, FaultKind, Rule};
+use crate::clock::milliseconds;
 use crate::installations::{Installation, installations};
-use crate::options::Options;
-use crate::random::Seeded;
-use crate::retry::RetryRule;
+use crate::scenario_run::{
+    DAY_MS, Event, HOUR_MS, Happened, Happening, MINUTE_MS, Run, SECOND_MS, Scenario, ScenarioPhase,
+};
 use crate::state::{Shared, State};
 use crate::webhook::Notice;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-const SECOND_MS: i64 = 1_000;
-const MINUTE_MS: i64 = 60 * SECOND_MS;
-const HOUR_MS: i64 = 60 * MINUTE_MS;
-const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// How many happenings are kept for reports.
 const KEPT: usize = 2_000;
 /// How often a paced run moves the clock.
 const TICK: Duration = Duration::from_millis(20);
-
-/// A scenario that the emulator can play.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scenario {
-    /// A day of an agency with 500 locations: locations are opened, paused, moved, uninstalled and reinstalled, faults
-    /// come and go, the daily limit is spent, and webhooks arrive late, out of order and more than once.
-    AgencyDay,
-}
-
-impl Scenario {
-    /// Every scenario.
-    pub const ALL: [Self; 1] = [Self::AgencyDay];
-
-    /// Its name on the command line and in the control API.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AgencyDay => "agency-day",
-        }
-    }
-
-    /// The options that it is made for.
-    pub fn options(self) -> Options {
-        match self {
-            Self::AgencyDay => Options {
-                companies: 2,
-                locations: 500,
-                behaviour: Behaviour {
-                    webhook_retries: RetryRule::Generation2,
-                    daily_reset: DailyReset::Milliseconds,
-                    ..Behaviour::default()
-                },
-                ..Options::default()
-            },
-        }
-    }
-}
-
-/// How far a scenario is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ScenarioPhase {
-    /// It begins when the first company is connected.
-    Waiting,
-    /// It is being played.
-    Running,
-    /// Everything has happened, and every webhook was delivered.
-    Finished,
-}
-
-/// Something that happened in a scenario.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Happening {
-    /// When, on the emulator's clock.
-    pub at_ms: i64,
-    /// What.
-    pub what: Happened,
-    /// The company or location that it is about; for a fault that strikes any, none.
-    pub resource_id: Option<String>,
-    /// The body of the webhook that was delivered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub webhook: Option<String>,
-}
-
-/// The kinds of happening.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Happened {
-    /// The agency opened a new location, to which the app came by itself.
-    Opened,
-    /// The app was taken off a location.
-    Uninstalled,
-    /// The app was installed again, hours after it was taken off.
-    Installed,
-    /// The app was taken off and installed again within seconds.
-    Reinstalled,
-    /// A location was paused.
-    Paused,
-    /// A paused location is active again.
-    Resumed,
-    /// A location moved to the other company.
-    Moved,
-    /// A fault began.
-    FaultBegan,
-    /// A fault ended.
-    FaultEnded,
-    /// Another program used up the agency's quota of the day.
-    QuotaSpent,
-    /// A webhook was delivered.
-    Delivered,
-    /// A webhook was delivered again.
-    DeliveredAgain,
-    /// The day ended.
-    Ended,
-}
 
 /// A scenario so far.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -144,88 +41,7 @@ pub struct ScenarioReport {
     pub ledger: Option<Vec<Installation>>,
 }
 
-/// An event that is to come.
-#[derive(Debug)]
-enum Event {
-    Open,
-    Uninstall(String),
-    Install(String),
-    Reinstall { location_id: String, after: Duration },
-    Pause(String),
-    Resume(String),
-    Move { location_id: String, company_id: String },
-    FaultBegins { rule: Rule, kind: FaultKind, until_ms: i64 },
-    FaultEnds { id: FaultId, resource_id: Option<String> },
-    SpendQuota,
-    Deliver { webhook_id: u64, again: bool },
-    End,
-}
-
-/// A scenario that waits, runs, or has finished.
-#[derive(Debug)]
-pub(crate) struct Run {
-    scenario: Scenario,
-    /// The real time that the day takes; `None`: it is stepped.
-    day: Option<Duration>,
-    began: Option<(i64, Instant)>,
-    finished: bool,
-    /// By moment, and within one by the order of their scheduling.
-    queue: BTreeMap<(i64, u64), Event>,
-    scheduled: u64,
-    chance: Seeded,
-    played: usize,
-    happened: VecDeque<Happening>,
-}
-
 impl Run {
-    fn new(scenario: Scenario, day: Option<Duration>, seed: u64) -> Self {
-        Self {
-            scenario,
-            day,
-            began: None,
-            finished: false,
-            queue: BTreeMap::new(),
-            scheduled: 0,
-            // A sequence of its own, so that ids and random faults stay the same.
-            chance: Seeded::new(seed ^ 0x7363_656e_6172_696f),
-            played: 0,
-            happened: VecDeque::new(),
-        }
-    }
-
-    pub(crate) fn phase(&self) -> ScenarioPhase {
-        match (self.began, self.finished) {
-            (None, _) => ScenarioPhase::Waiting,
-            (Some(_), false) => ScenarioPhase::Running,
-            (Some(_), true) => ScenarioPhase::Finished,
-        }
-    }
-
-    pub(crate) fn name(&self) -> &'static str {
-        self.scenario.name()
-    }
-
-    /// How many events were played, and how many are to come.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.played, self.queue.len())
-    }
-
-    /// The latest happenings, the newest first.
-    pub(crate) fn latest(&self) -> impl Iterator<Item = &Happening> {
-        self.happened.iter().rev()
-    }
-
-    fn schedule(&mut self, at_ms: i64, event: Event) {
-        self.scheduled += 1;
-        self.queue.insert((at_ms, self.scheduled), event);
-    }
-
-    /// A number below `limit`, which is positive.
-    fn below(&mut self, limit: i64) -> i64 {
-        let limit = u64::try_from(limit).unwrap_or(1).max(1);
-        i64::try_from(self.chance.next_u64() % limit).unwrap_or(0)
-    }
-
     fn begin(&mut self, state: &State) {
         let now_ms = state.clock.now_ms();
         self.began = Some((now_ms, Instant::now()));
@@ -370,12 +186,6 @@ impl Run {
         }
         true
     }
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "days of milliseconds fit")]
-/// Milliseconds times a ratio, without overflow.
-pub(crate) fn milliseconds(whole: i64, ratio: f64) -> i64 {
-    (whole as f64 * ratio) as i64
 }
 
 /// The location or company in the body of a webhook.

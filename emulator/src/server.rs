@@ -1,11 +1,10 @@
 //! The thread that serves: it accepts connections, and hands each request to who answers it.
 
 use crate::certificate::Tls;
-use crate::consent::PATHS;
 use crate::delivery::Script;
 use crate::fault::Ending;
 use crate::socket::Socket;
-use crate::state::Shared;
+use crate::state::{CONSENT_PATHS, Shared};
 use crate::{api, consent_page, control, dashboard, scenario};
 use axum::Router;
 use axum::routing::get;
@@ -156,7 +155,7 @@ impl Error for ScriptTakesOver {}
 
 fn router(shared: &Shared) -> Router {
     let mut router = Router::new();
-    for path in PATHS {
+    for path in CONSENT_PATHS {
         router = router.route(path, get(consent_page::show).post(consent_page::decide));
     }
     router

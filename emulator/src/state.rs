@@ -4,14 +4,14 @@ use crate::answer::Answer;
 use crate::call::Call;
 use crate::clock::{Clock, day_of};
 use crate::connections::Connections;
-use crate::consent;
 use crate::directory::{Directory, Location};
 use crate::fault::Faults;
+use crate::grant::{Grant, UserType};
 use crate::options::{Options, Settings};
 use crate::rate_limit::RateLimiter;
 use crate::request_log::RequestLog;
-use crate::scenario::Run;
-use crate::tokens::{Grant, Issue, Tokens, UserType};
+use crate::scenario_run::Run;
+use crate::tokens::{Issue, Tokens};
 use crate::webhook::{self, Notice, Webhooks};
 use form_urlencoded::Serializer;
 use serde_json::{Value, json};
@@ -20,6 +20,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+
+/// The paths at which the consent page is served.
+pub(crate) const CONSENT_PATHS: [&str; 2] = ["/v2/oauth/chooselocation", "/oauth/chooselocation"];
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -67,7 +70,7 @@ impl State {
     }
 
     pub(crate) fn authorize_url(&self) -> String {
-        format!("{}{}", self.base_url, consent::PATHS[0])
+        format!("{}{}", self.base_url, CONSENT_PATHS[0])
     }
 
     /// A link that starts a consent to every scope, as an app makes it.

@@ -2,12 +2,14 @@
 
 use crate::answer::{Answer, trace_id};
 use crate::call::Call;
+use crate::fault::OtherOwner;
 use crate::field_names::NamedFields;
+use crate::grant::{Grant, UserType};
 use crate::options::{ExpiresIn, Settings};
-use crate::other_owner::{OtherOwner, grant_to_issue};
+use crate::other_owner::grant_to_issue;
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::tokens::{CodeRefusal, Grant, Pair, RefreshStanding, UserType};
+use crate::tokens::{CodeRefusal, Pair, RefreshStanding};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 

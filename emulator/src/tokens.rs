@@ -1,10 +1,11 @@
 //! Codes, access tokens and refresh tokens: who holds which, until when, and what became of the spent ones.
 
 use crate::directory::App;
+use crate::grant::{Grant, UserType};
 use crate::jwt;
 use crate::ledger::{Ended, EntryId, Kind, Ledger};
 use crate::random::unpredictable_hex;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,25 +17,6 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// How many tokens are issued between two clearances of those that no answer depends on any more.
 const CLEARANCE: u64 = 1_024;
 
-/// The class of a token: what it was installed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum UserType {
-    /// An agency.
-    Company,
-    /// A sub-account.
-    Location,
-}
-
-impl UserType {
-    /// The name that the API uses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Company => "Company",
-            Self::Location => "Location",
-        }
-    }
-}
-
 /// A refresh token that the server would accept now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,33 +27,6 @@ pub struct LiveToken {
     pub user_type: UserType,
     /// The token.
     pub refresh_token: String,
-}
-
-/// What somebody consented to; every token of it shares it.
-#[derive(Debug)]
-pub(crate) struct Grant {
-    pub(crate) user_type: UserType,
-    pub(crate) company_id: String,
-    pub(crate) location_id: Option<String>,
-    pub(crate) scope: String,
-    pub(crate) user_id: String,
-    pub(crate) plan_id: Option<String>,
-    /// The locations chosen one by one; `None` where all were.
-    pub(crate) approved_locations: Option<Vec<String>>,
-    pub(crate) install_to_future_locations: bool,
-    /// Whether it is a private integration's, whose token never expires and fits no OAuth endpoint.
-    pub(crate) private: bool,
-}
-
-impl Grant {
-    /// The id that tokens, limits and refusals go by: the location's, or the company's.
-    pub(crate) fn resource_id(&self) -> &str {
-        self.location_id.as_deref().unwrap_or(&self.company_id)
-    }
-
-    pub(crate) fn has_scope(&self, wanted: &str) -> bool {
-        self.scope.split(' ').any(|scope| scope == wanted)
-    }
 }
 
 /// An access token with its refresh token, as handed out.

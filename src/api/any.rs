@@ -1,25 +1,11 @@
 //! Any other endpoint: a path below the base URL, and the answer as it is.
 
-use ureq::http::{HeaderName, Method, Uri, header};
-use zeroize::Zeroizing;
+use ureq::http::{HeaderName, Uri, header};
 
 use super::{Api, uri};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::http::{Answer, Effect, Lane, NoAnswer, Request};
-use crate::secret::Secret;
-
-/// A call to any endpoint.
-pub struct AnyCall {
-    /// GET, POST, …
-    pub method: Method,
-    /// Where to; see [`Api::target`].
-    pub target: Uri,
-    /// The caller's headers, which take the place of the usual ones.
-    pub headers: Vec<(HeaderName, String)>,
-    /// The body, with its content type among the headers.
-    pub body: Option<Zeroizing<Vec<u8>>>,
-}
+use crate::http::{Answer, NoAnswer, Request};
 
 impl Api {
     /// The URL for a path below the base URL, or for a URL that lies below it.
@@ -53,34 +39,15 @@ impl Api {
         })
     }
 
-    /// Sends a call, and answers with whatever the API says.
+    /// Sends a request with the configured `Version`, unless it has one, and returns the answer whatever its status.
     ///
     /// # Errors
     /// What the network says, and `RATE_LIMITED` where the pace leaves no room before the deadline.
-    pub fn send(
-        &self,
-        call: &AnyCall,
-        bearer: Option<&Secret>,
-        lane: Option<Lane>,
-        deadline: &Deadline,
-    ) -> Result<Answer, NoAnswer> {
+    pub fn send<'a>(&'a self, mut request: Request<'a>, deadline: &Deadline) -> Result<Answer, NoAnswer> {
         let version = HeaderName::from_static("version");
-        let mut headers: Vec<(HeaderName, &str)> =
-            call.headers.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
-        if headers.iter().all(|(name, _)| *name != version) {
-            headers.push((version, &self.version));
+        if request.headers.iter().all(|(name, _)| *name != version) {
+            request.headers.push((version, &self.version));
         }
-        // The methods that RFC 9110, 9.2.1 calls safe.
-        let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&call.method);
-        let request = Request {
-            method: call.method.clone(),
-            uri: call.target.clone(),
-            headers,
-            bearer,
-            body: call.body.clone(),
-            effect: if safe { Effect::Repeatable } else { Effect::Once },
-            lane,
-        };
         self.http.exchange(&request, deadline)
     }
 }

@@ -29,13 +29,13 @@ use crate::token::{NO_TOKEN_TEXT, is_token_text};
 
 use field_names::FieldNames;
 
-pub(crate) use any::{AnyCall, is_callers};
+pub(crate) use any::is_callers;
 pub(crate) use fault::{
     NO_VERSION, ends_every_mint, is_of_dead_token, says_dead_token, says_other_kind, without_secrets,
 };
 pub use installed_locations::{InstalledLocationsParams, Pages, installed_location_ids, location_ids};
 pub use location_token::LocationTokenParams;
-pub use token::{GrantType, TokenParams};
+pub use token::{GrantType, TokenParams, TokenRetry};
 
 /// The longest part of an unreadable answer that an error repeats, in characters.
 const EXCERPT: usize = 500;
@@ -106,7 +106,8 @@ impl Api {
     /// # Errors
     /// `CONFIG`, naming the key.
     pub fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Api> {
-        Api::over(config, clock, Box::new(UreqTransport::new(config)?))
+        let transport = UreqTransport::new(&config.http, &config.timeouts, &config.limits)?;
+        Api::over(config, clock, Box::new(transport))
     }
 
     /// The same, over a transport of one's own.
@@ -124,7 +125,7 @@ impl Api {
             uri(base_url, path, None).map_err(unusable)
         };
         Ok(Api {
-            http: Http::new(config, clock, transport),
+            http: Http::new(&config.retry, &config.rate_limit, clock, transport),
             token_uri: below("/oauth/token")?,
             location_token_uri: below("/oauth/location-token")?,
             base_url: base_url.to_owned(),
@@ -162,7 +163,7 @@ impl Api {
             uri: call.target,
             headers,
             bearer: call.bearer,
-            body: call.body.map(|(_, body)| body),
+            body: call.body.as_ref().map(|(_, body)| &body[..]),
             effect: call.effect,
             lane: call.lane,
         };

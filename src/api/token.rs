@@ -67,18 +67,25 @@ pub struct TokenParams {
     pub client_id: Option<String>,
     /// Default: the configured one.
     pub client_secret: Option<Secret>,
-    /// The company or location whose token it will be, where that is known. Not sent: a refusal for its rate limit
-    /// holds back its other refreshes.
-    #[serde(skip)]
-    pub resource_id: Option<String>,
+}
+
+/// How a token request is retried, and whose rate limit it counts against.
+#[derive(Debug, Clone, Copy)]
+pub enum TokenRetry<'a> {
+    /// A code or a refresh token is sent again only if the request certainly did nothing. No rate limit is shared.
+    SingleUse,
+    /// A refresh that its caller repeats within the server's replay window: each attempt ends early enough to leave time
+    /// for the next. A 429 delays the other refreshes of this company or location.
+    Replay {
+        /// The company or location.
+        resource_id: &'a str,
+    },
 }
 
 impl TokenParams {
-    /// A refresh of a company's or location's token. Without a `user_type` the API answers with the token of whichever kind
-    /// the refresh token belongs to.
-    pub fn refresh(resource_id: String, refresh_token: Secret, user_type: Option<UserType>) -> TokenParams {
+    /// A refresh. Without a `user_type` the API returns a token of the kind that the refresh token belongs to.
+    pub fn refresh(refresh_token: Secret, user_type: Option<UserType>) -> TokenParams {
         TokenParams {
-            resource_id: Some(resource_id),
             refresh_token: Some(refresh_token),
             ..TokenParams::of(GrantType::RefreshToken, user_type)
         }
@@ -102,7 +109,6 @@ impl TokenParams {
             redirect_uri: None,
             client_id: None,
             client_secret: None,
-            resource_id: None,
         }
     }
 }
@@ -110,12 +116,21 @@ impl TokenParams {
 impl Api {
     /// Asks for a token. Nothing is stored.
     ///
-    /// A refresh is repeated only when it surely did nothing: who refreshes must know what to do then. A code
-    /// whose answer was lost is tried once more.
+    /// If the answer to a code is lost, the code is sent a second time, whatever `retry` says.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a missing parameter; else what the API or the network says.
-    pub fn token(&self, params: &TokenParams, now_ms: i64, deadline: &Deadline) -> Result<Token, Failure> {
+    pub fn token(
+        &self,
+        params: &TokenParams,
+        retry: TokenRetry,
+        now_ms: i64,
+        deadline: &Deadline,
+    ) -> Result<Token, Failure> {
+        let (single_use, lane) = match retry {
+            TokenRetry::SingleUse => (Effect::Spends, None),
+            TokenRetry::Replay { resource_id } => (Effect::Renews, Some(Lane::Grants(resource_id))),
+        };
         if let Some(client_id) = &params.client_id {
             required_id("clientId", Some(client_id))?;
         }
@@ -123,12 +138,8 @@ impl Api {
             required_id("clientSecret", Some(client_secret.expose()))?;
         }
         let (secret, effect) = match params.grant_type {
-            GrantType::AuthorizationCode => (Some(secret("code", &params.code)?), Effect::Spends),
-            GrantType::RefreshToken => {
-                // Whoever keeps tokens by himself decides by himself what is sent again.
-                let effect = if params.resource_id.is_some() { Effect::Renews } else { Effect::Spends };
-                (Some(secret("refreshToken", &params.refresh_token)?), effect)
-            }
+            GrantType::AuthorizationCode => (Some(secret("code", &params.code)?), single_use),
+            GrantType::RefreshToken => (Some(secret("refreshToken", &params.refresh_token)?), single_use),
             GrantType::ClientCredentials => (None, Effect::Repeatable),
         };
         let ask = || {
@@ -140,7 +151,7 @@ impl Api {
                     body: Some(self.token_body(params, casing)?),
                     secrets: [secret, params.client_secret.as_ref()],
                     effect,
-                    lane: params.resource_id.as_deref().map(Lane::Grants),
+                    lane,
                 };
                 self.call(call, deadline)
             })?;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
 
-use crate::api::{Api, NO_VERSION, TokenParams, without_secrets};
+use crate::api::{Api, NO_VERSION, TokenParams, TokenRetry, without_secrets};
 use crate::clock::Clock;
 use crate::config::{Config, absolute_url};
 use crate::deadline::Deadline;
@@ -110,6 +110,13 @@ pub struct Authorization {
     pending: Pending,
 }
 
+/// The expectations of the caller about a redirect.
+struct Expected<'a> {
+    state: Option<&'a Secret>,
+    allow_missing_state: bool,
+    redirect_uri: Option<&'a str>,
+}
+
 /// What a redirect that belongs to a consent brought.
 struct Consented {
     /// The code, or the refusal in its stead.
@@ -186,7 +193,14 @@ impl Authorization {
     /// refuses the code; and what the network or the store say. After an error that is retryable, the same redirect may be
     /// given again.
     pub fn complete(&self, params: &CompleteParams, deadline: &Deadline) -> Result<Value> {
-        let consented = self.claim(params)?;
+        let redirect = Redirect::read(params.redirect_url.expose())?;
+        not_blank(params.state.as_ref())?;
+        let expected = Expected {
+            state: params.state.as_ref(),
+            allow_missing_state: params.allow_missing_state,
+            redirect_uri: params.redirect_uri.as_deref(),
+        };
+        let consented = self.claim(&redirect, &expected)?;
         self.exchange(consented, params.user_type, deadline)
     }
 
@@ -214,16 +228,15 @@ impl Authorization {
             .with_help("end the program that has it, or take another port and let the tunnel lead there")
         })?;
         log::info!("waiting on port {port} of 127.0.0.1 for a consent");
-        let origin = redirect::origin(&place);
-        let take = |target: &str| {
-            let redirect = CompleteParams {
-                redirect_url: Secret::new([origin.as_str(), target].concat()),
-                state: params.state.clone(),
-                allow_missing_state: params.allow_missing_state,
-                redirect_uri: Some(redirect_uri.clone()),
-                user_type: params.user_type,
-            };
-            self.claim(&redirect).inspect_err(|error| log::warn!("{error}")).ok()
+        let expected = Expected {
+            state: params.state.as_ref(),
+            allow_missing_state: params.allow_missing_state,
+            redirect_uri: Some(&redirect_uri),
+        };
+        let take = |query: &str| {
+            let redirect = Redirect::new(place.clone(), query);
+            let claimed = redirect.and_then(|redirect| self.claim(&redirect, &expected));
+            claimed.inspect_err(|error| log::warn!("{error}")).ok()
         };
         let (consented, browser) = receiver.receive(&wait, take).map_err(|error| match error.status() {
             Status::Timeout => Error::new(
@@ -245,25 +258,23 @@ impl Authorization {
     }
 
     /// Checks that a redirect answers a consent of this client, and uses its `state` up if it does.
-    fn claim(&self, params: &CompleteParams) -> Result<Consented> {
-        let redirect = Redirect::read(params.redirect_url.expose())?;
-        not_blank(params.state.as_ref())?;
-        let named = || self.redirect_uri(params.redirect_uri.as_deref());
+    fn claim(&self, redirect: &Redirect, expected: &Expected) -> Result<Consented> {
+        let named = || self.redirect_uri(expected.redirect_uri);
         let Some(state) = redirect.parameter("state").filter(|state| !state.is_empty()) else {
-            if params.allow_missing_state && params.state.is_none() {
-                return consented(&redirect, named()?);
+            if expected.allow_missing_state && expected.state.is_none() {
+                return consented(redirect, named()?);
             }
             return Err(mismatch("it has no state"));
         };
-        if let Some(expected) = &params.state
+        if let Some(expected) = expected.state
             && !expected.matches(state)
         {
             return Err(mismatch("it has another state than the session"));
         }
         let (consented, used) = self.pending.use_up(state, self.clock.uptime(), |link| match link {
-            Some(redirect_uri) => consented(&redirect, redirect_uri.to_owned()),
+            Some(redirect_uri) => consented(redirect, redirect_uri.to_owned()),
             // The host vouches for it: the link may have been made by another process.
-            None if params.state.is_some() => consented(&redirect, named()?),
+            None if expected.state.is_some() => consented(redirect, named()?),
             None => Err(mismatch("its state is unknown")),
         })?;
         Ok(Consented { state: Some(used), ..consented })
@@ -277,7 +288,10 @@ impl Authorization {
         deadline: &Deadline,
     ) -> Result<Value> {
         let exchange = TokenParams::code(consented.answer?, consented.redirect_uri, user_type);
-        let granted = self.api.token(&exchange, self.clock.wall_ms(), deadline).map_err(Error::from);
+        let granted = self
+            .api
+            .token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline)
+            .map_err(Error::from);
         let adopted = granted.and_then(|token| self.tokens.adopt(token, deadline));
         // The code may still be good; whether it is, the same redirect finds out.
         if let (Err(error), Some(state)) = (&adopted, consented.state)

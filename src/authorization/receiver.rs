@@ -58,7 +58,7 @@ impl Receiver {
         Ok(Receiver { listener, place: Place::new(port, redirect_uri), connections: VecDeque::new() })
     }
 
-    /// Waits until `take` takes the target (path and query) of a request, and stops listening.
+    /// Waits until `take` accepts the query of a request, and stops listening.
     ///
     /// # Errors
     /// `TIMEOUT` and `CANCELLED`.
@@ -138,9 +138,9 @@ impl Connection {
             }
             Err(_) => return Turn::Goes,
         }
-        let refusal = match place.target(&self.head[..self.filled]) {
+        let refusal = match place.query(&self.head[..self.filled]) {
             Ok(None) => return Turn::Stays,
-            Ok(Some(target)) => match take(target) {
+            Ok(Some(query)) => match take(query) {
                 Some(taken) => return Turn::Taken(taken),
                 None => &NOT_EXPECTED,
             },
@@ -176,9 +176,9 @@ impl Place {
         Place { path: redirect_uri.path().to_owned(), hosts }
     }
 
-    /// The target of the request that begins with these bytes: `None` while its head is not complete, and the page to
-    /// answer with where it is not for this place.
-    fn target<'a>(&self, bytes: &'a [u8]) -> Result<Option<&'a str>, &'static Page> {
+    /// The query of the request that begins with these bytes, without a fragment: `None` while its head is not complete,
+    /// and the page to answer with if it is not for this place.
+    fn query<'a>(&self, bytes: &'a [u8]) -> Result<Option<&'a str>, &'static Page> {
         let mut headers = [EMPTY_HEADER; MOST_HEADERS];
         let mut request = Request::new(&mut headers);
         match request.parse(bytes) {
@@ -198,8 +198,9 @@ impl Place {
             return Err(&NOT_ALLOWED);
         }
         let target = request.path.unwrap_or_default();
-        let path = target.split_once('?').map_or(target, |(path, _)| path);
-        if path == self.path { Ok(Some(target)) } else { Err(&NOT_FOUND) }
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let query = query.split_once('#').map_or(query, |(query, _)| query);
+        if path == self.path { Ok(Some(query)) } else { Err(&NOT_FOUND) }
     }
 }
 
@@ -212,7 +213,7 @@ mod tests {
     }
 
     fn status(head: &[u8]) -> &'static str {
-        match place().target(head) {
+        match place().query(head) {
             Ok(None) => "",
             Ok(Some(_)) => "taken",
             Err(page) => page.status.split(' ').next().unwrap(),
@@ -227,7 +228,13 @@ mod tests {
     fn a_head_is_for_this_place_or_is_told_why_not() {
         let ours = "Host: app.example\r\n";
         let callback = "/oauth/callback?code=1&state=2";
-        assert_eq!(place().target(&get(callback, ours)), Ok(Some(callback)));
+        for (target, query) in [
+            (callback, "code=1&state=2"),
+            ("/oauth/callback?code=1#?state=2", "code=1"),
+            ("/oauth/callback", ""),
+        ] {
+            assert_eq!(place().query(&get(target, ours)), Ok(Some(query)), "{target}");
+        }
         for (expected, head) in [
             ("taken", get("/oauth/callback", ours)),
             ("taken", get(callback, "Accept: */*\r\nhOST:  APP.EXAMPLE:443 \r\nCookie: a=b\r\n")),

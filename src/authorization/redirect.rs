@@ -1,4 +1,4 @@
-//! The URL that a browser was sent back to.
+//! The authorization response (RFC 6749, 4.1.2): the redirect URI that the browser was sent back to, and its query.
 
 use ureq::http::Uri;
 use zeroize::Zeroizing;
@@ -22,6 +22,14 @@ impl Redirect {
         let (target, query) = url.split_once('?').unwrap_or((url, ""));
         let target = absolute_url(target)
             .ok_or_else(|| Error::invalid_argument("redirectUrl", "redirectUrl is not an absolute URL"))?;
+        Redirect::new(target, query)
+    }
+
+    /// A redirect to that location, with the query of a request.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, naming `redirectUrl`.
+    pub fn new(target: Uri, query: &str) -> Result<Redirect> {
         let parameters: Vec<_> = form_urlencoded::parse(query.as_bytes())
             .map(|(name, value)| (name.into_owned(), Zeroizing::new(value.into_owned())))
             .collect();
@@ -69,12 +77,6 @@ impl Redirect {
 
 fn host(url: &Uri) -> Option<String> {
     url.host().map(str::to_ascii_lowercase)
-}
-
-/// A URL up to its path.
-pub fn origin(url: &Uri) -> String {
-    let scheme = url.scheme_str().unwrap_or_default();
-    format!("{scheme}://{}", url.authority().map_or("", |authority| authority.as_str()))
 }
 
 /// The port that a URL leads to.

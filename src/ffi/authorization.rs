@@ -2,8 +2,7 @@
 
 use std::ffi::c_char;
 
-use super::boundary;
-use super::client::ghl_client;
+use super::client::{self, ghl_client};
 
 /// Makes the link to send a person to (RFC 6749, 4.1.1). Nothing is sent.
 ///
@@ -32,7 +31,7 @@ pub unsafe extern "C" fn ghl_authorization_url(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.authorization_url(params)
         })
     }
@@ -75,7 +74,7 @@ pub unsafe extern "C" fn ghl_authorization_complete(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.authorization_complete(&params)
         })
     }
@@ -110,7 +109,7 @@ pub unsafe extern "C" fn ghl_authorization_listen(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.authorization_listen(&params)
         })
     }

@@ -1,4 +1,4 @@
-//! The one way through the boundary: NULLs the out-pointer, keeps panics in, renders the result or the error.
+//! The FFI boundary, for every export: sets the out-pointer to NULL, catches panics, and renders the result or the error.
 
 use std::ffi::{CStr, c_char};
 use std::io::{self, Write};
@@ -9,9 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::client::ghl_client;
 use super::text;
-use crate::client::Client;
 use crate::error::{Error, Result, Status};
 use crate::{inside, json};
 
@@ -35,25 +33,6 @@ pub unsafe fn call(out: *mut *mut c_char, work: impl FnOnce() -> Result<Zeroizin
     code
 }
 
-/// Runs one call of a client with the parameters in one of its texts.
-///
-/// # Safety
-/// As [`call`], [`client()`] and [`params`].
-pub unsafe fn call_with<P: DeserializeOwned, R: Into<Value>>(
-    client: *const ghl_client,
-    (parameter, document): (&str, *const c_char),
-    out: *mut *mut c_char,
-    work: impl FnOnce(&Client, P) -> Result<R>,
-) -> i32 {
-    // SAFETY: by the contract.
-    unsafe {
-        call(out, || {
-            let client = self::client(client)?;
-            render(work(client, params(parameter, document)?)?)
-        })
-    }
-}
-
 /// Sets an out-pointer to NULL, unless it is NULL itself.
 ///
 /// # Safety
@@ -62,32 +41,6 @@ pub unsafe fn set_null<T>(out: *mut *mut T) {
     if !out.is_null() {
         // SAFETY: not NULL, so valid by the contract.
         unsafe { out.write(std::ptr::null_mut()) };
-    }
-}
-
-/// The client behind a handle.
-///
-/// # Safety
-/// `client` is NULL or came from `ghl_client_new` and is not freed before the call returns.
-pub unsafe fn client<'a>(client: *const ghl_client) -> Result<&'a Client> {
-    // SAFETY: by the contract.
-    Ok(unsafe { handle(client) }?.core())
-}
-
-/// The handle itself, unless this call comes out of a callback that the client waits for.
-///
-/// # Safety
-/// As [`client`].
-pub unsafe fn handle<'a>(client: *const ghl_client) -> Result<&'a ghl_client> {
-    // SAFETY: by the contract, not NULL means alive.
-    match unsafe { client.as_ref() } {
-        Some(client) if client.waits_for_its_store() => {
-            let message = "a store's callback must not call the client that it serves";
-            Err(Error::invalid_argument("client", message)
-                .with_help("call it after the callback has returned"))
-        }
-        Some(client) => Ok(client),
-        None => Err(Error::invalid_argument("client", "client is NULL")),
     }
 }
 

@@ -1,16 +1,11 @@
 //! A host's function that can be called by many threads and taken away at any time.
 
-use std::cell::RefCell;
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::reentrancy::Owner;
 use crate::error::{Error, Result};
-use crate::process::{self, Own};
-
-thread_local! {
-    /// The slots whose callbacks are running on this thread, innermost last.
-    static RUNNING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
+use crate::fork_safety::{self, ProcessLocal};
 
 /// A function pointer and the host's own context for it.
 #[derive(Clone, Copy)]
@@ -39,7 +34,7 @@ struct State<F: Copy> {
     /// How many callbacks were here before this one.
     turn: u64,
     /// Made where they are first needed.
-    calls: Option<Own<Arc<Calls>>>,
+    calls: Option<ProcessLocal<Arc<Calls>>>,
 }
 
 /// The calls that are under way in one process. Their lock is waited with, so that a fork may find it in use: a child
@@ -67,19 +62,17 @@ impl<F: Copy> Slot<F> {
         let begun = self.with_state(|state| {
             let callback = state.callback?;
             // Its own process's: a child that was forked inside the callback has nothing to end.
-            Some((callback, Own::new(state.calls().begin(state.turn))))
+            Some((callback, ProcessLocal::new(state.calls().begin(state.turn))))
         });
         let Some((callback, call)) = begun else { return };
 
-        RUNNING.with_borrow_mut(|running| running.push(self.identity()));
-        invoke(callback.function, callback.context.0);
-        RUNNING.with_borrow_mut(Vec::pop);
+        Owner::of(self).run(|| invoke(callback.function, callback.context.0));
         drop(call);
     }
 
     /// Whether the callback is running on this very thread.
     pub fn is_running_here(&self) -> bool {
-        RUNNING.with_borrow(|running| running.contains(&self.identity()))
+        Owner::of(self).is_running()
     }
 
     /// Puts another callback, or none, in its place. Returns once none of those before it runs anywhere. `switched` is done
@@ -104,13 +97,9 @@ impl<F: Copy> Slot<F> {
         Ok(())
     }
 
-    fn identity(&self) -> usize {
-        std::ptr::from_ref(self).addr()
-    }
-
     /// Looks at the state, or changes it, with forks kept out.
     fn with_state<T>(&self, work: impl FnOnce(&mut State<F>) -> T) -> T {
-        let _gate = process::gate();
+        let _gate = fork_safety::gate();
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -118,11 +107,11 @@ impl<F: Copy> Slot<F> {
 impl<F: Copy> State<F> {
     /// The calls of this process.
     fn calls(&mut self) -> Arc<Calls> {
-        if let Some(calls) = self.calls.as_ref().and_then(Own::get) {
+        if let Some(calls) = self.calls.as_ref().and_then(ProcessLocal::get) {
             return Arc::clone(calls);
         }
         let calls = Arc::default();
-        self.calls = Some(Own::new(Arc::clone(&calls)));
+        self.calls = Some(ProcessLocal::new(Arc::clone(&calls)));
         calls
     }
 }

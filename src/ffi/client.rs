@@ -3,12 +3,16 @@
 use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
 use super::boundary::{self, guarded, render, set_null};
 use super::callback::{Callback, Context, Slot};
-use super::{fork, store, text};
+use super::reentrancy::Owner;
+use super::{fork, text};
 use crate::client::Client;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// A client: one app, its tokens, and its connections to the API.
 ///
@@ -17,22 +21,13 @@ pub struct ghl_client {
     core: Client,
     events: Arc<Slot<EventFunction>>,
     /// The host's own store behind it, where there is one.
-    store: Option<usize>,
+    store: Option<Owner>,
 }
 
 impl ghl_client {
-    pub(super) fn core(&self) -> &Client {
-        &self.core
-    }
-
     /// Names the host's own store that serves it.
-    pub(super) fn is_served_by(&mut self, store: usize) {
+    pub(super) fn is_served_by(&mut self, store: Owner) {
         self.store = Some(store);
-    }
-
-    /// Whether this thread is inside a callback of the store that serves it.
-    pub(super) fn waits_for_its_store(&self) -> bool {
-        self.store.is_some_and(store::is_asking)
     }
 }
 
@@ -54,6 +49,51 @@ type EventFunction = unsafe extern "C" fn(*const c_char, *mut c_void);
 pub fn client_from(core: Client) -> *mut ghl_client {
     fork::watch();
     Box::into_raw(Box::new(ghl_client { core, events: Arc::new(Slot::new()), store: None }))
+}
+
+/// The client behind a handle.
+///
+/// # Safety
+/// `client` is NULL or came from `ghl_client_new` and is not freed before the call returns.
+pub unsafe fn core<'a>(client: *const ghl_client) -> Result<&'a Client> {
+    // SAFETY: by the contract.
+    Ok(&unsafe { handle(client) }?.core)
+}
+
+/// The handle itself, unless this call comes from inside a callback of the store that serves the client.
+///
+/// # Safety
+/// As [`core`].
+unsafe fn handle<'a>(client: *const ghl_client) -> Result<&'a ghl_client> {
+    // SAFETY: by the contract, not NULL means alive.
+    match unsafe { client.as_ref() } {
+        Some(client) if client.store.is_some_and(Owner::is_running) => {
+            let message = "a store's callback must not call the client that it serves";
+            Err(Error::invalid_argument("client", message)
+                .with_help("call it after the callback has returned"))
+        }
+        Some(client) => Ok(client),
+        None => Err(Error::invalid_argument("client", "client is NULL")),
+    }
+}
+
+/// Runs one call of a client with the parameters in one of its texts.
+///
+/// # Safety
+/// As [`boundary::call`], [`core`] and [`boundary::params`].
+pub unsafe fn call_with<P: DeserializeOwned, R: Into<Value>>(
+    client: *const ghl_client,
+    (parameter, document): (&str, *const c_char),
+    out: *mut *mut c_char,
+    work: impl FnOnce(&Client, P) -> Result<R>,
+) -> i32 {
+    // SAFETY: by the contract.
+    unsafe {
+        boundary::call(out, || {
+            let client = core(client)?;
+            render(work(client, boundary::params(parameter, document)?)?)
+        })
+    }
 }
 
 /// Makes a client. Nothing is sent to the API. The store is opened, which for postgres means a connection; what is read
@@ -155,7 +195,7 @@ pub unsafe extern "C" fn ghl_client_cancel(client: *mut ghl_client) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_client_stats(client: *const ghl_client, out_json: *mut *mut c_char) -> i32 {
     // SAFETY: the header requires a living client and a valid pointer, or NULL.
-    unsafe { boundary::call(out_json, || render(boundary::client(client)?.stats()?)) }
+    unsafe { boundary::call(out_json, || render(core(client)?.stats()?)) }
 }
 
 /// Sets, or with NULL takes away, the receiver of this client's events.
@@ -175,7 +215,7 @@ pub unsafe extern "C" fn ghl_client_on_event(
 ) -> i32 {
     let outcome = guarded(|| {
         // SAFETY: the header requires a living client, or NULL.
-        let client = unsafe { boundary::handle(client) }?;
+        let client = unsafe { handle(client) }?;
         if callback.is_some() {
             let events = Arc::clone(&client.events);
             // Once there, it stays: whether anybody hears it, the slot alone decides.

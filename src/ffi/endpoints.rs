@@ -2,8 +2,7 @@
 
 use std::ffi::c_char;
 
-use super::boundary;
-use super::client::ghl_client;
+use super::client::{self, ghl_client};
 
 /// POST /oauth/token (operation get-access-token; RFC 6749, 4.1.3, 4.4 and 6), as it is. Stores nothing: a program
 /// that uses it keeps its own tokens. ghl_authorization_complete and ghl_access_token are the managed way.
@@ -29,7 +28,7 @@ pub unsafe extern "C" fn ghl_oauth_token(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             Ok(client.oauth_token(&params)?.to_json())
         })
     }
@@ -55,7 +54,7 @@ pub unsafe extern "C" fn ghl_oauth_location_token(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             Ok(client.oauth_location_token(&params)?.to_json())
         })
     }
@@ -84,7 +83,7 @@ pub unsafe extern "C" fn ghl_oauth_installed_locations(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.oauth_installed_locations(&params)
         })
     }

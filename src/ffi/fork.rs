@@ -5,16 +5,16 @@ mod handlers {
     use std::cell::RefCell;
     use std::sync::Once;
 
-    use crate::process::{self, AtRest};
+    use crate::fork_safety::{self, Quiesced};
 
     thread_local! {
         // `fork` runs all three handlers on the thread that calls it.
-        static HELD: RefCell<Option<AtRest>> = const { RefCell::new(None) };
+        static HELD: RefCell<Option<Quiesced>> = const { RefCell::new(None) };
     }
 
     extern "C" fn before() {
-        let at_rest = process::rest();
-        HELD.with_borrow_mut(|held| *held = Some(at_rest));
+        let quiesced = fork_safety::prepare();
+        HELD.with_borrow_mut(|held| *held = Some(quiesced));
     }
 
     extern "C" fn after_in_parent() {
@@ -22,7 +22,7 @@ mod handlers {
     }
 
     extern "C" fn after_in_child() {
-        process::forked(|descriptor| {
+        fork_safety::begin_child(|descriptor| {
             // SAFETY: the table holds open descriptors of this library only, and nothing in this process uses a
             // parent's descriptor again: guards of an older generation are forgotten, not dropped.
             unsafe { libc::close(descriptor) };

@@ -18,6 +18,7 @@ mod boundary;
 mod callback;
 mod fork;
 mod memory;
+mod reentrancy;
 mod text;
 
 mod authorization;

@@ -2,8 +2,7 @@
 
 use std::ffi::c_char;
 
-use super::boundary;
-use super::client::ghl_client;
+use super::client::{self, ghl_client};
 
 /// Sends a request to any endpoint of the API, with a live token and the configured Version, and gives the answer back
 /// whole.
@@ -50,7 +49,7 @@ pub unsafe extern "C" fn ghl_request(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call_with(client, ("request_json", request_json), out_json, |client, params| {
+        client::call_with(client, ("request_json", request_json), out_json, |client, params| {
             client.request(&params)
         })
     }

@@ -1,6 +1,5 @@
 //! A store of the host's own: its callbacks, as the core's [`Host`].
 
-use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::offset_of;
 use std::ptr;
@@ -11,16 +10,12 @@ use zeroize::Zeroizing;
 
 use super::boundary::{self, render, set_null};
 use super::client::{client_from, ghl_client};
+use super::reentrancy::Owner;
 use super::text;
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Error, Result, Status};
 use crate::store::Host;
-
-thread_local! {
-    /// The stores whose callbacks are running on this thread, by their contexts' owners.
-    static ASKED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
 
 /// A store of the host's own: where a client made by ghl_client_new_with_store keeps its tokens.
 ///
@@ -139,10 +134,10 @@ pub unsafe extern "C" fn ghl_client_new_with_store(
             }
             let config = Config::from_json(text::read("config_json", config_json)?)?;
             let lock = if callbacks.has_lock() { "host" } else { "process" };
-            let identity = callbacks.identity();
+            let owner = Owner::of(&*callbacks);
             let core = Client::with_host(&config, callbacks)?;
             out_client.write(client_from(core));
-            (**out_client).is_served_by(identity);
+            (**out_client).is_served_by(owner);
             render(serde_json::json!({"lock": lock}))
         })
     }
@@ -212,16 +207,9 @@ impl Callbacks {
         Err(Error::invalid_argument(format!("store.{wrong}"), format!("store.{wrong} is NULL")))
     }
 
-    fn identity(&self) -> usize {
-        ptr::from_ref(self).addr()
-    }
-
-    /// Runs a callback, and remembers meanwhile that it runs on this thread.
+    /// Runs a callback, under the re-entrancy guard.
     fn ask<T>(&self, callback: impl FnOnce(*mut c_void) -> T) -> T {
-        ASKED.with_borrow_mut(|asked| asked.push(self.identity()));
-        let answer = callback(self.table.context);
-        ASKED.with_borrow_mut(Vec::pop);
-        answer
+        Owner::of(self).run(|| callback(self.table.context))
     }
 
     /// Runs a callback that hands out a text.
@@ -253,11 +241,6 @@ impl Callbacks {
             Err(_) => Err(Error::new(Status::Store, "it answered with a text that is not UTF-8")),
         }
     }
-}
-
-/// Whether a callback of these runs on this thread.
-pub(super) fn is_asking(identity: usize) -> bool {
-    ASKED.with_borrow(|asked| asked.contains(&identity))
 }
 
 /// What a callback's number says.

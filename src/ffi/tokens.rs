@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char, c_void};
 use zeroize::Zeroizing;
 
 use super::boundary::{self, guarded, render, set_null};
-use super::client::ghl_client;
+use super::client::{self, ghl_client};
 use super::text;
 use crate::client::Client;
 use crate::error::{Error, Result, Status};
@@ -141,7 +141,7 @@ unsafe fn token<T>(
     unsafe {
         set_null(out_error);
         let found = guarded(|| {
-            let client = boundary::client(client)?;
+            let client = client::core(client)?;
             let resource_id = text::read("resource_id", resource_id)?;
             match client.with_fresh_token(resource_id, &take) {
                 Some(taken) => Ok(taken),
@@ -223,7 +223,7 @@ pub unsafe extern "C" fn ghl_tokens_list(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.tokens_list(&params)
         })
     }
@@ -253,7 +253,7 @@ pub unsafe extern "C" fn ghl_tokens_import(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call_with(client, ("tokens_json", tokens_json), out_json, |client, params| {
+        client::call_with(client, ("tokens_json", tokens_json), out_json, |client, params| {
             client.tokens_import(params)
         })
     }
@@ -277,7 +277,7 @@ pub unsafe extern "C" fn ghl_tokens_export(
 ) -> i32 {
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
-        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.tokens_export(&params)
         })
     }
@@ -336,7 +336,7 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 ) -> i32 {
     // SAFETY: the header requires a living client, valid pointers, and a function of this type, or NULL.
     unsafe {
-        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.tokens_maintain(&params, &|so_far| go_on(progress, so_far, context))
         })
     }
@@ -383,7 +383,7 @@ pub unsafe extern "C" fn ghl_tokens_mint(
 ) -> i32 {
     // SAFETY: the header requires a living client, valid pointers, and a function of this type, or NULL.
     unsafe {
-        boundary::call_with(client, ("params_json", params_json), out_json, |client, params| {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.tokens_mint(params, &|so_far| go_on(progress, so_far, context))
         })
     }
@@ -414,7 +414,7 @@ unsafe fn about(
     // SAFETY: by the contract.
     unsafe {
         boundary::call(out_json, || -> Result<Zeroizing<String>> {
-            let client = boundary::client(client)?;
+            let client = client::core(client)?;
             render(work(client, text::read("resource_id", resource_id)?)?)
         })
     }

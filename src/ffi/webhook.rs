@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::slice;
 
 use super::boundary::{self, render};
-use super::client::ghl_client;
+use super::client::{self, ghl_client};
 use crate::error::{Error, Result};
 
 /// Checks that a webhook is the vendor's, and parses it. Changes nothing.
@@ -34,7 +34,7 @@ pub unsafe extern "C" fn ghl_webhook_verify(
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
         boundary::call(out_json, || {
-            let client = boundary::client(client)?;
+            let client = client::core(client)?;
             let body = bytes(body, body_len)?;
             render(client.webhook_verify(body, &boundary::params("headers_json", headers_json)?)?)
         })
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn ghl_webhook_apply(
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
         boundary::call(out_json, || {
-            let client = boundary::client(client)?;
+            let client = client::core(client)?;
             let body = bytes(body, body_len)?;
             render(client.webhook_apply(body, &boundary::params("headers_json", headers_json)?)?)
         })

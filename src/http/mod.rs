@@ -1,5 +1,6 @@
 //! One request, one answer: deadlines, pacing, retries, size caps. Knows nothing of tokens.
 
+mod exchange;
 mod pace;
 mod resolver;
 mod retry;
@@ -14,7 +15,7 @@ use ureq::http::{HeaderMap, HeaderName, Method, Uri};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::config::{Config, Retry};
+use crate::config::{RateLimit, Retry};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::secret::Secret;
@@ -54,6 +55,7 @@ impl Effect {
 }
 
 /// What is sent.
+#[derive(Clone)]
 pub struct Request<'a> {
     /// GET, POST, …
     pub method: Method,
@@ -64,7 +66,7 @@ pub struct Request<'a> {
     /// The bearer token.
     pub bearer: Option<&'a Secret>,
     /// The body, with its content type among the headers.
-    pub body: Option<Zeroizing<Vec<u8>>>,
+    pub body: Option<&'a [u8]>,
     /// Whether it may be repeated.
     pub effect: Effect,
     /// Whose rate limit it counts against.
@@ -133,9 +135,14 @@ pub struct Http {
 
 impl Http {
     /// Requests over `transport`.
-    pub fn new(config: &Config, clock: &Arc<dyn Clock>, transport: Box<dyn Transport>) -> Http {
-        let pace = Pace::new(&config.rate_limit, Arc::clone(clock));
-        Http { transport, retry: config.retry.clone(), pace, counters: Counters::default() }
+    pub fn new(
+        retry: &Retry,
+        rate_limit: &RateLimit,
+        clock: &Arc<dyn Clock>,
+        transport: Box<dyn Transport>,
+    ) -> Http {
+        let pace = Pace::new(rate_limit, Arc::clone(clock));
+        Http { transport, retry: retry.clone(), pace, counters: Counters::default() }
     }
 
     /// What happened since the client was made.

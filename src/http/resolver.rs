@@ -9,7 +9,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver as Resolve};
 use ureq::unversioned::transport::NextTimeout;
 
-use super::transport;
+use super::exchange;
 use crate::lookup;
 
 /// How many addresses of a host are tried at most: as many as ureq's list holds.
@@ -36,7 +36,7 @@ impl Resolve for Resolver {
         let by = Instant::now() + (*timeout.after).min(LONGEST);
         let left = || match by.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(Error::Timeout(timeout.reason)),
-            _ if transport::is_abandoned() => Err(Error::Timeout(timeout.reason)),
+            _ if exchange::is_abandoned() => Err(Error::Timeout(timeout.reason)),
             left => Ok(left),
         };
         let found = lookup::addresses(host, port, left)?;

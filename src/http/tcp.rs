@@ -9,7 +9,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
 };
 
-use super::transport;
+use super::exchange;
 
 /// How long a wait for input goes on before it looks for a cancellation.
 const SLICE: Duration = Duration::from_millis(50);
@@ -197,7 +197,7 @@ impl Transport for Socket {
             return Err(late(timeout));
         }
         let by = Instant::now() + (*timeout.after).min(LONGEST);
-        let by = transport::connect_by().map_or(by, |connect_by| connect_by.min(by));
+        let by = exchange::connect_by().map_or(by, |connect_by| connect_by.min(by));
         self.send(timeout)?;
         let mut left = by.saturating_duration_since(Instant::now());
         loop {
@@ -213,7 +213,7 @@ impl Transport for Socket {
                 Err(error) if is_late(&error) || error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
-            if transport::is_abandoned() {
+            if exchange::is_abandoned() {
                 return Err(late(timeout));
             }
             left = by.saturating_duration_since(Instant::now());

@@ -1,7 +1,6 @@
-//! What only the transport can see to: whether a request left, that nobody waits any more, that the time for connecting
-//! is over, and that an idle connection holds nothing of what went over it. The connection itself is `tcp`'s.
+//! The connector chain: a time limit over all steps of connecting, and a transport that records when a request is sent
+//! and wipes the buffers of idle connections. The connection itself is `tcp`'s.
 
-use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use ureq::Error;
@@ -11,54 +10,9 @@ use ureq::unversioned::transport::{
     Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
 };
 
-use super::Effect;
+use super::exchange;
 use super::resolver::Resolver;
 use super::tcp::Tcp;
-use crate::deadline::Deadline;
-
-thread_local! {
-    // A call blocks its thread from the first byte to the last, and pooled connections outlive calls:
-    // so what belongs to the call stands beside the thread, not in the connection.
-    static CALL: RefCell<Call> = const { RefCell::new(Call::NONE) };
-}
-
-struct Call {
-    /// Until when the caller waits, and whether it still does.
-    deadline: Option<Deadline>,
-    /// Whether the call may be abandoned after its request has left.
-    abandons: bool,
-    /// While the connection is made: by when it must stand.
-    connect_by: Option<Instant>,
-    /// Whether any byte of the request was given to the connection.
-    sent: bool,
-}
-
-impl Call {
-    const NONE: Call = Call { deadline: None, abandons: false, connect_by: None, sent: false };
-
-    fn is_abandoned(&self) -> bool {
-        (self.abandons || !self.sent) && self.deadline.as_ref().is_some_and(Deadline::is_cancelled)
-    }
-}
-
-/// Runs one exchange. Answers, too, whether any byte of the request was given to the connection. A wait ends when
-/// the call is cancelled, unless the request has left and spends something.
-pub fn watched<T>(deadline: &Deadline, effect: Effect, exchange: impl FnOnce() -> T) -> (T, bool) {
-    let abandons = effect.may_be_abandoned();
-    CALL.set(Call { deadline: Some(deadline.clone()), abandons, ..Call::NONE });
-    let result = exchange();
-    (result, CALL.replace(Call::NONE).sent)
-}
-
-/// Whether nobody waits any more for the call of this thread.
-pub fn is_abandoned() -> bool {
-    CALL.with_borrow(Call::is_abandoned)
-}
-
-/// By when the connection that is made on this thread must stand; `None` once it does.
-pub fn connect_by() -> Option<Instant> {
-    CALL.with_borrow(|call| call.connect_by)
-}
 
 /// The chain that makes connections: proxy, TCP, TLS, each with its watch on top.
 pub fn connector() -> impl Connector {
@@ -78,11 +32,11 @@ impl<C: Connector> Connector for Reach<C> {
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<C::Out>, Error> {
         // The connection to a proxy is made by a call within the call, and takes from the same time.
-        let outer = connect_by();
+        let outer = exchange::connect_by();
         let by = outer.unwrap_or_else(|| Instant::now() + *details.timeout.after);
-        CALL.with_borrow_mut(|call| call.connect_by = Some(by));
+        exchange::set_connect_by(Some(by));
         let result = self.connect_by(by, details);
-        CALL.with_borrow_mut(|call| call.connect_by = outer);
+        exchange::set_connect_by(outer);
         // Whichever step took the time: the limit is that of the whole.
         result.map_err(|error| match error {
             Error::Timeout(_) => Error::Timeout(details.timeout.reason),
@@ -148,9 +102,8 @@ impl<T: Transport> Transport for Noted<T> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        // Before the write: one that fails half way has sent something, too. What leaves while the connection is
-        // made, to a proxy or through it, is no part of the request.
-        CALL.with_borrow_mut(|call| call.sent |= call.connect_by.is_none());
+        // Before the write: one that fails half way has sent something as well.
+        exchange::record_output();
         let outcome = self.inner.transmit_output(amount, timeout);
         if self.inner.is_tls() {
             // What leaves is a copy. Without TLS it is this very text, and wiped where it leaves.
@@ -184,7 +137,7 @@ impl<T: Transport> Transport for Noted<T> {
         let idle = NextTimeout { after: Wait::Exact(Duration::ZERO), ..NextTimeout::default() };
         let is_left = matches!(self.await_input(idle), Err(Error::Timeout(_)));
         // After a request, on the way to the pool, there is no need to look at the socket: that comes before the next one.
-        is_left && (CALL.with_borrow(|call| call.sent) || self.inner.is_open())
+        is_left && (exchange::is_sent() || self.inner.is_open())
     }
 
     fn is_tls(&self) -> bool {

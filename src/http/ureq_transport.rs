@@ -10,9 +10,11 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, ProxyProtocol};
 use zeroize::Zeroizing;
 
-use super::{Answer, Effect, INPUT, LONGEST_HEAD, NoAnswer, OUTPUT, Request, Transport, resolver, transport};
+use super::{
+    Answer, Effect, INPUT, LONGEST_HEAD, NoAnswer, OUTPUT, Request, Transport, exchange, resolver, transport,
+};
 use crate::ca_bundle;
-use crate::config::Config;
+use crate::config::{HttpConfig, Limits, Timeouts};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::lookup::NoThread;
@@ -20,7 +22,10 @@ use crate::lookup::NoThread;
 /// The connection pool of one client.
 pub struct UreqTransport {
     agent: OnceLock<Agent>,
-    config: Config,
+    connect_timeout: Duration,
+    answer_timeout: Duration,
+    /// The size limit of a body, in bytes.
+    body_limit: u64,
     proxy: Option<Proxy>,
     /// Trusted in addition to the platform's own certificates.
     trusted: Option<Vec<Certificate<'static>>>,
@@ -35,7 +40,7 @@ impl Transport for UreqTransport {
         }
         let limit = self.answer_limit(request.effect, deadline);
         let patience = limit.unwrap_or_else(|| deadline.remaining());
-        let (result, sent) = transport::watched(deadline, request.effect, || self.run(request, patience));
+        let (result, sent) = exchange::run(deadline, request.effect, || self.run(request, patience));
         result.map_err(|failure| {
             let overdue =
                 || limit.map_or_else(|| deadline.timed_out(), |limit| overdue_attempt(request, limit));
@@ -49,18 +54,20 @@ impl UreqTransport {
     ///
     /// # Errors
     /// `CONFIG` for a proxy URL or a certificate bundle that cannot be used.
-    pub fn new(config: &Config) -> Result<UreqTransport> {
+    pub fn new(http: &HttpConfig, timeouts: &Timeouts, limits: &Limits) -> Result<UreqTransport> {
         let mut user_agent = concat!("ghl-oauth/", env!("CARGO_PKG_VERSION")).to_owned();
-        if let Some(suffix) = &config.http.user_agent_suffix {
+        if let Some(suffix) = &http.user_agent_suffix {
             user_agent = format!("{user_agent} {suffix}");
         }
         let unusable = |_| Error::new(Status::Config, "http.userAgentSuffix is no header text");
         HeaderValue::from_str(&user_agent).map_err(unusable)?;
         Ok(UreqTransport {
             agent: OnceLock::new(),
-            config: config.clone(),
-            proxy: proxy(config)?,
-            trusted: config.http.ca_bundle_path.as_deref().map(bundle).transpose()?,
+            connect_timeout: Duration::from_millis(timeouts.connect_ms),
+            answer_timeout: Duration::from_millis(timeouts.answer_ms),
+            body_limit: limits.response_bytes,
+            proxy: proxy(http)?,
+            trusted: http.ca_bundle_path.as_deref().map(bundle).transpose()?,
             user_agent,
         })
     }
@@ -68,7 +75,7 @@ impl UreqTransport {
     /// How long an attempt may take, if that is less than the whole call. The next one must be able to have as long: the
     /// last one is waited for to the end.
     fn answer_limit(&self, effect: Effect, deadline: &Deadline) -> Option<Duration> {
-        let limit = Duration::from_millis(self.config.timeouts.answer_ms);
+        let limit = self.answer_timeout;
         (effect == Effect::Renews && limit * 2 <= deadline.remaining()).then_some(limit)
     }
 
@@ -88,9 +95,9 @@ impl UreqTransport {
             value.set_sensitive(true);
             wire = wire.header(header::AUTHORIZATION, value);
         }
-        let response = match &request.body {
+        let response = match request.body {
             Some(body) => {
-                let wire = wire.body(&body[..])?;
+                let wire = wire.body(body)?;
                 agent.run(agent.configure_request(wire).timeout_global(Some(patience)).build())?
             }
             None => {
@@ -99,7 +106,7 @@ impl UreqTransport {
             }
         };
         let (head, body) = response.into_parts();
-        let cap = self.config.limits.response_bytes;
+        let cap = self.body_limit;
         let expected = body.content_length().unwrap_or(4096).min(cap);
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(expected).unwrap_or(4096) + 1));
         body.into_reader().take(cap + 1).read_to_end(&mut bytes)?;
@@ -149,7 +156,7 @@ impl UreqTransport {
         };
         match failure {
             ureq::Error::Timeout(ureq::Timeout::Connect) => {
-                let limit = self.config.timeouts.connect_ms;
+                let limit = self.connect_timeout.as_millis();
                 Error::new(Status::Timeout, format!("no connection to {host}{through} within {limit} ms"))
                     .with_help(format!("check the network and {look_at}, or raise timeouts.connectMs"))
             }
@@ -205,7 +212,7 @@ impl UreqTransport {
                 .max_redirects(0)
                 .max_redirects_will_error(false)
                 .http_status_as_error(false)
-                .timeout_connect(Some(Duration::from_millis(self.config.timeouts.connect_ms)))
+                .timeout_connect(Some(self.connect_timeout))
                 .input_buffer_size(INPUT)
                 .output_buffer_size(OUTPUT)
                 .max_response_header_size(LONGEST_HEAD)
@@ -272,8 +279,8 @@ fn address(proxy: &Proxy) -> String {
     format!("{}:{}", proxy.host(), proxy.port())
 }
 
-fn proxy(config: &Config) -> Result<Option<Proxy>> {
-    let Some(url) = &config.http.proxy else {
+fn proxy(http: &HttpConfig) -> Result<Option<Proxy>> {
+    let Some(url) = &http.proxy else {
         return Ok(None);
     };
     let usable = Proxy::new(url.expose()).ok().filter(|proxy| proxy.protocol() == ProxyProtocol::Http);

@@ -176,7 +176,7 @@ impl Network {
     }
 
     fn call(&self, request: &Request) -> Call {
-        let body = request.body.as_ref().map(|body| &body[..]).unwrap_or_default();
+        let body = request.body.unwrap_or_default();
         Call {
             path: request.uri.path().to_owned(),
             fields: form_urlencoded::parse(body).into_owned().collect(),

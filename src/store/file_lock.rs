@@ -14,7 +14,7 @@ use ring::digest::{SHA256, digest};
 use super::{Lock, user_only};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::process;
+use crate::fork_safety::{self, descriptors};
 
 /// The pause between two tries: the OS offers no wait with a deadline. It grows from the first to the second.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
@@ -93,13 +93,13 @@ impl FileLock {
         options.create(true).truncate(false).write(true);
         user_only::file(&mut options);
         // A child that is forked between the two steps would inherit a descriptor that stays open there.
-        let _gate = process::gate();
+        let _gate = fork_safety::gate();
         let file = options.open(path)?;
         #[cfg(unix)]
-        let place = process::enter(std::os::fd::AsRawFd::as_raw_fd(&file));
+        let place = descriptors::register(std::os::fd::AsRawFd::as_raw_fd(&file));
         #[cfg(not(unix))]
         let place = None;
-        Ok(FileLock { file: Some(file), generation: process::generation(), place })
+        Ok(FileLock { file: Some(file), generation: fork_safety::generation(), place })
     }
 
     /// Whether the open file is the one at the path.
@@ -136,7 +136,7 @@ impl Lock for FileLock {}
 impl Drop for FileLock {
     fn drop(&mut self) {
         let Some(file) = self.file.take() else { return };
-        if self.generation != process::generation() {
+        if self.generation != fork_safety::generation() {
             // A child that was forked inside a flight: the descriptor was closed there already, and its number may be
             // another file's by now. Above all, an unlock here would free the parent's lock.
             std::mem::forget(file);
@@ -144,9 +144,9 @@ impl Drop for FileLock {
         }
         // Unlocked before it is closed: a child that is being forked right now may hold a copy for a moment longer.
         let _ = file.unlock();
-        let _gate = process::gate();
+        let _gate = fork_safety::gate();
         if let Some(place) = self.place {
-            process::leave(place);
+            descriptors::unregister(place);
         }
         drop(file);
     }

@@ -18,7 +18,7 @@ use super::row::{Row, StoredRow};
 use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store, Unreadable};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::process;
+use crate::fork_safety;
 use crate::secret::Secret;
 use crate::token::UserType;
 
@@ -571,7 +571,7 @@ impl Store for HostStore {
         Ok(Box::new(HostLock {
             host: Arc::clone(&self.host),
             id: resource_id.to_owned(),
-            generation: process::generation(),
+            generation: fork_safety::generation(),
             _process: process,
         }))
     }
@@ -631,7 +631,7 @@ impl Lock for HostLock {}
 impl Drop for HostLock {
     fn drop(&mut self) {
         // A child that was forked inside a flight must not give its parent's lock back.
-        if self.generation == process::generation() {
+        if self.generation == fork_safety::generation() {
             self.host.unlock(&self.id);
         }
     }

@@ -20,7 +20,7 @@ mod user_only;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Backend, Config, Timeouts, make_absolute};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::token::UserType;
@@ -264,59 +264,53 @@ pub fn seal(config: &Config) -> Result<Seal> {
     Seal::new(&config.client_id, &keys, config.store.sealed_only, named)
 }
 
-/// Fixes where the configured store is: relative paths begin at the working directory of this moment, and the database of
-/// `sqlite` gets its canonical path, so that a later change of directory or of a link leads to no other one.
+/// Makes the paths of a backend absolute, and the path of an SQLite database canonical, so that a later change of the
+/// working directory or of a link leads to no other file.
 ///
 /// # Errors
 /// `STORE` when the path of the database leads nowhere.
-pub fn settle(config: &mut Config) -> Result<()> {
-    for path in [&mut config.store.ca_bundle_path, &mut config.http.ca_bundle_path].into_iter().flatten() {
-        if let Ok(absolute) = std::path::absolute(&*path) {
-            *path = absolute;
-        }
-    }
-    #[cfg(feature = "sqlite")]
-    if let Some(path) = &mut config.store.path {
-        *path = sqlite::locate(path)?;
+pub fn settle(backend: &mut Backend) -> Result<()> {
+    match backend {
+        #[cfg(feature = "sqlite")]
+        Backend::Sqlite { path } => *path = sqlite::locate(path)?,
+        Backend::Postgres { ca_bundle_path: Some(path), .. } => make_absolute(path),
+        _ => {}
     }
     Ok(())
 }
 
-/// Opens the store that the configuration names, its records sealed by `seal`: the one of the `host`, where there is
-/// one.
+/// Opens a store, its records sealed by `seal`: the one of the `host`, if there is one. The database of SQLite is made if
+/// `may_be_made`: not in a forked child, whose parent had it open.
 ///
 /// # Errors
-/// `CONFIG` where the configuration and the host do not fit together; `STORE` when it cannot be opened.
-pub fn open(config: &Config, host: Option<&Arc<dyn Host>>, seal: &Seal) -> Result<Arc<dyn Store>> {
-    match (config.store.kind.as_str(), host) {
-        ("callbacks", Some(host)) => return Ok(Arc::new(HostStore::new(Arc::clone(host), seal.clone()))),
-        ("callbacks", None) => {
-            return Err(Error::new(
-                Status::Config,
-                "store.kind is \"callbacks\", and no callbacks are given",
-            )
-            .with_help("make the client with ghl_client_new_with_store")
-            .with_parameter("store.kind"));
+/// `CONFIG` if the backend and the host do not fit together; `STORE` when it cannot be opened.
+#[cfg_attr(not(all(feature = "sqlite", feature = "postgres")), allow(unused_variables))]
+pub fn open(
+    backend: &Backend,
+    may_be_made: bool,
+    timeouts: &Timeouts,
+    host: Option<&Arc<dyn Host>>,
+    seal: &Seal,
+) -> Result<Arc<dyn Store>> {
+    match (backend, host) {
+        (Backend::Callbacks, Some(host)) => Ok(Arc::new(HostStore::new(Arc::clone(host), seal.clone()))),
+        (Backend::Callbacks, None) => {
+            Err(Error::new(Status::Config, "store.kind is \"callbacks\", and no callbacks are given")
+                .with_help("make the client with ghl_client_new_with_store")
+                .with_parameter("store.kind"))
         }
-        (kind, Some(_)) => {
-            return Err(Error::new(
-                Status::Config,
-                format!("callbacks are given, and store.kind is \"{kind}\""),
-            )
-            .with_help("leave \"store\" out, or let its kind be \"callbacks\"")
-            .with_parameter("store.kind"));
+        (backend, Some(_)) => Err(Error::new(
+            Status::Config,
+            format!("callbacks are given, and store.kind is \"{}\"", backend.kind()),
+        )
+        .with_help("leave \"store\" out, or let its kind be \"callbacks\"")
+        .with_parameter("store.kind")),
+        #[cfg(feature = "postgres")]
+        (Backend::Postgres { url, ca_bundle_path }, None) => {
+            Ok(Arc::new(PostgresStore::open(url, ca_bundle_path.as_deref(), timeouts, seal.clone())?))
         }
-        (_, None) => {}
-    }
-    #[cfg(feature = "postgres")]
-    if let Some(url) = &config.store.url {
-        let ca_bundle = config.store.ca_bundle_path.as_deref();
-        return Ok(Arc::new(PostgresStore::open(url, ca_bundle, &config.timeouts, seal.clone())?));
-    }
-    match &config.store.path {
         #[cfg(feature = "sqlite")]
-        Some(path) => {
-            let may_be_made = !config.store.must_be_there;
+        (Backend::Sqlite { path }, None) => {
             Ok(Arc::new(SqliteStore::open_as(path, seal.clone(), may_be_made)?))
         }
         _ => Ok(Arc::new(MemoryStore::default())),

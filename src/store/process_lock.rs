@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Lock;
 use crate::deadline::Deadline;
 use crate::error::Result;
-use crate::process;
+use crate::fork_safety;
 use crate::signal::Signal;
 
 /// How long a wait goes on before it looks for a cancellation.
@@ -51,7 +51,7 @@ impl ProcessLocks {
             checked?;
         }
         state.held.insert(resource_id.to_owned());
-        let (locks, generation) = (Arc::clone(self), process::generation());
+        let (locks, generation) = (Arc::clone(self), fork_safety::generation());
         Ok(ProcessLock { locks, resource_id: resource_id.to_owned(), generation })
     }
 
@@ -65,7 +65,7 @@ impl Lock for ProcessLock {}
 impl Drop for ProcessLock {
     fn drop(&mut self) {
         // A child that was forked meanwhile has a copy that another thread may have been at.
-        if self.generation != process::generation() {
+        if self.generation != fork_safety::generation() {
             return;
         }
         let mut state = self.locks.state();

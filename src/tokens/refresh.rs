@@ -5,7 +5,7 @@ use super::cooldown::Rest;
 use super::refresh_retry::RefreshRetry;
 use super::schedule::INACTIVE_HOLD_MS;
 use super::{BRIEFLY, Hold, MOMENT, Origin, SAVE_TIME, Tokens, Want};
-use crate::api::{Failure, Outcome, TokenParams, says_other_kind};
+use crate::api::{Failure, Outcome, TokenParams, TokenRetry, says_other_kind};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
@@ -365,9 +365,10 @@ impl Tokens {
         self.note_standing(&mut record, &patience.store).map_err(before_sending)?;
 
         let kind = Some(record.token.kind());
-        let mut params = TokenParams::refresh(record.resource_id.clone(), refresh_token, kind);
+        let mut params = TokenParams::refresh(refresh_token, kind);
         loop {
-            let failure = match self.api.token(&params, self.clock.wall_ms(), deadline) {
+            let policy = TokenRetry::Replay { resource_id: &record.resource_id };
+            let failure = match self.api.token(&params, policy, self.clock.wall_ms(), deadline) {
                 Ok(token) => {
                     Tokens::count(&self.counters.refreshed);
                     return Ok(self.refreshed(record, token, deadline)?);

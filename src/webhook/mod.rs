@@ -1,5 +1,6 @@
 //! The webhooks that create and end tokens: INSTALL and UNINSTALL, verified, in any order and any number of times.
 
+mod public_key;
 mod signature;
 mod timestamp;
 

@@ -1,8 +1,8 @@
 //! The plan of `agency-day`: which locations meet which fate, and when, from the seed.
 
-use super::{DAY_MS, Event, HOUR_MS, MINUTE_MS, Run};
 use crate::fault::{Endpoint, FaultKind, GrantType, Rule, Stage};
 use crate::refusal::Refusal;
+use crate::scenario_run::{DAY_MS, Event, HOUR_MS, MINUTE_MS, Run};
 use crate::state::State;
 use std::time::Duration;
 

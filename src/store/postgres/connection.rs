@@ -12,10 +12,10 @@ use super::address::Server;
 use super::failure::Failure;
 use super::line::{Line, Until, Wire, drive, settle};
 use super::tls::{Safe, Tls, Trust};
-use crate::process::Own;
+use crate::fork_safety::ProcessLocal;
 
 /// A connection of this process; a forked child neither uses nor closes it.
-pub struct Connection(Own<Parts>);
+pub struct Connection(ProcessLocal<Parts>);
 
 struct Parts {
     /// Taken at the end: the driver says goodbye when nobody can ask for anything any more.
@@ -64,7 +64,7 @@ impl Connection {
         let (client, driver) =
             drive(&line, until, |context| connecting.as_mut().poll(context).map_err(Failure::from))?;
         let parts = Parts { client: Some(client), driver: Box::new(driver), line, spent: false };
-        let mut connection = Connection(Own::new(parts));
+        let mut connection = Connection(ProcessLocal::new(parts));
         let rows =
             connection.run(until, async |client| client.simple_query("SHOW transaction_read_only").await)?;
         if first_text(&rows).is_none_or(|read_only| read_only == "on") {

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::failure::Failure;
 use crate::deadline::Deadline;
-use crate::process;
+use crate::fork_safety::{self, descriptors};
 
 /// How long a wait goes on before it looks for a cancellation.
 const SLICE: Duration = Duration::from_millis(50);
@@ -102,10 +102,10 @@ impl Line {
 
     fn open(domain: Domain) -> Result<Arc<Line>, Failure> {
         // A child that is forked between the steps would inherit a descriptor that nobody closes there.
-        let _gate = process::gate();
+        let _gate = fork_safety::gate();
         let socket = Socket::new(domain, Type::STREAM, None)?;
         #[cfg(unix)]
-        let place = process::enter(std::os::fd::AsRawFd::as_raw_fd(&socket));
+        let place = descriptors::register(std::os::fd::AsRawFd::as_raw_fd(&socket));
         #[cfg(not(unix))]
         let place = None;
         let line = Line { socket: Some(socket), place, full: AtomicBool::new(false) };
@@ -168,9 +168,9 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let _gate = process::gate();
+        let _gate = fork_safety::gate();
         if let Some(place) = self.place {
-            process::leave(place);
+            descriptors::unregister(place);
         }
         self.socket = None;
     }

@@ -29,7 +29,7 @@ use super::line::Until;
 use super::pool::{Pool, Source};
 use crate::deadline::Deadline;
 use crate::error::Result;
-use crate::process::Own;
+use crate::fork_safety::ProcessLocal;
 use crate::random;
 use crate::store::Lock;
 use crate::store::process_lock::ProcessLock;
@@ -63,7 +63,7 @@ thread_local! {
 /// A held lock.
 struct ServerLock {
     /// Neither used nor dropped in a forked child: an end of the transaction there would free the parent's lock.
-    _own: Own<Held>,
+    _own: ProcessLocal<Held>,
 }
 
 struct Held {
@@ -125,7 +125,7 @@ pub fn lock(
                 if pool.answers(Duration::from_millis(passable), deadline)? {
                     held.has_place = place.is_some();
                     PLACES_HELD.set(PLACES_HELD.get() + u32::from(held.has_place));
-                    return Ok(Box::new(ServerLock { _own: Own::new(held) }));
+                    return Ok(Box::new(ServerLock { _own: ProcessLocal::new(held) }));
                 }
                 crowds += 1;
                 log::debug!("a lock is given back: no statement gets through while it is held");

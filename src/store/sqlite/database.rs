@@ -16,7 +16,7 @@ use super::schema::{self, Schema};
 use super::turn::{Turn, Turns};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::process;
+use crate::fork_safety::databases;
 use crate::random;
 use crate::store::user_only;
 
@@ -91,7 +91,7 @@ impl Database {
             reader: Slot::default(),
             may_be_made: AtomicBool::new(may_be_made),
         });
-        process::enter_database(Arc::<Database>::downgrade(&database));
+        databases::register(Arc::<Database>::downgrade(&database));
         database.write(deadline, |_, _| Ok(()))?;
         database.may_be_made.store(false, Ordering::Relaxed);
         Ok(database)
@@ -176,7 +176,7 @@ impl Database {
                 }
                 Err(Fault::Replaced) if replaced < MOST_REPLACEMENTS => {
                     // SQLite shares what it knows of a file between the handles of a process, so all must go.
-                    drop(process::close_databases());
+                    drop(databases::close_all());
                     deadline.check()?;
                     may_be_written |= has_begun;
                     replaced += 1;
@@ -201,7 +201,7 @@ impl Database {
         is_write: bool,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Fault> {
-        let _using = process::using_database();
+        let _using = databases::shared();
         let mut place = slot.handle();
         let handle = match place.take() {
             Some(handle) => place.insert(handle),
@@ -351,7 +351,7 @@ fn leave_files_alone(connection: &Connection) {
     let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
 }
 
-impl process::Database for Database {
+impl databases::Database for Database {
     fn close(&self) {
         for slot in [&self.reader, &self.writer] {
             *slot.handle() = None;
@@ -365,7 +365,7 @@ impl Drop for Database {
             // Closing uses SQLite's own locks: a fork must not come between. After `close` there is nothing to do, and
             // the fork that called it must not be waited for.
             if let Some(handle) = slot.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
-                let _using = process::using_database();
+                let _using = databases::shared();
                 drop(handle);
             }
         }
@@ -386,7 +386,7 @@ fn longest_pause(tries: u32) -> Duration {
 fn make_file(path: &Path) -> Result<()> {
     // A file that is there is left unopened, and no other thread uses it while it is made: closing any descriptor of a
     // file takes this process's SQLite locks on it away.
-    let alone = process::alone_with_databases();
+    let alone = databases::exclusive();
     let mut options = OpenOptions::new();
     options.create_new(true).write(true);
     user_only::file(&mut options);

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 import anyio.to_thread  # httpx itself needs it
 import httpx
 
-from .auth import Bearer, is_curable
+from ._bearer import Bearer, is_curable
 from .client import Client
 
 

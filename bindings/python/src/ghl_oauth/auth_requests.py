@@ -8,7 +8,7 @@ from typing import Any
 import requests
 from requests.auth import AuthBase
 
-from .auth import Bearer, is_curable
+from ._bearer import Bearer, is_curable
 from .client import Client
 
 

@@ -1,0 +1,47 @@
+"""The ``Authorization`` header with a live token, which the plug-ins of all HTTP libraries share."""
+
+from __future__ import annotations
+
+import threading
+
+from .client import Client
+
+# The only refusals that another access token cures; for any other one a refresh would be spent in vain.
+_CURABLE = ("invalid jwt", "access token is invalid")
+
+
+class Bearer:
+    """One resource's ``Authorization`` header, and its renewal when the API calls the token dead."""
+
+    def __init__(self, client: Client, resource_id: str) -> None:
+        self._client = client
+        self._resource_id = resource_id
+        self._renewing = threading.Lock()
+        self._in_vain: str | None = None
+
+    def header(self) -> str:
+        """The header's value, with a live token."""
+        return f"Bearer {self._client.access_token(self._resource_id)}"
+
+    def renew(self, refused: str) -> str | None:
+        """The header to repeat a request with, after ``refused`` met a curable 401; None: a repeat is no use.
+
+        Requests that were refused together cost one refresh together. And a new token that is refused as well is not
+        renewed again: else every further request would spend a refresh token.
+        """
+        with self._renewing:
+            current = self.header()
+            if current != refused:
+                return current
+            if refused == self._in_vain:
+                return None
+            self._client.token_refresh(self._resource_id)
+            renewed = self.header()
+            self._in_vain = renewed
+            return renewed
+
+
+def is_curable(status: int, body: str) -> bool:
+    """Whether a refreshed token can make a refused request succeed."""
+    words = body.lower()
+    return status == 401 and any(phrase in words for phrase in _CURABLE)

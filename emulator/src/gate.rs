@@ -1,0 +1,93 @@
+//! A gate that holds requests until it is opened: a semaphore that counts its waiters.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Longer than any request takes to arrive: a test that waits in vain fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where requests wait.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    counts: Mutex<Counts>,
+    changed: Condvar,
+    /// One permit lets one request pass; closed, it lets all pass.
+    permits: Semaphore,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) arrived: usize,
+    pub(crate) waiting: usize,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { counts: Mutex::default(), changed: Condvar::default(), permits: Semaphore::new(0) }
+    }
+}
+
+impl Gate {
+    /// Waits until the gate lets this request pass. Those that came first pass first.
+    pub(crate) async fn pass(&self) {
+        let _place = Place::take(self);
+        if let Ok(permit) = self.permits.acquire().await {
+            permit.forget();
+        }
+    }
+
+    /// Lets everybody pass from now on.
+    pub(crate) fn open(&self) {
+        self.permits.close();
+    }
+
+    /// How many requests wait now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.counts().waiting
+    }
+
+    /// How many requests have arrived.
+    pub(crate) fn arrived(&self) -> usize {
+        self.counts().arrived
+    }
+
+    /// Lets one request pass: the first in the queue, or the next to arrive.
+    pub(crate) fn let_one_pass(&self) {
+        self.permits.add_permits(1);
+    }
+
+    /// Waits until the counts are as wanted; `what` names that in the message of the panic after half a minute.
+    pub(crate) fn wait_until(&self, what: &str, reached: impl Fn(&Counts) -> bool) {
+        let (counts, timeout) = self
+            .changed
+            .wait_timeout_while(self.counts(), PATIENCE, |counts| !reached(counts))
+            .unwrap_or_else(PoisonError::into_inner);
+        assert!(!timeout.timed_out(), "waited for {what} in vain: {counts:?}");
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request's place at the gate; it is given up too when the client leaves.
+struct Place<'a>(&'a Gate);
+
+impl<'a> Place<'a> {
+    fn take(gate: &'a Gate) -> Self {
+        let mut counts = gate.counts();
+        counts.arrived += 1;
+        counts.waiting += 1;
+        drop(counts);
+        gate.changed.notify_all();
+        Self(gate)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.counts().waiting -= 1;
+        self.0.changed.notify_all();
+    }
+}

@@ -1,0 +1,188 @@
+//! Configuration validation: ranges, formats, and keys that exclude each other.
+
+use super::urls::{absolute, check_endpoint};
+use super::{Config, refused};
+use crate::error::Result;
+use crate::token::{NO_SCOPE, is_scope};
+
+impl Config {
+    /// Checks what types alone cannot.
+    ///
+    /// # Errors
+    /// `CONFIG`, naming the key.
+    pub fn validate(&self) -> Result<()> {
+        one_word("clientId", &self.client_id)?;
+        one_word("clientSecret", self.client_secret.expose())?;
+        if let Some(redirect_uri) = &self.redirect_uri {
+            absolute("redirectUri", redirect_uri)?;
+        }
+        if !self.scopes.iter().all(|scope| is_scope(scope)) {
+            return Err(refused("scopes", NO_SCOPE));
+        }
+        check_endpoint("baseUrl", &self.base_url, self.http.allow_insecure_http)?;
+        check_endpoint("authorizeUrl", &self.authorize_url, self.http.allow_insecure_http)?;
+        if self.base_url.contains(['?', '#']) {
+            return Err(refused("baseUrl", "it may have a path, but no query and no fragment"));
+        }
+        header_text("apiVersion", &self.api_version)?;
+        if let Some(suffix) = &self.http.user_agent_suffix {
+            header_text("http.userAgentSuffix", suffix)?;
+        }
+        in_range("timeouts.connectMs", self.timeouts.connect_ms, 1, 600_000)?;
+        in_range("timeouts.answerMs", self.timeouts.answer_ms, 1, 600_000)?;
+        in_range("timeouts.totalMs", self.timeouts.total_ms, 1, 600_000)?;
+        in_range("retry.maxAttempts", self.retry.max_attempts.into(), 1, 20)?;
+        in_range("retry.baseDelayMs", self.retry.base_delay_ms, 0, 600_000)?;
+        in_range("retry.maxDelayMs", self.retry.max_delay_ms, 0, 600_000)?;
+        in_range("rateLimit.requests", self.rate_limit.requests.into(), 1, 1_000_000)?;
+        in_range("rateLimit.perMs", self.rate_limit.per_ms, 1, 86_400_000)?;
+        in_range("rateLimit.perDay", self.rate_limit.per_day, 1, u64::MAX)?;
+        in_range("refresh.marginSeconds", self.refresh.margin_seconds, 0, 86_400)?;
+        in_range("refresh.runwayPercent", self.refresh.runway_percent.into(), 0, 90)?;
+        in_range("limits.responseBytes", self.limits.response_bytes, 1024, 1 << 30)?;
+        if let Some(seconds) = self.webhook.max_age_seconds {
+            in_range("webhook.maxAgeSeconds", seconds, 1, 31_536_000)?;
+        }
+        self.store.backend().map(drop)
+    }
+}
+
+/// The API's ids and secrets do not begin or end with white space: one that does was copied badly.
+fn one_word(key: &str, value: &str) -> Result<()> {
+    not_blank(key, value)?;
+    if value.trim() != value || value.chars().any(char::is_control) {
+        return Err(refused(key, "it must not begin or end with white space, or hold a control character"));
+    }
+    Ok(())
+}
+
+fn not_blank(key: &str, value: &str) -> Result<()> {
+    if value.trim().is_empty() { Err(refused(key, "it must not be empty")) } else { Ok(()) }
+}
+
+fn header_text(key: &str, value: &str) -> Result<()> {
+    not_blank(key, value)?;
+    if value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        Ok(())
+    } else {
+        Err(refused(key, "it must be printable ASCII"))
+    }
+}
+
+fn in_range(key: &str, value: u64, least: u64, most: u64) -> Result<()> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(refused(key, &format!("it must be from {least} to {most}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, Status};
+
+    fn refusal(more: &str) -> Error {
+        let text = format!("{{\"clientId\":\"app-1\",\"clientSecret\":\"s\"{more}}}");
+        Config::from_json(&text).err().unwrap_or_else(|| panic!("{text} was accepted"))
+    }
+
+    #[test]
+    fn the_defaults_need_two_keys_only() {
+        let config = Config::from_json(r#"{"clientId":"app-1","clientSecret":"s"}"#).unwrap();
+        assert_eq!(config.app_id(), "app");
+        assert_eq!(config.base_url, "https://services.leadconnectorhq.com");
+        assert_eq!(config.timeouts.total_ms, 30_000);
+        assert_eq!(config.store.kind, "memory");
+    }
+
+    #[test]
+    fn refusals_name_the_key() {
+        for (more, key) in [
+            (r#","baseUrl":"http://services.example""#, "baseUrl"),
+            (r#","baseUrl":"services.example""#, "baseUrl"),
+            (r#","baseUrl":"ftp://services.example""#, "baseUrl"),
+            (r#","baseUrl":"https://services.example:44s""#, "baseUrl"),
+            (r#","redirectUri":"https://app.example:65536/callback""#, "redirectUri"),
+            (r#","baseUrl":"https://user:pass@services.example""#, "baseUrl"),
+            (r#","baseUrl":"https://services.example/?a=b""#, "baseUrl"),
+            (r#","authorizeUrl":"http://services.example""#, "authorizeUrl"),
+            (r#","redirectUri":"/callback""#, "redirectUri"),
+            (r#","scopes":["a b"]"#, "scopes"),
+            (r#","store":{"kind":"floppy"}"#, "store.kind"),
+            (r#","store":{"kind":"memory","path":"x"}"#, "store.path"),
+            (r#","store":{"kind":"sqlite"}"#, "store.path"),
+            (r#","store":{"kind":"sqlite","path":""}"#, "store.path"),
+            (r#","store":{"kind":"sqlite","path":":memory:"}"#, "store.path"),
+            (r#","store":{"kind":"sqlite","path":"sqlite:///tokens.db"}"#, "store.path"),
+            (r#","store":{"kind":"sqlite","path":"file:tokens.db?mode=memory"}"#, "store.path"),
+            (r#","store":{"kind":"sqlite","path":"FILE::memory:"}"#, "store.path"),
+            (r#","timeouts":{"totalMs":0}"#, "timeouts.totalMs"),
+            (r#","retry":{"maxAttempts":0}"#, "retry.maxAttempts"),
+            (r#","rateLimit":{"requests":0}"#, "rateLimit.requests"),
+            (r#","refresh":{"runwayPercent":100}"#, "refresh.runwayPercent"),
+            (r#","limits":{"responseBytes":1}"#, "limits.responseBytes"),
+            (r#","webhook":{"maxAgeSeconds":0}"#, "webhook.maxAgeSeconds"),
+            (r#","apiVersion":"v3\r\nX: y""#, "apiVersion"),
+        ] {
+            let error = refusal(more);
+            assert_eq!((error.status(), error.parameter()), (Status::Config, Some(key)), "{more}: {error}");
+        }
+        assert_eq!(refusal(r#","colour":1"#).parameter(), Some("colour"));
+        assert_eq!(refusal(r#","store":{"kind":"memory","size":1}"#).parameter(), Some("store.size"));
+        assert_eq!(Config::from_json(r#"{"clientId":"a"}"#).unwrap_err().parameter(), Some("clientSecret"));
+        let blank = Config::from_json(r#"{"clientId":" ","clientSecret":"s"}"#).unwrap_err();
+        assert_eq!((blank.status(), blank.parameter()), (Status::Config, Some("clientId")));
+        for (id, secret, key) in [
+            ("a-1\\n", "hunter2", "clientId"),
+            (" a-1", "hunter2", "clientId"),
+            ("a-1", "hunter2 ", "clientSecret"),
+            ("a-1", "hun\\u0000ter2", "clientSecret"),
+        ] {
+            let text = format!(r#"{{"clientId":"{id}","clientSecret":"{secret}"}}"#);
+            let error = Config::from_json(&text).unwrap_err();
+            assert_eq!((error.status(), error.parameter()), (Status::Config, Some(key)), "{error}");
+            assert!(!error.to_string().contains("hun"), "{error}");
+        }
+    }
+
+    #[test]
+    fn store_that_is_null_is_refused_by_name() {
+        let error = refusal(r#","store":null"#);
+        assert_eq!((error.status(), error.parameter()), (Status::InvalidArgument, Some("store")));
+        assert!(error.message().contains("leave the key out"), "{error}");
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn store_url_of_another_scheme_is_refused_without_its_password() {
+        for url in [
+            "postgresql+psycopg2://user:hush-hush@host/database",
+            "mysql://user:hush-hush@host/database",
+            "user:hush-hush@host/database",
+            " postgres://user:hush-hush@host/database",
+        ] {
+            let error = refusal(&format!(r#","store":{{"kind":"postgres","url":"{url}"}}"#));
+            assert_eq!((error.status(), error.parameter()), (Status::Config, Some("store.url")), "{url}");
+            let said = format!("{error:?} {error} {}", error.help().unwrap_or_default());
+            assert!(said.contains("postgresql://") && !said.contains("hush"), "{said}");
+        }
+        let error = refusal(r#","store":{"kind":"sqlite","path":"postgres://user:hush-hush@host/db"}"#);
+        assert_eq!((error.status(), error.parameter()), (Status::Config, Some("store.path")));
+        assert!(!format!("{error:?} {error}").contains("hush"), "{error}");
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        for host in ["127.0.0.1:8080", "localhost:8080", "[::1]:8080"] {
+            let mut config = Config::new("app-1", "s");
+            config.base_url = format!("http://{host}/v3");
+            assert!(config.validate().is_ok(), "{host}");
+        }
+        let mut config = Config::new("app-1", "s");
+        config.base_url = "http://127.0.0.1.example".into();
+        assert!(config.validate().is_err());
+        config.http.allow_insecure_http = true;
+        assert!(config.validate().is_ok());
+    }
+}
