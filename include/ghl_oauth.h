@@ -54,12 +54,12 @@
 
 
 /**
- * The result of a call: `GHL_OK`, or the reason of its failure.
+ * The result of a call: `GHL_OK`, or the reason for its failure.
  *
- * A number never changes its meaning. Functions return `int32_t`, so that a newer
- * library may return a code that an older header does not name: treat any code that
- * you do not know as a failure, and look at the error's `retryable`. Every other
- * number up to 63 is reserved.
+ * A number never changes its meaning. Functions return `int32_t`, because a newer
+ * library may return a code that an older header does not name: treat an unknown code
+ * as a failure and read `retryable` in the error. Every other number up to 63 is
+ * reserved.
  */
 enum ghl_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -81,11 +81,11 @@ enum ghl_status
     GHL_ERR_CONFIG = 2,
     /**
      * No token is held for the resource and none can be minted, or the API does not know
-     * it.
+     * the resource.
      */
     GHL_ERR_NOT_FOUND = 3,
     /**
-     * Only a person's consent can help.
+     * The connection is lost: a user must consent again.
      */
     GHL_ERR_REAUTHORIZATION_REQUIRED = 4,
     /**
@@ -94,15 +94,16 @@ enum ghl_status
      */
     GHL_ERR_LOCATION_INACTIVE = 5,
     /**
-     * A 401 that a fresh token did not cure, or refused client credentials.
+     * The API answered 401 although the token is fresh, or it refused the client
+     * credentials.
      */
     GHL_ERR_UNAUTHORIZED = 6,
     /**
-     * The scope or the location is not granted.
+     * The token lacks the scope, or access to the location.
      */
     GHL_ERR_FORBIDDEN = 7,
     /**
-     * The API names what is wrong with the request (400, 422).
+     * The API rejected the request as invalid (400, 422) and says why.
      */
     GHL_ERR_INVALID_REQUEST = 8,
     /**
@@ -110,7 +111,7 @@ enum ghl_status
      */
     GHL_ERR_RATE_LIMITED = 9,
     /**
-     * Not sent, or no answer.
+     * The request could not be sent, or no answer arrived.
      */
     GHL_ERR_NETWORK = 10,
     /**
@@ -122,7 +123,7 @@ enum ghl_status
      */
     GHL_ERR_SERVER = 12,
     /**
-     * An answer that is not what the contract says.
+     * The answer does not have the documented form.
      */
     GHL_ERR_PROTOCOL = 13,
     /**
@@ -138,23 +139,23 @@ enum ghl_status
      */
     GHL_ERR_STATE_MISMATCH = 16,
     /**
-     * The person, or the marketplace, refused consent.
+     * The user, or the marketplace, refused consent.
      */
     GHL_ERR_CONSENT_DENIED = 17,
     /**
-     * A webhook's signature does not fit.
+     * The signature of a webhook is invalid.
      */
     GHL_ERR_SIGNATURE_INVALID = 18,
     /**
-     * A defect of the library; the client stays usable.
+     * A defect of the library; the client remains usable.
      */
     GHL_ERR_INTERNAL = 19,
     /**
-     * The buffer is too small; the size that is needed is given.
+     * The buffer is too small; `length` is set to the size that is needed.
      */
     GHL_ERR_BUFFER_TOO_SMALL = 20,
     /**
-     * A store's record has another version than expected.
+     * A record in the store has another version than expected.
      */
     GHL_ERR_CONFLICT = 21,
 };
