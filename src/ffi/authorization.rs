@@ -4,14 +4,15 @@ use std::ffi::c_char;
 
 use super::client::{self, ghl_client};
 
-/// Makes the link to send a person to (RFC 6749, 4.1.1). Nothing is sent.
+/// Builds the URL of the consent page (RFC 6749, section 4.1.1). Sends nothing.
 ///
-/// The link is good for one consent within an hour. Any thread; does not wait.
+/// The URL is valid for one consent within one hour. Any thread; does not wait.
 ///
 /// @param client       a client
-/// @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?}; scopes and redirect URI
-///                     default to the configured ones, "state" to 256 random bits
-/// @param out_json     {"url", "state"}, or the error; to be freed with ghl_string_free; may be NULL
+/// @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?};
+///                     scopes and redirect URI default to the configured ones, "state" to 256
+///                     random bits
+/// @param out_json     {"url", "state"}, or the error; free with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT
 ///
 /// Example:
@@ -37,24 +38,29 @@ pub unsafe extern "C" fn ghl_authorization_url(
     }
 }
 
-/// Checks what the consent page sent back, exchanges the code and stores the token (RFC 6749, 4.1.2 and 4.1.3).
+/// Checks the redirect from the consent page, exchanges its code for a token and stores the token
+/// (RFC 6749, sections 4.1.2 and 4.1.3).
 ///
-/// The answer decides whose token it is: an app made for locations can be installed by a company. After an error that is
-/// retryable the same redirect may be given again. Any thread; waits for the answer, at most timeouts.totalMs.
+/// The API's answer decides who owns the token: a company can install an app that is made for
+/// locations. After a retryable error the same redirect may be passed again. Any thread; waits for
+/// the answer, at most timeouts.totalMs.
 ///
 /// @param client       a client
-/// @param params_json  {"redirectUrl": the whole URL that the browser was sent to, "state"?, "allowMissingState"?,
-///                     "redirectUri"?, "userType"? ("Company" | "Location")}; "state" is the one that the host keeps
-///                     for this browser session, needed where another process made the link; "allowMissingState": true
-///                     accepts an installation that was started inside the marketplace, which comes without one;
-///                     "redirectUri" is that of the link, where another process made it with one that is not configured
-/// @param out_json     the stored token's metadata {"resourceId", "userType", "companyId", "locationId", "scope",
-///                     "expiresAt", "refreshable", "state"}, or the error; to be freed with ghl_string_free; may be NULL
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a URL that is not the app's redirect, GHL_ERR_CONSENT_DENIED,
-///         GHL_ERR_STATE_MISMATCH, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code, GHL_ERR_UNAUTHORIZED for refused
-///         client credentials, GHL_ERR_FORBIDDEN, GHL_ERR_NOT_FOUND, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
-///         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
-///         GHL_ERR_CANCELLED
+/// @param params_json  {"redirectUrl": the full URL to which the browser was redirected, "state"?,
+///                     "allowMissingState"?, "redirectUri"?, "userType"? ("Company" | "Location")}.
+///                     Pass "state", as kept in the browser session, if another process built the
+///                     URL. "allowMissingState": true accepts an installation that was started
+///                     inside the marketplace, which has no state. Pass "redirectUri" if another
+///                     process built the URL with a redirect URI that is not the configured one
+/// @param out_json     the metadata of the stored token {"resourceId", "userType", "companyId",
+///                     "locationId", "scope", "expiresAt", "refreshable", "state"}, or the error;
+///                     free with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a URL that is not the app's redirect,
+///         GHL_ERR_CONSENT_DENIED, GHL_ERR_STATE_MISMATCH, GHL_ERR_REAUTHORIZATION_REQUIRED for a
+///         refused code, GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_FORBIDDEN,
+///         GHL_ERR_NOT_FOUND, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
+///         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER,
+///         GHL_ERR_PROTOCOL, GHL_ERR_STORE, GHL_ERR_CANCELLED
 ///
 /// Example:
 ///
@@ -80,27 +86,31 @@ pub unsafe extern "C" fn ghl_authorization_complete(
     }
 }
 
-/// Waits for the browser on a port of this machine, and completes the consent as ghl_authorization_complete does.
+/// Waits for the redirect on a loopback port, then completes the consent like
+/// ghl_authorization_complete.
 ///
-/// For development, and for programs without a web server of their own: let an HTTPS tunnel lead from the redirect URI
-/// to the port, show the person the link of ghl_authorization_url, and call this. It listens on 127.0.0.1 alone. The
-/// first redirect with the right "state" ends the wait; the browser gets a plain page that says whether it worked, and
-/// the port is closed. Whatever else comes (other paths, methods and hosts, other states, connections that say
-/// nothing) is refused, and waited past. Several threads may listen at once, on ports of their own.
+/// For development and for programs without a web server: point an HTTPS tunnel from the redirect
+/// URI to the port, show the user the URL of ghl_authorization_url, and call this function. It
+/// listens on 127.0.0.1 only. The first redirect with the expected "state" ends the wait: the
+/// browser shows a plain page that reports success or failure, and the port is closed. Everything
+/// else (other paths, methods, hosts and states, idle connections) is refused without ending the
+/// wait. Several threads may listen at once on different ports.
 ///
-/// Any thread; waits for the browser at most "timeoutMs", then for the exchange at most timeouts.totalMs.
-/// ghl_client_cancel ends the wait at once.
+/// Any thread; waits at most "timeoutMs" for the browser, then at most timeouts.totalMs for the
+/// exchange. ghl_client_cancel ends the wait at once.
 ///
 /// @param client       a client
-/// @param params_json  {"port"?, "timeoutMs"?, "state"?, "allowMissingState"?, "redirectUri"?, "userType"?}; "port" is
-///                     1 to 65535, and defaults to that of the redirect URI where it is http on localhost or 127.0.0.1;
-///                     "timeoutMs" is 1 to 3600000, by default 300000; "redirectUri" is that of the link, by default
-///                     the configured one; the others as in ghl_authorization_complete: with "allowMissingState", any
-///                     page in the person's browser can end the wait, and slip in a code of its own
-/// @param out_json     the stored token's metadata, as ghl_authorization_complete gives it, or the error; to be freed
-///                     with ghl_string_free; may be NULL
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, for a port that is taken, too; GHL_ERR_TIMEOUT when nobody came back;
-///         GHL_ERR_CANCELLED; after the redirect, the errors of ghl_authorization_complete
+/// @param params_json  {"port"?, "timeoutMs"?, "state"?, "allowMissingState"?, "redirectUri"?,
+///                     "userType"?}. "port": 1 to 65535; by default the port of the redirect URI,
+///                     if that is http on localhost or 127.0.0.1. "timeoutMs": 1 to 3600000, by
+///                     default 300000. "redirectUri": by default the configured one. The others are
+///                     as for ghl_authorization_complete; with "allowMissingState" any page in the
+///                     user's browser can end the wait and inject its own code
+/// @param out_json     the metadata of the stored token, as for ghl_authorization_complete, or the
+///                     error; free with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, also for a port that is in use; GHL_ERR_TIMEOUT if no
+///         redirect arrived; GHL_ERR_CANCELLED; after the redirect, the errors of
+///         ghl_authorization_complete
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_authorization_listen(
     client: *mut ghl_client,

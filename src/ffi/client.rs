@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 
 /// A client: one app, its tokens, and its connections to the API.
 ///
-/// Made by ghl_client_new, freed by ghl_client_free, usable from any number of threads at once.
+/// Created by ghl_client_new and freed by ghl_client_free. Any number of threads may use it at
+/// once.
 pub struct ghl_client {
     core: Client,
     events: Arc<Slot<EventFunction>>,
@@ -31,15 +32,16 @@ impl ghl_client {
     }
 }
 
-/// Receives events as JSON: {"type", "resourceId", "at", "expiresAt"[, "error"]}, times in milliseconds since the
-/// epoch, never a secret. The types are token.saved, token.refreshed, token.minted, token.deleted,
-/// token.reauthorizationRequired, token.refreshFailed and token.unsaved.
+/// Receives events as JSON: {"type", "resourceId", "at", "expiresAt"[, "error"]}. Times are
+/// milliseconds since the epoch; an event never contains a secret. The types are token.saved,
+/// token.refreshed, token.minted, token.deleted, token.reauthorizationRequired, token.refreshFailed
+/// and token.unsaved.
 ///
-/// Runs on a thread that is inside a call, with no lock of the library held. It may call the library, but not
-/// ghl_client_free; it must not unwind (no C++ exception, no longjmp).
+/// Called on a thread that is inside a library call, while the library holds no lock. The callback
+/// may call the library, except ghl_client_free. It must not unwind (no C++ exception, no longjmp).
 ///
 /// @param event_json  NUL-terminated UTF-8, valid until the callback returns
-/// @param context     what was given to ghl_client_on_event
+/// @param context     the context passed to ghl_client_on_event
 pub type ghl_event_callback = Option<unsafe extern "C" fn(event_json: *const c_char, context: *mut c_void)>;
 
 type EventFunction = unsafe extern "C" fn(*const c_char, *mut c_void);
@@ -96,19 +98,21 @@ pub unsafe fn call_with<P: DeserializeOwned, R: Into<Value>>(
     }
 }
 
-/// Makes a client. Nothing is sent to the API. The store is opened, which for postgres means a connection; what is read
-/// beside it is http.caBundlePath, store.caBundlePath and store.encryptionKeysPath.
+/// Creates a client. Sends nothing to the API. Opens the store, which for postgres means a
+/// connection, and reads the files named by http.caBundlePath, store.caBundlePath and
+/// store.encryptionKeysPath.
 ///
-/// Where the platform keeps its certificates in files, the first request through TLS reads the environment variables
-/// SSL_CERT_FILE and SSL_CERT_DIR. No other is read by any function.
+/// On platforms that keep trusted certificates in files, the first TLS request reads the
+/// environment variables SSL_CERT_FILE and SSL_CERT_DIR. No function reads any other environment
+/// variable.
 ///
-/// @param config_json  the configuration, one JSON object; only "clientId" and "clientSecret" are required. The other
-///                     keys and their defaults: docs/configuration.md
+/// @param config_json  the configuration, one JSON object; only "clientId" and "clientSecret" are
+///                     required. The other keys and their defaults: docs/configuration.md
 /// @param out_client   the client, to be freed with ghl_client_free; NULL on error
-/// @param out_json     "{}", or the error; to be freed with ghl_string_free; may be NULL
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, bad UTF-8, bad JSON, and an unknown, missing or mistyped key,
-///         which the error's "parameter" names; GHL_ERR_CONFIG for a value that cannot be used; GHL_ERR_STORE when the
-///         store cannot be opened
+/// @param out_json     "{}", or the error; free with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, invalid UTF-8 or JSON, and an unknown,
+///         missing or mistyped key, named by the error's "parameter"; GHL_ERR_CONFIG for a value
+///         that cannot be used; GHL_ERR_STORE if the store cannot be opened
 ///
 /// Example:
 ///
@@ -142,11 +146,12 @@ pub unsafe extern "C" fn ghl_client_new(
     }
 }
 
-/// Frees a client, its connections and what it holds in memory. Tokens that a durable store keeps stay there. A token that
-/// the store did not take yet is offered to it for up to 5 s; an error is logged if it is lost.
+/// Frees a client, its connections and its memory. Tokens in a durable store stay there. A token
+/// that the store has not accepted yet is offered to it for up to 5 s; if the store still refuses
+/// it, the loss is logged as an error.
 ///
-/// Call it after the last call on the client has returned (ghl_client_cancel hastens that), and not from inside a
-/// callback. Any thread.
+/// Call it after the last call on the client has returned (ghl_client_cancel hastens that), and
+/// never from a callback. Any thread.
 ///
 /// @param client  a client, or NULL
 #[unsafe(no_mangle)]
@@ -162,10 +167,12 @@ pub unsafe extern "C" fn ghl_client_free(client: *mut ghl_client) {
     });
 }
 
-/// Ends every call that is waiting at this moment with GHL_ERR_CANCELLED; calls made afterwards work as ever.
+/// Ends every call that is in progress on the client with GHL_ERR_CANCELLED; later calls are not
+/// affected.
 ///
-/// Any thread; never fails. A refresh whose request was sent runs on, on the thread that sent it, until its answer is
-/// saved: that is the price of single-use tokens. Waiting callers of that refresh return at once.
+/// Any thread; never fails. Exception: a refresh whose request was sent continues, on the thread
+/// that sent it, until its answer is saved, because its refresh token is spent. Other callers that
+/// wait for this refresh return at once.
 ///
 /// @param client  a client, or NULL
 #[unsafe(no_mangle)]
@@ -179,18 +186,23 @@ pub unsafe extern "C" fn ghl_client_cancel(client: *mut ghl_client) {
     });
 }
 
-/// Figures for an operator: requests sent, repeated and unanswered; tokens in memory, refreshed, minted, failed, and
-/// those that the store did not take yet; and how the pace of the busiest companies and locations stands: requests in
-/// the present window and today, the limits that hold now, how many calls wait, and how long the server wants to be left
-/// in peace. Never a secret.
+/// Statistics for monitoring: requests and tokens since the client was created, and the state of
+/// the rate limiter for the companies and locations with the most requests. Never contains a
+/// secret.
+///
+/// "unanswered" counts requests that got no answer, "unsaved" tokens that the store has not
+/// accepted yet. In "busiest", "inWindow" of "requests" per "perMs" milliseconds and "today" of
+/// "perDay" are used; "heldForMs" is how much longer the server's last 429 blocks requests, or
+/// null.
 ///
 /// Any thread; does not wait.
 ///
 /// @param client    a client
-/// @param out_json  {"version", "requests": {"sent", "repeated", "unanswered"}, "tokens": {"inMemory", "unsaved",
-///                  "refreshed", "minted", "failed"}, "pace": {"resources", "waiting", "held", "busiest": [{"resourceId",
-///                  "inWindow", "requests", "perMs", "today", "perDay", "waiting", "heldForMs" (null where it is not
-///                  held)}, …]}}, or the error; to be freed with ghl_string_free; may be NULL
+/// @param out_json  {"version", "requests": {"sent", "repeated", "unanswered"}, "tokens":
+///                  {"inMemory", "unsaved", "refreshed", "minted", "failed"}, "pace": {"resources",
+///                  "waiting", "held", "busiest": [{"resourceId", "inWindow", "requests", "perMs",
+///                  "today", "perDay", "waiting", "heldForMs"}, …]}}, or the error; free with
+///                  ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_client_stats(client: *const ghl_client, out_json: *mut *mut c_char) -> i32 {
@@ -198,15 +210,16 @@ pub unsafe extern "C" fn ghl_client_stats(client: *const ghl_client, out_json: *
     unsafe { boundary::call(out_json, || render(core(client)?.stats()?)) }
 }
 
-/// Sets, or with NULL takes away, the receiver of this client's events.
+/// Sets the event callback of this client, or removes it if NULL.
 ///
-/// Returns once the receiver that was set before no longer runs, so that its context may then be freed. Any thread,
-/// but not from inside the callback.
+/// Returns once the previous callback is no longer running, so its context may then be freed. Any
+/// thread, but not from inside the callback.
 ///
 /// @param client    a client
-/// @param callback  the receiver, or NULL
-/// @param context   passed to the callback as it is; may be NULL
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client, or from inside the callback
+/// @param callback  the callback, or NULL
+/// @param context   passed to the callback unchanged; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client, or when called from inside the
+///         callback
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_client_on_event(
     client: *mut ghl_client,

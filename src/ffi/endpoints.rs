@@ -4,22 +4,25 @@ use std::ffi::c_char;
 
 use super::client::{self, ghl_client};
 
-/// POST /oauth/token (operation get-access-token; RFC 6749, 4.1.3, 4.4 and 6), as it is. Stores nothing: a program
-/// that uses it keeps its own tokens. ghl_authorization_complete and ghl_access_token are the managed way.
+/// Sends POST /oauth/token (operation get-access-token; RFC 6749, sections 4.1.3, 4.4 and 6) and
+/// returns its answer. Stores nothing: the caller keeps the token. ghl_authorization_complete and
+/// ghl_access_token are the managed way.
 ///
-/// A refresh whose answer is lost is not repeated here: call again at once with the same refresh token. Any thread;
-/// waits for the answer, at most timeouts.totalMs.
+/// A refresh whose answer is lost is not repeated: call again at once with the same refresh token.
+/// Any thread; waits for the answer, at most timeouts.totalMs.
 ///
 /// @param client       a client
-/// @param params_json  {"grantType": "authorization_code" | "refresh_token" | "client_credentials", "code"?,
-///                     "refreshToken"?, "userType"? ("Company" | "Location"), "redirectUri"?, "clientId"?,
-///                     "clientSecret"?}; the client's id and secret default to the configured ones
-/// @param out_json     the API's answer in camelCase with "expiresAt" (milliseconds since the epoch) added, or the
-///                     error; to be freed with ghl_string_free; may be NULL
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code or refresh token,
-///         GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_FORBIDDEN, GHL_ERR_NOT_FOUND,
-///         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST, GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
-///         GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_CANCELLED
+/// @param params_json  {"grantType": "authorization_code" | "refresh_token" | "client_credentials",
+///                     "code"?, "refreshToken"?, "userType"? ("Company" | "Location"),
+///                     "redirectUri"?, "clientId"?, "clientSecret"?}; client id and secret default
+///                     to the configured ones
+/// @param out_json     the API's answer in camelCase with "expiresAt" (milliseconds since the
+///                     epoch) added, or the error; free with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code or
+///         refresh token, GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_FORBIDDEN,
+///         GHL_ERR_NOT_FOUND, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
+///         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER,
+///         GHL_ERR_PROTOCOL, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_oauth_token(
     client: *mut ghl_client,
@@ -34,18 +37,19 @@ pub unsafe extern "C" fn ghl_oauth_token(
     }
 }
 
-/// POST /oauth/location-token (operation get-location-access-token), as it is: mints a location's token from its
-/// company's. Stores nothing; ghl_access_token is the managed way.
+/// Sends POST /oauth/location-token (operation get-location-access-token) and returns its answer:
+/// mints a location's token from its company's. Stores nothing; ghl_access_token is the managed
+/// way.
 ///
 /// Any thread; waits for the answer, at most timeouts.totalMs.
 ///
 /// @param client       a client
-/// @param params_json  {"companyId", "locationId", "accessToken"?}; the company's token defaults to the one held here,
-///                     refreshed if need be
-/// @param out_json     the API's answer in camelCase with "expiresAt", "userType" and "companyId" added, or the error;
-///                     to be freed with ghl_string_free; may be NULL
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token, GHL_ERR_FORBIDDEN,
-///         GHL_ERR_UNAUTHORIZED, and what ghl_access_token returns
+/// @param params_json  {"companyId", "locationId", "accessToken"?}; "accessToken" defaults to the
+///                     stored token of the company, refreshed if necessary
+/// @param out_json     the API's answer in camelCase with "expiresAt", "userType" and "companyId"
+///                     added, or the error; free with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token,
+///         GHL_ERR_FORBIDDEN, GHL_ERR_UNAUTHORIZED, the errors of ghl_access_token
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_oauth_location_token(
     client: *mut ghl_client,
@@ -60,21 +64,24 @@ pub unsafe extern "C" fn ghl_oauth_location_token(
     }
 }
 
-/// GET /oauth/installed-locations (operation get-installed-location): one page of a company's locations, or all.
+/// Sends GET /oauth/installed-locations (operation get-installed-location) and returns one page of
+/// a company's locations, or all of them.
 ///
 /// Any thread; waits for the answer, at most timeouts.totalMs for all pages together.
 ///
 /// @param client       a client
-/// @param params_json  {"companyId", "appId"?, "pageSize"? (1 to 100), "pageToken"?, "query"?, "isInstalled"?,
-///                     "restrictToUserLocations"?, "versionId"?, "onTrial"?, "planId"?, "locationId"?, "all"?,
-///                     "accessToken"?}; "appId" defaults to the part of the client id before its first "-", the token to
-///                     the company's, and "all": true follows the pages to their end
-/// @param out_json     {"items": [{"_id", "name", "address", …}], "pagination": {"nextPageToken", …}, …}, or the error;
-///                     to be freed with ghl_string_free; may be NULL. The items are as the API sent them; one that is no
-///                     object, or whose "_id" is no text or an empty one, is passed over by ghl_tokens_mint and by the
-///                     typed bindings
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token, GHL_ERR_FORBIDDEN,
-///         GHL_ERR_UNAUTHORIZED, GHL_ERR_PROTOCOL for pages that lead in a circle, and what ghl_access_token returns
+/// @param params_json  {"companyId", "appId"?, "pageSize"? (1 to 100), "pageToken"?, "query"?,
+///                     "isInstalled"?, "restrictToUserLocations"?, "versionId"?, "onTrial"?,
+///                     "planId"?, "locationId"?, "all"?, "accessToken"?}. "appId" defaults to the
+///                     part of the client id before its first "-", "accessToken" to the stored
+///                     token of the company; "all": true fetches all pages
+/// @param out_json     {"items": [{"_id", "name", "address", …}], "pagination": {"nextPageToken",
+///                     …}, …}, or the error; free with ghl_string_free; may be NULL. The items are
+///                     unchanged from the API. ghl_tokens_mint and the typed bindings skip an item
+///                     that is not an object or whose "_id" is not a non-empty string
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token,
+///         GHL_ERR_FORBIDDEN, GHL_ERR_UNAUTHORIZED, GHL_ERR_PROTOCOL for pages that form a cycle,
+///         the errors of ghl_access_token
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_oauth_installed_locations(
     client: *mut ghl_client,

@@ -5,7 +5,8 @@ use std::ffi::{CStr, c_char};
 use super::boundary::fixed;
 use super::text;
 
-/// The version of this ABI: 1. It rises when something is added; what exists never changes its meaning.
+/// The version of this ABI. It is raised when something is added; existing items never change their
+/// meaning.
 ///
 /// Any thread; never fails.
 #[unsafe(no_mangle)]
@@ -15,7 +16,7 @@ pub extern "C" fn ghl_abi_version() -> u32 {
 
 /// The version of the library, such as "0.1.0".
 ///
-/// Any thread; never fails. The text is static: do not free it.
+/// Any thread; never fails. The string is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn ghl_version() -> *const c_char {
     const VERSION: &CStr =
@@ -26,11 +27,12 @@ pub extern "C" fn ghl_version() -> *const c_char {
     fixed(VERSION)
 }
 
-/// The name of a status, such as "GHL_ERR_RATE_LIMITED"; "GHL_ERR_UNKNOWN" for a number that is none.
+/// The name of a status, such as "GHL_ERR_RATE_LIMITED", or "GHL_ERR_UNKNOWN" for an unknown
+/// number.
 ///
-/// Any thread; never fails. The text is static: do not free it.
+/// Any thread; never fails. The string is static: do not free it.
 ///
-/// @param status  what a call returned
+/// @param status  the return value of a call
 #[unsafe(no_mangle)]
 pub extern "C" fn ghl_status_name(status: i32) -> *const c_char {
     macro_rules! names {
@@ -50,11 +52,12 @@ pub extern "C" fn ghl_status_name(status: i32) -> *const c_char {
     fixed(crate::error::statuses!(names))
 }
 
-/// Frees a text that the library handed out, after wiping it.
+/// Wipes and frees a string that the library returned.
 ///
-/// Any thread; never fails. The text may have been changed by its owner before: it carries its own length.
+/// Any thread; never fails. The caller may have modified the string: its length is stored
+/// separately.
 ///
-/// @param string  a text from this library, or NULL
+/// @param string  a string from this library, or NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_string_free(string: *mut c_char) {
     // SAFETY: the header requires a text of this library, freed once.

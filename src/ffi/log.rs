@@ -11,15 +11,15 @@ use super::fork;
 use crate::error::Error;
 use crate::outbox;
 
-/// Receives the library's log.
+/// Receives the library's log messages.
 ///
-/// Runs on any thread that is inside a call, with no lock of the library held. It may call the library, but not
-/// ghl_set_log_callback; what the library logs meanwhile on this thread is dropped. It must not unwind (no C++
-/// exception, no longjmp).
+/// Called on a thread that is inside a library call, while the library holds no lock. The callback
+/// may call the library, except ghl_set_log_callback; messages that the library logs on this thread
+/// meanwhile are dropped. It must not unwind (no C++ exception, no longjmp).
 ///
 /// @param level    1 error, 2 warning, 3 information, 4 debug, 5 trace
-/// @param message  NUL-terminated UTF-8, valid until the callback returns; never holds a secret
-/// @param context  what was given to ghl_set_log_callback
+/// @param message  NUL-terminated UTF-8, valid until the callback returns; never contains a secret
+/// @param context  the context passed to ghl_set_log_callback
 pub type ghl_log_callback =
     Option<unsafe extern "C" fn(level: i32, message: *const c_char, context: *mut c_void)>;
 
@@ -59,16 +59,17 @@ impl Log for HostLog {
     fn flush(&self) {}
 }
 
-/// Sets, or with NULL takes away, the receiver of the library's log, for the whole process.
+/// Sets the log callback of the whole process, or removes it if NULL.
 ///
-/// Returns once the receiver that was set before no longer runs, so that its context may then be freed. Any
-/// thread, but not from inside the callback. Without a receiver nothing is logged anywhere.
+/// Returns once the previous callback is no longer running, so its context may then be freed. Any
+/// thread, but not from inside the callback. Without a callback nothing is logged.
 ///
-/// @param callback   the receiver, or NULL
-/// @param context    passed to the callback as it is; may be NULL
-/// @param max_level  0 nothing, 1 errors, 2 and warnings, 3 and information, 4 and debug, 5 everything
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for another max_level, from inside the callback, or where a Rust host
-///         has set a logger of its own
+/// @param callback   the callback, or NULL
+/// @param context    passed to the callback unchanged; may be NULL
+/// @param max_level  the most detailed level that is reported: 0 nothing, 1 errors, 2 warnings, 3
+///                   information, 4 debug, 5 trace
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for another max_level, when called from inside the
+///         callback, or if a Rust host has installed its own logger
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_set_log_callback(
     callback: ghl_log_callback,

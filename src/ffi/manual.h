@@ -19,23 +19,27 @@
  *     ghl_string_free(error);
  *     ghl_client_free(client);
  *
- * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code, and writes one JSON document to out_json
- *     (out_error), where it has one: the result, or {"error": {"status", "message", "help", "parameter", "retryable", "retryAfterMs",
- *     "resourceId", "httpStatus", "traceId", "api"}}. "message" says what happened, "help" what to do, "parameter" which
- *     argument or key is wrong, "retryable" whether the same call may succeed later, "api" what the server said. Where
- *     only the code matters, that parameter may be NULL.
+ * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code. If it has an out_json (or
+ *     out_error) parameter, it writes one JSON document there: the result, or {"error": {"status",
+ *     "message", "help", "parameter", "retryable", "retryAfterMs", "resourceId", "httpStatus",
+ *     "traceId", "api"}}. "message" says what happened, "help" what to do, "parameter" which argument
+ *     or key is wrong, "retryable" whether the same call may succeed later, "api" what the server
+ *     said. Pass NULL if only the code matters.
  *
- * Ownership.  Every out-pointer that is not NULL is set to NULL or 0 on entry. Every char * that is handed out is the
- *     caller's, to be freed with ghl_string_free, which accepts NULL and wipes the text. Texts that go in are read
- *     during the call only. They are NUL-terminated UTF-8; NULL and bad UTF-8 are refused with the parameter's name,
- *     and JSON with an unknown or mistyped key with the key's name.
+ * Ownership.  Every out-pointer that is not NULL is set to NULL or 0 on entry. The caller owns every
+ *     char * that the library returns and frees it with ghl_string_free, which accepts NULL and wipes
+ *     the string. Input strings are NUL-terminated UTF-8 and are read during the call only. NULL and
+ *     invalid UTF-8 are refused with the name of the parameter, unknown and mistyped JSON keys with
+ *     the name of the key.
  *
- * Threads.  A client may be used from any number of threads at once. Free it after the last call on it has returned.
- *     The library keeps no threads: a short one looks a host name up, and ghl_tokens_mint and ghl_tokens_maintain take
- *     some along while they last. Callbacks must not unwind. Those for events, progress and the log run on a thread that
- *     is inside a call, with no lock of the library held, and may call the library, except ghl_client_free; those of a
- *     store must not call their client: see ghl_store_callbacks.
+ * Threads.  Any number of threads may use a client at once. Free it after the last call on it has
+ *     returned. The library keeps no background threads: name lookups run on a short-lived thread,
+ *     ghl_tokens_mint and ghl_tokens_maintain on worker threads that end before the call returns.
+ *     Callbacks must not unwind. Event, progress and log callbacks run on a thread that is inside a
+ *     call, while the library holds no lock, and may call the library, except ghl_client_free. The
+ *     callbacks of a store must not call their client: see ghl_store_callbacks.
  *
- * Quiet.  The library installs no signal handler, writes to neither stdout nor stderr, and reads no environment
- *     variable, save SSL_CERT_FILE and SSL_CERT_DIR where the platform's certificates are found through them.
+ * Side effects.  The library installs no signal handler, writes to neither stdout nor stderr, and
+ *     reads no environment variable, except SSL_CERT_FILE and SSL_CERT_DIR on platforms that keep
+ *     trusted certificates in files.
  */

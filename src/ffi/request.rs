@@ -4,31 +4,37 @@ use std::ffi::c_char;
 
 use super::client::{self, ghl_client};
 
-/// Sends a request to any endpoint of the API, with a live token and the configured Version, and gives the answer back
-/// whole.
+/// Sends a request to any endpoint of the API with a valid access token and the configured Version
+/// header, and returns the answer.
 ///
-/// Paced by the rate limit of the company or location. A 401 that says that the access token is dead makes the library
-/// refresh it and send the request again, once. Repeated within the deadline: after 429, after 503 with Retry-After, and
-/// where it surely was not sent; GET, HEAD and OPTIONS also after a break, any 5xx and "Command timed out". Redirects are
-/// not followed. Any thread; waits for the answer, at most timeouts.totalMs; ghl_client_cancel ends it at once, though a
-/// request that was sent may have been processed.
+/// The rate limiter of the company or location applies. If a 401 says that the access token is
+/// invalid, the library refreshes it and repeats the request once. Within the deadline it also
+/// repeats after 429, after 503 with Retry-After, and if the request certainly was not sent; GET,
+/// HEAD and OPTIONS in addition after a broken connection, any 5xx and "Command timed out".
+/// Redirects are not followed. Any thread; waits for the answer, at most timeouts.totalMs.
+/// ghl_client_cancel ends it at once, but the server may have processed a request that was already
+/// sent.
 ///
 /// @param client        a client
-/// @param request_json  {"method": "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS", "path": one that begins
-///                      with "/", or a URL below baseUrl, "query"?: {name: text, number, boolean or a list of them},
-///                      "headers"?: {name: text}, "body"?, "bodyBase64"?, "resourceId"?: whose token goes along; none
-///                      without it}. A "body" that is a text is sent as it is, with the content type text/plain unless
-///                      the headers name another; anything else as JSON, or an object as a form where the content type
-///                      is application/x-www-form-urlencoded. "bodyBase64" stands for a body of any bytes. Not to be set
-///                      among the headers: what belongs to the connection, User-Agent, and Authorization beside
-///                      "resourceId"
-/// @param out_json      {"status", "headers": {name in lower case: text}, "body", "bodyEncoding": "json" | "text" |
-///                      "base64"}, or the error; to be freed with ghl_string_free; may be NULL. "body" is JSON where the
-///                      answer calls itself that and is; else a text where it is UTF-8; else base64
-/// @return GHL_OK for every answer, also one with status 404, 429 or 500: the caller knows what it means;
-///         GHL_ERR_INVALID_ARGUMENT, which the error's "parameter" names; with a resource what ghl_access_token returns;
-///         GHL_ERR_RATE_LIMITED where the pace leaves no room before the deadline; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
-///         GHL_ERR_PROTOCOL for an answer that is no HTTP or longer than limits.responseBytes, GHL_ERR_CANCELLED
+/// @param request_json  {"method": "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" |
+///                      "OPTIONS", "path": begins with "/", or a URL below baseUrl, "query"?:
+///                      {name: string, number, boolean or a list of them}, "headers"?: {name:
+///                      string}, "body"?, "bodyBase64"?, "resourceId"?}. "resourceId" selects the
+///                      token; without it the request has no token. A "body" that is a string is
+///                      sent unchanged, as text/plain unless the headers name another content type;
+///                      an object is sent as a form if the content type is
+///                      application/x-www-form-urlencoded; every other body is sent as JSON.
+///                      "bodyBase64" is a binary body. The headers must not contain connection
+///                      headers, User-Agent, or Authorization together with "resourceId"
+/// @param out_json      {"status", "headers": {lower-case name: string}, "body", "bodyEncoding":
+///                      "json" | "text" | "base64"}, or the error; free with ghl_string_free; may
+///                      be NULL. "body" is JSON if the answer is declared as JSON and parses;
+///                      otherwise a string if it is UTF-8; otherwise base64
+/// @return GHL_OK for every HTTP answer, including status 404, 429 or 500;
+///         GHL_ERR_INVALID_ARGUMENT, named by the error's "parameter"; with a "resourceId" the
+///         errors of ghl_access_token; GHL_ERR_RATE_LIMITED if the rate limit leaves no room before
+///         the deadline; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED; GHL_ERR_PROTOCOL for
+///         an answer that is not HTTP or longer than limits.responseBytes
 ///
 /// Example:
 ///

@@ -17,39 +17,45 @@ use crate::config::Config;
 use crate::error::{Error, Result, Status};
 use crate::store::Host;
 
-/// A store of the host's own: where a client made by ghl_client_new_with_store keeps its tokens.
+/// A custom store: the host's functions that keep the tokens of a client made by
+/// ghl_client_new_with_store.
 ///
-/// The library asks for single records by id, and seals them where store.encryptionKeys are given. A record is one JSON
-/// object, to be kept as it is and given back as it was. That of a token is
-/// {"kind": "token", "resourceId", "version": 1 and up, "userType": "Company" or "Location", "companyId" (or null),
-/// "renewAt" (milliseconds since the epoch), "sealedWith", "document"}, and that of a note, whose id begins with "~note/",
-/// {"kind": "note", "resourceId", "version", "list", "expiresAt" (milliseconds since the epoch), "document"}.
+/// The library reads and writes single records by id, and encrypts them if store.encryptionKeys is
+/// set. A record is one JSON object, which the store must return unchanged. The record of a token
+/// is {"kind": "token", "resourceId", "version": 1 and up, "userType": "Company" or "Location",
+/// "companyId" (or null), "renewAt" (milliseconds since the epoch), "sealedWith", "document"}. The
+/// record of a note, whose id begins with "~note/", is {"kind": "note", "resourceId", "version",
+/// "list", "expiresAt" (milliseconds since the epoch), "document"}.
 ///
-/// "document" of a token holds its secrets, in clear unless it is sealed; a note holds none. The other fields are there to
-/// look records up by. Ids are up to 300 bytes of UTF-8 without control characters, and come from outside: never build a
-/// path or a statement from one as it is.
+/// The "document" of a token contains its secrets, in clear text unless it is encrypted; a note
+/// contains no secret. The other fields serve for queries. Ids are up to 300 bytes of UTF-8 without
+/// control characters and come from outside: never insert one into a path or an SQL statement
+/// without escaping.
 ///
-/// What each callback returns: GHL_OK; from save GHL_ERR_CONFLICT, from lock GHL_ERR_TIMEOUT; anything else is a failure,
-/// which the caller of the library gets as GHL_ERR_STORE with the number in its message. Tokens that could not be saved are
-/// kept in memory and offered again.
+/// Each callback returns GHL_OK or a failure code. GHL_ERR_CONFLICT from save and GHL_ERR_TIMEOUT
+/// from lock have their own meaning, given below; every other code is a failure that the caller of
+/// the library receives as GHL_ERR_STORE with the number in the message. A token that could not be
+/// saved is kept in memory, and the save is retried.
 ///
-/// Threads: callbacks may be called from any thread, several at once: from those that are inside a call on the client,
-/// and from those that ghl_tokens_mint and ghl_tokens_maintain take along while they last. None of the library's locks is held meanwhile but the
-/// refresh lock of the resource. A callback must not unwind, and must not call the client that it serves, which refuses it
-/// with GHL_ERR_INVALID_ARGUMENT; ghl_client_cancel, other clients, and functions without a client are allowed, and
-/// ghl_client_free of that client is not.
+/// Threads: the library may call several callbacks at once, from any thread that is inside a call
+/// on the client and from the worker threads of ghl_tokens_mint and ghl_tokens_maintain. It holds
+/// no lock meanwhile except the refresh lock of the resource. A callback must not unwind. It must
+/// not call its own client: such calls fail with GHL_ERR_INVALID_ARGUMENT, and ghl_client_free of
+/// that client is not allowed. ghl_client_cancel, calls on other clients, and functions without a
+/// client are allowed.
 ///
-/// Texts given to a callback live until it returns. In a forked child the same callbacks go on serving the client, so the
-/// host's own handles must be fit for that; destroy is not called there.
+/// Strings passed to a callback are valid until it returns. A forked child keeps using the same
+/// callbacks, so the host's own handles must survive a fork; destroy is not called in the child.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ghl_store_callbacks {
     /// sizeof(ghl_store_callbacks), so that the struct can grow.
     pub size: usize,
-    /// Passed to each callback as it is; may be NULL.
+    /// Passed to each callback unchanged; may be NULL.
     pub context: *mut c_void,
-    /// Writes a copy of the record to *out_record_json, or NULL when there is none. With a failure, *out_record_json may
-    /// be a text that says why, which the caller gets to read, unless it begins as JSON does. Required.
+    /// Writes a copy of the record to *out_record_json, or NULL if there is no such record. On
+    /// failure, *out_record_json may be an explanation, which becomes part of the error message
+    /// unless it begins like JSON. Required.
     pub load: Option<
         unsafe extern "C" fn(
             context: *mut c_void,
@@ -57,9 +63,10 @@ pub struct ghl_store_callbacks {
             out_record_json: *mut *mut c_char,
         ) -> i32,
     >,
-    /// Saves a record, provided that the "version" of the stored one is expected_version (0: there is none yet); else
-    /// GHL_ERR_CONFLICT. Look and save in one step that no other process can come between, and return only when the
-    /// record would survive a crash: the token that it replaces is worthless already. Required.
+    /// Saves a record if the "version" of the stored record equals expected_version (0: no record
+    /// exists); otherwise returns GHL_ERR_CONFLICT. Compare and save in one atomic step across
+    /// processes, and return only when the record would survive a crash: the token that it replaces
+    /// is already invalid. Required.
     pub save: Option<
         unsafe extern "C" fn(
             context: *mut c_void,
@@ -68,17 +75,19 @@ pub struct ghl_store_callbacks {
             expected_version: u64,
         ) -> i32,
     >,
-    /// Removes a record; GHL_OK also where there is none. Required.
+    /// Removes a record; returns GHL_OK if there is no such record. Required.
     pub remove: Option<unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char) -> i32>,
-    /// Writes a page to *out_page_json: {"items": [records…], "nextPageToken": the last item's "resourceId", or null on
-    /// the last page}. A small store may answer every query with all its records and null.
+    /// Writes a page to *out_page_json: {"items": [records…], "nextPageToken": the "resourceId" of
+    /// the last item, or null on the last page}. A small store may answer every query with all its
+    /// records and null.
     ///
-    /// A large one looks at the query: it answers with the records whose ids come after "pageToken" (if given) in the order
-    /// of their bytes, and with "pageSize" of them at most. Every other field is a condition: "kind", "companyId", "userType"
-    /// and "list" equal that of the record; "renewBy": its renewAt is at most that; "expiredBy": its expiresAt is at most
-    /// that; "notSealedWith": its sealedWith is another. Conditions are there to save work, since the library passes over
-    /// what does not fulfil them; one that is not known must be left out of account. With "withoutDocuments": true the items
-    /// need no "document". A failure may be explained as that of load. Required.
+    /// A large store evaluates the query: it returns the records whose ids come after "pageToken"
+    /// (if given) in byte order, at most "pageSize" of them. Every other field is a filter: "kind",
+    /// "companyId", "userType" and "list" equal the record's field; "renewBy": the record's renewAt
+    /// is not later; "expiredBy": its expiresAt is not later; "notSealedWith": its sealedWith
+    /// differs. Filters only save work, because the library skips records that do not match; ignore
+    /// a filter that you do not know. If "withoutDocuments" is true, the items need no "document".
+    /// A failure may be explained as in load. Required.
     pub list: Option<
         unsafe extern "C" fn(
             context: *mut c_void,
@@ -86,36 +95,43 @@ pub struct ghl_store_callbacks {
             out_page_json: *mut *mut c_char,
         ) -> i32,
     >,
-    /// Takes the lock of an id, against all who share the store, waiting for at most timeout_ms milliseconds; GHL_ERR_TIMEOUT
-    /// when it is not free by then. The lock must come free when its holder dies. Threads of this process are kept apart by
-    /// the library. A thread may hold the locks of several ids. NULL, and unlock as well: then only the threads of this
-    /// process are kept apart, and two processes that refresh the same token can lose it.
+    /// Takes the lock of an id, across all processes that share the store, and waits for at most
+    /// timeout_ms milliseconds; returns GHL_ERR_TIMEOUT if the lock is still taken then. The lock
+    /// must be released when its holder dies. The library itself keeps the threads of this process
+    /// apart. One thread may hold the locks of several ids. May be NULL together with unlock: then
+    /// only the threads of this process are kept apart, and two processes that refresh the same
+    /// token can lose it.
     pub lock: Option<
         unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char, timeout_ms: u64) -> i32,
     >,
-    /// Gives the lock back, on the thread that took it.
+    /// Releases the lock, on the thread that took it.
     pub unlock: Option<unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char)>,
-    /// Frees what load and list handed out. NULL: the host frees it itself, no sooner than at the next callback on the same
-    /// thread.
+    /// Frees a string that load or list returned. May be NULL: then the host frees the string
+    /// itself, not before the next callback on the same thread.
     pub free_string: Option<unsafe extern "C" fn(context: *mut c_void, string: *mut c_char)>,
-    /// Called once, when the client is freed, or could not be made: then the context is no longer used. May be NULL.
+    /// Called once, when the client is freed or could not be created: the context is no longer
+    /// used. May be NULL.
     pub destroy: Option<unsafe extern "C" fn(context: *mut c_void)>,
 }
 
-/// Makes a client whose tokens are kept by a store of the host's own.
+/// Creates a client whose tokens are kept by a custom store. In all other respects it works like
+/// ghl_client_new.
 ///
-/// As ghl_client_new in everything else. "store" may be left out of the configuration; where it is given, its kind is
-/// "callbacks" ("memory" counts as left out), and it may name encryptionKeys, encryptionKeysPath and sealedOnly. Without a lock among the callbacks the log gets a warning, since tokens are
-/// safe only as long as no other process uses them.
+/// "store" may be omitted from the configuration. If present, its kind is "callbacks" ("memory" is
+/// treated as omitted), and it may contain encryptionKeys, encryptionKeysPath and sealedOnly.
+/// Without lock callbacks the library logs a warning, because tokens are then safe only while no
+/// other process uses them.
 ///
 /// @param config_json  as for ghl_client_new
-/// @param store        the callbacks; copied, so the struct need not outlive the call. What is behind its size must be
-///                     zero. Its destroy is called also when this function fails, unless store is NULL or its size too small
+/// @param store        the callbacks; copied, so the struct need not outlive the call. Bytes beyond
+///                     the fields that this version knows must be zero. destroy is called even if
+///                     this function fails, unless store is NULL or its size is too small
 /// @param out_client   the client, to be freed with ghl_client_free; NULL on error
-/// @param out_json     {"lock": "host"}, or "process" where the callbacks have no lock; or the error; to be freed with
-///                     ghl_string_free; may be NULL
-/// @return what ghl_client_new returns; GHL_ERR_INVALID_ARGUMENT also for a callback that is missing, which the error's
-///         "parameter" names ("store.load"), and for lock without unlock or the other way round
+/// @param out_json     {"lock": "host"}, or {"lock": "process"} without lock callbacks; or the
+///                     error; free with ghl_string_free; may be NULL
+/// @return the results of ghl_client_new; also GHL_ERR_INVALID_ARGUMENT for a missing callback,
+///         named by the error's "parameter" ("store.load"), and for lock without unlock or unlock
+///         without lock
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_client_new_with_store(
     config_json: *const c_char,

@@ -11,20 +11,22 @@ use crate::client::Client;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 
-/// A live access token for a company or location: from memory while it is fresh; else refreshed, or minted for a
-/// location of a company that is held, by one caller while the others wait.
+/// Returns a valid access token for a company or location: from memory while it is fresh; otherwise
+/// refreshed, or minted if the resource is a location whose company's token is held. One caller
+/// renews the token while the others wait.
 ///
-/// Any thread; waits at most timeouts.totalMs, and only when a token is due. While an old token still lives, a
-/// failed refresh does not fail the caller.
+/// Any thread; waits at most timeouts.totalMs, and only when the token is due for renewal. A failed
+/// renewal is hidden from callers while the old access token is still valid.
 ///
 /// @param client       a client
 /// @param resource_id  a company id or a location id
-/// @param out_token    the bare token, to be freed with ghl_string_free, which wipes it; NULL on error; may be NULL
-/// @param out_error    NULL, or the error; to be freed with ghl_string_free; may be NULL
+/// @param out_token    the access token; free with ghl_string_free, which wipes it; NULL on error;
+///                     may be NULL
+/// @param out_error    NULL, or the error; free with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_REAUTHORIZATION_REQUIRED,
-///         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_UNAUTHORIZED, GHL_ERR_FORBIDDEN, GHL_ERR_INVALID_REQUEST,
-///         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
-///         GHL_ERR_CANCELLED
+///         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_UNAUTHORIZED, GHL_ERR_FORBIDDEN,
+///         GHL_ERR_INVALID_REQUEST, GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
+///         GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE, GHL_ERR_CANCELLED
 ///
 /// Example:
 ///
@@ -58,17 +60,18 @@ pub unsafe extern "C" fn ghl_access_token(
     }
 }
 
-/// ghl_access_token into a buffer of the caller's own: no allocation while the token is fresh.
+/// Like ghl_access_token, but writes into the caller's buffer: no allocation while the token is
+/// fresh.
 ///
-/// The buffer holds an empty text on error, and is the caller's to wipe.
+/// On error the buffer contains an empty string. The caller wipes the buffer.
 ///
 /// @param client       a client
 /// @param resource_id  a company id or a location id
-/// @param buffer       where the token goes, NUL-terminated; may be NULL where *length is 0
-/// @param length       in: the buffer's size in bytes; out: the bytes needed, NUL included, 0 on other errors than
-///                     GHL_ERR_BUFFER_TOO_SMALL
-/// @param out_error    NULL, or the error; to be freed with ghl_string_free; may be NULL
-/// @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; and what ghl_access_token returns
+/// @param buffer       receives the token, NUL-terminated; may be NULL if *length is 0
+/// @param length       in: the size of the buffer in bytes; out: the bytes needed, including the
+///                     NUL; 0 on errors other than GHL_ERR_BUFFER_TOO_SMALL
+/// @param out_error    NULL, or the error; free with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; the errors of ghl_access_token
 ///
 /// Example:
 ///
@@ -152,16 +155,17 @@ unsafe fn token<T>(
     }
 }
 
-/// Refreshes, or mints, now, whatever the clock says.
+/// Refreshes or mints the token now, even if it is still fresh.
 ///
-/// Callers at the same moment share one refresh. The server is asked even while an inactive location, or a resource whose
-/// last refreshes failed, is left alone. Any thread; waits at most timeouts.totalMs.
+/// Concurrent callers share one refresh. The server is asked even during the backoff after failed
+/// refreshes and while the location is known to be inactive. Any thread; waits at most
+/// timeouts.totalMs.
 ///
 /// @param client       a client
 /// @param resource_id  a company id or a location id
-/// @param out_json     the new token's metadata, as ghl_authorization_complete gives it, or the error; to be freed with
-///                     ghl_string_free; may be NULL
-/// @return GHL_OK; what ghl_access_token returns. An old token that still lives does not hide a failure here
+/// @param out_json     the metadata of the new token, as for ghl_authorization_complete, or the
+///                     error; free with ghl_string_free; may be NULL
+/// @return GHL_OK; the errors of ghl_access_token. A valid old token does not hide a failure here
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_token_refresh(
     client: *mut ghl_client,
@@ -172,16 +176,17 @@ pub unsafe extern "C" fn ghl_token_refresh(
     unsafe { about(client, resource_id, out_json, Client::token_refresh) }
 }
 
-/// Deletes a token here, in memory and in the store. The API does not learn of it: the app stays installed.
+/// Deletes a token from memory and from the store. The API is not told: the app stays installed.
 ///
-/// A refresh or mint of it that is under way does not bring it back. A record that cannot be read is deleted as well. Any
-/// thread; waits for a refresh of the same resource, at most 5 s.
+/// A refresh or mint in progress does not bring the token back. An unreadable record is deleted as
+/// well. Any thread; waits for a refresh of the same resource, at most 5 s.
 ///
 /// @param client       a client
 /// @param resource_id  a company id or a location id
-/// @param out_json     the deleted token's metadata, or {"resourceId", "state": "unreadable"}, or the error; to be freed
-///                     with ghl_string_free; may be NULL
-/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+/// @param out_json     the metadata of the deleted token, or {"resourceId", "state": "unreadable"},
+///                     or the error; free with ghl_string_free; may be NULL
+/// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+///         GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_token_delete(
     client: *mut ghl_client,
@@ -192,18 +197,22 @@ pub unsafe extern "C" fn ghl_token_delete(
     unsafe { about(client, resource_id, out_json, Client::token_delete) }
 }
 
-/// Lists the tokens held, page by page: metadata, never a secret.
+/// Lists the stored tokens page by page: metadata without secrets.
 ///
-/// Tokens that the store did not take are offered to it again first; those that it still does not take are listed as
-/// "unsaved", as long as it can be read. Any thread; waits for the API only where such a token is being refreshed, at most 3 s.
+/// First retries the save of tokens that the store has not accepted yet; those that it still
+/// refuses are listed with the state "unsaved" if the store can be read. Any thread; waits at most
+/// 3 s, and only if such a token is being refreshed.
 ///
 /// @param client       a client
-/// @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000, default 100),
-///                     "pageToken"?}; "companyId" lists the company and its locations
-/// @param out_json     {"items": [{metadata}], "nextPageToken", "failed"?: [{"resourceId", "error"}]}, "nextPageToken" null
-///                     on the last page, or the error; to be freed with ghl_string_free; may be NULL. A metadata's
-///                     "state" is "ok", "inactive", "reauthorizationRequired" or "unsaved". "failed" names the records of
-///                     the page that cannot be read: damaged, or sealed with a key that is not given
+/// @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000,
+///                     default 100), "pageToken"?}; "companyId" selects the company and its
+///                     locations
+/// @param out_json     {"items": [{metadata}], "nextPageToken", "failed"?: [{"resourceId",
+///                     "error"}]}, or the error; free with ghl_string_free; may be NULL.
+///                     "nextPageToken" is null on the last page. The "state" of an item is "ok",
+///                     "inactive", "reauthorizationRequired" or "unsaved". "failed" names the
+///                     unreadable records of the page: damaged, or encrypted with a key that is not
+///                     configured
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
 ///
 /// Example:
@@ -229,22 +238,25 @@ pub unsafe extern "C" fn ghl_tokens_list(
     }
 }
 
-/// Takes over tokens that were granted elsewhere: from an export, or as the vendor's SDKs store them.
+/// Imports tokens that were granted elsewhere: from an export, or in the form in which the vendor's
+/// SDKs store them.
+///
+/// An older token, or one without "expiresAt", does not replace a good one unless "replace" is
+/// true. A refresh token that this store has spent is always skipped, and so is a second owner of
+/// the same refresh token. A token with neither an expiry nor a refresh token never expires.
 ///
 /// Any thread; waits for refreshes of the same resources, at most timeouts.totalMs.
 ///
 /// @param client       a client
-/// @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since the epoch) or
-///                     "expiresIn" (seconds from now), "userType", "companyId", "locationId", "scope", …}], "replace"?};
-///                     snake_case is read as well ("access_token", "expire_at", …), and the camelCase spelling wins. An
-///                     older token, or one without "expiresAt", does not replace a good one unless "replace" is true. A
-///                     refresh token that this store has spent is skipped in any case, and so is a second owner with the
-///                     same refresh token. A token with neither an expiry nor a refresh token never expires
-/// @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error; to be freed with
-///                     ghl_string_free; may be NULL
-/// @return GHL_OK, also where all were skipped; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
-///         GHL_ERR_CANCELLED; after one of the latter three some of the tokens are imported, and the same import again
-///         brings the rest
+/// @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since
+///                     the epoch) or "expiresIn" (seconds from now), "userType", "companyId",
+///                     "locationId", "scope", …}], "replace"?}; snake_case is accepted as well
+///                     ("access_token", "expire_at", …); camelCase takes precedence
+/// @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error;
+///                     free with ghl_string_free; may be NULL
+/// @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_STORE,
+///         GHL_ERR_TIMEOUT and GHL_ERR_CANCELLED, after which some of the tokens are imported and
+///         the same import can be repeated
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_import(
     client: *mut ghl_client,
@@ -261,13 +273,14 @@ pub unsafe extern "C" fn ghl_tokens_import(
 
 /// Exports tokens with their secrets, page by page, in the form that ghl_tokens_import reads.
 ///
-/// Two programs that both refresh an exported token burn it for each other: stop one first. What the store did not take is
-/// exported, too, as long as it can be read. Any thread; waits as ghl_tokens_list does.
+/// Two programs that both refresh an exported token invalidate it for each other: stop one of them
+/// first. Tokens that the store has not accepted yet are exported as well if the store can be read.
+/// Any thread; waits like ghl_tokens_list.
 ///
 /// @param client       a client
 /// @param params_json  as for ghl_tokens_list
-/// @param out_json     {"tokens": […], "nextPageToken", "failed"? as for ghl_tokens_list}, or the error; to be freed with
-///                     ghl_string_free, which wipes it; may be NULL
+/// @param out_json     {"tokens": […], "nextPageToken", "failed"? as for ghl_tokens_list}, or the
+///                     error; free with ghl_string_free, which wipes it; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_export(
@@ -283,39 +296,44 @@ pub unsafe extern "C" fn ghl_tokens_export(
     }
 }
 
-/// Told how far a long work is; answers whether to go on.
+/// Reports the progress of a long call and decides whether it continues.
 ///
-/// Runs on the thread that made the call, with no lock of the library held. It may call the library, but not
-/// ghl_client_free; it must not unwind (no C++ exception, no longjmp).
+/// Called on the thread that made the call, while the library holds no lock. The callback may call
+/// the library, except ghl_client_free. It must not unwind (no C++ exception, no longjmp).
 ///
 /// @param progress_json  NUL-terminated UTF-8, valid until the callback returns
-/// @param context        what was given with the callback
-/// @return 0 to go on; anything else ends the work with GHL_ERR_CANCELLED
+/// @param context        the context passed with the callback
+/// @return 0 to continue; any other value ends the call with GHL_ERR_CANCELLED
 pub type ghl_progress_callback =
     Option<unsafe extern "C" fn(progress_json: *const c_char, context: *mut c_void) -> i32>;
 
-/// One pass over the tokens that are due, for the host's scheduler: refreshes or mints each of which less than
-/// refresh.runwayPercent is left, takes up refreshes whose end is unknown, offers to the store what it did not take, and
-/// mints for the locations whose INSTALL webhook came when that could not be done. At last, whatever another key than the
-/// first of store.encryptionKeys sealed, or none, is sealed with that one.
+/// Renews every token that is due, in one pass, for the host's scheduler: refreshes or mints each
+/// token with less than refresh.runwayPercent of its life left, resolves refreshes whose outcome is
+/// unknown, retries saves that the store refused, and mints for locations whose INSTALL webhook
+/// could not be served at the time. Finally encrypts all records that are not encrypted with the
+/// first of store.encryptionKeys.
 ///
-/// Call it every few minutes; "nextDueAt" says when there will be something to do. One failure does not stop the rest.
-/// Several processes may do so at the same time, and share the work. Any thread; waits until all is done, each token at
-/// most timeouts.totalMs. With "concurrency" the library works on threads of its own for that time, which end before the
-/// call does; the callbacks for progress and events run on the calling thread.
+/// Call it every few minutes; "nextDueAt" says when the next token is due. One failure does not
+/// stop the rest. Several processes may run it at the same time and share the work. Any thread;
+/// waits until all is done, at most timeouts.totalMs for each token. With "concurrency" above 1 the
+/// call runs worker threads, which end before it returns; progress and event callbacks run on the
+/// calling thread.
 ///
 /// @param client       a client
-/// @param params_json  {"companyId"?, "concurrency"?}: only that company and its locations, and nothing is sealed; how many tokens are renewed at
-///                     once, 1 to 64, default 1
-/// @param progress     called after each token, and each hundred that are sealed, with {"checked", "refreshed", "resealed",
-///                     "failed"}; may be NULL
-/// @param context      passed to the callback as it is; may be NULL
-/// @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId", "error"}], "nextDueAt"}:
-///                     "unsealed" counts what should have been sealed, but cannot be opened or changed meanwhile; an
-///                     "error" is what ghl_token_refresh returns; "nextDueAt" is in milliseconds since the epoch, or
-///                     null; or the error; to be freed with ghl_string_free; may be NULL. A token that the store still
-///                     refuses is among the "failed"
-/// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+/// @param params_json  {"companyId"?, "concurrency"?}; "companyId" restricts the pass to that
+///                     company and its locations, without the encryption; "concurrency" is the
+///                     number of concurrent renewals, 1 to 64, default 1
+/// @param progress     called after each token, and after each hundred encrypted records, with
+///                     {"checked", "refreshed", "resealed", "failed"}; may be NULL
+/// @param context      passed to the callback unchanged; may be NULL
+/// @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId",
+///                     "error"}], "nextDueAt"}, or the error; free with ghl_string_free; may be
+///                     NULL. "unsealed" counts records that could not be encrypted because they are
+///                     unreadable or were changed meanwhile; an "error" is an error of
+///                     ghl_token_refresh; "nextDueAt" is in milliseconds since the epoch, or null.
+///                     A token that the store still refuses is listed in "failed"
+/// @return GHL_OK, even if some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+///         GHL_ERR_CANCELLED
 ///
 /// Example:
 ///
@@ -342,27 +360,33 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
     }
 }
 
-/// Mints tokens for many locations of a company: for a list, or for every location where the app is installed. As fast as
-/// the company's rate limit allows; a location whose token is not due costs nothing, so that a second run does what the
-/// first one left. One failure does not stop the rest. Right after a consent the API's list of installed locations can be
-/// empty for some seconds: "total" is 0 then, and a second run finds them.
+/// Mints tokens for many locations of a company: for a list of locations, or for all that have the
+/// app installed.
 ///
-/// Any thread; waits until all is done. For that time the library works on threads of its own, which end before the call
-/// does; the callbacks for progress and events run on the calling thread.
+/// Runs as fast as the company's rate limit allows. A location whose token is not due is skipped,
+/// so a second run continues where the first one stopped. One failure does not stop the rest. For
+/// some seconds after a consent the API may list no installed locations: "total" is 0 then, and a
+/// later run finds them.
+///
+/// Any thread; waits until all is done. The call runs worker threads, which end before it returns;
+/// progress and event callbacks run on the calling thread.
 ///
 /// @param client       a client
-/// @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true, "appId"?}; and "force"?
-///                     (true: also where a token is not due), "concurrency"? (requests under way at once, 1 to 64,
-///                     default 8)
-/// @param progress     called about four times a second, and at the end, with {"done", "failed", "total", "perSecond",
-///                     "secondsLeft"}; "total" and "secondsLeft" are null as long as they are not known; may be NULL
-/// @param context      passed to the callback as it is; may be NULL
-/// @param out_json     {"total", "minted", "fresh", "failed": [{"locationId", "error"}]}, where an "error" is what
-///                     ghl_token_refresh returns, or the error; to be freed with ghl_string_free; may be NULL
-/// @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT; what ghl_access_token returns for the company;
-///         GHL_ERR_STORE when new tokens cannot be saved; GHL_ERR_CANCELLED; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
-///         GHL_ERR_SERVER, GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED when the server wants
-///         to be left in peace for more than 15 minutes. What was minted before an error is saved
+/// @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true,
+///                     "appId"?}; also "force"? (true: mint tokens that are not due as well),
+///                     "concurrency"? (concurrent requests, 1 to 64, default 8)
+/// @param progress     called about four times a second, and at the end, with {"done", "failed",
+///                     "total", "perSecond", "secondsLeft"}; "total" and "secondsLeft" are null
+///                     while unknown; may be NULL
+/// @param context      passed to the callback unchanged; may be NULL
+/// @param out_json     {"total", "minted", "fresh", "failed": [{"locationId", "error"}]}, or the
+///                     error; free with ghl_string_free; may be NULL. An "error" is an error of
+///                     ghl_token_refresh
+/// @return GHL_OK, even if some failed; GHL_ERR_INVALID_ARGUMENT; the errors of ghl_access_token
+///         for the company; GHL_ERR_STORE if new tokens cannot be saved; GHL_ERR_CANCELLED;
+///         GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER or GHL_ERR_PROTOCOL after 25 such
+///         failures in a row; GHL_ERR_RATE_LIMITED if the server demands a pause of more than 15
+///         minutes. Tokens minted before an error are saved
 ///
 /// Example:
 ///

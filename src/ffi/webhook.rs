@@ -7,22 +7,25 @@ use super::boundary::{self, render};
 use super::client::{self, ghl_client};
 use crate::error::{Error, Result};
 
-/// Checks that a webhook is the vendor's, and parses it. Changes nothing.
+/// Verifies the signature of a webhook and parses it. Changes nothing.
 ///
-/// The signature is that of the body byte for byte: pass what came over the wire, never JSON that was parsed and written
-/// again. x-ghl-signature (Ed25519) counts where it is there; x-wh-signature (RSA) only without it, and only where
-/// webhook.rsaPublicKeys has keys. "N/A" means absent. Any thread; does not wait.
+/// The signature covers the raw body: pass the bytes that were received, never JSON that was parsed
+/// and serialized again. x-ghl-signature (Ed25519) takes precedence; x-wh-signature (RSA) is used
+/// only without it, and only if webhook.rsaPublicKeys contains keys. The value "N/A" means absent.
+/// Any thread; does not wait.
 ///
 /// @param client        a client
-/// @param body          the raw body; may be NULL where body_len is 0
+/// @param body          the raw body; may be NULL if body_len is 0
 /// @param body_len      its length in bytes
-/// @param headers_json  an object of the request's header names, in any case, to their values: texts, or lists of texts;
-///                      other headers than the two are ignored
-/// @param out_json      {"type", "webhookId", "timestampMs", "scheme": "ed25519" | "rsa-sha256", "keyIndex", "payload"}:
-///                      the first three null where the delivery does not say, the key's place in its list, and the parsed
-///                      body; or the error; to be freed with ghl_string_free; may be NULL
-/// @return GHL_OK; GHL_ERR_SIGNATURE_INVALID for a delivery that no configured key signed, or one older than
-///         webhook.maxAgeSeconds; GHL_ERR_INVALID_ARGUMENT, also for a signed body that is no JSON object
+/// @param headers_json  an object that maps the request's header names, in any case, to a string or
+///                      a list of strings; headers other than these two are ignored
+/// @param out_json      {"type", "webhookId", "timestampMs", "scheme": "ed25519" | "rsa-sha256",
+///                      "keyIndex", "payload"}, or the error; free with ghl_string_free; may be
+///                      NULL. The first three are null if the delivery lacks them; "keyIndex" is
+///                      the index of the key in its list; "payload" is the parsed body
+/// @return GHL_OK; GHL_ERR_SIGNATURE_INVALID if no configured key made the signature, or the
+///         delivery is older than webhook.maxAgeSeconds; GHL_ERR_INVALID_ARGUMENT, also for a
+///         signed body that is not a JSON object
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_webhook_verify(
     client: *mut ghl_client,
@@ -41,27 +44,29 @@ pub unsafe extern "C" fn ghl_webhook_verify(
     }
 }
 
-/// Checks a webhook as ghl_webhook_verify does, and does to the tokens what it says.
+/// Verifies a webhook like ghl_webhook_verify and applies it to the stored tokens.
 ///
-/// INSTALL of a location, or of several ("locationIds"): its token is minted in this call if its company's token is here;
-/// otherwise, and if the mint fails, the location is remembered, and minted for when the company's token comes, by
-/// ghl_tokens_maintain, or at its first use. A token of an earlier installation, or of another company, is replaced.
-/// UNINSTALL: the location's token is deleted, or the company's with the tokens of its locations, unless their
-/// installation began later; locations that consented by themselves stay. Every other delivery, and one for another app,
-/// is left alone.
+/// INSTALL of one or several locations ("locationIds"): mints their tokens in this call if the
+/// company's token is held. If the mint fails or the company's token is missing, the location is
+/// remembered and minted later: when the company's token arrives, by ghl_tokens_maintain, or at its
+/// first use. A token from an earlier installation, or from another company, is replaced.
+/// UNINSTALL: deletes the token of the location, or the token of the company with those of its
+/// locations, unless the installation began after the UNINSTALL; locations with a consent of their
+/// own stay. All other deliveries, and those for another app, are ignored.
 ///
-/// Deliveries may come in any order and any number of times. Answer the vendor with a success for GHL_OK, whatever
-/// "applied" says; for an error that is retryable with a failure, so that the delivery is repeated. Any thread; waits at
-/// most timeouts.totalMs.
+/// Deliveries may arrive in any order and repeatedly. Answer the vendor with success for GHL_OK,
+/// whatever "applied" says, and with status 429 for a retryable error, so that the delivery is
+/// repeated. Any thread; waits at most timeouts.totalMs.
 ///
 /// @param client        a client
-/// @param body          the raw body; may be NULL where body_len is 0
+/// @param body          the raw body; may be NULL if body_len is 0
 /// @param body_len      its length in bytes
 /// @param headers_json  as for ghl_webhook_verify
-/// @param out_json      {"type", "resourceId", "applied", "reason"?}: the location's or the company's id, or null; "reason"
-///                      says why it was not applied, or what is still to come; or the error; to be freed with
-///                      ghl_string_free; may be NULL
-/// @return as ghl_webhook_verify; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+/// @param out_json      {"type", "resourceId", "applied", "reason"?}, or the error; free with
+///                      ghl_string_free; may be NULL. "resourceId" is the location's or the
+///                      company's id, or null; "reason" says why the delivery was not applied, or
+///                      what remains to be done
+/// @return the results of ghl_webhook_verify; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
 ///
 /// Example:
 ///

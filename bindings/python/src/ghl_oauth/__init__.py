@@ -1,8 +1,8 @@
 """OAuth 2.0 access to the GoHighLevel API that is never lost.
 
-:class:`Client` is where to begin. Errors are subclasses of :class:`GhlError`. The library's log arrives under
-``logging.getLogger("ghl_oauth")``. The environment variable ``GHL_OAUTH_LIBRARY`` names the native library where the
-package carries none.
+Start with :class:`Client`. Errors are subclasses of :class:`GhlError`. The library logs to
+``logging.getLogger("ghl_oauth")``. If the package contains no native library, the environment
+variable ``GHL_OAUTH_LIBRARY`` names it.
 """
 
 from ._library import abi_version, library_version

@@ -11,7 +11,7 @@ _CURABLE = ("invalid jwt", "access token is invalid")
 
 
 class Bearer:
-    """One resource's ``Authorization`` header, and its renewal when the API calls the token dead."""
+    """The ``Authorization`` header of one resource, and its renewal when the API rejects the token."""
 
     def __init__(self, client: Client, resource_id: str) -> None:
         self._client = client
@@ -20,14 +20,15 @@ class Bearer:
         self._in_vain: str | None = None
 
     def header(self) -> str:
-        """The header's value, with a live token."""
+        """The value of the header, with a valid token."""
         return f"Bearer {self._client.access_token(self._resource_id)}"
 
     def renew(self, refused: str) -> str | None:
-        """The header to repeat a request with, after ``refused`` met a curable 401; None: a repeat is no use.
+        """A header to repeat the request with after ``refused`` met a curable 401; None if that is
+        useless.
 
-        Requests that were refused together cost one refresh together. And a new token that is refused as well is not
-        renewed again: else every further request would spend a refresh token.
+        Requests that are refused at the same time share one refresh. A new token that is refused as
+        well is not renewed again; otherwise every further request would spend a refresh token.
         """
         with self._renewing:
             current = self.header()

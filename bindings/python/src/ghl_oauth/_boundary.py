@@ -1,6 +1,6 @@
-"""Calls across the C boundary: documents in, documents or exceptions out.
+"""Calls across the C boundary: JSON in, JSON or an exception out.
 
-The only place that reads or writes the library's JSON, and the only one that gives its memory back.
+The only module that reads and writes the library's JSON and frees its memory.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ OK = 0
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
-    """A parameter document; what is None was not given."""
+    """Serializes a parameter document; None values are omitted."""
     given = {key: value for key, value in document.items() if value is not None}
     return json.dumps(given, allow_nan=False).encode()
 
 
 def encode_id(resource_id: str) -> bytes:
-    """An id as a C string, which ends at its first NUL: the rest of such an id would be lost unnoticed."""
+    """An id as a C string. A NUL would truncate the id unnoticed, so it is refused."""
     if not isinstance(resource_id, str):
         raise TypeError(f"resource_id must be a str, not {type(resource_id).__name__}")
     if "\0" in resource_id:
@@ -44,7 +44,7 @@ def call(function: Callable[..., int], *arguments: Any) -> Any:
 
 
 def take(out: c_void_p) -> bytes | None:
-    """Copies a string that the library handed out, and gives it back."""
+    """Copies and frees a string that the library returned."""
     if not out:
         return None
     try:
@@ -55,7 +55,7 @@ def take(out: c_void_p) -> bytes | None:
 
 
 def raise_error(status: int, document: bytes | None) -> NoReturn:
-    """Raises the exception for a status other than OK and the error object that came with it."""
+    """Raises the exception for a failed status and its error object."""
     details = json.loads(document).get("error") if document else None
     error = from_json(details or {"status": library.ghl_status_name(status).decode()})
     error.code = status
@@ -63,9 +63,10 @@ def raise_error(status: int, document: bytes | None) -> NoReturn:
 
 
 def progress_callback(function: Callable[[Mapping[str, Any]], object] | None) -> Any:
-    """A ``ghl_progress_callback``. What the function raises ends the work, and is raised when the call returns.
+    """A ``ghl_progress_callback``. An exception of the function stops the call and is raised when
+    it returns.
 
-    Without a function it is useful, too: it is where Ctrl-C gets through to a long call.
+    Pass one even without a function: it lets Ctrl-C interrupt a long call.
     """
 
     def tell(progress: bytes, _context: int | None) -> int:

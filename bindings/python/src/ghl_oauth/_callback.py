@@ -1,7 +1,7 @@
-"""Callbacks from the library into Python. No exception leaves one for C, where it would be a random number.
+"""Callbacks from the library into Python. No exception may propagate into C.
 
-An exception has nobody to go to inside a callback. It is kept, and raised when the call that made the library call back
-returns. On a thread of the library's own there is no such call: it is logged.
+An exception in a callback is kept, and raised when the call that made the library call back
+returns. On a worker thread of the library there is no such call: the exception is logged.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ._library import library
 
 
 def callback(prototype: Any, function: Callable[..., Any], failed: int | None = None) -> Any:
-    """A C callback. The library may call the returned object for as long as it lives.
+    """A C callback. The library may call the returned object while it is referenced.
 
     Args:
         prototype: Its ctypes type.
-        function: What it does, and what it answers.
-        failed: What it answers when the function raises. None for a callback without a result: the call then goes on,
-            so an ``Exception`` is handed to ``sys.unraisablehook``, and only an interrupt (``KeyboardInterrupt``,
-            ``SystemExit``) is kept for the end of the call.
+        function: The implementation.
+        failed: The result if the function raises. None for a callback without a result: the call
+            then continues, so an ``Exception`` goes to ``sys.unraisablehook``, and only an
+            interrupt (``KeyboardInterrupt``, ``SystemExit``) is kept for the end of the call.
     """
 
     def contained(*arguments: Any, begun: bool = False, inside_a_call: bool = True) -> Any:
@@ -57,7 +57,7 @@ def callback(prototype: Any, function: Callable[..., Any], failed: int | None = 
 
 
 def _report(error: BaseException) -> None:
-    """Logs what no call will raise; whatever the log itself raises must not reach C either."""
+    """Logs an exception that no call will raise; an exception of the log itself must not reach C either."""
     try:
         import logging  # as late as this, since it takes long
 
@@ -69,10 +69,11 @@ def _report(error: BaseException) -> None:
 
 
 def _cover_the_entry(function: Any) -> None:
-    """Makes the ``try`` that a function begins with cover the function's very first instruction, too.
+    """Extends the ``try`` at the beginning of a function to the function's first instruction.
 
-    Python handles a signal that came while the library worked at that instruction. From 3.11 on it is not part of the
-    ``try``: Ctrl-C would leave the callback, be printed as ignored, and the library would read a random result.
+    Python handles a signal that arrived during the library call at that instruction. From 3.11 on
+    it is outside the ``try``: Ctrl-C would leave the callback and be printed as ignored, and the
+    library would read a random result.
     """
     table: bytes = getattr(function.__code__, "co_exceptiontable", b"")  # 3.9 and 3.10 do not look before a `try`
     if table:
@@ -92,15 +93,15 @@ def _cover_the_entry(function: Any) -> None:
 
 
 def pending() -> bool:
-    """Whether the call that this thread is in will raise when it returns."""
+    """Whether the current call of this thread will raise when it returns."""
     return get_ident() in _raised
 
 
 def free_client(client: c_void_p, store: object) -> None:
-    """Frees a client that nobody uses any more.
+    """Frees a client that is no longer in use.
 
-    The library forbids it inside a callback; where the garbage collector comes there, it waits for the end of the call.
-    Until then the callbacks of its store must live.
+    The library forbids that inside a callback. If the garbage collector runs there, the client is
+    freed at the end of the call; the callbacks of its store must live until then.
     """
     if _thread.callbacks:
         _unfreed.append((client, store))
@@ -123,7 +124,7 @@ _unfreed: list[tuple[c_void_p, object]] = []
 
 
 def settle() -> None:
-    """After each call: does what could not be done inside its callbacks."""
+    """Runs after each call: frees clients and raises exceptions that its callbacks had to postpone."""
     if not (_raised or _unfreed):
         return
     if not _thread.callbacks:

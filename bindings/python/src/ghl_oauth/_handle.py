@@ -1,4 +1,4 @@
-"""Ownership of a ``ghl_client``: calls on it, its events, and its end."""
+"""Ownership of a ``ghl_client``: calls, events, and its end."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _USUAL_TOKEN_SIZE = 2048
 class Handle:
     """Owns a ``ghl_client``.
 
-    The library must not free a client while one of its calls runs. Whoever makes a call holds a reference to this
-    object meanwhile, so the client is freed when its owner has let go of it and the last call has returned.
+    The library must not free a client during a call. Each call keeps a reference to this object, so
+    the client is freed when its owner has released it and the last call has returned.
     """
 
     __slots__ = ("__weakref__", "_event_callback", "_listener", "_pointer")
@@ -53,7 +53,7 @@ class Handle:
         _offer_at_exit(self)
 
     def call(self, function: Callable[..., int], *arguments: Any) -> Any:
-        """As :func:`_boundary.call`, with this client as the first argument."""
+        """Calls :func:`_boundary.call` with this client as the first argument."""
         return _boundary.call(function, self._pointer, *arguments)
 
     def work(
@@ -62,7 +62,7 @@ class Handle:
         params: bytes,
         progress: Callable[[Mapping[str, Any]], object] | None,
     ) -> Any:
-        """The same for a function that tells of its progress."""
+        """Like :meth:`call`, for a function with a progress callback."""
         if not _begin(self):
             return self.call(function, params, ProgressCallback(), None)
         try:
@@ -71,10 +71,10 @@ class Handle:
             _end(self)
 
     def rest(self) -> None:
-        """Called when the last of the calls that :func:`_begin` noted has ended."""
+        """Called when the last call noted by :func:`_begin` has ended."""
 
     def cancel(self) -> None:
-        """Ends every call that is waiting."""
+        """Ends every call in progress."""
         library.ghl_client_cancel(self._pointer)
         settle()
 
@@ -97,7 +97,7 @@ class Handle:
         return self.access_token(resource_id)
 
     def listen(self, listener: Listener | None) -> None:
-        """Sets, or with None takes away, the receiver of the client's events."""
+        """Sets the receiver of the client's events, or removes it if None."""
         self._listener = listener
         with _connecting:
             if listener is None or self._event_callback is not None:
@@ -181,7 +181,7 @@ _offers_at_exit = False
 
 
 def _offer_at_exit(handle: Handle) -> None:
-    """Lets the store have a last try at the interpreter's exit, which frees no client."""
+    """Retries refused saves at the exit of the interpreter, which does not free clients."""
     global _offers_at_exit
     with _connecting:
         _open.add(handle)
@@ -205,7 +205,7 @@ _ending = False
 
 
 def _begin(handle: Handle) -> bool:
-    """Notes that a call enters Python again and again; False when the interpreter is going away."""
+    """Registers a call with callbacks; False if the interpreter is shutting down."""
     with _works:
         if not _ending:
             _working.append(handle)
@@ -222,7 +222,7 @@ def _end(handle: Handle) -> None:
 
 
 def _after_fork() -> None:
-    """The threads that worked are not in the child."""
+    """The child has none of the parent's worker threads."""
     global _works
     _works = threading.Condition()
     _working.clear()
@@ -234,7 +234,7 @@ if hasattr(os, "register_at_fork"):
 
 @atexit.register
 def _disconnect_all() -> None:
-    """Calls that still run on daemon threads must not enter an interpreter that is going away."""
+    """Prevents calls on daemon threads from entering an interpreter that is shutting down."""
     global _ending
     with _works:
         _ending = True
@@ -250,7 +250,7 @@ def _disconnect_all() -> None:
 
 
 def _scratch(size: int) -> tuple[Any, ...]:
-    """What a call of ``ghl_access_token_into`` writes to, with the pointers made beforehand."""
+    """The output buffers of ``ghl_access_token_into``, with their pointers."""
     buffer, length, error = create_string_buffer(size), c_size_t(), c_void_p()
     return size, buffer, length, byref(length), error, byref(error)
 

@@ -1,6 +1,6 @@
-"""The shared library: where it is found, which version it must have, and what its functions look like.
+"""The shared library: its location, the required version, and its C signatures.
 
-Nothing else in this package knows the library's file or its C types.
+No other module of this package knows the file or the C types.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def _file_name() -> str:
 
 
 def _path() -> str:
-    """The library that the wheel carries, else the one that ``GHL_OAUTH_LIBRARY`` names.
+    """The library in the wheel, otherwise the file that ``GHL_OAUTH_LIBRARY`` names.
 
-    Nothing else: a search through the system's folders could pick up another version unnoticed.
+    System folders are not searched, because they could contain another version.
     """
     packaged = os.path.join(os.path.dirname(os.path.abspath(__file__)), _file_name())
     if os.path.isfile(packaged):
@@ -140,6 +140,6 @@ def library_version() -> str:
 
 
 def abi_version() -> int:
-    """The version of the native library's C interface; it rises when something is added."""
+    """The version of the native library's C interface; it is raised when something is added."""
     version: int = library.ghl_abi_version()
     return version

@@ -23,7 +23,7 @@ def _forward(level: int, message: bytes | None, _context: int | None) -> None:
 
 
 def warn(message: str) -> None:
-    """A warning of this package's own."""
+    """Logs a warning of this package."""
     _logger.warning("%s", message)
 
 
@@ -33,9 +33,10 @@ _connected = False
 
 
 def connect() -> None:
-    """Connects the two, once per process.
+    """Connects the library's log to :mod:`logging`, once per process.
 
-    Everything is forwarded and :mod:`logging` decides, so that levels that are set later count, too.
+    All messages are forwarded and :mod:`logging` filters them, so that level changes take effect
+    later.
     """
     global _connected
     if not _connected:
@@ -45,5 +46,5 @@ def connect() -> None:
 
 
 def _disconnect() -> None:
-    """Calls that still run on daemon threads must not enter an interpreter that is going away."""
+    """Prevents calls on daemon threads from entering an interpreter that is shutting down."""
     library.ghl_set_log_callback(LogCallback(), None, 0)

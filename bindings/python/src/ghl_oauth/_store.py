@@ -1,4 +1,4 @@
-"""A :class:`Store` as the library sees one: a struct of C callbacks."""
+"""Adapter from a :class:`Store` to the library's struct of C callbacks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TYPES: dict[str, Any] = dict(_FIELDS)
 
 
 class Bridge:
-    """Serves a client from a store. Must live until the client is freed."""
+    """Connects a store to a client. Must live until the client is freed."""
 
     def __init__(self, store: Store) -> None:
         locks = [getattr(type(store), name) is not getattr(Store, name) for name in ("lock", "unlock")]
@@ -52,14 +52,14 @@ class Bridge:
         self.struct = StoreCallbacks(size=sizeof(StoreCallbacks), **self._callbacks)
 
     def cause_of(self, error: GhlError) -> Exception | None:
-        """The exception of a method that made a call fail, where it was one."""
+        """The exception of a store method that made a call fail, or None."""
         found = re.search(r"it answered (\d+)", error.message)
         return self._failures.get(int(found.group(1))) if found else None
 
     def forget(self) -> None:
-        """Lets go of the exceptions, when no call is left whose error may have one as its cause.
+        """Releases the exceptions when no call is left that could need one as a cause.
 
-        Their tracebacks hold the frames of the calls, and so the client, which would never be freed.
+        Their tracebacks reference the frames of the calls, and through them the client.
         """
         self._failures = {}
 

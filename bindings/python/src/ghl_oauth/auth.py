@@ -1,4 +1,4 @@
-"""Live tokens for the HTTP library that a program already uses."""
+"""Authentication plug-ins for HTTP libraries."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 
 def httpx_auth(client: Client, resource_id: str) -> HttpxAuth:
-    """An ``auth=`` for httpx, sync and async, that puts a live token into every request.
+    """An ``auth=`` for httpx, sync and async, that adds a valid token to every request.
 
-    A 401 which says that the access token is dead is answered with a refresh and one repeat of the request, unless its
-    body is a stream that cannot be sent again. Give it only to requests that go to the API: any host gets the token.
+    If a 401 says that the access token is invalid, the plug-in refreshes it and repeats the request
+    once, unless the body is a stream that cannot be sent again. Use it only for requests to the
+    API: every host receives the token.
 
     Args:
-        client: Must stay open as long as requests are made.
+        client: Must stay open while requests are made.
         resource_id: The company or location whose token is sent.
 
     Raises:
@@ -32,13 +33,14 @@ def httpx_auth(client: Client, resource_id: str) -> HttpxAuth:
 
 
 def requests_auth(client: Client, resource_id: str) -> RequestsAuth:
-    """An ``auth=`` for requests that puts a live token into every request.
+    """An ``auth=`` for requests that adds a valid token to every request.
 
-    A 401 which says that the access token is dead is answered with a refresh and one repeat of the request, unless its
-    body is a stream that cannot be sent again. Give it only to requests that go to the API: any host gets the token.
+    If a 401 says that the access token is invalid, the plug-in refreshes it and repeats the request
+    once, unless the body is a stream that cannot be sent again. Use it only for requests to the
+    API: every host receives the token.
 
     Args:
-        client: Must stay open as long as requests are made.
+        client: Must stay open while requests are made.
         resource_id: The company or location whose token is sent.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The plug-in for httpx; imported only by those who have httpx."""
+"""The plug-in for httpx; imported only if httpx is installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class HttpxAuth(httpx.Auth):
         self._bearer = Bearer(client, resource_id)
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """What httpx runs each request through."""
+        """The authentication flow of a synchronous request."""
         header = self._bearer.header()
         request.headers["Authorization"] = header
         response = yield request
@@ -31,7 +31,7 @@ class HttpxAuth(httpx.Auth):
                     yield request
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """The same for its AsyncClient."""
+        """The authentication flow of an asynchronous request."""
         # A token that is due waits for the network, and the event loop must not.
         header = await anyio.to_thread.run_sync(self._bearer.header)
         request.headers["Authorization"] = header
@@ -46,10 +46,10 @@ class HttpxAuth(httpx.Auth):
 
 
 def _carried(response: httpx.Response, header: str) -> bool:
-    """Whether a refusal is about this token: after a redirect to another host the request went on without it."""
+    """Whether the refused request had this token; a redirect to another host drops it."""
     return response.status_code == 401 and response.request.headers.get("Authorization") == header
 
 
 def _can_be_repeated(request: httpx.Request) -> bool:
-    """A body from a generator is gone once it was sent."""
+    """Whether the body can be sent again; a generator cannot."""
     return isinstance(request.stream, httpx.ByteStream)

@@ -1,4 +1,4 @@
-"""The plug-in for requests; imported only by those who have requests."""
+"""The plug-in for requests; imported only if requests is installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RequestsAuth(AuthBase):
         self._bearer = Bearer(client, resource_id)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """What requests hands each request to."""
+        """Adds the header to a request."""
         header = self._bearer.header()
         request.headers["Authorization"] = header
         request.register_hook("response", partial(self._on_response, header, _body_start(request.body)))
@@ -54,7 +54,7 @@ def _body_start(body: Any) -> int | None:
 
 
 def _rewind(body: Any, start: int | None) -> bool:
-    """Makes a body ready to be sent again; False where it is a stream that cannot be."""
+    """Rewinds a body for a repetition; False if it is a stream that cannot be rewound."""
     if body is None or isinstance(body, (str, bytes)):
         return True
     if start is None:

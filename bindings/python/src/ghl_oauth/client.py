@@ -1,4 +1,4 @@
-"""The client: one app, its tokens, and the way to the API."""
+"""The client: one app, its tokens, and its connections to the API."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Item = TypeVar("Item")
 
 
 class Headers(Protocol):
-    """What every framework's headers can do, and a dict too."""
+    """The part of a header mapping that this package uses; a dict and every framework's headers have it."""
 
     def items(self) -> Iterable[tuple[str, str]]:
         """Names with their values."""
@@ -45,26 +45,27 @@ class Headers(Protocol):
 
 
 class Client:
-    """Keeps an app's tokens alive and hands them out.
+    """Keeps an app's tokens valid and hands them out.
 
     ::
 
         with Client(client_id="…", client_secret="…", redirect_uri="https://…", store="tokens.db") as client:
             link = client.authorization_url(scopes=["contacts.readonly"])
-            # a person opens link.url, consents, and the browser comes back with redirect_url
+            # the user opens link.url and consents; the browser is redirected to redirect_url
             info = client.authorization_complete(redirect_url)
             token = client.access_token(info.resource_id)  # from now on, for years
 
-    Every method may be called from any number of threads at once; the GIL is free while a call runs. Every
-    method raises a :class:`GhlError` of the class that its reason has, or ``ValueError`` when the client is closed;
-    the methods' own lists name what is particular to them. A call takes at most ``timeouts["total_ms"]``. A signal,
-    Ctrl-C for instance, is handled when the call returns; :meth:`cancel` from another thread ends it sooner.
+    Any number of threads may call any method at once; the GIL is released during a call. Every
+    method raises the subclass of :class:`GhlError` that fits the failure, or ``ValueError`` if the
+    client is closed; the methods list only errors that need an explanation. A call takes at most
+    ``timeouts["total_ms"]``. Python handles a signal, such as Ctrl-C, when the call returns;
+    :meth:`cancel` from another thread ends the call earlier.
 
-    After ``os.fork`` the child may go on using the client.
+    After ``os.fork`` the child may keep using the client.
 
-    Close the client at its end, or use it in a ``with`` statement: a new token that the store refused is held in memory
-    only, and :meth:`close` offers it to the store for the last time. The interpreter's exit does so as well, but is not
-    reached by ``os._exit`` or a signal.
+    Close the client when you are done, or use it in a ``with`` statement: a new token that the
+    store refused exists only in memory, and :meth:`close` retries the save one last time. The exit
+    of the interpreter does so too, but ``os._exit`` and a fatal signal skip it.
     """
 
     def __init__(
@@ -87,37 +88,45 @@ class Client:
         http: Mapping[str, Any] | None = None,
         webhook: Mapping[str, Any] | None = None,
     ) -> None:
-        """Makes a client. Only the id and the secret are required; None means the default, except for ``store``.
+        """Creates a client. Only the id and the secret are required; None means the default, except
+        for ``store``.
 
         The keys of the mappings may be written in snake_case or in the library's camelCase.
 
         Args:
             client_id: The app's client id, ``<appId>-<suffix>``.
             client_secret: The app's client secret.
-            redirect_uri: Where the consent page sends the browser back to. Default: none; then each call names it.
-            scopes: The scopes that a consent asks for, as a sequence or separated by spaces. Default: none; then
-                each call names them.
-            store: Where tokens are kept: ``"memory"`` (the default; they end with the client), the path of an SQLite
-                file, the URL of a PostgreSQL database (``postgres://…``, where the library was built with that
-                feature), the library's own form (``{"kind": "sqlite", "path": "tokens.db"}``), or a :class:`Store`.
-                None is an error, lest an unset variable end in a store that forgets.
-            base_url: Where the API lives; may carry a path prefix. Default: ``https://services.leadconnectorhq.com``.
+            redirect_uri: The redirect URI of the app. Default: none; each call must then name it.
+            scopes: The scopes to request, as a sequence or separated by spaces. Default: none; each
+                call must then name them.
+            store: Where tokens are kept: ``"memory"`` (the default; tokens are lost when the client
+                ends), the path of an SQLite file, the URL of a PostgreSQL database
+                (``postgres://…``, if the library was built with that feature), the library's own
+                form (``{"kind": "sqlite", "path": "tokens.db"}``), or a :class:`Store`. None is an
+                error, so that an unset variable does not silently select the memory store.
+            base_url: The base URL of the API; may contain a path prefix. Default:
+                ``https://services.leadconnectorhq.com``.
             authorize_url: The consent page. Default:
                 ``https://marketplace.gohighlevel.com/v2/oauth/chooselocation``.
             api_version: The value of the ``Version`` header. Default: ``"v3"``.
             token_request_encoding: ``"form"`` (the default) or ``"json"``.
-            timeouts: ``connect_ms`` (default 10,000) for name, connection and TLS; ``answer_ms`` (default 12,000) for
-                one attempt to refresh; ``total_ms`` (default 30,000) for a whole call, waiting and retries included.
-            retry: ``max_attempts`` (default 3), ``base_delay_ms`` (default 200) and ``max_delay_ms`` (default 5,000).
-            rate_limit: The API's limit per company or location: ``requests`` (default 100) in any window of
-                ``per_ms`` (default 10,000), and ``per_day`` (default 200,000).
-            refresh: ``margin_seconds`` (default 300): how long before its death a token is renewed at the latest;
-                ``runway_percent`` (default 25): the part of its life below which maintenance renews it.
+            timeouts: ``connect_ms`` (default 10,000) for name lookup, connection and TLS;
+                ``answer_ms`` (default 12,000) for one attempt to refresh; ``total_ms`` (default
+                30,000) for a whole call, including waits and retries.
+            retry: ``max_attempts`` (default 3), ``base_delay_ms`` (default 200) and
+                ``max_delay_ms`` (default 5,000).
+            rate_limit: The API's limit per company or location: ``requests`` (default 100) in any
+                window of ``per_ms`` (default 10,000), and ``per_day`` (default 200,000).
+            refresh: ``margin_seconds`` (default 300): a token is renewed at the latest this long
+                before it expires; ``runway_percent`` (default 25): maintenance renews it once less
+                than this part of its life is left.
             limits: ``response_bytes`` (default 1,048,576): the longest answer that is read.
-            http: ``proxy``, ``ca_bundle_path`` (a PEM file of roots to trust beside the platform's own),
-                ``user_agent_suffix`` and ``allow_insecure_http`` (plain HTTP to hosts other than this machine).
-            webhook: ``ed25519_public_keys`` (default: the vendor's) and ``rsa_public_keys`` (default: none), lists of
-                keys in PEM, hex or base64; ``max_age_seconds`` (default: any age).
+            http: ``proxy``, ``ca_bundle_path`` (a PEM file of root certificates to trust in
+                addition to the platform's own), ``user_agent_suffix`` and ``allow_insecure_http``
+                (plain HTTP to hosts other than this machine).
+            webhook: ``ed25519_public_keys`` (default: the vendor's) and ``rsa_public_keys``
+                (default: none), lists of keys in PEM, hex or base64; ``max_age_seconds`` (default:
+                any age).
 
         Raises:
             InvalidArgument: A key is unknown, missing or mistyped; ``parameter`` names it.
@@ -148,7 +157,8 @@ class Client:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], store: Store | None = None) -> Client:
-        """Makes a client from the library's own configuration document, as every language has it.
+        """Creates a client from the library's configuration document, the same as in every
+        language.
 
         ::
 
@@ -156,14 +166,15 @@ class Client:
                 client = Client.from_config(json.load(file))
 
         Args:
-            config: The keys and defaults of docs/configuration.md, in camelCase; ``clientId`` and ``clientSecret`` are
-                required.
-            store: A store written in Python, in place of the configured one. Of that, what concerns sealing counts:
-                ``sealedOnly``, and, where this store has no ``encryption_keys``, ``encryptionKeys`` or
-                ``encryptionKeysPath``. Default: none.
+            config: The keys and defaults of docs/configuration.md, in camelCase; ``clientId`` and
+                ``clientSecret`` are required.
+            store: A store written in Python, used instead of the configured one. Of the configured
+                store only ``sealedOnly`` applies, and ``encryptionKeys`` or ``encryptionKeysPath``
+                if this store has no ``encryption_keys``. Default: none.
 
         Raises:
-            InvalidArgument: A key is unknown, missing or mistyped, or ``"store"`` is None; ``parameter`` names it.
+            InvalidArgument: A key is unknown, missing or mistyped, or ``"store"`` is None;
+                ``parameter`` names it.
             ConfigError: A value cannot be used; ``parameter`` names its key.
             StoreError: The store cannot be opened.
         """
@@ -209,38 +220,39 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the client; every later call raises ``ValueError``. May be called again.
+        """Releases the client; every later call raises ``ValueError``. May be called repeatedly.
 
-        Calls that still run on other threads end as usual, and the last one's return frees the client; :meth:`cancel`
-        first makes them return at once.
+        Calls that still run on other threads finish normally, and the last of them frees the
+        client; call :meth:`cancel` first to end them at once.
 
-        A new token that the store refused is offered to it for the last time, for up to five seconds. If the store
-        refuses again, an error in the log names the resource.
+        The save of a new token that the store refused is retried for up to five seconds. If the
+        store still refuses it, an error in the log names the resource.
         """
         self._handle = None
 
     def cancel(self) -> None:
-        """Ends every call that is waiting with :class:`Cancelled`; later calls work as ever.
+        """Ends every call in progress with :class:`Cancelled`; later calls are not affected.
 
-        A refresh whose request was sent runs on, on its own thread, until the answer is saved: its refresh token is
-        spent, and the answer holds the only successor.
+        A refresh whose request was sent continues on its own thread until the answer is saved: its
+        refresh token is spent, and the answer contains the only successor.
         """
         self._open().cancel()
 
     def stats(self) -> dict[str, Any]:
-        """Figures for an operator, such as the number of requests sent and of tokens held; never a secret."""
+        """Statistics for monitoring, such as the number of requests sent and tokens held; never a secret."""
         statistics: dict[str, Any] = self._call(library.ghl_client_stats)
         return statistics
 
     def on_event(self, listener: Callable[[Event], None] | None) -> None:
-        """Sets, or with None takes away, the function that is told what happens to this client's tokens.
+        """Sets the function that receives this client's token events, or removes it if None.
 
-        It is called on a thread that is inside a call, for any reason listed at :class:`Event`, and that call waits
-        for it: hand longer work to another thread. It may use the client. What it raises goes to
-        ``sys.unraisablehook``; the call that it interrupted is not affected.
+        The function is called on a thread that is inside a call, and that call waits for it: hand
+        longer work to another thread. It may use the client. An exception that it raises goes to
+        ``sys.unraisablehook``; the interrupted call is not affected.
 
         Args:
-            listener: The function, or None. One that is running while it is replaced ends in its own time.
+            listener: The function, or None. A previous function that is still running finishes
+                normally.
         """
         handle = self._open()
         handle.listen(None if listener is None else lambda event: listener(Event.from_json(event)))
@@ -256,14 +268,14 @@ class Client:
         login_in_same_tab: bool | None = None,
         state: str | None = None,
     ) -> AuthorizationUrl:
-        """The link to send a person to.
+        """Builds the URL of the consent page.
 
         Args:
             scopes: As a sequence or separated by spaces. Default: the configured ones.
             redirect_uri: Default: the configured one.
             version_id: The app's version; a private app may need it.
             login_in_same_tab: Whether the login stays in the same browser tab. Default: False.
-            state: A ``state`` of your own. Default: 256 random bits.
+            state: Your own ``state``. Default: 256 random bits.
 
         Raises:
             InvalidArgument: Scopes or redirect URI are neither given nor configured, or malformed.
@@ -287,25 +299,27 @@ class Client:
         redirect_uri: str | None = None,
         user_type: str | None = None,
     ) -> TokenInfo:
-        """Checks what the consent page sent back, exchanges its code, and stores the token.
+        """Checks the redirect from the consent page, exchanges its code for a token, and stores the
+        token.
 
         Args:
-            redirect_url: The whole URL that the browser was sent to, with its query.
-            state: The ``state`` that belongs to this browser's session; needed when another process made the link.
-                Default: that of any link which this client made.
-            allow_missing_state: Accept a redirect without a ``state``, as an installation that was started inside the
-                marketplace sends it. Default: False.
-            redirect_uri: That of the link, where another process made it with one that is not configured.
-            user_type: The kind of token that is wanted, ``"Company"`` or ``"Location"``. Default: what the
-                installation gives.
+            redirect_url: The full URL to which the browser was redirected, including the query.
+            state: The ``state`` of this browser session; required if another process built the URL.
+                Default: the state of any URL that this client built.
+            allow_missing_state: Accept a redirect without ``state``, as sent for an installation
+                that was started inside the marketplace. Default: False.
+            redirect_uri: The redirect URI of the URL, if another process built it with one that is
+                not configured.
+            user_type: The kind of token to request, ``"Company"`` or ``"Location"``. Default: the
+                kind that the installation yields.
 
         Raises:
-            ConsentDenied: The person, or the marketplace, refused.
+            ConsentDenied: The user, or the marketplace, refused.
             StateMismatch: The ``state`` is missing, unknown, expired or already used.
-            ReauthorizationRequired: The API refuses the code; begin again with a new link.
+            ReauthorizationRequired: The API refuses the code; start again with a new URL.
             InvalidArgument: The URL is not this app's redirect.
 
-        After an error that is ``retryable`` the same redirect may be given again.
+        After an error that is ``retryable`` the same redirect may be passed again.
         """
         info = self._call_with(
             library.ghl_authorization_complete,
@@ -327,29 +341,32 @@ class Client:
         redirect_uri: str | None = None,
         user_type: str | None = None,
     ) -> TokenInfo:
-        """Waits for the browser on a port of this machine, and completes the consent.
+        """Waits for the redirect on a loopback port, then completes the consent.
 
-        For development, and for programs without a web server of their own: let an HTTPS tunnel lead from the redirect
-        URI to the port, show the person the link of :meth:`authorization_url`, and call this. It listens on 127.0.0.1
-        alone. The first redirect with the right ``state`` ends the wait, the browser gets a plain page that says
-        whether it worked, and the port is closed; whatever else comes is refused, and waited past.
+        For development and for programs without a web server: point an HTTPS tunnel from the
+        redirect URI to the port, show the user the URL of :meth:`authorization_url`, and call this
+        method. It listens on 127.0.0.1 only. The first redirect with the expected ``state`` ends
+        the wait: the browser shows a plain page that reports success or failure, and the port is
+        closed. Everything else is refused without ending the wait.
 
-        Python sees Ctrl+C only when the call returns: :meth:`cancel` on another thread ends it at once.
+        Python handles Ctrl-C only when the call returns: :meth:`cancel` on another thread ends it
+        at once.
 
         Args:
-            port: Default: that of the redirect URI, where it is ``http`` on ``localhost`` or ``127.0.0.1``; behind a
-                tunnel it must be given.
+            port: Default: the port of the redirect URI, if that is ``http`` on ``localhost`` or
+                ``127.0.0.1``; required behind a tunnel.
             timeout_ms: How long to wait for the browser, 1 to 3,600,000. Default: 300,000.
             state: As for :meth:`authorization_complete`.
-            allow_missing_state: The same. With it, any page in the person's browser can end the wait, and slip in a
-                code of its own.
-            redirect_uri: That of the link. Default: the configured one.
+            allow_missing_state: As for :meth:`authorization_complete`. With it, any page in the
+                user's browser can end the wait and inject its own code.
+            redirect_uri: The redirect URI of the URL. Default: the configured one.
             user_type: As for :meth:`authorization_complete`.
 
         Raises:
-            Timeout: Nobody came back.
+            Timeout: No redirect arrived.
             Cancelled: :meth:`cancel` was called.
-            InvalidArgument: A parameter cannot be used, or the port is taken; ``parameter`` names it.
+            InvalidArgument: A parameter cannot be used, or the port is in use; ``parameter`` names
+                it.
             ConsentDenied, ReauthorizationRequired: As for :meth:`authorization_complete`.
         """
         info = self._call_with(
@@ -366,20 +383,22 @@ class Client:
     # The token manager.
 
     def access_token(self, resource_id: str) -> str:
-        """A live access token for a company or location; ask before each use and do not keep it.
+        """Returns a valid access token for a company or location; ask before each use and do not
+        keep it.
 
-        Usually a look into memory. Where the token is due, one caller renews it, across threads and processes, and the
-        others wait for its result. A location that was installed under its company gets its first token here.
+        Usually answered from memory. If the token is due, one caller renews it, across threads and
+        processes, while the others wait for the result. A location that was installed through its
+        company gets its first token here.
 
         Args:
-            resource_id: The company's or location's id.
+            resource_id: The id of the company or location.
 
         Raises:
-            NotFound: No token is held, and no company's token that could mint one.
-            ReauthorizationRequired: Only a person's consent can help.
+            NotFound: No token is held, and no company token that could mint one.
+            ReauthorizationRequired: The connection is lost: a user must consent again.
             LocationInactive: The location is paused; its refresh token is kept.
-            RateLimited, NetworkError, Timeout, ServerError, ProtocolError, StoreError: The renewal failed and the old
-                token is dead, too.
+            RateLimited, NetworkError, Timeout, ServerError, ProtocolError, StoreError: The renewal
+                failed and the old token has expired.
         """
         handle = self._handle
         if handle is None:
@@ -387,21 +406,22 @@ class Client:
         return handle.access_token(resource_id)
 
     def token_refresh(self, resource_id: str) -> TokenInfo:
-        """Renews a token now, whatever the clock says; for a token that the API calls dead before its time.
+        """Renews a token now, even if it is fresh; use it if the API rejects a token before it
+        expires.
 
         Args:
-            resource_id: The company's or location's id.
+            resource_id: The id of the company or location.
 
         Raises:
-            GhlError: As :meth:`access_token`; here an old token that still lives does not hide a failure.
+            GhlError: As for :meth:`access_token`; here a valid old token does not hide a failure.
         """
         return TokenInfo.from_json(self._call(library.ghl_token_refresh, encode_id(resource_id)))
 
     def token_delete(self, resource_id: str) -> TokenInfo:
-        """Deletes a token from the store, and returns what it was. The API does not learn of it.
+        """Deletes a token from memory and store, and returns its metadata. The API is not told.
 
         Args:
-            resource_id: The company's or location's id.
+            resource_id: The id of the company or location.
 
         Raises:
             NotFound: No token is held for it.
@@ -418,17 +438,17 @@ class Client:
     ) -> Pages[TokenInfo]:
         """Iterates over the stored tokens, without their secrets.
 
-        A token that cannot be read, because its row is damaged or its key is missing, does not end the list: a warning
-        in the log names its resource, and the iterator's :attr:`Pages.failed` has it with its error.
+        A token that cannot be read, because its row is damaged or its key is missing, does not end
+        the iteration: it is logged as a warning and collected in :attr:`Pages.failed`.
 
         Args:
             company_id: Only this company and its locations.
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
-            page_size: How many are fetched at once, 1 to 1,000. Default: 100.
-            page_token: Where to go on: the ``next_page_token`` of an earlier list.
+            page_size: The number of tokens per request, 1 to 1,000. Default: 100.
+            page_token: Continue here: the ``next_page_token`` of an earlier list.
 
         Raises:
-            InvalidArgument: A parameter is out of range; raised by the iteration, as every error is.
+            InvalidArgument: A parameter is out of range; raised by the iteration, like every error.
         """
         params = {"companyId": company_id, "userType": user_type, "pageSize": page_size}
         return self._token_pages(library.ghl_tokens_list, "items", TokenInfo.from_json, params, page_token)
@@ -443,17 +463,17 @@ class Client:
     ) -> Pages[Token]:
         """Iterates over the stored tokens with their secrets; :meth:`tokens_import` reads them.
 
-        A refresh token is single-use: once another program uses an exported one, the original is worthless. Tokens that
-        cannot be read are logged and collected in :attr:`Pages.failed`, as :meth:`tokens_list` does.
+        A refresh token is single-use: once another program uses an exported one, the stored one is
+        invalid. Unreadable tokens are handled as in :meth:`tokens_list`.
 
         Args:
             company_id: Only this company and its locations.
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
-            page_size: How many are fetched at once, 1 to 1,000. Default: 100.
-            page_token: Where to go on: the ``next_page_token`` of an earlier export.
+            page_size: The number of tokens per request, 1 to 1,000. Default: 100.
+            page_token: Continue here: the ``next_page_token`` of an earlier export.
 
         Raises:
-            InvalidArgument: A parameter is out of range; raised by the iteration, as every error is.
+            InvalidArgument: A parameter is out of range; raised by the iteration, like every error.
         """
         params = {"companyId": company_id, "userType": user_type, "pageSize": page_size}
         return self._token_pages(library.ghl_tokens_export, "tokens", Token.from_json, params, page_token)
@@ -461,19 +481,22 @@ class Client:
     def tokens_import(
         self, tokens: Iterable[Token | Mapping[str, Any]], *, replace: bool | None = None
     ) -> ImportResult:
-        """Takes over tokens that were granted elsewhere. What cannot be imported is skipped and named.
+        """Imports tokens that were granted elsewhere. Tokens that cannot be imported are skipped
+        and reported.
 
-        Skipped, each with its reason, is for instance a token whose refresh token was spent already, one whose refresh
-        token belongs to another company or location, and one that does not say when it expires while another is held.
+        Examples of skipped tokens: the refresh token was already spent; the refresh token belongs
+        to another company or location; the expiry is unknown and another token is held.
 
         Args:
-            tokens: :class:`Token` objects, or mappings as the API or the vendor's SDKs have them: ``accessToken`` or
-                ``access_token``, a refresh token, the company's or location's id, and the expiry as ``expiresAt``
-                (epoch milliseconds) or ``expiresIn`` (seconds from now).
+            tokens: :class:`Token` objects, or mappings in the form of the API or the vendor's SDKs:
+                ``accessToken`` or ``access_token``, a refresh token, the id of the company or
+                location, and the expiry as ``expiresAt`` (epoch milliseconds) or ``expiresIn``
+                (seconds from now).
             replace: Whether an older token may replace a newer one. Default: False.
 
         Raises:
-            StoreError: The store failed; some of the tokens are imported, and the same import again brings the rest.
+            StoreError: The store failed; some of the tokens are imported, and the import can be
+                repeated.
         """
         documents = [token.to_json() if isinstance(token, Token) else dict(token) for token in tokens]
         return ImportResult.from_json(self._call_with(library.ghl_tokens_import, tokens=documents, replace=replace))
@@ -485,20 +508,23 @@ class Client:
         concurrency: int | None = None,
         progress: Callable[[MaintenanceProgress], object] | ProgressBar | ProgressDisplay | None = None,
     ) -> Maintenance:
-        """One pass over the tokens that are due; call it every few minutes from your scheduler.
+        """Renews every token that is due, in one pass; call it every few minutes from your
+        scheduler.
 
-        Renews each token of which less than ``refresh["runway_percent"]`` is left, so that a renewal that fails leaves
-        hours to try again, offers to the store what it did not take before, and mints for the locations whose INSTALL
-        webhook came when that could not be done. One failure does not stop the rest. Returns when all is done; each
-        token takes at most ``timeouts["total_ms"]``.
+        Renews each token with less than ``refresh["runway_percent"]`` of its life left, so that a
+        failed renewal leaves hours for further attempts; retries saves that the store refused; and
+        mints for locations whose INSTALL webhook could not be served at the time. One failure does
+        not stop the rest. Returns when all is done; each token takes at most
+        ``timeouts["total_ms"]``.
 
         Args:
             company_id: Only this company and its locations. Default: all.
-            concurrency: How many tokens are renewed at once, 1 to 64. Default: 1.
-            progress: Called after each token, on this thread; or a bar of tqdm's, or a ``Progress`` of rich's, which
-                gets a task. How many tokens are due is known at the end: until then the bar has no total. To end the
-                pass, raise an exception, which then comes out of this method: what was renewed by then is saved. What
-                it returns is ignored.
+            concurrency: The number of concurrent renewals, 1 to 64. Default: 1.
+            progress: A function called after each token, on this thread; or a tqdm bar; or a rich
+                ``Progress``, which gets a task. The number of due tokens is known only at the end,
+                so the bar has no total until then. To stop the pass, raise an exception: this
+                method raises it after saving all finished renewals. The function's return value is
+                ignored.
 
         Raises:
             StoreError: The store cannot be read.
@@ -530,8 +556,8 @@ class Client:
     ) -> Minting:
         """Mints tokens for many locations of a company, as fast as its rate limit allows.
 
-        A location whose token is not due costs nothing: call it again for what a first run left. One failure does not
-        stop the rest. Returns when all is done.
+        A location whose token is not due is skipped, so calling it again continues an interrupted
+        run. One failure does not stop the rest. Returns when all is done.
 
         ::
 
@@ -540,18 +566,18 @@ class Client:
 
         Args:
             company_id: The company.
-            location_ids: These locations. Default: every location where the app is installed.
-            app_id: The app, where no locations are given. Default: this one.
-            force: Mint for locations whose token is not due, too. Default: False.
-            concurrency: How many requests are under way at once, 1 to 64. Default: 8.
-            progress: Called about four times a second, and at the end, on this thread; or a bar of tqdm's, or a
-                ``Progress`` of rich's, which gets a task. To end the work, raise an exception, which then comes out of
-                this method: what was minted by then is saved.
+            location_ids: These locations. Default: every location that has the app installed.
+            app_id: The app, if no locations are given. Default: this one.
+            force: Also mint for locations whose token is not due. Default: False.
+            concurrency: The number of concurrent requests, 1 to 64. Default: 8.
+            progress: A function called about four times a second, and at the end, on this thread;
+                or a tqdm bar; or a rich ``Progress``, which gets a task. To stop, raise an
+                exception: this method raises it after saving all minted tokens.
 
         Raises:
             NotFound: No token is held for the company.
             StoreError: New tokens cannot be saved.
-            RateLimited: The API wants to be left in peace for more than 15 minutes.
+            RateLimited: The API demands a pause of more than 15 minutes.
             Cancelled: :meth:`cancel` was called.
         """
         handle = self._open()
@@ -586,10 +612,12 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: Any = None,
     ) -> Response:
-        """Sends a request to any endpoint of the API, with a live token and the configured version.
+        """Sends a request to any endpoint of the API, with a valid token and the configured
+        version.
 
-        Paced by the rate limit, and repeated where that does no harm. A 401 that says that the access token is dead
-        makes the library refresh it and send the request again, once. Redirects are not followed.
+        The rate limiter applies, and a request is repeated if that does no harm. If a 401 says that
+        the access token is invalid, the library refreshes it and repeats the request once.
+        Redirects are not followed.
 
         ::
 
@@ -597,16 +625,19 @@ class Client:
             for contact in answer.body["contacts"]: ...
 
         Args:
-            method: ``"GET"``, ``"POST"``, ``"PUT"``, ``"PATCH"``, ``"DELETE"``, ``"HEAD"`` or ``"OPTIONS"``.
-            path: One that begins with ``/``, or a URL below the base URL.
-            resource_id: The company or location whose token goes along. Default: none.
-            query: Names to texts, numbers, booleans or lists of them; what is None is left out.
-            headers: Headers beside the usual ones, or in their place.
-            body: Bytes and texts go as they are; anything else as JSON, or a mapping as a form where the headers'
-                content type says ``application/x-www-form-urlencoded``. Default: none.
+            method: ``"GET"``, ``"POST"``, ``"PUT"``, ``"PATCH"``, ``"DELETE"``, ``"HEAD"`` or
+                ``"OPTIONS"``.
+            path: A path that begins with ``/``, or a URL below the base URL.
+            resource_id: The company or location whose token is sent. Default: none.
+            query: Maps names to strings, numbers, booleans or lists of them; None values are
+                omitted.
+            headers: Additional headers, or replacements of the usual ones.
+            body: Bytes and strings are sent unchanged; a mapping is sent as a form if the content
+                type is ``application/x-www-form-urlencoded``; everything else is sent as JSON.
+                Default: none.
 
         Returns:
-            The answer, whatever its status: look at ``.status`` or ``.ok``.
+            The answer, whatever its status: check ``.status`` or ``.ok``.
         """
         is_bytes = isinstance(body, (bytes, bytearray, memoryview))
         wanted = {
@@ -623,35 +654,37 @@ class Client:
     # The webhooks that create and end tokens.
 
     def webhook_verify(self, body: bytes, headers: Headers) -> Webhook:
-        """Checks that a webhook, of whatever type, is the vendor's, and parses it. Changes nothing.
+        """Verifies the signature of a webhook of any type and parses it. Changes nothing.
 
         Args:
-            body: The request's raw body. The signature is that of these bytes: JSON that was parsed and written again
-                is another body.
-            headers: The request's headers, in any case; those of Flask, Django, Starlette and their like as they are.
+            body: The raw body of the request. The signature covers these bytes: JSON that was
+                parsed and serialized again does not match.
+            headers: The headers of the request, in any case; the header objects of Flask, Django,
+                Starlette and similar frameworks work unchanged.
 
         Raises:
-            SignatureInvalid: No configured key signed it, or it is too old.
-            InvalidArgument: It is signed, but no JSON object.
+            SignatureInvalid: No configured key made the signature, or the delivery is too old.
+            InvalidArgument: The body is signed but is not a JSON object.
         """
         return Webhook.from_json(self._webhook(library.ghl_webhook_verify, body, headers))
 
     def webhook_apply(self, body: bytes, headers: Headers) -> WebhookOutcome:
-        """Checks a webhook as :meth:`webhook_verify` does, and does to the tokens what it says.
+        """Verifies a webhook like :meth:`webhook_verify` and applies it to the stored tokens.
 
-        An INSTALL mints the location's token, or is remembered until its company's token is here; an UNINSTALL deletes
-        the token of the location, or of the company with all its locations. Deliveries may come in any order and any
-        number of times. Answer the vendor with a success whatever ``applied`` says, and with a failure for an error
-        that is ``retryable``, so that the delivery is repeated.
+        INSTALL mints the location's token, or is remembered until its company's token arrives.
+        UNINSTALL deletes the token of the location, or the token of the company with those of its
+        locations. Deliveries may arrive in any order and repeatedly. Answer the vendor with success
+        whatever ``applied`` says, and with status 429 for an error that is ``retryable``, so that
+        the delivery is repeated.
 
         Args:
             body: As for :meth:`webhook_verify`.
             headers: As for :meth:`webhook_verify`.
 
         Raises:
-            SignatureInvalid: No configured key signed it, or it is too old.
-            InvalidArgument: It is signed, but no JSON object.
-            StoreError, Timeout, Cancelled: It is to be applied when it is repeated.
+            SignatureInvalid: No configured key made the signature, or the delivery is too old.
+            InvalidArgument: The body is signed but is not a JSON object.
+            StoreError, Timeout, Cancelled: Not applied; a repeated delivery is applied.
         """
         return WebhookOutcome.from_json(self._webhook(library.ghl_webhook_apply, body, headers))
 
@@ -668,13 +701,14 @@ class Client:
         client_id: str | None = None,
         client_secret: str | None = None,
     ) -> Token:
-        """``POST /oauth/token`` as it is. Stores nothing: :meth:`authorization_complete` is the managed way.
+        """Sends ``POST /oauth/token``. Stores nothing: :meth:`authorization_complete` is the
+        managed way.
 
         Args:
             grant_type: ``"authorization_code"``, ``"refresh_token"`` or ``"client_credentials"``.
             code: Required for ``authorization_code``.
             refresh_token: Required for ``refresh_token``; the API accepts it once.
-            user_type: The kind of token that is wanted, ``"Company"`` or ``"Location"``.
+            user_type: The kind of token to request, ``"Company"`` or ``"Location"``.
             redirect_uri: The redirect URI that the consent used.
             client_id: Default: the configured one.
             client_secret: Default: the configured one.
@@ -696,12 +730,13 @@ class Client:
         return Token.from_json(token)
 
     def oauth_location_token(self, *, company_id: str, location_id: str, access_token: str | None = None) -> Token:
-        """``POST /oauth/location-token`` as it is: mints a location's token from its company's. Stores nothing.
+        """Sends ``POST /oauth/location-token``: mints a location's token from its company's. Stores
+        nothing.
 
         Args:
             company_id: The location's company.
             location_id: The location.
-            access_token: The company's access token. Default: the one held for the company.
+            access_token: The company's access token. Default: the stored one.
 
         Raises:
             NotFound: No token is held for the company.
@@ -732,29 +767,31 @@ class Client:
         access_token: str | None = None,
         installed: bool = False,
     ) -> Pages[Location]:
-        """``GET /oauth/installed-locations``: iterates over a company's locations, through all pages.
+        """Iterates over a company's locations (``GET /oauth/installed-locations``), through all
+        pages.
 
-        An item that is no object, or whose ``_id`` is no text or an empty one, is passed over; :meth:`request` shows
-        the list as the API sent it.
+        Items that are not objects, or whose ``_id`` is not a non-empty string, are skipped;
+        :meth:`request` returns the list unchanged.
 
         Args:
             company_id: The company.
             app_id: The app. Default: the part of the client id before its first ``-``.
-            page_size: How many are fetched at once, 1 to 100. Default: the API's, 20.
-            page_token: Where to go on: the ``next_page_token`` of an earlier list.
+            page_size: The number of locations per request, 1 to 100. Default: the API's, 20.
+            page_token: Continue here: the ``next_page_token`` of an earlier list.
             query: Part of a location's name.
             is_installed: Only locations with the app, or only those without.
             restrict_to_user_locations: Only locations that the current user may see.
             version_id: A version of the app.
-            on_trial: Only locations that try the app.
+            on_trial: Only locations in a trial of the app.
             plan_id: Only locations on that plan.
             location_id: One location.
-            access_token: The company's access token. Default: the one held for the company.
-            installed: Only locations where the app is installed, even if the server ignores ``is_installed``. No other
-                location has a token.
+            access_token: The company's access token. Default: the stored one.
+            installed: Only locations that have the app installed, even if the server ignores
+                ``is_installed``. No other location has a token.
 
         Raises:
-            InvalidArgument: A parameter is missing or out of range; raised by the iteration, as every error is.
+            InvalidArgument: A parameter is missing or out of range; raised by the iteration, like
+                every error.
             NotFound: No token is held for the company.
         """
         self._open()
@@ -831,7 +868,7 @@ class Client:
 
 
 def _words(scopes: Sequence[str] | str | None) -> list[str] | None:
-    """Scopes as the API's documents write them, in one string, or one by one."""
+    """The scopes as a list; the API's documents write them as one string."""
     if scopes is None:
         return None
     return scopes.split() if isinstance(scopes, str) else list(scopes)
@@ -871,7 +908,7 @@ def _camel(name: str) -> str:
 
 
 def _next_page_token(pagination: Any) -> str | None:
-    """Where a list of the API's goes on, if it says so in a form that can be handed back."""
+    """The token of the next page of an API list, or None if there is none or it is unusable."""
     if not isinstance(pagination, dict) or flag(pagination.get("hasNextPage")) is False:
         return None
     token = pagination.get("nextPageToken")

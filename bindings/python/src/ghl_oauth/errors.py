@@ -1,4 +1,4 @@
-"""What a call can raise: :class:`GhlError`, with one subclass per status of the library."""
+"""The exceptions: :class:`GhlError`, with one subclass per status of the library."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 
 class GhlError(Exception):
-    """An error of the library. Never holds a secret.
+    """An error of the library. Never contains a secret.
 
-    Catch a subclass to handle one reason, this class for all of them. Raised as itself only for a status that
-    a newer library knows and this package does not.
+    Catch a subclass to handle one failure, or this class for all of them. This class itself is
+    raised only for a status of a newer library that this package does not know.
 
     Attributes:
         code: The stable number of the status.
-        status: The status as the C header and the logs name it, for instance ``"GHL_ERR_RATE_LIMITED"``.
+        status: The status as in the C header and the logs, for instance ``"GHL_ERR_RATE_LIMITED"``.
         message: What happened, in one sentence.
         help: What to do about it, or None.
         parameter: The offending parameter or configuration key (``"store.kind"``), or None.
         retryable: Whether the same call, unchanged, may succeed later.
-        retry_after: How long to wait before that, in seconds; None where it is not known.
+        retry_after: How long to wait before that, in seconds; None if unknown.
         resource_id: The company or location concerned, or None.
-        http_status: The HTTP status of the API's answer; None where there was none.
-        trace_id: The API's own id of the request, to quote to the vendor's support, or None.
-        api: What the API said: ``{"code", "message", "details", "resolution"}``; None where it said nothing.
+        http_status: The HTTP status of the API's answer; None if there was no answer.
+        trace_id: The API's id of the request, to quote to the vendor's support, or None.
+        api: The API's error: ``{"code", "message", "details", "resolution"}``, or None.
         raw: The library's whole error object.
     """
 
@@ -78,7 +78,7 @@ class NotFound(GhlError):
 
 
 class ReauthorizationRequired(GhlError):
-    """Only a person's consent can help: begin again with ``Client.authorization_url``."""
+    """The connection is lost: a user must consent again, see ``Client.authorization_url``."""
 
     code = 4
     status = "GHL_ERR_REAUTHORIZATION_REQUIRED"
@@ -92,42 +92,42 @@ class LocationInactive(GhlError):
 
 
 class Unauthorized(GhlError):
-    """A 401 that a fresh token did not cure, or refused client credentials."""
+    """The API answered 401 although the token is fresh, or it refused the client credentials."""
 
     code = 6
     status = "GHL_ERR_UNAUTHORIZED"
 
 
 class Forbidden(GhlError):
-    """The scope or the location is not granted."""
+    """The token lacks the scope, or access to the location."""
 
     code = 7
     status = "GHL_ERR_FORBIDDEN"
 
 
 class InvalidRequest(GhlError):
-    """The API says what is wrong with the request (400, 422); see ``api``."""
+    """The API rejected the request as invalid (400, 422); ``api`` says why."""
 
     code = 8
     status = "GHL_ERR_INVALID_REQUEST"
 
 
 class RateLimited(GhlError):
-    """Too many requests; ``retry_after`` says when to go on."""
+    """Too many requests; ``retry_after`` says when to try again."""
 
     code = 9
     status = "GHL_ERR_RATE_LIMITED"
 
 
 class NetworkError(GhlError):
-    """The request was not sent, or nothing came back."""
+    """The request could not be sent, or no answer arrived."""
 
     code = 10
     status = "GHL_ERR_NETWORK"
 
 
 class Timeout(GhlError):
-    """The deadline of the call passed."""
+    """The deadline passed."""
 
     code = 11
     status = "GHL_ERR_TIMEOUT"
@@ -141,7 +141,7 @@ class ServerError(GhlError):
 
 
 class ProtocolError(GhlError):
-    """The API's answer is not what its contract says."""
+    """The API's answer does not have the documented form."""
 
     code = 13
     status = "GHL_ERR_PROTOCOL"
@@ -155,7 +155,7 @@ class StoreError(GhlError):
 
 
 class Cancelled(GhlError):
-    """The call was waiting when ``Client.cancel`` was called."""
+    """The call was cancelled by ``Client.cancel``."""
 
     code = 15
     status = "GHL_ERR_CANCELLED"
@@ -169,35 +169,35 @@ class StateMismatch(GhlError):
 
 
 class ConsentDenied(GhlError):
-    """The person, or the marketplace, refused consent."""
+    """The user, or the marketplace, refused consent."""
 
     code = 17
     status = "GHL_ERR_CONSENT_DENIED"
 
 
 class SignatureInvalid(GhlError):
-    """A webhook's signature does not fit."""
+    """The signature of a webhook is invalid."""
 
     code = 18
     status = "GHL_ERR_SIGNATURE_INVALID"
 
 
 class InternalError(GhlError):
-    """A defect of the library. The client stays usable."""
+    """A defect of the library. The client remains usable."""
 
     code = 19
     status = "GHL_ERR_INTERNAL"
 
 
 class BufferTooSmall(GhlError):
-    """A buffer is too small. The methods of ``Client`` grow theirs and never raise this."""
+    """A buffer is too small. The methods of ``Client`` enlarge theirs and never raise this."""
 
     code = 20
     status = "GHL_ERR_BUFFER_TOO_SMALL"
 
 
 class Conflict(GhlError):
-    """A store's record has another version than expected. ``Store.save`` raises it: ``raise Conflict``."""
+    """A record in the store has another version than expected. Raised by ``Store.save``: ``raise Conflict``."""
 
     code = 21
     status = "GHL_ERR_CONFLICT"
@@ -207,5 +207,5 @@ _BY_STATUS = {error.status: error for error in GhlError.__subclasses__()}
 
 
 def from_json(error: Mapping[str, Any]) -> GhlError:
-    """The exception for the library's error object."""
+    """The exception for an error object of the library."""
     return _BY_STATUS.get(error.get("status", ""), GhlError)(error)

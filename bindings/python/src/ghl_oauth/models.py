@@ -1,6 +1,7 @@
-"""What the calls return: frozen dataclasses, each with the library's whole document in ``raw``.
+"""The results of the calls: frozen dataclasses, each with the library's whole document in ``raw``.
 
-Fields that the API adds later are in ``raw`` at once, under the API's own camelCase names. No ``repr`` shows a secret.
+Fields that the API adds later appear in ``raw``, under the API's camelCase names. No ``repr`` shows
+a secret.
 """
 
 from __future__ import annotations
@@ -29,27 +30,27 @@ def _moment(epoch_ms: int | None) -> datetime | None:
 
 
 def flag(value: bool | str | None) -> bool | None:
-    """A boolean of the API's, which has been seen to send some as strings."""
+    """A boolean from the API, which sends some as strings."""
     return None if value is None else value in (True, "true")
 
 
 def _text(value: Any) -> str | None:
-    """A text of the API's, or None for whatever else it sent."""
+    """A string from the API, or None for a value of another type."""
     return value if isinstance(value, str) else None
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token with its secrets. ``repr`` leaves them and ``raw`` out."""
+    """A token with its secrets. ``repr`` omits them and ``raw``."""
 
     access_token: str | None = field(repr=False)
     """The bearer token; None only in an export of a token whose access token was never known."""
     refresh_token: str | None = field(repr=False)
-    """Single use; None where the API gave none."""
+    """Single use; None if the API gave none."""
     expires_at: datetime | None
-    """When the access token dies (UTC)."""
+    """When the access token expires (UTC)."""
     user_type: str | None
-    """``"Company"`` or ``"Location"``, by the API's answer."""
+    """``"Company"`` or ``"Location"``, according to the API's answer."""
     company_id: str | None
     location_id: str | None
     scope: str | None
@@ -71,7 +72,7 @@ class Token:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The library's form, as ``Client.tokens_import`` takes it: ``raw``, with this object's fields over it."""
+        """The library's form, as ``Client.tokens_import`` takes it: ``raw``, updated with this object's fields."""
         fields = {
             "accessToken": self.access_token,
             "refreshToken": self.refresh_token,
@@ -87,10 +88,10 @@ class Token:
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """What is known about a stored token, without its secrets."""
+    """The metadata of a stored token, without its secrets."""
 
     resource_id: str
-    """The company or location that the token opens; what ``Client.access_token`` takes."""
+    """The company or location that the token is for; pass it to ``Client.access_token``."""
     user_type: str | None
     """``"Company"`` or ``"Location"``."""
     company_id: str | None
@@ -98,13 +99,14 @@ class TokenInfo:
     scope: str | None
     """The scopes, separated by spaces."""
     expires_at: datetime | None
-    """When the access token dies (UTC); it is renewed before."""
+    """When the access token expires (UTC); it is renewed before."""
     refreshable: bool
-    """Whether it can be renewed without a person: by a refresh token, or, a location's, from its company's token."""
+    """Whether it can be renewed without a user: by a refresh token, or from the token of its company."""
     state: str
-    """``"ok"``; ``"inactive"``: the location is paused; ``"reauthorizationRequired"``: a person must consent again;
-    ``"unsaved"``: newer than what the store holds, because the store failed; ``"unreadable"``: a deleted record whose
-    contents could not be read, of which only the id is known. A later version of the library may add states."""
+    """``"ok"``; ``"inactive"``: the location is paused; ``"reauthorizationRequired"``: a user must
+    consent again; ``"unsaved"``: newer than the stored token, because the store failed;
+    ``"unreadable"``: a deleted record whose contents could not be read, so that only the id is
+    known. A later version of the library may add states."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -125,13 +127,13 @@ class TokenInfo:
 
 @dataclass(frozen=True)
 class Location:
-    """A location of a company, as the list of installed locations has it."""
+    """A location of a company, from the list of installed locations."""
 
     id: str
     name: str | None
     address: str | None
     is_installed: bool | None
-    """Whether the app is installed there; None where the API does not say."""
+    """Whether the app is installed there; None if the API does not say."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -147,18 +149,18 @@ class Location:
 
     @classmethod
     def all_of(cls, items: Any) -> list[Location]:
-        """Reads a list of the API's. What is no object, or has no id, is no location that a call could name."""
+        """Reads a list from the API and skips items that are not objects or have no id."""
         objects = (item for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
         return [cls.from_json(item) for item in objects if _text(item.get("_id"))]
 
 
 @dataclass(frozen=True)
 class AuthorizationUrl:
-    """Where to send a person for consent."""
+    """The URL of the consent page."""
 
     url: str = field(repr=False)
     state: str = field(repr=False)
-    """What the redirect will carry; keep it with the browser's session when another process may complete it."""
+    """The state in the redirect; keep it in the browser session if another process may complete the consent."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -169,18 +171,18 @@ class AuthorizationUrl:
 
 @dataclass(frozen=True)
 class SkippedToken:
-    """A token that an import left out."""
+    """A token that an import skipped."""
 
     index: int
-    """Its place among the tokens given."""
+    """Its index in the given tokens."""
     resource_id: str | None
-    """Whose token it is, where it says so."""
+    """The company or location, if the token names one."""
     reason: str
 
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What became of an import."""
+    """The result of an import."""
 
     imported: int
     """How many tokens were stored."""
@@ -199,14 +201,14 @@ class ImportResult:
 
 @dataclass(frozen=True)
 class MaintenanceProgress:
-    """How far a maintenance pass is."""
+    """The progress of a maintenance pass."""
 
     checked: int
-    """How many tokens were due and are done."""
+    """The number of due tokens processed so far."""
     refreshed: int
     failed: int
     resealed: int
-    """How many were sealed with the first of the store's keys, because another had sealed them, or none."""
+    """The number of records encrypted with the first of the store's keys that were not before."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -226,7 +228,7 @@ class FailedToken:
     """A token that could not be renewed, minted, saved or read."""
 
     resource_id: str | None
-    """None where the error concerns a key of the store, and so many tokens."""
+    """None if the error concerns one of the store's keys, and so many tokens."""
     error: GhlError
 
     @classmethod
@@ -237,16 +239,16 @@ class FailedToken:
 
 @dataclass(frozen=True)
 class Maintenance:
-    """What a maintenance pass did."""
+    """The result of a maintenance pass."""
 
     checked: int
-    """How many tokens were due."""
+    """The number of tokens that were due."""
     refreshed: int
-    """How many of them were renewed."""
+    """The number of tokens that were renewed."""
     resealed: int
-    """How many were sealed with the first of the store's keys, because another had sealed them, or none."""
+    """The number of records encrypted with the first of the store's keys that were not before."""
     unsealed: int
-    """How many should have been, and could not be opened, or changed meanwhile."""
+    """The number of records that could not be encrypted: unreadable, or changed meanwhile."""
     failed: tuple[FailedToken, ...]
     """Tokens that could not be renewed, and new tokens that the store still refuses."""
     next_due_at: datetime | None
@@ -270,17 +272,17 @@ class Maintenance:
 
 @dataclass(frozen=True)
 class MintProgress:
-    """How far the minting of many locations is."""
+    """The progress of minting."""
 
     done: int
-    """How many locations have a token now."""
+    """The number of locations that have a token now."""
     failed: int
     total: int | None
-    """How many there are; None as long as that is not known."""
+    """The number of locations; None while unknown."""
     per_second: float
-    """How many were worked on per second; those that had a token already do not count."""
+    """Locations processed per second, without those that already had a token."""
     seconds_left: int | None
-    """How long the rest will take; None as long as that cannot be said."""
+    """The estimated time left; None while unknown."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -298,14 +300,14 @@ class MintProgress:
 
 @dataclass(frozen=True)
 class Minting:
-    """What the minting of many locations came to."""
+    """The result of minting."""
 
     total: int
-    """How many locations were looked at."""
+    """The number of locations processed."""
     minted: int
-    """How many got a new token."""
+    """The number of new tokens."""
     fresh: int
-    """How many had a token that was not due."""
+    """The number of locations whose token was not due."""
     failed: tuple[FailedToken, ...]
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
@@ -322,14 +324,14 @@ class Response:
 
     status: int
     headers: Mapping[str, str]
-    """By their names in lower case."""
+    """By lower-case name."""
     body: Any = field(repr=False)
-    """JSON where the answer calls itself that and is; else a text where it is UTF-8; else bytes."""
+    """JSON if the answer is declared as JSON and parses; otherwise a string if it is UTF-8; otherwise bytes."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
-        """Whether the status is that of a success."""
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
     @classmethod
@@ -343,18 +345,18 @@ class Response:
 
 @dataclass(frozen=True)
 class Webhook:
-    """A delivery whose signature holds."""
+    """A delivery with a valid signature."""
 
     type: str | None
     """``"INSTALL"``, ``"ContactCreate"`` and so on."""
     webhook_id: str | None
-    """The same for every repetition of a delivery."""
+    """The id of the delivery; repetitions have the same id."""
     timestamp: datetime | None
-    """When it happened (UTC), where it says so."""
+    """When it happened (UTC), or None."""
     scheme: str
     """``"ed25519"`` or ``"rsa-sha256"``."""
     key_index: int
-    """The place of the key that fits among the configured ones of its scheme."""
+    """The index of the matching key among the configured keys of its scheme."""
     payload: Mapping[str, Any] = field(repr=False)
     """The parsed body."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
@@ -375,14 +377,14 @@ class Webhook:
 
 @dataclass(frozen=True)
 class WebhookOutcome:
-    """What a delivery did to the tokens."""
+    """The effect of a delivery on the tokens."""
 
     type: str | None
     resource_id: str | None
-    """The location's or the company's id, where it names one."""
+    """The id of the location or company, or None."""
     applied: bool
     reason: str | None
-    """Why it was not applied, or what is still to come."""
+    """Why it was not applied, or what remains to be done."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -399,19 +401,20 @@ class WebhookOutcome:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a token; holds ids and times, never a secret."""
+    """A change of a token; contains ids and times, never a secret."""
 
     type: str
-    """``"token.saved"`` (by consent or import), ``"token.refreshed"``, ``"token.minted"`` (a location's, from its
-    company's), ``"token.deleted"``, ``"token.reauthorizationRequired"`` (a person must consent again),
-    ``"token.refreshFailed"``, or ``"token.unsaved"`` (the store failed, and the new token is in memory only)."""
+    """``"token.saved"`` (by consent or import), ``"token.refreshed"``, ``"token.minted"`` (a
+    location's, from its company's), ``"token.deleted"``, ``"token.reauthorizationRequired"`` (a
+    user must consent again), ``"token.refreshFailed"``, or ``"token.unsaved"`` (the store failed;
+    the new token is only in memory)."""
     resource_id: str
     at: datetime | None
     """When it happened (UTC)."""
     expires_at: datetime | None
-    """When the token dies (UTC); None where there is none."""
+    """When the token expires (UTC), or None."""
     error: GhlError | None
-    """The reason, where something failed."""
+    """The failure, or None."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Iteration over lists that come in pages."""
+"""Iteration over paginated lists."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Item = TypeVar("Item")
 
 
 class Pages(Iterator[Item]):
-    """The items of a list, page after page; each page is fetched when the iteration reaches it.
+    """The items of a paginated list; each page is fetched when the iteration reaches it.
 
-    An error ends nothing: after a ``RateLimited``, for instance, ``next()`` asks for the same page again.
-    Use an iterator from one thread at a time.
+    An error does not end the iteration: after a ``RateLimited``, for instance, ``next()`` requests
+    the same page again. Use an iterator from one thread at a time.
 
-    A stored token that cannot be read does not end the list either: it is logged as a warning and collected in
-    :attr:`failed`, and the iteration continues with the next token.
+    A stored token that cannot be read does not end the iteration either: it is logged as a warning
+    and collected in :attr:`failed`, and the iteration continues with the next token.
     """
 
     def __init__(
@@ -27,9 +27,10 @@ class Pages(Iterator[Item]):
         page_token: str | None,
         failed: Sequence[FailedToken] = (),
     ) -> None:
-        """``fetch`` gets a page by its token (None: the first), and answers its items and the next page's token.
+        """``fetch`` takes a page token (None: the first page) and returns its items and the next
+        page token.
 
-        It appends to ``failed`` the tokens of the page that cannot be read.
+        It appends the unreadable tokens of the page to ``failed``.
         """
         self._fetch = fetch
         self._failed = failed
@@ -40,12 +41,12 @@ class Pages(Iterator[Item]):
 
     @property
     def next_page_token(self) -> str | None:
-        """Names the page after the last one fetched, for a later list to go on there; None after the last page."""
+        """The token of the page after the last one fetched, to continue there later; None after the last page."""
         return self._next_page_token
 
     @property
     def failed(self) -> tuple[FailedToken, ...]:
-        """The stored tokens that cannot be read, from the pages fetched so far; empty for a list of locations."""
+        """The unreadable tokens of the pages fetched so far; empty for a list of locations."""
         return tuple(self._failed)
 
     def __next__(self) -> Item:

@@ -1,4 +1,4 @@
-"""Progress bars, as the libraries that people have draw them."""
+"""Adapters for progress bars."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from typing import Any, Callable, Protocol, runtime_checkable
 
 @runtime_checkable
 class ProgressBar(Protocol):
-    """What tqdm's bars have, and whatever else looks like them."""
+    """The interface of a tqdm bar."""
 
     total: Any
 
     def update(self, n: Any = ..., /) -> object:
-        """Goes on by so many."""
+        """Advances the bar by ``n``."""
 
 
 @runtime_checkable
 class ProgressDisplay(Protocol):
-    """What rich's ``Progress`` has, and whatever else looks like it: one display with a bar for each task."""
+    """The interface of a rich ``Progress``: one display with a bar for each task."""
 
     def add_task(self, description: str, *, total: float | None = ...) -> Any:
         """Adds a bar.
 
         Args:
-            description: What it is about.
-            total: Of how many steps. None: not known, so that the bar only shows that something is done.
+            description: The label.
+            total: The number of steps. None: unknown; the bar only shows activity.
 
         Returns:
-            What names the bar for :meth:`update`.
+            The id of the bar for :meth:`update`.
         """
 
     def update(self, task_id: Any, /, *, total: float | None = ..., completed: float | None = ...) -> object:
         """Moves a bar.
 
         Args:
-            task_id: What :meth:`add_task` returned.
-            total: Of how many steps. None: as before.
-            completed: To so many. None: as before.
+            task_id: The result of :meth:`add_task`.
+            total: The number of steps. None: unchanged.
+            completed: The number of completed steps. None: unchanged.
         """
 
 
 def mover(progress: ProgressBar | ProgressDisplay, description: str) -> Callable[[int, int | None], None]:
-    """A function that moves a bar to so many of so many; None: of how many is not known.
+    """A function that moves a bar to ``done`` of ``total`` steps (None: unknown).
 
     Raises:
-        TypeError: It is no bar.
+        TypeError: ``progress`` is not a bar.
     """
     if isinstance(progress, ProgressDisplay):
         display = progress

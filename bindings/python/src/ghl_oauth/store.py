@@ -1,4 +1,4 @@
-"""Stores written in Python: a client keeps its tokens where a program already keeps its data."""
+"""Custom stores: keep the tokens of a client in the program's own database."""
 
 from __future__ import annotations
 
@@ -10,97 +10,102 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StorePage:
-    """A page of a store's records."""
+    """A page of records."""
 
     records: Sequence[str]
-    """Records as :meth:`Store.save` got them, in the order of their ids' UTF-8 bytes where there are several pages."""
+    """Records as passed to :meth:`Store.save`; if there are several pages, in the byte order of their UTF-8 ids."""
     next_page_token: str | None = None
-    """The last record's id; None on the last page."""
+    """The id of the last record; None on the last page."""
 
 
 class Store(abc.ABC):
-    """Where a client keeps its tokens, written in Python: ``Client(..., store=MyStore())``.
+    """A token store written in Python: ``Client(..., store=MyStore())``.
 
-    A record is a JSON object in a text, to be kept as it is and given back as it was. Its ``"version"``,
-    ``"companyId"``, ``"renewAt"`` and so on are there to look records up by; ``"document"`` holds a token's secrets, in
-    clear unless there are ``encryption_keys``. ``docs/stores.md`` has the four things that matter,
-    ``examples/python/shelve_store.py`` a whole store.
+    A record is a JSON object as a string, which the store must return unchanged. Its ``"version"``,
+    ``"companyId"``, ``"renewAt"`` and so on serve for queries; ``"document"`` contains a token's
+    secrets, in clear text unless there are ``encryption_keys``. ``docs/stores.md`` explains the
+    four rules of a store, ``examples/python/shelve_store.py`` is a complete one.
 
-    The methods are called from any thread, several at once: from those that are inside a call on the client, and from
-    threads of the library while :meth:`Client.tokens_mint` or :meth:`Client.tokens_maintain` runs. In a forked child
-    the same object goes on serving its client. They must not call that client.
+    The library calls several methods at once, from any thread that is inside a call on the client,
+    and from its worker threads while :meth:`Client.tokens_mint` or :meth:`Client.tokens_maintain`
+    runs. A forked child keeps using the same object. The methods must not call the client that they
+    serve.
 
-    What a method raises, but for what is named here, makes the call that needed it fail with :class:`StoreError`, whose
-    ``__cause__`` it is; it is logged, too, since a call that does not need the store at once, such as that of a token
-    which was refreshed but could not be saved, goes on. So its words must hold no secret.
+    An exception other than those named below makes the call that needed the store fail with
+    :class:`StoreError`, which has the exception as its ``__cause__``. The exception is also logged,
+    because a call that does not depend on the store continues, for example after a refreshed token
+    could not be saved. Its text must therefore contain no secret.
 
-    One store serves one client, which calls :meth:`close` at its end.
+    One store serves one client, which calls :meth:`close` when it ends.
     """
 
     encryption_keys: Sequence[str] = ()
-    """What records are sealed with before they come here, each the base64 of 32 bytes: the first seals, all open."""
+    """Keys that encrypt records before they reach this store, each the base64 of 32 bytes: the
+    first encrypts, all decrypt."""
 
     @abc.abstractmethod
     def load(self, resource_id: str) -> str | None:
-        """The record of an id, or None where there is none.
+        """Returns the record of an id, or None if there is no such record.
 
         Args:
-            resource_id: Up to 300 bytes of UTF-8. It comes from outside: never build a path or a statement from it as
-                it is.
+            resource_id: Up to 300 bytes of UTF-8. It comes from outside: never insert it into a
+                path or an SQL statement without escaping.
         """
 
     @abc.abstractmethod
     def save(self, resource_id: str, record_json: str, expected_version: int) -> None:
-        """Saves a record, if the stored one has the expected version. It must survive a crash when this returns.
+        """Saves a record if the stored record has the expected version; the saved record must
+        survive a crash.
 
-        Look and save in one step that no other process can come between.
+        Compare and save in one atomic step across processes.
 
         Args:
-            resource_id: The record's id.
+            resource_id: The id of the record.
             record_json: The record.
-            expected_version: The ``"version"`` of the stored record; 0: there is none yet.
+            expected_version: The ``"version"`` of the stored record; 0: no record exists.
 
         Raises:
-            Conflict: To be raised where the stored record has another version, is there though it should not be, or
-                the other way round.
+            Conflict: Raise it if the version of the stored record differs, or if a record exists
+                although none is expected, or the reverse.
         """
 
     @abc.abstractmethod
     def remove(self, resource_id: str) -> None:
-        """Removes a record; one that is not there is no error.
+        """Removes a record; a missing record is not an error.
 
         Args:
-            resource_id: The record's id.
+            resource_id: The id of the record.
         """
 
     @abc.abstractmethod
     def list(self, query: Mapping[str, Any]) -> StorePage:
-        """A page of records. A small store may answer every query with all its records.
+        """Returns a page of records. A small store may answer every query with all its records.
 
         Args:
-            query: Where to go on (``"pageToken"``: only ids after it), how many (``"pageSize"``), and conditions, which
-                are there to save work: ``"kind"``, ``"companyId"``, ``"userType"`` and ``"list"`` equal the record's;
-                ``"renewBy"`` and ``"expiredBy"``: its ``"renewAt"`` or ``"expiresAt"`` is at most that;
-                ``"notSealedWith"``: its ``"sealedWith"`` is another. One that is not known is to be ignored.
+            query: ``"pageToken"``: return only ids after it; ``"pageSize"``: return at most so
+                many. The other keys are filters, which only save work: ``"kind"``, ``"companyId"``,
+                ``"userType"`` and ``"list"`` equal the record's field; ``"renewBy"`` and
+                ``"expiredBy"``: its ``"renewAt"`` or ``"expiresAt"`` is not later;
+                ``"notSealedWith"``: its ``"sealedWith"`` differs. Ignore unknown filters.
         """
 
     def lock(self, resource_id: str, timeout: float) -> None:
-        """Takes the lock of an id against other processes; override it together with :meth:`unlock`.
+        """Takes the lock of an id, across processes; override it together with :meth:`unlock`.
 
-        It must come free when its holder dies. The threads of a process are kept apart by the library. Without it,
-        tokens are safe as long as one process uses them.
+        The lock must be released when its holder dies. The library itself keeps the threads of a
+        process apart. Without locks, tokens are safe only while one process uses them.
 
         Args:
             resource_id: The id.
             timeout: How long to wait, in seconds.
 
         Raises:
-            TimeoutError: To be raised where it is not free by then.
+            TimeoutError: Raise it if the lock is still taken then.
         """
         raise NotImplementedError
 
     def unlock(self, resource_id: str) -> None:
-        """Gives the lock back, on the thread that took it.
+        """Releases the lock, on the thread that took it.
 
         Args:
             resource_id: The id.
@@ -108,4 +113,4 @@ class Store(abc.ABC):
         raise NotImplementedError
 
     def close(self) -> None:  # noqa: B027
-        """Called once, when the client has ended or could not be made. Does nothing here."""
+        """Called once, when the client has ended or could not be created. Does nothing by default."""
