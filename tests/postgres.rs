@@ -897,7 +897,10 @@ fn locations_that_fill_a_pooler_leave_their_company_room_for_its_refresh() {
         for location in locations {
             let (stand, url) = (&stand, &url);
             scope.spawn(move || {
-                let token = Stand::client(&stand.emulator, url).access_token(location).unwrap();
+                let mut config = Stand::config(&stand.emulator, url);
+                // Each caller gets its turn in the end; how soon is a matter of the machine.
+                config.timeouts.total_ms = 120_000;
+                let token = Client::new(&config).unwrap().access_token(location).unwrap();
                 assert!(stand.emulator.access_token_is_live(token.expose()));
             });
         }
