@@ -55,6 +55,7 @@ pub mod token;
 
 mod ca_bundle;
 mod crew;
+mod der;
 mod fork_safety;
 mod inside;
 mod json;

@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 10] = [
     &["config", "crew", "event"],
     &["ca_bundle", "deadline", "json", "random", "token"],
     &["clock", "error", "fork_safety", "inside", "outbox", "secret"],
-    &["lookup", "signal"],
+    &["der", "lookup", "signal"],
 ];
 
 /// What a module must not know although it is lower: a store knows no HTTP and no time, the transport no tokens.
