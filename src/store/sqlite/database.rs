@@ -237,7 +237,7 @@ impl Database {
     /// room. The WAL keeps its length: no other program takes the room meanwhile. PASSIVE waits for nothing, and leaves what a
     /// foreign reader still needs.
     fn checkpoint(&self, slot: &Slot) {
-        let _using = process::using_database();
+        let _using = databases::shared();
         if let Some(handle) = &*slot.handle()
             && handle.is_current()
         {
@@ -481,11 +481,14 @@ fn checkpoint(connection: &Connection) {
 }
 
 /// How much room the disk of a file has, in bytes.
+#[cfg(unix)]
 fn room_beside(path: &Path) -> u64 {
-    #[cfg(unix)]
-    if let Ok(disk) = rustix::fs::statvfs(path) {
-        return disk.f_bavail.saturating_mul(disk.f_frsize);
-    }
+    rustix::fs::statvfs(path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// The disk is not asked: a write that fails tells that it is full.
+#[cfg(not(unix))]
+fn room_beside(_: &Path) -> u64 {
     u64::MAX
 }
 

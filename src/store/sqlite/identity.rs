@@ -65,6 +65,7 @@ pub struct Paths {
     /// The database.
     pub database: PathBuf,
     /// The rollback journal that a database has before it is in WAL mode.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub journal: PathBuf,
     /// The WAL's index, which processes share as memory.
     pub shm: PathBuf,
@@ -128,7 +129,7 @@ fn file_id(path: &Path) -> io::Result<FileId> {
 }
 
 /// Whether an open file is the one at a path.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub fn is_at(file: &fs::File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let open = file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::identity::Paths;
-use crate::process;
+use crate::fork_safety::databases;
 
 /// Why the locks could not be taken.
+#[cfg_attr(not(all(target_os = "linux", target_pointer_width = "64")), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// Another SQLite has the file for itself right now.
@@ -39,7 +40,7 @@ static ALL: Mutex<Vec<(PathBuf, Weak<RegionLocks>)>> = Mutex::new(Vec::new());
 /// The locks on the database at a canonical path: the same for all clients on it.
 pub fn of(path: &Path) -> Arc<RegionLocks> {
     // A fork must find the list free.
-    let _using = process::using_database();
+    let _using = databases::shared();
     let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain(|(_, locks)| locks.strong_count() > 0);
     if let Some(locks) = all.iter().find(|(at, _)| at == path).and_then(|(_, locks)| locks.upgrade()) {
