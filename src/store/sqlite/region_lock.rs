@@ -1,9 +1,9 @@
 //! Byte-range locks that survive a foreign close. SQLite's POSIX record locks belong to the process: as soon as any code in it
 //! closes the file, all of them are gone, and SQLite does not notice. Open file description locks (OFD locks) belong to one
-//! descriptor, and conflict with POSIX locks, those of the same process included. So a second descriptor holds by OFD locks
-//! what SQLite holds by POSIX locks as long as it has the database open: the shared lock on the database, without which
-//! another SQLite takes itself for the last one and removes the WAL, and the shared lock of the `-shm` file, without which
-//! another SQLite empties it. A POSIX lock on a byte that no program uses tells whether the POSIX locks are still there.
+//! descriptor, and conflict with the POSIX locks of every process, this one included. While SQLite has the database open, a
+//! second descriptor therefore holds two of its locks as OFD locks: the shared lock on the database, without which another
+//! SQLite takes itself for the last one and removes the WAL, and the shared lock of the `-shm` file, without which another
+//! SQLite empties it. A POSIX lock on a byte that no other program uses tells whether the POSIX locks are still there.
 //!
 //! Linux only. On other systems the check of the files' identity ([`super::identity`]) remains.
 
@@ -19,7 +19,7 @@ use crate::fork_safety::databases;
 pub enum Refusal {
     /// Another SQLite has the file for itself right now.
     Busy,
-    /// The file at the path is another one than the handles of this process have open.
+    /// The handles of this process have a different file open than the one at the path.
     Replaced,
 }
 

@@ -25,8 +25,8 @@ impl WriterLock {
         WriterLock { path: folder.join(NAME), file: Mutex::new(None) }
     }
 
-    /// Takes the lock, unless another writer has it. If the file cannot be made, SQLite's own lock must do: it is no reason
-    /// to lose a token.
+    /// Takes the lock, unless another writer has it. If the file cannot be made, SQLite's own lock must suffice: a token is
+    /// not given up for that.
     pub fn try_lock(&self) -> Option<Writing<'_>> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..2 {
