@@ -41,6 +41,7 @@ mod token;
 
 mod ca_bundle;
 mod crew;
+mod der;
 mod fork_safety;
 mod inside;
 mod json;

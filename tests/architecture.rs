@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 10] = [
     &["config", "crew", "event"],
     &["ca_bundle", "deadline", "json", "random", "token"],
     &["clock", "error", "fork_safety", "inside", "outbox", "secret"],
-    &["lookup", "signal"],
+    &["der", "lookup", "signal"],
 ];
 
 /// What a module must not know although it is lower: a store knows no HTTP and no time, the transport no tokens.
@@ -28,17 +28,24 @@ const DOOR: (&str, &str) = ("http", "fuzzing");
 const SIMULATION: &str = "simulation";
 
 /// What only these places may use. `ureq::http`, the vocabulary of URLs and headers, is for everyone.
-const OWNERS: [(&str, &[&str]); 11] = [
+const OWNERS: [(&str, &[&str]); 12] = [
     ("ureq", &["http/"]),
     ("rustls", &["ca_bundle.rs", "http/", "store/postgres/tls.rs"]),
     ("rusqlite", &["store/sqlite/"]),
     ("tokio_postgres", &["store/postgres/"]),
     ("tokio", &["store/postgres/"]),
-    ("libc", &["ffi/", "store/postgres/line.rs"]),
-    ("rustix", &["clock.rs", "http/tcp.rs", "store/postgres/line.rs"]),
+    ("libc", &["ffi/", "store/postgres/line.rs", "store/sqlite/region_lock.rs"]),
+    ("rustix", &["clock.rs", "http/tcp.rs", "store/postgres/line.rs", "store/sqlite/database.rs"]),
+    ("nix", &["store/sqlite/region_lock.rs"]),
     (
         "std::os",
-        &["store/user_only.rs", "store/file_lock.rs", "store/sqlite/identity.rs", "store/postgres/line.rs"],
+        &[
+            "store/user_only.rs",
+            "store/file_lock.rs",
+            "store/sqlite/identity.rs",
+            "store/sqlite/region_lock.rs",
+            "store/postgres/line.rs",
+        ],
     ),
     ("TcpListener", &["authorization/receiver.rs", "http/tcp.rs"]),
     ("ToSocketAddrs", &["lookup.rs"]),

@@ -798,7 +798,8 @@ fn what_is_wrong_with_a_url_is_said_without_its_password() {
     let Some(server) = shared() else { return };
     let database = server.database();
     let good = database.url();
-    let nobody = postgres_server::free_port();
+    // The port of tcpmux, which no system has listening.
+    let nobody = 1;
     let wrong_password = good.replace("d41d8cd9", "d41d8cd9-wrong");
     for (url, says) in [
         (wrong_password.clone(), "password authentication failed"),
@@ -841,12 +842,12 @@ fn more_holders_than_a_pooler_has_connections_all_get_on() {
     for size in [2, 3] {
         let Some(pooler) = Pooler::start(server, size) else { return };
         let url = server.database().url_at(&format!("127.0.0.1:{}", pooler.port));
-        drop(open(&url));
+        // Each has a connection before they compete for the pooler's.
+        let stores: Vec<PostgresStore> = (0..8).map(|_| open(&url)).collect();
         thread::scope(|scope| {
-            for worker in 0..8 {
-                let url = &url;
+            for (worker, store) in stores.iter().enumerate() {
                 scope.spawn(move || {
-                    let (store, id) = (open(url), format!("company-{worker}"));
+                    let id = format!("company-{worker}");
                     for _ in 0..3 {
                         let _held = store.lock(&id, &patience()).unwrap();
                         let record = store.load(&id, &patience()).unwrap().unwrap_or_else(|| company(&id));
@@ -866,11 +867,10 @@ fn many_waiters_for_one_lock_leave_a_pooler_to_its_holder() {
     let Some(server) = shared() else { return };
     let Some(pooler) = Pooler::start(server, 2) else { return };
     let url = server.database().url_at(&format!("127.0.0.1:{}", pooler.port));
-    drop(open(&url));
+    let stores: Vec<PostgresStore> = (0..20).map(|_| open(&url)).collect();
     thread::scope(|scope| {
-        for _ in 0..20 {
-            scope.spawn(|| {
-                let store = open(&url);
+        for store in &stores {
+            scope.spawn(move || {
                 let _held = store.lock("company", &patience()).unwrap();
                 let record =
                     store.load("company", &patience()).unwrap().unwrap_or_else(|| company("company"));
@@ -892,12 +892,17 @@ fn locations_that_fill_a_pooler_leave_their_company_room_for_its_refresh() {
     tokens["tokens"][0]["expiresAt"] = 1.into();
     let import = json!({"tokens": tokens["tokens"], "replace": true});
     stand.client.tokens_import(serde_json::from_value(import).unwrap()).unwrap();
-    let locations = &stand.emulator.location_ids()[..6];
+    let mut config = Stand::config(&stand.emulator, &url);
+    // Each caller gets its turn in the end; how soon is a matter of the machine.
+    config.timeouts.total_ms = 120_000;
+    let locations = stand.emulator.location_ids();
+    let clients: Vec<(&String, Client)> =
+        locations[..6].iter().map(|location| (location, Client::new(&config).unwrap())).collect();
     thread::scope(|scope| {
-        for location in locations {
-            let (stand, url) = (&stand, &url);
+        for (location, client) in &clients {
+            let stand = &stand;
             scope.spawn(move || {
-                let token = Stand::client(&stand.emulator, url).access_token(location).unwrap();
+                let token = client.access_token(location).unwrap();
                 assert!(stand.emulator.access_token_is_live(token.expose()));
             });
         }

@@ -137,6 +137,32 @@ fn save_survives_a_host_that_reads_the_files_while_another_process_closes_the_da
     });
 }
 
+/// In two processes a second SQLite opens and closes the file without end, so POSIX locks vanish in the midst of
+/// transactions. One process saves a numbered token, and the other one, which saves tokens of its own all the time, must find
+/// that token in the file.
+#[test]
+fn save_that_races_a_second_sqlite_in_each_of_two_processes_is_found_by_the_other() {
+    const SAVES: u32 = 150;
+    let stand = Stand::new();
+    let (mut writer, mut reader) = (stand.worker(), stand.worker());
+    for worker in [&mut writer, &mut reader] {
+        assert_eq!(worker.answer("look-without-end"), "done");
+    }
+    assert_eq!(reader.answer("import-without-end busy"), "done");
+    for number in 0..SAVES {
+        assert_eq!(writer.answer(&format!("import numbered {number}")), "1", "save {number}");
+        let found = reader.answer("stored numbered");
+        assert_eq!(found, format!("numbered-{number}"), "a save was reported, and the file does not hold it");
+    }
+    for worker in [&mut writer, &mut reader] {
+        println!("failures of the host's own reads and of the other saves: {}", worker.answer("failures"));
+    }
+    drop((writer, reader));
+    let whole = rusqlite::Connection::open(&stand.path).unwrap();
+    let check: String = whole.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+}
+
 const ENDINGS: [&str; 3] = ["", "-wal", "-shm"];
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

@@ -71,10 +71,10 @@ fn every_file_is_for_its_user_only() {
         assert_eq!(metadata.permissions().mode() & 0o777, expected, "{}", entry.display());
         seen.push(entry.file_name().unwrap().to_str().unwrap().to_owned());
     }
-    for name in ["tokens.db", "tokens.db-wal", "tokens.db-shm", "tokens.db.locks"] {
+    for name in ["tokens.db", "tokens.db-wal", "tokens.db-shm", "tokens.db.locks", "writer"] {
         assert!(seen.iter().any(|file| file == name), "{name} is not among {seen:?}");
     }
-    assert_eq!(seen.len(), 5, "and the lock's file: {seen:?}");
+    assert_eq!(seen.len(), 6, "and the files of the two locks: {seen:?}");
 }
 
 fn walk(folder: &Path) -> Vec<PathBuf> {

@@ -17,12 +17,13 @@ use support::{Abi, DAY, sent};
 const PATIENT: u64 = 120_000;
 
 /// "At once" on a busy machine: less than any of the waits that these tests cause.
-const AT_ONCE: Duration = Duration::from_secs(8);
+const AT_ONCE: Duration = Duration::from_secs(60);
 
-/// A token with 29 s to live.
-const NEARLY_OVER: i64 = 29_000;
+/// What is left of a token's life, in milliseconds: less than the margin, and more than a caller that waits in error would
+/// have to wait for it to be noticed.
+const NEARLY_OVER: i64 = 200_000;
 
-/// A company whose token has 29 s left, which is inside the margin.
+/// A company whose token is inside the margin.
 fn due(kind: Kind) -> (Stand, Abi, String, String) {
     let stand = Stand::new(kind);
     let abi = stand.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
@@ -227,7 +228,7 @@ fn caller_that_refreshes_gives_up_in_time_and_goes_on_with_the_valid_token() {
         }
         let began = Instant::now();
         assert_eq!(abi.access_token(&company).text(), old);
-        assert!(began.elapsed() < Duration::from_secs(8), "{:?}, locked: {locked}", began.elapsed());
+        assert!(began.elapsed() < AT_ONCE, "{:?}, locked: {locked}", began.elapsed());
     }
     hold.release();
 }

@@ -29,8 +29,8 @@ pub struct LockFolder {
     client_id: String,
 }
 
-/// A held lock.
-struct FileLock {
+/// A lock's file, and the lock while it is held.
+pub struct FileLock {
     file: Option<File>,
     generation: u32,
     place: Option<usize>,
@@ -45,10 +45,7 @@ impl LockFolder {
     }
 
     fn make(&self) -> io::Result<()> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        user_only::folder(&mut builder);
-        builder.create(&self.folder)
+        make_folder(&self.folder)
     }
 
     /// Waits for a resource's lock.
@@ -87,8 +84,17 @@ impl LockFolder {
     }
 }
 
+/// Makes a folder for this user only, if it is not there.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    user_only::folder(&mut builder);
+    builder.create(folder)
+}
+
 impl FileLock {
-    fn open(path: &Path) -> io::Result<FileLock> {
+    /// Opens the file, and makes it if it is not there.
+    pub fn open(path: &Path) -> io::Result<FileLock> {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
         user_only::file(&mut options);
@@ -103,15 +109,21 @@ impl FileLock {
     }
 
     /// Whether the open file is the one at the path.
-    fn is_at(&self, path: &Path) -> bool {
+    pub fn is_at(&self, path: &Path) -> bool {
         self.file.as_ref().is_some_and(|file| is_same(file, path))
     }
 
-    fn try_lock(&self) -> Result<(), TryLockError> {
+    /// Takes the lock if it is free.
+    pub fn try_lock(&self) -> Result<(), TryLockError> {
         match &self.file {
             Some(file) => file.try_lock(),
             None => Err(TryLockError::Error(io::ErrorKind::NotFound.into())),
         }
+    }
+
+    /// Releases the lock, and keeps the file open.
+    pub fn unlock(&self) {
+        let _ = self.file.as_ref().map(File::unlock);
     }
 }
 

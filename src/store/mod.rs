@@ -19,6 +19,8 @@ mod user_only;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+#[cfg(feature = "sqlite")]
+use std::time::Duration;
 
 use crate::config::{Backend, Config, Timeouts, make_absolute};
 use crate::deadline::Deadline;
@@ -280,10 +282,12 @@ pub fn settle(backend: &mut Backend) -> Result<()> {
 }
 
 /// Opens a store, its records sealed by `seal`: the one of the `host`, if there is one. The database of SQLite is made if
-/// `may_be_made`: not in a forked child, whose parent had it open.
+/// `may_be_made`: not in a forked child, whose parent had it open. It waits for other programs until `timeouts.totalMs` have
+/// passed.
 ///
 /// # Errors
-/// `CONFIG` if the backend and the host do not fit together; `STORE` when it cannot be opened.
+/// `CONFIG` if the backend and the host do not fit together; `STORE` when it cannot be opened; `TIMEOUT` if another program
+/// held it for too long.
 #[cfg_attr(not(all(feature = "sqlite", feature = "postgres")), allow(unused_variables))]
 pub fn open(
     backend: &Backend,
@@ -311,7 +315,8 @@ pub fn open(
         }
         #[cfg(feature = "sqlite")]
         (Backend::Sqlite { path }, None) => {
-            Ok(Arc::new(SqliteStore::open_as(path, seal.clone(), may_be_made)?))
+            let deadline = Deadline::after(Duration::from_millis(timeouts.total_ms), &Arc::default());
+            Ok(Arc::new(SqliteStore::open_by(path, seal.clone(), may_be_made, &deadline)?))
         }
         _ => Ok(Arc::new(MemoryStore::default())),
     }

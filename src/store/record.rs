@@ -36,6 +36,8 @@ pub struct Record {
     pub own_consent: bool,
     /// Digests of the refresh tokens that were spent last, the newest at the end.
     pub spent: SpentDigests,
+    /// Fields of a newer version of the library: saved again as they were loaded, so that a downgrade loses none.
+    pub unknown: Map<String, Value>,
 }
 
 /// Whether the API still honours a token.
@@ -88,6 +90,8 @@ struct Document<'a> {
     own_consent: bool,
     #[serde(skip_serializing_if = "SpentDigests::is_empty")]
     spent: &'a SpentDigests,
+    #[serde(flatten)]
+    unknown: &'a Map<String, Value>,
 }
 
 /// The same on its way in.
@@ -111,6 +115,9 @@ struct StoredDocument {
     own_consent: bool,
     #[serde(default)]
     spent: SpentDigests,
+    /// Only unknown fields pass through a buffer: the known ones, secrets among them, are read in place.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 impl Record {
@@ -129,6 +136,7 @@ impl Record {
             installed_at: None,
             own_consent: false,
             spent: SpentDigests::default(),
+            unknown: Map::new(),
         }
     }
 
@@ -158,6 +166,7 @@ impl Record {
             installed_at: self.installed_at,
             own_consent: self.own_consent,
             spent: &self.spent,
+            unknown: &self.unknown,
         };
         // Room for everything at once: a text that grows leaves pieces of itself behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
@@ -199,6 +208,7 @@ impl Record {
             installed_at: read.installed_at,
             own_consent: read.own_consent,
             spent: read.spent,
+            unknown: read.unknown,
         })
     }
 
@@ -248,22 +258,43 @@ impl Record {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_kept_is_what_comes_back() {
+    /// A record's document with these further fields.
+    fn document(further: &str) -> String {
         // Of these digits a quick reading makes one number, and of what it writes another.
         let fraction = format!("1{}.5", "2".repeat(128));
-        let document = [
+        [
             r#"{"accessToken":"a","refreshToken":null,"issuedAt":1,"expiresAt":2,"userType":"Company","companyId":"c","#,
             r#""locationId":null,"scope":null,"fields":{"n":"#,
             &fraction,
-            r#"},"standing":{"state":"good"},"intent":null,"renewAt":3}"#,
+            r#"},"standing":{"state":"good"},"intent":null,"renewAt":3"#,
+            further,
+            "}",
         ]
-        .concat();
-        let kept = |document: &[u8]| {
-            let record = Record::from_document("c".into(), 1, document).unwrap();
-            String::from_utf8(record.to_document().unwrap().to_vec()).unwrap()
-        };
-        let first = kept(document.as_bytes());
+        .concat()
+    }
+
+    fn kept(document: &[u8]) -> String {
+        let record = Record::from_document("c".into(), 1, document).unwrap();
+        String::from_utf8(record.to_document().unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn document_that_is_saved_again_stays_the_same() {
+        let first = kept(document("").as_bytes());
         assert_eq!(kept(first.as_bytes()), first);
+    }
+
+    #[test]
+    fn fields_of_a_newer_version_stay_through_a_load_a_change_and_a_save() {
+        let newer = document(r#","ownConsent":true,"newest":{"list":[1,null,"x"]},"flag":true"#);
+        let mut record = Record::from_document("c".into(), 1, newer.as_bytes()).unwrap();
+        record.renew_at = 4;
+        let saved: Value = serde_json::from_slice(&record.to_document().unwrap()).unwrap();
+        assert_eq!(saved["newest"], json!({"list": [1, null, "x"]}));
+        assert_eq!(
+            (&saved["flag"], &saved["renewAt"], &saved["ownConsent"]),
+            (&json!(true), &json!(4), &json!(true))
+        );
+        assert_eq!(record.unknown.len(), 2, "a known field is not kept a second time");
     }
 }

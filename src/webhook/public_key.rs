@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use crate::der::element;
 use crate::error::{Error, Result, Status};
 
 /// What stands before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410).
@@ -85,17 +86,17 @@ pub fn rsa_key(bytes: &[u8]) -> Result<&[u8], &'static str> {
 
 /// The RSAPublicKey in a SubjectPublicKeyInfo.
 fn rsa_of_info(info: &[u8]) -> Option<&[u8]> {
-    let (content, []) = der(0x30, info)? else { return None };
-    let (algorithm, rest) = der(0x30, content)?;
-    let (key, []) = der(0x03, rest)? else { return None };
+    let (content, []) = element(0x30, info)? else { return None };
+    let (algorithm, rest) = element(0x30, content)?;
+    let (key, []) = element(0x03, rest)? else { return None };
     key.strip_prefix(&[0]).filter(|_| algorithm == RSA_ALGORITHM)
 }
 
 /// Modulus and exponent of an RSAPublicKey, without leading zeros.
 fn rsa_numbers(pkcs1: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (content, []) = der(0x30, pkcs1)? else { return None };
-    let (modulus, rest) = der(0x02, content)?;
-    let (exponent, []) = der(0x02, rest)? else { return None };
+    let (content, []) = element(0x30, pkcs1)? else { return None };
+    let (modulus, rest) = element(0x02, content)?;
+    let (exponent, []) = element(0x02, rest)? else { return None };
     Some((positive(modulus)?, positive(exponent)?))
 }
 
@@ -107,18 +108,6 @@ fn positive(number: &[u8]) -> Option<&[u8]> {
         [1..=0x7f, ..] => Some(number),
         _ => None,
     }
-}
-
-/// One DER value with that tag: its content, and what comes after it.
-fn der(tag: u8, input: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&length, rest) = input.strip_prefix(&[tag])?.split_first()?;
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(length), rest),
-        0x81 => (usize::from(*rest.first()?), rest.get(1..)?),
-        0x82 => (usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?])), rest.get(2..)?),
-        _ => return None,
-    };
-    rest.split_at_checked(length)
 }
 
 /// Decodes base64 of either alphabet, with padding or without.

@@ -98,8 +98,16 @@ fn succeed(command: &mut Command) -> Output {
     output
 }
 
+/// A port that a program started next can listen on. It is none of the ports that systems give to connections: one of those
+/// could be taken by any connection of another test before the program listens.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    use std::hash::{BuildHasher, RandomState};
+    loop {
+        let port = 10_000 + (RandomState::new().hash_one(0) % 20_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -1,6 +1,8 @@
 """A process with a client and a second SQLite: does what its input says, a line at a time."""
 
 import ctypes
+import functools
+import itertools
 import json
 import os
 import shutil
@@ -55,9 +57,37 @@ def read_file(path):
             file.read()
 
 
+def hold(client, resource_id, number):
+    """Imports the token of this number, and says how that went."""
+    token = {"companyId": resource_id, "accessToken": f"{resource_id}-{number}", "expiresAt": 4_000_000_000_000}
+    return client.tokens_import([token], replace=True).imported
+
+
+def stored(client, resource_id):
+    """The token that a reader of the file finds."""
+    found = list(client.tokens_export(company_id=resource_id))
+    return found[0].access_token if found else "nothing"
+
+
+def in_background(step):
+    """Repeats a step until the process ends, which counts what went wrong."""
+
+    def work():
+        for number in itertools.count():
+            try:
+                step(number)
+            except (ghl_oauth.GhlError, sqlite3.Error) as error:
+                failures.append(repr(error))
+
+    threading.Thread(target=work, daemon=True).start()
+
+
+failures = []
+
+
 def main():
     # A call that waits for ever is a failure as well.
-    signal.alarm(120)
+    signal.alarm(600)
     config = json.loads(os.environ["GHL_TEST_CONFIG"])
     client = ghl_oauth.Client.from_config(config)
     print("ready", flush=True)
@@ -67,6 +97,18 @@ def main():
         if command in acts:
             acts[command](config["store"]["path"])
             answer = "done"
+        elif command == "look-without-end":
+            in_background(lambda _: look(config["store"]["path"]))
+            answer = "done"
+        elif command == "import-without-end":
+            in_background(functools.partial(hold, client, *arguments))
+            answer = "done"
+        elif command == "import":
+            answer = hold(client, *arguments)
+        elif command == "stored":
+            answer = stored(client, *arguments)
+        elif command == "failures":
+            answer = f"{len(failures)} {failures[:1]}"
         elif command == "maintain":
             client.tokens_maintain()
             answer = "done"

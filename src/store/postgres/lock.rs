@@ -26,7 +26,7 @@ use ring::digest::{Context, SHA256};
 use super::connection::{Connection, first_text};
 use super::failure::Failure;
 use super::line::Until;
-use super::pool::{Pool, Source};
+use super::pool::{Pool, Source, second_attempt};
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::fork_safety::ProcessLocal;
@@ -52,7 +52,7 @@ const PASSABLE_MS: u64 = 150;
 /// How many of a crowd hold a lock at a time at first.
 const PLACES: u64 = 8;
 
-/// How long the server may take to answer at all.
+/// How long the server may take to answer at all; the second time as the pool's statements.
 const ANSWER: Duration = Duration::from_secs(5);
 
 thread_local! {
@@ -112,11 +112,16 @@ pub fn lock(
         });
         let keys = [place, Some(key_of_lock)];
         let source = if failures == 0 { Source::Idle } else { Source::New };
+        let answer = if failures == 0 { ANSWER } else { second_attempt(ANSWER, deadline) };
+        let limit = slice + answer;
         let outcome = match held.connection.take() {
             Some(connection) => Ok(connection),
             None => pool.connection(source, deadline),
         }
-        .and_then(|connection| take(held.connection.insert(connection), &keys, slice, idle_limit, deadline));
+        .and_then(|connection| {
+            let until = Until::within(limit, deadline);
+            take(held.connection.insert(connection), &keys, slice, idle_limit, &until)
+        });
         match outcome {
             Ok(()) => {
                 failures = 0;
@@ -161,7 +166,7 @@ fn take(
     keys: &[Option<i64>],
     slice: Duration,
     idle_limit: Duration,
-    deadline: &Deadline,
+    until: &Until,
 ) -> Result<(), Failure> {
     let locks: String =
         keys.iter().flatten().map(|key| format!("SELECT pg_advisory_xact_lock({key}); ")).collect();
@@ -176,8 +181,7 @@ fn take(
         slice.as_millis(),
         idle_limit.as_millis(),
     );
-    let until = Until::within(slice + ANSWER, deadline);
-    let rows = connection.run(&until, async |client| client.simple_query(&batch).await)?;
+    let rows = connection.run(until, async |client| client.simple_query(&batch).await)?;
     // A standby grants locks, too, and nobody else asks there.
     let read_only = rows.iter().any(|row| first_text(std::slice::from_ref(row)) == Some("on"));
     if read_only {

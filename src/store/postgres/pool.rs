@@ -21,7 +21,8 @@ const MOST_AT_WORK: usize = 4;
 const MOST_IDLE: usize = 4;
 
 /// How long the answer to a statement is waited for before its connection counts as dead. A statement is tried twice, the
-/// second time on a new connection.
+/// second time on a new connection, and then for half of the time that the call has left if that is more: a connection that was
+/// made just now is not dead, and a pooler may let the statement queue.
 const STATEMENT: Duration = Duration::from_secs(5);
 
 /// The least time for the first attempt, if half of the call's time is less.
@@ -97,7 +98,7 @@ impl Pool {
             };
             log::debug!("a statement is tried again: {}", failure.text());
             let work = async |client: &Client| work(client, again).await;
-            self.attempt(Care::Insists, Source::New, STATEMENT, deadline, work)
+            self.attempt(Care::Insists, Source::New, second_attempt(STATEMENT, deadline), deadline, work)
         });
         outcome.map_err(|failure| self.error(failure))
     }
@@ -276,6 +277,11 @@ impl Pool {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long the second attempt at a statement may take, and `least` at the least.
+pub fn second_attempt(least: Duration, deadline: &Deadline) -> Duration {
+    least.max(deadline.remaining() / 2)
 }
 
 /// Where a connection comes from.

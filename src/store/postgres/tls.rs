@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::line::Wire;
 use crate::ca_bundle;
+use crate::der::element;
 use crate::error::Result;
 
 /// Whose certificates are trusted.
@@ -103,10 +104,12 @@ impl tokio_postgres::tls::TlsStream for Safe {
 /// has no digest of its own, or names it elsewhere.
 fn signed_by(certificate: &[u8]) -> Option<&'static digest::Algorithm> {
     // Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm SEQUENCE { OBJECT IDENTIFIER, … }, … }
-    let (certificate, _) = element(certificate)?;
-    let (_, rest) = element(certificate)?;
-    let (algorithm, _) = element(rest)?;
-    let (identifier, _) = element(algorithm)?;
+    let (certificate, _) = element(SEQUENCE, certificate)?;
+    let (_, rest) = element(SEQUENCE, certificate)?;
+    let (algorithm, _) = element(SEQUENCE, rest)?;
+    let (identifier, _) = element(OBJECT_IDENTIFIER, algorithm)?;
+    const SEQUENCE: u8 = 0x30;
+    const OBJECT_IDENTIFIER: u8 = 0x06;
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
     const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
     const ECDSA_SHA2: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
@@ -118,18 +121,6 @@ fn signed_by(certificate: &[u8]) -> Option<&'static digest::Algorithm> {
         _ if identifier == ECDSA_SHA1 => Some(&digest::SHA256),
         _ => None,
     }
-}
-
-/// The content of the first element of DER, and what stands behind the element.
-fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&length, mut rest) = der.get(1..)?.split_first()?;
-    let mut count = usize::from(length);
-    if length & 0x80 != 0 {
-        let (bytes, behind) = rest.split_at_checked(usize::from(length & 0x7f).min(4))?;
-        count = bytes.iter().fold(0, |count, byte| count << 8 | usize::from(*byte));
-        rest = behind;
-    }
-    rest.split_at_checked(count)
 }
 
 impl AsyncRead for Safe {

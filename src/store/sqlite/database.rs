@@ -1,7 +1,7 @@
 //! The handles to a database file: opened when they are needed, closed before a fork, and given up when they no longer
 //! have the file at the path open. Every wait ends by the deadline of its call.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +12,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::identity::{Files, Paths};
+use super::region_lock::{self, Refusal, RegionLocks, Share};
 use super::schema::{self, Schema};
 use super::turn::{Turn, Turns};
+use super::writer_lock::WriterLock;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::fork_safety::databases;
@@ -28,9 +30,21 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(3);
 /// How often one call opens the database again because its files were replaced meanwhile.
 const MOST_REPLACEMENTS: u32 = 20;
 
+/// How often one call works again because the POSIX locks of the process were dropped meanwhile. After that it relies on the
+/// locks that survive: a host that opens and closes the file without end must not keep it from saving.
+const MOST_DOUBTS: u32 = 3;
+
+/// If the disk has less room than this, new pages are written into the database with the transaction that adds them.
+const SHORT_OF_ROOM: u64 = 64 << 20;
+
+/// If the disk has less room than this, each transaction is written back, so that the WAL leaves the rest to the database.
+const ALMOST_FULL: u64 = 512 << 10;
+
 /// A database file, and the handles to it while there are any.
 pub struct Database {
     paths: Arc<Paths>,
+    regions: Arc<RegionLocks>,
+    writer_lock: WriterLock,
     writer: Slot,
     /// A handle of its own, so that no reader waits for another thread's fsync.
     reader: Slot,
@@ -48,9 +62,10 @@ struct Slot {
     is_locked_out: AtomicBool,
 }
 
-/// A connection, and the files that it has open.
+/// A connection, and the files that it has open. The fields are dropped in this order.
 struct Handle {
     connection: Connection,
+    share: Share,
     paths: Arc<Paths>,
     files: Files,
 }
@@ -61,6 +76,10 @@ enum Fault {
     Busy,
     /// The files at the path are not the ones that the handle has open.
     Replaced,
+    /// A foreign close has dropped SQLite's locks, perhaps in the midst of the transaction.
+    Unlocked,
+    /// The disk has no room for the WAL to grow.
+    Full(Error),
     Failed(Error),
 }
 
@@ -71,11 +90,17 @@ pub struct WriterTurn<'a> {
 }
 
 impl Database {
-    /// Opens the database at a canonical path; makes it only if it `may_be_made`.
+    /// Opens the database at a canonical path; makes it only if it `may_be_made`. Its writers lock a file in the folder
+    /// `locks`.
     ///
     /// # Errors
     /// `STORE` when it cannot be opened, or was written by a newer version of the library; `TIMEOUT`.
-    pub fn open(path: PathBuf, may_be_made: bool, deadline: &Deadline) -> Result<Arc<Database>> {
+    pub fn open(
+        path: PathBuf,
+        locks: &Path,
+        may_be_made: bool,
+        deadline: &Deadline,
+    ) -> Result<Arc<Database>> {
         if may_be_made {
             make_file(&path)?;
         }
@@ -86,6 +111,8 @@ impl Database {
             );
         }
         let database = Arc::new(Database {
+            regions: region_lock::of(&path),
+            writer_lock: WriterLock::new(locks),
             paths: Arc::new(Paths::new(path)),
             writer: Slot::default(),
             reader: Slot::default(),
@@ -160,10 +187,12 @@ impl Database {
         is_write: bool,
         mut work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let (mut tries, mut replaced, mut may_be_written) = (0, 0, false);
+        let (mut tries, mut replaced, mut doubts) = (0, 0, 0);
+        let (mut may_be_written, mut is_checkpointed) = (false, false);
         loop {
             let mut has_begun = false;
-            let outcome = self.attempt(slot, is_write, |connection| {
+            let is_watchful = doubts < MOST_DOUBTS;
+            let outcome = self.attempt(slot, is_write, is_watchful, |connection| {
                 has_begun = true;
                 work(connection, may_be_written)
             });
@@ -190,8 +219,29 @@ impl Database {
                         "find out which program opens, copies or removes them; see docs/stores.md",
                     ));
                 }
-                Err(Fault::Failed(error)) => return Err(error),
+                Err(Fault::Unlocked) => {
+                    may_be_written |= has_begun;
+                    doubts += 1;
+                }
+                Err(Fault::Full(_)) if is_write && !is_checkpointed => {
+                    deadline.check()?;
+                    is_checkpointed = true;
+                    self.checkpoint(slot);
+                }
+                Err(Fault::Full(error) | Fault::Failed(error)) => return Err(error),
             }
+        }
+    }
+
+    /// Writes the WAL back into the database, so that the next transaction writes over it from its beginning and needs no new
+    /// room. The WAL keeps its length: no other program takes the room meanwhile. PASSIVE waits for nothing, and leaves what a
+    /// foreign reader still needs.
+    fn checkpoint(&self, slot: &Slot) {
+        let _using = databases::shared();
+        if let Some(handle) = &*slot.handle()
+            && handle.is_current()
+        {
+            checkpoint(&handle.connection);
         }
     }
 
@@ -199,6 +249,7 @@ impl Database {
         &self,
         slot: &Slot,
         is_write: bool,
+        is_watchful: bool,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Fault> {
         let _using = databases::shared();
@@ -210,20 +261,41 @@ impl Database {
         if !handle.is_current() {
             return Err(Fault::Replaced);
         }
+        let _alone = if is_write { Some(self.writer_lock.try_lock().ok_or(Fault::Busy)?) } else { None };
         let worked = work(&handle.connection);
         // Others will open the files at the path: a save that went elsewhere is not saved, and the error of a handle
         // whose files were exchanged says nothing.
         if (is_write || worked.is_err()) && !handle.is_current() {
             return Err(Fault::Replaced);
         }
+        // Without SQLite's locks another program may have written into the midst of this transaction.
+        if is_watchful && !handle.share.is_intact() {
+            handle.share.mend();
+            return Err(Fault::Unlocked);
+        }
+        if is_write && worked.is_ok() {
+            handle.spare_room();
+        }
         worked.map_err(|error| self.fault(&error))
     }
 
     /// A handle to a database that is up to date.
     fn open_handle(&self) -> Result<Handle, Fault> {
+        let (handle, is_protected) = self.open_once()?;
+        if is_protected {
+            return Ok(handle);
+        }
+        // The database was not in WAL mode before, so its files could be exchanged while it was opened.
+        drop(handle);
+        self.open_once().map(|(handle, _)| handle)
+    }
+
+    /// A handle, and whether the locks that survive a foreign close were there before it was opened.
+    fn open_once(&self) -> Result<(Handle, bool), Fault> {
         let failed = |error: rusqlite::Error| self.fault(&error);
         let path = &self.paths.database;
         let database = self.paths.database_id().map_err(|error| Fault::Failed(self.gone(&error)))?;
+        let share = Share::before_opening(&self.regions, &self.paths)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(Duration::ZERO).map_err(failed)?;
@@ -256,9 +328,10 @@ impl Database {
             }
         }
         // Something was read, so SQLite has opened all three.
+        let is_protected = share.after_opening(&self.paths);
         match self.paths.files() {
             Ok(files) if files.database() == database => {
-                Ok(Handle { connection, paths: Arc::clone(&self.paths), files })
+                Ok((Handle { connection, share, paths: Arc::clone(&self.paths), files }, is_protected?))
             }
             _ => {
                 leave_files_alone(&connection);
@@ -295,7 +368,7 @@ impl Database {
         let help = match error.sqlite_error_code() {
             // `FileLockingProtocolFailed`: SQLite looked a hundred times, and another program was always at it.
             Some(ErrorCode::DatabaseBusy | ErrorCode::FileLockingProtocolFailed) => return Fault::Busy,
-            Some(ErrorCode::DiskFull) => "make room on the disk; new tokens are kept in memory until then",
+            _ if is_disk_full(error) => "make room on the disk; new tokens are kept in memory until then",
             Some(ErrorCode::DatabaseLocked) => "another program holds the database; try again",
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
                 "check the rights of the file and of its folder"
@@ -306,7 +379,8 @@ impl Database {
             _ => "check the disk and the file, then try again",
         };
         let message = format!("the database {} failed: {error}", self.paths.database.display());
-        Fault::Failed(Error::new(Status::Store, message).with_help(help))
+        let failure = Error::new(Status::Store, message).with_help(help);
+        if is_disk_full(error) { Fault::Full(failure) } else { Fault::Failed(failure) }
     }
 }
 
@@ -330,7 +404,33 @@ impl Slot {
     }
 }
 
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Fault {
+        match refusal {
+            Refusal::Busy => Fault::Busy,
+            Refusal::Replaced => Fault::Replaced,
+        }
+    }
+}
+
 impl Handle {
+    /// Writes the WAL back early if the disk is short of room: pages that were added, since a full disk could not take them,
+    /// and then the WAL could never be written over from its beginning.
+    fn spare_room(&self) {
+        let room = room_beside(&self.paths.database);
+        if room < ALMOST_FULL || room < SHORT_OF_ROOM && self.has_grown() {
+            checkpoint(&self.connection);
+        }
+    }
+
+    /// Whether the database has pages that are in the WAL only.
+    fn has_grown(&self) -> bool {
+        let number = |pragma| self.connection.query_row(pragma, [], |row| row.get::<_, i64>(0)).ok();
+        let size = || Some(number("PRAGMA page_count")? * number("PRAGMA page_size")?);
+        let in_file = fs::metadata(&self.paths.database).map_or(0, |metadata| metadata.len());
+        size().is_some_and(|size| size > in_file.cast_signed())
+    }
+
     /// Whether the files that it has open are the ones that another process would open.
     fn is_current(&self) -> bool {
         cfg!(not(unix)) || self.paths.files().is_ok_and(|files| files == self.files)
@@ -339,9 +439,11 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if !self.is_current() {
+        // A foreign SQLite that has dropped the locks of this process may still use the files.
+        if !self.is_current() || !self.share.is_intact() {
             leave_files_alone(&self.connection);
         }
+        self.share.before_closing();
     }
 }
 
@@ -356,6 +458,7 @@ impl databases::Database for Database {
         for slot in [&self.reader, &self.writer] {
             *slot.handle() = None;
         }
+        self.writer_lock.close();
     }
 }
 
@@ -370,6 +473,32 @@ impl Drop for Database {
             }
         }
     }
+}
+
+/// Writes the WAL back as far as that needs no wait.
+fn checkpoint(connection: &Connection) {
+    let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+}
+
+/// How much room the disk of a file has, in bytes.
+#[cfg(unix)]
+fn room_beside(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// The disk is not asked: a write that fails tells that it is full.
+#[cfg(not(unix))]
+fn room_beside(_: &Path) -> u64 {
+    u64::MAX
+}
+
+/// Whether a write found no room. SQLite says "full" only for ENOSPC at a write: a quota, and the memory that processes share
+/// as the `-shm` file, give I/O errors.
+fn is_disk_full(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
+    let extended = error.sqlite_error().map(|error| error.extended_code);
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || matches!(extended, Some(SQLITE_IOERR_WRITE | SQLITE_IOERR_SHMSIZE))
 }
 
 /// The pause before a call looks again. It is of random length, so that no two processes keep step.

@@ -64,8 +64,12 @@ fn without_verbatim_prefix(path: PathBuf) -> PathBuf {
 pub struct Paths {
     /// The database.
     pub database: PathBuf,
+    /// The rollback journal that a database has before it is in WAL mode.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub journal: PathBuf,
+    /// The WAL's index, which processes share as memory.
+    pub shm: PathBuf,
     wal: PathBuf,
-    shm: PathBuf,
 }
 
 /// Which files a handle has open. Only Unix lets an open file be removed or replaced, so elsewhere there is nothing to tell.
@@ -84,7 +88,7 @@ impl Paths {
             name.push(ending);
             PathBuf::from(name)
         };
-        Paths { wal: beside("-wal"), shm: beside("-shm"), database }
+        Paths { journal: beside("-journal"), shm: beside("-shm"), wal: beside("-wal"), database }
     }
 
     /// The file at the path of the database.
@@ -122,4 +126,12 @@ fn file_id(path: &Path) -> io::Result<FileId> {
 #[cfg(not(unix))]
 fn file_id(path: &Path) -> io::Result<FileId> {
     fs::metadata(path).map(drop)
+}
+
+/// Whether an open file is the one at a path.
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+pub fn is_at(file: &fs::File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let open = file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+    matches!((open, file_id(path)), (Ok(open), Ok(there)) if open == there)
 }

@@ -7,11 +7,13 @@
 mod database;
 mod group;
 mod identity;
+mod region_lock;
 mod schema;
 mod turn;
+mod writer_lock;
 
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::token::UserType;
 
-/// How long opening a store may wait for other programs.
+/// How long opening a store waits for other programs, unless its caller has a deadline.
 const OPENING: Duration = Duration::from_secs(10);
 
 /// How many records are sealed anew in one transaction.
@@ -70,22 +72,22 @@ impl SqliteStore {
     /// # Errors
     /// `STORE` when it cannot be opened, or was written by a newer version of the library.
     pub fn open(path: &Path, seal: Seal) -> Result<SqliteStore> {
-        SqliteStore::open_as(path, seal, true)
+        SqliteStore::open_by(path, seal, true, &Deadline::after(OPENING, &Arc::default()))
     }
 
-    /// The same, for a database that must be there already, unless it `may_be_made`.
+    /// The same by a deadline, for a database that must be there already, unless it `may_be_made`.
     ///
     /// # Errors
-    /// As [`SqliteStore::open`].
-    pub fn open_as(path: &Path, seal: Seal, may_be_made: bool) -> Result<SqliteStore> {
+    /// As [`SqliteStore::open`]; `TIMEOUT`.
+    pub fn open_by(path: &Path, seal: Seal, may_be_made: bool, deadline: &Deadline) -> Result<SqliteStore> {
         let path = locate(path)?;
-        let deadline = Deadline::after(OPENING, &Arc::default());
         let mut locks = path.as_os_str().to_owned();
         locks.push(".locks");
-        let database = Database::open(path, may_be_made, &deadline)?;
-        let locks = LockFolder::new(locks.into(), seal.client_id())?;
+        let locks = PathBuf::from(locks);
+        let database = Database::open(path, &locks, may_be_made, deadline)?;
+        let locks = LockFolder::new(locks, seal.client_id())?;
         let store = SqliteStore { database, locks, seal, group: Group::default() };
-        store.seal.fits(&store.key_ids(&deadline)?)?;
+        store.seal.fits(&store.key_ids(deadline)?)?;
         Ok(store)
     }
 }
@@ -580,7 +582,7 @@ mod tests {
     /// How many transactions the WAL holds: the last frame of each tells the database's size.
     fn transactions(path: &Path) -> usize {
         let wal = std::fs::read(path.with_extension("db-wal")).unwrap();
-        wal[32..].chunks(24 + 4096).filter(|frame| frame[4..8] != [0; 4]).count()
+        wal.get(32..).unwrap_or_default().chunks(24 + 4096).filter(|frame| frame[4..8] != [0; 4]).count()
     }
 
     #[test]
