@@ -41,7 +41,7 @@ impl Hold {
         self.gate.arrived()
     }
 
-    /// Releases one request: the one that has waited longest, or the next one to arrive.
+    /// Releases the request that has waited longest, or the next to arrive.
     pub fn release_one(&self) {
         self.gate.let_one_pass();
     }

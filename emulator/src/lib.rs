@@ -313,8 +313,7 @@ impl Emulator {
         self.shared.lock().tokens.rotations()
     }
 
-    /// The refresh tokens that are valid now, without those that are only valid within the replay
-    /// window.
+    /// The refresh tokens that are valid now, except used ones within their replay window.
     pub fn live_refresh_tokens(&self) -> Vec<LiveToken> {
         let state = self.shared.lock();
         state.tokens.live(state.clock.now_ms())

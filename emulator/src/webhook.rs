@@ -130,7 +130,7 @@ impl Webhooks {
         postman.take(parcel);
     }
 
-    /// The ID of the latest webhook; 0 if there is none.
+    /// The ID of the latest webhook, or 0.
     pub(crate) fn last_id(&self) -> u64 {
         self.last_id
     }
