@@ -101,7 +101,7 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
     ),
     (
         "POST /_emulator/webhooks",
-        r#"{"install" | "uninstall": resource id, "locationIds"?: for the install of a company; or "id": repeat this webhook, or "body"; "signature"?, "url"?: send it to this URL, or "deliver": true: to webhookUrl} -> {"body", "headers", "status"?}"#,
+        r#"{"install" | "uninstall": resource ID, "locationIds"?: for the install of a company; or "id": repeat this webhook, or "body"; "signature"?, "url"?: send it to this URL, or "deliver": true: to webhookUrl} -> {"body", "headers", "status"?}"#,
     ),
     (
         "GET /_emulator/installations",

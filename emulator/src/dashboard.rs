@@ -161,7 +161,7 @@ fn masthead(page: &mut String, state: &State) {
         behind => put!(page, "<p><strong>{} behind</strong>", span(behind.saturating_neg())),
     }
     match state.tokens.ledger().next_expiry(now_ms) {
-        None => page.push_str("<span class=\"soft\"> · no valid code or token can expire</span></p>\n"),
+        None => page.push_str("<span class=\"soft\"> · nothing left to expire</span></p>\n"),
         Some(next) => put!(
             page,
             "<span class=\"soft\"> · next to expire: {} <code>{}</code> in {}</span></p>\n",

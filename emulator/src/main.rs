@@ -130,7 +130,7 @@ fn announce(emulator: &Emulator, ca_file: Option<&Path>) -> io::Result<()> {
     let base_url = emulator.base_url();
     writeln!(out, "GHL OAuth emulator on {base_url}\n")?;
     writeln!(out, "Dashboard:        {}", emulator.dashboard_url())?;
-    writeln!(out, "Client id:        {}", emulator.client_id())?;
+    writeln!(out, "Client ID:        {}", emulator.client_id())?;
     writeln!(out, "Client secret:    {}", emulator.client_secret())?;
     writeln!(out, "Company:          {}", emulator.company_id())?;
     let locations = emulator.location_ids();

@@ -34,7 +34,8 @@ pub struct Options {
     pub location_refresh_tokens: bool,
     /// The rate limit per company or location; `None` removes it.
     pub rate_limit: Option<RateLimit>,
-    /// The redirect URIs registered for the app; the first is [`Emulator::redirect_uri`](crate::Emulator::redirect_uri).
+    /// The redirect URIs registered for the app. The first is
+    /// [`Emulator::redirect_uri`](crate::Emulator::redirect_uri).
     pub redirect_uris: Vec<String>,
     /// Whether loopback `http://` redirect URIs are accepted without registration. The real portal
     /// refuses them.

@@ -51,10 +51,10 @@
         const found = fresh.getElementById(old.id);
         if (found) update(old, found);
       }
-      if (lost) say("The emulator answers again.");
+      if (lost) say("The emulator is responding again.");
       lost = false;
     } catch {
-      if (!lost) say("The emulator does not answer. What is shown may be old.", true);
+      if (!lost) say("The emulator does not respond. The data shown may be outdated.", true);
       lost = true;
     }
   };
@@ -77,7 +77,7 @@
       else say("Not done: " + result.error, true);
       await refresh();
     } catch {
-      say("Not done: the emulator does not answer.", true);
+      say("Not done: the emulator does not respond.", true);
     }
   };
 

@@ -28,7 +28,7 @@ _UNSAVED_HELP = (
 
 
 class Terminated(BaseException):
-    """SIGTERM. Not an Exception, like KeyboardInterrupt, so that ``except Exception`` does not catch it."""
+    """SIGTERM. A BaseException, like KeyboardInterrupt, so that ``except Exception`` does not catch it."""
 
 
 @contextmanager
