@@ -109,11 +109,11 @@ pub enum DailyReset {
 /// The field names that `POST /oauth/token` and `POST /oauth/location-token` accept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FieldNames {
-    /// `clientId`. Any other name is refused with 422, even next to the right one.
+    /// Only `clientId`: a request with any other name is refused with 422.
     #[default]
     #[serde(rename = "camelCase")]
     CamelCase,
-    /// `client_id`. Any other name is refused with 422, even next to the right one.
+    /// Only `client_id`: a request with any other name is refused with 422.
     #[serde(rename = "snake_case")]
     SnakeCase,
     /// `client_id`. Other names are ignored, so `clientId` leads to `Missing parameter: client_id`.

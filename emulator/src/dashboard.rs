@@ -352,7 +352,7 @@ fn requests(page: &mut String, state: &State, wish: &Wish) {
     } else {
         page.push_str(
             "<table>\n<caption class=\"unseen\">Requests, newest first</caption>\n\
-             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Request</th><th scope=\"col\">Answer</th></tr></thead>\n\
+             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Request</th><th scope=\"col\">Response</th></tr></thead>\n\
              <tbody>\n",
         );
         for (index, request) in latest.take(wish.rows(REQUESTS)).enumerate() {
@@ -714,7 +714,7 @@ fn deliveries(page: &mut String, state: &State) {
     }
     page.push_str(
         "<h3>Latest deliveries</h3>\n<table>\n<thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Webhook</th>\
-         <th scope=\"col\">Answer</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\">Response</th></tr></thead>\n<tbody>\n",
     );
     for delivery in latest.iter().rev().take(WEBHOOKS) {
         let (kind, name) = told(state, &delivery.body);
@@ -751,7 +751,7 @@ fn caused(page: &mut String, state: &State) {
     caused.reverse();
     page.push_str(
         "<h3>Triggered by events</h3>\n<table>\n<thead><tr><th scope=\"col\">Webhook</th>\
-         <th scope=\"col\">Answer</th><th scope=\"col\"><span class=\"unseen\">Again</span></th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\">Response</th><th scope=\"col\"><span class=\"unseen\">Again</span></th></tr></thead>\n<tbody>\n",
     );
     for one in caused.iter().take(WEBHOOKS) {
         let (kind, name) = told(state, &one.body);

@@ -132,7 +132,7 @@ def _open_to_others(path: Path) -> list[str]:
 
 
 def _reason(error: Exception) -> str:
-    return error.strerror or "?" if isinstance(error, OSError) else "it is not UTF-8"
+    return error.strerror or "?" if isinstance(error, OSError) else "not UTF-8"
 
 
 def _unusable(message: str, help_text: str | None, parameter: str | None = None) -> ConfigError:
