@@ -118,7 +118,7 @@ fn choose(request: &AuthorizationRequest, directory: &Directory) -> Page<'static
     put!(
         &mut main,
         "</select>\n\
-         <p class=\"then\">Afterwards your browser goes to <code>{}</code></p>\n\
+         <p class=\"then\">You will be redirected to <code>{}</code></p>\n\
          <p class=\"choice\"><button name=\"decision\" value=\"allow\">Allow</button>\
          <button name=\"decision\" value=\"deny\">Deny</button></p>\n\
          </form>\n",
@@ -131,7 +131,7 @@ fn choose(request: &AuthorizationRequest, directory: &Directory) -> Page<'static
 fn refuse(complaint: &str) -> Page<'static> {
     let main = format!(
         "<h1>This link does not work</h1>\n<p role=\"alert\">{}</p>\n\
-         <p>Nothing was installed. The app that sent you here has to correct its link.</p>\n",
+         <p>Nothing was installed. The app must correct its link.</p>\n",
         Escaped(complaint)
     );
     page("This link does not work", &main)
@@ -140,7 +140,7 @@ fn refuse(complaint: &str) -> Page<'static> {
 fn page(title: &'static str, main: &str) -> Page<'static> {
     let body = format!(
         "<main>\n<div class=\"sheet\">\n{main}</div>\n\
-         <footer><span>GHL OAuth emulator, not the real thing</span><a href=\"{PATH}\">Dashboard</a></footer>\n\
+         <footer><span>GHL OAuth emulator, not the real service</span><a href=\"{PATH}\">Dashboard</a></footer>\n\
          </main>\n"
     );
     Page { title, class: "consent", style: STYLE, script: "", body }
