@@ -1,18 +1,20 @@
 /*
- * Reads the library's documents in place: their texts are unescaped where they stand, and the structs point into them.
- * So nothing is copied, no secret either, and ghl_string_free wipes it all: a document may be changed by its owner.
+ * Parses the library's JSON documents in place: strings are unescaped within the document, and the
+ * structs point into it. No secret is copied, and ghl_string_free wipes the whole document.
  */
 #include "ghl_oauth_typed.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Reading ---------------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------- */
 
 enum kind { TEXT, INTEGER, FLAG, ANY, OBJECT, LIST, MAP, END };
 
-/* How a member of an object becomes a field of a struct. A list's items are structs of `size` bytes, and the count
-   stands at `count`; a map is a list of ghl_header. ANY is a text, or the JSON of whatever else it is. */
+/*
+ * Maps a JSON member to a struct field. `size`: the size of a list's items; `count`: the offset of
+ * the list's count. A MAP is a list of ghl_header. ANY is a string, or the JSON of another value.
+ */
 typedef struct json_member {
     const char *name;
     enum kind kind;
@@ -44,7 +46,7 @@ static int hex(char digit) {
     return digit >= 'A' && digit <= 'F' ? digit - 'A' + 10 : -1;
 }
 
-/* Four hex digits; a value beyond 16 bits where they are none. */
+/* Parses four hex digits; returns a value beyond 16 bits if they are invalid. */
 static uint32_t code_unit(const char *at) {
     uint32_t unit = 0;
     for (int i = 0; i < 4; i++) {
@@ -76,7 +78,10 @@ static char *write_utf8(char *to, uint32_t point) {
     return to;
 }
 
-/* Unescapes the text that begins at the quote, in place, and ends it with a NUL. Returns what follows, or NULL. */
+/*
+ * Unescapes the string at the quote in place and NUL-terminates it. Returns the end of the string,
+ * or NULL.
+ */
 static char *read_text(char *at, char **text) {
     char *to = *text = ++at;
     while (*at != '"') {
@@ -107,7 +112,7 @@ static char *read_text(char *at, char **text) {
                     at += 6;
                 }
             }
-            /* A NUL would cut a C string, and half a pair is no character. */
+            /* A NUL would truncate the C string; a lone surrogate is not a character. */
             to = write_utf8(to, point == 0 || (point >= 0xD800 && point < 0xE000) ? 0xFFFD : point);
             break;
         }
@@ -119,7 +124,7 @@ static char *read_text(char *at, char **text) {
     return at + 1;
 }
 
-/* What follows the value at `at`, or NULL. Counts brackets instead of calling itself: depth costs nothing. */
+/* Returns the end of the value at `at`, or NULL. Iterative, so nesting uses no stack. */
 static char *skip_value(char *at) {
     size_t depth = 0;
     do {
@@ -149,7 +154,7 @@ static char *skip_value(char *at) {
     return at;
 }
 
-/* Reads a name and its value. A value that is no text leaves the header's NULL. */
+/* Reads a name and its value. If the value is not a string, the header's value stays NULL. */
 static char *read_header(char *at, ghl_header *header) {
     char *name, *value = NULL;
     at = read_text(at, &name);
@@ -163,7 +168,7 @@ static char *read_header(char *at, ghl_header *header) {
     return at;
 }
 
-/* Moves JSON one byte to the left, over its colon or the space before it: there its end has room for a NUL. */
+/* Moves JSON one byte to the left, over the preceding colon or space, to make room for a NUL. */
 static char *read_json(char *at, char **text) {
     char *rest = skip_value(at);
     if (rest != NULL) {
@@ -173,7 +178,7 @@ static char *read_json(char *at, char **text) {
     return rest;
 }
 
-/* An item of another kind than the list's is passed over: what the API sends stands in some lists as it came. */
+/* Skips items of an unexpected type: some lists contain unvalidated data from the API. */
 static char *read_list(char *at, const json_member *list, void *target) {
     char *items = NULL;
     size_t count = 0, room = 0;
@@ -211,7 +216,9 @@ static char *read_list(char *at, const json_member *list, void *target) {
     return at + 1;
 }
 
-/* Reads a value into its field. A value of another kind, null for one, leaves the field zero. */
+/*
+ * Reads a value into its field. A value of an unexpected type, such as null, leaves the field zero.
+ */
 static char *read_value(char *at, const json_member *member, void *target) {
     char *field = (char *)target + member->offset;
     if (member->kind == ANY || (*at == '"' && member->kind == TEXT)) {
@@ -230,14 +237,14 @@ static char *read_value(char *at, const json_member *member, void *target) {
         int64_t number = strtoll(at, NULL, 10);
         memcpy(field, &number, sizeof number);
     } else if (member->kind == FLAG) {
-        /* The API has been seen to send some as texts. */
+        /* The API sends some booleans as strings. */
         bool flag = *at == 't' || strncmp(at, "\"true\"", 6) == 0;
         memcpy(field, &flag, sizeof flag);
     }
     return skip_value(at);
 }
 
-/* Reads the object at `at` into the struct. Returns what follows it, or NULL. */
+/* Reads the object at `at` into the struct. Returns the end of the object, or NULL. */
 static char *read_object(char *at, const json_member *members, void *target) {
     at = skip_space(at);
     if (*at != '{') {
@@ -383,7 +390,7 @@ static const json_member LOCATION_MEMBERS[] = {
     LAST,
 };
 
-/* A page, and what decides whether it is the last one. */
+/* A page, and the fields that tell whether it is the last one. */
 typedef struct location_list {
     ghl_location_page page;
     const char *has_next_page;
@@ -443,16 +450,16 @@ static const json_member WEBHOOK_OUTCOME_DOCUMENT[] = {
     LAST,
 };
 
-/* ---- Writing ---------------------------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------------------------- */
 
-/* A growing text; `text` is NULL once memory has run out. */
+/* A growing string; `text` is NULL after an allocation failed. */
 typedef struct writer {
     char *text;
     size_t length, room;
     bool failed;
 } writer;
 
-/* Overwrites what may be a secret, in a way that the compiler must not leave out. */
+/* Overwrites a possible secret; the compiler must not optimize this away. */
 static void wipe(char *text, size_t length) {
     volatile char *at = text;
     while (length-- > 0) {
@@ -472,7 +479,7 @@ static void put(writer *out, const char *bytes, size_t length) {
             return;
         }
         if (out->text != NULL) {
-            /* Not realloc: it would leave the old bytes behind. */
+            /* Not realloc, which would leave the old bytes in memory. */
             memcpy(more, out->text, out->length);
             wipe(out->text, out->length);
             free(out->text);
@@ -485,7 +492,10 @@ static void put(writer *out, const char *bytes, size_t length) {
     out->text[out->length] = '\0';
 }
 
-/* Opens the object where nothing was written yet; the first name of an inner one stands behind its brace. */
+/*
+ * Writes a comma or the opening brace, then the name. The first name of a nested object follows its
+ * brace.
+ */
 static void put_name(writer *out, const char *name) {
     bool inner = out->length > 0 && !out->failed && out->text[out->length - 1] == '{';
     put(out, inner ? "\"" : out->length == 0 ? "{\"" : ",\"", inner ? 1 : 2);
@@ -511,7 +521,7 @@ static void put_quoted(writer *out, const char *text, size_t length) {
     put(out, "\"", 1);
 }
 
-/* A member that is left out where the text is NULL. */
+/* Writes a string, unless it is NULL. */
 static void put_text(writer *out, const char *name, const char *text) {
     if (text != NULL) {
         put_name(out, name);
@@ -519,7 +529,7 @@ static void put_text(writer *out, const char *name, const char *text) {
     }
 }
 
-/* A member that is left out where the number is 0: that is the default of every one. */
+/* Writes a number, unless it is 0, the default of all numbers. */
 static void put_number(writer *out, const char *name, int64_t number) {
     if (number == 0) {
         return;
@@ -538,7 +548,7 @@ static void put_number(writer *out, const char *name, int64_t number) {
     put(out, digits + at, sizeof digits - at);
 }
 
-/* A member that is left out where the flag is false: that is every flag's default. */
+/* Writes a flag, unless it is false, the default of all flags. */
 static void put_flag(writer *out, const char *name, bool flag) {
     if (flag) {
         put_name(out, name);
@@ -546,7 +556,7 @@ static void put_flag(writer *out, const char *name, bool flag) {
     }
 }
 
-/* A flag that is left out unless it is to have one value or the other. */
+/* Writes a flag, unless the filter is GHL_EITHER. */
 static void put_filter(writer *out, const char *name, ghl_flag_filter filter) {
     if (filter == GHL_ONLY_FALSE) {
         put_name(out, name);
@@ -555,7 +565,7 @@ static void put_filter(writer *out, const char *name, ghl_flag_filter filter) {
     put_flag(out, name, filter == GHL_ONLY_TRUE);
 }
 
-/* A list of the words between spaces. */
+/* Writes a list of space-separated words. */
 static void put_words(writer *out, const char *name, const char *words) {
     if (words == NULL) {
         return;
@@ -577,7 +587,7 @@ static void put_words(writer *out, const char *name, const char *words) {
     put(out, "]", 1);
 }
 
-/* The members of an object, without its braces. */
+/* Writes headers as members of an object, without braces. */
 static void put_headers(writer *out, const ghl_header *headers, size_t count) {
     for (size_t i = 0; i < count; i++) {
         put(out, ",", i > 0 ? 1 : 0);
@@ -587,7 +597,9 @@ static void put_headers(writer *out, const ghl_header *headers, size_t count) {
     }
 }
 
-/* The values by their names: the library takes those of a name that comes again as a list. */
+/*
+ * Writes the values grouped by name: the library accepts the values of a repeated name as a list.
+ */
 static void put_parameters(writer *out, const ghl_query_parameter *query, size_t count) {
     put_name(out, "query");
     put(out, "{", 1);
@@ -613,7 +625,7 @@ static void put_parameters(writer *out, const ghl_query_parameter *query, size_t
     put(out, "}", 1);
 }
 
-/* A member that is left out where there are no bytes to point to. */
+/* Writes bytes in base64, unless the pointer is NULL. */
 static void put_base64(writer *out, const char *name, const void *bytes, size_t count) {
     static const char DIGITS[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     if (bytes == NULL) {
@@ -632,13 +644,13 @@ static void put_base64(writer *out, const char *name, const void *bytes, size_t 
     put(out, "\"", 1);
 }
 
-/* Ends the object; false where memory has run out. */
+/* Closes the object; false if memory was exhausted. */
 static bool end(writer *out) {
     put(out, out->length == 0 ? "{}" : "}", out->length == 0 ? 2 : 1);
     return !out->failed;
 }
 
-/* Wipes and frees the text. */
+/* Wipes and frees the string. */
 static void discard(writer *out) {
     if (out->text != NULL) {
         wipe(out->text, out->length);
@@ -646,7 +658,7 @@ static void discard(writer *out) {
     }
 }
 
-/* ---- Calling ---------------------------------------------------------------------------------------------------- */
+/* ---- Calling ------------------------------------------------------------------------------- */
 
 void ghl_typed_error(int32_t status, char *document, ghl_error *out) {
     if (out == NULL) {
@@ -674,7 +686,7 @@ static int32_t out_of_memory(ghl_error *error) {
     return GHL_ERR_INTERNAL;
 }
 
-/* The struct that a result's document fills, and where it keeps that document. */
+/* The struct to fill from a result document, and the field that owns the document. */
 typedef struct destination {
     const json_member *members;
     void *out;
@@ -684,15 +696,18 @@ typedef struct destination {
 
 #define INTO(members, out) ((destination){members, out, sizeof *(out), &(out)->document})
 
-/* Hands a result's document over to its struct, or an error's to *error. */
+/* Passes a document to the result struct or, after a failure, to *error. */
 static int32_t settle(int32_t status, char *document, destination into, ghl_error *error) {
     if (status != GHL_OK) {
         ghl_typed_error(status, document, error);
         return status;
     }
     if (read_object(document, into.members, into.out) == NULL) {
-        /* The library writes valid documents, and what the API says inside them is passed over where it does not fit: only
-           memory for a list can be missing. Another list of the same document may be there already. */
+        /*
+         * The library writes valid documents, and unexpected API data inside them is skipped, so
+         * the only cause is a failed allocation for a list. Other lists of the document may be
+         * allocated already.
+         */
         for (const json_member *member = into.members; member->kind != END; member++) {
             if (member->kind == LIST || member->kind == MAP) {
                 void *items;
@@ -713,7 +728,7 @@ typedef int32_t (*with_progress)(ghl_client *client, const char *params_json, gh
                                  void *context, char **out_json);
 typedef int32_t (*about_resource)(ghl_client *client, const char *resource_id, char **out_json);
 
-/* Ends the parameters, makes the call and wipes them. */
+/* Closes the parameters, makes the call and wipes them. */
 static int32_t call(with_params function, ghl_client *client, writer *params, destination into, ghl_error *error) {
     int32_t status;
     if (end(params)) {
@@ -727,7 +742,7 @@ static int32_t call(with_params function, ghl_client *client, writer *params, de
     return status;
 }
 
-/* Zeroes what a call fills. */
+/* Zeroes the output structs of a call. */
 static void begin(void *out, size_t size, ghl_error *error) {
     memset(out, 0, size);
     if (error != NULL) {
@@ -804,7 +819,7 @@ int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_
     return about(ghl_token_delete, client, resource_id, out, error);
 }
 
-/* What a query says. */
+/* Writes the parameters of a token query. */
 static void put_query(writer *params, const ghl_token_query *query) {
     if (query != NULL) {
         put_text(params, "companyId", query->company_id);
@@ -853,7 +868,7 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
     return call(ghl_tokens_import, client, &params, INTO(IMPORT_REPORT_DOCUMENT, out), error);
 }
 
-/* As call, for a function that takes long. */
+/* As call, for a function that reports progress. */
 static int32_t call_long(with_progress function, ghl_client *client, writer *params, ghl_progress_callback progress,
                          void *context, destination into, ghl_error *error) {
     int32_t status;
@@ -930,7 +945,7 @@ int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_que
     *out = list.page;
     out->count = 0;
     for (size_t i = 0; i < list.page.count; i++) {
-        /* Without an id it is no location that a call could name. */
+        /* No call accepts a location without an ID. */
         if (list.page.items[i].id != NULL && list.page.items[i].id[0] != '\0') {
             out->items[out->count++] = list.page.items[i];
         }
@@ -993,7 +1008,7 @@ int32_t ghl_typed_webhook_apply(ghl_client *client, const void *body, size_t bod
     return status;
 }
 
-/* ---- Clearing --------------------------------------------------------------------------------------------------- */
+/* ---- Clearing ------------------------------------------------------------------------------ */
 
 void ghl_typed_error_clear(ghl_error *error) {
     ghl_string_free(error->document);

@@ -1,4 +1,5 @@
-# The version is that of the installed header. The ABI only grows, so a newer version serves whoever asks for an older one.
+# The version of the installed header. The ABI only grows, so a newer version satisfies a request
+# for an older one.
 
 file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../../include/ghl_oauth.h" PACKAGE_VERSION
     REGEX "^#define GHL_OAUTH_VERSION \"")

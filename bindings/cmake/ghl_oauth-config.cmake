@@ -1,8 +1,9 @@
-# find_package(ghl_oauth CONFIG): ghl_oauth::ghl_oauth is the shared library, ghl_oauth::static the static one with the
-# system's libraries that it needs. Each is there if it was installed; COMPONENTS shared and static demand them. A program
-# that is to run without an installed library takes the latter.
+# find_package(ghl_oauth CONFIG). Targets: ghl_oauth::ghl_oauth is the shared library;
+# ghl_oauth::static is the static library with the system libraries that it needs, for programs
+# without a run-time dependency. Each exists if it is installed; the COMPONENTS shared and static
+# require them.
 #
-# Nothing here names a place: the tree may be moved as a whole.
+# All paths are relative to this file, so the installation is relocatable.
 
 get_filename_component(_ghl_oauth_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
 set(_ghl_oauth_lib "lib")
@@ -11,7 +12,7 @@ if(CMAKE_LIBRARY_ARCHITECTURE)
 endif()
 list(APPEND _ghl_oauth_lib "lib64" "lib32" "bin")
 
-# The first of these files below the prefix.
+# Finds the first of these files under the prefix.
 macro(_ghl_oauth_find variable)
     set(${variable} "")
     foreach(_ghl_oauth_name ${ARGN})
@@ -39,12 +40,13 @@ if(_ghl_oauth_shared AND NOT TARGET ghl_oauth::ghl_oauth)
 endif()
 set(ghl_oauth_shared_FOUND "${_ghl_oauth_shared}")
 
-# What rustc said that the static library needs; cargo-c writes it into the .pc file.
+# The system libraries that rustc reported for the static library; cargo-c writes them to the .pc
+# file.
 if(_ghl_oauth_static AND _ghl_oauth_pc AND NOT TARGET ghl_oauth::static)
     file(STRINGS "${_ghl_oauth_pc}" _ghl_oauth_private REGEX "^Libs\\.private:")
     string(REGEX REPLACE "^Libs\\.private:" "" _ghl_oauth_private "${_ghl_oauth_private}")
     separate_arguments(_ghl_oauth_private UNIX_COMMAND "${_ghl_oauth_private}")
-    # "-framework Security" is one thing.
+    # "-framework Security" is one argument.
     string(REPLACE "-framework;" "-framework " _ghl_oauth_private "${_ghl_oauth_private}")
     add_library(ghl_oauth::static STATIC IMPORTED)
     set_target_properties(ghl_oauth::static PROPERTIES

@@ -1,5 +1,5 @@
 /*
- * ghl-oauth for C++17 and later: this one header, over ghl_oauth.h and the library.
+ * ghl-oauth for C++17 and later: a header-only wrapper of ghl_oauth.h.
  *
  *     ghl::config config("<client id>", "<client secret>");
  *     config.store = ghl::sqlite_store("tokens.db");
@@ -7,25 +7,28 @@
  *     ghl::secret token = client.access_token("<a company id or location id>");
  *     send("Authorization: Bearer ", token.view());
  *
- * Errors.  Functions of ghl::client throw a ghl::error, of the class that its status has: ghl::rate_limited,
- *     ghl::reauthorization_required and so on. The same functions of client.checked(), and of ghl::checked_client, throw
- *     nothing of the library's and return a ghl::result instead. With -fno-exceptions only the latter are there.
+ * Errors.  Functions of ghl::client throw a ghl::error; each status has its own class, such as
+ *     ghl::rate_limited. The functions of client.checked() and of ghl::checked_client return a
+ *     ghl::result instead of throwing ghl::error. With -fno-exceptions, only these exist.
  *
- * Texts.  What goes in is read during the call only. What comes out is owned: std::string, and ghl::secret, which wipes its
- *     text. std::optional is empty where the library or the API says nothing. `raw` is the JSON that a result was read
- *     from, with all that the API sent, for a JSON library of your own.
+ * Strings.  Arguments are read only during the call. Results own their memory: std::string, and
+ *     ghl::secret, which wipes it. A std::optional is empty if the API or the library gives no
+ *     value. `raw` is the complete JSON of a result, for a JSON library of your choice.
  *
- * Threads.  A client may be used from any number of threads at once; destroy it, or move from it, when no call runs.
- *     Results are plain values. A range over pages belongs to one thread, and must not outlive its client.
+ * Threads.  A client is thread-safe; destroy it or move from it only while no call runs. Results
+ *     are plain values. A range over pages must be used by one thread, within its client's
+ *     lifetime.
  *
- * Callbacks.  Listeners run on a thread that is inside a call, with no lock held; they may use the client, but not destroy
- *     it. What a progress listener throws stops the work, and comes out of the call. What a listener of events or of the log
- *     throws goes to the handler that was given with it, or nowhere: the call that it interrupted is not affected.
+ * Callbacks.  Listeners run on a thread that is inside a call, with no lock held. They may use the
+ *     client, but not destroy it. An exception from a progress listener stops the operation and
+ *     propagates to the caller. An exception from an event or log listener goes to the error
+ *     handler registered with the listener, or is ignored; it does not affect the call.
  *
- * Stores.  Tokens may be kept by a class of your own, below ghl::store: ghl::client client(config, std::make_unique<mine>()).
+ * Stores.  A class derived from ghl::store keeps the tokens elsewhere:
+ *     ghl::client client(config, std::make_unique<my_store>());
  *
- * Everything about a call itself (parameters, defaults, what it waits for, its errors) stands in ghl_oauth.h, at the
- * function of the same name.
+ * ghl_oauth.h documents each call (parameters, defaults, blocking, errors) at the function of the
+ * same name.
  */
 #ifndef GHL_OAUTH_HPP
 #define GHL_OAUTH_HPP
@@ -62,7 +65,8 @@
 #define GHL_OAUTH_EXCEPTIONS 0
 #endif
 
-// Parts of one program that were compiled with other versions of this header, or without exceptions, keep to their own.
+// The inline namespace depends on the header version and on exceptions, so that translation units
+// with different settings can be linked into one program.
 #define GHL_OAUTH_JOIN_(major, minor, patch, kind) v##major##_##minor##_##patch##kind
 #define GHL_OAUTH_JOIN(major, minor, patch, kind) GHL_OAUTH_JOIN_(major, minor, patch, kind)
 #if GHL_OAUTH_EXCEPTIONS
@@ -76,11 +80,11 @@
 namespace ghl {
 inline namespace GHL_OAUTH_NAMESPACE {
 
-// ---- Texts that are wiped -------------------------------------------------------------------------------------------
+// ---- Secrets ------------------------------------------------------------------------------------
 
 namespace detail {
 
-// Overwrites in a way that the compiler must not leave out.
+// Overwrites the bytes; the compiler must not optimize this away.
 inline void wipe(char *bytes, std::size_t size) noexcept {
 #if defined(__GNUC__) || defined(__clang__)
     if (size > 0) {
@@ -94,7 +98,7 @@ inline void wipe(char *bytes, std::size_t size) noexcept {
 #endif
 }
 
-// A text that leaves nothing behind, neither where it grows nor where it ends. Always NUL-terminated.
+// A string that wipes its memory when it grows and when it is destroyed. Always NUL-terminated.
 class wiped_text {
 public:
     wiped_text() noexcept = default;
@@ -113,7 +117,7 @@ public:
     const char *c_str() const noexcept { return bytes_ ? bytes_.get() : ""; }
     std::size_t size() const noexcept { return size_; }
 
-    // Room for so many bytes, the NUL included.
+    // Reserves capacity in bytes, including the NUL.
     void reserve(std::size_t room) {
         if (room <= room_) {
             return;
@@ -143,7 +147,7 @@ public:
         size_ = 0;
     }
 
-    // The buffer for somebody who writes into it, and then says how much that was.
+    // The buffer for an external writer, which must call written() with the new size.
     char *buffer() noexcept { return bytes_.get(); }
     std::size_t room() const noexcept { return room_; }
     void written(std::size_t size) noexcept {
@@ -162,8 +166,8 @@ struct access;
 
 } // namespace detail
 
-// A token or another secret: a text that is overwritten before its memory goes back, as each of its copies is. It cannot be
-// printed by accident: say view() where it is meant.
+// A token or another secret. The string is overwritten before its memory is freed, and so is each
+// copy. It cannot be printed by accident: call view() to read it.
 class secret {
 public:
     secret() noexcept = default;
@@ -173,7 +177,7 @@ public:
         return *this;
     }
 
-    // The text, as long as this object lives and does not change. A secret that is about to die has none.
+    // The string, valid until this object changes or is destroyed. Deleted for temporaries.
     std::string_view view() const & noexcept { return text_.view(); }
     std::string_view view() const && = delete;
     const char *c_str() const & noexcept { return text_.c_str(); }
@@ -190,9 +194,9 @@ private:
     detail::wiped_text text_;
 };
 
-// ---- Errors ---------------------------------------------------------------------------------------------------------
+// ---- Errors -------------------------------------------------------------------------------------
 
-// What a call came to; the numbers are those of GHL_OK and GHL_ERR_. A newer library may know others.
+// The status codes, equal to GHL_OK and GHL_ERR_*. A newer library may return other values.
 enum class status : std::int32_t {
     ok = GHL_OK,
     invalid_argument = GHL_ERR_INVALID_ARGUMENT,
@@ -218,10 +222,10 @@ enum class status : std::int32_t {
     conflict = GHL_ERR_CONFLICT,
 };
 
-// Such as "GHL_ERR_RATE_LIMITED".
+// The name of a status, such as "GHL_ERR_RATE_LIMITED".
 inline const char *status_name(status code) noexcept { return ghl_status_name(static_cast<std::int32_t>(code)); }
 
-// What the API said.
+// The error details from the API's response.
 struct api_failure {
     std::optional<std::string> code;
     std::optional<std::string> message;
@@ -229,21 +233,21 @@ struct api_failure {
     std::optional<std::string> resolution;
 };
 
-// What went wrong, to which resource, and what to do. Never holds a secret.
+// An error: the cause, the resource, and what to do. Never contains a secret.
 struct failure {
     ghl::status status = ghl::status::internal;
-    std::string message;                                  // what happened
+    std::string message;                                  // the cause
     std::optional<std::string> help;                      // what to do
-    std::optional<std::string> parameter;                 // the argument or key that is wrong, such as "store.kind"
-    bool retryable = false;                               // whether the same call, unchanged, may succeed later
-    std::optional<std::chrono::milliseconds> retry_after; // how much later
+    std::optional<std::string> parameter;                 // the wrong argument or key
+    bool retryable = false;                               // whether the same call may succeed later
+    std::optional<std::chrono::milliseconds> retry_after; // how long to wait
     std::optional<std::string> resource_id;               // the company or location
-    std::optional<int> http_status;                       // of the API's answer
-    std::optional<std::string> trace_id;                  // the API's id of the request, for the vendor's support
-    std::optional<api_failure> api;                       // what the API said
+    std::optional<int> http_status;                       // of the API's response
+    std::optional<std::string> trace_id;                  // the API's request ID, for support
+    std::optional<api_failure> api;                       // the API's error details
     std::string raw;                                      // JSON
 
-    // All of it that a log wants, in one line.
+    // A one-line summary for logs.
     std::string text() const {
         std::string line = std::string(status_name(status)) + ": " + message;
         if (resource_id) {
@@ -256,7 +260,8 @@ struct failure {
     }
 };
 
-// What the library throws: one class per status, below, and this one for all of them. what() is failure::text().
+// The base class of all exceptions that the library throws; each status has its own class below.
+// what() returns failure::text().
 class error : public std::exception {
 public:
     explicit error(ghl::failure what) : held_(std::make_shared<const held>(std::move(what))) {}
@@ -328,13 +333,14 @@ template <std::int32_t... Codes> [[noreturn]] void raise_as(failure what, std::i
 
 } // namespace detail
 
-// A value, or the reason why there is none. value() throws that reason; without exceptions it ends the program.
+// A value or a failure. value() throws the failure; without exceptions it calls std::abort().
 template <class T> class [[nodiscard]] result {
 public:
     using value_type = T;
     result(T value) : either_(std::in_place_index<0>, std::move(value)) {}
     result(failure why) : either_(std::in_place_index<1>, std::move(why)) {}
-    // From what becomes a T: a text or std::nullopt, for a result of std::optional<std::string>.
+    // Converts from types that convert to T, such as a string or std::nullopt for
+    // result<std::optional<std::string>>.
     template <class From, class = std::enable_if_t<std::is_convertible_v<From, T> && !std::is_convertible_v<From, failure> &&
                                                    !std::is_same_v<std::decay_t<From>, result>>>
     result(From &&value) : either_(std::in_place_index<0>, std::forward<From>(value)) {}
@@ -342,14 +348,14 @@ public:
     bool has_value() const noexcept { return either_.index() == 0; }
     explicit operator bool() const noexcept { return has_value(); }
 
-    // Only where there is a value.
+    // Requires a value.
     T &operator*() & noexcept { return *std::get_if<0>(&either_); }
     const T &operator*() const & noexcept { return *std::get_if<0>(&either_); }
     T &&operator*() && noexcept { return std::move(*std::get_if<0>(&either_)); }
     T *operator->() noexcept { return std::get_if<0>(&either_); }
     const T *operator->() const noexcept { return std::get_if<0>(&either_); }
 
-    // Only where there is none.
+    // Requires a failure.
     const failure &error() const & noexcept { return *std::get_if<1>(&either_); }
     failure &&error() && noexcept { return std::move(*std::get_if<1>(&either_)); }
 
@@ -395,10 +401,10 @@ private:
     std::optional<failure> why_;
 };
 
-// ---- A store of your own --------------------------------------------------------------------------------------------
+// ---- Custom stores ------------------------------------------------------------------------------
 
-// What a function of a ghl::store returns when it could not do its work. The error of the call that needed the store holds
-// these words, where load or list failed; so no secret must be among them.
+// The failure that a function of a ghl::store returns. If load or list returns it, the caller's
+// error contains this message, so the message must not contain a secret.
 inline failure store_failure(std::string words) {
     failure why;
     why.status = status::store;
@@ -406,7 +412,7 @@ inline failure store_failure(std::string words) {
     return why;
 }
 
-// What ghl::store::save returns for a record of another version than the expected one.
+// The failure that ghl::store::save returns if the stored version is not the expected one.
 inline failure store_conflict() {
     failure why;
     why.status = status::conflict;
@@ -414,20 +420,22 @@ inline failure store_conflict() {
     return why;
 }
 
-// Where a client keeps its tokens, by a class of your own. ghl_store_callbacks, in ghl_oauth.h, says what a record and a query
-// look like; of a record, a store needs the "version" and nothing else.
+// A custom token store. ghl_store_callbacks in ghl_oauth.h describes the records and queries; a
+// store needs to read only the "version" of a record.
 //
-// Errors. Return a failure, or throw what you like: no exception passes through the library. The call that needed the store
-// fails with status::store then. Its message has the words of what load and list returned or threw, unless they begin as JSON
-// does; where save, remove or lock failed, it names the status only. Tokens that could not be saved stay in memory and are offered again.
+// Errors. Return a failure or throw any exception; exceptions do not pass through the library. The
+// client's call then fails with status::store. Its message contains the message from load or list,
+// unless that looks like JSON; for save, remove and lock it contains only the status. Tokens that
+// could not be saved stay in memory, and saving is retried.
 //
-// Threads. Any of these functions may be called from any thread, several at once: from those that are inside a call on the
-// client, and those that tokens_mint and tokens_maintain take along while they last. They must not use the client that they
-// serve, which refuses them, except for cancel(), and must not destroy it; other clients are fine. The texts that go in live
-// until the function returns.
+// Threads. The functions may be called concurrently, from threads that call the client and from
+// worker threads of tokens_mint and tokens_maintain. They must not call the client that they serve,
+// except cancel(); other calls are refused. They must not destroy it. Other clients may be used.
+// String arguments are valid until the function returns.
 //
-// Ownership. The client owns its store, and destroys it when it ends, or when it cannot be made: once, on that thread, while
-// none of the functions runs. In a forked child the same store goes on serving the client, but it is not destroyed there.
+// Ownership. The client owns its store. It destroys the store once, on the thread that destroys the
+// client or fails to create it, while no function runs. In a forked child, the store keeps serving
+// the client but is not destroyed.
 class store {
 public:
     store() = default;
@@ -435,38 +443,42 @@ public:
     store &operator=(const store &) = delete;
     virtual ~store() = default;
 
-    // The record that was saved under an id; std::nullopt where there is none. The header wipes what is returned.
+    // Returns the record of an ID, or std::nullopt if it does not exist. The header wipes the
+    // returned string.
     virtual result<std::optional<std::string>> load(std::string_view id) = 0;
 
-    // Saves a record, if the stored one has the expected version, which is 0 where there is none yet; otherwise returns
-    // store_conflict(). To look and to save must be one step that no other thread or process comes between, and the record
-    // must outlive a crash from here on: the token that it replaces is worthless already.
+    // Compare-and-swap: saves a record if the stored version equals the expected one (0: no
+    // record), otherwise returns store_conflict(). The comparison and the write must be atomic
+    // across threads and processes, and the record must be durable when the function returns,
+    // because the token that it replaces is no longer valid.
     virtual result<void> save(std::string_view id, std::string_view record, std::uint64_t expected_version) = 0;
 
-    // Removes a record; well done also where there is none.
+    // Removes a record; succeeds even if it does not exist.
     virtual result<void> remove(std::string_view id) = 0;
 
-    // A page of records: {"items": [records…], "nextPageToken": …}. A small store may answer every query with all its
-    // records and a null. The header wipes what is returned.
+    // Returns a page of records: {"items": [records…], "nextPageToken": …}. A small store may
+    // ignore the query and return all records and null. The header wipes the returned string.
     virtual result<std::string> list(std::string_view query_json) = 0;
 
-    // Whether there is a lock that all who share the store keep to. Asked once, when the client is made. Without one, only
-    // the threads of this process are kept apart, and two processes that refresh the same token can lose it.
+    // Whether the store has a lock that all its users share. Called once, when the client is
+    // created. Without a lock, only threads of this process are synchronized: two processes that
+    // refresh the same token can lose it.
     virtual bool has_lock() const { return false; }
 
-    // Takes an id's lock; false where it is not free within that time. It must come free when its holder dies.
+    // Acquires the lock of an ID; returns false on timeout. The lock must be released if its owner
+    // dies.
     virtual result<bool> lock(std::string_view id, std::chrono::milliseconds longest) {
         (void)id, (void)longest;
         return store_failure("this store has no lock");
     }
 
-    // Gives it back, on the thread that took it.
+    // Releases the lock, on the thread that acquired it.
     virtual void unlock(std::string_view id) { (void)id; }
 };
 
 namespace detail {
 
-// A ghl::store as ghl_store_callbacks, whose context it is.
+// Adapts a ghl::store to ghl_store_callbacks; the context of its callbacks.
 struct store_frame {
     static ghl_store_callbacks callbacks(store &of) {
         ghl_store_callbacks table{};
@@ -488,7 +500,8 @@ struct store_frame {
 private:
     static store &own(void *context) noexcept { return *static_cast<store *>(context); }
 
-    // A copy for the library, which brings it back to free_string. A NUL would hide what follows it.
+    // Copies a string for the library, which frees it with free_string. Strings with a NUL are
+    // refused.
     static std::int32_t hand_out(std::string_view text, char **out) noexcept {
         char *const copy = text.find('\0') == std::string_view::npos ? new (std::nothrow) char[text.size() + 1] : nullptr;
         if (copy == nullptr) {
@@ -516,7 +529,8 @@ private:
         return why.status == status::ok ? GHL_ERR_STORE : static_cast<std::int32_t>(why.status);
     }
 
-    // Does a store's work; nothing comes out but a number, and words for `out`, if that is there.
+    // Runs a store function without letting an exception out. Returns a status, and a message in
+    // `out` if given.
     template <class Work> static std::int32_t guarded(char **out, Work work) noexcept {
         if (out != nullptr) {
             *out = nullptr;
@@ -527,7 +541,7 @@ private:
         } catch (const std::exception &thrown) {
             explain(thrown.what(), out);
         } catch (...) {
-            explain("it threw what is no std::exception", out);
+            explain("it threw an exception that is not a std::exception", out);
         }
         return GHL_ERR_STORE;
 #else
@@ -564,7 +578,7 @@ private:
     }
     static std::int32_t lock(void *context, const char *id, std::uint64_t timeout_ms) noexcept {
         return guarded(nullptr, [&]() -> std::int32_t {
-            // No deadline that is made of it overflows.
+            // Upper limit, so that no deadline overflows.
             constexpr std::uint64_t longest = 1000ULL * 60 * 60 * 24 * 365;
             const auto timeout = static_cast<std::int64_t>((std::min)(timeout_ms, longest));
             const result<bool> locked = own(context).lock(id, std::chrono::milliseconds(timeout));
@@ -589,29 +603,29 @@ private:
 
 } // namespace detail
 
-// ---- What comes out -------------------------------------------------------------------------------------------------
+// ---- Results ------------------------------------------------------------------------------------
 
-// A moment of the system's clock. One that the clock cannot express is the nearest that it can.
+// A time of the system clock. Times outside its range are clamped.
 using time_point = std::chrono::time_point<std::chrono::system_clock, std::chrono::milliseconds>;
 
-// The link to send a person to.
+// The link to the consent page.
 struct authorization_link {
     std::string url;
-    std::string state; // what the redirect will carry
+    std::string state; // the redirect's state parameter
     std::string raw;
 };
 
-// A stored token, without its secrets.
+// A stored token without its secrets.
 struct token_info {
-    std::string resource_id; // what access_token takes
+    std::string resource_id; // the ID for access_token
     std::string user_type;   // "Company" or "Location"
     std::optional<std::string> company_id;
     std::optional<std::string> location_id;
     std::optional<std::string> scope; // separated by spaces
     std::optional<time_point> expires_at;
-    bool refreshable = false; // whether it can be renewed without a person
-    // "ok", "inactive", "reauthorizationRequired", "unsaved", or "unreadable": a deleted record of which only the id is
-    // known. Later versions of the library may add states.
+    bool refreshable = false; // renewable without user consent
+    // "ok", "inactive", "reauthorizationRequired", "unsaved", or "unreadable" (a deleted record of
+    // which only the ID is known). Later versions of the library may add states.
     std::string state;
     std::string raw;
 };
@@ -633,13 +647,13 @@ struct location {
     std::string id;
     std::optional<std::string> name;
     std::optional<std::string> address;
-    std::optional<std::string> version_id;   // the installed version of the app
+    std::optional<std::string> version_id;   // the app's installed version
     std::optional<std::string> installed_at; // an ISO 8601 time
     std::optional<bool> is_installed;
     std::string raw;
 };
 
-// A location whose token could not be minted, or a stored token that cannot be read.
+// A location whose token could not be minted, or a stored token that could not be read.
 struct failed_token {
     std::string resource_id;
     failure error;
@@ -648,15 +662,15 @@ struct failed_token {
 // One page of a list.
 template <class T> struct page {
     std::vector<T> items;
-    std::optional<std::string> next_page_token; // nothing on the last page
-    std::optional<std::int64_t> total;          // of all pages, where the API says
+    std::optional<std::string> next_page_token; // empty on the last page
+    std::optional<std::int64_t> total;          // of all pages, if the API reports it
     std::conditional_t<std::is_same_v<T, token>, secret, std::string> raw;
-    std::vector<failed_token> failed = {}; // stored tokens of the page that cannot be read
+    std::vector<failed_token> failed = {}; // unreadable stored tokens of this page
 };
 
-// A token that an import left out.
+// A token that an import skipped.
 struct skipped_token {
-    std::int64_t index = 0; // among those that were given
+    std::int64_t index = 0; // index in the input
     std::optional<std::string> resource_id;
     std::string reason;
 };
@@ -667,14 +681,14 @@ struct import_report {
     std::string raw;
 };
 
-// A token that could not be renewed, or what kept tokens from being sealed anew.
+// A token that could not be refreshed, or a failure to re-encrypt tokens.
 struct maintenance_failure {
-    std::optional<std::string> resource_id; // nothing where it is about no single token, such as a key that is not given
+    std::optional<std::string> resource_id; // empty: not about a single token
     failure error;
 };
 
 struct maintenance_progress {
-    std::int64_t checked = 0; // done
+    std::int64_t checked = 0; // processed
     std::int64_t refreshed = 0;
     std::int64_t resealed = 0;
     std::int64_t failed = 0;
@@ -682,12 +696,12 @@ struct maintenance_progress {
 };
 
 struct maintenance_report {
-    std::int64_t checked = 0; // how many were due
+    std::int64_t checked = 0; // number of tokens that were due
     std::int64_t refreshed = 0;
-    std::int64_t resealed = 0; // sealed with the first of the encryption keys, which they were not before
-    std::int64_t unsealed = 0; // should have been, but cannot be opened, or changed meanwhile
+    std::int64_t resealed = 0; // re-encrypted with the first encryption key
+    std::int64_t unsealed = 0; // not re-encrypted: undecryptable or changed concurrently
     std::vector<maintenance_failure> failed;
-    std::optional<time_point> next_due_at; // when there will be something to do
+    std::optional<time_point> next_due_at; // when the next token is due
     std::string raw;
 };
 
@@ -703,18 +717,19 @@ struct mint_progress {
 struct mint_report {
     std::int64_t total = 0;
     std::int64_t minted = 0;
-    std::int64_t fresh = 0; // left alone: not due
+    std::int64_t fresh = 0; // skipped because not due
     std::vector<failed_token> failed;
     std::string raw;
 };
 
-// Names with their values, a name as often as it comes. Names are compared without regard to case.
+// Headers or query parameters: names with values, in order; names may repeat. Names are
+// case-insensitive.
 class headers {
 public:
     using pair = std::pair<std::string, std::string>;
     headers() = default;
     headers(std::initializer_list<pair> pairs) : pairs_(pairs) {}
-    // From a map, a multimap, or whatever else has pairs of texts.
+    // From a map, a multimap, or another range of string pairs.
     template <class Pairs, class = decltype(std::string(std::begin(std::declval<const Pairs &>())->second))>
     headers(const Pairs &pairs) {
         for (const auto &[name, value] : pairs) {
@@ -723,7 +738,7 @@ public:
     }
 
     void add(std::string name, std::string value) { pairs_.emplace_back(std::move(name), std::move(value)); }
-    // The first of that name.
+    // The first value of a name.
     std::optional<std::string> find(std::string_view name) const {
         for (const pair &header : pairs_) {
             if (same(header.first, name)) {
@@ -746,41 +761,41 @@ private:
     std::vector<pair> pairs_;
 };
 
-// An answer of the API, whatever its status.
+// A response of the API with any status.
 struct api_response {
     enum class encoding { json, text, bytes };
     int status = 0;
     ghl::headers headers; // names in lower case
-    std::string body;     // the JSON, the text, or the bytes
+    std::string body;     // JSON, text or bytes
     encoding body_encoding = encoding::text;
     std::string raw;
 
     bool ok() const noexcept { return status >= 200 && status < 300; }
 };
 
-// A webhook whose signature holds.
+// A webhook with a valid signature.
 struct webhook {
     std::optional<std::string> type; // "INSTALL", "ContactCreate" and so on
     std::optional<std::string> webhook_id;
     std::optional<time_point> timestamp;
     std::string scheme;     // "ed25519" or "rsa-sha256"
-    int key_index = 0;      // among the configured keys of that scheme
+    int key_index = 0;      // index among the configured keys of that scheme
     std::string payload;    // JSON
     std::string raw;
 };
 
-// What a webhook did.
+// The effect of a webhook.
 struct webhook_outcome {
     std::optional<std::string> type;
     std::optional<std::string> resource_id;
     bool applied = false;
-    std::optional<std::string> reason; // why not, or what is still to come
+    std::optional<std::string> reason; // why not, or what is pending
     std::string raw;
 };
 
-// Something that happened to a token.
+// An event of a token.
 struct event {
-    std::string type; // such as "token.refreshed"; ghl_event_callback lists them
+    std::string type; // e.g. "token.refreshed"; listed at ghl_event_callback
     std::string resource_id;
     std::optional<time_point> at;
     std::optional<time_point> expires_at;
@@ -788,15 +803,15 @@ struct event {
     std::string raw;
 };
 
-// Figures for an operator.
+// Statistics of a client.
 struct statistics {
     struct busy_resource {
         std::string resource_id;
-        std::int64_t in_window = 0, requests = 0; // sent in the present window, of so many
+        std::int64_t in_window = 0, requests = 0; // sent in the current window; its limit
         std::chrono::milliseconds window{0};
         std::int64_t today = 0, per_day = 0;
-        std::int64_t waiting = 0;                            // calls
-        std::optional<std::chrono::milliseconds> held_for; // by the server's wish
+        std::int64_t waiting = 0;                            // waiting calls
+        std::optional<std::chrono::milliseconds> held_for; // server-requested delay
     };
     std::string version;
     struct {
@@ -812,20 +827,20 @@ struct statistics {
     std::string raw;
 };
 
-// ---- What goes in: what is left empty has the library's default --------------------------------------------------
+// ---- Parameters: empty fields select the library's defaults ------------------------------------
 
-// Where tokens are kept.
+// The token store.
 struct store_options {
     std::string kind;
     std::string path;
     secret url; // may hold a password
     std::string ca_bundle_path;
-    std::vector<secret> encryption_keys; // base64: the first seals, all open
-    std::string encryption_keys_path;    // a file with such keys, in their place
+    std::vector<secret> encryption_keys; // base64; the first encrypts, all decrypt
+    std::string encryption_keys_path;    // a file with such keys, instead
     bool sealed_only = false;
 };
 
-// In memory: they end with the client. The default.
+// In memory: tokens are lost when the client is destroyed. The default.
 inline store_options memory_store() {
     store_options options;
     options.kind = "memory";
@@ -838,7 +853,7 @@ inline store_options sqlite_store(std::string path) {
     options.path = std::move(path);
     return options;
 }
-// In a PostgreSQL database, in builds that have it.
+// In a PostgreSQL database, if the library was built with PostgreSQL.
 inline store_options postgres_store(std::string_view url) {
     store_options options;
     options.kind = "postgres";
@@ -846,7 +861,7 @@ inline store_options postgres_store(std::string_view url) {
     return options;
 }
 
-// The configuration; docs/configuration.md explains each key.
+// The configuration; docs/configuration.md describes each key.
 struct config {
     config() = default;
     config(std::string_view id, std::string_view its_secret) : client_id(id), client_secret(its_secret) {}
@@ -890,11 +905,11 @@ struct config {
         std::optional<std::chrono::seconds> max_age;
     } webhook;
 
-    // The JSON that ghl_client_new takes.
+    // The JSON for ghl_client_new.
     secret json() const;
 };
 
-// For authorization_url.
+// Options of authorization_url.
 struct authorization_options {
     std::vector<std::string> scopes;
     std::string redirect_uri;
@@ -903,33 +918,33 @@ struct authorization_options {
     std::string state;
 };
 
-// For authorization_complete.
+// Options of authorization_complete.
 struct completion_options {
-    std::string state; // the one that was kept for this browser session
+    std::string state; // the state stored for this browser session
     bool allow_missing_state = false;
     std::string redirect_uri;
     std::string user_type;
 };
 
-// For authorization_listen.
+// Options of authorization_listen.
 struct listen_options : completion_options {
     std::optional<int> port;
     std::optional<std::chrono::milliseconds> timeout;
 };
 
-// Which stored tokens.
+// A filter for stored tokens.
 struct token_filter {
     std::string company_id; // this company and its locations
     std::string user_type;  // "Company" or "Location"
     std::optional<int> page_size;
-    std::string page_token; // where to go on
+    std::string page_token; // start of the page
 };
 
-// Which locations.
+// A filter for locations.
 struct location_filter {
     std::string app_id;
     std::optional<int> page_size;
-    std::string page_token; // where to go on
+    std::string page_token; // start of the page
     std::string query;      // part of the name
     std::optional<bool> is_installed;
     std::optional<bool> restrict_to_user_locations;
@@ -937,11 +952,11 @@ struct location_filter {
     std::optional<bool> on_trial;
     std::string plan_id;
     std::string location_id;
-    secret access_token;    // the company's; default: the one held here
-    bool installed = false; // only those with the app, even if the server ignores is_installed
+    secret access_token;    // of the company; default: the stored one
+    bool installed = false; // only with the app, even if the server ignores is_installed
 };
 
-// What a token is asked for with.
+// A token request.
 struct token_request {
     std::string grant_type; // "authorization_code", "refresh_token" or "client_credentials"
     secret code;
@@ -952,32 +967,32 @@ struct token_request {
     secret client_secret;
 };
 
-// How tokens are maintained.
+// Options of tokens_maintain.
 struct maintenance_options {
-    std::optional<int> concurrency; // how many are renewed at once
+    std::optional<int> concurrency; // concurrent refreshes
 };
 
-// Whose tokens are minted.
+// Options of tokens_mint.
 struct mint_options {
-    std::optional<std::vector<std::string>> location_ids; // nothing: every location where the app is installed
+    std::optional<std::vector<std::string>> location_ids; // default: all locations with the app
     std::string app_id;
-    bool force = false; // also where a token is not due
+    bool force = false; // also tokens that are not due
     std::optional<int> concurrency;
 };
 
-// What is sent to the API.
+// An API request.
 struct api_request {
     api_request() = default;
     api_request(std::string its_method, std::string its_path, std::string whose_token = {})
         : method(std::move(its_method)), path(std::move(its_path)), resource_id(std::move(whose_token)) {}
 
-    std::string method; // "GET", "POST" and so on
+    std::string method; // "GET", "POST", …
     std::string path;   // begins with '/'
     std::string resource_id;
-    std::vector<std::pair<std::string, std::string>> query; // encoded by the library; a name may come again
+    std::vector<std::pair<std::string, std::string>> query; // unencoded; names may repeat
     ghl::headers headers;
 
-    // JSON as it stands; any other text, as text/plain unless the headers say otherwise; or bytes.
+    // The body: JSON; text, sent as text/plain unless the headers set a type; or bytes.
     api_request &json(std::string_view text) { return with(kind::json, text); }
     api_request &text(std::string_view text) { return with(kind::text, text); }
     api_request &bytes(std::string_view bytes) { return with(kind::bytes, bytes); }
@@ -994,11 +1009,11 @@ private:
     secret body_;
 };
 
-// ---- JSON -----------------------------------------------------------------------------------------------------------
+// ---- JSON ---------------------------------------------------------------------------------------
 
 namespace detail {
 
-// How deep a document may be nested.
+// Maximum nesting depth of a document.
 constexpr std::size_t depth_limit = 256;
 
 inline void skip_space(std::string_view &rest) noexcept {
@@ -1007,7 +1022,7 @@ inline void skip_space(std::string_view &rest) noexcept {
     }
 }
 
-// Takes the text at the beginning: what stands between its quotes, escaped as it is.
+// Consumes a string; `inside` is its content, still escaped.
 inline bool take_text(std::string_view &rest, std::string_view &inside) noexcept {
     if (rest.empty() || rest[0] != '"') {
         return false;
@@ -1027,7 +1042,7 @@ inline bool take_text(std::string_view &rest, std::string_view &inside) noexcept
     return false;
 }
 
-// Takes the value at the beginning. Counts brackets instead of calling itself, so that depth costs no stack.
+// Consumes a value. Iterative, so nesting uses no stack.
 inline bool take_value(std::string_view &rest, std::string_view &value) noexcept {
     skip_space(rest);
     const std::string_view from = rest;
@@ -1068,7 +1083,7 @@ inline bool take_value(std::string_view &rest, std::string_view &value) noexcept
     return true;
 }
 
-// Takes four hex digits.
+// Consumes four hex digits.
 inline bool take_unit(std::string_view &rest, std::uint32_t &unit) noexcept {
     if (rest.size() < 4) {
         return false;
@@ -1107,7 +1122,7 @@ template <class Text> void append_utf8(Text &out, std::uint32_t point) {
     }
 }
 
-// Appends what an escaped text means. Half a surrogate pair is no character, and becomes U+FFFD.
+// Appends the unescaped string. A lone surrogate becomes U+FFFD.
 template <class Text> bool unescape(std::string_view inside, Text &out) {
     while (!inside.empty()) {
         const std::size_t plain = (std::min)(inside.find('\\'), inside.size());
@@ -1149,12 +1164,12 @@ template <class Text> bool unescape(std::string_view inside, Text &out) {
     return true;
 }
 
-// A value within a document that lives elsewhere.
+// A view of a value in a document that is stored elsewhere.
 class value {
 public:
     explicit value(std::string_view text) noexcept : text_(text) {}
 
-    // A whole document: one value and nothing else.
+    // Parses a whole document: one value without trailing data.
     static std::optional<value> document(std::string_view text) noexcept {
         std::string_view whole;
         if (!take_value(text, whole)) {
@@ -1168,13 +1183,13 @@ public:
     bool begins(char first) const noexcept { return !text_.empty() && text_[0] == first; }
     bool is_null() const noexcept { return text_ == "null"; }
 
-    // Appends what the text means; false where it is malformed.
+    // Appends the unescaped string; false if it is malformed.
     template <class Text> bool text(Text &out) const {
         std::string_view rest = text_, inside;
         return take_text(rest, inside) && unescape(inside, out);
     }
 
-    // Nothing for what is no integer, or not one of 64 bits.
+    // Empty if the value is not an integer of 64 bits.
     std::optional<std::int64_t> integer() const noexcept {
         constexpr auto most = static_cast<std::uint64_t>((std::numeric_limits<std::int64_t>::max)());
         const bool negative = begins('-');
@@ -1194,7 +1209,7 @@ public:
                         : static_cast<std::int64_t>(number);
     }
 
-    // A number, near enough for a rate; never by the locale's decimal point.
+    // Parses a number, precise enough for a rate and independent of the locale.
     std::optional<double> number() const noexcept {
         std::string_view rest = text_.substr(begins('-') ? 1 : 0);
         if (rest.empty() || rest[0] < '0' || rest[0] > '9') {
@@ -1224,7 +1239,8 @@ public:
         return begins('-') ? -sum : sum;
     }
 
-    // Gives each member to `each(name, value)`, as long as that returns true. False where that, or the JSON, failed.
+    // Calls `each(name, value)` for each member until it returns false. Returns false if `each` did
+    // or if the JSON is malformed.
     template <class Each> bool members(Each each) const {
         return elements('{', '}', [&](std::string_view &rest) {
             std::string_view escaped, inside;
@@ -1247,7 +1263,7 @@ public:
         });
     }
 
-    // Gives each item to `each(value)`.
+    // Calls `each(value)` for each item until it returns false.
     template <class Each> bool items(Each each) const {
         return elements('[', ']', [&](std::string_view &rest) {
             std::string_view inside;
@@ -1283,7 +1299,7 @@ private:
     std::string_view text_;
 };
 
-// Writes JSON. What it wrote is wiped, since parameters hold secrets.
+// Writes JSON. The buffer is wiped, because parameters may contain secrets.
 class writer {
 public:
     std::string_view view() const noexcept { return out_.view(); }
@@ -1333,7 +1349,7 @@ public:
         return *this;
     }
 
-    // Members; one that is empty is left out.
+    // Object members; empty values are omitted.
     writer &member(std::string_view key, std::string_view value) { return value.empty() ? *this : name(key).text(value); }
     writer &member(std::string_view key, const secret &value) { return member(key, value.view()); }
     writer &member(std::string_view key, const std::string &value) { return member(key, std::string_view(value)); }
@@ -1360,7 +1376,7 @@ public:
         return texts.empty() ? *this : list(key, texts);
     }
 
-    // An object of names to texts, or to lists of texts where a name comes again.
+    // An object of strings; repeated names become a list.
     template <class Pairs, class Same> writer &grouped(const Pairs &pairs, Same same) {
         open('{');
         for (auto at = pairs.begin(); at != pairs.end(); ++at) {
@@ -1385,7 +1401,8 @@ public:
     }
 
 private:
-    // A comma, unless something was just opened or named. Texts end with a quote, so the last byte tells.
+    // Writes a comma if needed. Strings end with a quote, so the last byte shows whether a value
+    // precedes.
     void separate() {
         const std::string_view so_far = out_.view();
         if (!so_far.empty() && so_far.back() != '{' && so_far.back() != '[' && so_far.back() != ':') {
@@ -1431,9 +1448,9 @@ inline bool read_base64(std::string_view text, std::string &out) {
     return true;
 }
 
-// ---- Reading results. A value of another kind than expected leaves its field as it is; false: the JSON is malformed ----
+// ---- Result parsing: fields of an unexpected type are left unchanged; false: malformed JSON -----
 
-// What the public types do not show.
+// Accesses private members of the public types.
 struct access {
     static wiped_text &text(secret &of) noexcept { return of.text_; }
     static secret own(wiped_text text) noexcept {
@@ -1488,7 +1505,7 @@ inline bool read(value from, double &to) noexcept {
     return true;
 }
 
-// The API has been seen to send some as texts.
+// The API sends some numbers as strings.
 inline bool read(value from, bool &to) noexcept {
     to = from.raw() == "true" || from.raw() == "\"true\"";
     return true;
@@ -1529,7 +1546,7 @@ template <class T> bool read(value from, std::vector<T> &to) {
     return !from.begins('[') || from.items([&](value item) { return read(item, to.emplace_back()); });
 }
 
-// JSON as it stands.
+// JSON, unparsed.
 struct as_json {
     std::string &text;
 };
@@ -1538,7 +1555,7 @@ inline bool read(value from, as_json to) {
     return true;
 }
 
-// A text, or the JSON of whatever else it is.
+// A string, or the JSON of any other value.
 struct as_any {
     std::optional<std::string> &text;
 };
@@ -1554,7 +1571,7 @@ inline bool read(value from, as_any to) {
 
 inline bool match(std::string_view, value) noexcept { return true; }
 
-// Reads the member into the field that follows its name.
+// Reads a member into the field that follows its name in the arguments.
 template <class Field, class... Others>
 bool match(std::string_view name, value from, const char *key, Field &&field, Others &&...others) {
     return name == key ? read(from, std::forward<Field>(field)) : match(name, from, std::forward<Others>(others)...);
@@ -1615,7 +1632,7 @@ inline bool read(value from, location &to) {
                        "installedAt", to.installed_at, "isInstalled", to.is_installed);
 }
 
-// An item that is no object, or has no id, is no location that a call could name.
+// Skips items that are not objects or have no ID.
 inline bool read(value from, std::vector<location> &to) {
     return !from.begins('[') || from.items([&](value item) {
         const bool whole = read(item, to.emplace_back());
@@ -1721,7 +1738,7 @@ inline bool read(value from, api_response &to) {
     to.body_encoding = encoding == "json" ? api_response::encoding::json : api_response::encoding::text;
     to.body = body.value_or("");
     if (encoding == "json" && (text || !body)) {
-        // JSON that is itself a text or null: with its quotes, as it came.
+        // A payload that is a JSON string or null keeps its JSON form, including the quotes.
         return from.members([&](std::string_view name, value member) {
             return name != "body" || read(member, as_json{to.body});
         });
@@ -1770,7 +1787,7 @@ inline bool read(value from, statistics &to) {
     });
 }
 
-// ---- Calling --------------------------------------------------------------------------------------------------------
+// ---- Calls --------------------------------------------------------------------------------------
 
 struct free_text {
     void operator()(char *text) const noexcept { ghl_string_free(text); }
@@ -1785,7 +1802,7 @@ inline failure own_failure(status code, std::string message, std::optional<std::
     return why;
 }
 
-// The failure that a function of ghl_oauth.h wrote.
+// Parses the error document of a C function.
 inline failure failure_from(std::int32_t code, const char *document) {
     failure why;
     const auto whole = document == nullptr ? std::nullopt : value::document(document);
@@ -1799,7 +1816,7 @@ inline failure failure_from(std::int32_t code, const char *document) {
     return why;
 }
 
-// What a function of ghl_oauth.h wrote: its result or its failure.
+// Converts the status and output of a C function to a result or a failure.
 template <class T> result<T> settle(std::int32_t code, char *out) {
     const owned_text document(out);
     if (code != GHL_OK) {
@@ -1808,12 +1825,12 @@ template <class T> result<T> settle(std::int32_t code, char *out) {
     T made{};
     const auto whole = out == nullptr ? std::nullopt : value::document(out);
     if (!whole || !read(*whole, made)) {
-        return own_failure(status::protocol, "the library's own document cannot be read");
+        return own_failure(status::protocol, "the library returned a malformed document");
     }
     return made;
 }
 
-// A text with a NUL behind it, without an allocation where it is as short as an id is.
+// A NUL-terminated copy of a string; short strings such as IDs need no allocation.
 class c_text {
 public:
     explicit c_text(std::string_view text) {
@@ -1833,7 +1850,7 @@ public:
     c_text &operator=(const c_text &) = delete;
 
     const char *get() const noexcept { return text_; }
-    // What is cut short at a NUL would be another id.
+    // False if the string contains a NUL, which would truncate it to another ID.
     bool whole() const noexcept { return whole_; }
 
 private:
@@ -1843,7 +1860,7 @@ private:
     bool whole_;
 };
 
-// Which listeners are running on this thread, the innermost first.
+// The listeners that run on this thread, innermost first.
 struct running {
     const void *owner;
     const running *outer;
@@ -1867,7 +1884,7 @@ struct running {
 
 using error_handler = std::function<void(std::exception_ptr)>;
 
-// Calls a listener; nothing comes out.
+// Calls a listener without letting an exception out.
 template <class Work> void guarded(const error_handler &on_error, Work work) noexcept {
 #if GHL_OAUTH_EXCEPTIONS
     try {
@@ -1886,14 +1903,15 @@ template <class Work> void guarded(const error_handler &on_error, Work work) noe
 #endif
 }
 
-// A listener that the library may be calling, until it is replaced.
+// A listener that the library may call until it is replaced.
 template <class... Arguments> struct listener {
     const void *owner;
     std::function<void(Arguments...)> function;
     error_handler on_error;
 };
 
-// The place of a listener. `set(callback, context)` tells the library, and returns when the one before no longer runs.
+// Owns a listener. `set(callback, context)` registers it with the library, and returns when the
+// previous listener no longer runs.
 template <class... Arguments> class listener_slot {
 public:
     using function = std::function<void(Arguments...)>;
@@ -1920,14 +1938,14 @@ private:
     std::unique_ptr<listener<Arguments...>> current_;
 };
 
-// What a client owns; it stays where it is while the client moves.
+// The state of a client; its address stays the same when the client is moved.
 struct state {
     ghl_client *handle = nullptr;
     listener_slot<const event &> events;
     state() = default;
     state(const state &) = delete;
     state &operator=(const state &) = delete;
-    // First the client, then the listener that it may call.
+    // Frees the client before the listener that it may call.
     ~state() { ghl_client_free(handle); }
 };
 
@@ -1943,7 +1961,7 @@ inline void on_event(const char *document, void *context) noexcept {
     });
 }
 
-// Hands progress to a listener, which returns nothing, or whether to go on.
+// Passes progress to a listener, which returns void, or false to stop.
 template <class Progress, class Listener> class relay {
 public:
     explicit relay(Listener &listener) noexcept : listener_(listener) {}
@@ -1960,7 +1978,7 @@ public:
         return self.tell(document);
 #endif
     }
-    // After the call: what the listener threw.
+    // Rethrows the listener's exception after the call.
     void rethrow() const {
 #if GHL_OAUTH_EXCEPTIONS
         if (thrown_) {
@@ -1987,7 +2005,7 @@ private:
 };
 
 #if GHL_OAUTH_EXCEPTIONS
-// How a client answers: with the value, or by an exception.
+// Return policy: values, or exceptions for failures.
 struct throwing {
     template <class T> using returns = T;
     template <class T> static T give(result<T> made) { return std::move(made).value(); }
@@ -1995,7 +2013,7 @@ struct throwing {
 };
 #endif
 
-// How a client answers: with the value or the failure.
+// Return policy: ghl::result.
 struct checked {
     template <class T> using returns = result<T>;
     template <class T> static result<T> give(result<T> made) { return made; }
@@ -2032,14 +2050,15 @@ inline secret config::json() const {
     return detail::access::own(out.take());
 }
 
-// ---- Ranges over pages ----------------------------------------------------------------------------------------------
+// ---- Paged ranges -------------------------------------------------------------------------------
 
-// A list that is fetched page by page as a loop goes through it, once:
+// A single-pass range that fetches a list page by page:
 //
 //     for (ghl::token_info &token : client.tokens_list()) …
 //
-// The items may be moved from. A client that throws does so from the loop; the range of one that does not has items of
-// ghl::result, and ends after the first failure. Begin again to go on with the page that failed.
+// Items may be moved from. With exceptions, the loop throws a failure; otherwise the items are of
+// type ghl::result, and the range ends after the first failure. Call begin() again to retry the
+// page that failed.
 template <class Mode, class T> class pages {
 public:
     using item = std::conditional_t<std::is_same_v<Mode, detail::checked>, result<T>, T>;
@@ -2061,7 +2080,7 @@ public:
             owner_ = owner_->current_ ? owner_ : nullptr;
             return *this;
         }
-        // The item is in what is returned.
+        // Holds the item that the postfix increment returns.
         struct former {
             item one;
             item &operator*() noexcept { return one; }
@@ -2091,16 +2110,16 @@ public:
     }
     iterator end() noexcept { return {}; }
 
-    // Where the page after the one that is being read begins; nothing on the last one.
+    // The token of the page after the current one; empty on the last page.
     std::optional<std::string> next_page_token() const {
         return next_.empty() ? std::nullopt : std::optional<std::string>(next_);
     }
 
-    // The stored tokens that cannot be read, from the pages that were fetched so far: the loop skips them. Empty for a list
-    // of locations.
+    // Stored tokens that could not be read, from the pages fetched so far; the loop skips them.
+    // Always empty for locations.
     const std::vector<failed_token> &failed() const noexcept { return unreadable_; }
 
-    // All that is left.
+    // All remaining items.
     typename Mode::template returns<std::vector<T>> to_vector() { return Mode::give(collect()); }
 
 private:
@@ -2153,7 +2172,7 @@ private:
         }
         const std::string following = fetched->next_page_token.value_or("");
         if (!following.empty() && following == next_) {
-            return detail::own_failure(status::protocol, "the pages of the list lead in a circle");
+            return detail::own_failure(status::protocol, "the page tokens of the list form a cycle");
         }
         items_ = std::move(fetched->items);
         std::move(fetched->failed.begin(), fetched->failed.end(), std::back_inserter(unreadable_));
@@ -2172,18 +2191,18 @@ private:
     std::optional<item> current_;
 };
 
-// ---- The client -----------------------------------------------------------------------------------------------------
+// ---- Client -------------------------------------------------------------------------------------
 
-// The calls, without owning the client: cheap to copy, and good as long as the client lives.
+// The calls of a client, without ownership: cheap to copy, valid as long as the client.
 template <class Mode> class basic_calls {
 public:
-    // T, or ghl::result<T>.
+    // T or ghl::result<T>.
     template <class T> using returns = typename Mode::template returns<T>;
 
-    // The same calls, which return ghl::result and throw nothing of the library's.
+    // The same calls, returning ghl::result instead of throwing.
     basic_calls<detail::checked> checked() const noexcept { return basic_calls<detail::checked>(state_); }
 
-    // Consent: from a link to a stored token.
+    // Authorization code flow.
 
     returns<authorization_link> authorization_url(const authorization_options &options = {}) const {
         detail::writer params;
@@ -2193,48 +2212,50 @@ public:
         return call<authorization_link>(ghl_authorization_url, params);
     }
 
-    // redirect_url: the whole URL that the browser was sent to.
+    // redirect_url: the complete URL that the browser was redirected to.
     returns<token_info> authorization_complete(std::string_view redirect_url, const completion_options &options = {}) const {
         detail::writer params;
         complete(params.open('{').name("redirectUrl").text(redirect_url), options).close('}');
         return call<token_info>(ghl_authorization_complete, params);
     }
 
-    // Waits for the browser on a loopback port.
+    // Waits for the redirect on a loopback port.
     returns<token_info> authorization_listen(const listen_options &options = {}) const {
         detail::writer params;
         complete(params.open('{').member("port", options.port).member("timeoutMs", options.timeout), options).close('}');
         return call<token_info>(ghl_authorization_listen, params);
     }
 
-    // The token manager. resource_id: a company's or location's id.
+    // Token manager. resource_id: the ID of a company or location.
 
-    // A live token: ask before each use, and do not keep it.
+    // Returns a valid access token, refreshed if necessary. Call it before each use; do not cache
+    // the token.
     returns<secret> access_token(std::string_view resource_id) const {
         secret token;
         result<void> done = fill(resource_id, token);
         return Mode::give(done ? result<secret>(std::move(token)) : result<secret>(std::move(done).error()));
     }
 
-    // The same into a secret whose memory is used again: no allocation where the token is fresh. Empty on error.
+    // The same into an existing secret: no allocation if the token is cached. Empty on error.
     returns<void> access_token(std::string_view resource_id, secret &into) const {
         return Mode::give(fill(resource_id, into));
     }
 
-    // The same into a buffer of the caller's, who wipes it: NUL-terminated; empty on error. Returns the token's length.
-    // status::buffer_too_small where the buffer has less than that and a NUL; then *needed, if given, says how much.
+    // The same into the caller's buffer, NUL-terminated; empty on error. Returns the token's
+    // length. The caller wipes the buffer. If it is too small, fails with status::buffer_too_small
+    // and stores the required size in *needed, if given.
     returns<std::size_t> access_token_into(std::string_view resource_id, char *buffer, std::size_t size,
                                            std::size_t *needed = nullptr) const {
         return Mode::give(fill(resource_id, buffer, size, needed));
     }
 
-    // Renews a token now, whatever the clock says.
+    // Refreshes a token now, even if it is not due.
     returns<token_info> token_refresh(std::string_view resource_id) const { return about(ghl_token_refresh, resource_id); }
 
-    // Forgets a token; returns what it was. The app stays installed.
+    // Deletes a token and returns its information. The app stays installed.
     returns<token_info> token_delete(std::string_view resource_id) const { return about(ghl_token_delete, resource_id); }
 
-    // The stored tokens without their secrets, and with them: a range, or one page.
+    // Lists the stored tokens, without or with secrets: as a range, or one page.
     pages<Mode, token_info> tokens_list(token_filter filter = {}) const {
         return ranged<token_info>(ghl_tokens_list, std::move(filter), write_token_filter);
     }
@@ -2248,8 +2269,8 @@ public:
         return Mode::give(fetch<token>(state_, ghl_tokens_export, filter, write_token_filter, filter.page_token));
     }
 
-    // Takes over tokens: what an export gave, with everything that the API said of them, or made by hand. An older one
-    // replaces a newer one only where `replace` is true.
+    // Imports tokens, from an export or other sources. `replace` allows an older token to replace a
+    // newer one.
     returns<import_report> tokens_import(const std::vector<token> &tokens, bool replace = false) const {
         detail::writer params;
         params.open('{').name("tokens").open('[');
@@ -2260,16 +2281,17 @@ public:
         return call<import_report>(ghl_tokens_import, params);
     }
 
-    // The same from the JSON that ghl_tokens_import takes; sessions of the vendor's SDKs, for one.
+    // The same from JSON for ghl_tokens_import, such as sessions of the vendor's SDKs.
     returns<import_report> tokens_import(std::string_view tokens_json) const {
         detail::writer params;
         params.raw(tokens_json);
         return call<import_report>(ghl_tokens_import, params);
     }
 
-    // One pass over the tokens that are due, for the host's scheduler. company_id: only that one's, or empty for all.
-    // progress: called with a maintenance_progress on this thread; stops the work by returning false, or by throwing,
-    // which comes out of this call, as it does from a checked client.
+    // One pass over the tokens that are due; call it from a scheduler. company_id: only this
+    // company, or empty for all. progress: called with a maintenance_progress on this thread. It
+    // stops the pass by returning false or by throwing; the exception propagates, even from a
+    // checked client.
     returns<maintenance_report> tokens_maintain(std::string_view company_id = {},
                                                 const maintenance_options &options = {}) const {
         return tokens_maintain(company_id, options, [](const maintenance_progress &) {});
@@ -2286,8 +2308,8 @@ public:
         return watched<maintenance_report, maintenance_progress>(ghl_tokens_maintain, params, progress);
     }
 
-    // Tokens for many locations of a company, as fast as its rate limit allows. progress: called with a mint_progress, and as
-    // above.
+    // Mints tokens for many locations of a company, as fast as its rate limit allows. progress:
+    // called with a mint_progress, as in tokens_maintain.
     returns<mint_report> tokens_mint(std::string_view company_id, const mint_options &options = {}) const {
         return tokens_mint(company_id, options, [](const mint_progress &) {});
     }
@@ -2305,7 +2327,8 @@ public:
         return watched<mint_report, mint_progress>(ghl_tokens_mint, params, progress);
     }
 
-    // Any endpoint, with a live token. An answer is an answer whatever its status: look at ok().
+    // Sends an API request with a valid token. Returns the response whatever its status: check
+    // ok().
     returns<api_response> request(const api_request &request) const {
         detail::writer params;
         params.open('{').name("method").text(request.method).name("path").text(request.path);
@@ -2329,7 +2352,7 @@ public:
         return call<api_response>(ghl_request, params);
     }
 
-    // The webhooks that create and end tokens. body: the raw bytes, as they came.
+    // Webhooks of installations and uninstallations. body: the raw bytes as received.
 
     returns<webhook> webhook_verify(std::string_view body, const headers &headers) const {
         return delivered<webhook>(ghl_webhook_verify, body, headers);
@@ -2338,7 +2361,7 @@ public:
         return delivered<webhook_outcome>(ghl_webhook_apply, body, headers);
     }
 
-    // The API's three endpoints, one to one.
+    // The OAuth endpoints, without token management.
 
     returns<token> oauth_token(const token_request &request) const {
         detail::writer params;
@@ -2349,7 +2372,7 @@ public:
         return call<token>(ghl_oauth_token, params);
     }
 
-    // access_token: the company's; empty: the one that is held here.
+    // access_token: the token of the company; empty: the stored one.
     returns<token> oauth_location_token(std::string_view company_id, std::string_view location_id,
                                         std::string_view access_token = {}) const {
         detail::writer params;
@@ -2358,8 +2381,8 @@ public:
         return call<token>(ghl_oauth_location_token, params);
     }
 
-    // A company's locations: a range, or one page. An item that is no object, or whose "_id" is no text or an empty one, is
-    // passed over; the page's raw has all of them as the API sent them.
+    // A company's locations: as a range, or one page. Items that are not objects or have no ID are
+    // skipped; the page's raw contains all items.
     pages<Mode, location> installed_locations(std::string_view company_id, location_filter filter = {}) const {
         of_company wanted{std::string(company_id), std::move(filter)};
         std::string first = wanted.page_token;
@@ -2372,7 +2395,7 @@ public:
         return Mode::give(fetch_locations(state_, of_company{std::string(company_id), filter}, filter.page_token));
     }
 
-    // The client itself.
+    // Client operations.
 
     returns<statistics> stats() const {
         char *out = nullptr;
@@ -2380,14 +2403,15 @@ public:
         return Mode::give(detail::settle<statistics>(code, out));
     }
 
-    // Ends every call that is waiting with status::cancelled; later calls work as ever.
+    // Cancels every waiting call, which fails with status::cancelled. Later calls are not affected.
     void cancel() const noexcept { ghl_client_cancel(handle(state_)); }
 
-    // Sets, or with nullptr takes away, the listener for this client's events. Returns when the one before no longer runs,
-    // so not from inside one. It is called on any thread that is inside a call. on_error: gets what it throws.
+    // Sets the listener for this client's events; nullptr removes it. Returns when the previous
+    // listener no longer runs, so do not call it from a listener. The listener runs on any thread
+    // that is inside a call. on_error receives its exceptions.
     returns<void> on_event(std::function<void(const event &)> listener, detail::error_handler on_error = {}) const {
         if (state_ == nullptr) {
-            return Mode::give(result<void>(detail::own_failure(status::invalid_argument, "the client is gone", "client")));
+            return Mode::give(result<void>(detail::own_failure(status::invalid_argument, "the client was moved from", "client")));
         }
         ghl_client *const client = state_->handle;
         return Mode::give(state_->events.replace(std::move(listener), std::move(on_error), [client](auto *next) {
@@ -2395,7 +2419,7 @@ public:
         }));
     }
 
-    // The client for functions of ghl_oauth.h; stays owned here.
+    // The handle for functions of ghl_oauth.h; owned by this client.
     ghl_client *native() const noexcept { return handle(state_); }
 
 protected:
@@ -2408,13 +2432,13 @@ private:
     using with_progress = std::int32_t (*)(ghl_client *, const char *, ghl_progress_callback, void *, char **);
     using with_body = std::int32_t (*)(ghl_client *, const std::uint8_t *, std::size_t, const char *, char **);
 
-    // A client that was moved from has none, which the library refuses.
+    // Null if the client was moved from; the library refuses a null handle.
     static ghl_client *handle(detail::state *state) noexcept { return state == nullptr ? nullptr : state->handle; }
 
     template <class T> static result<T> made(detail::state *state, with_params function, const detail::writer &params) {
-        // A NUL inside would hide what follows it.
+        // A NUL would truncate the parameters.
         if (params.view().find('\0') != std::string_view::npos) {
-            return detail::own_failure(status::invalid_argument, "the JSON holds a NUL", "params_json");
+            return detail::own_failure(status::invalid_argument, "the JSON contains a NUL", "params_json");
         }
         char *out = nullptr;
         const std::int32_t code = function(handle(state), params.c_str(), &out);
@@ -2425,7 +2449,7 @@ private:
     }
 
     static failure cut_short() {
-        return detail::own_failure(status::invalid_argument, "the id holds a NUL", "resource_id");
+        return detail::own_failure(status::invalid_argument, "the ID contains a NUL", "resource_id");
     }
 
     returns<token_info> about(with_params function, std::string_view resource_id) const {
@@ -2458,7 +2482,7 @@ private:
     }
 
     result<void> fill(std::string_view resource_id, secret &into) const {
-        // Most tokens have some 900 bytes.
+        // Most tokens have about 900 bytes.
         detail::wiped_text &text = detail::access::text(into);
         text.reserve(2048);
         for (;;) {
@@ -2471,7 +2495,7 @@ private:
             if (length.error().status != status::buffer_too_small) {
                 return std::move(length).error();
             }
-            // Twice what is needed, lest the next token be longer again.
+            // Twice the required size, in case the token is replaced by a longer one.
             text.reserve(2 * needed);
         }
     }
@@ -2548,7 +2572,7 @@ private:
                 std::move(first)};
     }
 
-    // The token's fields over what the API said of it.
+    // The token's fields override its raw JSON.
     static void write(detail::writer &params, const token &one) {
         static constexpr std::string_view own[] = {"accessToken", "refreshToken", "expiresAt", "userType",
                                                    "companyId",   "locationId",   "scope"};
@@ -2570,10 +2594,10 @@ private:
     }
 };
 
-// A client: one app, its tokens, and its connections. Move-only; frees itself, when no call runs any more.
+// A client: one app with its tokens and connections. Move-only. Destroy it only when no call runs.
 template <class Mode> class basic_client : public basic_calls<Mode> {
 public:
-    // Makes a client of a configuration, or of its JSON.
+    // Creates a client from a configuration or its JSON.
     static typename Mode::template returns<basic_client> open(const config &config) {
         const secret json = config.json();
         return open(json.view());
@@ -2582,8 +2606,8 @@ public:
         return Mode::give(make(config_json, nullptr));
     }
 
-    // The same with a store of your own, which is the client's from here on. config.store may be left out, or hold encryption
-    // keys and no kind; in JSON its kind is "callbacks".
+    // The same with a custom store, which the client owns from then on. config.store may be empty
+    // or have only encryption keys; in JSON, its kind is "callbacks".
     static typename Mode::template returns<basic_client> open(config config, std::unique_ptr<store> own) {
         if (config.store && config.store->kind.empty()) {
             config.store->kind = "callbacks";
@@ -2596,7 +2620,7 @@ public:
     }
 
 #if GHL_OAUTH_EXCEPTIONS
-    // The same, for ghl::client.
+    // The same for ghl::client.
     template <class Of = Mode, class = std::enable_if_t<std::is_same_v<Of, detail::throwing>>>
     explicit basic_client(const config &config) : basic_client(open(config)) {}
     template <class Of = Mode, class = std::enable_if_t<std::is_same_v<Of, detail::throwing>>>
@@ -2625,7 +2649,7 @@ private:
         detail::writer config;
         config.raw(config_json);
         if (config_json.find('\0') != std::string_view::npos) {
-            return detail::own_failure(status::invalid_argument, "the configuration holds a NUL", "config_json");
+            return detail::own_failure(status::invalid_argument, "the configuration contains a NUL", "config_json");
         }
         if (own != nullptr && *own == nullptr) {
             return detail::own_failure(status::invalid_argument, "the store is a null pointer", "store");
@@ -2637,7 +2661,7 @@ private:
             code = ghl_client_new(config.c_str(), &owned->handle, &out);
         } else {
             const ghl_store_callbacks callbacks = detail::store_frame::callbacks(**own);
-            // From here on it is the library's to destroy, whatever comes of the call.
+            // From here on, the library owns the store, even if the call fails.
             (void)own->release();
             code = ghl_client_new_with_store(config.c_str(), &callbacks, &owned->handle, &out);
         }
@@ -2652,19 +2676,19 @@ private:
 };
 
 #if GHL_OAUTH_EXCEPTIONS
-// Throws ghl::error.
+// The client that throws ghl::error.
 using client = basic_client<detail::throwing>;
 using client_ref = basic_calls<detail::throwing>;
 #endif
-// Returns ghl::result: auto client = ghl::checked_client::open(config);
+// The client that returns ghl::result: auto client = ghl::checked_client::open(config);
 using checked_client = basic_client<detail::checked>;
 using checked_ref = basic_calls<detail::checked>;
 
-// ---- The library ----------------------------------------------------------------------------------------------------
+// ---- Library ------------------------------------------------------------------------------------
 
-// The version of the library, such as "0.1.0"; GHL_OAUTH_VERSION is that of the headers.
+// The library's version, such as "0.1.0". GHL_OAUTH_VERSION is the version of the headers.
 inline const char *version() noexcept { return ghl_version(); }
-// The version of its ABI.
+// The library's ABI version.
 inline std::uint32_t abi_version() noexcept { return ghl_abi_version(); }
 
 enum class log_level : std::int32_t { off = 0, error = 1, warning = 2, information = 3, debug = 4, trace = 5 };
@@ -2673,7 +2697,7 @@ namespace detail {
 
 using log_slot = listener_slot<log_level, std::string_view>;
 
-// Never destroyed: another thread may still log while the process ends.
+// Never destroyed: another thread may log while the process exits.
 inline log_slot &log_listeners() {
     static log_slot *const slot = new log_slot;
     return *slot;
@@ -2687,8 +2711,9 @@ inline void on_log(std::int32_t level, const char *message, void *context) noexc
 
 } // namespace detail
 
-// Sets, or with nullptr takes away, the listener for the library's log, for the whole process: level and message. Returns
-// when the one before no longer runs, so not from inside one. on_error: gets what it throws.
+// Sets the process-wide log listener, called with a level and a message; nullptr removes it.
+// Returns when the previous listener no longer runs, so do not call it from a listener. on_error
+// receives its exceptions.
 inline result<void> try_on_log(std::function<void(log_level, std::string_view)> listener,
                                log_level most = log_level::information, detail::error_handler on_error = {}) {
     return detail::log_listeners().replace(std::move(listener), std::move(on_error), [most](auto *next) {
@@ -2698,7 +2723,7 @@ inline result<void> try_on_log(std::function<void(log_level, std::string_view)> 
 }
 
 #if GHL_OAUTH_EXCEPTIONS
-// The same; throws ghl::error.
+// The same, but throws ghl::error.
 inline void on_log(std::function<void(log_level, std::string_view)> listener, log_level most = log_level::information,
                    detail::error_handler on_error = {}) {
     try_on_log(std::move(listener), most, std::move(on_error)).value();

@@ -1,4 +1,4 @@
-//! What an endpoint answers, and the shapes in which the API words its refusals.
+//! Responses of the endpoints, and the JSON shapes of the API's error responses.
 
 use crate::random::unpredictable_hex;
 use axum::body::Body;
@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-/// A whole answer, before anything decides how it travels.
+/// A complete response, before a fault changes how it is sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -23,19 +23,19 @@ impl Answer {
         }
     }
 
-    /// The shape of most refusals: `{"statusCode", "message"}`.
+    /// The shape of most error responses: `{"statusCode", "message"}`.
     pub(crate) fn refusal(status: u16, message: &str) -> Self {
         Self::json(status, &json!({"statusCode": status, "message": message}))
     }
 
-    /// The transient refusal of a service whose own cache or database was late.
+    /// A transient error: a backend cache or database of the service timed out.
     pub(crate) fn command_timed_out(as_object: bool) -> Self {
         let text = json!({"statusCode": 401, "message": "Command timed out", "error": "Unauthorized"});
         let body = if as_object { json!({"statusCode": 401, "message": text}) } else { text };
         Self::json(401, &body).with_headers([("x-trace-id", trace_id())])
     }
 
-    /// The page of a gateway whose service did not answer.
+    /// The error page of a gateway whose upstream service did not respond.
     pub(crate) fn unavailable_page() -> Self {
         Self {
             status: 503,
@@ -54,7 +54,8 @@ impl Answer {
         Self::refusal(400, &format!("Invalid parameter: {name}"))
     }
 
-    /// One answer to a wrong code, a wrong client id and a wrong secret: nobody learns which.
+    /// One response to a wrong code, a wrong client ID and a wrong secret, so that a caller cannot
+    /// tell them apart.
     pub(crate) fn code_not_found() -> Self {
         Self::json(
             401,
@@ -62,7 +63,7 @@ impl Answer {
         )
     }
 
-    /// What the request's shape is refused with: `message` is a list.
+    /// The response to a malformed request: `message` is a list.
     pub(crate) fn unprocessable(messages: &[String]) -> Self {
         Self::json(
             422,
@@ -124,13 +125,13 @@ impl IntoResponse for Answer {
             response = response.header(name, value);
         }
         response.body(Body::from(self.body)).unwrap_or_else(|error| {
-            // A fault rule may ask for what HTTP has no room for.
+            // A fault rule may contain a status or header that HTTP does not allow.
             (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
         })
     }
 }
 
-/// An id as the API puts it into answers, for its support to find the request again.
+/// The request ID that the API puts into responses, for the vendor's support.
 pub(crate) fn trace_id() -> String {
     let hex = unpredictable_hex::<16>();
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")

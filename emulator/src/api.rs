@@ -1,4 +1,4 @@
-//! The API: from a request to its answer, past the version, the bearer and the limits.
+//! The API's request pipeline: version check, authentication, rate limit, endpoint, response.
 
 use crate::answer::Answer;
 use crate::bearer;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// Serves a request to the API: process it, and let a fault spoil what a fault wants spoiled.
+/// Serves a request to the API: processes it and applies the matching fault, if any.
 pub(crate) async fn serve(Extract(shared): Extract<Shared>, request: Request) -> Response {
     let in_flight = Arc::clone(&shared.lock().in_flight);
     let _counted = InFlight::count(&in_flight);
@@ -74,7 +74,7 @@ pub(crate) async fn serve(Extract(shared): Extract<Shared>, request: Request) ->
     }
 }
 
-/// A request that is being answered; it counts until its answer is on its way, or the client has left.
+/// A request in flight. It is counted until its response is on its way or the client disconnects.
 struct InFlight<'a>(&'a AtomicUsize);
 
 impl<'a> InFlight<'a> {
@@ -90,7 +90,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// The endpoint that a request is for.
+/// The endpoint that a request addresses.
 fn endpoint_of(call: &Call) -> Option<Endpoint> {
     match (call.method.as_str(), call.path.as_str()) {
         ("POST", "/oauth/token") => Some(Endpoint::Token),
@@ -106,7 +106,8 @@ fn location_id(path: &str) -> Option<&str> {
         .filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// What faults look at in a request; and who holds the code that it offers, at whom they do not look.
+/// The properties of a request that fault rules match, and the owner of its authorization code,
+/// which rules do not match.
 fn target_of(state: &State, call: &Call) -> (Target, Option<String>) {
     let endpoint = endpoint_of(call);
     let fields = match endpoint {
@@ -140,7 +141,7 @@ fn target_of(state: &State, call: &Call) -> (Target, Option<String>) {
     (target, holder)
 }
 
-/// Does what a request asks for.
+/// Processes a request.
 fn process(state: &mut State, call: &Call, other: Option<&OtherOwner>) -> Answer {
     let Some(endpoint) = endpoint_of(call) else {
         return unknown(call);
@@ -182,7 +183,7 @@ fn check_headers(call: &Call, endpoint: Endpoint) -> Result<(), Answer> {
     match call.only_header("version") {
         Some("v3") => {}
         None => return Err(Answer::refusal(401, "version header was not found.")),
-        // A dated version selects v2, which knows none of the kebab-case paths.
+        // A dated version selects v2, which has none of the kebab-case paths.
         Some(version) if is_dated(version) && endpoint != Endpoint::Token => return Err(not_routed(call)),
         Some(_) => return Err(Answer::refusal(401, "version header is invalid")),
     }
@@ -198,7 +199,7 @@ fn check_headers(call: &Call, endpoint: Endpoint) -> Result<(), Answer> {
     Ok(())
 }
 
-/// `2021-07-28`, as versions before v3 are named.
+/// A version before v3, such as `2021-07-28`.
 fn is_dated(version: &str) -> bool {
     version.len() == 10
         && version.bytes().enumerate().all(|(index, byte)| match index {
@@ -207,7 +208,7 @@ fn is_dated(version: &str) -> bool {
         })
 }
 
-/// A path without an endpoint. The two that v3 renamed are refused in words of their own.
+/// A path without an endpoint. The two paths that v3 renamed have error messages of their own.
 fn unknown(call: &Call) -> Answer {
     let renamed = match (call.method.as_str(), call.path.as_str()) {
         ("POST", "/oauth/locationToken") => Some("POST /oauth/location-token"),

@@ -1,4 +1,4 @@
-//! Who is calling: the bearer token, its class and its scopes.
+//! Authentication and authorization: the bearer token, its class and its scopes.
 
 use crate::answer::Answer;
 use crate::call::Call;
@@ -24,7 +24,7 @@ pub(crate) fn authenticate(state: &State, call: &Call) -> Result<Arc<Grant>, Ans
         .ok_or_else(|| Answer::refusal(401, "Invalid JWT"))
 }
 
-/// Lets only companies' tokens with this scope pass.
+/// Accepts only company tokens with this scope.
 pub(crate) fn require_company(grant: &Grant, scope: &str) -> Result<(), Answer> {
     if grant.private {
         return Err(Refusal::AuthClassUnsupported.answer());
@@ -46,7 +46,7 @@ pub(crate) fn require_scope(grant: &Grant, scope: &str) -> Result<(), Answer> {
     }
 }
 
-/// The refusal of a token that has the right class but belongs elsewhere.
+/// The error response to a token of the right class for a resource of another owner.
 pub(crate) fn no_access() -> Answer {
     Answer::refusal(403, "The token does not have access to this location.")
 }

@@ -1,12 +1,13 @@
-//! Behaviours of the real API that were observed but are not in its description. Each is opt-in, has one name, and may
-//! change while the emulator runs.
+//! Observed behaviours of the real API that its description does not mention. Each is opt-in, has
+//! one name, and can be changed at run time.
 
 use crate::retry::RetryRule;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How the API behaves where observations differ from its description. The default is the description.
+/// API behaviour for the cases in which observations differ from the API description. The default
+/// follows the description.
 ///
 /// ```
 /// use ghl_oauth_emulator::{Behaviour, Emulator, Options};
@@ -18,22 +19,24 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Behaviour {
-    /// Whether a wrong client id or secret is answered 401 `Invalid client credentials`, instead of in the words for a
-    /// wrong code.
+    /// Whether a wrong client ID or secret is answered 401 `Invalid client credentials` instead of
+    /// the error for a wrong code.
     pub name_wrong_credentials: bool,
-    /// The status of `Location is not active`: 400 or 401.
+    /// The status of the error `Location is not active`: 400 or 401.
     pub inactive_status: u16,
-    /// Whether the list of locations ignores `isInstalled`, so that rows without the app come all the same.
+    /// Whether the list of locations ignores `isInstalled` and includes rows without the app.
     pub ignore_installed_filter: bool,
-    /// How long after an installation the list of locations does not show it, in seconds of the emulator's clock.
+    /// How long the list of locations omits a new installation, in seconds on the emulator's clock.
     pub list_delay_seconds: u64,
-    /// Whether a company's consent causes one INSTALL with `locationIds`, instead of one for each location.
+    /// Whether a company's consent triggers one INSTALL with `locationIds` instead of one per
+    /// location.
     pub bulk_install_webhooks: bool,
-    /// The rule by which the delivery of a webhook is repeated.
+    /// The retry rule for failed webhook deliveries.
     pub webhook_retries: RetryRule,
-    /// The unit of `X-RateLimit-Daily-Reset`, which stands on every second answer and on every 429 of a spent day.
+    /// The unit of `X-RateLimit-Daily-Reset`, a header of every second response and of every 429
+    /// after the daily quota is used up.
     pub daily_reset: DailyReset,
-    /// The field names that the token endpoints take.
+    /// The field names that the token endpoints accept.
     pub field_names: FieldNames,
 }
 
@@ -53,11 +56,11 @@ impl Default for Behaviour {
 }
 
 impl Behaviour {
-    /// Sets a behaviour by its name in the settings, to a value in the spelling of the command line.
+    /// Sets a behaviour by its name in the settings, from a value in command-line syntax.
     ///
     /// # Errors
     ///
-    /// When there is no such behaviour, or it does not take the value.
+    /// If the behaviour does not exist or does not accept the value.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         fn read<T: DeserializeOwned>(value: &str, place: &mut T) -> Result<(), String> {
             // Numbers and switches are JSON; names are strings.
@@ -94,31 +97,31 @@ impl Behaviour {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum DailyReset {
-    /// The header does not exist.
+    /// The header is not sent.
     #[default]
     Absent,
-    /// Milliseconds until the quota is renewed.
+    /// Milliseconds until the quota resets.
     Milliseconds,
-    /// Seconds until then.
+    /// Seconds until the quota resets.
     Seconds,
 }
 
-/// The field names that `POST /oauth/token` and `POST /oauth/location-token` take.
+/// The field names that `POST /oauth/token` and `POST /oauth/location-token` accept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FieldNames {
-    /// `clientId`; any other name is refused with 422, and so are both at once.
+    /// Only `clientId`: a request with any other name is refused with 422.
     #[default]
     #[serde(rename = "camelCase")]
     CamelCase,
-    /// `client_id`; any other name is refused with 422, and so are both at once.
+    /// Only `client_id`: a request with any other name is refused with 422.
     #[serde(rename = "snake_case")]
     SnakeCase,
-    /// `client_id`; other names are ignored, so that `clientId` leads to `Missing parameter: client_id`.
+    /// `client_id`. Other names are ignored, so `clientId` leads to `Missing parameter: client_id`.
     #[serde(rename = "snake_case-lenient")]
     SnakeCaseLenient,
 }
 
-/// A behaviour, in words: for the help, the dashboard and the documentation.
+/// The description of a behaviour, for the help, the dashboard and the documentation.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BehaviourInfo {
@@ -126,7 +129,7 @@ pub struct BehaviourInfo {
     pub name: &'static str,
     /// Its option on the command line.
     pub option: &'static str,
-    /// The values that it takes; empty for a switch and for numbers.
+    /// The accepted values; empty for switches and numbers.
     pub values: &'static [&'static str],
     /// Its value by default.
     pub default: &'static str,
@@ -152,37 +155,37 @@ pub const BEHAVIOURS: [BehaviourInfo; 8] = [
     switch(
         "nameWrongCredentials",
         "--name-wrong-credentials",
-        "a wrong client id or secret is answered 401 `Invalid client credentials`",
+        "a wrong client ID or secret is answered 401 `Invalid client credentials`",
     ),
     choice("inactiveStatus", "--inactive-status", &["400", "401"], "the status of `Location is not active`"),
     switch(
         "ignoreInstalledFilter",
         "--ignore-installed-filter",
-        "the list of locations ignores `isInstalled`: rows with `isInstalled: false` come all the same",
+        "the list of locations ignores `isInstalled`: rows with `isInstalled: false` are included",
     ),
     BehaviourInfo {
         name: "listDelaySeconds",
         option: "--list-delay-seconds",
         values: &[],
         default: "0",
-        what: "an installation is missing from the list of locations for so long; after a company's, the list is empty",
+        what: "the list of locations omits an installation for this time; after a company's installation it is empty",
     },
     switch(
         "bulkInstallWebhooks",
         "--bulk-install-webhooks",
-        "a company's consent causes one INSTALL with `locationIds`, instead of one for each location",
+        "a company's consent triggers one INSTALL with `locationIds` instead of one per location",
     ),
     choice(
         "webhookRetries",
         "--webhook-retries",
         &["none", "generation1", "generation2", "generation3"],
-        "which failed deliveries of a webhook are repeated, 10 minutes apart on the emulator's clock",
+        "the failed webhook deliveries that are retried, 10 minutes apart on the emulator's clock",
     ),
     choice(
         "dailyReset",
         "--daily-reset",
         &["absent", "milliseconds", "seconds"],
-        "`X-RateLimit-Daily-Reset`, on every second answer and on each 429 of a spent day",
+        "`X-RateLimit-Daily-Reset`, on every second response and on each 429 after the daily quota is used up",
     ),
     choice(
         "fieldNames",

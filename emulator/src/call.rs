@@ -1,11 +1,11 @@
-//! A request as the endpoints see it.
+//! A parsed HTTP request, as the endpoints use it.
 
 use crate::answer::Answer;
 use crate::fields::{FieldError, Fields};
 use axum::body::to_bytes;
 use axum::extract::Request;
 
-/// No request of the API comes near this.
+/// Size limit of a request body; real requests are far smaller.
 const BODY_LIMIT: usize = 1 << 20;
 
 #[derive(Debug, Clone)]
@@ -13,7 +13,7 @@ pub(crate) struct Call {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) query: Option<String>,
-    /// Names in lower case, in the order in which they came.
+    /// Names in lower case, in the order of arrival.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
@@ -38,7 +38,7 @@ impl Call {
         })
     }
 
-    /// The values of a header, however often it came.
+    /// All values of a header.
     pub(crate) fn header_values<'a, 'n>(
         &'a self,
         name: &'n str,
@@ -46,7 +46,7 @@ impl Call {
         self.headers.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The value of a header that came exactly once.
+    /// The value of a header that occurs exactly once.
     pub(crate) fn only_header(&self, name: &str) -> Option<&str> {
         let mut values = self.header_values(name);
         values.next().filter(|_| values.next().is_none())
@@ -77,7 +77,7 @@ impl Call {
     }
 
     fn body_fields(&self, json_too: bool) -> Result<Fields, Answer> {
-        // Fields beside the body would be ignored by the real server, and secrets would be in its logs.
+        // The real server would ignore fields in the query, and its logs would contain the secrets.
         let query = self.query_fields().map_err(|error| error.answer())?;
         query.allow_only(&[])?;
         let fields = match self.media_type().as_deref() {
@@ -88,7 +88,7 @@ impl Call {
         fields.map_err(|error| error.answer())
     }
 
-    /// Refuses a body where none belongs.
+    /// Refuses a request with a body.
     pub(crate) fn without_body(&self) -> Result<(), Answer> {
         if self.body.is_empty() { Ok(()) } else { Err(Answer::refusal(400, "Unexpected body")) }
     }

@@ -1,4 +1,5 @@
-//! A certification authority of the emulator's own, and what it certifies for the server: the truth or not.
+//! The emulator's private certificate authority (CA), and the valid and invalid server certificates
+//! that it issues.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use std::io;
@@ -8,18 +9,18 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// What the server shows to clients that come by https. Every one is of a private CA, made at the start.
+/// The server certificate for HTTPS clients. A private CA, created at start, issues each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certificate {
-    /// For 127.0.0.1, ::1 and localhost.
+    /// Valid, for 127.0.0.1, ::1 and localhost.
     Good,
-    /// For another host.
+    /// Valid for another host name.
     WrongName,
-    /// For the right names, but its time is over.
+    /// Expired, for the right names.
     Expired,
 }
 
-/// How the server speaks TLS, and whom a client must trust for it.
+/// The server's TLS settings, and the CA that a client must trust.
 pub(crate) struct Tls {
     pub(crate) acceptor: TlsAcceptor,
     pub(crate) ca_pem: String,

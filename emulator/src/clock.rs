@@ -1,4 +1,4 @@
-//! The emulator's clock: the system's time plus an offset that tests move.
+//! The emulator's clock: the system time plus an adjustable offset.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,36 +6,36 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A handle on the emulator's clock.
 ///
-/// Everything that lives for hours or days (codes, tokens, the reuse window, the daily quota) is
-/// measured on it, so a test moves the clock where it would otherwise sleep. Clones share one clock.
+/// The lifetimes of codes and tokens, the replay window and the daily quota are measured on this
+/// clock, so tests move it instead of sleeping. Clones share one clock.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     offset_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
-    /// The emulator's present, in milliseconds since 1970.
+    /// The emulator's current time, in milliseconds since 1970.
     pub fn now_ms(&self) -> i64 {
         system_ms().saturating_add(self.offset_ms.load(Ordering::SeqCst))
     }
 
-    /// How far ahead of the system's time that is; behind it, when negative.
+    /// The offset from the system time; negative if the emulator's clock is behind.
     pub fn offset_ms(&self) -> i64 {
         self.offset_ms.load(Ordering::SeqCst)
     }
 
-    /// Moves the clock forward. Time flows on from there.
+    /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
         self.offset_ms.fetch_add(by, Ordering::SeqCst);
     }
 
-    /// Sets the clock to a moment, past or future. Time flows on from there.
+    /// Sets the clock to a moment in the past or future. It continues from there.
     pub fn set_ms(&self, now_ms: i64) {
         self.offset_ms.store(now_ms.saturating_sub(system_ms()), Ordering::SeqCst);
     }
 
-    /// Back to the system's time.
+    /// Resets the clock to the system time.
     pub fn reset(&self) {
         self.offset_ms.store(0, Ordering::SeqCst);
     }
@@ -52,12 +52,12 @@ pub(crate) fn milliseconds(whole: i64, ratio: f64) -> i64 {
     (whole as f64 * ratio) as i64
 }
 
-/// The number of the UTC day, for quotas that renew at midnight.
+/// The number of the UTC day, for quotas that reset at midnight.
 pub(crate) fn day_of(ms: i64) -> i64 {
     ms.div_euclid(86_400_000)
 }
 
-/// A moment as the API writes it: `2024-01-15T10:30:00.000Z`.
+/// A time in the API's format: `2024-01-15T10:30:00.000Z`.
 pub(crate) fn iso8601(ms: i64) -> String {
     let (year, month, day) = civil_date(day_of(ms));
     let of_day = ms.rem_euclid(86_400_000);
@@ -70,11 +70,11 @@ pub(crate) fn iso8601(ms: i64) -> String {
     )
 }
 
-/// Year, month and day of a day number. Whole years are walked off rather than computed: the
-/// dates at hand are decades from 1970, and a loop is easier to trust than the closed formula.
+/// Year, month and day of a day number. A loop over years is simple, and fast enough for dates
+/// within decades of 1970.
 fn civil_date(day_number: i64) -> (i64, i64, i64) {
     let leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    // 146,097 days make 400 years, so any date reduces to one within them.
+    // 146,097 days are 400 years, so any date reduces to one within a 400-year cycle.
     let mut year = 1970 + day_number.div_euclid(146_097) * 400;
     let mut rest = day_number.rem_euclid(146_097);
     while rest >= 365 + i64::from(leap(year)) {

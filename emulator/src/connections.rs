@@ -1,11 +1,11 @@
-//! The connections that clients hold: how many there were, and their end on demand.
+//! Client connections: a counter, and a way to close them on demand.
 
 use crate::fault::Ending;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Longer than ending any number of connections takes.
+/// Longer than closing any number of connections takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub(crate) struct Connections {
     open: Vec<oneshot::Sender<Order>>,
 }
 
-/// The order to end a connection. Dropping it reports that this is done.
+/// The order to close a connection. Dropping it reports completion.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) ending: Ending,
@@ -22,12 +22,12 @@ pub(crate) struct Order {
 }
 
 impl Connections {
-    /// Counts one.
+    /// Counts an accepted connection.
     pub(crate) fn accept(&mut self) {
         self.accepted += 1;
     }
 
-    /// Gives one that can take an order the place where it will come.
+    /// Registers a connection and returns the receiver for its close order.
     pub(crate) fn open(&mut self) -> oneshot::Receiver<Order> {
         self.open.retain(|connection| !connection.is_closed());
         let (sender, receiver) = oneshot::channel();
@@ -35,16 +35,16 @@ impl Connections {
         receiver
     }
 
-    /// How many there have been.
+    /// The number of connections accepted so far.
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted
     }
 
-    /// Orders every one to end; what is returned waits until they have.
+    /// Orders every connection to close. The returned function waits until all are closed.
     pub(crate) fn end(&mut self, ending: Ending) -> impl FnOnce() + use<> {
         let (done, all_done) = channel();
         for connection in self.open.drain(..) {
-            // One that has ended by itself meanwhile needs no order.
+            // A connection that has closed in the meantime needs no order.
             let _ = connection.send(Order { ending, _done: done.clone() });
         }
         move || {

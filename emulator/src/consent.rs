@@ -1,4 +1,4 @@
-//! Consent: what an authorization URL asks for, and what a person's decision makes of it.
+//! Consent: parses an authorization URL and carries out the user's decision.
 
 use crate::directory::App;
 use crate::fields::Fields;
@@ -10,25 +10,25 @@ use form_urlencoded::Serializer;
 const PARAMETERS: [&str; 7] =
     ["response_type", "client_id", "redirect_uri", "scope", "state", "loginWindowOpenMode", "version_id"];
 
-/// What a person decides on the consent page.
+/// A user's decision on the consent page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// Installs the app on this company and on all its locations: a company's token.
+    /// Installs the app on this company and all its locations; the token is a company token.
     Company(String),
-    /// Installs the app on this location alone: a location's token.
+    /// Installs the app on this location only; the token is a location token.
     Location(String),
-    /// Installs the app on this company and on these of its locations: a company's token.
+    /// Installs the app on this company and some of its locations; the token is a company token.
     CompanyWithLocations {
         /// The company.
         company: String,
-        /// The locations chosen, at least one.
+        /// The selected locations, at least one.
         locations: Vec<String>,
     },
-    /// Refuses.
+    /// Denies consent.
     Deny,
 }
 
-/// A checked authorization request.
+/// A validated authorization request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct AuthorizationRequest {
     pub(crate) redirect_uri: String,
@@ -37,11 +37,11 @@ pub(crate) struct AuthorizationRequest {
 }
 
 impl AuthorizationRequest {
-    /// Checks the query of an authorization URL. What is wrong is said in a sentence for the developer.
+    /// Validates the query of an authorization URL. The error is a sentence for the developer.
     pub(crate) fn read(query: &str, app: &App) -> Result<Self, String> {
         let fields = Fields::from_form(query.as_bytes()).map_err(|error| format!("{error}."))?;
         if let Some(stranger) = fields.strangers(&PARAMETERS).next() {
-            return Err(format!("There is no parameter {stranger}."));
+            return Err(format!("Unknown parameter: {stranger}."));
         }
         let required = |name: &str| {
             fields.get(name).filter(|value| !value.is_empty()).ok_or_else(|| format!("{name} is missing."))
@@ -50,13 +50,13 @@ impl AuthorizationRequest {
             return Err("response_type must be code.".to_owned());
         }
         if required("client_id")? != app.client_id {
-            return Err("client_id is not that of the app.".to_owned());
+            return Err("client_id does not match the app.".to_owned());
         }
         match fields.get("version_id") {
             Some(version_id) if version_id != app.version_id => {
-                return Err("version_id is not that of the app.".to_owned());
+                return Err("version_id does not match the app.".to_owned());
             }
-            // The page of a draft or private app.
+            // The error page for a draft or private app.
             None if app.require_version_id => {
                 return Err(format!(
                     "error.noAppVersionIdFound: No integration found with the id: {} (version_id is missing).",
@@ -78,7 +78,7 @@ impl AuthorizationRequest {
         }
         scopes.sort_unstable();
         if scopes.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err("scope names a scope twice.".to_owned());
+            return Err("scope contains a scope twice.".to_owned());
         }
         if fields.get("loginWindowOpenMode").is_some_and(|mode| mode != "self") {
             return Err("loginWindowOpenMode can only be self.".to_owned());
@@ -90,7 +90,8 @@ impl AuthorizationRequest {
         })
     }
 
-    /// Carries a decision out, and tells where the browser goes next. An error names what the decision got wrong.
+    /// Carries out a decision and returns the redirect URL. An error says what is wrong with the
+    /// decision.
     pub(crate) fn decide(&self, state: &mut State, decision: Decision) -> Result<String, String> {
         let (company_id, chosen) = match decision {
             Decision::Deny => return Ok(self.redirect("error", "access_denied")),
@@ -117,7 +118,7 @@ impl AuthorizationRequest {
             None => state.directory.locations_of(&company_id).map(|location| location.id.clone()).collect(),
             Some(chosen) => {
                 if chosen.is_empty() {
-                    return Err("No location was chosen.".to_owned());
+                    return Err("No location is selected.".to_owned());
                 }
                 let elsewhere = |id: &&String| {
                     let location = state.directory.location(id);
@@ -153,7 +154,7 @@ impl AuthorizationRequest {
     }
 
     fn grant(&self, state: &mut State, grant: Grant, installed: &[String]) -> String {
-        // The real webhooks, too, are on their way before the browser is.
+        // The real API also sends its webhooks before it redirects the browser.
         if grant.user_type == UserType::Company {
             state.mark_company_installed(&grant.company_id);
             state.tell(&Notice::Install(grant.company_id.clone()));
@@ -184,7 +185,8 @@ impl AuthorizationRequest {
     }
 }
 
-/// Decides on an authorization URL as a person in a browser would: the whole of [`Emulator::consent`](crate::Emulator::consent).
+/// Parses an authorization URL and carries out the decision; implements
+/// [`Emulator::consent`](crate::Emulator::consent).
 pub(crate) fn decide_on_url(state: &mut State, url: &str, decision: Decision) -> Result<String, String> {
     let (page, query) = url.split_once('?').unwrap_or((url, ""));
     let served = CONSENT_PATHS.iter().any(|path| {
@@ -244,7 +246,7 @@ mod tests {
             ("&scope=oauth.write%20oauth.write", "twice"),
             ("&scope=oauth.write&version_id=0", "version_id"),
             ("&scope=oauth.write&loginWindowOpenMode=tab", "loginWindowOpenMode"),
-            ("&scope=oauth.write&code_challenge=x", "no parameter code_challenge"),
+            ("&scope=oauth.write&code_challenge=x", "Unknown parameter: code_challenge"),
             ("&scope=oauth.write&state=1&state=2", "state is given more than once"),
         ] {
             let error = read(rest).unwrap_err();

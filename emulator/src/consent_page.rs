@@ -1,4 +1,4 @@
-//! The consent page in the browser: no scripts, light and dark, made for keyboards and screen readers too.
+//! The consent page: no scripts, light and dark themes, usable with a keyboard and a screen reader.
 
 use crate::answer::Answer;
 use crate::call::Call;
@@ -27,13 +27,14 @@ pub(crate) async fn show(Extract(shared): Extract<Shared>, request: Request) -> 
     .await
 }
 
-/// `POST`: takes the decision, and sends the browser back to the app.
+/// `POST`: carries out the decision and redirects the browser to the app.
 pub(crate) async fn decide(Extract(shared): Extract<Shared>, request: Request) -> Response {
-    // A page elsewhere must not consent in a person's name.
+    // Cross-site request forgery check: a page of another origin must not give consent.
     let foreign = foreign(request.headers());
     recorded(&shared, request, |state, call| {
         if let Some(complaint) = foreign {
-            return refuse(&format!("This is not the consent page's own form: {complaint}.")).answer(403);
+            return refuse(&format!("The form was not submitted from the consent page: {complaint}."))
+                .answer(403);
         }
         let redirect =
             AuthorizationRequest::read(call.query.as_deref().unwrap_or_default(), &state.directory.app)
@@ -67,14 +68,14 @@ async fn recorded(
     answer.into_response()
 }
 
-/// The decision in the consent page's form.
+/// Reads the decision from the submitted form.
 fn decision(form: &[u8]) -> Result<Decision, String> {
     let fields = Fields::from_form(form).map_err(|error| format!("{error}."))?;
     match (fields.get("decision"), fields.get("place").and_then(|place| place.split_once(':'))) {
         (Some("deny"), _) => Ok(Decision::Deny),
         (Some("allow"), Some(("company", id))) => Ok(Decision::Company(id.to_owned())),
         (Some("allow"), Some(("location", id))) => Ok(Decision::Location(id.to_owned())),
-        _ => Err("The form was not filled in.".to_owned()),
+        _ => Err("No decision was submitted.".to_owned()),
     }
 }
 
@@ -82,11 +83,11 @@ fn no_store() -> (String, String) {
     ("cache-control".to_owned(), "no-store".to_owned())
 }
 
-/// The page on which a person picks a place, and allows or denies.
+/// The page on which a user selects a company or location, and allows or denies.
 fn choose(request: &AuthorizationRequest, directory: &Directory) -> Page<'static> {
     let mut main = String::from(
         "<h1>Allow this app to connect?</h1>\n\
-         <h2 id=\"asks\">It asks for</h2>\n<ul class=\"scopes\" aria-labelledby=\"asks\">\n",
+         <h2 id=\"asks\">Requested scopes</h2>\n<ul class=\"scopes\" aria-labelledby=\"asks\">\n",
     );
     for scope in request.scope.split(' ') {
         put!(&mut main, "<li><code>{}</code></li>\n", Escaped(scope));
@@ -117,7 +118,7 @@ fn choose(request: &AuthorizationRequest, directory: &Directory) -> Page<'static
     put!(
         &mut main,
         "</select>\n\
-         <p class=\"then\">Afterwards your browser goes to <code>{}</code></p>\n\
+         <p class=\"then\">You will be redirected to <code>{}</code></p>\n\
          <p class=\"choice\"><button name=\"decision\" value=\"allow\">Allow</button>\
          <button name=\"decision\" value=\"deny\">Deny</button></p>\n\
          </form>\n",
@@ -130,7 +131,7 @@ fn choose(request: &AuthorizationRequest, directory: &Directory) -> Page<'static
 fn refuse(complaint: &str) -> Page<'static> {
     let main = format!(
         "<h1>This link does not work</h1>\n<p role=\"alert\">{}</p>\n\
-         <p>Nothing was installed. The app that sent you here has to correct its link.</p>\n",
+         <p>Nothing was installed. The app must correct its link.</p>\n",
         Escaped(complaint)
     );
     page("This link does not work", &main)
@@ -139,7 +140,7 @@ fn refuse(complaint: &str) -> Page<'static> {
 fn page(title: &'static str, main: &str) -> Page<'static> {
     let body = format!(
         "<main>\n<div class=\"sheet\">\n{main}</div>\n\
-         <footer><span>GHL OAuth emulator, not the real thing</span><a href=\"{PATH}\">Dashboard</a></footer>\n\
+         <footer><span>GHL OAuth emulator, not the real service</span><a href=\"{PATH}\">Dashboard</a></footer>\n\
          </main>\n"
     );
     Page { title, class: "consent", style: STYLE, script: "", body }

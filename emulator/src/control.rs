@@ -1,4 +1,5 @@
-//! The control API below `/_emulator`: what [`Emulator`](crate::Emulator) offers to Rust, for programs in other languages.
+//! The control API under `/_emulator`: the methods of [`Emulator`](crate::Emulator) for programs in
+//! other languages.
 
 use crate::clock::iso8601;
 use crate::consent::{Decision, decide_on_url};
@@ -50,32 +51,32 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/faults", get(faults).post(inject).delete(clear_faults))
         .route("/faults/kinds", get(fault_kinds))
         .route("/faults/{id}", delete(remove_fault))
-        .fallback(async || refuse(StatusCode::NOT_FOUND, "GET /_emulator lists what there is"))
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "GET /_emulator lists the endpoints"))
         .method_not_allowed_fallback(async || {
-            refuse(StatusCode::METHOD_NOT_ALLOWED, "GET /_emulator lists what there is")
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "GET /_emulator lists the endpoints")
         })
         .layer(from_fn(from_this_machine))
 }
 
-/// What the control API offers, for its overview and the program's start-up text.
+/// The endpoints of the control API, for its overview and the program's start-up text.
 pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
-    ("GET /_emulator", "ids, credentials, URLs, the clock, and how many connections there were"),
+    ("GET /_emulator", "IDs, credentials, URLs, the clock, and the number of connections so far"),
     (
         "POST /_emulator/clock",
         r#"{"advanceSeconds": n}, {"setMs": n}, {"toNextExpiry": true} or {"reset": true}"#,
     ),
     (
         "GET /_emulator/requests",
-        "every request so far, with the company or location that it was about, and the fault that struck it",
+        "every request so far, with its company or location and the fault that was applied",
     ),
-    ("DELETE /_emulator/requests", "forgets them"),
-    ("GET /_emulator/tokens", "the live refresh tokens"),
+    ("DELETE /_emulator/requests", "clears the request log"),
+    ("GET /_emulator/tokens", "the valid refresh tokens"),
     (
         "GET /_emulator/tokens/ledger",
-        "what became of every code and token, the newest first, by fingerprint: the start of its SHA-256",
+        "the state of every code and token, newest first, by fingerprint: the first digits of its SHA-256",
     ),
-    ("POST /_emulator/tokens/expire", "{}: ends every access token"),
-    ("POST /_emulator/tokens/revoke", r#"{"resourceId"}: ends its refresh tokens"#),
+    ("POST /_emulator/tokens/expire", "{}: expires every access token"),
+    ("POST /_emulator/tokens/revoke", r#"{"resourceId"}: revokes its refresh tokens"#),
     ("POST /_emulator/tokens/private", r#"{"resourceId"}: a private integration token -> {"token"}"#),
     (
         "POST /_emulator/consent",
@@ -84,7 +85,7 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
     ("GET /_emulator/settings", "the settings"),
     (
         "POST /_emulator/settings",
-        "accessTokenSeconds, expiresIn, reuseWindowSeconds, locationRefreshTokens, rateLimit, latencyMs, acceptDelayMs, \
+        "changes accessTokenSeconds, expiresIn, reuseWindowSeconds, locationRefreshTokens, rateLimit, latencyMs, acceptDelayMs, \
          webhookUrl, and the behaviours",
     ),
     (
@@ -92,48 +93,51 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
         r#"{"active"?: bool, "installed"?: bool, "companyId"?: moves it there, "reinstallAfterSeconds"?: n}"#,
     ),
     ("POST /_emulator/companies/{id}", r#"{"installed": false}"#),
-    ("POST /_emulator/companies/{id}/locations", r#"{}: opens a new location -> {"id"}"#),
-    ("POST /_emulator/quota/spend", r#"{"resourceId"}: uses up its quota of the day"#),
+    ("POST /_emulator/companies/{id}/locations", r#"{}: creates a location -> {"id"}"#),
+    ("POST /_emulator/quota/spend", r#"{"resourceId"}: uses up its daily quota"#),
     (
         "GET /_emulator/webhooks",
-        "those that something caused, the last deliveries and what was answered, and the public keys",
+        "the webhooks so far, the latest deliveries with their responses, and the public keys",
     ),
     (
         "POST /_emulator/webhooks",
-        r#"{"install" | "uninstall": resource id, "locationIds"?: with install of a company; or "id": one to repeat, or "body"; "signature"?, "url"?: send it there, or "deliver": true: to webhookUrl} -> {"body", "headers", "status"?}"#,
+        r#"{"install" | "uninstall": resource ID, "locationIds"?: for the install of a company; or "id": repeat this webhook, or "body"; "signature"?, "url"?: send it to this URL, or "deliver": true: to webhookUrl} -> {"body", "headers", "status"?}"#,
     ),
     (
         "GET /_emulator/installations",
-        "the ledger of connections: every company and location, and whether the API would honour a connection now",
+        "every company and location, and whether the API accepts its tokens now",
     ),
-    ("GET /_emulator/scenario", "the progress of the scenario, its happenings, and at its end the ledger"),
+    (
+        "GET /_emulator/scenario",
+        "the progress of the scenario, its events, and, when it has finished, the installation status",
+    ),
     (
         "POST /_emulator/scenario",
-        r#"{"name" [, "daySeconds": the real time that the day takes]}: starts one; without daySeconds it is stepped"#,
+        r#"{"name" [, "daySeconds": the real time that the day takes]}: starts a scenario; without daySeconds, step it"#,
     ),
     (
         "POST /_emulator/scenario/step",
         r#"{"count"?: n}: plays the next events -> {"happenings"}, empty when it has finished"#,
     ),
-    ("GET /_emulator/faults", "the faults, how often each has struck, and how many requests it holds"),
+    ("GET /_emulator/faults", "the faults, how often each was applied, and how many requests it holds"),
     (
         "POST /_emulator/faults",
         r#"{"kind", parameters of the kind, "endpoint"?, "grantType"?, "resourceId"?, "skip"?, "count"?, "probability"?} -> {"id"}"#,
     ),
-    ("GET /_emulator/faults/kinds", "the kinds of fault, and their parameters"),
-    ("DELETE /_emulator/faults", "ends them all"),
-    ("DELETE /_emulator/faults/{id}", "ends one, and lets go whom it holds"),
+    ("GET /_emulator/faults/kinds", "the kinds of faults, and their parameters"),
+    ("DELETE /_emulator/faults", "removes every fault"),
+    ("DELETE /_emulator/faults/{id}", "removes a fault and releases the requests that it holds"),
 ];
 
 fn not_found(what: &str, id: &str) -> Response {
     refuse(StatusCode::NOT_FOUND, format!("there is no {what} {id}"))
 }
 
-/// Reads a body; names that nobody knows are refused. No body counts as an empty object.
+/// Parses a JSON body and refuses unknown names. An empty body counts as an empty object.
 #[expect(clippy::result_large_err, reason = "built once, returned at once")]
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Response> {
     let text = if body.is_empty() { &b"{}"[..] } else { body };
-    // serde would take a list for a struct as well.
+    // serde would accept a list for a struct as well.
     if !text.trim_ascii_start().starts_with(b"{") {
         return Err(refuse(StatusCode::BAD_REQUEST, "the body must be a JSON object"));
     }
@@ -208,18 +212,21 @@ async fn set_clock(State(shared): State<Shared>, body: Bytes) -> Response {
     match (by, change.set_ms, change.to_next_expiry, change.reset) {
         (Some(Ok(by)), None, false, false) => state.clock.advance(by),
         (Some(Err(_)), None, false, false) => {
-            return refuse(StatusCode::BAD_REQUEST, "advanceSeconds must not be negative; setMs goes back");
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                "advanceSeconds must not be negative; use setMs to move the clock back",
+            );
         }
         (None, Some(now_ms), false, false) => state.clock.set_ms(now_ms),
         (None, None, true, false) => match state.tokens.ledger().next_expiry(state.clock.now_ms()) {
             Some(next) => state.clock.set_ms(next.expires_at_ms),
-            None => return refuse(StatusCode::CONFLICT, "nothing that could expire is alive"),
+            None => return refuse(StatusCode::CONFLICT, "there is no valid code or token that could expire"),
         },
         (None, None, false, true) => state.clock.reset(),
         _ => {
             return refuse(
                 StatusCode::BAD_REQUEST,
-                "exactly one of advanceSeconds, setMs, toNextExpiry and reset",
+                "give exactly one of advanceSeconds, setMs, toNextExpiry and reset",
             );
         }
     }
@@ -318,7 +325,7 @@ async fn consent(State(shared): State<Shared>, body: Bytes) -> Response {
     let Some(decision) = consent.decision() else {
         return refuse(
             StatusCode::BAD_REQUEST,
-            r#"exactly one of companyId (with locationIds or without), locationId and "deny": true"#,
+            r#"give exactly one of companyId (with locationIds or without), locationId and "deny": true"#,
         );
     };
     match decide_on_url(&mut shared.lock(), &url, decision) {
@@ -402,7 +409,7 @@ async fn change_company(State(shared): State<Shared>, Path(id): Path<String>, bo
         return not_found("company", &id);
     }
     if change.installed {
-        return refuse(StatusCode::BAD_REQUEST, "a company is installed by consent alone");
+        return refuse(StatusCode::BAD_REQUEST, "only consent installs the app on a company");
     }
     state.uninstall(&id);
     reply(&json!({"id": id, "installed": false}))
@@ -490,14 +497,19 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
                 Some(location_ids) => Notice::BulkInstall { company_id: place, location_ids },
             }),
             _ if location_ids.is_some() => {
-                return refuse(StatusCode::BAD_REQUEST, "locationIds goes with install");
+                return refuse(StatusCode::BAD_REQUEST, "locationIds requires install");
             }
             (None, Some(place), None, None) => told(Notice::Uninstall(place)),
             (None, None, Some(id), None) => {
                 state.webhooks.caused().find(|caused| caused.id == id).map(|caused| caused.body.clone())
             }
             (None, None, None, Some(body)) => Some(body),
-            _ => return refuse(StatusCode::BAD_REQUEST, "exactly one of install, uninstall, id and body"),
+            _ => {
+                return refuse(
+                    StatusCode::BAD_REQUEST,
+                    "give exactly one of install, uninstall, id and body",
+                );
+            }
         };
         let Some(body) = body else {
             return refuse(StatusCode::NOT_FOUND, "there is no such company, location or webhook");
@@ -506,7 +518,7 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
             (url, false) => url,
             (None, true) if state.settings.webhook_url.is_some() => state.settings.webhook_url.clone(),
             (None, true) => return refuse(StatusCode::CONFLICT, "there is no webhookUrl in the settings"),
-            (Some(_), true) => return refuse(StatusCode::BAD_REQUEST, "either url or deliver"),
+            (Some(_), true) => return refuse(StatusCode::BAD_REQUEST, "give either url or deliver"),
         };
         (Arc::clone(&state.webhooks.keys), state.webhooks.deliveries.clone(), url, body)
     };
@@ -515,7 +527,7 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
         headers.iter().map(|(name, value)| (name.clone(), Value::from(value.clone())))
     )});
     if let Some(url) = url {
-        // Not on this thread: the receiver may call the emulator before it answers.
+        // Not on this thread: the receiver may call the emulator before it responds.
         let sent = tokio::task::spawn_blocking(move || deliveries.post(&url, &headers, body.as_bytes()));
         match sent.await.map_err(std::io::Error::other).flatten() {
             Ok(status) => answer["status"] = status.into(),

@@ -1,7 +1,8 @@
-//! The operator's page: what there is, what happened, and switches for what the control API offers.
+//! The dashboard: shows the emulator's state and controls it through the control API.
 //!
-//! All of it is written here, so that it can be read without JavaScript. With it, the page fetches itself every second and
-//! takes over what changed, and its buttons and forms send to the control API what their `data-` attributes say.
+//! The server renders all of it, so it is readable without JavaScript. With JavaScript, the page
+//! fetches itself every second and updates the parts that changed; `data-` attributes of buttons
+//! and forms define their requests to the control API.
 
 use crate::api;
 use crate::behaviour::{BEHAVIOURS, Behaviour, BehaviourInfo};
@@ -23,23 +24,24 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 
-/// Where the dashboard is served.
+/// The path of the dashboard.
 pub(crate) const PATH: &str = "/dashboard";
 
 const STYLE: &str = include_str!("dashboard/dashboard.css");
 const SCRIPT: &str = include_str!("dashboard/dashboard.js");
 
-/// How many rows of each table are shown, unless all are asked for.
+/// Rows shown per table, unless all are requested.
 const TOKENS: usize = 10;
 const REQUESTS: usize = 20;
 const LOCATIONS: usize = 10;
-/// How many are shown then: a browser has to carry them.
+/// Rows shown when all are requested; the limit protects the browser.
 const ALL: usize = 2_000;
 const WEBHOOKS: usize = 8;
-/// How many places the fields for an id suggest, of each kind.
+/// Suggestions of an ID field, per kind of resource.
 const SUGGESTED: usize = 100;
 
-/// `GET /`: leads a browser to the dashboard; anybody else gets what the API says there.
+/// `GET /`: redirects a browser to the dashboard; other clients get the API's response for this
+/// path.
 pub(crate) async fn lead(shared: Extract<Shared>, request: Request) -> Response {
     let accepted = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     if accepted.is_some_and(|accept| accept.contains("text/html")) {
@@ -49,7 +51,8 @@ pub(crate) async fn lead(shared: Extract<Shared>, request: Request) -> Response 
     api::serve(shared, request).await
 }
 
-/// What of it is asked for: `?find=` picks the locations whose name or id has that in it, `?all` shows more than the newest.
+/// The query: `?find=` selects the locations whose name or ID contains the text, `?all` shows all
+/// rows instead of the newest.
 #[derive(Debug, Default)]
 struct Wish {
     find: String,
@@ -104,15 +107,15 @@ fn body(state: &State, wish: &Wish) -> String {
     page
 }
 
-/// A button that sends something to the control API.
+/// A button that sends a request to the control API.
 struct Button<'a> {
     method: &'a str,
     path: &'a str,
     body: Value,
-    /// What is said when it is done; `{name}` stands for a member of the answer.
+    /// The message on success; `{name}` stands for a member of the response.
     done: &'a str,
     text: &'a str,
-    /// What it is about, for those who hear it out of its row.
+    /// Accessible name, for screen readers that read the button outside its row.
     about: &'a str,
 }
 
@@ -153,12 +156,12 @@ fn masthead(page: &mut String, state: &State) {
         now.get(11..19).unwrap_or_default(),
     );
     match offset_ms {
-        0 => page.push_str("<p class=\"soft\">The system’s time"),
+        0 => page.push_str("<p class=\"soft\">System time"),
         ahead if ahead > 0 => put!(page, "<p><strong>{} ahead</strong>", span(ahead)),
         behind => put!(page, "<p><strong>{} behind</strong>", span(behind.saturating_neg())),
     }
     match state.tokens.ledger().next_expiry(now_ms) {
-        None => page.push_str("<span class=\"soft\"> · nothing is alive that could expire</span></p>\n"),
+        None => page.push_str("<span class=\"soft\"> · nothing left to expire</span></p>\n"),
         Some(next) => put!(
             page,
             "<span class=\"soft\"> · next to expire: {} <code>{}</code> in {}</span></p>\n",
@@ -169,17 +172,17 @@ fn masthead(page: &mut String, state: &State) {
     }
     page.push_str("</div>\n<p class=\"row\">");
     for (text, body, done) in [
-        ("+ 1 hour", json!({"advanceSeconds": 3_600}), "An hour later: {now}."),
-        ("+ 1 day", json!({"advanceSeconds": 86_400}), "A day later: {now}."),
+        ("+ 1 hour", json!({"advanceSeconds": 3_600}), "One hour later: {now}."),
+        ("+ 1 day", json!({"advanceSeconds": 86_400}), "One day later: {now}."),
         ("To next expiry", json!({"toNextExpiry": true}), "At the next expiry: {now}."),
-        ("System time", json!({"reset": true}), "The system’s time again: {now}."),
+        ("System time", json!({"reset": true}), "Back to the system time: {now}."),
     ] {
         Button { path: "/clock", body, done, text, ..Button::POST }.write(page);
     }
     page.push_str("</p>\n</section>\n</header>\n");
 }
 
-/// Opens a section, with its heading and what is beside it.
+/// Opens a section with its heading and the content next to it.
 fn section(page: &mut String, id: &str, heading: &str, beside: impl FnOnce(&mut String)) {
     put!(page, "<section aria-labelledby=\"{id}\">\n<div class=\"head\"><h2 id=\"{id}\">{heading}</h2>");
     beside(page);
@@ -191,12 +194,12 @@ fn app(page: &mut String, state: &State) {
     section(page, "app", "App", |_| {});
     page.push_str("<dl>\n");
     let secret: String = app.client_secret.chars().take(4).collect();
-    for (name, value) in [("Client id", app.client_id.as_str()), ("Authorize URL", &state.authorize_url())] {
+    for (name, value) in [("Client ID", app.client_id.as_str()), ("Authorize URL", &state.authorize_url())] {
         put!(page, "<dt>{name}</dt><dd><code>{}</code></dd>\n", Escaped(value));
     }
     put!(
         page,
-        "<dt>Client secret</dt><dd><code>{}…</code> <span class=\"soft\">whole in <a href=\"/_emulator\">/_emulator</a></span></dd>\n",
+        "<dt>Client secret</dt><dd><code>{}…</code> <span class=\"soft\">in full at <a href=\"/_emulator\">/_emulator</a></span></dd>\n",
         Escaped(secret)
     );
     for redirect_uri in &app.redirect_uris {
@@ -204,7 +207,7 @@ fn app(page: &mut String, state: &State) {
     }
     page.push_str("</dl>\n<p class=\"start\">");
     for redirect_uri in &app.redirect_uris {
-        // Where the page itself is: by another name of this machine the link must lead there too.
+        // Without the base URL, so that the link works under any name of this machine.
         let link = state.authorization_link(redirect_uri, "from-the-dashboard");
         put!(
             page,
@@ -256,7 +259,7 @@ fn tokens(page: &mut String, state: &State, wish: &Wish) {
     page.push_str("<div id=\"live-tokens\" data-live>\n");
     if ledger.entries().len() == 0 {
         page.push_str(
-            "<p class=\"empty\">None yet. A consent makes a code, and the code becomes tokens.</p>\n",
+            "<p class=\"empty\">None yet. A consent creates a code, which is exchanged for tokens.</p>\n",
         );
     } else {
         let all = [Standing::Live, Standing::Spent, Standing::Expired, Standing::Revoked];
@@ -273,8 +276,8 @@ fn tokens(page: &mut String, state: &State, wish: &Wish) {
         }
         let total = ledger.entries().len();
         page.push_str(
-            "</p>\n<table>\n<caption class=\"unseen\">Codes and tokens, the newest first</caption>\n\
-             <thead><tr><th scope=\"col\">Token</th><th scope=\"col\">Whose</th><th scope=\"col\">State</th></tr></thead>\n\
+            "</p>\n<table>\n<caption class=\"unseen\">Codes and tokens, newest first</caption>\n\
+             <thead><tr><th scope=\"col\">Token</th><th scope=\"col\">Owner</th><th scope=\"col\">State</th></tr></thead>\n\
              <tbody>\n",
         );
         for (index, entry) in ledger.entries().take(wish.rows(TOKENS)).enumerate() {
@@ -284,11 +287,11 @@ fn tokens(page: &mut String, state: &State, wish: &Wish) {
         newest(page, wish.rows(TOKENS), total);
     }
     page.push_str(
-        "</div>\n<p class=\"soft note\">Told apart by the start of their SHA-256; no token is shown.</p>\n</section>\n",
+        "</div>\n<p class=\"soft note\">Identified by the first digits of their SHA-256; tokens are never shown.</p>\n</section>\n",
     );
 }
 
-/// What is not shown.
+/// Says how many rows are not shown.
 fn newest(page: &mut String, shown: usize, total: usize) {
     if shown < total {
         put!(
@@ -316,13 +319,13 @@ fn token(page: &mut String, state: &State, entry: &Entry, number: usize, now_ms:
             let window_ms = state.scaled_ms(window_seconds.saturating_mul(1_000));
             let age_ms = now_ms.saturating_sub(at_ms);
             if entry.kind == Kind::Refresh && age_ms < window_ms {
-                page.push_str("still answered");
+                page.push_str("within the replay window");
             } else {
                 page.push_str(&ago(at_ms));
             }
         }
         (_, None) => page.push_str(&ago(entry.expires_at_ms)),
-        (_, Some(Ended::Expired)) => page.push_str("by hand"),
+        (_, Some(Ended::Expired)) => page.push_str("manually"),
         (_, Some(Ended::Revoked)) => {}
     }
     page.push_str("</span></td></tr>\n");
@@ -334,8 +337,8 @@ fn requests(page: &mut String, state: &State, wish: &Wish) {
         Button {
             method: "DELETE",
             path: "/requests",
-            done: "{cleared} requests are forgotten.",
-            text: "Forget them",
+            done: "{cleared} requests were cleared.",
+            text: "Clear",
             ..Button::POST
         }
         .write(page);
@@ -348,8 +351,8 @@ fn requests(page: &mut String, state: &State, wish: &Wish) {
         page.push_str("<p class=\"empty\">None yet.</p>\n");
     } else {
         page.push_str(
-            "<table>\n<caption class=\"unseen\">Requests, the newest first</caption>\n\
-             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Request</th><th scope=\"col\">Answer</th></tr></thead>\n\
+            "<table>\n<caption class=\"unseen\">Requests, newest first</caption>\n\
+             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Request</th><th scope=\"col\">Response</th></tr></thead>\n\
              <tbody>\n",
         );
         for (index, request) in latest.take(wish.rows(REQUESTS)).enumerate() {
@@ -388,7 +391,7 @@ fn recorded(page: &mut String, state: &State, request: &RecordedRequest, number:
     page.push_str("</td></tr>\n");
 }
 
-/// A company or location by its name, if it has one.
+/// The name of a company or location, or its ID.
 fn name_of<'a>(state: &'a State, id: &'a str) -> &'a str {
     let location = state.directory.location(id).map(|location| location.name.as_str());
     location.or_else(|| state.directory.company(id).map(|company| company.name.as_str())).unwrap_or(id)
@@ -402,7 +405,9 @@ fn scenario(page: &mut String, state: &State) {
     let total = played + left;
     put!(page, "<div id=\"live-scenario\" data-live>\n<p><strong>{}</strong> ", Escaped(run.name()));
     match run.phase() {
-        ScenarioPhase::Waiting => page.push_str(&chip("expired", "waits for the first company’s connection")),
+        ScenarioPhase::Waiting => {
+            page.push_str(&chip("expired", "waiting for the first company’s connection"))
+        }
         ScenarioPhase::Running => page.push_str(&chip("used", "running")),
         ScenarioPhase::Finished => page.push_str(&chip("live", "finished")),
     }
@@ -419,7 +424,7 @@ fn scenario(page: &mut String, state: &State) {
             |wanted| installations(state).iter().filter(|installation| installation.state == wanted).count();
         put!(
             page,
-            "<p>The API honours {} connections, and {} paused ones later. <span class=\"soft\">Each is in \
+            "<p>{} connections are valid, {} are paused. <span class=\"soft\">All are listed at \
              <a href=\"/_emulator/installations\">/_emulator/installations</a></span></p>\n",
             count(InstallationState::Honoured),
             count(InstallationState::Paused),
@@ -427,8 +432,8 @@ fn scenario(page: &mut String, state: &State) {
     }
     if played > 0 {
         page.push_str(
-            "<table>\n<caption class=\"unseen\">Happenings, the newest first</caption>\n\
-             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">What</th><th scope=\"col\">Place</th></tr></thead>\n\
+            "<table>\n<caption class=\"unseen\">Events, newest first</caption>\n\
+             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Event</th><th scope=\"col\">Resource</th></tr></thead>\n\
              <tbody>\n",
         );
         for happening in run.latest().take(WEBHOOKS) {
@@ -453,7 +458,7 @@ fn faults(page: &mut String, state: &State) {
         Button {
             method: "DELETE",
             path: "/faults",
-            done: "{removed} faults are switched off.",
+            done: "{removed} faults were removed.",
             text: "Clear all",
             about: "faults",
             ..Button::POST
@@ -464,11 +469,11 @@ fn faults(page: &mut String, state: &State) {
     page.push_str("<div id=\"live-faults\" data-live>\n");
     let injected = state.faults.iter();
     if injected.len() == 0 {
-        page.push_str("<p class=\"empty\">None. Every request is answered as it should be.</p>\n");
+        page.push_str("<p class=\"empty\">None. All requests are processed normally.</p>\n");
     } else {
         page.push_str(
-            "<table>\n<caption class=\"unseen\">Faults, in the order in which they are tried</caption>\n\
-             <thead><tr><th scope=\"col\">Fault</th><th scope=\"col\">Strikes</th><th scope=\"col\">So far</th>\
+            "<table>\n<caption class=\"unseen\">Faults, in the order in which they are matched</caption>\n\
+             <thead><tr><th scope=\"col\">Fault</th><th scope=\"col\">Applies to</th><th scope=\"col\">Applied</th>\
              <th scope=\"col\"><span class=\"unseen\">Switch</span></th></tr></thead>\n<tbody>\n",
         );
         for fault in injected {
@@ -503,7 +508,7 @@ fn one_fault(page: &mut String, state: &State, fault: &Injected) {
     Button {
         method: "DELETE",
         path: &format!("/faults/{}", id.0),
-        done: &format!("Fault {} is switched off.", id.0),
+        done: &format!("Fault {} was removed.", id.0),
         text: "Off",
         about: &format!("fault {}", id.0),
         ..Button::POST
@@ -512,7 +517,7 @@ fn one_fault(page: &mut String, state: &State, fault: &Injected) {
     page.push_str("</td></tr>\n");
 }
 
-/// The parameters that differ from their defaults, in the catalogue's order.
+/// The non-default parameters, in the catalogue's order.
 fn parameters_of(kind: &FaultKind) -> String {
     let name = kind.name();
     let parameters = FAULT_KINDS.iter().filter(|info| info.kind == name).flat_map(|info| info.parameters);
@@ -559,9 +564,9 @@ fn rule_of(state: &State, rule: &Rule) -> String {
 
 fn fault_form(page: &mut String) {
     page.push_str(
-        "<form class=\"act\" data-path=\"/faults\" data-done=\"Fault {id} is switched on.\">\n\
-         <h3>Switch one on</h3>\n<div class=\"fields\">\n\
-         <div class=\"wide\"><label for=\"kind\">What happens</label>\n<select id=\"kind\" name=\"kind\" data-chooses>\n",
+        "<form class=\"act\" data-path=\"/faults\" data-done=\"Fault {id} was added.\">\n\
+         <h3>Add a fault</h3>\n<div class=\"fields\">\n\
+         <div class=\"wide\"><label for=\"kind\">Kind</label>\n<select id=\"kind\" name=\"kind\" data-chooses>\n",
     );
     for info in &FAULT_KINDS {
         put!(
@@ -595,20 +600,20 @@ fn fault_form(page: &mut String) {
         "</select></div>\n\
          <div><label for=\"count\">How often</label>\n\
          <input id=\"count\" name=\"count\" type=\"number\" min=\"1\" value=\"1\" placeholder=\"always\" data-type=\"number\"></div>\n\
-         </div>\n<details><summary>Which of these requests</summary>\n<div class=\"fields\">\n\
+         </div>\n<details><summary>More conditions</summary>\n<div class=\"fields\">\n\
          <div><label for=\"grantType\">Grant type</label>\n<select id=\"grantType\" name=\"grantType\">\n\
          <option value=\"\">any</option><option>authorization_code</option><option>refresh_token</option>\
          <option>client_credentials</option></select></div>\n\
          <div><label for=\"resourceId\">Company or location</label>\n\
          <input id=\"resourceId\" name=\"resourceId\" list=\"places-list\" placeholder=\"any\" autocomplete=\"off\"></div>\n\
-         <div><label for=\"skip\">After how many</label>\n\
+         <div><label for=\"skip\">Skip the first</label>\n\
          <input id=\"skip\" name=\"skip\" type=\"number\" min=\"0\" placeholder=\"0\" data-type=\"number\"></div>\n\
          <div><label for=\"probability\">Probability</label>\n\
          <input id=\"probability\" name=\"probability\" type=\"number\" min=\"0\" max=\"1\" step=\"any\" placeholder=\"1\" \
          data-type=\"number\"></div>\n\
          <div><label for=\"inFlight\">Requests in flight</label>\n\
          <input id=\"inFlight\" name=\"inFlight\" type=\"number\" min=\"1\" placeholder=\"any\" data-type=\"number\"></div>\n\
-         </div></details>\n<p class=\"row\"><button class=\"main\">Switch on</button></p>\n</form>\n",
+         </div></details>\n<p class=\"row\"><button class=\"main\">Add fault</button></p>\n</form>\n",
     );
 }
 
@@ -670,13 +675,13 @@ fn webhooks(page: &mut String, state: &State) {
     section(page, "webhooks", "Webhooks", |_| {});
     put!(
         page,
-        "<form class=\"act\" data-path=\"/settings\" data-done=\"Webhooks go to: {{webhookUrl}}.\">\n<div class=\"fields\">\n\
+        "<form class=\"act\" data-path=\"/settings\" data-done=\"Webhooks are sent to: {{webhookUrl}}.\">\n<div class=\"fields\">\n\
          <div class=\"most\"><label for=\"webhookUrl\">Receiver</label>\n\
          <input id=\"webhookUrl\" name=\"webhookUrl\" value=\"{}\" placeholder=\"http://127.0.0.1:5000/webhooks\" \
          autocomplete=\"off\" data-type=\"nullable\"></div>\n\
          <div class=\"end\"><button>Set</button></div>\n</div></form>\n\
-         <form class=\"act\" data-path=\"/webhooks\" data-done=\"The receiver answered {{status}}.\">\n\
-         <h3>Send one, though nothing happened</h3>\n<div class=\"fields\">\n\
+         <form class=\"act\" data-path=\"/webhooks\" data-done=\"The receiver responded with {{status}}.\">\n\
+         <h3>Send a test webhook</h3>\n<div class=\"fields\">\n\
          <div><label for=\"place\">Company or location</label>\n\
          <input id=\"place\" data-named-by-button list=\"places-list\" required autocomplete=\"off\"></div>\n\
          <div><label for=\"signature\">Signature</label>\n<select id=\"signature\" name=\"signature\">\n\
@@ -687,18 +692,18 @@ fn webhooks(page: &mut String, state: &State) {
         Escaped(state.settings.webhook_url.as_deref().unwrap_or_default()),
     );
     if state.settings.webhook_url.is_none() {
-        page.push_str("<p class=\"empty\">No receiver is set: nothing is sent.</p>\n");
+        page.push_str("<p class=\"empty\">No receiver is set, so no webhooks are sent.</p>\n");
     }
     deliveries(page, state);
     caused(page, state);
     page.push_str("</div>\n</section>\n");
 }
 
-/// The type of a webhook, and the name of whom it is about.
+/// The type of a webhook, and the name of its company or location.
 fn told(state: &State, body: &str) -> (String, String) {
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let id = body["locationId"].as_str().or(body["companyId"].as_str()).unwrap_or_default();
-    let kind = body["type"].as_str().unwrap_or("no webhook of the vendor’s");
+    let kind = body["type"].as_str().unwrap_or("unknown type");
     (kind.to_owned(), name_of(state, id).to_owned())
 }
 
@@ -708,8 +713,8 @@ fn deliveries(page: &mut String, state: &State) {
         return;
     }
     page.push_str(
-        "<h3>Last deliveries</h3>\n<table>\n<thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Webhook</th>\
-         <th scope=\"col\">Answer</th></tr></thead>\n<tbody>\n",
+        "<h3>Latest deliveries</h3>\n<table>\n<thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Webhook</th>\
+         <th scope=\"col\">Response</th></tr></thead>\n<tbody>\n",
     );
     for delivery in latest.iter().rev().take(WEBHOOKS) {
         let (kind, name) = told(state, &delivery.body);
@@ -745,8 +750,8 @@ fn caused(page: &mut String, state: &State) {
     }
     caused.reverse();
     page.push_str(
-        "<h3>Caused by what happened here</h3>\n<table>\n<thead><tr><th scope=\"col\">Webhook</th>\
-         <th scope=\"col\">Answer</th><th scope=\"col\"><span class=\"unseen\">Again</span></th></tr></thead>\n<tbody>\n",
+        "<h3>Triggered by events</h3>\n<table>\n<thead><tr><th scope=\"col\">Webhook</th>\
+         <th scope=\"col\">Response</th><th scope=\"col\"><span class=\"unseen\">Again</span></th></tr></thead>\n<tbody>\n",
     );
     for one in caused.iter().take(WEBHOOKS) {
         let (kind, name) = told(state, &one.body);
@@ -764,7 +769,7 @@ fn caused(page: &mut String, state: &State) {
         Button {
             path: "/webhooks",
             body: json!({"id": one.id, "deliver": true}),
-            done: "The receiver answered {status}.",
+            done: "The receiver responded with {status}.",
             text: "Send again",
             about: &format!("webhook {}", one.id),
             ..Button::POST
@@ -781,10 +786,10 @@ fn places(page: &mut String, state: &State, wish: &Wish) {
     put!(
         page,
         "<form method=\"get\" action=\"{PATH}#places\" role=\"search\"><div class=\"fields\">\n\
-         <div class=\"most\"><label for=\"find\">Name or id</label>\n\
+         <div class=\"most\"><label for=\"find\">Name or ID</label>\n\
          <input id=\"find\" name=\"find\" type=\"search\" value=\"{}\" autocomplete=\"off\"></div>\n\
          <div class=\"end\"><button>Find</button></div>\n</div></form>\n\
-         <div id=\"live-places\" data-live>\n<table>\n<thead><tr><th scope=\"col\">Place</th><th scope=\"col\">App</th>\
+         <div id=\"live-places\" data-live>\n<table>\n<thead><tr><th scope=\"col\">Company or location</th><th scope=\"col\">App</th>\
          <th scope=\"col\"><span class=\"unseen\">Changes</span></th></tr></thead>\n<tbody>\n",
         Escaped(find),
     );
@@ -817,7 +822,9 @@ fn places(page: &mut String, state: &State, wish: &Wish) {
             "<p class=\"soft note\">{limit} of {found} locations. <a href=\"{PATH}?all\">Show all</a></p>\n"
         );
     }
-    page.push_str("<p class=\"soft note\">Revoke ends a place’s refresh tokens, and nothing else.</p>\n");
+    page.push_str(
+        "<p class=\"soft note\">Revoke affects only the refresh tokens of a company or location.</p>\n",
+    );
     page.push_str("</div>\n<datalist id=\"places-list\">\n");
     let companies = state.directory.companies.iter().map(|company| (&company.id, &company.name));
     let locations = state.directory.locations.iter().map(|location| (&location.id, &location.name));
@@ -842,7 +849,7 @@ fn company_row(page: &mut String, state: &State, company: &Company) {
     Button {
         path: &format!("/companies/{}", company.id),
         body: json!({"installed": false}),
-        done: &format!("{} and its locations do not have the app any more.", company.name),
+        done: &format!("{} and its locations no longer have the app.", company.name),
         text: "Uninstall",
         about: &company.name,
         ..Button::POST
@@ -867,11 +874,12 @@ fn location_row(page: &mut String, location: &Location) {
     }
     page.push_str("</td><td class=\"row\">");
     let path = format!("/locations/{id}");
-    let (text, word) = if installed { ("Uninstall", "not on") } else { ("Install", "on") };
+    let (text, word) =
+        if installed { ("Uninstall", "uninstalled from") } else { ("Install", "installed on") };
     Button {
         path: &path,
         body: json!({"installed": !installed}),
-        done: &format!("The app is {word} {name} now."),
+        done: &format!("The app was {word} {name}."),
         text,
         about: name,
         ..Button::POST
@@ -895,7 +903,7 @@ fn revoke(page: &mut String, id: &str, name: &str) {
     Button {
         path: "/tokens/revoke",
         body: json!({ "resourceId": id }),
-        done: &format!("{{revoked}} refresh tokens of {name} are revoked."),
+        done: &format!("{{revoked}} refresh tokens of {name} were revoked."),
         text: "Revoke",
         about: &format!("the refresh tokens of {name}"),
         ..Button::POST
@@ -906,12 +914,12 @@ fn revoke(page: &mut String, id: &str, name: &str) {
 fn settings(page: &mut String, state: &State) {
     section(page, "settings", "Settings", |_| {});
     page.push_str(
-        "<form class=\"act\" data-path=\"/settings\" data-done=\"Set.\">\n<div class=\"fields three\">\n",
+        "<form class=\"act\" data-path=\"/settings\" data-done=\"Saved.\">\n<div class=\"fields three\">\n",
     );
     let settings = &state.settings;
     for (name, label, value) in [
         ("accessTokenSeconds", "Access token, seconds", settings.access_token_seconds.to_string()),
-        ("reuseWindowSeconds", "Reuse window, seconds", settings.reuse_window_seconds.to_string()),
+        ("reuseWindowSeconds", "Replay window, seconds", settings.reuse_window_seconds.to_string()),
         ("latencyMs", "Latency, ms", settings.latency_ms.to_string()),
     ] {
         put!(
@@ -925,10 +933,10 @@ fn settings(page: &mut String, state: &State) {
     page.push_str("</section>\n");
 }
 
-/// The behaviours of the API that were observed and differ from its description.
+/// The observed behaviours that differ from the API description.
 fn behaviours(page: &mut String, behaviour: &Behaviour) {
     page.push_str(
-        "<form class=\"act\" data-path=\"/settings\" data-done=\"Set.\">\n<details><summary>Behaviours</summary>\n\
+        "<form class=\"act\" data-path=\"/settings\" data-done=\"Saved.\">\n<details><summary>Behaviours</summary>\n\
          <div class=\"fields\">\n",
     );
     let chosen = json!(behaviour);
@@ -944,7 +952,7 @@ fn behaviours(page: &mut String, behaviour: &Behaviour) {
                 "<input id=\"{name}\" name=\"{name}\" type=\"number\" min=\"0\" value=\"{value}\" data-type=\"number\">"
             );
         } else {
-            // Values that are JSON are sent as JSON; names are texts.
+            // Values that are JSON are sent as JSON; names are sent as strings.
             let json = serde_json::from_str::<Value>(default).is_ok();
             let form = if json { " data-type=\"json\"" } else { "" };
             put!(page, "<select id=\"{name}\" name=\"{name}\"{form}>");
@@ -959,7 +967,7 @@ fn behaviours(page: &mut String, behaviour: &Behaviour) {
     page.push_str("</div></details>\n<p class=\"row\"><button>Set behaviours</button></p>\n</form>\n");
 }
 
-/// A span of time in its two largest units.
+/// A duration in its two largest units.
 fn span(ms: i64) -> String {
     let seconds = ms.max(0) / 1_000;
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);

@@ -1,7 +1,7 @@
-//! How an answer travels: whole, by HTTP's rules, or byte by byte as a fault wants it.
+//! Response delivery: regular HTTP, or a byte-level script that a fault defines.
 //!
-//! hyper delivers good answers. It has no way to deliver a bad one, so a fault turns the answer
-//! into a script, and the connection plays it on the naked socket.
+//! hyper sends regular responses. A broken one, which hyper cannot send, becomes a script that the
+//! connection plays on the raw socket.
 
 use crate::answer::Answer;
 use crate::distortion;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// What is written at once where much is written.
+/// Block size for long writes.
 const BLOCK: usize = 1 << 16;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) enum Delivery {
     Scripted(Script),
 }
 
-/// What happens on a socket. Clones are cheap, as HTTP extensions ask for.
+/// A script of socket operations. Clones are cheap because HTTP extensions must be `Clone`.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
     steps: Arc<[Step]>,
@@ -42,14 +42,14 @@ impl Script {
         Self { steps: steps.into(), ending }
     }
 
-    /// Nothing but the end of the connection.
+    /// A script that only ends the connection.
     pub(crate) fn ending(ending: Ending) -> Self {
         Self::new([], ending)
     }
 
-    /// Plays the script to its end, or until the client leaves.
+    /// Plays the script to its end, or until the client disconnects.
     pub(crate) async fn play(&self, mut socket: impl Socket) {
-        // An error here is a client that has seen enough.
+        // An error means that the client has disconnected.
         let _ = self.try_play(&mut socket).await;
     }
 
@@ -74,9 +74,9 @@ impl Script {
         socket.flush().await?;
         match self.ending {
             Ending::Close => socket.shutdown().await,
-            // Closing says nothing above TCP.
+            // A plain close, without a TLS `close_notify`.
             Ending::Cut => Ok(()),
-            // With no time to linger, closing resets.
+            // With a linger time of zero, closing sends a TCP reset.
             Ending::Reset => socket.tcp().set_zero_linger(),
             Ending::Silence => {
                 let mut ignored = [0; 1_024];
@@ -87,8 +87,8 @@ impl Script {
     }
 }
 
-/// What a fault makes of a request. `answer` is the good one, if the request was processed; `url`
-/// is where the request went.
+/// Applies a fault. `answer` is the regular response, if the request was processed; `url` is the
+/// URL of the request.
 pub(crate) fn spoil(kind: FaultKind, answer: Option<Answer>, url: &str) -> Delivery {
     let nothing = |ending| Delivery::Scripted(Script::ending(ending));
     match kind {
@@ -192,7 +192,7 @@ fn huge_body(answer: &Answer, bytes: u64, chunked: bool) -> Script {
             return bytes.to_vec();
         }
         if bytes.is_empty() {
-            // An empty chunk would end the body.
+            // A chunk of length zero would end the body.
             return Vec::new();
         }
         [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
@@ -214,7 +214,7 @@ enum Length {
     Chunked,
 }
 
-/// The head of an answer as it goes over the wire.
+/// The head of a response in wire format.
 fn head(answer: &Answer, length: Length) -> Vec<u8> {
     let reason = StatusCode::from_u16(answer.status)
         .ok()

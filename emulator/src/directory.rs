@@ -1,4 +1,4 @@
-//! Who exists: the app, the companies, their locations, and where the app is installed.
+//! The directory: the app, the companies, their locations, and the app's installations.
 
 use crate::options::Options;
 use crate::random::Seeded;
@@ -21,10 +21,10 @@ pub(crate) struct App {
 pub(crate) struct Company {
     pub(crate) id: String,
     pub(crate) name: String,
-    /// The person who installs the app here.
+    /// The user who installs the app.
     pub(crate) user_id: String,
     pub(crate) install_to_future_locations: bool,
-    /// When the app was last installed on it as a whole, if it is.
+    /// When the app was installed on the company; `None` if it is not.
     pub(crate) installed_at_ms: Option<i64>,
 }
 
@@ -34,11 +34,11 @@ pub(crate) struct Location {
     pub(crate) company_id: String,
     pub(crate) name: String,
     pub(crate) address: String,
-    /// False while its subscription is paused.
+    /// False while the location's subscription is paused.
     pub(crate) active: bool,
     pub(crate) plan_id: String,
     pub(crate) on_trial: bool,
-    /// When the app was installed here, if it is.
+    /// When the app was installed on the location; `None` if it is not.
     pub(crate) installed_at_ms: Option<i64>,
 }
 
@@ -47,9 +47,9 @@ pub(crate) struct Directory {
     pub(crate) app: App,
     pub(crate) companies: Vec<Company>,
     pub(crate) locations: Vec<Location>,
-    /// Where in `locations` an id is: there may be 10,000.
+    /// Index of each ID in `locations`, which may have 10,000 entries.
     location_index: HashMap<String, usize>,
-    /// The source of the ids of later locations.
+    /// The generator for the IDs of new locations.
     seeded: Seeded,
     plans: [String; 2],
 }
@@ -87,7 +87,7 @@ impl Directory {
         self.companies.iter_mut().find(|company| company.id == id)
     }
 
-    /// A new location of a company.
+    /// Adds a location to a company.
     pub(crate) fn add_location(&mut self, company_id: &str) -> String {
         let number = self.locations_of(company_id).count() + 1;
         let location = Location::new(number, company_id, &self.plans, &mut self.seeded);
@@ -131,7 +131,7 @@ impl App {
 
 impl Location {
     fn new(number: usize, company_id: &str, plans: &[String; 2], seeded: &mut Seeded) -> Self {
-        // Names that repeat, for searches to find several, and that need escaping on a page.
+        // Repeated names, so that searches find several locations; some need HTML escaping.
         const OWNERS: [&str; 5] = ["Harbor", "Maple Street", "Smith & Sons", "O'Neil's", "Sunrise"];
         const TRADES: [&str; 4] = ["Dental", "Fitness", "Plumbing", "Law"];
         Self {

@@ -1,8 +1,8 @@
-//! What faults make of a good answer's JSON.
+//! Faults that change the JSON of a regular response.
 
 use serde_json::{Map, Value, json};
 
-/// Numbers and booleans as strings, as some answers of the real API have them.
+/// Converts numbers and booleans to strings, as in some responses of the real API.
 pub(crate) fn stringified(value: Value) -> Value {
     map_leaves(value, &|leaf| match leaf {
         Value::Number(number) => json!(number.to_string()),
@@ -11,7 +11,7 @@ pub(crate) fn stringified(value: Value) -> Value {
     })
 }
 
-/// Every value of a type that it never has.
+/// Replaces every value with one of the wrong type.
 pub(crate) fn wrong_types(value: Value) -> Value {
     map_leaves(value, &|leaf| match leaf {
         Value::String(text) => json!(text.len()),
@@ -33,7 +33,7 @@ fn map_leaves(value: Value, change: &impl Fn(Value) -> Value) -> Value {
     }
 }
 
-/// Keys as they were before v3.
+/// Converts keys to snake_case, as before v3.
 pub(crate) fn snake_case(value: Value) -> Value {
     match value {
         Value::Array(items) => items.into_iter().map(snake_case).collect(),
@@ -57,9 +57,9 @@ pub(crate) fn snake(name: &str) -> String {
     snake
 }
 
-/// Bytes in the gzip format (RFC 1952), stored rather than compressed: nobody here saves space.
+/// Wraps bytes in the gzip format (RFC 1952), stored without compression.
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
-    // Magic, "deflate", no flags, no time, no extra flags, unknown system.
+    // Magic number, "deflate", no flags, no time, no extra flags, unknown system.
     let mut gzip = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     for block in bytes.chunks(usize::from(u16::MAX)) {
         let length = u16::try_from(block.len()).unwrap_or(u16::MAX);

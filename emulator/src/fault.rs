@@ -1,4 +1,4 @@
-//! Faults on demand: which requests they strike, and what they do to them.
+//! Fault injection: rules that select requests, and the faults that are applied to them.
 
 use crate::gate::Gate;
 use crate::random::Seeded;
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// An endpoint of the API, as far as faults tell them apart.
+/// An endpoint of the API, as fault rules distinguish them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Endpoint {
-    /// Every request of the API, those to paths without an endpoint included.
+    /// Every request to the API, including those to unknown paths.
     #[default]
     Any,
     /// `POST /oauth/token`
@@ -25,7 +25,7 @@ pub enum Endpoint {
     Location,
 }
 
-/// What a token request offers in exchange.
+/// The grant type of a token request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantType {
@@ -37,7 +37,7 @@ pub enum GrantType {
     ClientCredentials,
 }
 
-/// Which requests a fault strikes.
+/// Selects the requests that a fault applies to.
 ///
 /// ```
 /// use ghl_oauth_emulator::{Endpoint, GrantType, Rule};
@@ -49,19 +49,21 @@ pub enum GrantType {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Rule {
-    /// Requests to this endpoint.
+    /// Only requests to this endpoint.
     pub endpoint: Endpoint,
-    /// Only token requests of this kind.
+    /// Only token requests with this grant type.
     pub grant_type: Option<GrantType>,
-    /// Only requests about this location or company: the one that is asked about, else the one that asks.
+    /// Only requests about this location or company: the one in the request, or the owner of the
+    /// access token if the request names none.
     pub resource_id: Option<String>,
-    /// How many of these requests pass unharmed first.
+    /// How many matching requests pass before the fault applies.
     pub skip: u32,
-    /// How many are struck before the fault is used up; `None`: all.
+    /// How many requests the fault applies to; `None`: all.
     pub count: Option<u32>,
-    /// How likely each of them is struck, from 0 to 1. The emulator's seed makes the sequence repeatable.
+    /// The probability that the fault applies, from 0 to 1. The emulator's seed makes the sequence
+    /// repeatable.
     pub probability: f64,
-    /// Only under fan-out: while at least this many requests are in flight, the struck one included.
+    /// Only while at least this many requests are in flight, this request included.
     pub in_flight: Option<usize>,
 }
 
@@ -85,7 +87,7 @@ impl Rule {
         Self { endpoint, ..Self::default() }
     }
 
-    /// Only token requests of this kind.
+    /// Only token requests with this grant type.
     #[must_use]
     pub fn grant_type(mut self, grant_type: GrantType) -> Self {
         self.grant_type = Some(grant_type);
@@ -99,28 +101,29 @@ impl Rule {
         self
     }
 
-    /// Lets the first `skip` of these requests pass.
+    /// Lets the first `skip` matching requests pass.
     #[must_use]
     pub fn skip(mut self, skip: u32) -> Self {
         self.skip = skip;
         self
     }
 
-    /// Strikes this often, then never again.
+    /// Applies the fault this often, then never again.
     #[must_use]
     pub fn times(mut self, count: u32) -> Self {
         self.count = Some(count);
         self
     }
 
-    /// Strikes with this probability.
+    /// Applies the fault with this probability.
     #[must_use]
     pub fn probability(mut self, probability: f64) -> Self {
         self.probability = probability;
         self
     }
 
-    /// Strikes only while at least this many requests are in flight, the struck one included.
+    /// Applies the fault only while at least this many requests are in flight, this request
+    /// included.
     #[must_use]
     pub fn in_flight(mut self, requests: usize) -> Self {
         self.in_flight = Some(requests);
@@ -135,7 +138,7 @@ impl Rule {
     }
 }
 
-/// What a rule looks at in a request.
+/// The properties of a request that a rule matches.
 #[derive(Debug, Default)]
 pub(crate) struct Target {
     pub(crate) endpoint: Option<Endpoint>,
@@ -145,14 +148,14 @@ pub(crate) struct Target {
     pub(crate) in_flight: usize,
 }
 
-/// On which side of its processing a fault strikes a request.
+/// Whether a fault applies before or after the request is processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Stage {
-    /// The request changes nothing: no token is spent.
+    /// The request is not processed: no token is used up.
     #[default]
     BeforeProcessing,
-    /// The request has done its work, and the client does not learn of it as it should.
+    /// The request is processed, but the client does not receive the regular response.
     AfterProcessing,
 }
 
@@ -160,112 +163,118 @@ pub enum Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Ending {
-    /// In order, as at the end of a stream.
+    /// A regular close: over TLS with `close_notify`.
     #[default]
     Close,
-    /// At the end of the TCP stream, which over TLS is without its `close_notify`.
+    /// A TCP close without the TLS `close_notify`.
     Cut,
     /// By a TCP reset.
     Reset,
-    /// Not at all: nothing more comes until the client leaves.
+    /// The connection stays open without further data until the client disconnects.
     Silence,
 }
 
-/// What a fault does.
+/// The effect of a fault.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum FaultKind {
-    /// Processes the request, then closes the connection without a word.
+    /// Processes the request, then closes the connection without a response.
     ReplyLost,
-    /// Resets the connection before the first byte of an answer.
+    /// Resets the connection before the first byte of a response.
     Reset {
         /// Whether the request is processed first.
         #[serde(default)]
         stage: Stage,
     },
-    /// Processes the request, announces the whole answer, and breaks off within its body.
+    /// Processes the request, sends the head of the response, and ends the connection within its
+    /// body.
     CutBody {
-        /// How much of the body arrives.
+        /// How many bytes of the body are sent.
         #[serde(default)]
         body_bytes: usize,
         /// How the connection ends.
         #[serde(default)]
         ending: Ending,
     },
-    /// Holds the request until the fault is removed, then goes on as if nothing had been.
+    /// Holds the request until the fault is removed, then processes it normally.
     Stall {
         /// Whether the request is processed first.
         #[serde(default)]
         stage: Stage,
     },
-    /// Processes the request, and sends the answer a byte at a time.
+    /// Processes the request, and sends the response one byte at a time.
     Drip {
         /// The pause before each byte, in milliseconds.
         every_ms: u64,
-        /// Whether the head comes at once, and only the body drips.
+        /// Whether the head is sent at once and only the body byte by byte.
         #[serde(default)]
         body_only: bool,
     },
-    /// Gives an answer of the rule's own.
+    /// Sends a custom response.
     Status {
         /// Its status.
         status: u16,
         /// Its body.
         #[serde(default)]
         body: String,
-        /// Its `Content-Type`; JSON or HTML by the looks of the body when not given.
+        /// Its `Content-Type`; by default JSON or HTML, depending on the body.
         #[serde(default)]
         content_type: Option<String>,
-        /// Headers beside that, `Retry-After` for one.
+        /// Additional headers, such as `Retry-After`.
         #[serde(default)]
         headers: Vec<(String, String)>,
         /// Whether the request is processed first.
         #[serde(default)]
         stage: Stage,
     },
-    /// Refuses the request, without processing it, in the real API's own words.
+    /// Refuses the request, without processing it, with an error response of the real API.
     Refusal {
-        /// Which of its refusals.
+        /// The error response.
         refusal: Refusal,
     },
-    /// Processes the request, and answers as it should but for the status: 201 instead of 200.
+    /// Processes the request, and sends the regular response with another status, such as 201
+    /// instead of 200.
     ReplaceStatus {
         /// The status.
         status: u16,
     },
-    /// Processes the request, and answers without a body.
+    /// Processes the request, and responds without a body.
     EmptyBody,
-    /// Processes the request, and answers with the first half of the JSON, in a complete message.
+    /// Processes the request, and responds with the first half of the JSON in a complete HTTP
+    /// message.
     TruncatedJson,
-    /// Processes the request, and answers with text that calls itself JSON.
+    /// Processes the request, and responds with plain text labelled as JSON.
     NotJson,
-    /// Processes the request, and answers with numbers and booleans as strings.
+    /// Processes the request, and responds with numbers and booleans as strings.
     Stringified,
-    /// Processes the request, and answers with values of other types: numbers for strings, lists for numbers.
+    /// Processes the request, and responds with values of the wrong type: numbers for strings,
+    /// lists for numbers.
     WrongTypes,
-    /// Processes the request, and answers with `snake_case` keys, as older versions did.
+    /// Processes the request, and responds with `snake_case` keys, as older versions did.
     SnakeCase,
-    /// Processes the request, and answers with its JSON followed by blanks without end: still valid, if read.
+    /// Processes the request, and responds with its JSON followed by spaces up to a size limit;
+    /// still valid JSON.
     HugeBody {
         /// The size of the body.
         #[serde(default = "two_hundred_megabytes")]
         bytes: u64,
-        /// Whether the size is left unsaid.
+        /// Whether the body is sent without `Content-Length`.
         #[serde(default)]
         chunked: bool,
     },
-    /// Processes the request, and answers with its JSON gzipped, which nobody asked for.
+    /// Processes the request, and responds with gzipped JSON although the client did not accept
+    /// gzip.
     Gzip {
-        /// Whether a `Content-Encoding` says so.
+        /// Whether the response has a `Content-Encoding` header.
         #[serde(default)]
         marked: bool,
     },
-    /// Processes the request, and answers with far more headers than anybody needs.
+    /// Processes the request, and responds with an oversized header section.
     HugeHead {
-        /// Their size.
+        /// The total size of the headers.
         #[serde(default = "one_megabyte")]
         bytes: usize,
-        /// Over how many lines they are spread.
+        /// The number of header lines.
         #[serde(default = "one")]
         lines: usize,
     },
@@ -273,35 +282,38 @@ pub enum FaultKind {
     Redirect {
         /// 301, 302, 303, 307 or 308.
         status: u16,
-        /// Where to; back to the same URL when not given.
+        /// The target URL; by default the URL of the request.
         #[serde(default)]
         location: Option<String>,
     },
-    /// Answers 401 `Command timed out`, as any endpoint does under load. It says nothing about credentials or tokens.
+    /// Responds with the transient 401 `Command timed out`, as any endpoint does under load. It
+    /// says nothing about credentials or tokens.
     CommandTimedOut {
         /// Whether the request is processed first.
         #[serde(default)]
         stage: Stage,
-        /// Whether `message` is an object that holds the text.
+        /// Whether `message` is an object that contains the text.
         #[serde(default)]
         as_object: bool,
     },
-    /// Answers 503 with a gateway's HTML page and without `Retry-After`, after the request was processed.
+    /// Responds with 503, a gateway's HTML page and no `Retry-After`, by default after the request
+    /// was processed.
     UnavailablePage {
         /// Whether the request is processed first.
         #[serde(default = "after_processing")]
         stage: Stage,
     },
-    /// Processes the request, and issues the token of another owner: a refresh or mint of a location is answered with
-    /// its company's token.
+    /// Processes the request, and issues the token of another owner: a refresh or mint for a
+    /// location returns its company's token.
     OtherOwner {
-        /// The company or location whose token it is; the company of the right owner when not given.
+        /// The company or location whose token is issued; by default the company of the right
+        /// owner.
         #[serde(default)]
         owner_id: Option<String>,
     },
-    /// Answers with these bytes instead of HTTP, without processing the request.
+    /// Sends these bytes instead of an HTTP response, without processing the request.
     Raw {
-        /// What is sent.
+        /// The bytes.
         text: String,
         /// How the connection ends.
         #[serde(default)]
@@ -326,7 +338,7 @@ fn one() -> usize {
 }
 
 impl FaultKind {
-    /// The name that the control API goes by.
+    /// The fault's name in the control API.
     pub(crate) fn name(&self) -> String {
         match json!(self) {
             Value::Object(tagged) => tagged.into_iter().map(|(name, _)| name).collect(),
@@ -334,7 +346,7 @@ impl FaultKind {
         }
     }
 
-    /// Whose token is issued instead of the right owner's.
+    /// The owner whose token is issued instead.
     pub(crate) fn other_owner(&self) -> Option<OtherOwner> {
         match self {
             Self::OtherOwner { owner_id } => Some(OtherOwner { owner_id: owner_id.clone() }),
@@ -345,7 +357,7 @@ impl FaultKind {
     /// Whether the request is processed.
     pub(crate) fn processes(&self) -> bool {
         match self {
-            // A stall only delays what happens anyway.
+            // A stall only delays the request.
             Self::Stall { .. } => true,
             Self::Reset { stage }
             | Self::Status { stage, .. }
@@ -357,12 +369,12 @@ impl FaultKind {
     }
 }
 
-/// Names an injected fault.
+/// Identifies an injected fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct FaultId(pub(crate) u64);
 
-/// A fault that strikes a request.
+/// A fault that applies to a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Strike {
     pub(crate) id: FaultId,
@@ -406,7 +418,7 @@ impl Faults {
         (id, gate)
     }
 
-    /// The fault that strikes this request: of those that match, the one that was injected first.
+    /// The fault that applies to this request: the first match, in order of injection.
     pub(crate) fn strike(&mut self, target: &Target) -> Option<Strike> {
         for fault in &mut self.injected {
             if fault.is_used_up() || !fault.rule.matches(target) {
@@ -427,12 +439,12 @@ impl Faults {
         self.injected.iter()
     }
 
-    /// How often a fault has struck; `None`: there is none of that id.
+    /// How often a fault was applied; `None` if the ID is unknown.
     pub(crate) fn struck(&self, id: FaultId) -> Option<u32> {
         self.injected.iter().find(|fault| fault.id == id).map(|fault| fault.struck)
     }
 
-    /// Removes a fault and lets go of whom it holds. False: there is none of that id.
+    /// Removes a fault and releases the requests that it holds. False if the ID is unknown.
     pub(crate) fn remove(&mut self, id: FaultId) -> bool {
         let before = self.injected.len();
         self.injected.retain(|fault| {
@@ -444,7 +456,7 @@ impl Faults {
         self.injected.len() < before
     }
 
-    /// Removes every fault and lets go of whom they hold.
+    /// Removes every fault and releases the requests that they hold.
     pub(crate) fn clear(&mut self) -> usize {
         let removed = self.injected.drain(..);
         removed.map(|fault| fault.gate.open()).count()
@@ -455,7 +467,7 @@ impl Faults {
     }
 }
 
-/// A fault as the control API writes it: rule, kind and the kind's parameters side by side.
+/// A fault in the control API's format: rule, kind and the kind's parameters in one object.
 fn describe(fault: &Injected) -> Value {
     let mut description = Map::new();
     let mut join = |members: Value| {
@@ -482,7 +494,7 @@ fn describe(fault: &Injected) -> Value {
     Value::Object(description)
 }
 
-/// Reads a fault as the control API takes it.
+/// Parses a fault in the control API's format.
 pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultKind), String> {
     const RULE: [&str; 7] =
         ["endpoint", "grantType", "resourceId", "skip", "count", "probability", "inFlight"];
@@ -497,9 +509,10 @@ pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultK
         return Err("probability must be between 0 and 1".to_owned());
     }
     let Some(Value::String(name)) = members.remove("kind") else {
-        return Err("kind is missing, or no string".to_owned());
+        return Err("kind is missing or is not a string".to_owned());
     };
-    // Kinds without parameters are read from the bare name, the others from an object of that one name.
+    // serde reads a kind without parameters from its name, and the others from an object with that
+    // name as its only key.
     let bare = serde_json::from_value::<FaultKind>(json!(name));
     let kind = match bare {
         Ok(kind) if members.is_empty() => kind,
@@ -510,7 +523,8 @@ pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultK
     Ok((rule, kind))
 }
 
-/// What cannot be sent is refused when it is asked for, not when it strikes.
+/// Rejects statuses and headers that HTTP cannot send when the fault is injected, not when it is
+/// applied.
 pub(crate) fn check(kind: &FaultKind) -> Result<(), String> {
     let (status, headers) = match kind {
         FaultKind::Status { status, headers, .. } => (*status, headers.as_slice()),
@@ -518,14 +532,14 @@ pub(crate) fn check(kind: &FaultKind) -> Result<(), String> {
         _ => return Ok(()),
     };
     if !(200..=599).contains(&status) {
-        return Err(format!("status {status} is none of a final answer"));
+        return Err(format!("status {status} is not the status of a final response"));
     }
     for (name, value) in headers {
         if HeaderName::try_from(name).is_err() || HeaderValue::try_from(value).is_err() {
-            return Err(format!("{name} is no valid header"));
+            return Err(format!("{name} is not a valid header"));
         }
         if ["content-length", "transfer-encoding"].contains(&name.to_ascii_lowercase().as_str()) {
-            return Err(format!("{name} is set by the emulator; raw sends what it likes"));
+            return Err(format!("{name} is set by the emulator; use raw to send other values"));
         }
     }
     Ok(())

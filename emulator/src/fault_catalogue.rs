@@ -1,4 +1,5 @@
-//! The kinds of fault with their parameters, in words: for the dashboard's form, the control API and the documentation.
+//! Descriptions of the fault kinds and their parameters, for the dashboard, the control API and the
+//! documentation.
 
 use serde::Serialize;
 
@@ -8,9 +9,9 @@ use serde::Serialize;
 pub struct FaultKindInfo {
     /// Its name in the control API.
     pub kind: &'static str,
-    /// What happens to a request.
+    /// Its effect on a request.
     pub what: &'static str,
-    /// What it can or must be given.
+    /// Its parameters.
     pub parameters: &'static [FaultParameter],
 }
 
@@ -20,15 +21,15 @@ pub struct FaultKindInfo {
 pub struct FaultParameter {
     /// Its name in the control API.
     pub name: &'static str,
-    /// What its value is.
+    /// The type of its value.
     pub form: ParameterForm,
-    /// Whether the fault is refused without it.
+    /// Whether the parameter is required.
     pub required: bool,
-    /// What holds when it is not given; of a required one, an example. As it would be typed.
+    /// The default value, or an example if the parameter is required; in command-line syntax.
     pub value: &'static str,
 }
 
-/// What the value of a parameter is.
+/// The type of a parameter's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ParameterForm {
@@ -36,17 +37,17 @@ pub enum ParameterForm {
     Number,
     /// True or false.
     Switch,
-    /// A text.
+    /// A string.
     Text,
-    /// A list of pairs of name and value.
+    /// A list of name-value pairs.
     Headers,
     /// `beforeProcessing` or `afterProcessing`.
     Stage,
-    /// The same, where the second is the usual one.
+    /// The same, with `afterProcessing` as the default.
     LateStage,
     /// `close`, `cut`, `reset` or `silence`.
     Ending,
-    /// One of the real API's refusals.
+    /// One of the real API's error responses.
     Refusal,
 }
 
@@ -73,22 +74,22 @@ use ParameterForm::{Headers, Number, Refusal, Switch, Text};
 
 /// Every kind of fault.
 pub const FAULT_KINDS: [FaultKindInfo; 22] = [
-    kind("replyLost", "processed, then closed without a byte", &[]),
+    kind("replyLost", "processed, then closed without a response", &[]),
     kind("reset", "a TCP reset before the first byte", &[STAGE]),
     kind(
         "cutBody",
-        "processed; the whole head arrives, and a part of the body",
+        "processed; the complete head is sent, then only a part of the body",
         &[optional("bodyBytes", Number, "0"), ENDING],
     ),
-    kind("stall", "held until the fault is deleted, then as if nothing had been", &[STAGE]),
+    kind("stall", "held until the fault is deleted, then processed normally", &[STAGE]),
     kind(
         "drip",
-        "processed; the answer comes a byte at a time",
+        "processed; the response is sent one byte at a time",
         &[required("everyMs", Number, "50"), optional("bodyOnly", Switch, "false")],
     ),
     kind(
         "status",
-        "an answer of your own",
+        "a custom response",
         &[
             required("status", Number, "503"),
             optional("body", Text, ""),
@@ -99,39 +100,39 @@ pub const FAULT_KINDS: [FaultKindInfo; 22] = [
     ),
     kind(
         "refusal",
-        "not processed; a refusal in the real API's own words",
+        "not processed; an error response of the real API",
         &[required("refusal", Refusal, "invalidGrant")],
     ),
     kind(
         "replaceStatus",
-        "processed; the right answer under another status",
+        "processed; the normal response with another status",
         &[required("status", Number, "201")],
     ),
-    kind("emptyBody", "processed; a success without a body", &[]),
-    kind("truncatedJson", "processed; the first half of the JSON, in a complete message", &[]),
-    kind("notJson", "processed; a text that calls itself JSON", &[]),
+    kind("emptyBody", "processed; a success response without a body", &[]),
+    kind("truncatedJson", "processed; the first half of the JSON, in a complete HTTP message", &[]),
+    kind("notJson", "processed; plain text labelled as JSON", &[]),
     kind("stringified", "processed; numbers and booleans as strings", &[]),
     kind("wrongTypes", "processed; numbers for strings, lists for numbers", &[]),
-    kind("snakeCase", "processed; keys in `snake_case`, as older versions had them", &[]),
+    kind("snakeCase", "processed; keys in `snake_case`, as in older versions", &[]),
     kind(
         "hugeBody",
-        "processed; the right JSON, then blanks",
+        "processed; the normal JSON, followed by spaces",
         &[optional("bytes", Number, "200000000"), optional("chunked", Switch, "false")],
     ),
-    kind("gzip", "processed; gzip, which nobody asked for", &[optional("marked", Switch, "false")]),
+    kind("gzip", "processed; gzip without `Accept-Encoding`", &[optional("marked", Switch, "false")]),
     kind(
         "hugeHead",
-        "processed; headers, and more headers",
+        "processed; an oversized header section",
         &[optional("bytes", Number, "1048576"), optional("lines", Number, "1")],
     ),
     kind(
         "redirect",
-        "not processed; sent elsewhere, or back to the same URL",
+        "not processed; redirected to another URL or to the same one",
         &[required("status", Number, "307"), optional("location", Text, "")],
     ),
     kind(
         "commandTimedOut",
-        "a transient 401 `Command timed out`; with `asObject` its `message` is an object that holds the text",
+        "a transient 401 `Command timed out`; with `asObject` its `message` is an object that contains the text",
         &[STAGE, optional("asObject", Switch, "false")],
     ),
     kind(
@@ -141,10 +142,14 @@ pub const FAULT_KINDS: [FaultKindInfo; 22] = [
     ),
     kind(
         "otherOwner",
-        "processed; a refresh, code or mint gets the token of another owner, by default of the location's company",
+        "processed; a refresh, code or mint returns the token of another owner, by default the location's company",
         &[optional("ownerId", Text, "")],
     ),
-    kind("raw", "not processed; bytes that need not be HTTP", &[required("text", Text, "SSH-2.0-x"), ENDING]),
+    kind(
+        "raw",
+        "not processed; arbitrary bytes instead of HTTP",
+        &[required("text", Text, "SSH-2.0-x"), ENDING],
+    ),
 ];
 
 #[cfg(test)]
@@ -153,7 +158,7 @@ mod tests {
     use crate::fault::{FaultKind, from_json};
     use serde_json::{Map, Value, json};
 
-    /// The names that serde lists when it meets one that it does not know.
+    /// The names that serde lists in its error for an unknown name.
     fn expected(complaint: &str) -> Vec<String> {
         let (_, names) = complaint.split_once("expected").unwrap_or_default();
         names.split('`').skip(1).step_by(2).map(str::to_owned).collect()

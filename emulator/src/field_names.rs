@@ -1,14 +1,14 @@
-//! Reads the fields of the token endpoints in the one casing that the server takes.
+//! Reads the fields of the token endpoints in the configured naming style.
 //!
-//! The endpoints know their fields by camelCase names. In snake_case mode the names of a request are translated first,
-//! and the names in refusals are translated back.
+//! The endpoints use camelCase names. In snake_case mode, the names of a request are translated
+//! before processing, and the names in error responses are translated back.
 
 use crate::answer::Answer;
 use crate::behaviour::FieldNames;
 use crate::distortion::snake;
 use crate::fields::Fields;
 
-/// The fields of a request to an endpoint that knows these camelCase names.
+/// The fields of a request to a token endpoint, by camelCase name.
 #[derive(Debug)]
 pub(crate) struct NamedFields {
     fields: Fields,
@@ -16,7 +16,7 @@ pub(crate) struct NamedFields {
 }
 
 impl NamedFields {
-    /// Refuses names that the endpoint does not take, each by name.
+    /// Reads the fields and refuses unknown names, with one message for each.
     pub(crate) fn read(fields: Fields, known: &[&str], names: FieldNames) -> Result<Self, Answer> {
         let expected: Vec<_> = known.iter().map(|name| names.write(name)).collect();
         if names != FieldNames::SnakeCaseLenient {
@@ -30,7 +30,7 @@ impl NamedFields {
         self.fields.get(&self.names.write(name))
     }
 
-    /// The name of a field as the request has to write it.
+    /// The name of a field in the configured style.
     pub(crate) fn written(&self, name: &str) -> String {
         self.names.write(name)
     }

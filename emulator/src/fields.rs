@@ -1,30 +1,30 @@
-//! The named values of a request, from a form, a query or JSON; read strictly.
+//! Strict parser for the named values of a form, a query or a JSON object.
 //!
-//! A crate would read these too, and forgive what a strict server must refuse: broken escapes,
-//! bytes that are no text, a name given twice.
+//! Existing crates accept input that a strict server must refuse: broken escapes, invalid UTF-8,
+//! duplicate names.
 
 use crate::answer::Answer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::fmt;
 
-/// Names and values, each name once.
+/// Named values; each name occurs once.
 #[derive(Debug, Default)]
 pub(crate) struct Fields(Vec<(String, String)>);
 
-/// Why names and values could not be read.
+/// The reason why named values could not be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum FieldError {
-    /// The text as a whole is broken.
+    /// The input as a whole is malformed.
     Malformed(&'static str),
-    /// This name came twice.
+    /// A duplicate name.
     Repeated(String),
-    /// This one's value is no string.
+    /// The value of this name is not a string.
     NotAString(String),
 }
 
 impl FieldError {
-    /// The refusal that the API would give.
+    /// The API's error response.
     pub(crate) fn answer(&self) -> Answer {
         match self {
             Self::Malformed(what) => Answer::refusal(400, what),
@@ -45,7 +45,7 @@ impl fmt::Display for FieldError {
 }
 
 impl Fields {
-    /// Reads `a=1&b=2`, as forms and queries are written.
+    /// Parses `a=1&b=2`, the format of forms and queries.
     pub(crate) fn from_form(text: &[u8]) -> Result<Self, FieldError> {
         let mut fields = Self::default();
         for part in text.split(|&byte| byte == b'&') {
@@ -64,7 +64,7 @@ impl Fields {
         Ok(fields)
     }
 
-    /// Reads a JSON object of strings.
+    /// Parses a JSON object of strings.
     pub(crate) fn from_json(text: &[u8]) -> Result<Self, FieldError> {
         let Object(members) = serde_json::from_slice(text)
             .map_err(|_| FieldError::Malformed("Malformed JSON: not one object"))?;
@@ -95,7 +95,7 @@ impl Fields {
         self.0.iter().map(|(name, _)| name.as_str()).filter(move |name| !allowed.contains(name))
     }
 
-    /// Refuses names that are not among `allowed`, each by name.
+    /// Refuses names that are not among `allowed`, with one message for each.
     pub(crate) fn allow_only(&self, allowed: &[&str]) -> Result<(), Answer> {
         let messages: Vec<_> =
             self.strangers(allowed).map(|name| format!("property {name} should not exist")).collect();
@@ -115,7 +115,8 @@ fn decode(text: &[u8]) -> Result<String, FieldError> {
                 let value = hex(rest.next())? * 16 + hex(rest.next())?;
                 u8::try_from(value).map_err(|_| BROKEN)?
             }
-            // Whoever writes these raw does not escape values either, and a '&' will be next.
+            // A client that sends these characters raw does not escape values; the next value might
+            // contain '&'.
             b' ' | b'"' | b'<' | b'>' | 0..=0x1f | 0x7f.. => {
                 return Err(FieldError::Malformed("Malformed form: an unescaped character"));
             }
@@ -125,7 +126,7 @@ fn decode(text: &[u8]) -> Result<String, FieldError> {
     String::from_utf8(decoded).map_err(|_| FieldError::Malformed("Malformed form: not UTF-8"))
 }
 
-/// A JSON object with its members in order, so that a name given twice is seen.
+/// A JSON object with its members in order, so that duplicate names are detected.
 struct Object(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Object {

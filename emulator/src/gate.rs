@@ -7,12 +7,12 @@ use tokio::sync::Semaphore;
 /// Longer than any request takes to arrive: a test that waits in vain fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where requests wait.
+/// A gate at which requests wait.
 #[derive(Debug)]
 pub(crate) struct Gate {
     counts: Mutex<Counts>,
     changed: Condvar,
-    /// One permit lets one request pass; closed, it lets all pass.
+    /// One permit lets one request pass; a closed semaphore lets all pass.
     permits: Semaphore,
 }
 
@@ -29,7 +29,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Waits until the gate lets this request pass. Those that came first pass first.
+    /// Waits until the gate lets this request pass, in order of arrival.
     pub(crate) async fn pass(&self) {
         let _place = Place::take(self);
         if let Ok(permit) = self.permits.acquire().await {
@@ -37,17 +37,17 @@ impl Gate {
         }
     }
 
-    /// Lets everybody pass from now on.
+    /// Lets all requests pass from now on.
     pub(crate) fn open(&self) {
         self.permits.close();
     }
 
-    /// How many requests wait now.
+    /// The number of waiting requests.
     pub(crate) fn waiting(&self) -> usize {
         self.counts().waiting
     }
 
-    /// How many requests have arrived.
+    /// The number of requests that have arrived.
     pub(crate) fn arrived(&self) -> usize {
         self.counts().arrived
     }
@@ -57,7 +57,8 @@ impl Gate {
         self.permits.add_permits(1);
     }
 
-    /// Waits until the counts are as wanted; `what` names that in the message of the panic after half a minute.
+    /// Waits until the counts satisfy the condition. Panics after 30 seconds; `what` describes the
+    /// condition in the message.
     pub(crate) fn wait_until(&self, what: &str, reached: impl Fn(&Counts) -> bool) {
         let (counts, timeout) = self
             .changed
@@ -71,7 +72,7 @@ impl Gate {
     }
 }
 
-/// A request's place at the gate; it is given up too when the client leaves.
+/// Counts a waiting request; dropped when the request passes or the client disconnects.
 struct Place<'a>(&'a Gate);
 
 impl<'a> Place<'a> {

@@ -1,8 +1,8 @@
-//! An authorization grant: the resource, the scope and the kind of token that a person consented to.
+//! An authorization grant: the resource, the scope and the type of token that a user consented to.
 
 use serde::{Deserialize, Serialize};
 
-/// The class of a token: what it was installed on.
+/// The class of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UserType {
     /// An agency.
@@ -30,15 +30,16 @@ pub(crate) struct Grant {
     pub(crate) scope: String,
     pub(crate) user_id: String,
     pub(crate) plan_id: Option<String>,
-    /// The locations chosen one by one; `None` where all were.
+    /// The individually selected locations; `None` if all were selected.
     pub(crate) approved_locations: Option<Vec<String>>,
     pub(crate) install_to_future_locations: bool,
-    /// Whether it is a private integration's, whose token never expires and fits no OAuth endpoint.
+    /// Whether this is a private integration, whose token never expires and is not accepted by
+    /// OAuth endpoints.
     pub(crate) private: bool,
 }
 
 impl Grant {
-    /// The id that tokens, limits and refusals go by: the location's, or the company's.
+    /// The ID for tokens, limits and error responses: the location's, or the company's.
     pub(crate) fn resource_id(&self) -> &str {
         self.location_id.as_deref().unwrap_or(&self.company_id)
     }

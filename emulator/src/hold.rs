@@ -1,11 +1,11 @@
-//! The handle of requests that are held at a gate, so that tests can order races without sleeping.
+//! The handle on held requests, so that tests can order races without sleeping.
 
 use crate::fault::FaultId;
 use crate::gate::Gate;
 use crate::state::Shared;
 use std::sync::Arc;
 
-/// Requests that are held, until this is released or dropped.
+/// Holds requests until it is released or dropped.
 #[derive(Debug)]
 pub struct Hold {
     gate: Arc<Gate>,
@@ -18,35 +18,35 @@ impl Hold {
         Self { gate, id, shared }
     }
 
-    /// Waits until `count` requests have arrived here, those that were let go since included.
+    /// Waits until `count` requests have arrived, including those already released.
     ///
     /// # Panics
     ///
-    /// When that takes more than half a minute.
+    /// After 30 seconds.
     pub fn wait_for(&self, count: usize) {
         self.gate.wait_until(&format!("{count} to arrive"), |counts| counts.arrived >= count);
     }
 
-    /// Waits until nobody waits here any more: all were let go, or their clients have left.
+    /// Waits until no request waits: all were released, or their clients have disconnected.
     ///
     /// # Panics
     ///
-    /// When that takes more than half a minute.
+    /// After 30 seconds.
     pub fn wait_until_empty(&self) {
         self.gate.wait_until("all to leave", |counts| counts.waiting == 0);
     }
 
-    /// How many requests have arrived here.
+    /// The number of requests that have arrived.
     pub fn arrived(&self) -> usize {
         self.gate.arrived()
     }
 
-    /// Lets one request go: the one that has waited longest, or else the next to come.
+    /// Releases the request that has waited longest, or the next to arrive.
     pub fn release_one(&self) {
         self.gate.let_one_pass();
     }
 
-    /// Lets all of them go, and holds nobody any more.
+    /// Releases all waiting requests and lets later ones pass.
     pub fn release(self) {
         drop(self);
     }
@@ -55,7 +55,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.shared.lock().faults.remove(self.id);
-        // The fault may have been cleared before, by another hand.
+        // The fault may have been removed already.
         self.gate.open();
     }
 }

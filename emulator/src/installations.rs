@@ -1,4 +1,4 @@
-//! The ledger of connections: which company and which location the API would honour a token of, at this moment.
+//! Installation status: the companies and locations whose tokens the API would accept now.
 
 use crate::grant::UserType;
 use crate::ledger::fingerprint_of;
@@ -6,36 +6,37 @@ use crate::state::State;
 use serde::Serialize;
 use std::collections::HashMap;
 
-/// A company or a location, and whether the API honours a connection to it.
+/// A company or location, and whether the API accepts its tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Installation {
-    /// The company or location.
+    /// The ID of the company or location.
     pub resource_id: String,
-    /// Which of the two.
+    /// Whether it is a company or a location.
     pub user_type: UserType,
-    /// The company, or the company that the location belongs to now.
+    /// The company's ID, or the ID of the company that the location belongs to now.
     pub company_id: String,
-    /// Whether a connection is honoured.
+    /// Whether the API accepts its tokens.
     pub state: InstallationState,
-    /// The fingerprints of its refresh tokens that would be accepted: the first eight digits of their SHA-256. A location
-    /// without one can still be minted from its company's token.
+    /// Fingerprints of its valid refresh tokens: the first eight hex digits of their SHA-256. A
+    /// location without one can still get a token through its company's.
     pub refresh_tokens: Vec<String>,
 }
 
-/// Whether the API honours a connection.
+/// Whether the API accepts the tokens of a company or location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum InstallationState {
-    /// The app is installed: a token can be refreshed or minted.
+    /// The app is installed: tokens can be refreshed or minted.
     Honoured,
-    /// The app is installed on a location that is paused: its token must be kept, and is honoured again later.
+    /// The app is installed, but the location is paused: its token is refused now, and must be kept
+    /// because it is accepted again later.
     Paused,
     /// The app is not installed.
     NotInstalled,
 }
 
-/// Every company with its locations.
+/// All companies with their locations.
 pub(crate) fn installations(state: &State) -> Vec<Installation> {
     let mut fingerprints: HashMap<String, Vec<String>> = HashMap::new();
     for live in state.tokens.live(state.clock.now_ms()) {

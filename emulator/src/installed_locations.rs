@@ -1,4 +1,4 @@
-//! `GET /oauth/installed-locations`: where the app is installed, in pages.
+//! `GET /oauth/installed-locations`: the locations where the app is installed, paginated.
 
 use crate::answer::Answer;
 use crate::bearer;
@@ -46,7 +46,8 @@ pub(crate) fn answer(state: &State, call: &Call, caller: &Grant) -> Result<Answe
         return Err(Answer::not_found("App", parameters.app_id));
     }
 
-    // The list lags behind: for a while after an installation it does not show it, and after a company's it is empty.
+    // Eventual consistency: for a while, the list omits a new installation, and is empty after a
+    // company's installation.
     let delay_ms = i64::try_from(behaviour.list_delay_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
     let now_ms = state.clock.now_ms();
     let within_delay =
@@ -61,7 +62,7 @@ pub(crate) fn answer(state: &State, call: &Call, caller: &Grant) -> Result<Answe
         .filter(|location| parameters.matches(location, &app.version_id))
         .filter(|location| !is_late(location))
         .collect();
-    // Newest first; those without the app have no date and come last.
+    // Newest first; locations without the app have no date and are last.
     found.sort_by_key(|location| Reverse(location.installed_at_ms));
     if parameters.offset > found.len() {
         return Err(page_token_invalid());
@@ -121,7 +122,7 @@ struct Parameters<'a> {
     on_trial: Option<bool>,
     plan_id: Option<&'a str>,
     location_id: Option<&'a str>,
-    /// What the answer reports as applied.
+    /// The filters that the response reports as applied.
     filters: Map<String, Value>,
 }
 
@@ -164,7 +165,8 @@ impl<'a> Parameters<'a> {
         };
         let is_installed = flag("isInstalled");
         let on_trial = flag("onTrial");
-        // Whoever installed the app in the emulator is an administrator and sees every location.
+        // The user who installs the app in the emulator is an administrator and can see every
+        // location.
         flag("restrictToUserLocations");
         let (Some(company_id), Some(app_id), true) = (company_id, app_id, messages.is_empty()) else {
             return Err(Answer::unprocessable(&messages));
@@ -205,7 +207,7 @@ fn page_size(value: Option<&str>) -> Result<usize, Answer> {
     let Some(value) = value else {
         return Ok(DEFAULT_PAGE_SIZE);
     };
-    // Digits only: `parse` would take a sign as well.
+    // Digits only: `parse` would accept a sign.
     Some(value)
         .filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()))
         .and_then(|value| value.parse().ok())
@@ -219,7 +221,7 @@ fn page_size(value: Option<&str>) -> Result<usize, Answer> {
         })
 }
 
-/// Where a page begins. Opaque to clients, so its text may change at any time.
+/// Page token: the start of a page. It is opaque to clients, so its format may change.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PageToken {

@@ -1,6 +1,6 @@
-//! Token texts that look like the real ones: a JWT whose claims are true and whose signature is noise.
+//! Tokens in the real format: a JWT with correct claims and a random signature.
 //!
-//! The emulator never trusts a claim: a token is good when it is on record, and for nothing else.
+//! The emulator never trusts a claim: a token is valid only if it is on record.
 
 use crate::directory::App;
 use crate::grant::Grant;
@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-/// The text of an access token, about 900 bytes with a handful of scopes.
+/// Creates an access token, about 900 bytes with a few scopes.
 pub(crate) fn access_token(app: &App, grant: &Grant, issued_at_ms: i64, expires_at_ms: i64) -> String {
     let claims = json!({
         "authClass": grant.user_type.as_str(),
@@ -30,7 +30,7 @@ pub(crate) fn access_token(app: &App, grant: &Grant, issued_at_ms: i64, expires_
     jwt(&claims, &unpredictable::<256>())
 }
 
-/// The text of a refresh token, about 400 bytes.
+/// Creates a refresh token, about 400 bytes.
 pub(crate) fn refresh_token(app: &App, grant: &Grant, issued_at_ms: i64, expires_at_ms: i64) -> String {
     let claims = json!({
         "authClass": grant.user_type.as_str(),

@@ -1,4 +1,5 @@
-//! What became of every code and token, for a person to look at. It holds none of them: a fingerprint tells them apart.
+//! The token ledger: the history of every code and token, identified by fingerprint. It contains no
+//! secrets.
 
 use crate::grant::{Grant, UserType};
 use ring::digest::{SHA256, digest};
@@ -6,7 +7,7 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Older entries make room.
+/// Maximum number of entries; the oldest are dropped.
 const CAPACITY: usize = 20_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -17,14 +18,14 @@ pub(crate) enum Kind {
     Refresh,
 }
 
-/// Why something is not good any more before its time.
+/// Why a code or token became invalid before its expiry time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// It was used, and is good once.
+    /// It was used; it is single-use.
     Spent { at_ms: i64 },
-    /// By hand, as if its time had come.
+    /// A test expired it.
     Expired,
-    /// By hand, or because the app was taken off.
+    /// A test revoked it, or the app was uninstalled.
     Revoked,
 }
 
@@ -37,7 +38,7 @@ pub(crate) enum Standing {
     Revoked,
 }
 
-/// Names an entry, for its end to be written down later.
+/// Identifies an entry, so that its end can be recorded later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EntryId(u64);
 
@@ -51,7 +52,7 @@ pub(crate) struct Entry {
     pub(crate) ended: Option<Ended>,
 }
 
-/// An entry as the control API writes it.
+/// An entry in the control API's format.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Account<'a> {
@@ -67,7 +68,7 @@ pub(crate) struct Account<'a> {
 }
 
 impl Entry {
-    /// The first eight digits of the SHA-256, which whoever has the token can make too, and nobody can turn back.
+    /// The first eight hex digits of the SHA-256: reproducible from the token, but not reversible.
     pub(crate) fn fingerprint(&self) -> String {
         hex(self.fingerprint)
     }
@@ -117,7 +118,7 @@ fn hex(bytes: [u8; 4]) -> String {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     entries: VecDeque<Entry>,
-    /// How many entries have left at the front.
+    /// How many entries were dropped from the front.
     gone: u64,
 }
 
@@ -140,7 +141,7 @@ impl Ledger {
         EntryId(self.gone + self.entries.len() as u64 - 1)
     }
 
-    /// Writes an end down, unless there is one already.
+    /// Records how a code or token ended, unless that is recorded already.
     pub(crate) fn end(&mut self, id: EntryId, ended: Ended) {
         let index = id.0.checked_sub(self.gone).and_then(|index| usize::try_from(index).ok());
         if let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) {
@@ -148,12 +149,12 @@ impl Ledger {
         }
     }
 
-    /// The newest first.
+    /// All entries, newest first.
     pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
         self.entries.iter().rev()
     }
 
-    /// What expires next: the moment, and the entry.
+    /// The entry that expires next.
     pub(crate) fn next_expiry(&self, now_ms: i64) -> Option<&Entry> {
         self.entries
             .iter()

@@ -1,4 +1,4 @@
-//! `GET /locations/{locationId}`: one ordinary endpoint, so that a token can be tried.
+//! `GET /locations/{locationId}`: an ordinary endpoint to try a token on.
 
 use crate::answer::{Answer, trace_id};
 use crate::bearer;

@@ -1,4 +1,4 @@
-//! `POST /oauth/location-token`: a location's token from its company's.
+//! `POST /oauth/location-token`: mints a location token from its company's token.
 
 use crate::answer::Answer;
 use crate::bearer;
@@ -48,7 +48,7 @@ pub(crate) fn answer(
     let grant = grant_to_issue(state, Arc::new(grant), other);
     let pair = state.tokens.issue(&state.directory.app, grant, how);
 
-    // Neither `userType` nor `companyId`: whoever stores this token has to know them.
+    // Without `userType` and `companyId`: the client must know them when it stores this token.
     let mut body = token::issued(&state.settings, &pair, how.now_ms);
     body.insert("appId".to_owned(), json!(state.directory.app.id));
     body.insert("versionId".to_owned(), json!(state.directory.app.version_id));
@@ -67,7 +67,7 @@ fn required<'a>(fields: &'a NamedFields, name: &str) -> Result<&'a str, Answer> 
     }
 }
 
-/// The real server adds these two to every minted token, asked for or not.
+/// The real server adds these two scopes to every minted token, whether requested or not.
 fn minted_scope(company_scope: &str) -> String {
     let mut scopes: Vec<_> = company_scope.split(' ').collect();
     for extra in ["oauth.readonly", "oauth.write"] {

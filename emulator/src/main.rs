@@ -13,20 +13,20 @@ use std::str::FromStr;
 use std::time::Duration;
 
 const HELP: &str = "\
-A local server that behaves like GoHighLevel's OAuth endpoints and consent page.
+A local server that emulates GoHighLevel's OAuth endpoints and consent page.
 
 Usage: ghl-oauth-emulator [OPTIONS]
 
 Options:
-      --port PORT                 Port on 127.0.0.1; 0 takes a free one [default: 8080]
+      --port PORT                 Port on 127.0.0.1; 0 selects a free one [default: 8080]
       --ipv6                      Listen on ::1 instead of 127.0.0.1
-      --tls CERTIFICATE           Serve https, with a certificate of a CA made at the start:
-                                  good, wrong-name or expired
-      --ca-file FILE              Where to write the certificate of that CA
+      --tls CERTIFICATE           Serve HTTPS with a certificate of a private CA: good, wrong-name
+                                  or expired
+      --ca-file FILE              Write the certificate of that CA to this file
       --companies N               Companies (agencies) [default: 1]
       --locations N               Locations of each company [default: 25]
       --access-token-seconds N    Lifetime of an access token [default: 86399]
-      --reuse-window-seconds N    How long a spent refresh token is still answered; 0 is off [default: 30]
+      --reuse-window-seconds N    Replay window of a used refresh token; 0 is off [default: 30]
       --rate-limit N|off          Requests per company or location in 10 seconds [default: 100]
       --daily-limit N             Requests per company or location in a day [default: 200000]
       --redirect-uri URL          A redirect URI registered for the app; may be repeated
@@ -35,30 +35,30 @@ Options:
       --portal-redirect-rules     Refuse redirect URIs that contain ghl or highlevel, as the portal does
       --scope SCOPE               A scope registered for the app; may be repeated [default: fifteen, of
                                   oauth, locations, contacts, calendars and others]
-      --require-version-id        Insist on version_id in consent links, as for draft and private apps
+      --require-version-id        Require version_id in authorization URLs, as for draft and private apps
       --no-location-refresh-tokens
-                                  Mint location tokens without refresh tokens of their own
-      --webhook-url URL           Where INSTALL and UNINSTALL webhooks are sent, http://HOST:PORT/PATH
-      --name-wrong-credentials    Answer a wrong client id or secret with 401 Invalid client credentials
+                                  Mint location tokens without refresh tokens
+      --webhook-url URL           Receiver of INSTALL and UNINSTALL webhooks, http://HOST:PORT/PATH
+      --name-wrong-credentials    Answer a wrong client ID or secret with 401 Invalid client credentials
       --inactive-status STATUS    Status of Location is not active, 400 or 401 [default: 400]
-      --ignore-installed-filter   List locations without the app, too, whatever isInstalled asks for
-      --list-delay-seconds N      How long an installation is missing from the list of locations [default: 0]
+      --ignore-installed-filter   Ignore isInstalled: list locations without the app as well
+      --list-delay-seconds N      How long the list of locations omits an installation [default: 0]
       --bulk-install-webhooks     Send one INSTALL with locationIds for a company's consent
-      --webhook-retries RULE      Which failed deliveries are repeated: none, generation1 (408, 429, 5xx),
+      --webhook-retries RULE      Failed deliveries to retry: none, generation1 (408, 429, 5xx),
                                   generation2 (only 429) or generation3 (any non-2xx) [default: none]
       --daily-reset UNIT          X-RateLimit-Daily-Reset: absent, milliseconds or seconds [default: absent]
       --field-names CASING        Field names of the token endpoints: camelCase, snake_case or
                                   snake_case-lenient [default: camelCase]
       --scenario NAME             Play a scenario once the first company is connected: agency-day, a day of an
                                   agency with 500 locations
-      --day-seconds N             How long the scenario's day takes [default: 300]
-      --seed N                    What ids, the client secret, chance and the scenario are derived from
+      --day-seconds N             Real time that the scenario's day takes [default: 300]
+      --seed N                    Seed of the IDs, the client secret, random choices and the scenario
                                   [default: 1]
   -h, --help                      Print this help
   -V, --version                   Print the version
 
-It listens on this machine alone and keeps everything in memory. Open /dashboard in a browser to see and
-operate it; GET /_emulator lists the same for programs. The manual is docs/emulator.md.
+It listens on loopback only and keeps everything in memory. Open /dashboard in a browser to inspect and
+control it; GET /_emulator lists the control API for programs. The manual is docs/emulator.md.
 ";
 
 const VERSION: &str = concat!("ghl-oauth-emulator ", env!("CARGO_PKG_VERSION"), "\n");
@@ -67,12 +67,12 @@ fn main() -> ExitCode {
     let (options, play) = match parse(std::env::args().skip(1)) {
         Ok(Wanted::Server(options, play)) => (*options, play),
         Ok(Wanted::Text(text)) => {
-            // Whoever asked may have read enough.
+            // The reader may have closed the pipe.
             let _ = io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
         Err(complaint) => {
-            eprintln!("error: {complaint}\n\nFor the options, try --help.");
+            eprintln!("error: {complaint}\n\nTry --help for the options.");
             return ExitCode::from(2);
         }
     };
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // Whoever started this may have closed its end; the emulator serves all the same.
+    // The parent process may have closed the pipe; the emulator keeps running.
     let _ = announce(&emulator, ca_file.as_deref());
     if let Some((scenario, day)) = play {
         if let Err(complaint) = emulator.start_scenario(scenario, Some(day)) {
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says how the scenario goes: that it waits, that it began, and what the API honours at its end.
+/// Reports the progress of the scenario: waiting, started, and the installation status at its end.
 fn report(emulator: &Emulator, scenario: Scenario) -> io::Result<()> {
     let wait_while = |phase: ScenarioPhase| {
         while emulator.scenario().is_some_and(|report| report.phase == phase) {
@@ -110,19 +110,15 @@ fn report(emulator: &Emulator, scenario: Scenario) -> io::Result<()> {
         }
     };
     let name = scenario.name();
-    writeln!(
-        io::stdout(),
-        "\nScenario {name}: it begins when company {} is connected.",
-        emulator.company_id()
-    )?;
+    writeln!(io::stdout(), "\nScenario {name} starts when company {} is connected.", emulator.company_id())?;
     wait_while(ScenarioPhase::Waiting);
-    writeln!(io::stdout(), "Scenario {name}: it runs.")?;
+    writeln!(io::stdout(), "Scenario {name} is running.")?;
     wait_while(ScenarioPhase::Running);
     let ledger = emulator.installations();
     let count = |state| ledger.iter().filter(|one| one.state == state).count();
     writeln!(
         io::stdout(),
-        "Scenario {name}: it has finished. The API honours {} connections, and {} paused ones later. \
+        "Scenario {name} has finished. {} connections are valid, {} are paused. \
          GET /_emulator/installations lists them.",
         count(InstallationState::Honoured),
         count(InstallationState::Paused),
@@ -134,7 +130,7 @@ fn announce(emulator: &Emulator, ca_file: Option<&Path>) -> io::Result<()> {
     let base_url = emulator.base_url();
     writeln!(out, "GHL OAuth emulator on {base_url}\n")?;
     writeln!(out, "Dashboard:        {}", emulator.dashboard_url())?;
-    writeln!(out, "Client id:        {}", emulator.client_id())?;
+    writeln!(out, "Client ID:        {}", emulator.client_id())?;
     writeln!(out, "Client secret:    {}", emulator.client_secret())?;
     writeln!(out, "Company:          {}", emulator.company_id())?;
     let locations = emulator.location_ids();
@@ -150,10 +146,10 @@ fn announce(emulator: &Emulator, ca_file: Option<&Path>) -> io::Result<()> {
     out.flush()
 }
 
-/// What the arguments ask for.
+/// The parsed command line.
 #[derive(Debug)]
 enum Wanted {
-    /// With the scenario to play, and the time that its day takes.
+    /// With the scenario to play, and the real time that its day takes.
     Server(Box<Options>, Option<(Scenario, Duration)>),
     Text(&'static str),
 }
@@ -216,7 +212,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
             "--scope" => scopes.push(value()?),
             "--require-version-id" => options.require_version_id = true,
             "--no-location-refresh-tokens" => options.location_refresh_tokens = false,
-            _ => return Err(format!("there is no option {argument}")),
+            _ => return Err(format!("unknown option {argument}")),
         }
     }
     options.rate_limit = match (rate_limit, daily_limit) {
@@ -241,7 +237,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
     let play = match (scenario, day) {
         (None, None) => None,
         (None, Some(_)) => return Err("--day-seconds needs a scenario".to_owned()),
-        (Some(_), Some(0)) => return Err("--day-seconds 0: the day must take some time".to_owned()),
+        (Some(_), Some(0)) => return Err("--day-seconds 0: the day must be longer than zero".to_owned()),
         (Some(scenario), day) => Some((scenario, Duration::from_secs(day.unwrap_or(300)))),
     };
     Ok(Wanted::Server(Box::new(options), play))
@@ -256,13 +252,14 @@ fn certificate(name: &str, value: &str) -> Result<Certificate, String> {
         "good" => Ok(Certificate::Good),
         "wrong-name" => Ok(Certificate::WrongName),
         "expired" => Ok(Certificate::Expired),
-        _ => Err(format!("{name} {value}: it is good, wrong-name or expired")),
+        _ => Err(format!("{name} {value}: expected good, wrong-name or expired")),
     }
 }
 
 fn chosen_scenario(name: &str, value: &str) -> Result<Scenario, String> {
     let found = Scenario::ALL.into_iter().find(|scenario| scenario.name() == value);
-    found.ok_or_else(|| format!("{name} {value}: it is {}", Scenario::ALL.map(Scenario::name).join(" or ")))
+    found
+        .ok_or_else(|| format!("{name} {value}: expected {}", Scenario::ALL.map(Scenario::name).join(" or ")))
 }
 
 fn limited(name: &str, value: &str) -> Result<Option<RateLimit>, String> {

@@ -1,4 +1,4 @@
-//! What an emulator is started with, and what may change while it runs.
+//! Start options, and the settings that can change at run time.
 
 use crate::behaviour::{Behaviour, DailyReset, FieldNames};
 use crate::certificate::Certificate;
@@ -10,44 +10,49 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What an emulator is started with.
+/// The start options of an emulator.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The port on 127.0.0.1, or ::1; 0 takes a free one.
+    /// The port on 127.0.0.1 or ::1; 0 selects a free one.
     pub port: u16,
     /// Whether to listen on ::1 instead of 127.0.0.1.
     pub ipv6: bool,
-    /// What is shown to clients by https; without it, plain http is served.
+    /// The TLS certificate; `None` serves plain HTTP.
     pub tls: Option<Certificate>,
-    /// Where to write the certificate of the CA behind `tls`. The configuration then names this file.
+    /// The file for the CA certificate of `tls`. The generated configuration names this file.
     pub ca_file: Option<PathBuf>,
-    /// How many companies (agencies) there are; at least one.
+    /// The number of companies (agencies), at least one.
     pub companies: usize,
-    /// How many locations each company has.
+    /// The number of locations per company.
     pub locations: usize,
-    /// How long an access token lives. Zero and less make tokens that are dead when they arrive.
+    /// The lifetime of access tokens. With zero or less, tokens are issued expired.
     pub access_token_seconds: i64,
-    /// How long a spent refresh token is answered with the tokens that replaced it; 0 switches that off.
+    /// The replay window: how long a used refresh token returns the tokens that replaced it; 0
+    /// turns it off.
     pub reuse_window_seconds: u64,
-    /// Whether a minted location token comes with a refresh token of its own.
+    /// Whether a minted location token includes a refresh token.
     pub location_refresh_tokens: bool,
-    /// The limit on requests per company or location; `None` lifts it.
+    /// The rate limit per company or location; `None` removes it.
     pub rate_limit: Option<RateLimit>,
-    /// The redirect URIs registered for the app; the first is [`Emulator::redirect_uri`](crate::Emulator::redirect_uri).
+    /// The redirect URIs registered for the app. The first is
+    /// [`Emulator::redirect_uri`](crate::Emulator::redirect_uri).
     pub redirect_uris: Vec<String>,
-    /// Whether `http://` redirect URIs on this machine pass without being registered. The real portal refuses them.
+    /// Whether loopback `http://` redirect URIs are accepted without registration. The real portal
+    /// refuses them.
     pub allow_loopback_redirects: bool,
-    /// Whether the portal's rule applies: it does not register a redirect URI that contains `ghl` or `highlevel`.
+    /// Whether the portal's rule applies: a redirect URI must not contain `ghl` or `highlevel`.
     pub portal_redirect_rules: bool,
-    /// Whether the app is a draft: the consent page insists on `version_id`, as it does for draft and private apps.
+    /// Whether the app is a draft: the consent page then requires `version_id`, as for draft and
+    /// private apps.
     pub require_version_id: bool,
-    /// The scopes registered for the app. Consent may ask for these and no others.
+    /// The scopes registered for the app. Consent may request only these.
     pub scopes: Vec<String>,
-    /// Where webhooks are sent, `http://HOST:PORT/…`; `None` sends none.
+    /// The webhook receiver, `http://HOST:PORT/…`; `None` sends no webhooks.
     pub webhook_url: Option<String>,
-    /// Behaviours of the API that were observed and differ from its description.
+    /// Observed API behaviours that differ from the API description.
     pub behaviour: Behaviour,
-    /// What ids, the client's secret and the webhooks' Ed25519 key are derived from: the same seed gives the same ones.
+    /// Seed of the IDs, the client secret and the webhooks' Ed25519 key: the same seed gives the
+    /// same values.
     pub seed: u64,
 }
 
@@ -119,7 +124,7 @@ impl Options {
         Err(io::Error::new(io::ErrorKind::InvalidInput, complaint))
     }
 
-    /// A redirect URI that the portal's rule forbids, and the word that it forbids.
+    /// A redirect URI that the portal's rule forbids, and the forbidden word.
     fn forbidden_redirect(&self) -> Option<(&str, &'static str)> {
         if !self.portal_redirect_rules {
             return None;
@@ -136,15 +141,15 @@ fn is_receiver(url: Option<&str>) -> bool {
     url.is_none_or(|url| parts_of(url).is_some())
 }
 
-/// How many requests a company or a location may make.
+/// The rate limit of a company or location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RateLimit {
-    /// Requests in any window of `per_ms`.
+    /// Requests per window of `per_ms`.
     pub requests: u32,
     /// The window, in milliseconds.
     pub per_ms: u64,
-    /// Requests in a day (UTC, on the emulator's clock).
+    /// Requests per day (UTC, on the emulator's clock).
     pub per_day: u64,
 }
 
@@ -154,20 +159,20 @@ impl Default for RateLimit {
     }
 }
 
-/// What token answers say in `expiresIn`. What they say changes nothing about how long a token lives.
+/// The `expiresIn` value of token responses. It does not change the lifetime of a token.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ExpiresIn {
-    /// The seconds that the token has left.
+    /// The remaining lifetime in seconds.
     #[default]
     Truth,
-    /// Nothing: the field is missing.
+    /// The field is omitted.
     Absent,
-    /// This, whatever it is: a string, a negative number, null.
+    /// Any JSON value: a string, a negative number, null.
     Value(Value),
 }
 
-/// What may change while the emulator runs.
+/// The settings that can change at run time.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Settings {
@@ -260,7 +265,7 @@ fn replace<T>(setting: &mut T, change: Option<T>) {
     }
 }
 
-/// The settings that a control request names; the others stay as they are.
+/// A partial update: settings that the request does not name stay unchanged.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct SettingsChange {
@@ -268,12 +273,12 @@ pub(crate) struct SettingsChange {
     expires_in: Option<ExpiresIn>,
     reuse_window_seconds: Option<u64>,
     location_refresh_tokens: Option<bool>,
-    /// `null` lifts the limit, which is another thing than not naming it.
+    /// `null` removes the limit; omitting the key keeps it.
     #[serde(deserialize_with = "present")]
     rate_limit: Option<Option<RateLimit>>,
     latency_ms: Option<u64>,
     accept_delay_ms: Option<u64>,
-    /// `null` stops the sending.
+    /// `null` turns sending off.
     #[serde(deserialize_with = "present")]
     webhook_url: Option<Option<String>>,
     name_wrong_credentials: Option<bool>,

@@ -1,5 +1,6 @@
-//! Who may operate the emulator: programs of this machine, and pages of its own. Any page that a developer has open can
-//! send requests to a port of the same machine; what is read and changed here must not be up to such a page.
+//! Origin checks: the emulator accepts requests only from local programs and its own pages. Any
+//! page in a developer's browser can send requests to a local port, so requests from other origins
+//! are refused.
 
 use crate::control_reply::refuse;
 use axum::extract::Request;
@@ -7,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// Lets only requests pass that [`stranger`] has nothing against, and keeps the answers from pages of other origins.
+/// Refuses requests that [`stranger`] objects to, and hides responses from pages of other origins.
 pub(crate) async fn from_this_machine(request: Request, next: Next) -> Response {
     if let Some(complaint) = stranger(request.headers()) {
         return refuse(StatusCode::FORBIDDEN, complaint);
@@ -23,9 +24,10 @@ pub(crate) async fn from_this_machine(request: Request, next: Next) -> Response 
     response
 }
 
-/// Why a request comes from elsewhere. Only this machine reaches the port, but a page in its browser does too: under a
-/// name of the page's own choosing (DNS rebinding), which `Host` tells, or across origins, which `Origin` tells: it comes
-/// with every request of a page that could change something.
+/// The reason to refuse a request as foreign. The port is reachable only from this machine, but
+/// also for pages in its browser: under any host name (DNS rebinding), which `Host` reveals, or
+/// cross-origin, which `Origin` reveals. Browsers send `Origin` with every request that can change
+/// something.
 pub(crate) fn stranger(headers: &HeaderMap) -> Option<&'static str> {
     if !only(headers, header::HOST).is_some_and(names_this_machine) {
         return Some("the Host header does not name this machine");
@@ -33,19 +35,20 @@ pub(crate) fn stranger(headers: &HeaderMap) -> Option<&'static str> {
     foreign(headers)
 }
 
-/// Why a request comes from a page of another origin, whatever name the emulator goes by: a tunnel may lead to it.
+/// The reason to refuse a request from a page of another origin. `Origin` is compared with `Host`
+/// instead of a fixed name, since a tunnel may lead to the emulator.
 pub(crate) fn foreign(headers: &HeaderMap) -> Option<&'static str> {
     if !headers.contains_key(header::ORIGIN) {
-        return None; // No browser, or a page that only reads.
+        return None; // not a browser, or a page that only reads
     }
     let asking = only(headers, header::ORIGIN)
         .and_then(|origin| origin.split_once("://"))
         .map(|(_, authority)| authority);
     let own = asking.is_some() && asking == only(headers, header::HOST);
-    (!own).then_some("the Origin header names another page than the emulator's own")
+    (!own).then_some("the Origin header does not match the emulator")
 }
 
-/// The value of a header that came exactly once.
+/// The value of a header that occurs exactly once.
 fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())

@@ -1,11 +1,12 @@
-//! The fault that issues another owner's token: a refresh or a mint of a location is answered with its company's.
+//! A fault that issues another owner's token: a refresh or mint for a location returns its
+//! company's token.
 
 use crate::fault::OtherOwner;
 use crate::grant::Grant;
 use crate::state::State;
 use std::sync::Arc;
 
-/// The grant to issue a token for: the right owner's, or another owner's if the fault wants that.
+/// The grant to issue a token for: the right owner's, or another owner's if the fault applies.
 pub(crate) fn grant_to_issue(state: &State, asked: Arc<Grant>, other: Option<&OtherOwner>) -> Arc<Grant> {
     let Some(other) = other else {
         return asked;

@@ -1,4 +1,4 @@
-//! What the pages of the emulator share: their frame, their style, and what browsers may do with them.
+//! The HTML frame, style and content security policy that all pages share.
 
 use crate::answer::Answer;
 use base64::Engine;
@@ -6,15 +6,15 @@ use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 use std::fmt::{self, Write};
 
-/// The style of every page; a page's own comes after it.
+/// The style of every page; a page's own style follows it.
 const STYLE: &str = include_str!("page/page.css");
 
-/// Named, so that no browser asks for `/favicon.ico`: that would be one more request in the log.
+/// An inline icon, so that browsers do not request `/favicon.ico` and add to the request log.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
                     %3Crect width='16' height='16' rx='3' fill='%230b5c6b'/%3E\
                     %3Cpath d='M4 8h5m0-3v6M9 8h3' stroke='%23fff' stroke-width='1.6' fill='none'/%3E%3C/svg%3E";
 
-/// A page before it is wrapped up.
+/// A page before it is rendered.
 #[derive(Debug, Default)]
 pub(crate) struct Page<'a> {
     pub(crate) title: &'a str,
@@ -22,13 +22,13 @@ pub(crate) struct Page<'a> {
     pub(crate) class: &'a str,
     pub(crate) style: &'a str,
     pub(crate) script: &'a str,
-    /// The content of its body, escaped.
+    /// The content of its body, HTML-escaped.
     pub(crate) body: String,
 }
 
 impl Page<'_> {
-    /// The answer that carries the page. It may use the style and the script that it comes with, and talk to the
-    /// emulator if it has a script; nothing else, from nowhere else.
+    /// Renders the page as a response. Its content security policy allows only its own style and
+    /// script, and connections to the emulator if it has a script.
     pub(crate) fn answer(self, status: u16) -> Answer {
         let Page { title, class, style, script, body } = self;
         let style = format!("{STYLE}{style}");
@@ -58,7 +58,7 @@ impl Page<'_> {
             ("cache-control", "no-store"),
             ("x-content-type-options", "nosniff"),
             ("cross-origin-resource-policy", "same-origin"),
-            // `no-referrer` would make browsers send `Origin: null` with the pages' own forms.
+            // With `no-referrer`, browsers would send `Origin: null` with the pages' own forms.
             ("referrer-policy", "same-origin"),
         ];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -66,12 +66,12 @@ impl Page<'_> {
     }
 }
 
-/// Names an inline style or script to the policy, so that no other passes.
+/// The content security policy source (hash) of an inline style or script.
 fn source(text: &str) -> String {
     format!("'sha256-{}'", STANDARD.encode(digest(&SHA256, text.as_bytes())))
 }
 
-/// Writes into a page.
+/// Writes to a page.
 macro_rules! put {
     ($page:expr, $($text:tt)*) => {
         $crate::page::write_to($page, format_args!($($text)*))
@@ -80,10 +80,10 @@ macro_rules! put {
 pub(crate) use put;
 
 pub(crate) fn write_to(page: &mut String, text: fmt::Arguments<'_>) {
-    page.write_fmt(text).expect("a String takes everything");
+    page.write_fmt(text).expect("writing to a String cannot fail");
 }
 
-/// Text that is safe between tags and inside quoted attributes.
+/// HTML-escaped text, for element content and quoted attributes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Escaped<T>(pub(crate) T);
 

@@ -1,4 +1,5 @@
-//! The delivery of webhooks: one thread that sends them in order, and sends again what the retry rule wants repeated.
+//! Webhook delivery: one thread that sends webhooks in order and retries failed deliveries by the
+//! retry rule.
 
 use crate::clock::Clock;
 use crate::retry::{CircuitBreaker, RETRY_INTERVAL_MS, RetryRule};
@@ -10,19 +11,20 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// How often the emulator's clock, which may be moved at any time, is looked at while a retry is due later.
+/// How often the thread reads the emulator's clock, which tests may move at any time, while a retry
+/// is scheduled.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A webhook that something caused.
+/// A webhook that an event triggered.
 #[derive(Debug)]
 pub(crate) struct Caused {
     pub(crate) id: u64,
     pub(crate) body: String,
-    /// What the receiver last answered; 0 stands for none.
+    /// The receiver's last status; 0 without a response.
     pub(crate) status: AtomicU16,
 }
 
-/// A webhook on its way.
+/// A webhook to be delivered.
 #[derive(Debug)]
 pub(crate) struct Parcel {
     pub(crate) url: String,
@@ -30,7 +32,7 @@ pub(crate) struct Parcel {
     pub(crate) rule: RetryRule,
 }
 
-/// A delivery that failed, or that the circuit breaker holds back.
+/// A failed delivery, or one that the circuit breaker holds back.
 #[derive(Debug)]
 struct Pending {
     parcel: Parcel,
@@ -38,7 +40,7 @@ struct Pending {
     due_ms: i64,
 }
 
-/// Where webhooks are handed over; the thread ends when this is dropped.
+/// The queue of webhooks to send; dropping it ends the thread.
 #[derive(Debug)]
 pub(crate) struct Postman {
     sender: Sender<Parcel>,
@@ -46,7 +48,8 @@ pub(crate) struct Postman {
 }
 
 impl Postman {
-    /// Starts the thread. The receiver may call the emulator before it answers, so the server's own thread cannot send.
+    /// Starts the thread. The receiver may call the emulator before it responds, so the server's
+    /// thread cannot send.
     pub(crate) fn start(keys: Arc<Keys>, deliveries: Deliveries, clock: Clock) -> Self {
         let (sender, receiver) = channel();
         let stopped = Arc::new(AtomicBool::new(false));
@@ -63,7 +66,7 @@ impl Postman {
     }
 
     pub(crate) fn take(&self, parcel: Parcel) {
-        // The thread runs for as long as this exists.
+        // The thread runs as long as this value exists.
         let _ = self.sender.send(parcel);
     }
 }
@@ -97,7 +100,7 @@ impl Round {
             }
             match next {
                 Ok(parcel) => {
-                    // In the order of their moments: what was due before it comes before it.
+                    // In order of time: retries that are due are sent first.
                     self.retry_what_is_due();
                     self.attempt(Pending { parcel, retries: 0, due_ms: i64::MIN });
                 }

@@ -1,9 +1,9 @@
-//! Two kinds of chance: a seeded one, so that ids are the same in every run, and the system's,
-//! so that no two tokens ever are.
+//! Random values: a seeded generator, so that IDs are the same in every run, and the system's, so
+//! that tokens are unique.
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// A reproducible sequence (SplitMix64).
+/// A reproducible pseudo-random sequence (SplitMix64).
 #[derive(Debug, Clone)]
 pub(crate) struct Seeded {
     state: u64,
@@ -22,13 +22,13 @@ impl Seeded {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 up to, but not including, 1.
+    /// A number in the range [0, 1).
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
     pub(crate) fn fraction(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// `length` characters of `alphabet`.
+    /// `length` random characters of `alphabet`.
     pub(crate) fn text(&mut self, alphabet: &str, length: usize) -> String {
         let alphabet = alphabet.as_bytes();
         (0..length)
@@ -39,13 +39,13 @@ impl Seeded {
             .collect()
     }
 
-    /// An id as companies, locations and users have it: 20 alphanumerics.
+    /// An ID of a company, location or user: 20 alphanumerics.
     pub(crate) fn resource_id(&mut self) -> String {
         const ALPHANUMERIC: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
         self.text(ALPHANUMERIC, 20)
     }
 
-    /// An id as apps, versions and plans have it: 24 hexadecimal digits.
+    /// An ID of an app, version or plan: 24 hexadecimal digits.
     pub(crate) fn object_id(&mut self) -> String {
         self.text(HEX, 24)
     }
@@ -53,14 +53,14 @@ impl Seeded {
 
 pub(crate) const HEX: &str = "0123456789abcdef";
 
-/// Bytes that nobody can foresee.
+/// Cryptographically secure random bytes.
 pub(crate) fn unpredictable<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).expect("the system's randomness is available");
     bytes
 }
 
-/// The same as hexadecimal text.
+/// The same in hexadecimal.
 pub(crate) fn unpredictable_hex<const N: usize>() -> String {
     use std::fmt::Write;
 

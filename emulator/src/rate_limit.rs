@@ -1,6 +1,7 @@
-//! The limit on requests: an exact sliding window, and a quota for the day, per company or location.
+//! Rate limiter: an exact sliding window and a daily quota per company or location.
 //!
-//! The window runs on real time, not on the emulator's clock: what it protects against is speed.
+//! The window runs on real time, not on the emulator's clock, because it limits the real request
+//! rate.
 
 use crate::behaviour::DailyReset;
 use crate::clock::milliseconds;
@@ -18,25 +19,25 @@ pub(crate) struct RateLimiter {
 
 #[derive(Debug, Default)]
 struct Usage {
-    /// When the requests of the present window were admitted.
+    /// When the requests of the current window were admitted.
     recent: VecDeque<Instant>,
     day: i64,
     today: u64,
 }
 
-/// The verdict on one request, and what is left after it.
+/// Whether a request is admitted, and the remaining quota.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Quota {
     pub(crate) admitted: bool,
     limit: RateLimit,
     remaining: u64,
     daily_remaining: u64,
-    /// Whether this is one of the answers that carry the daily reset.
+    /// Whether this response carries the daily reset header.
     tells_reset: bool,
 }
 
 impl RateLimiter {
-    /// Counts a request, unless that is one too many. Refused requests do not count.
+    /// Admits and counts a request, or refuses it. Refused requests do not count.
     pub(crate) fn take(&mut self, limit: RateLimit, resource_id: &str, now: Instant, day: i64) -> Quota {
         self.answers += 1;
         let tells_reset = self.answers.is_multiple_of(2);
@@ -61,12 +62,12 @@ impl RateLimiter {
             limit,
             remaining: requests.saturating_sub(usage.recent.len() as u64),
             daily_remaining: limit.per_day.saturating_sub(usage.today),
-            // With the day's quota spent, every refusal carries it.
+            // Once the daily quota is used up, every 429 carries the header.
             tells_reset: tells_reset || (!admitted && usage.today >= limit.per_day),
         }
     }
 
-    /// Uses up a resource's quota of the day, as another program with the same app would.
+    /// Uses up a resource's daily quota, as another program with the same app would.
     pub(crate) fn spend_day(&mut self, limit: RateLimit, resource_id: &str, day: i64) {
         let usage = self.resources.entry(resource_id.to_owned()).or_default();
         usage.day = day;
@@ -85,8 +86,8 @@ impl Quota {
         ]
     }
 
-    /// The header that tells when the day's quota is renewed, on the answers that carry it.
-    /// `speed` is how many times faster than the client's time the clock runs.
+    /// The daily reset header, on the responses that carry it. `speed` is the ratio of the
+    /// emulator's clock to real time.
     pub(crate) fn daily_reset(
         &self,
         unit: DailyReset,

@@ -1,65 +1,65 @@
-//! What the real API is known to answer when it refuses, word for word, whatever the reason was: several shapes of JSON, and
-//! the page of the firewall before it.
+//! Known error responses of the real API, byte for byte: several JSON shapes, and the page of the
+//! firewall in front of it.
 
 use crate::answer::Answer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// A refusal of the real API's.
+/// An error response of the real API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Refusal {
-    /// The refresh token is spent, expired or unknown.
+    /// The refresh token is used, expired or unknown.
     InvalidGrant,
-    /// The same in the form of RFC 6749.
+    /// The same error in the format of RFC 6749.
     InvalidGrantCode,
-    /// The location is paused, or its agency is.
+    /// The location or its agency is paused.
     LocationInactive,
-    /// A parameter has a value that is not allowed.
+    /// A parameter has an invalid value.
     InvalidParameter,
     /// A parameter is missing.
     MissingParameter,
-    /// The path belongs to another version.
+    /// The path belongs to another API version.
     RemovedEndpoint,
-    /// The code, the client's id or its secret is wrong.
+    /// The code, the client ID or the client secret is wrong.
     CodeNotFound,
-    /// The access token is dead.
+    /// The access token is invalid.
     InvalidJwt,
-    /// The same in other words.
+    /// The same error with another message.
     InvalidAccessToken,
     /// The `Version` header is missing.
     VersionMissing,
-    /// The `Version` header names no version.
+    /// The `Version` header is invalid.
     VersionInvalid,
     /// The token lacks the scope.
     ScopeMissing,
-    /// A company's token where a location's is wanted, or the reverse.
+    /// A company token for a location endpoint, or the reverse.
     AuthClass,
-    /// The same in other words.
+    /// The same error with another message.
     UserTypeMismatch,
-    /// The same in yet others.
+    /// The same error with a third message.
     UserTypeUnsupported,
-    /// The right class of token, and the wrong place.
+    /// A token of the right class, but for another location.
     LocationForbidden,
-    /// The page of the firewall before the API.
+    /// The page of the firewall in front of the API.
     FirewallPage,
-    /// Nothing of that id, in the envelope of the newer endpoints.
+    /// An unknown ID, in the error format of the newer endpoints.
     ResourceNotFound,
     /// Several messages at once.
     Unprocessable,
-    /// The location is paused: the other status with which that is said.
+    /// The location is paused, with status 401.
     LocationInactive401,
-    /// The token is good, but not for this location.
+    /// The token is valid, but not for this location.
     LocationInaccessible,
-    /// The client id or its secret is wrong, in words of their own.
+    /// The client ID or secret is wrong, with a message of its own.
     ClientCredentialsInvalid,
     /// The private integration token is unknown or was replaced.
     PrivateTokenInvalid,
-    /// The class of the token does not fit the endpoint.
+    /// The endpoint does not support this class of token.
     AuthClassUnsupported,
-    /// The same in the words of another service.
+    /// The same error with the message of another service.
     IamUnsupported,
-    /// A field has a name that this version of the endpoint does not know.
+    /// The endpoint does not accept this field name in this version.
     FieldNameUnknown,
 }
 
@@ -99,12 +99,12 @@ impl Refusal {
         self.parts().0
     }
 
-    /// What it says, several messages joined with `; `.
+    /// Its error message; several messages are joined with `; `.
     pub fn words(self) -> &'static str {
         self.parts().1
     }
 
-    /// The body of the answer.
+    /// The body of the response.
     pub fn body(self) -> String {
         let (status, words) = self.parts();
         let trace_id = "3c2d55ac-60c6-46c9-8a28-96c02cd97f42";

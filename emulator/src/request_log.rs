@@ -1,39 +1,39 @@
-//! What came in, for tests to look at afterwards.
+//! The request log: received requests, for tests to inspect.
 
 use crate::call::Call;
 use crate::fault::FaultId;
 use serde::Serialize;
 use std::collections::VecDeque;
 
-/// Older requests make room: an emulator may run for days.
+/// Maximum number of requests; the oldest are dropped.
 const CAPACITY: usize = 50_000;
 
-/// A request that reached the emulator, and what it was answered with.
+/// A received request and the status of its response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordedRequest {
-    /// When it arrived, on the emulator's clock.
+    /// Time of arrival, on the emulator's clock.
     pub at_ms: i64,
     /// `GET`, `POST` …
     pub method: String,
     /// The path, without the query.
     pub path: String,
-    /// What followed the `?`, still encoded; empty without one.
+    /// The query string, still encoded; empty if absent.
     pub query: String,
-    /// Names in lower case, in the order in which they came.
+    /// Names in lower case, in the order of arrival.
     pub headers: Vec<(String, String)>,
     /// The body, as text.
     pub body: String,
-    /// The status of the answer; 0 while there is none, and where a fault let none be made.
-    /// An answer that was made and then lost on the way has its status here.
+    /// The status of the response; 0 before the response, or if a fault prevented one. A response
+    /// that was lost in transit has its status here.
     pub status: u16,
-    /// The location or company that it was about: the one that was asked about, else the one that asked.
+    /// The location or company that the request was about, or the owner of the access token.
     pub resource_id: Option<String>,
-    /// The fault that struck it.
+    /// The fault that was applied.
     pub fault: Option<StruckBy>,
 }
 
-/// The fault that struck a request. It may be gone since.
+/// The fault that was applied to a request. It may have been removed since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StruckBy {
     /// Its id.
@@ -42,14 +42,14 @@ pub struct StruckBy {
     pub kind: String,
 }
 
-/// Names an entry of the log, for its status to be filled in later.
+/// Identifies a log entry, so that its status can be recorded later.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EntryId(u64);
 
 #[derive(Debug, Default)]
 pub(crate) struct RequestLog {
     entries: VecDeque<RecordedRequest>,
-    /// How many entries have left at the front.
+    /// How many entries were dropped from the front.
     gone: u64,
 }
 
@@ -79,7 +79,7 @@ impl RequestLog {
         }
     }
 
-    /// Adds what was found out about a request before it was answered.
+    /// Adds the details that are known before the response.
     pub(crate) fn add(&mut self, id: EntryId, resource_id: Option<String>, fault: Option<StruckBy>) {
         if let Some(entry) = self.entry(id) {
             entry.resource_id = resource_id;
@@ -92,12 +92,12 @@ impl RequestLog {
         index.and_then(|index| self.entries.get_mut(index))
     }
 
-    /// Counts all that ever came, those that are forgotten included.
+    /// The number of requests so far, including dropped ones.
     pub(crate) fn number_of_latest(&self) -> u64 {
         self.gone + self.entries.len() as u64
     }
 
-    /// The newest first.
+    /// All entries, newest first.
     pub(crate) fn latest(&self) -> impl ExactSizeIterator<Item = &RecordedRequest> {
         self.entries.iter().rev()
     }
@@ -106,7 +106,7 @@ impl RequestLog {
         self.entries.iter().cloned().collect()
     }
 
-    /// Forgets everything, and says how much that was.
+    /// Clears the log and returns the number of entries.
     pub(crate) fn clear(&mut self) -> usize {
         let count = self.entries.len();
         self.gone += count as u64;

@@ -1,33 +1,34 @@
-//! Retry rules for the delivery of webhooks, with a circuit breaker: the three generations that the vendor published.
+//! Webhook retry rules with a circuit breaker: the three generations that the vendor published.
 
 use serde::{Deserialize, Serialize};
 
-/// How long after a failed attempt the next one comes, on the emulator's clock. The vendor adds jitter; this does not.
+/// The interval between attempts, on the emulator's clock. The vendor adds jitter; the emulator
+/// does not.
 pub(crate) const RETRY_INTERVAL_MS: i64 = 10 * 60 * 1_000;
 
-/// How many failures in a row open the circuit breaker, and for how long nothing is sent then. The vendor published that
-/// there is a breaker, without its figures: these are the emulator's.
+/// How many consecutive failures open the circuit breaker, and for how long it stays open. The
+/// vendor has not published its figures; these are the emulator's.
 const BREAKER_FAILURES: u32 = 5;
 const BREAKER_PAUSE_MS: i64 = 30 * 60 * 1_000;
 
-/// Which failed deliveries of a webhook are repeated, and how often.
+/// The retry rule for webhook deliveries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RetryRule {
-    /// None: a delivery is one attempt.
+    /// No retries.
     #[default]
     None,
-    /// After 408, 429, 5xx or no answer, up to 6 times.
+    /// Retries after 408, 429, 5xx or no response, up to 6 times.
     Generation1,
-    /// After 429 alone, up to 6 times. Any other answer is final.
+    /// Retries after 429 only, up to 6 times.
     Generation2,
-    /// After anything but 2xx, up to 12 times, with a circuit breaker for the receiver.
+    /// Retries after anything except 2xx, up to 12 times, with a circuit breaker per receiver.
     Generation3,
 }
 
 impl RetryRule {
-    /// Whether another attempt follows. `retries` is how many retries there were; no status stands for no
-    /// answer.
+    /// Whether to retry. `retries` is the number of retries so far; `status` is `None` without a
+    /// response.
     pub(crate) fn repeats(self, status: Option<u16>, retries: u32) -> bool {
         match self {
             Self::None => false,
@@ -44,7 +45,7 @@ impl RetryRule {
     }
 }
 
-/// The circuit breaker of a receiver: after several failures in a row it holds deliveries back for a while.
+/// The circuit breaker of a receiver: it holds deliveries back after several consecutive failures.
 #[derive(Debug, Default)]
 pub(crate) struct CircuitBreaker {
     failures: u32,
@@ -52,7 +53,7 @@ pub(crate) struct CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// Until when nothing is sent.
+    /// The time until which nothing is sent.
     pub(crate) fn open_until(&self, now_ms: i64) -> Option<i64> {
         self.open_until_ms.filter(|until| now_ms < *until)
     }
@@ -63,7 +64,7 @@ impl CircuitBreaker {
             return;
         }
         self.failures += 1;
-        // After a pause a single failure opens the breaker again.
+        // Half-open: after the pause, a single failure opens the breaker again.
         if self.failures >= BREAKER_FAILURES {
             self.open_until_ms = Some(now_ms + BREAKER_PAUSE_MS);
         }
@@ -74,7 +75,7 @@ impl CircuitBreaker {
 mod tests {
     use super::*;
 
-    /// How many attempts there are for a receiver that always answers this.
+    /// The number of attempts for a receiver that always responds with this status.
     fn attempts(rule: RetryRule, status: Option<u16>) -> u32 {
         (0..).take_while(|retries| rule.repeats(status, *retries)).count() as u32 + 1
     }

@@ -1,7 +1,8 @@
-//! Scenarios: the emulator plays what happens on the server's side over a day, on its own clock, from a seed.
+//! Scenarios: the emulator simulates a day of server-side events on its own clock, from a seed.
 //!
-//! A run is a queue of events by moment. Events change the emulator's state and cause webhooks; their deliveries are
-//! events as well, late, out of order and repeated. A run is stepped by its caller, or paced by real time.
+//! A run is a queue of events, ordered by time. Events change the emulator's state and trigger
+//! webhooks. Webhook deliveries are events as well; they may be late, out of order or duplicated. A
+//! run advances by steps of its caller or in real time.
 
 mod agency_day;
 
@@ -16,28 +17,28 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How many happenings are kept for reports.
+/// How many past events are kept for reports.
 const KEPT: usize = 2_000;
 /// How often a paced run moves the clock.
 const TICK: Duration = Duration::from_millis(20);
 
-/// A scenario so far.
+/// The state of a scenario.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScenarioReport {
-    /// Which.
+    /// Its name.
     pub name: &'static str,
-    /// How far it is.
+    /// Its phase.
     pub phase: ScenarioPhase,
-    /// The moment at which it began, on the emulator's clock.
+    /// When it started, on the emulator's clock.
     pub began_at_ms: Option<i64>,
     /// How many events were played.
     pub played: usize,
-    /// How many are to come, as far as is known: events cause further ones.
+    /// How many events are queued; events can add further ones.
     pub left: usize,
-    /// The latest happenings, the oldest first.
+    /// The latest events, oldest first.
     pub happenings: Vec<Happening>,
-    /// The connections that the API honours, once the scenario has finished.
+    /// The installation status, once the scenario has finished.
     pub ledger: Option<Vec<Installation>>,
 }
 
@@ -50,7 +51,7 @@ impl Run {
         }
     }
 
-    /// Plays the next event, at its moment or now, whichever is later.
+    /// Plays the next event, at its scheduled time or now, whichever is later.
     fn step(&mut self, state: &mut State) -> Option<Happening> {
         let ((at_ms, _), event) = self.queue.pop_first()?;
         if state.clock.now_ms() < at_ms {
@@ -70,7 +71,7 @@ impl Run {
 
     fn play(&mut self, state: &mut State, event: Event) -> Happening {
         let at_ms = state.clock.now_ms();
-        // The run delivers what its events cause.
+        // The run itself delivers the webhooks of its events.
         let url = state.settings.webhook_url.take();
         let last = state.webhooks.last_id();
         let (what, resource_id, webhook) = self.change(state, event, url.as_deref());
@@ -81,7 +82,8 @@ impl Run {
         Happening { at_ms, what, resource_id, webhook }
     }
 
-    /// Carries an event out. Answers with its kind, its place, and the body of the webhook that it delivers.
+    /// Carries out an event. Returns its kind, its resource, and the body of the webhook that it
+    /// delivers.
     fn change(
         &mut self,
         state: &mut State,
@@ -144,7 +146,8 @@ impl Run {
         (what, resource_id, None)
     }
 
-    /// Most webhooks come within seconds, some after many minutes or hours; some come more than once.
+    /// Most webhooks arrive within seconds, some after minutes or hours; some arrive more than
+    /// once.
     fn schedule_deliveries(&mut self, webhook_id: u64, now_ms: i64) {
         let delay_ms = match self.below(20) {
             0 => HOUR_MS + self.below(2 * HOUR_MS),
@@ -162,7 +165,8 @@ impl Run {
         }
     }
 
-    /// Plays whatever a paced run is due to by now, and moves the clock. False: there is nothing left to do.
+    /// Plays the events of a paced run that are due, and moves the clock. False if no event is
+    /// left.
     fn tick(&mut self, state: &mut State) -> bool {
         let Some(day) = self.day else { return false };
         let Some((began_ms, began)) = self.began else {
@@ -188,36 +192,37 @@ impl Run {
     }
 }
 
-/// The location or company in the body of a webhook.
+/// The location or company ID in the body of a webhook.
 fn place_of(body: &str) -> Option<String> {
     let body: serde_json::Value = serde_json::from_str(body).ok()?;
     body["locationId"].as_str().or(body["companyId"].as_str()).map(str::to_owned)
 }
 
 impl State {
-    /// Starts a scenario; `day` is the real time that the day takes, or `None` if it is stepped. An error says why not.
+    /// Starts a scenario; `day` is the real time that the day takes, or `None` if the caller steps
+    /// it.
     pub(crate) fn start_scenario(&mut self, scenario: Scenario, day: Option<Duration>) -> Result<(), String> {
         if self.scenario.as_ref().is_some_and(|run| run.phase() == ScenarioPhase::Running) {
             return Err("a scenario is running".to_owned());
         }
         if day.is_some_and(|day| day.is_zero()) {
-            return Err("the day must take some time".to_owned());
+            return Err("the day must be longer than zero".to_owned());
         }
         self.scenario = Some(Run::new(scenario, day, self.seed));
         self.scenario_started.notify_one();
         Ok(())
     }
 
-    /// Plays the next event; `None` when the scenario has finished. An error says why nothing can be played.
+    /// Plays the next event; `None` when the scenario has finished.
     pub(crate) fn step_scenario(&mut self) -> Result<Option<Happening>, String> {
         let agency_has_app = self.directory.companies[0].installed_at_ms.is_some();
         let Some(mut run) = self.scenario.take() else {
             return Err("no scenario was started".to_owned());
         };
         let result = if run.day.is_some() {
-            Err("this scenario is paced by real time".to_owned())
+            Err("this scenario runs in real time".to_owned())
         } else if run.began.is_none() && !agency_has_app {
-            Err("the first company has not consented yet".to_owned())
+            Err("the first company has not given consent yet".to_owned())
         } else {
             if run.began.is_none() {
                 run.begin(self);
@@ -228,8 +233,8 @@ impl State {
         result
     }
 
-    /// How many times faster than real time the clock runs. A client waits in real time, so that durations that it acts on
-    /// (the replay window, the time until a limit is renewed) are scaled by this.
+    /// The ratio of the emulator's clock to real time. A client waits in real time, so durations
+    /// that it acts on (the replay window, the time until a quota resets) are scaled by this ratio.
     #[expect(clippy::cast_precision_loss, reason = "a day of milliseconds fits")]
     pub(crate) fn clock_speed(&self) -> f64 {
         let paced = self.scenario.as_ref().filter(|run| run.phase() == ScenarioPhase::Running);
@@ -237,7 +242,7 @@ impl State {
         day.map_or(1.0, |day| DAY_MS as f64 / 1_000.0 / day.as_secs_f64()).max(1.0)
     }
 
-    /// A duration of the client's real time, in milliseconds of the emulator's clock.
+    /// A real duration, in milliseconds of the emulator's clock.
     pub(crate) fn scaled_ms(&self, real_ms: i64) -> i64 {
         milliseconds(real_ms, self.clock_speed())
     }
@@ -264,7 +269,7 @@ impl State {
     }
 }
 
-/// Moves the clock for paced runs, for as long as the server runs.
+/// Moves the clock for paced runs, as long as the server runs.
 pub(crate) async fn pace(shared: Shared) {
     let started = Arc::clone(&shared.lock().scenario_started);
     loop {

@@ -1,4 +1,4 @@
-//! A run of a scenario: the queue of its events by moment, and the latest happenings.
+//! A scenario run: the queue of its events by time, and the latest past events.
 
 use crate::behaviour::{Behaviour, DailyReset};
 use crate::fault::{FaultId, FaultKind, Rule};
@@ -18,8 +18,9 @@ pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
-    /// A day of an agency with 500 locations: locations are opened, paused, moved, uninstalled and reinstalled, faults
-    /// come and go, the daily limit is spent, and webhooks arrive late, out of order and more than once.
+    /// A day of an agency with 500 locations: locations are created, paused, moved, uninstalled and
+    /// reinstalled, faults start and end, the daily limit is used up, and webhooks arrive late, out
+    /// of order and more than once.
     AgencyDay,
 }
 
@@ -34,7 +35,7 @@ impl Scenario {
         }
     }
 
-    /// The options that it is made for.
+    /// The options that the scenario is designed for.
     pub fn options(self) -> Options {
         match self {
             Self::AgencyDay => Options {
@@ -51,44 +52,44 @@ impl Scenario {
     }
 }
 
-/// How far a scenario is.
+/// The phase of a scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ScenarioPhase {
-    /// It begins when the first company is connected.
+    /// Waiting until the first company is connected.
     Waiting,
-    /// It is being played.
+    /// Running.
     Running,
-    /// Everything has happened, and every webhook was delivered.
+    /// All events were played, and every webhook was delivered.
     Finished,
 }
 
-/// Something that happened in a scenario.
+/// An event of a scenario that has taken place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Happening {
-    /// When, on the emulator's clock.
+    /// When it happened, on the emulator's clock.
     pub at_ms: i64,
-    /// What.
+    /// Its kind.
     pub what: Happened,
-    /// The company or location that it is about; for a fault that strikes any, none.
+    /// The company or location; `None` for a fault that applies to any.
     pub resource_id: Option<String>,
     /// The body of the webhook that was delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<String>,
 }
 
-/// The kinds of happening.
+/// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Happened {
-    /// The agency opened a new location, to which the app came by itself.
+    /// The agency created a new location, and the app was installed on it automatically.
     Opened,
-    /// The app was taken off a location.
+    /// The app was uninstalled from a location.
     Uninstalled,
-    /// The app was installed again, hours after it was taken off.
+    /// The app was installed again, hours after it was uninstalled.
     Installed,
-    /// The app was taken off and installed again within seconds.
+    /// The app was uninstalled and installed again within seconds.
     Reinstalled,
     /// A location was paused.
     Paused,
@@ -96,11 +97,11 @@ pub enum Happened {
     Resumed,
     /// A location moved to the other company.
     Moved,
-    /// A fault began.
+    /// A fault was injected.
     FaultBegan,
-    /// A fault ended.
+    /// A fault was removed.
     FaultEnded,
-    /// Another program used up the agency's quota of the day.
+    /// Another program used up the agency's daily quota.
     QuotaSpent,
     /// A webhook was delivered.
     Delivered,
@@ -110,7 +111,7 @@ pub enum Happened {
     Ended,
 }
 
-/// An event that is to come.
+/// A queued event.
 #[derive(Debug)]
 pub(crate) enum Event {
     Open,
@@ -127,15 +128,15 @@ pub(crate) enum Event {
     End,
 }
 
-/// A scenario that waits, runs, or has finished.
+/// A scenario that is waiting, running or finished.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) scenario: Scenario,
-    /// The real time that the day takes; `None`: it is stepped.
+    /// The real time that the day takes; `None` if the caller steps it.
     pub(crate) day: Option<Duration>,
     pub(crate) began: Option<(i64, Instant)>,
     pub(crate) finished: bool,
-    /// By moment, and within one by the order of their scheduling.
+    /// By time, then in the order of scheduling.
     pub(crate) queue: BTreeMap<(i64, u64), Event>,
     pub(crate) scheduled: u64,
     pub(crate) chance: Seeded,
@@ -152,7 +153,7 @@ impl Run {
             finished: false,
             queue: BTreeMap::new(),
             scheduled: 0,
-            // A sequence of its own, so that ids and random faults stay the same.
+            // A random sequence of its own, so that IDs and random faults do not change.
             chance: Seeded::new(seed ^ 0x7363_656e_6172_696f),
             played: 0,
             happened: VecDeque::new(),
@@ -171,12 +172,12 @@ impl Run {
         self.scenario.name()
     }
 
-    /// How many events were played, and how many are to come.
+    /// How many events were played, and how many are queued.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.played, self.queue.len())
     }
 
-    /// The latest happenings, the newest first.
+    /// The latest events, newest first.
     pub(crate) fn latest(&self) -> impl Iterator<Item = &Happening> {
         self.happened.iter().rev()
     }
@@ -186,7 +187,7 @@ impl Run {
         self.queue.insert((at_ms, self.scheduled), event);
     }
 
-    /// A number below `limit`, which is positive.
+    /// A random number below `limit`, which must be positive.
     pub(crate) fn below(&mut self, limit: i64) -> i64 {
         let limit = u64::try_from(limit).unwrap_or(1).max(1);
         i64::try_from(self.chance.next_u64() % limit).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! The thread that serves: it accepts connections, and hands each request to who answers it.
+//! The server thread: accepts connections and dispatches requests.
 
 use crate::certificate::Tls;
 use crate::delivery::Script;
@@ -30,7 +30,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves on `listener`, by https with `tls`.
+    /// Serves on `listener`, over HTTPS if `tls` is given.
     pub(crate) fn start(listener: TcpListener, tls: Option<Tls>, shared: &Shared) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -49,7 +49,7 @@ impl Server {
                     _ = stopped => {}
                 }
             });
-            // The runtime ends here, and every connection with it.
+            // Dropping the runtime here closes every connection.
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
@@ -59,13 +59,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic over there was reported over there.
+            // The panic hook has already reported a panic of that thread.
             let _ = thread.join();
         }
     }
 }
 
-/// What every connection comes in by.
+/// The shared context of all connections.
 #[derive(Clone)]
 struct Entrance {
     tls: Option<TlsAcceptor>,
@@ -78,14 +78,14 @@ impl Entrance {
         loop {
             match listener.accept().await {
                 Ok((socket, _)) => drop(tokio::spawn(self.clone().receive(socket))),
-                // Out of descriptors, most likely: some will be free again soon.
+                // Probably out of file descriptors; some are freed soon.
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
             }
         }
     }
 
     async fn receive(self, socket: TcpStream) {
-        // Answers are small and complete: waiting to fill a packet would only delay them.
+        // Responses are small and complete, so Nagle's algorithm would only delay them.
         let _ = socket.set_nodelay(true);
         let delay = {
             let mut state = self.shared.lock();
@@ -97,7 +97,7 @@ impl Entrance {
         }
         match &self.tls {
             None => self.serve(socket).await,
-            // A client that does not like the certificate is gone, as it should be.
+            // A client that rejects the certificate disconnects, as it should.
             Some(tls) => {
                 if let Ok(socket) = tls.accept(socket).await {
                     self.serve(socket).await;
@@ -106,7 +106,7 @@ impl Entrance {
         }
     }
 
-    /// Answers what comes by a connection, until it ends or is ordered to.
+    /// Serves a connection until it ends or is ordered to close.
     async fn serve(&self, socket: impl Socket) {
         let order = self.shared.lock().connections.open();
         let scripted = Arc::new(Mutex::new(None));
@@ -119,7 +119,8 @@ impl Entrance {
                     None => Ok(response),
                     Some(script) => {
                         *scripted.lock().unwrap_or_else(PoisonError::into_inner) = Some(script);
-                        // hyper answers an error with nothing at all, which leaves the socket to the script.
+                        // hyper sends nothing after an error, which leaves the socket to the
+                        // script.
                         Err(ScriptTakesOver)
                     }
                 }
@@ -127,13 +128,13 @@ impl Entrance {
         });
         let mut connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
         let order = tokio::select! {
-            // However this ends, for a client that breaks off too, there is nobody left to tell.
+            // Errors are ignored: the client has disconnected.
             _ = &mut connection => None,
             Ok(order) = order => Some(order),
         };
         let socket = connection.into_parts().io.into_inner();
         let ordered = order.as_ref().map(|order| Script::ending(order.ending));
-        // Silence has no end to wait for.
+        // With `Silence`, the connection stays open, so completion is reported at once.
         let _done = order.filter(|order| order.ending != Ending::Silence);
         let script = ordered.or_else(|| scripted.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(script) = script {

@@ -1,12 +1,13 @@
-//! A client's connection, plain or over TLS.
+//! A client connection, plain or over TLS.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// What an answer is written to. Shutting it down says goodbye as its kind does: over TLS by `close_notify`, too.
+/// The stream that responses are written to. Shutting it down closes it properly: over TLS with
+/// `close_notify`.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// The TCP connection beneath.
+    /// The underlying TCP connection.
     fn tcp(&self) -> &TcpStream;
 }
 

@@ -1,4 +1,4 @@
-//! Everything the emulator knows, behind one lock.
+//! The emulator's whole state, behind one lock.
 
 use crate::answer::Answer;
 use crate::call::Call;
@@ -27,7 +27,7 @@ pub(crate) const CONSENT_PATHS: [&str; 2] = ["/v2/oauth/chooselocation", "/oauth
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) base_url: String,
-    /// Where the CA's certificate was written.
+    /// The path of the CA certificate.
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) connections: Connections,
     pub(crate) clock: Clock,
@@ -38,11 +38,11 @@ pub(crate) struct State {
     pub(crate) log: RequestLog,
     pub(crate) faults: Faults,
     pub(crate) webhooks: Webhooks,
-    /// How many requests to the API are being answered.
+    /// The number of API requests in flight.
     pub(crate) in_flight: Arc<AtomicUsize>,
     pub(crate) seed: u64,
     pub(crate) scenario: Option<Run>,
-    /// Wakes the pacing of scenarios.
+    /// Wakes the task that paces scenarios.
     pub(crate) scenario_started: Arc<Notify>,
 }
 
@@ -73,7 +73,7 @@ impl State {
         format!("{}{}", self.base_url, CONSENT_PATHS[0])
     }
 
-    /// A link that starts a consent to every scope, as an app makes it.
+    /// An authorization URL for all scopes, as an app creates it.
     pub(crate) fn authorization_link(&self, redirect_uri: &str, state: &str) -> String {
         let app = &self.directory.app;
         let query = Serializer::new(String::new())
@@ -87,13 +87,13 @@ impl State {
         format!("{}?{query}", self.authorize_url())
     }
 
-    /// Where a request went.
+    /// The URL of a request.
     pub(crate) fn url_of(&self, call: &Call) -> String {
         let query = call.query.as_ref().map(|query| format!("?{query}"));
         format!("{}{}{}", self.base_url, call.path, query.unwrap_or_default())
     }
 
-    /// A configuration for the library, in the words of its documentation.
+    /// A configuration for the library, in its documented format.
     pub(crate) fn configuration(&self) -> Value {
         let app = &self.directory.app;
         let mut configuration = json!({
@@ -111,12 +111,12 @@ impl State {
         configuration
     }
 
-    /// The refusal for a paused location, with the status that is chosen.
+    /// The error response for a paused location, with the configured status.
     pub(crate) fn location_inactive(&self) -> Answer {
         Answer::refusal(self.settings.behaviour.inactive_status, "Location is not active")
     }
 
-    /// How tokens are issued now.
+    /// The settings for new tokens.
     pub(crate) fn issue(&self, with_refresh_token: bool) -> Issue {
         Issue {
             now_ms: self.clock.now_ms(),
@@ -125,7 +125,7 @@ impl State {
         }
     }
 
-    /// Pauses a location's subscription, or takes it up again. False: there is no such location.
+    /// Pauses a location's subscription or resumes it. False if the location does not exist.
     pub(crate) fn set_location_active(&mut self, location_id: &str, active: bool) -> bool {
         let Some(location) = self.directory.location_mut(location_id) else {
             return false;
@@ -134,7 +134,7 @@ impl State {
         true
     }
 
-    /// Installs the app on a company without telling.
+    /// Installs the app on a company without a webhook.
     pub(crate) fn mark_company_installed(&mut self, company_id: &str) {
         let now_ms = self.clock.now_ms();
         if let Some(company) = self.directory.company_mut(company_id) {
@@ -142,7 +142,7 @@ impl State {
         }
     }
 
-    /// Installs the app on a location without telling. False: there is no such location.
+    /// Installs the app on a location without a webhook. False if the location does not exist.
     pub(crate) fn mark_installed(&mut self, location_id: &str) -> bool {
         let now_ms = self.clock.now_ms();
         let Some(location) = self.directory.location_mut(location_id) else {
@@ -152,14 +152,15 @@ impl State {
         true
     }
 
-    /// Installs the app on a location, as an automatic installation does. False: there is no such location.
+    /// Installs the app on a location as an automatic installation. False if the location does not
+    /// exist.
     pub(crate) fn install_location(&mut self, location_id: &str) -> bool {
         let known = self.mark_installed(location_id);
         self.tell(&Notice::AutomaticInstall(location_id.to_owned()));
         known
     }
 
-    /// Causes a webhook, unless there is no such place.
+    /// Triggers a webhook, unless the company or location does not exist.
     pub(crate) fn tell(&mut self, notice: &Notice) {
         if let Some(body) = webhook::body(&self.directory, notice, self.clock.now_ms()) {
             let id = self.webhooks.cause(body);
@@ -169,16 +170,16 @@ impl State {
         }
     }
 
-    /// Takes the app off a location, or off a company with its locations, and ends their tokens.
-    /// False: there is no such place.
+    /// Uninstalls the app from a location, or from a company with its locations, and revokes their
+    /// tokens. False if it does not exist.
     pub(crate) fn uninstall(&mut self, resource_id: &str) -> bool {
         let known = self.take_off(resource_id);
         self.tell(&Notice::Uninstall(resource_id.to_owned()));
         known
     }
 
-    /// Takes the app off a location and installs it again a moment later, and tells both. False: there is no such
-    /// location.
+    /// Uninstalls the app from a location, installs it again after `pause`, and triggers both
+    /// webhooks. False if the location does not exist.
     pub(crate) fn reinstall_location(&mut self, location_id: &str, pause: Duration) -> bool {
         if self.directory.location(location_id).is_none() {
             return false;
@@ -190,8 +191,9 @@ impl State {
         true
     }
 
-    /// Moves a location to another company: its tokens end. If that company has the app, INSTALL names it; otherwise the
-    /// app is gone from the location, and UNINSTALL says so. False: there is no such place.
+    /// Moves a location to another company and revokes its tokens. If that company has the app,
+    /// this triggers INSTALL; otherwise the app is uninstalled from the location, which triggers
+    /// UNINSTALL. False if either does not exist.
     pub(crate) fn move_location(&mut self, location_id: &str, company_id: &str) -> bool {
         let Some(company) = self.directory.company(company_id) else {
             return false;
@@ -213,8 +215,8 @@ impl State {
         true
     }
 
-    /// Opens a new location of a company, and answers with its id. If the company has the app, it comes to the location
-    /// by itself. `None`: there is no such company.
+    /// Creates a location of a company and returns its ID. If the company has the app, it is
+    /// installed automatically. `None` if the company does not exist.
     pub(crate) fn open_location(&mut self, company_id: &str) -> Option<String> {
         let has_app = self.directory.company(company_id)?.installed_at_ms.is_some();
         let id = self.directory.add_location(company_id);
@@ -224,7 +226,7 @@ impl State {
         Some(id)
     }
 
-    /// Uses up the day's quota of a company or location.
+    /// Uses up the daily quota of a company or location.
     pub(crate) fn spend_daily_quota(&mut self, resource_id: &str) {
         if let Some(limit) = self.settings.rate_limit {
             let day = day_of(self.clock.now_ms());
@@ -232,13 +234,13 @@ impl State {
         }
     }
 
-    /// A private integration token of a company or location. `None`: there is no such place.
+    /// A private integration token of a company or location; `None` if it does not exist.
     pub(crate) fn private_token(&mut self, resource_id: &str) -> Option<String> {
         let grant = self.grant_of_owner(resource_id)?;
         Some(self.tokens.issue_private(Grant { private: true, ..grant }))
     }
 
-    /// The grant of a company or location that consented to every scope. `None`: there is no such place.
+    /// A grant of a company or location with every scope; `None` if it does not exist.
     pub(crate) fn grant_of_owner(&self, resource_id: &str) -> Option<Grant> {
         let location = self.directory.location(resource_id);
         let company_id = location.map_or(resource_id, |location: &Location| &location.company_id);
@@ -276,7 +278,7 @@ impl State {
     }
 }
 
-/// The state, shared between the server's thread and the handle that tests hold.
+/// The state, shared by the server's thread and the handles of tests.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared(Arc<Mutex<State>>);
 
@@ -285,7 +287,8 @@ impl Shared {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Never held across an `await`. A panic elsewhere is no reason to fail here too.
+    /// Never held across an `await`. Lock poisoning is ignored: a panic on another thread must not
+    /// cause one here.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

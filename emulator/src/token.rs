@@ -1,4 +1,4 @@
-//! `POST /oauth/token`: a code, a refresh token or the client's own credentials for tokens.
+//! `POST /oauth/token`: exchanges a code, a refresh token or client credentials for tokens.
 
 use crate::answer::{Answer, trace_id};
 use crate::call::Call;
@@ -47,7 +47,7 @@ pub(crate) fn answer(state: &mut State, call: &Call, other: Option<&OtherOwner>)
     Ok(Answer::json(200, &Value::Object(body(state, &pair))))
 }
 
-/// An empty value counts as missing, as it does in the vendor's OAuth server.
+/// An empty value counts as missing, as in the vendor's OAuth server.
 fn required<'a>(fields: &'a NamedFields, name: &str) -> Result<&'a str, Answer> {
     fields
         .get(name)
@@ -55,7 +55,7 @@ fn required<'a>(fields: &'a NamedFields, name: &str) -> Result<&'a str, Answer> 
         .ok_or_else(|| Answer::missing_parameter(&fields.written(name)))
 }
 
-/// `userType` is a wish here: the class of the token follows the installation.
+/// `userType` is only a hint: the class of the token follows the installation.
 fn redeem(state: &mut State, fields: &NamedFields, other: Option<&OtherOwner>) -> Result<Pair, Answer> {
     let code = required(fields, "code")?;
     let now_ms = state.clock.now_ms();
@@ -106,7 +106,8 @@ fn is_active(state: &State, grant: &Grant) -> bool {
     location.is_none_or(|location| location.active)
 }
 
-/// The app's own token: a company's, without a refresh token. Nobody consents to it, so nothing is spent.
+/// The app's own token: a company token without a refresh token. It needs no consent and uses up no
+/// token.
 fn client_credentials(state: &mut State, user_type: Option<UserType>) -> Result<Pair, Answer> {
     if user_type == Some(UserType::Location) {
         return Err(Answer::refusal(401, "This token's user type is not yet supported!"));
@@ -143,7 +144,7 @@ fn body(state: &State, pair: &Pair) -> Map<String, Value> {
     body
 }
 
-/// The part of an answer that every issued token has.
+/// The fields that every token response has.
 pub(crate) fn issued(settings: &Settings, pair: &Pair, now_ms: i64) -> Map<String, Value> {
     let grant = &pair.grant;
     let mut body = Map::new();
@@ -152,7 +153,7 @@ pub(crate) fn issued(settings: &Settings, pair: &Pair, now_ms: i64) -> Map<Strin
     put("tokenType", json!("Bearer"));
     match &settings.expires_in {
         ExpiresIn::Truth => {
-            // Rounded up: a token that was issued this second has its whole life before it.
+            // Rounded up, so that a token issued within this second has its full lifetime left.
             let left_ms = pair.access_expires_at_ms.saturating_sub(now_ms);
             put("expiresIn", json!(left_ms.saturating_add(999).div_euclid(1_000)));
         }

@@ -1,4 +1,5 @@
-//! Codes, access tokens and refresh tokens: who holds which, until when, and what became of the spent ones.
+//! Codes, access tokens and refresh tokens: their owners, expiry times, and the replay of used
+//! refresh tokens.
 
 use crate::directory::App;
 use crate::grant::{Grant, UserType};
@@ -9,27 +10,27 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// How a private integration token begins.
+/// The prefix of private integration tokens.
 pub(crate) const PRIVATE_PREFIX: &str = "pit-";
 const CODE_LIFE_MS: i64 = 10 * 60 * 1_000;
 const REFRESH_TOKEN_LIFE_MS: i64 = 365 * DAY_MS;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
-/// How many tokens are issued between two clearances of those that no answer depends on any more.
+/// How many tokens are issued between two purges of expired ones.
 const CLEARANCE: u64 = 1_024;
 
-/// A refresh token that the server would accept now.
+/// A refresh token that is valid now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LiveToken {
     /// The company or location that it belongs to.
     pub resource_id: String,
-    /// Which of the two.
+    /// Whether it is a company or a location.
     pub user_type: UserType,
     /// The token.
     pub refresh_token: String,
 }
 
-/// An access token with its refresh token, as handed out.
+/// An access token with its refresh token.
 #[derive(Debug, Clone)]
 pub(crate) struct Pair {
     pub(crate) grant: Arc<Grant>,
@@ -68,27 +69,27 @@ struct RefreshToken {
     entry: EntryId,
 }
 
-/// When a refresh token was used, and what it was exchanged for.
+/// When a refresh token was used, and the tokens that replaced it.
 #[derive(Debug)]
 struct Spent {
     at_ms: i64,
     successor: Pair,
 }
 
-/// Why a code is not exchanged.
+/// Why a code is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CodeRefusal {
     Unknown,
     RedirectUriDiffers,
 }
 
-/// What a refresh token is good for at a moment.
+/// The validity of a refresh token at a given time.
 pub(crate) enum RefreshStanding {
-    /// Unknown, expired, or spent too long ago: the server does not tell them apart.
+    /// Unknown, expired, or used too long ago to be replayed: the server does not distinguish them.
     Invalid,
-    /// Unspent.
+    /// Unused.
     Fresh(Arc<Grant>),
-    /// Spent a moment ago, for this pair.
+    /// Used within the replay window; the pair replaced it.
     JustSpent(Pair),
 }
 
@@ -102,7 +103,7 @@ impl RefreshStanding {
     }
 }
 
-/// The moment and the lifetime that new tokens get.
+/// The issue time and lifetime of new tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Issue {
     pub(crate) now_ms: i64,
@@ -122,7 +123,7 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// A new authorization code.
+    /// Issues an authorization code.
     pub(crate) fn issue_code(&mut self, grant: Grant, redirect_uri: &str, now_ms: i64) -> String {
         self.codes.retain(|_, code| code.expires_at_ms > now_ms);
         let code = unpredictable_hex::<20>();
@@ -133,7 +134,7 @@ impl Tokens {
         code
     }
 
-    /// Takes a code, once.
+    /// Redeems a single-use code.
     pub(crate) fn redeem_code(
         &mut self,
         code: &str,
@@ -151,7 +152,7 @@ impl Tokens {
         Ok(grant)
     }
 
-    /// New tokens for a grant.
+    /// Issues tokens for a grant.
     pub(crate) fn issue(&mut self, app: &App, grant: Arc<Grant>, how: Issue) -> Pair {
         self.issued += 1;
         if self.issued.is_multiple_of(CLEARANCE) {
@@ -198,17 +199,17 @@ impl Tokens {
         }
     }
 
-    /// Whose a refresh token is, or was before it was spent.
+    /// The owner of a refresh token, even after it was used.
     pub(crate) fn owner_of_refresh_token(&self, token: &str) -> Option<Arc<Grant>> {
         self.refresh.get(token).map(|known| Arc::clone(&known.grant))
     }
 
-    /// Whose a code is, as long as it is good.
+    /// The owner of a valid code.
     pub(crate) fn owner_of_code(&self, code: &str) -> Option<&Grant> {
         self.codes.get(code).map(|known| &*known.grant)
     }
 
-    /// Spends a refresh token, and issues the pair that replaces it.
+    /// Marks a refresh token as used, and issues the pair that replaces it.
     pub(crate) fn rotate(&mut self, app: &App, token: &str, grant: Arc<Grant>, how: Issue) -> Pair {
         let successor = self.issue(app, grant, how);
         if let Some(known) = self.refresh.get_mut(token) {
@@ -219,7 +220,7 @@ impl Tokens {
         successor
     }
 
-    /// The grant behind an access token that is alive.
+    /// The grant of a valid access token.
     pub(crate) fn authenticate(&self, access_token: &str, now_ms: i64) -> Option<Arc<Grant>> {
         self.access
             .get(access_token)
@@ -227,7 +228,7 @@ impl Tokens {
             .map(|known| Arc::clone(&known.grant))
     }
 
-    /// A new private integration token.
+    /// Issues a private integration token.
     pub(crate) fn issue_private(&mut self, grant: Grant) -> String {
         let hex = unpredictable_hex::<16>();
         let id = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
@@ -236,17 +237,17 @@ impl Tokens {
         token
     }
 
-    /// The grant behind a private integration token.
+    /// The grant of a private integration token.
     pub(crate) fn authenticate_private(&self, token: &str) -> Option<Arc<Grant>> {
         self.private.get(token).map(Arc::clone)
     }
 
-    /// How often a refresh token was exchanged for a new one.
+    /// The number of refresh token rotations.
     pub(crate) fn rotations(&self) -> u64 {
         self.rotations
     }
 
-    /// The refresh tokens that are good now, by resource and age.
+    /// The valid refresh tokens, by resource and age.
     pub(crate) fn live(&self, now_ms: i64) -> Vec<LiveToken> {
         let mut live: Vec<_> = self
             .refresh
@@ -263,25 +264,25 @@ impl Tokens {
             .collect()
     }
 
-    /// What became of every code and token.
+    /// The history of every code and token.
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Ends every access token.
+    /// Expires every access token.
     pub(crate) fn expire_access_tokens(&mut self) {
         for (_, known) in self.access.drain() {
             self.ledger.end(known.entry, Ended::Expired);
         }
     }
 
-    /// Ends the refresh tokens of a company or location; its access tokens live on.
+    /// Revokes the refresh tokens of a company or location; its access tokens stay valid.
     pub(crate) fn revoke_refresh_tokens(&mut self, resource_id: &str) -> usize {
         let ended = self.refresh.extract_if(|_, known| known.grant.resource_id() == resource_id);
         ended.map(|(_, known)| self.ledger.end(known.entry, Ended::Revoked)).count()
     }
 
-    /// Ends everything that was granted by those for whom `ended` is true.
+    /// Ends all tokens of the grants for which `ended` is true.
     pub(crate) fn end_grants(&mut self, ended: impl Fn(&Grant) -> bool) {
         let codes = self.codes.extract_if(|_, code| ended(&code.grant)).map(|(_, code)| code.entry);
         let access = self.access.extract_if(|_, known| ended(&known.grant)).map(|(_, known)| known.entry);
@@ -291,7 +292,8 @@ impl Tokens {
         }
     }
 
-    /// Forgets what has been dead for a day: the answer about it is the same as about the unknown.
+    /// Purges tokens that expired more than a day ago: the response for them is the same as for
+    /// unknown ones.
     fn clear_out(&mut self, now_ms: i64) {
         let bygone = now_ms - DAY_MS;
         self.access.retain(|_, known| known.expires_at_ms > bygone);

@@ -1,4 +1,4 @@
-//! The webhooks that report installations and uninstallations: their bodies, and a list of the latest.
+//! Webhooks for installations and uninstallations: their bodies, and a list of the latest.
 
 use crate::clock::{Clock, iso8601};
 use crate::directory::Directory;
@@ -12,19 +12,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
 
-/// How many webhooks are kept; the oldest go.
+/// How many webhooks are kept; the oldest are dropped.
 const KEPT: usize = 10_000;
 
-/// What a webhook tells.
+/// The content of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// A person installed the app on this company or location.
+    /// A user installed the app on this company or location.
     Install(String),
-    /// The app came to this location by itself, as to one that was made later: no person and no company is named.
+    /// The app was installed on this location automatically, because the location was created
+    /// later: the webhook names no user and no company.
     AutomaticInstall(String),
-    /// The app was taken off this company or location.
+    /// The app was uninstalled from this company or location.
     Uninstall(String),
-    /// A person installed the app on several locations of a company at once: one webhook with `locationIds`.
+    /// A user installed the app on several locations of a company at once: one webhook with
+    /// `locationIds`.
     BulkInstall {
         /// The company.
         company_id: String,
@@ -43,7 +45,7 @@ impl Notice {
     }
 }
 
-/// The body of a webhook. `None`: there is no such place.
+/// The body of a webhook; `None` if the company or location does not exist.
 pub(crate) fn body(directory: &Directory, notice: &Notice, now_ms: i64) -> Option<String> {
     let id = notice.place();
     let location = directory.location(id);
@@ -81,7 +83,7 @@ pub(crate) fn body(directory: &Directory, notice: &Notice, now_ms: i64) -> Optio
     Some(Value::Object(body).to_string())
 }
 
-/// The webhooks so far, and the way to the receiver.
+/// The webhooks so far, and their delivery.
 #[derive(Debug)]
 pub(crate) struct Webhooks {
     pub(crate) keys: Arc<Keys>,
@@ -104,7 +106,7 @@ impl Webhooks {
         }
     }
 
-    /// Keeps a webhook, and answers with its id.
+    /// Records a webhook and returns its ID.
     pub(crate) fn cause(&mut self, body: String) -> u64 {
         self.last_id += 1;
         let caused = Arc::new(Caused { id: self.last_id, body, status: AtomicU16::new(0) });
@@ -115,7 +117,7 @@ impl Webhooks {
         self.last_id
     }
 
-    /// Sends a webhook that was caused, in the background, and repeats that by `rule`.
+    /// Sends a recorded webhook in the background, with retries by `rule`.
     pub(crate) fn send(&mut self, id: u64, url: &str, rule: RetryRule) {
         let Some(caused) = self.caused.iter().find(|caused| caused.id == id) else {
             return;
@@ -128,7 +130,7 @@ impl Webhooks {
         postman.take(parcel);
     }
 
-    /// The id of the webhook that was caused last; 0 stands for none.
+    /// The ID of the latest webhook, or 0.
     pub(crate) fn last_id(&self) -> u64 {
         self.last_id
     }

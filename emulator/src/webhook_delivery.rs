@@ -1,4 +1,4 @@
-//! Webhook deliveries: the request to the receiver, and the latest attempts.
+//! Webhook delivery: the HTTP request to the receiver, and the latest attempts.
 
 use crate::clock::Clock;
 use serde::Serialize;
@@ -8,26 +8,26 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How many attempts to deliver them are kept.
+/// How many delivery attempts are kept.
 const DELIVERIES_KEPT: usize = 100;
 
-/// How long the receiver may take.
+/// The timeout for the receiver.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An attempt to deliver a webhook.
+/// A delivery attempt of a webhook.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Delivery {
     pub(crate) at_ms: i64,
     pub(crate) url: String,
     pub(crate) body: String,
-    /// What the receiver answered.
+    /// The receiver's status.
     pub(crate) status: Option<u16>,
-    /// Why it did not.
+    /// The error, if the receiver did not respond.
     pub(crate) error: Option<String>,
 }
 
-/// The latest attempts, the oldest first.
+/// The latest attempts, oldest first.
 #[derive(Debug, Clone)]
 pub(crate) struct Deliveries {
     clock: Clock,
@@ -39,7 +39,7 @@ impl Deliveries {
         Self { clock, kept: Arc::default() }
     }
 
-    /// Sends a webhook, and keeps what came of it; answers with the receiver's status.
+    /// Sends a webhook, records the attempt, and returns the receiver's status.
     pub(crate) fn post(&self, url: &str, headers: &[(String, String)], body: &[u8]) -> io::Result<u16> {
         let result = post(url, headers, body);
         let delivery = Delivery {
@@ -62,7 +62,7 @@ impl Deliveries {
     }
 }
 
-/// Host with port, and path with query, of a URL that webhooks can be sent to.
+/// Splits a receiver's URL into host with port and path with query. `None` if it is not valid.
 pub(crate) fn parts_of(url: &str) -> Option<(&str, &str)> {
     let rest = url.strip_prefix("http://")?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -72,11 +72,11 @@ pub(crate) fn parts_of(url: &str) -> Option<(&str, &str)> {
     Some((authority, if path.is_empty() { "/" } else { path }))
 }
 
-/// Sends a webhook; answers with the receiver's status.
+/// Sends a webhook and returns the receiver's status.
 fn post(url: &str, headers: &[(String, String)], body: &[u8]) -> io::Result<u16> {
     let odd = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url}: {why}"));
-    let (authority, path) = parts_of(url).ok_or_else(|| odd("it must be http://HOST:PORT/PATH"))?;
-    let address = authority.to_socket_addrs()?.next().ok_or_else(|| odd("it has no address"))?;
+    let (authority, path) = parts_of(url).ok_or_else(|| odd("the URL must be http://HOST:PORT/PATH"))?;
+    let address = authority.to_socket_addrs()?.next().ok_or_else(|| odd("the host has no address"))?;
     let mut socket = TcpStream::connect_timeout(&address, PATIENCE)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
@@ -92,7 +92,10 @@ fn post(url: &str, headers: &[(String, String)], body: &[u8]) -> io::Result<u16>
     socket.write_all(&[head.as_bytes(), body].concat())?;
     let mut line = String::new();
     BufReader::new(socket).read_line(&mut line)?;
-    line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| odd("it does not speak HTTP"))
+    line.split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .ok_or_else(|| odd("the response is not HTTP"))
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use ring::signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use serde::Deserialize;
 use std::sync::LazyLock;
 
-/// An RSA key for tests, and for nothing else: whoever reads this repository has its private half. ring signs with RSA,
-/// but does not make such keys.
+/// An RSA key for tests only: its private half is public in this repository. ring signs with RSA,
+/// but cannot generate RSA keys.
 const TEST_ONLY_RSA_KEY: &[u8] = include_bytes!("../keys/test-only-rsa-4096.pk8");
 
-/// What stands before an Ed25519 key, and before a PKCS#1 key of 4,096 bits, in their SubjectPublicKeyInfo.
+/// The SubjectPublicKeyInfo prefixes of an Ed25519 key and of a 4096-bit PKCS#1 key.
 const ED25519_INFO: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const RSA_4096_INFO: [u8; 24] = [
     0x30, 0x82, 0x02, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01,
@@ -23,36 +23,36 @@ const RSA_4096_INFO: [u8; 24] = [
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Signature {
-    /// `x-ghl-signature` (Ed25519) and `x-wh-signature` (RSA), as at present.
+    /// `x-ghl-signature` (Ed25519) and `x-wh-signature` (RSA), the current default.
     #[default]
     Both,
-    /// `x-ghl-signature` alone.
+    /// `x-ghl-signature` only.
     Ed25519,
-    /// `x-wh-signature`, with `N/A` in the other's place.
+    /// `x-wh-signature`, and `N/A` in `x-ghl-signature`.
     Legacy,
-    /// `N/A` in both places.
+    /// `N/A` in both headers.
     NotAvailable,
-    /// Both, over another body.
+    /// Both headers, with the signatures of another body.
     Wrong,
 }
 
-/// The keys that webhooks are signed with, as PEM.
+/// The public keys of the webhook signatures, as PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookPublicKeys {
-    /// Of `x-ghl-signature`. It comes from the seed, as ids do.
+    /// For `x-ghl-signature`. Derived from the seed.
     pub ed25519: String,
-    /// Of `x-wh-signature`. Its private half is in the emulator's repository.
+    /// For `x-wh-signature`. Its private half is public in the emulator's repository.
     pub rsa: String,
 }
 
-/// The private halves.
+/// The private keys.
 pub(crate) struct Keys {
     ed25519: Ed25519KeyPair,
 }
 
-/// Read once: that takes longer than all the rest of a start.
+/// Parsed once: parsing takes longer than the rest of the start.
 static RSA: LazyLock<RsaKeyPair> =
-    LazyLock::new(|| RsaKeyPair::from_pkcs8(TEST_ONLY_RSA_KEY).expect("the key in this repository is one"));
+    LazyLock::new(|| RsaKeyPair::from_pkcs8(TEST_ONLY_RSA_KEY).expect("the key in this repository is valid"));
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Keys {
 
 impl Keys {
     pub(crate) fn new(seed: u64) -> Self {
-        // A sequence of its own, so that ids stay what they are.
+        // A random sequence of its own, so that IDs do not change.
         let mut seeded = Seeded::new(seed ^ 0x0077_6562_686f_6f6b);
         let secret: Vec<u8> = (0..4).flat_map(|_| seeded.next_u64().to_le_bytes()).collect();
         Self { ed25519: Ed25519KeyPair::from_seed_unchecked(&secret).expect("32 bytes are an Ed25519 key") }

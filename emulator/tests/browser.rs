@@ -111,9 +111,9 @@ fn a_fault_that_is_switched_on_hits_the_next_request_and_is_named_beside_it() {
     browser.fill("//input[@id = 'status-status']", "503");
     browser.fill("//textarea[@id = 'status-headers']", "retry-after: 7");
     browser.fill("//select[@id = 'endpoint']", "token");
-    browser.click("//button[. = 'Switch on']");
+    browser.click("//button[. = 'Add fault']");
     browser.wait_for("the fault", &row_says("faults", &["status", "token", "0 of 1"]));
-    browser.wait_for("word of it", &status_says("Fault 1 is switched on"));
+    browser.wait_for("word of it", &status_says("Fault 1 was added"));
 
     let credentials = [("grantType", "client_credentials")];
     let struck = token(&emulator, &credentials);
@@ -126,7 +126,7 @@ fn a_fault_that_is_switched_on_hits_the_next_request_and_is_named_beside_it() {
 
     // What the form lets through, the server may refuse; it is said why.
     browser.fill("//input[@id = 'status-status']", "99");
-    browser.click("//button[. = 'Switch on']");
+    browser.click("//button[. = 'Add fault']");
     browser.wait_for("the refusal", &status_says("Not done: status 99"));
     let complaints = browser.complaints();
     assert!(complaints.len() == 1 && complaints[0].contains("400 (Bad Request)"), "{complaints:?}");
@@ -144,7 +144,7 @@ fn the_keyboard_is_enough() {
     browser.tab_to("+ 1 day");
     assert_ne!(browser.run("return getComputedStyle(document.activeElement).outlineStyle"), "none");
     browser.press(ENTER);
-    browser.wait_for("a day", &status_says("A day later"));
+    browser.wait_for("a day", &status_says("One day later"));
     assert!(emulator.clock().now_ms() >= before + 86_400_000);
     assert_eq!(
         browser.run("return document.activeElement.textContent"),
@@ -157,7 +157,7 @@ fn the_keyboard_is_enough() {
     browser.wait_for("the fault", &row_says("faults", &["replyLost", "any", "0 of 1"]));
     browser.tab_to("Off fault 1");
     browser.press(ENTER);
-    browser.wait_for("its end", &status_says("Fault 1 is switched off"));
+    browser.wait_for("its end", &status_says("Fault 1 was removed"));
 
     browser.go(&dashboard(&emulator));
     browser.tab_to("Start a consent");
@@ -185,7 +185,7 @@ fn webhooks_are_sent_and_places_changed() {
     browser.wait_for("the receiver", &status_says(&receiver));
     browser.fill("//input[@id = 'place']", location);
     browser.click("//button[. = 'Send UNINSTALL']");
-    browser.wait_for("the answer", &status_says("The receiver answered 200"));
+    browser.wait_for("the answer", &status_says("The receiver responded with 200"));
     browser.wait_for("the delivery", &row_says("webhooks", &["UNINSTALL", "Maple Street Fitness 1", "200"]));
     assert_eq!(emulator.webhooks(), Vec::<String>::new(), "nothing happened");
 
@@ -243,7 +243,7 @@ fn without_javascript_it_can_be_read() {
     for expected in ["Agency 1", "refresh token", "live", "/oauth/token", emulator.client_id()] {
         assert!(shown.contains(expected), "{expected}: {shown}");
     }
-    for control in ["Switch on", "+ 1 hour", "Clear all"] {
+    for control in ["Add fault", "+ 1 hour", "Clear all"] {
         assert!(!shown.contains(control), "{control} would do nothing");
     }
 }

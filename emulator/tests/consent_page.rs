@@ -87,7 +87,7 @@ fn a_wrong_link_gets_a_page_that_says_so_and_no_redirect() {
         (query.replace("callback", "elsewhere"), "redirect_uri"),
         (query.replace("oauth.write", "no.such"), "no.such"),
         (format!("{query}&prompt=login"), "prompt"),
-        (format!("{query}&a=%3Cscript%3E"), "no parameter a"),
+        (format!("{query}&a=%3Cscript%3E"), "Unknown parameter: a"),
         (format!("{query}&%3Cscript%3E=1"), "&lt;script&gt;"),
         (String::new(), "response_type"),
     ] {

@@ -16,7 +16,7 @@ fn help() -> String {
 }
 
 fn faults() -> String {
-    let mut table = "| `kind` | parameters | what happens |\n|---|---|---|\n".to_owned();
+    let mut table = "| `kind` | parameters | effect |\n|---|---|---|\n".to_owned();
     for info in FAULT_KINDS {
         let parameters: Vec<_> = info
             .parameters
@@ -33,7 +33,7 @@ fn faults() -> String {
 }
 
 fn refusals() -> String {
-    let mut table = "| `refusal` | status | words |\n|---|---|---|\n".to_owned();
+    let mut table = "| `refusal` | status | message |\n|---|---|---|\n".to_owned();
     for refusal in Refusal::ALL {
         let name = json!(refusal);
         table.push_str(&format!(
@@ -48,7 +48,7 @@ fn refusals() -> String {
 
 fn behaviours() -> String {
     let mut table =
-        "| setting | option | values, the first by default | what it does |\n|---|---|---|---|\n".to_owned();
+        "| setting | option | values (first is the default) | effect |\n|---|---|---|---|\n".to_owned();
     for info in BEHAVIOURS {
         let values = match (info.values, info.default) {
             ([], "false") => "`false`, `true`".to_owned(),

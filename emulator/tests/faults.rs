@@ -431,7 +431,7 @@ fn other_programs_inject_over_http() {
 }
 
 #[test]
-#[should_panic(expected = "is no valid header")]
+#[should_panic(expected = "is not a valid header")]
 fn a_fault_that_cannot_be_sent_is_refused_at_once() {
     let connected = Connected::new();
     connected.emulator.inject(

@@ -73,7 +73,7 @@ fn scenario_is_played_after_the_first_connection_and_its_end_is_reported() {
     let first = lines.next().unwrap();
     let (_, authority) = first.split_once("http://").unwrap();
     let waits = lines.find(|line| line.starts_with("Scenario")).unwrap();
-    assert!(waits.contains("agency-day: it begins when company"), "{waits}");
+    assert!(waits.contains("agency-day starts when company"), "{waits}");
 
     let overview = json_of(&exchange(authority, "GET /_emulator", "", ""));
     let text = |name: &str| overview[name].as_str().unwrap();
@@ -97,15 +97,15 @@ fn scenario_is_played_after_the_first_connection_and_its_end_is_reported() {
     let token = exchange(authority, "POST /oauth/token", headers, &form);
     assert!(token.starts_with("HTTP/1.1 200"), "{token}");
 
-    assert_eq!(lines.next().unwrap(), "Scenario agency-day: it runs.");
+    assert_eq!(lines.next().unwrap(), "Scenario agency-day is running.");
     let end = lines.next().unwrap();
     let scenario = json_of(&exchange(authority, "GET /_emulator/scenario", "", ""));
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(end.starts_with("Scenario agency-day: it has finished. The API honours "), "{end}");
+    assert!(end.starts_with("Scenario agency-day has finished. "), "{end}");
     let ledger = scenario["ledger"].as_array().unwrap();
     let honoured = ledger.iter().filter(|one| one["state"] == "honoured").count();
-    assert!(end.contains(&format!("honours {honoured} connections")), "{end}");
+    assert!(end.contains(&format!("finished. {honoured} connections are valid")), "{end}");
 }
 
 #[test]

@@ -245,11 +245,11 @@ class TokenTest(CliTest):
             self.configure(store={"kind": "sqlite", "path": "tokens.db", "encryptionKeys": keys})
             return self.run_cli("maintain").stdout
 
-        self.assertIn("; 1 sealed anew, 0 could not be; next due ", maintain(old))
+        self.assertIn("; 1 resealed, 0 not resealed; next due ", maintain(old))
         self.configure(store={"kind": "sqlite", "path": "tokens.db", "encryptionKeys": [new, old]})
         self.ok("token", self.emulator.location_ids[0])
-        self.assertIn("; 0 sealed anew, 1 could not be; next due ", maintain(new))
-        self.assertIn("; 1 sealed anew, 0 could not be; next due ", maintain(new, old))
+        self.assertIn("; 0 resealed, 1 not resealed; next due ", maintain(new))
+        self.assertIn("; 1 resealed, 0 not resealed; next due ", maintain(new, old))
 
     def test_delete_asks(self) -> None:
         refused = self.run_cli("delete", self.emulator.company_id, stdin="y\n")
@@ -384,16 +384,16 @@ class UnsavedTest(CliTest):
             output, errors = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 5, errors)
         self.assertIn(self.emulator.company_id, output)
-        self.assertRegex(errors, r"(?m)^ghl-oauth: the new token is not saved.*(locked|write lock)")
+        self.assertRegex(errors, r"(?m)^ghl-oauth: the new token was not saved.*(locked|write lock)")
         self.assertIn(f"  resource: {self.emulator.company_id}\n", errors)
-        self.assertIn("  help: see to the store", errors)
+        self.assertIn("  help: check the store", errors)
         # The next command repeats the request within the API's window, and gets the same answer.
         self.ok("refresh", self.emulator.company_id)
 
     def test_a_token_is_offered_again_and_saved_once_the_store_works(self) -> None:
         with self.refresh_that_is_not_saved("refresh", self.emulator.company_id) as (process, locking):
             assert process.stderr and process.stdout
-            self.assertIn("offered again", process.stderr.readline())
+            self.assertIn("retrying", process.stderr.readline())
             locking.execute("ROLLBACK")
             output, errors = process.communicate(timeout=60)
         self.assertEqual((process.returncode, errors), (0, ""))
@@ -528,7 +528,7 @@ class ConfigurationTest(CliTest):
         self.config.chmod(0o644)
         ended = self.run_cli("list")
         self.assertEqual(ended.returncode, 0)
-        self.assertIn("warning: others may read the secret", ended.stderr)
+        self.assertIn("warning: other users can read the secret", ended.stderr)
         self.assertIn("chmod 600", ended.stderr)
         self.variables["GHL_OAUTH_CLIENT_SECRET"] = self.document["clientSecret"]
         self.configure(clientSecret=None)
@@ -542,7 +542,7 @@ class ConfigurationTest(CliTest):
             }
         )
         self.config.chmod(0o644)
-        self.assertIn("warning: others may read the secret", self.run_cli("list").stderr)
+        self.assertIn("warning: other users can read the secret", self.run_cli("list").stderr)
 
     def test_what_cannot_be_used_is_named(self) -> None:
         self.configure(colour="red")
@@ -554,7 +554,7 @@ class ConfigurationTest(CliTest):
         self.config.write_text('{"clientSecret": "the-secret"')
         self.assertNotIn("the-secret", self.refused())
         self.config.write_text("[]")
-        self.assertIn("no JSON object", self.refused())
+        self.assertIn("not a JSON object", self.refused())
         self.config.unlink()
         self.assertIn("GHL_OAUTH_CONFIG", self.refused())
 

@@ -9,7 +9,7 @@
     status.textContent = text;
   };
 
-  // Makes `old` what `fresh` is, and leaves alone what is the same: focus and selection stay where they are.
+  // Updates `old` to match `fresh`. Equal nodes stay untouched, which preserves focus and selection.
   const update = (old, fresh) => {
     if (old.nodeType !== Node.ELEMENT_NODE) {
       if (old.data !== fresh.data) old.data = fresh.data;
@@ -19,7 +19,7 @@
     for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
     let next = old.firstChild;
     for (const wanted of [...fresh.childNodes]) {
-      // Rows have ids: new ones come in above, old ones leave below, and the others stay.
+      // Rows have IDs: new rows are inserted, rows that are gone are removed, the others stay.
       while (next && next.id && wanted.id && next.id !== wanted.id && !fresh.querySelector("#" + CSS.escape(next.id))) {
         const gone = next;
         next = next.nextSibling;
@@ -51,15 +51,15 @@
         const found = fresh.getElementById(old.id);
         if (found) update(old, found);
       }
-      if (lost) say("The emulator answers again.");
+      if (lost) say("The emulator is responding again.");
       lost = false;
     } catch {
-      if (!lost) say("The emulator does not answer. What is shown may be old.", true);
+      if (!lost) say("The emulator does not respond. The data shown may be outdated.", true);
       lost = true;
     }
   };
 
-  // One at a time, and none while nobody looks.
+  // One request at a time, and only while the page is visible.
   const watch = async () => {
     if (!document.hidden) await refresh();
     setTimeout(watch, 1000);
@@ -77,7 +77,7 @@
       else say("Not done: " + result.error, true);
       await refresh();
     } catch {
-      say("Not done: the emulator does not answer.", true);
+      say("Not done: the emulator does not respond.", true);
     }
   };
 
@@ -119,7 +119,7 @@
     send(form, "POST", body);
   });
 
-  // A kind of fault brings its own parameters.
+  // Each kind of fault has its own parameters.
   const choose = (chooser) => {
     for (const fields of chooser.form.querySelectorAll("[data-of]")) {
       fields.hidden = fields.disabled = fields.dataset.of !== chooser.value;

@@ -1,4 +1,4 @@
-//! The plan of `agency-day`: which locations meet which fate, and when, from the seed.
+//! The `agency-day` scenario: selects the locations and times of its events from the seed.
 
 use crate::fault::{Endpoint, FaultKind, GrantType, Rule, Stage};
 use crate::refusal::Refusal;
@@ -6,7 +6,7 @@ use crate::scenario_run::{DAY_MS, Event, HOUR_MS, MINUTE_MS, Run};
 use crate::state::State;
 use std::time::Duration;
 
-/// Per cent of the agency's locations that meet each fate; at least one location does.
+/// Percentage of the agency's locations for each kind of event; at least one location each.
 const UNINSTALLED: usize = 3;
 const BACK_AFTER_HOURS: usize = 2;
 const REINSTALLED_WITHIN_SECONDS: usize = 5;
@@ -25,7 +25,7 @@ pub(super) fn plan(run: &mut Run, state: &State, began_ms: i64) {
         .map(|location| location.id.clone())
         .collect();
     let count = |per_cent: usize| (state.directory.locations_of(agency).count() * per_cent / 100).max(1);
-    // Each location meets one fate at most, so that the end of the day is plain.
+    // At most one kind of event per location, so that its state at the end of the day is clear.
     let mut draw = |run: &mut Run, per_cent: usize| -> Vec<String> {
         (0..count(per_cent))
             .map_while(|_| {
@@ -35,7 +35,7 @@ pub(super) fn plan(run: &mut Run, state: &State, began_ms: i64) {
             })
             .collect()
     };
-    // Between half an hour after the beginning and three hours before the end.
+    // Between half an hour after the start and three hours before the end.
     let moment = |run: &mut Run| began_ms + 30 * MINUTE_MS + run.below(DAY_MS - 3 * HOUR_MS - 30 * MINUTE_MS);
 
     for _ in 0..count(OPENED) {
@@ -82,20 +82,20 @@ pub(super) fn plan(run: &mut Run, state: &State, began_ms: i64) {
     run.schedule(began_ms + DAY_MS + 4 * HOUR_MS, Event::End);
 }
 
-/// Two hours before a midnight (UTC), which renews the quota, and at least two hours after the beginning.
+/// Two hours before midnight (UTC), when the quota resets, and at least two hours after the start.
 fn quota_spent_at(began_ms: i64) -> i64 {
     let midnight_ms = began_ms - began_ms.rem_euclid(DAY_MS) + DAY_MS;
     let spent_ms = midnight_ms - 2 * HOUR_MS;
     if spent_ms < began_ms + 2 * HOUR_MS { spent_ms + DAY_MS } else { spent_ms }
 }
 
-/// The transient faults: each ends by itself.
+/// The transient faults: each is removed after a while.
 fn faults(run: &mut Run, began_ms: i64, refused: &[String], misfiled: &[String]) {
     let timed_out = |stage| FaultKind::CommandTimedOut { stage, as_object: false };
     let refreshes = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken);
     let unavailable = FaultKind::UnavailablePage { stage: Stage::AfterProcessing };
     let mut windows = vec![
-        // Hours after the beginning, minutes that it lasts, the requests, and the fault.
+        // Start in hours, duration in minutes, the rule, and the fault.
         (1, 20, Rule::default().probability(0.2), timed_out(Stage::BeforeProcessing)),
         (4, 30, Rule::on(Endpoint::LocationToken).in_flight(4), timed_out(Stage::AfterProcessing)),
         (6, 60, refreshes.clone().times(2), unavailable),

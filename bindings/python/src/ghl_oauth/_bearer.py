@@ -6,7 +6,7 @@ import threading
 
 from .client import Client
 
-# The only refusals that another access token cures; for any other one a refresh would be spent in vain.
+# The only errors that a new access token fixes; for any other, a refresh would be wasted.
 _CURABLE = ("invalid jwt", "access token is invalid")
 
 

@@ -72,7 +72,7 @@ def progress_callback(function: Callable[[Mapping[str, Any]], object] | None) ->
     def tell(progress: bytes, _context: int | None) -> int:
         if function is not None:
             function(json.loads(progress))
-        # A listener or the log may have been interrupted meanwhile.
+        # A listener or the log may have been interrupted in the meantime.
         return int(pending())
 
     return callback(ProgressCallback, tell, failed=1)

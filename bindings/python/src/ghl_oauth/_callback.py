@@ -27,12 +27,13 @@ def callback(prototype: Any, function: Callable[..., Any], failed: int | None = 
     """
 
     def contained(*arguments: Any, begun: bool = False, inside_a_call: bool = True) -> Any:
-        # The handlers call nothing, since Python looks for signals after each call of a function; but what a signal
-        # kept from beginning is done all the same, lest a lock stay taken.
+        # The handlers call no functions, because Python checks for signals after each function
+        # call. If a signal arrived before `function` started, it is still called, so that no lock
+        # stays held.
         try:
             _thread.callbacks += 1
             try:
-                # A thread of the library's own comes from no Python code.
+                # The library's own threads have no Python caller.
                 inside_a_call = sys._getframe().f_back is not None
                 begun = True
                 return function(*arguments)
@@ -47,7 +48,7 @@ def callback(prototype: Any, function: Callable[..., Any], failed: int | None = 
                 _raised[_thread.ident] = error
         except BaseException as interrupt:
             if not inside_a_call:
-                _report(interrupt)  # signals come on the main thread only, so this may call something
+                _report(interrupt)  # may call functions: this is the main thread
             elif _thread.ident not in _raised:
                 _raised[_thread.ident] = interrupt
         return failed if begun else contained(*arguments)
@@ -59,7 +60,7 @@ def callback(prototype: Any, function: Callable[..., Any], failed: int | None = 
 def _report(error: BaseException) -> None:
     """Logs an exception that no call will raise; an exception of the log itself must not reach C either."""
     try:
-        import logging  # as late as this, since it takes long
+        import logging  # imported here because it is slow
 
         logging.getLogger("ghl_oauth").error(
             "a callback on a thread of the library raised %s: %s", type(error).__name__, error
@@ -75,10 +76,11 @@ def _cover_the_entry(function: Any) -> None:
     it is outside the ``try``: Ctrl-C would leave the callback and be printed as ignored, and the
     library would read a random result.
     """
-    table: bytes = getattr(function.__code__, "co_exceptiontable", b"")  # 3.9 and 3.10 do not look before a `try`
+    table: bytes = getattr(function.__code__, "co_exceptiontable", b"")  # empty before 3.11
     if table:
-        # A table's entries are: start, length, target, depth; numbers of six bits a byte (64: another byte follows),
-        # and 128 in an entry's first byte. The new entry ends where the first one starts, and has its target and depth.
+        # An entry of the exception table: start, length, target, depth, as varints of six bits per
+        # byte (bit 64: more bytes follow); the first byte of an entry has bit 128. The new entry
+        # ends where the first one starts, and has the same target and depth.
         numbers: list[bytes] = []
         begin = 0
         for end, byte in enumerate(table, 1):
@@ -110,7 +112,7 @@ def free_client(client: c_void_p, store: object) -> None:
 
 
 class _Thread(threading.local):
-    callbacks = 0  # how many callbacks this thread is inside of
+    callbacks = 0  # nesting depth of callbacks on this thread
 
     def __init__(self) -> None:
         self.ident = get_ident()
@@ -118,7 +120,7 @@ class _Thread(threading.local):
 
 _thread = _Thread()
 
-# What callbacks leave for the end of the call: exceptions by thread, and clients to be freed.
+# Work that callbacks leave for the end of the call: exceptions by thread, and clients to free.
 _raised: dict[int, BaseException] = {}
 _unfreed: list[tuple[c_void_p, object]] = []
 
@@ -131,7 +133,7 @@ def settle() -> None:
         while True:
             try:
                 client, _store = _unfreed.pop()
-            except IndexError:  # another thread may be doing the same
+            except IndexError:  # another thread may have emptied it
                 break
             library.ghl_client_free(client)
     error = _raised.pop(get_ident(), None)

@@ -48,7 +48,8 @@ class Handle:
         self._listener: Listener | None = None
         self._event_callback: Any = None
         finalizer = weakref.finalize(self, free_client, client, store)
-        # When the interpreter exits, daemon threads may still be inside a call; the process frees the memory.
+        # At interpreter exit, daemon threads may still be inside a call; the process frees the
+        # memory.
         finalizer.atexit = False
         _offer_at_exit(self)
 
@@ -92,7 +93,7 @@ class Handle:
         settle()
         if status != _BUFFER_TOO_SMALL:
             raise_error(status, document)
-        # Twice what is needed, lest the next token be longer again.
+        # Twice the required size, in case the token is replaced by a longer one.
         _this_thread.scratch = _scratch(2 * length.value)
         return self.access_token(resource_id)
 
@@ -102,8 +103,9 @@ class Handle:
         with _connecting:
             if listener is None or self._event_callback is not None:
                 return
-            # The library gets one function for good, which looks the listener up. So a new listener need not wait for
-            # the end of the old one, and the function cannot be collected while the library may call it.
+            # The library gets one permanent function that looks up the listener. So a new listener
+            # need not wait for the old one to return, and the function is not collected while the
+            # library may call it.
             reference = weakref.ref(self)
 
             def on_event(event: bytes, _context: int | None) -> None:
@@ -161,7 +163,7 @@ class StoreHandle(Handle):
 
     def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if not _begin(self):
-            # The interpreter is going away. Nobody needs the answer: this is a daemon thread.
+            # The interpreter is exiting. The result is not needed: this is a daemon thread.
             raise SystemExit
         try:
             return function(*arguments)
@@ -187,13 +189,13 @@ def _offer_at_exit(handle: Handle) -> None:
         _open.add(handle)
         if not _offers_at_exit:
             _offers_at_exit = True
-            # Registered after the log's and `_disconnect_all`, and so called before them.
+            # Registered after the log's handler and `_disconnect_all`, so called before them.
             atexit.register(_offer_unsaved)
 
 
 def _offer_unsaved() -> None:
     for handle in tuple(_open):
-        # A store that fails has been logged by the library.
+        # The library has already logged the store's failure.
         with contextlib.suppress(GhlError):
             if handle.unsaved():
                 handle.offer()
@@ -238,7 +240,7 @@ def _disconnect_all() -> None:
     global _ending
     with _works:
         _ending = True
-        # Not for ever: the function that is told of the progress may be what does not end.
+        # With a limit, because the progress callback itself may not return.
         patience = 600
         while _working and patience:
             for handle in tuple(_working):
@@ -256,14 +258,14 @@ def _scratch(size: int) -> tuple[Any, ...]:
 
 
 class _ThisThread(threading.local):
-    # A callback that makes the same call on the same thread does no harm: the outer call has read the size, holds its
-    # own buffer, and writes to it last.
+    # A callback that makes the same call on the same thread is harmless: the outer call has read
+    # the size, holds its own buffer, and writes to it last.
     def __init__(self) -> None:
         self.scratch = _scratch(_USUAL_TOKEN_SIZE)
 
 
 _this_thread = _ThisThread()
 
-# A function without argtypes: the checks of ctypes would take as long as the call itself, and what `access_token`
-# passes always fits.
+# A function without argtypes: ctypes' checks would take as long as the call itself, and the
+# arguments of `access_token` always have the right types.
 _access_token_into = library["ghl_access_token_into"]

@@ -13,13 +13,13 @@ from typing import Any
 ABI_VERSION = 1
 """The oldest ``ghl_abi_version()`` that these bindings can use."""
 
-# `ghl_log_callback`. The message lives until the callback returns; ctypes copies it into bytes.
+# `ghl_log_callback`. The message is valid until the callback returns; ctypes copies it into bytes.
 LogCallback = CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
 
 # `ghl_event_callback`, likewise.
 EventCallback = CFUNCTYPE(None, c_char_p, c_void_p)
 
-# `ghl_progress_callback`: 0 to go on, anything else to stop.
+# `ghl_progress_callback`: returns 0 to continue, anything else to stop.
 ProgressCallback = CFUNCTYPE(c_int32, c_char_p, c_void_p)
 
 
@@ -41,12 +41,13 @@ class StoreCallbacks(Structure):
 
 
 _Client = c_void_p
-# A string that the library hands out has to go back to it. With c_char_p ctypes would turn it into bytes and
-# forget the pointer, so owned strings are plain addresses.
+# The caller must return a string to the library to free it. With c_char_p, ctypes would convert it
+# to bytes and drop the pointer, so owned strings are plain addresses.
 _OwnedString = c_void_p
 _Out = POINTER(c_void_p)
 
-# Result and parameters of every function that is used, as in include/ghl_oauth.h (a test compares the two).
+# Result and parameter types of every function used, as in include/ghl_oauth.h (a test compares
+# them).
 SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ghl_abi_version": (c_uint32, ()),
     "ghl_version": (c_char_p, ()),
@@ -107,7 +108,7 @@ def _path() -> str:
 
 def _load(path: str) -> CDLL:
     try:
-        # CDLL, not PyDLL: the GIL is free while a call runs.
+        # CDLL rather than PyDLL: the GIL is released during a call.
         library = CDLL(path)
     except OSError as error:
         raise ImportError(f"the ghl_oauth library {path} cannot be loaded: {error}") from error

@@ -9,7 +9,7 @@ from ._callback import callback
 from ._library import LogCallback, library
 
 _logger = logging.getLogger("ghl_oauth")
-# Where a program does not configure logging, nothing is printed.
+# Prints nothing in programs that do not configure logging.
 _logger.addHandler(logging.NullHandler())
 
 _TRACE = 5
@@ -27,7 +27,7 @@ def warn(message: str) -> None:
     _logger.warning("%s", message)
 
 
-# The library calls it for as long as the process lives, so it must never be collected.
+# The library calls it until the process ends, so it must never be collected.
 _callback = callback(LogCallback, _forward)
 _connected = False
 

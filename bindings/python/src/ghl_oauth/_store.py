@@ -14,8 +14,8 @@ from ._library import StoreCallbacks
 from .errors import Conflict, GhlError, Timeout
 from .store import Store
 
-# What a callback answers when its method raised: a number of its own, by which the library's error finds the exception.
-# Below that are the statuses.
+# The first number that a callback returns if its method raised: each exception has its own number,
+# by which the library's error is matched to it. Smaller numbers are statuses.
 _FIRST_NUMBER = 1_000
 _MOST_REMEMBERED = 64
 
@@ -35,8 +35,8 @@ class Bridge:
         self._store = store
         self._numbers = itertools.count(_FIRST_NUMBER)
         self._failures: dict[int, Exception] = {}
-        # Texts that were handed out, by their addresses. Not by thread: a thread of the library is a new one to Python
-        # at each callback.
+        # Returned strings by address. Not by thread: each callback on a thread of the library has a
+        # new Python thread identity.
         self._texts: dict[int, Any] = {}
         self._callbacks = {
             "load": self._fallible("load", self._load),

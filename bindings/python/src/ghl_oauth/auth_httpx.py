@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
 
-import anyio.to_thread  # httpx itself needs it
+import anyio.to_thread  # a dependency of httpx
 import httpx
 
 from ._bearer import Bearer, is_curable
@@ -32,7 +32,7 @@ class HttpxAuth(httpx.Auth):
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """The authentication flow of an asynchronous request."""
-        # A token that is due waits for the network, and the event loop must not.
+        # Refreshing a token uses the network, which must not block the event loop.
         header = await anyio.to_thread.run_sync(self._bearer.header)
         request.headers["Authorization"] = header
         response = yield request

@@ -28,7 +28,8 @@ class RequestsAuth(AuthBase):
     def _on_response(
         self, header: str, body_start: int | None, response: requests.Response, **send_options: Any
     ) -> requests.Response:
-        # After a redirect to another host the request went on without the token; that host must not get a new one.
+        # After a redirect to another host, requests drops the token; that host must not get a new
+        # one.
         if response.status_code != 401 or response.request.headers.get("Authorization") != header:
             return response
         if not is_curable(response.status_code, response.text):

@@ -187,7 +187,7 @@ class Client:
         return client
 
     def _begin(self, config: Mapping[str, Any], store: Store | None) -> None:
-        # Imported as late as this, since logging takes a good part of the time that the whole package takes.
+        # Imported here because logging takes a large part of the package's import time.
         from . import _log
 
         _log.connect()
@@ -257,7 +257,7 @@ class Client:
         handle = self._open()
         handle.listen(None if listener is None else lambda event: listener(Event.from_json(event)))
 
-    # Consent: from a link to a stored token.
+    # Authorization code flow.
 
     def authorization_url(
         self,
@@ -380,7 +380,7 @@ class Client:
         )
         return TokenInfo.from_json(info)
 
-    # The token manager.
+    # Token manager.
 
     def access_token(self, resource_id: str) -> str:
         """Returns a valid access token for a company or location; ask before each use and do not
@@ -599,7 +599,7 @@ class Client:
         move = mover(progress, "Minting tokens")
         return mint(lambda so_far: move(so_far.done + so_far.failed, so_far.total))
 
-    #: The same by the name that says what is minted.
+    #: Alias of :meth:`tokens_mint` with a more specific name.
     mint_locations = tokens_mint
 
     def request(
@@ -651,7 +651,7 @@ class Client:
         }
         return Response.from_json(self._call(library.ghl_request, encode(wanted)))
 
-    # The webhooks that create and end tokens.
+    # Webhooks of installations and uninstallations.
 
     def webhook_verify(self, body: bytes, headers: Headers) -> Webhook:
         """Verifies the signature of a webhook of any type and parses it. Changes nothing.
@@ -688,7 +688,7 @@ class Client:
         """
         return WebhookOutcome.from_json(self._webhook(library.ghl_webhook_apply, body, headers))
 
-    # The API's three endpoints, one to one.
+    # The OAuth endpoints, without token management.
 
     def oauth_token(
         self,
@@ -834,7 +834,8 @@ class Client:
     def _webhook(self, function: Callable[..., int], body: bytes, headers: Headers) -> Any:
         if not isinstance(body, bytes):
             raise TypeError(f"body must be the raw bytes, not {type(body).__name__}")
-        # The frameworks' headers list a name that came twice twice; a dict would hide that from the library.
+        # Frameworks list a repeated name repeatedly; a dict would hide the repetition from the
+        # library.
         values: dict[str, list[str]] = {}
         for name, value in headers.items():
             values.setdefault(name.lower(), []).append(value)
@@ -876,7 +877,8 @@ def _words(scopes: Sequence[str] | str | None) -> list[str] | None:
 
 def _store(store: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any] | None:
     if store is None:
-        # Types forbid it, but not every caller has them checked, and a variable of the environment may not be set.
+        # Static types forbid this, but not every caller checks them, and an environment variable
+        # may be unset.
         raise _no_store()
     if isinstance(store, Mapping):
         return _in_camel_case(store)

@@ -31,7 +31,7 @@ class GhlError(Exception):
     status: str = ""
 
     def __init__(self, error: Mapping[str, Any] | None = None) -> None:
-        # `args` rebuilds the exception when it is pickled, as multiprocessing does.
+        # `args` lets pickle rebuild the exception, as multiprocessing requires.
         error = {} if error is None else error
         super().__init__(error)
         retry_after_ms = error.get("retryAfterMs")

@@ -24,7 +24,8 @@ def _moment(epoch_ms: int | None) -> datetime | None:
     try:
         return _EPOCH + epoch_ms * _MILLISECOND
     except OverflowError:
-        # An import may claim any expiry; one odd record must not make a list unreadable.
+        # An import may contain any expiry time; one out-of-range record must not make a list
+        # unreadable.
         edge = datetime.max if epoch_ms > 0 else datetime.min
         return edge.replace(tzinfo=timezone.utc)
 

@@ -1,4 +1,4 @@
-"""What each command does. Each returns an exit status."""
+"""The commands of the command line. Each returns an exit status."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from . import output, status
 from .output import Refusal, say
 from .session import Session
 
+_IMPORT_HELP = "use a file that `ghl-oauth export` wrote, or a JSON list"
+
 
 def login(options: argparse.Namespace) -> int:
-    """Shows the link, and waits for the browser or for a pasted address."""
+    """Prints the link, and waits for the redirect or a pasted address."""
     with Session.begin(options.config) as session:
         _consent(session, options)
     return status.OK
@@ -27,21 +29,21 @@ def login(options: argparse.Namespace) -> int:
 
 def _consent(session: Session, options: argparse.Namespace) -> None:
     if session.configuration.store_kind == "memory":
-        say("ghl-oauth: warning: the store is memory: the token ends with this command")
+        say("ghl-oauth: warning: the store is in memory: the token is lost when this command ends")
     link = session.client.authorization_url(
         scopes=options.scopes, redirect_uri=options.redirect_uri, version_id=options.version_id
     )
-    say(f"Open this link in a browser and consent:\n\n  {link.url}\n")
+    say(f"Open this link in a browser and give consent:\n\n  {link.url}\n")
     usual: dict[str, Any] = {"state": link.state, "redirect_uri": options.redirect_uri, "user_type": options.user_type}
     if options.paste:
-        say("Then paste the address at which the browser ended up, whole, and press Enter:")
+        say("Then paste the complete address to which the browser was redirected, and press Enter:")
         redirect_url = sys.stdin.readline().strip()
         if not redirect_url:
-            raise Refusal("no address was pasted", "run the command again; the link is good for an hour")
+            raise Refusal("no address was pasted", "run the command again; a link is valid for one hour")
         info = session.run(lambda client: client.authorization_complete(redirect_url, **usual))
     else:
         try:
-            say(f"Waiting for the browser, for {output.duration(options.timeout)} at most; Ctrl-C ends the wait.")
+            say(f"Waiting for the browser, at most {output.duration(options.timeout)}; press Ctrl-C to stop.")
             info = session.run(
                 lambda client: client.authorization_listen(
                     port=options.port, timeout_ms=1000 * options.timeout, **usual
@@ -49,13 +51,13 @@ def _consent(session: Session, options: argparse.Namespace) -> None:
             )
         except InvalidArgument as error:
             if error.parameter == "port":
-                error.help = "give --port with a free port to which your HTTPS tunnel leads, or use --paste"
+                error.help = "set --port to a free port that your HTTPS tunnel forwards to, or use --paste"
             raise
     _show_token(info, options)
 
 
 def token(options: argparse.Namespace) -> int:
-    """Prints a live access token, and nothing else."""
+    """Prints a valid access token and nothing else."""
     with Session.begin(options.config) as session:
         print(session.run(lambda client: client.access_token(options.resource)), flush=True)
     return status.OK
@@ -118,25 +120,25 @@ def mint(options: argparse.Namespace) -> int:
             output.show_json(dict(minting.raw))
         else:
             print(
-                f"{minting.total} locations: {minting.minted} minted, {minting.fresh} had a token, "
+                f"{minting.total} locations: {minting.minted} minted, {minting.fresh} not due, "
                 f"{len(minting.failed)} failed"
             )
         return _failures(minting.failed, options)
 
 
 def refresh(options: argparse.Namespace) -> int:
-    """Renews a token now."""
+    """Refreshes a token now."""
     with Session.begin(options.config) as session:
         _show_token(session.run(lambda client: client.token_refresh(options.resource)), options)
     return status.OK
 
 
 def delete(options: argparse.Namespace) -> int:
-    """Deletes a token, after asking."""
+    """Deletes a token after confirmation."""
     with Session.begin(options.config) as session:
         if not options.yes:
             if not sys.stdin.isatty():
-                raise Refusal("nobody is there to be asked", "say --yes to delete without a question", status.USAGE)
+                raise Refusal("stdin is not a terminal", "use --yes to delete without confirmation", status.USAGE)
             sys.stderr.write(
                 f"Delete the token of {options.resource}? Only a new consent, or for a location a new mint, brings it "
                 "back. [y/N] "
@@ -150,7 +152,7 @@ def delete(options: argparse.Namespace) -> int:
 
 
 def maintain(options: argparse.Namespace) -> int:
-    """One pass over the tokens that are due."""
+    """Refreshes the tokens that are due."""
     with Session.begin(options.config) as session:
         done = session.run(
             lambda client: client.tokens_maintain(company_id=options.company, concurrency=options.concurrency)
@@ -161,13 +163,13 @@ def maintain(options: argparse.Namespace) -> int:
             due = output.moment(done.next_due_at, datetime.now(timezone.utc))
             sealing = ""
             if done.resealed or done.unsealed:
-                sealing = f"; {done.resealed} sealed anew, {done.unsealed} could not be"
-            print(f"{done.checked} due: {done.refreshed} renewed, {len(done.failed)} failed{sealing}; next due {due}")
+                sealing = f"; {done.resealed} resealed, {done.unsealed} not resealed"
+            print(f"{done.checked} due: {done.refreshed} refreshed, {len(done.failed)} failed{sealing}; next due {due}")
         return _failures(done.failed, options)
 
 
 def import_tokens(options: argparse.Namespace) -> int:
-    """Takes over tokens from a file."""
+    """Imports tokens from a file."""
     try:
         if options.file == "-":
             text = sys.stdin.read()
@@ -178,12 +180,12 @@ def import_tokens(options: argparse.Namespace) -> int:
     except OSError as error:
         raise Refusal(f"{options.file} cannot be read: {error.strerror}") from None
     except ValueError:
-        # Not what the decoder says: it may quote a token.
-        raise Refusal(f"{options.file} is no JSON", "give a file that `ghl-oauth export` wrote, or a list") from None
+        # Without the decoder's message, which may quote a token.
+        raise Refusal(f"{options.file} is not JSON", _IMPORT_HELP) from None
     if isinstance(document, dict):
         document = document.get("tokens", [document])
     if not isinstance(document, list) or not all(isinstance(each, dict) for each in document):
-        raise Refusal(f"{options.file} holds no list of tokens", "give a file that `ghl-oauth export` wrote, or a list")
+        raise Refusal(f"{options.file} does not contain a list of tokens", _IMPORT_HELP)
     with Session.begin(options.config) as session:
         done = session.run(lambda client: client.tokens_import(document, replace=options.replace))
         if options.json:
@@ -193,12 +195,12 @@ def import_tokens(options: argparse.Namespace) -> int:
             for skip in done.skipped:
                 say(output.plain(f"  skipped {skip.resource_id or f'token {skip.index}'}: {skip.reason}"))
         if done.skipped and not done.imported:
-            raise Refusal("no token was imported: every one was skipped", "the reason of each is listed with it")
+            raise Refusal("no token was imported: all were skipped", "see the reason listed with each token")
     return status.OK
 
 
 def export_tokens(options: argparse.Namespace) -> int:
-    """Writes tokens with their secrets."""
+    """Exports tokens with their secrets."""
 
     def fetch(client: Client) -> tuple[str, Sequence[FailedToken]]:
         tokens = client.tokens_export(company_id=options.company, user_type=options.type, page_size=1000)
@@ -214,7 +216,7 @@ def export_tokens(options: argparse.Namespace) -> int:
                 descriptor = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             except OSError as error:
                 raise Refusal(
-                    f"{options.output} cannot be made: {error.strerror}", "name a file that does not exist yet"
+                    f"{options.output} cannot be created: {error.strerror}", "use the name of a new file"
                 ) from None
             try:
                 with open(descriptor, "w", encoding="utf-8") as file:
@@ -223,7 +225,7 @@ def export_tokens(options: argparse.Namespace) -> int:
             except BaseException:
                 os.unlink(options.output)
                 raise
-    say("A refresh token works once: let only one program go on with these tokens.")
+    say("Refresh tokens are single-use: only one program may continue to use these tokens.")
     return _unreadable(failed, options)
 
 

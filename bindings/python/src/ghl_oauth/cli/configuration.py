@@ -1,4 +1,4 @@
-"""The configuration of a command: where it is found, and where the secret in it comes from."""
+"""Finds and reads the configuration file and the client secret."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _EXAMPLE = '{"clientId": "…", "clientSecretFile": "secret.txt", "redirectUri":
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a client is made from."""
+    """The configuration of a client."""
 
     path: Path
     document: Mapping[str, Any]
-    """The library's own form; relative paths in it are complete."""
+    """The library's configuration, with absolute paths."""
     secret_from: str
-    """Where the client's secret comes from, in words."""
+    """The source of the client secret, for messages."""
     warnings: tuple[str, ...]
 
     @property
     def store_path(self) -> Path | None:
-        """The file of the store; None for a store without one."""
+        """The store's file; None if the store has no file."""
         store = self.document["store"]
         return Path(store["path"]) if isinstance(store, dict) and isinstance(store.get("path"), str) else None
 
@@ -43,7 +43,7 @@ class Configuration:
 
 
 def place(option: str | None) -> Path:
-    """The option's file, else the environment variable's, else the usual one."""
+    """The path from the option, the environment variable or the default, in this order."""
     named = option or os.environ.get(PATH_VARIABLE)
     if named:
         return Path(named)
@@ -55,29 +55,29 @@ def read(option: str | None) -> Configuration:
     """Reads the configuration.
 
     Args:
-        option: What ``--config`` says, or None.
+        option: The value of ``--config``, or None.
 
     Raises:
-        ConfigError: There is none, or it cannot be used.
+        ConfigError: The configuration is missing or invalid.
     """
     path = place(option)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise _unusable(
-            f"there is no configuration: {path} does not exist",
-            f"write one, such as {_EXAMPLE}, or name it with --config or {PATH_VARIABLE}",
+            f"the configuration {path} does not exist",
+            f"create it, for example {_EXAMPLE}, or set --config or {PATH_VARIABLE}",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(f"the configuration {path} cannot be read: {_reason(error)}", None) from None
     try:
         document = json.loads(text)
     except ValueError as error:
-        # Of the decoder's message only the place: the text may hold the secret.
-        where = f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "it"
-        raise _unusable(f"the configuration {path} is no JSON", f"look at {where}") from None
+        # Only the position: the decoder's message may quote the secret.
+        where = f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "the file"
+        raise _unusable(f"the configuration {path} is not JSON", f"check {where}") from None
     if not isinstance(document, dict):
-        raise _unusable(f"the configuration {path} is no JSON object", f"write one, such as {_EXAMPLE}")
+        raise _unusable(f"the configuration {path} is not a JSON object", f"write an object, for example {_EXAMPLE}")
 
     folder = path.resolve().parent
     warnings = []
@@ -93,7 +93,7 @@ def read(option: str | None) -> Configuration:
     secret_file = document.pop("clientSecretFile", None)
     if secret_file is not None:
         if not isinstance(secret_file, str):
-            raise _unusable(f"clientSecretFile in {path} is no text", "give the path of a file", "clientSecretFile")
+            raise _unusable(f"clientSecretFile in {path} is not a string", "set it to a path", "clientSecretFile")
         secret_path = folder / os.path.expanduser(secret_file)
         secret_from = f"{secret_path}"
         if SECRET_VARIABLE not in os.environ:
@@ -101,8 +101,8 @@ def read(option: str | None) -> Configuration:
                 document["clientSecret"] = secret_path.read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise _unusable(
-                    f"the client's secret cannot be read from {secret_path}: {_reason(error)}",
-                    f"clientSecretFile in {path} names it; a relative path begins at the configuration's folder",
+                    f"the client secret cannot be read from {secret_path}: {_reason(error)}",
+                    f"check clientSecretFile in {path}; a relative path starts at the configuration's folder",
                     "clientSecretFile",
                 ) from None
             warnings += _open_to_others(secret_path)
@@ -111,15 +111,15 @@ def read(option: str | None) -> Configuration:
         secret_from = f"the environment variable {SECRET_VARIABLE}"
     if document.get("clientSecret") is None:
         raise _unusable(
-            "the client's secret is missing",
-            f"set {SECRET_VARIABLE}, or clientSecretFile or clientSecret in {path}",
+            "the client secret is missing",
+            f"set {SECRET_VARIABLE}, or set clientSecretFile or clientSecret in {path}",
             "clientSecret",
         )
     return Configuration(path, document, secret_from, tuple(warnings))
 
 
 def _complete(part: Any, key: str, folder: Path) -> None:
-    """A relative path begins at the configuration's folder, wherever the command is run."""
+    """Resolves a relative path against the configuration's folder, not the working directory."""
     if isinstance(part, dict) and isinstance(part.get(key), str) and part[key]:
         part[key] = str(folder / os.path.expanduser(part[key]))
 
@@ -128,11 +128,11 @@ def _open_to_others(path: Path) -> list[str]:
     mode = stat.S_IMODE(path.stat().st_mode)
     if os.name != "posix" or not mode & 0o077:
         return []
-    return [f"others may read the secret in {path} (mode {mode:04o}): chmod 600 {path}"]
+    return [f"other users can read the secret in {path} (mode {mode:04o}): chmod 600 {path}"]
 
 
 def _reason(error: Exception) -> str:
-    return error.strerror or "?" if isinstance(error, OSError) else "it is not UTF-8"
+    return error.strerror or "?" if isinstance(error, OSError) else "not UTF-8"
 
 
 def _unusable(message: str, help_text: str | None, parameter: str | None = None) -> ConfigError:

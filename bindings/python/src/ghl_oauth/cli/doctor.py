@@ -1,4 +1,4 @@
-"""``ghl-oauth doctor``: looks at everything that a token depends on, and says in words what is wrong."""
+"""``ghl-oauth doctor``: checks everything that tokens depend on, and reports problems."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from . import output, status
 from .configuration import Configuration, read
 from .session import Session
 
-# A token's end is reckoned by this clock, and so is the age of a webhook.
+# The local clock determines when tokens expire and how old webhooks are.
 _CLOCK_WARNING = 30
 _CLOCK_PROBLEM = 300
 
@@ -31,7 +31,7 @@ _MOST_NAMED = 10
 
 @dataclass(frozen=True)
 class Check:
-    """What was found. ``outcome``: ``ok``, ``warning``, ``problem``, ``consent`` (only a person helps), ``skipped``."""
+    """The result of a check. ``outcome`` is ``ok``, ``warning``, ``problem``, ``consent`` or ``skipped``."""
 
     name: str
     outcome: str
@@ -40,7 +40,7 @@ class Check:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Checks all, shows it, and answers whether something is wrong."""
+    """Runs and prints all checks, and returns the exit status."""
     found = []
     for check in _checks(options.config):
         found.append(check)
@@ -94,7 +94,7 @@ def _with_client(session: Session, configuration: Configuration) -> Iterator[Che
     yield from session.run(lambda client: list(_network(client, configuration, tokens or [])))
     if tokens is not None and (tokens or not unreadable):
         yield from _tokens(tokens)
-    # The check of the version may have renewed a token.
+    # The check of the API version may have refreshed a token.
     for lost in session.insist():
         yield Check("store", "problem", f"{lost.resource_id}: {lost.message}", lost.help)
 
@@ -130,7 +130,7 @@ def _library_found() -> Check:
 
 
 def _configured(configuration: Configuration) -> Check:
-    return Check("configuration", "ok", f"{configuration.path}; the secret comes from {configuration.secret_from}")
+    return Check("configuration", "ok", f"{configuration.path}; client secret from {configuration.secret_from}")
 
 
 def _store(configuration: Configuration) -> Iterator[Check]:
@@ -140,7 +140,7 @@ def _store(configuration: Configuration) -> Iterator[Check]:
             yield Check(
                 "store",
                 "problem",
-                "memory: every token ends with its process",
+                "memory: tokens are lost when the process ends",
                 'configure a durable store: "store": {"kind": "sqlite", "path": "tokens.db"}',
             )
         else:
@@ -148,11 +148,11 @@ def _store(configuration: Configuration) -> Iterator[Check]:
         return
     for place in (path, path.parent):
         if not os.access(place, os.W_OK):
-            yield Check("store", "problem", f"{place} cannot be written", "give this user the right to write there")
+            yield Check("store", "problem", f"{place} is not writable", "grant this user write permission")
             return
     mode = stat.S_IMODE(path.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
-        yield Check("store", "warning", f"{path}: others may read the tokens (mode {mode:04o})", f"chmod 600 {path}")
+        yield Check("store", "warning", f"{path}: readable by other users (mode {mode:04o})", f"chmod 600 {path}")
     else:
         yield Check("store", "ok", f"{path}: {configuration.store_kind}, durable, mode {mode:04o}")
     system = _file_system(path)
@@ -160,13 +160,13 @@ def _store(configuration: Configuration) -> Iterator[Check]:
         yield Check(
             "store",
             "problem",
-            f"{path} is on a network file system ({system}), where its locks do not work",
-            "keep it on a local disk",
+            f"{path} is on a network file system ({system}), which has no reliable file locks",
+            "move it to a local disk",
         )
 
 
 def _file_system(path: Path) -> str | None:
-    """The kind of the file system that holds the file, where the system lists it (Linux)."""
+    """The type of the file system that contains the file; None if unknown (only Linux reports it)."""
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -181,18 +181,18 @@ def _network(client: Client, configuration: Configuration, tokens: Iterable[Toke
     base_url = configuration.document.get("baseUrl") or "https://services.leadconnectorhq.com"
     begun = time.time()
     try:
-        # Without a token: it is refused, and that is an answer.
+        # Without a token: an error response also shows that the API is reachable.
         answer = client.request("GET", "/oauth/installed-locations")
     except GhlError as error:
         yield _failed("network", error)
         for name in ("clock", "version"):
-            yield Check(name, "skipped", "the API does not answer")
+            yield Check(name, "skipped", "the API is unreachable")
         return
     ended = time.time()
     if answer.status >= 500:
-        yield Check("network", "warning", f"{base_url} answers with status {answer.status}", "try again later")
+        yield Check("network", "warning", f"{base_url} responds with status {answer.status}", "try again later")
     else:
-        yield Check("network", "ok", f"{base_url} answers, in {1000 * (ended - begun):.0f} ms")
+        yield Check("network", "ok", f"{base_url} responds in {1000 * (ended - begun):.0f} ms")
     yield _clock(answer, begun, ended)
     yield _version(client, configuration, tokens, answer)
 
@@ -201,30 +201,30 @@ def _clock(answer: Response, begun: float, ended: float) -> Check:
     try:
         theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
     except (TypeError, ValueError, IndexError):
-        return Check("clock", "skipped", "the answer has no date")
-    # The header has whole seconds.
+        return Check("clock", "skipped", "the response has no Date header")
+    # The header has a resolution of one second.
     ahead = max(begun - theirs - 1, 0) - max(theirs - ended, 0)
     if abs(ahead) < _CLOCK_WARNING:
-        return Check("clock", "ok", f"agrees with the server's, to {max(1, round(abs(ahead)))} s")
+        return Check("clock", "ok", f"within {max(1, round(abs(ahead)))} s of the server's clock")
     direction = "ahead of" if ahead > 0 else "behind"
     return Check(
         "clock",
         "problem" if abs(ahead) >= _CLOCK_PROBLEM else "warning",
-        f"is {output.duration(round(abs(ahead)))} {direction} the server's",
-        "let the system's time be set by NTP: tokens would be renewed too early or too late",
+        f"is {output.duration(round(abs(ahead)))} {direction} the server's clock",
+        "synchronize the system clock with NTP; otherwise tokens are refreshed too early or too late",
     )
 
 
 def _version(client: Client, configuration: Configuration, tokens: Iterable[TokenInfo], answer: Response) -> Check:
     version = configuration.document.get("apiVersion") or "v3"
-    help_text = 'set "apiVersion" in the configuration; v3 is the one that this library is made for'
+    help_text = 'set "apiVersion" in the configuration; this library is built for v3'
     said = _words(answer.body)
     usable = [token for token in tokens if token.state == "ok" and token.user_type == "Company"]
     if "version" in said:
         return Check("version", "problem", f"the API refuses the Version header {version}: {said}", help_text)
     if not usable:
         return Check(
-            "version", "ok", f"the Version header {version} is not refused; only a company's token can be sure"
+            "version", "ok", f"the Version header {version} is not refused; a full check needs a company token"
         )
     try:
         next(client.installed_locations(usable[0].resource_id, page_size=1), None)
@@ -235,7 +235,7 @@ def _version(client: Client, configuration: Configuration, tokens: Iterable[Toke
         if "version" in said.lower():
             return Check("version", "problem", f"the API refuses the Version header {version}: {said}", help_text)
         return _failed("version", error)
-    return Check("version", "ok", f"the API takes {version}, and the token of {usable[0].resource_id}")
+    return Check("version", "ok", f"the API accepts {version} and the token of {usable[0].resource_id}")
 
 
 def _words(body: object) -> str:
@@ -245,7 +245,7 @@ def _words(body: object) -> str:
 
 def _tokens(tokens: list[TokenInfo]) -> Iterator[Check]:
     if not tokens:
-        yield Check("tokens", "consent", "none is held", "ghl-oauth login, or ghl-oauth import")
+        yield Check("tokens", "consent", "no token is stored", "ghl-oauth login, or ghl-oauth import")
         return
     kinds = Counter(token.user_type or "unknown" for token in tokens)
     now = datetime.now(timezone.utc)
@@ -256,14 +256,14 @@ def _tokens(tokens: list[TokenInfo]) -> Iterator[Check]:
             "tokens",
             "ok",
             f"{message}; {dead} expired",
-            "they are renewed at their next use; run `ghl-oauth maintain` every few minutes, and nobody waits for that",
+            "they are refreshed at their next use; to avoid the wait, run `ghl-oauth maintain` every few minutes",
         )
     else:
         yield Check("tokens", "ok", message)
     for state, outcome, words, help_text in (
-        ("reauthorizationRequired", "consent", "a person must consent again", "ghl-oauth login"),
-        ("inactive", "warning", "the location is paused", "its token is kept; look into its subscription"),
-        ("unsaved", "problem", "the store did not take the newest token", "see to the store"),
+        ("reauthorizationRequired", "consent", "the user must consent again", "ghl-oauth login"),
+        ("inactive", "warning", "the location is paused", "the token is kept; check the location's subscription"),
+        ("unsaved", "problem", "the store did not save the newest token", "check the store"),
     ):
         ids = [token.resource_id for token in tokens if token.state == state]
         if ids:

@@ -1,4 +1,4 @@
-"""What people and programs read: tables, JSON, errors, a bar. Results go to stdout, all else to stderr."""
+"""Output: tables, JSON, errors, progress bar. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import status
 
 
 class Refusal(Exception):
-    """Something that the library has no error for. It leads to this exit status."""
+    """An error of the command line rather than of the library, with its exit status."""
 
     def __init__(self, message: str, help_text: str | None = None, exit_status: int = status.ERROR) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class Refusal(Exception):
 
 
 class Unsaved(Exception):
-    """New tokens that the store did not take, one error for each; its cause is the error of the command, if any."""
+    """New tokens that the store did not save, with an error for each. The cause is the command's error, if any."""
 
     def __init__(self, errors: Sequence[GhlError]) -> None:
         super().__init__()
@@ -32,17 +32,17 @@ class Unsaved(Exception):
 
 
 def say(text: str) -> None:
-    """Something beside the result."""
+    """Prints a message on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def show_json(document: Any) -> None:
-    """A result for a program."""
+    """Prints a result as JSON."""
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A result for a person: columns as wide as their widest cell."""
+    """Prints a result as a table with aligned columns."""
     table = [list(titles), *([plain(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
     for row in table:
@@ -50,7 +50,7 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def show_tokens(tokens: Iterable[TokenInfo], as_json: bool) -> None:
-    """What is known of tokens, without their secrets."""
+    """Prints tokens without their secrets."""
     if as_json:
         show_json([dict(token.raw) for token in tokens])
         return
@@ -72,7 +72,7 @@ def show_tokens(tokens: Iterable[TokenInfo], as_json: bool) -> None:
 
 
 def moment(at: datetime | None, now: datetime) -> str:
-    """A point in time, and how far away it is."""
+    """A time, with its distance from now."""
     if at is None:
         return "-"
     seconds = int((at - now).total_seconds())
@@ -81,7 +81,7 @@ def moment(at: datetime | None, now: datetime) -> str:
 
 
 def duration(seconds: int) -> str:
-    """A span of time in its largest unit."""
+    """A duration in its largest unit."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
@@ -89,7 +89,7 @@ def duration(seconds: int) -> str:
 
 
 def show_error(error: GhlError | Refusal, as_json: bool) -> None:
-    """What happened, to which resource, and what to do."""
+    """Prints an error: the cause, the resource, and what to do."""
     if isinstance(error, Refusal):
         error = GhlError({"message": error.message, "help": error.help})
     if as_json:
@@ -105,30 +105,30 @@ def show_error(error: GhlError | Refusal, as_json: bool) -> None:
     if error.retry_after is not None:
         say(f"  try again after: {duration(round(error.retry_after))}")
     if error.trace_id:
-        say(f"  trace id, for the vendor's support: {plain(error.trace_id)}")
+        say(f"  trace ID, for the vendor's support: {plain(error.trace_id)}")
 
 
 def show_failed(failed: Iterable[FailedToken], as_json: bool) -> None:
-    """The errors of single tokens, each with its resource."""
+    """Prints the errors of individual tokens, each with its resource."""
     for failure in failed:
         error = GhlError({**failure.error.raw, "resourceId": failure.resource_id or failure.error.resource_id})
         show_error(error, as_json)
 
 
 def plain(text: str) -> str:
-    """A name or message from elsewhere must not move the cursor or change colours."""
+    """Replaces control characters, so that untrusted text cannot move the cursor or change colours."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 class Bar:
-    """How far a mint is, on one line of a terminal; nothing where stderr is none."""
+    """A progress bar on one line of a terminal; prints nothing if stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
         self._width = 0
 
     def __call__(self, progress: MintProgress) -> None:
-        """Draws it."""
+        """Draws the progress."""
         if not self._shown:
             return
         done = progress.done + progress.failed
@@ -147,7 +147,7 @@ class Bar:
         self._width = len(line)
 
     def end(self) -> None:
-        """Leaves the line."""
+        """Ends the line."""
         if self._width:
             sys.stderr.write("\n")
             self._width = 0

@@ -1,4 +1,4 @@
-"""A client for one command, whose calls a signal ends at once."""
+"""The client of one command. A signal cancels its calls."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from .output import Refusal, Unsaved, say, show_error
 Result = TypeVar("Result")
 
 _PATIENCE = 5.0
-"""How long the store is asked again, in seconds, to take new tokens that it refused."""
+"""How long saving is retried for new tokens that the store refused, in seconds."""
 
 _UNSAVED_HELP = (
-    "see to the store (its disk's free space and rights, and programs that lock it), then run this command again at "
-    "once: for about 30 seconds the API repeats its answer; later, a person may have to consent again"
+    "check the store (disk space, permissions, locks of other programs), then run this command again at once: for "
+    "about 30 seconds the API repeats its response; after that, the user may have to consent again"
 )
 
 
 class Terminated(BaseException):
-    """SIGTERM; like a KeyboardInterrupt no Exception, lest somebody handle it."""
+    """SIGTERM. A BaseException, like KeyboardInterrupt, so that ``except Exception`` does not catch it."""
 
 
 @contextmanager
 def terminable() -> Generator[None, None, None]:
-    """Lets SIGTERM do what Ctrl-C does."""
+    """Raises :class:`Terminated` on SIGTERM, as Ctrl-C raises KeyboardInterrupt."""
 
     def terminate(_number: int, _frame: Any) -> None:
         raise Terminated
@@ -50,9 +50,9 @@ def terminable() -> Generator[None, None, None]:
 
 
 class Session:
-    """The configured client. In a ``with`` statement the command does not end before its new tokens are saved.
+    """The configured client. A ``with`` statement saves new tokens before it ends.
 
-    The statement raises :class:`Unsaved` when the store still refuses them after some seconds.
+    It raises :class:`Unsaved` if the store still refuses them after some seconds.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -85,21 +85,21 @@ class Session:
 
     @classmethod
     def begin(cls, config_option: str | None) -> Session:
-        """With what ``--config`` says, or None."""
+        """Starts a session with the value of ``--config``, or None."""
         configuration = read(config_option)
         for warning in configuration.warnings:
             say(f"ghl-oauth: warning: {warning}")
         return cls(configuration)
 
     def close(self) -> None:
-        """Frees the client, which offers unsaved tokens to the store for the last time."""
+        """Frees the client, which tries to save unsaved tokens one last time."""
         self.client.close()
 
     def insist(self) -> list[GhlError]:
-        """Offers unsaved tokens to the store again, for some seconds; returns an error for each that it refuses."""
+        """Retries saving unsaved tokens for some seconds; returns an error for each that the store still refuses."""
         self._interrupted = False
         if self._unsaved():
-            say(f"ghl-oauth: the store did not take a new token; it is offered again, for {_PATIENCE:.0f} s")
+            say(f"ghl-oauth: the store did not save a new token; retrying for {_PATIENCE:.0f} s")
             self.run(self._offer)
         if not self._unsaved():
             return []
@@ -114,7 +114,7 @@ class Session:
         until, pause = time.monotonic() + _PATIENCE, 0.1
         while True:
             try:
-                # A list begins with what the store did not take. Unlike a maintenance it renews nothing.
+                # Listing first saves unsaved tokens. Unlike maintenance, it refreshes nothing.
                 next(client.tokens_list(page_size=1), None)
             except Cancelled:
                 return
@@ -132,16 +132,16 @@ class Session:
             self._refused.pop(event.resource_id, None)
 
     def run(self, work: Callable[[Client], Result]) -> Result:
-        """Does the work on a thread of its own, since Python handles no signal while this one is inside a call.
+        """Runs the work on another thread, since Python handles no signals while this one is inside a call.
 
-        After a signal the client is cancelled, and what must not be broken off, such as a refresh whose request was
-        sent, is waited for. A second signal ends that, too.
+        A signal cancels the client and waits for work that must not be interrupted, such as a refresh whose request
+        was sent. A second signal ends that wait.
         """
         results: list[Result] = []
         errors: list[BaseException] = []
         finished: list[bool] = []
-        # A plain lock, and a thread without `threading`: a signal in the middle of a Condition's code would end in a
-        # RuntimeError, "release unlocked lock".
+        # A plain lock, and a thread without `threading`: a signal inside a Condition's code would
+        # cause RuntimeError: "release unlocked lock".
         awaited = _thread.allocate_lock()
         awaited.acquire()
 
@@ -156,12 +156,12 @@ class Session:
 
         try:
             _thread.start_new_thread(work_on_it, ())
-            # With a timeout, since only such a wait can be interrupted on Windows.
+            # With a timeout: on Windows, only such a wait is interruptible.
             while not finished:
                 awaited.acquire(timeout=0.5)
         except BaseException:
             self._interrupted = True
-            # Again and again: the work may be between two calls.
+            # Repeatedly, since the work may be between two calls.
             while not finished:
                 self.client.cancel()
                 awaited.acquire(timeout=0.1)
@@ -177,7 +177,7 @@ def _lost(resource_id: str | None, error: GhlError) -> GhlError:
         {
             **error.raw,
             "resourceId": resource_id,
-            "message": f"the new token is not saved, and is lost with this command{reason}",
+            "message": f"the new token was not saved and is lost when this command ends{reason}",
             "help": _UNSAVED_HELP,
         }
     )

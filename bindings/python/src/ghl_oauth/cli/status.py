@@ -1,4 +1,4 @@
-"""The exit statuses, and which error leads to which."""
+"""The exit statuses, and the mapping from errors."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from ..errors import ConfigError, GhlError, InvalidArgument, NotFound, Reauthori
 OK = 0
 ERROR = 1
 USAGE = 2
-"""A wrong command line, or a configuration that cannot be used."""
+"""Wrong command line or unusable configuration."""
 CONSENT = 3
-"""Only a person's consent can help."""
+"""User consent is needed."""
 LATER = 4
 """The same command may succeed later."""
 UNSAVED = 5
-"""The store did not take a new token, which ends with the command."""
+"""The store did not save a new token, which is lost when the command ends."""
 UNREADABLE = 6
-"""Some of the stored tokens cannot be read; the others were listed or exported."""
+"""Some stored tokens cannot be read; the others were listed or exported."""
 INTERRUPTED = 130
-"""128 and the signal's number; 143 for SIGTERM."""
+"""128 plus the signal's number; 143 for SIGTERM."""
 
 
 def of(error: GhlError) -> int:
     """The exit status for an error."""
     if isinstance(error, (InvalidArgument, ConfigError)):
         return USAGE
-    # A NotFound that the API did not send means that no token is held.
+    # A NotFound without an HTTP status means that no token is stored.
     if isinstance(error, ReauthorizationRequired) or (isinstance(error, NotFound) and error.http_status is None):
         return CONSENT
     return LATER if error.retryable else ERROR
 
 
 def of_all(errors: Sequence[GhlError]) -> int:
-    """The exit status of a work of which some part failed: consent before all, then what needs looking at."""
+    """The exit status of a partial failure: consent takes precedence, then permanent errors."""
     statuses = {of(error) for error in errors}
     if not statuses:
         return OK
