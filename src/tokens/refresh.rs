@@ -293,7 +293,7 @@ impl Tokens {
     /// Keeps an old token in memory for the callers that come meanwhile.
     fn hold_on(&self, changes: u64, record: &Record, hold: Hold) {
         let left = self.schedule.left(record, &self.live);
-        let token = record.token.access_token.clone();
+        let token = (record.token.access_token.clone(), record.token.company_id.as_deref());
         self.live.hold_on(changes, &record.resource_id, token, self.clock.uptime(), left, hold);
     }
 
@@ -427,8 +427,8 @@ impl Tokens {
             owner.as_deref().unwrap_or("an unknown owner")
         );
         // The owner's record knows that refresh token as spent as well.
-        let filed =
-            owner.as_deref().map(|owner| self.file(owner, token, record.spent.last().as_ref(), deadline));
+        let spent = Arc::clone(&record.token);
+        let filed = owner.as_deref().map(|owner| self.file(owner, token, Some(&spent), deadline));
         let error = Error::new(Status::Protocol, "the refresh was answered with the token of another owner")
             .with_help("the stored refresh token belongs to another company or location; import the right one, or let the user consent again")
             .with_resource(&resource_id);
@@ -550,6 +550,7 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<Record> {
         // Before the mint: a deletion that comes from now on is noticed when the token is saved.
+        let as_of = self.records.count();
         let last_deleted = match record {
             Some(_) => 0,
             None => self.records.last_deleted(location_id, deadline)?,
@@ -573,7 +574,7 @@ impl Tokens {
         let begins = self.installation_begin(location_id, record, began, deadline);
         let mut record = match record {
             Some(record) => replaced(record.clone(), token),
-            None => Record { predecessor: last_deleted, ..Record::new(location_id.to_owned(), token) },
+            None => Record { predecessor: last_deleted, as_of, ..Record::new(location_id.to_owned(), token) },
         };
         (record.installed_at, record.own_consent) = (Some(begins), false);
         Ok(record)

@@ -267,7 +267,7 @@ impl Tokens {
             Saved::Theirs => return refused("another process saved a token meanwhile"),
             Saved::Deleted => return refused("it was deleted meanwhile"),
         }
-        self.records.forget_unsaved(resource_id);
+        self.records.forget_older(&record, &origin);
         self.cooldowns.clear(resource_id);
         self.publish_where_held(&record);
         Ok(Ok(record))
@@ -310,7 +310,7 @@ impl Tokens {
                 Arc::make_mut(&mut record.token).refresh_token = None;
                 record.renew_at = self.schedule.renewal(&record);
                 match self.records.note_standing(&mut record, deadline) {
-                    Ok(()) => self.records.forget_unsaved(&location_id),
+                    Ok(()) => self.records.forget_older(&record, &Origin::Consent(None)),
                     Err(error) if error.status() == Status::Conflict => {}
                     Err(error) => return Err(error),
                 }
