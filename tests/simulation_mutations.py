@@ -70,7 +70,7 @@ MUTATIONS = {
     "conflict is decided by the wall clock": [
         (
             "tokens/records.rs",
-            "Origin::Refresh(spent) => is_lost || same_token(&stored.token, spent),",
+            "Origin::Refresh(spent) => is_lost || outlives_mint || same_token(&stored.token, spent),",
             "Origin::Refresh(_) => ours.token.expires_at >= stored.token.expires_at,",
         ),
     ],

@@ -58,6 +58,9 @@ pub enum Standing {
         since_ms: i64,
         /// What the API said.
         reason: String,
+        /// Whether a location could not be minted only for want of its company's token.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lacks_company: bool,
     },
 }
 

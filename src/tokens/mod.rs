@@ -455,11 +455,23 @@ impl Tokens {
         known: Option<&Secret>,
         deadline: &Deadline,
     ) -> Result<Secret> {
+        self.renewed_beside(resource_id, want, known, deadline, deadline)
+    }
+
+    /// The same, for a caller that waits for other callers, for locks and for the store until `others` only.
+    fn renewed_beside(
+        &self,
+        resource_id: &str,
+        want: Want,
+        known: Option<&Secret>,
+        deadline: &Deadline,
+        others: &Deadline,
+    ) -> Result<Secret> {
         loop {
             let _quiet = outbox::hold();
             match self.flights.board((resource_id.to_owned(), want)) {
                 Seat::Leader(leader) => {
-                    let result = self.renew(resource_id, want, known, deadline);
+                    let result = self.renew(resource_id, want, known, deadline, others);
                     leader.land(result.clone());
                     return result;
                 }
@@ -469,7 +481,7 @@ impl Tokens {
                     {
                         return Ok(valid);
                     }
-                    match flight.wait(deadline)? {
+                    match flight.wait(others)? {
                         // The leader left for reasons of its own, or brought what this caller knows already.
                         None => {}
                         Some(Err(error)) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {
@@ -486,9 +498,14 @@ impl Tokens {
     /// A token that is valid now, be it due or not: from memory, else from the store.
     fn valid(&self, resource_id: &str, deadline: &Deadline) -> Option<Secret> {
         self.live.alive(resource_id, self.clock.uptime()).or_else(|| {
+            let changes = self.live.changes(resource_id);
             let record = self.records.load(resource_id, &deadline.within(BRIEFLY)).ok().flatten()?;
             let is_valid = !self.schedule.left(&record, &self.live).is_zero();
-            is_valid.then(|| record.token.access_token.clone())
+            // It stays valid in memory, also if the store fails next.
+            is_valid.then(|| {
+                self.hold_on(changes, &record, Hold::Due);
+                record.token.access_token.clone()
+            })
         })
     }
 
@@ -550,7 +567,7 @@ impl Tokens {
             Ok(_) => {
                 self.records.forget_older(record, &origin);
                 self.cooldowns.clear(resource_id);
-                if !self.publish_since(Some(changes), record) {
+                if !self.publish_since(changes, record) {
                     // The older token must not stay in memory: the next caller reads the store.
                     self.live.forget(resource_id);
                 }
@@ -572,7 +589,7 @@ impl Tokens {
                 }
                 log::error!("the new token of {resource_id} is in memory only: {error}");
                 self.cooldowns.clear(resource_id);
-                if !self.publish_since(Some(changes), record) {
+                if !self.publish_since(changes, record) {
                     self.live.forget(resource_id);
                 }
                 self.emit(&Event::Unsaved(error), resource_id, expires_at);
@@ -606,7 +623,7 @@ impl Tokens {
         let changes = self.live.changes(resource_id);
         // A token that came or went meanwhile is newer: the next caller reads it.
         let publish = |record: &Record| {
-            if !self.publish_since(Some(changes), record) {
+            if !self.publish_since(changes, record) {
                 self.live.forget(resource_id);
             }
         };
@@ -671,14 +688,10 @@ impl Tokens {
         self.emit(&Event::Deleted, resource_id, None);
     }
 
-    /// Holds the token of a record in memory.
-    fn publish(&self, record: &Record) {
-        self.publish_since(None, record);
-    }
-
-    /// The same, unless tokens came or went since `changes` was the number; see [`LiveTokens::publish`].
-    fn publish_since(&self, changes: Option<u64>, record: &Record) -> bool {
-        self.live.publish(&record.resource_id, self.to_hold(record), changes)
+    /// Holds the token of a record in memory, unless tokens came or went since `changes` was the number; see
+    /// [`LiveTokens::publish`].
+    fn publish_since(&self, changes: u64, record: &Record) -> bool {
+        self.live.publish(&record.resource_id, self.to_hold(record), Some(changes))
     }
 
     /// Holds the token of a record in memory if an older token is held there already. Tokens that no caller has asked for are

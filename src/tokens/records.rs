@@ -613,11 +613,14 @@ impl Origin {
         let is_lost = matches!(stored.standing, Standing::ReauthorizationRequired { .. });
         // A mint can be repeated, and ends with its company.
         let is_first_consent = matches!(self, Origin::Consent(None) | Origin::ConsentUnread);
-        let replaces_mint = is_first_consent && ours.own_consent && !stored.own_consent;
+        let is_minted = ours.own_consent && !stored.own_consent;
+        let replaces_mint = is_first_consent && is_minted;
+        // A mint for a newer INSTALL is of a later installation.
+        let outlives_mint = is_minted && stored.installed_at() <= ours.installed_at();
         match self {
             _ if is_spent(&ours.token.refresh_token) => false,
             _ if replaces_mint => true,
-            Origin::Refresh(spent) => is_lost || same_token(&stored.token, spent),
+            Origin::Refresh(spent) => is_lost || outlives_mint || same_token(&stored.token, spent),
             Origin::Mint => stored.standing != Standing::Good || !stored.token.is_alive(now_ms),
             Origin::Consent(Some(replaced)) => {
                 is_lost || same_token(&stored.token, replaced) || is_spent(&replaced.refresh_token)
