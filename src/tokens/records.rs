@@ -662,3 +662,112 @@ fn spent_of(tombstone: &Note) -> SpentDigests {
 fn backoff(refusals: u32) -> Duration {
     Duration::from_secs(1 << refusals.min(6))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::MemoryStore;
+    use crate::token::UserType;
+
+    const ID: &str = "location";
+
+    fn records() -> Records {
+        Records::new(Arc::new(MemoryStore::default()), Arc::new(SystemClock::new()))
+    }
+
+    fn patience() -> Deadline {
+        Deadline::after(Duration::from_secs(60), &Arc::default())
+    }
+
+    fn token(name: &str) -> Token {
+        Token {
+            access_token: format!("access {name}").into(),
+            refresh_token: Some(format!("refresh {name}").into()),
+            issued_at: None,
+            expires_at: 1,
+            user_type: Some(UserType::Location),
+            company_id: None,
+            location_id: Some(ID.into()),
+            scope: None,
+            fields: Default::default(),
+        }
+    }
+
+    /// A stored record, as a refresh reads it, and what comes of the refresh.
+    fn refreshed(records: &Records) -> (Record, Origin) {
+        let mut first = records.first(ID.into(), token("old"), &patience()).unwrap();
+        records.save(&mut first, &Origin::Consent(None), &patience()).unwrap();
+        let read = records.load(ID, &patience()).unwrap().unwrap();
+        let origin = Origin::Refresh(Arc::clone(&read.token));
+        (Record { token: Arc::new(token("refreshed")), ..read }, origin)
+    }
+
+    fn consent(records: &Records) -> (Record, Origin) {
+        let stored = records.load_stored(ID, &patience()).unwrap().unwrap();
+        let origin = Origin::Consent(Some(Arc::clone(&stored.token)));
+        (Record { token: Arc::new(token("consent")), ..stored }, origin)
+    }
+
+    fn newest(records: &Records) -> String {
+        records.load(ID, &patience()).unwrap().unwrap().token.access_token.expose().to_owned()
+    }
+
+    #[test]
+    fn unsaved_consent_stays_when_a_refresh_ends_that_began_before_it() {
+        for saves in [false, true] {
+            let records = records();
+            let (mut refreshed, of_refresh) = refreshed(&records);
+            let (consent, of_consent) = consent(&records);
+            assert_eq!(records.keep_unsaved(consent, of_consent), Keeping::Kept);
+            if saves {
+                records.save(&mut refreshed, &of_refresh, &patience()).unwrap();
+                records.forget_older(&refreshed, &of_refresh);
+            } else {
+                assert_eq!(records.keep_unsaved(refreshed, of_refresh), Keeping::Newer);
+            }
+            assert_eq!(newest(&records), "access consent", "saved: {saves}");
+            assert!(matches!(records.offer(ID, true, &patience()), Offer::Done(_, Saved::Ours)));
+            assert_eq!(newest(&records), "access consent", "saved: {saves}");
+        }
+    }
+
+    #[test]
+    fn consent_replaces_the_unsaved_copy_of_a_refresh_that_ended_meanwhile() {
+        let records = records();
+        let (refreshed, of_refresh) = refreshed(&records);
+        let (consent, of_consent) = consent(&records);
+        assert_eq!(records.keep_unsaved(refreshed, of_refresh), Keeping::Kept);
+        assert_eq!(records.keep_unsaved(consent, of_consent), Keeping::Kept);
+        assert_eq!(newest(&records), "access consent");
+    }
+
+    #[test]
+    fn token_on_its_way_during_a_deletion_is_not_kept_unless_it_is_a_later_consent() {
+        let records = records();
+        let (refreshed, of_refresh) = refreshed(&records);
+        let (consent, of_consent) = consent(&records);
+        let began = consent.installed_at();
+        assert_eq!(records.delete(ID, began - 1, |_| true, &patience()).unwrap(), Deletion::Deleted);
+        assert_eq!(records.keep_unsaved(refreshed, of_refresh), Keeping::Deleted);
+        assert_eq!(records.keep_unsaved(consent.clone(), of_consent.clone()), Keeping::Kept);
+        records.delete(ID, began, |_| true, &patience()).unwrap();
+        assert_eq!(records.keep_unsaved(consent, of_consent), Keeping::Deleted);
+        assert!(!records.is_unsaved(ID));
+    }
+
+    #[test]
+    fn deletion_of_an_earlier_installation_removes_its_row_beneath_a_later_consent() {
+        let records = records();
+        refreshed(&records);
+        let (consent, of_consent) = consent(&records);
+        let began = consent.installed_at() + 10;
+        let consent = Record { installed_at: Some(began), ..consent };
+        records.keep_unsaved(consent, of_consent);
+        let is_earlier = |record: &Record| record.installed_at() < began;
+        assert_eq!(records.delete(ID, began - 1, is_earlier, &patience()).unwrap(), Deletion::Kept);
+        assert!(records.load_stored(ID, &patience()).unwrap().is_none());
+        assert!(matches!(records.offer(ID, true, &patience()), Offer::Done(_, Saved::Ours)));
+        assert_eq!(newest(&records), "access consent");
+    }
+}
