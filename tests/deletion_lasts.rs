@@ -179,6 +179,28 @@ fn deletion_during_a_refresh_lasts() {
     }
 }
 
+#[test]
+fn deletion_during_a_refresh_lasts_while_the_store_answers_nothing() {
+    for kind in DURABLE {
+        for end in ENDS {
+            let (stand, abi, location) = connected(kind);
+            let hold = stand.emulator.hold(Rule::on(Endpoint::Token), Stage::AfterProcessing);
+            thread::scope(|scope| {
+                let refresh = scope.spawn(|| abi.token_refresh(&location));
+                hold.wait_for(1);
+                end.end(&abi, &stand.emulator, &location);
+                stand.refuse_all(true);
+                hold.release();
+                assert_ne!(refresh.join().unwrap().0, 0, "{kind:?}, {end:?}");
+            });
+            assert_ne!(abi.access_token(&location).0, 0, "{kind:?}, {end:?}");
+            assert_eq!(abi.stats()["tokens"]["unsaved"], 0, "{kind:?}, {end:?}");
+            stand.refuse_all(false);
+            stays_away(&stand, vec![abi], &location, &format!("{kind:?}, {end:?}"));
+        }
+    }
+}
+
 /// The location is not held any more, though its company could mint it.
 #[track_caller]
 fn is_not_held(abi: &Abi, stand: &Stand, location: &str, what: &str) {

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """How many runs the simulation takes to find each of these defects.
 
-Each mutation edits the sources, runs the simulation, and puts the sources back. An edit that does not apply any more is
-an error: adapt it to the sources, or drop it with its reason. The sources that are edited must be committed.
+All mutations go into one build, each behind a switch; the sources are put back as soon as it is made. Then the simulation
+runs once for each mutation. An edit that does not apply any more is an error: adapt it to the sources, or drop it with its
+reason. The sources that are edited must be committed.
 
     tests/simulation_mutations.py [--runs N] [NAME ...]
 """
 
 import argparse
+import json
 import os
 import pathlib
 import re
@@ -16,81 +18,124 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# A name, and edits: a file below src, a text that it holds once, and the text that replaces it.
+# A name, and edits: a file below src, a text that it holds once, and the text that replaces it. `ON` is the switch.
 MUTATIONS = {
     "import of an older token replaces a newer one": [
-        ("tokens/transfer.rs", "if !is_dated && !lost {", "if false && !is_dated && !lost {"),
-        ("tokens/transfer.rs", "&& self.records.has_spent(", "&& false && self.records.has_spent("),
+        ("tokens/transfer.rs", "if !is_dated && !lost {", "if !ON && !is_dated && !lost {"),
+        ("tokens/transfer.rs", "&& (self.records.has_spent(", "&& !ON && (self.records.has_spent("),
     ],
     "unsaved token is never offered again": [
         (
             "tokens/records.rs",
             "Some(unsaved) if now || unsaved.offered_again <= uptime",
-            "Some(unsaved) if false && (now || unsaved.offered_again <= uptime)",
+            "Some(unsaved) if !ON && (now || unsaved.offered_again <= uptime)",
         ),
     ],
     "caller with a valid token waits for the flight": [
         (
             "tokens/mod.rs",
             "Seat::Passenger(flight) => {\n                    if want == Want::Fresh",
-            "Seat::Passenger(flight) => {\n                    if false && want == Want::Fresh",
+            "Seat::Passenger(flight) => {\n                    if !ON && want == Want::Fresh",
         ),
     ],
     "wait for a lock ignores the deadline": [
         (
             "tokens/records.rs",
             "self.store.lock(resource_id, deadline)",
-            "self.store.lock(resource_id, &deadline.at_least(Duration::from_secs(120)))",
+            "self.store.lock(resource_id, &if ON { deadline.at_least(Duration::from_secs(120)) } else { deadline.clone() })",
         ),
     ],
     "answer for another owner is relabelled": [
-        ("tokens/refresh.rs", "if token.is_of_another(", "if false && token.is_of_another("),
+        ("tokens/refresh.rs", "if token.is_of_another(", "if !ON && token.is_of_another("),
     ],
     "deletion is undone by a refresh under way": [
         (
             "tokens/records.rs",
             "None if self.outlives_deletion(record, origin, deadline)? => Ok(None),",
-            "None if {\n                record.version = 0;\n                true\n            } => Ok(None),",
+            "None if ON => {\n                record.version = 0;\n                record.predecessor = self.last_deleted(&record.resource_id, deadline)?;\n"
+            "                Ok(None)\n            }\n            None if self.outlives_deletion(record, origin, deadline)? => Ok(None),",
         ),
-        ("tokens/records.rs", "return if is_first {", "return if is_first && false {"),
+        ("tokens/records.rs", "return if is_first {", "return if is_first && !ON {"),
     ],
     "versions of a record start again": [
-        ("store/record.rs", "self.predecessor + 1", "self.predecessor * 0 + 1"),
+        ("store/record.rs", "self.predecessor + 1", "self.predecessor * u64::from(!ON) + 1"),
     ],
     "UNINSTALL is compared with the last refresh": [
         (
             "store/record.rs",
             "self.installed_at.unwrap_or_else(granted_at)",
-            "granted_at()",
+            "if ON { granted_at() } else { self.installed_at.unwrap_or_else(granted_at) }",
         ),
     ],
     "page of a firewall is a verdict": [
-        ("error.rs", "is_some_and(|fault| fault.is_of_api)", "is_some_and(|_| true)"),
+        ("error.rs", "is_some_and(|fault| fault.is_of_api)", "is_some_and(|fault| ON || fault.is_of_api)"),
     ],
     "conflict is decided by the wall clock": [
         (
             "tokens/records.rs",
-            "Origin::Refresh(spent) => is_lost || same_token(&stored.token, spent),",
-            "Origin::Refresh(_) => ours.token.expires_at >= stored.token.expires_at,",
+            "Origin::Refresh(spent) => is_lost || outlives_mint || same_token(&stored.token, spent),",
+            "Origin::Refresh(_) if ON => ours.token.expires_at >= stored.token.expires_at,\n            "
+            "Origin::Refresh(spent) => is_lost || outlives_mint || same_token(&stored.token, spent),",
         ),
     ],
     "clock that is set back revives a dead token": [
-        ("tokens/schedule.rs", "Some(known) => known.min(left),", "Some(_) => left,"),
+        ("tokens/schedule.rs", "Some(known) => known.min(left),", "Some(known) => if ON { left } else { known.min(left) },"),
     ],
     "refresh is sent without the lock": [
         (
             "tokens/refresh.rs",
             "let _lock = self.records.lock(resource_id, &patience.store).map_err(before_sending)?;",
-            "let _ = self.records.lock(resource_id, &patience.store).map_err(before_sending)?;",
+            "let lock = self.records.lock(resource_id, &patience.store).map_err(before_sending)?;\n        "
+            "let _lock = if ON { None } else { Some(lock) };",
         ),
     ],
 }
 
 
-def test(runs):
-    """What the simulation says."""
-    command = ["cargo", "test", "--quiet", "--lib", "simulation::no_run", "--", "--nocapture"]
-    variables = {"GHL_SIMULATION_RUNS": str(runs), "GHL_SIMULATION_SECONDS": "600"}
+SWITCH = """
+/// Whether the mutation of that number is on.
+pub(crate) fn is_mutant(number: u32) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<u32>> = std::sync::OnceLock::new();
+    *CHOSEN.get_or_init(|| std::env::var("GHL_MUTANT").ok()?.parse().ok()) == Some(number)
+}
+"""
+
+
+def build(mutations):
+    """Builds the simulation with every mutation behind its switch; the program."""
+    before = {}
+    try:
+        for number, (name, edits) in enumerate(mutations):
+            for file, old, new in edits:
+                path = ROOT / "src" / file
+                text = path.read_text()
+                before.setdefault(path, text)
+                if text.count(old) != 1:
+                    sys.exit(f"{name}: the edit of src/{file} does not apply any more: {old!r}")
+                path.write_text(text.replace(old, new.replace("ON", f"crate::is_mutant({number})")))
+        path = ROOT / "src" / "lib.rs"
+        before[path] = path.read_text()
+        path.write_text(before[path] + SWITCH)
+        command = ["cargo", "test", "--release", "--lib", "--no-run", "--message-format", "json"]
+        done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+    programs = [json.loads(line).get("executable") for line in done.stdout.splitlines() if line.startswith("{")]
+    programs = [program for program in programs if program]
+    if done.returncode != 0 or not programs:
+        sys.exit("the mutations could not be built")
+    return programs[-1]
+
+
+def test(program, number, options):
+    """What the simulation says of one mutation."""
+    variables = {
+        "GHL_MUTANT": str(number),
+        "GHL_SIMULATION_RUNS": str(options.runs),
+        "GHL_SIMULATION_SECONDS": str(options.seconds),
+    }
+    command = [program, "simulation::no_run", "--nocapture"]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -99,29 +144,20 @@ def test(runs):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--runs", type=int, default=10_000, help="the most runs for each mutation")
+    arguments.add_argument("--runs", type=int, default=200_000, help="the most runs for each mutation")
+    arguments.add_argument("--seconds", type=int, default=600, help="the most seconds for each mutation")
     arguments.add_argument("names", nargs="*", help="parts of the names of mutations; default: all")
     options = arguments.parse_args()
+    mutations = list(MUTATIONS.items())
+    program = build(mutations)
     missed = 0
-    for name, edits in MUTATIONS.items():
+    for number, (name, _) in enumerate(mutations):
         if options.names and not any(part in name for part in options.names):
             continue
-        before = {}
-        try:
-            for file, old, new in edits:
-                path = ROOT / "src" / file
-                text = path.read_text()
-                before.setdefault(path, text)
-                if text.count(old) != 1:
-                    sys.exit(f"{name}: the edit of src/{file} does not apply any more: {old!r}")
-                path.write_text(text.replace(old, new))
-            output = test(options.runs)
-        finally:
-            for path, text in before.items():
-                path.write_text(text)
+        output = test(program, number, options)
         made = re.search(r"^(\d+) runs in", output, re.MULTILINE)
         if made is None:
-            sys.exit(f"{name}: it could not be built or run:\n{output}")
+            sys.exit(f"{name}: it could not be run:\n{output}")
         found = re.search(r"^(.*)\nto repeat it: GHL_SIMULATION_SEED=(\d+)", output, re.MULTILINE)
         if found is None:
             missed += 1

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::world::{State, World};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::store::{DuePage, Lock, Note, NotePage, Page, Query, Record, Store};
+use crate::store::{DuePage, Lock, Note, NotePage, Page, Query, Record, Store, TOMBSTONE};
 
 /// The records, notes and locks.
 #[derive(Default)]
@@ -126,13 +126,17 @@ impl SimulatedStore {
     fn save_now(&self, state: &mut State, record: &Record) -> Result<u64> {
         let id = &record.resource_id;
         let stored = state.disk.records.get(id).map_or(0, |stored| stored.version);
-        if stored != record.version {
+        let tombstone = state.disk.notes.get(&format!("{TOMBSTONE}{id}")).map_or(0, Note::deleted_version);
+        let is_late =
+            record.version == 0 && state.profile.compares_tombstones && tombstone != record.predecessor;
+        if stored != record.version || is_late {
             return Err(conflict());
         }
         let version = record.next_version();
         let highest = state.disk.highest.entry(id.clone()).or_default();
-        // An import that runs during a deletion has looked for its tombstone before.
-        if version <= *highest && state.ledger.imports == 0 {
+        // A store that does not compare tombstones takes an import that looked for its tombstone before a deletion.
+        let is_excused = !state.profile.compares_tombstones && state.ledger.imports > 0;
+        if version <= *highest && !is_excused {
             let highest = *highest;
             state.violation(format!("the versions of {id} start again: {version} after {highest}"));
         } else {
@@ -164,6 +168,19 @@ impl SimulatedStore {
     }
 }
 
+impl State {
+    /// The sessions of a process with the store end: it only believes in its locks.
+    pub fn lose_locks(&mut self, process: usize) {
+        let now = self.now;
+        for (id, holder) in &mut self.disk.locks {
+            if holder.process == process && holder.lost_at > now {
+                holder.lost_at = now;
+                self.ledger.lost_locks.insert(id.clone());
+            }
+        }
+    }
+}
+
 impl Store for SimulatedStore {
     fn load(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
         self.call("load", false, deadline, |state| Ok(state.disk.records.get(resource_id).cloned()))
@@ -177,6 +194,10 @@ impl Store for SimulatedStore {
 
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
         self.call("save", true, deadline, |state| self.save_now(state, record))
+    }
+
+    fn compares_tombstones(&self) -> bool {
+        self.world.with(|state| state.profile.compares_tombstones)
     }
 
     fn remove_all(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {

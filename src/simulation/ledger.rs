@@ -156,10 +156,7 @@ impl State {
                 && !self.ledger.is_skewed
                 && !self.ledger.mistold.contains(held)
                 && !is_cancelled;
-            // A mint waits for its company's refresh.
-            let is_minted =
-                self.disk.records.get(resource_id).is_none_or(|record| record.token.refresh_token.is_none());
-            if is_certain && attempts == 0 && !is_minted && took > BRIEFLY {
+            if is_certain && attempts == 0 && took > BRIEFLY {
                 self.violation(format!("a caller with a valid token of {resource_id} waited {took:?}"));
             }
             if is_certain && let Err(error) = answer {
@@ -198,11 +195,8 @@ impl State {
                 && deletion.resource_id == resource_id
                 && deletion.end <= begin
         });
-        // A refresh under way whose answer the store did not take stays in memory until the store works.
-        let is_stored = |tip: &String| self.disk.stored.contains(tip);
         if let Some(deletion) = after
             && self.must_end(deletion, chain)
-            && self.server.chains[chain].tip.as_ref().is_none_or(is_stored)
             && !self.server.chains[chain].began_after(deletion.begin)
         {
             let what = format!("{token} was handed out after its deletion: {deletion:?}");
@@ -217,16 +211,7 @@ impl State {
     fn must_end(&self, deletion: &Deletion, chain: usize) -> bool {
         let ahead = self.processes.iter().map(|process| process.farthest_ms).max().unwrap_or(0).max(0);
         let ahead = Duration::from_millis(ahead.unsigned_abs());
-        // A later consent may be a copy that the store has not taken yet: then the row stays.
-        let is_consented_anew = self.server.chains.iter().any(|other| {
-            other.owner == deletion.resource_id && other.is_consented && other.created > deletion.begin
-        });
-        // A refresh of the company's token that is held under a location brings it back.
-        if self.ledger.is_misfiled && deletion.resource_id == COMPANY {
-            return false;
-        }
-        deletion.by == By::User
-            || (!is_consented_anew && self.server.chains[chain].created + ahead < deletion.begin)
+        deletion.by == By::User || self.server.chains[chain].created + ahead < deletion.begin
     }
 
     /// The store, once nothing is under way.
@@ -284,7 +269,13 @@ impl State {
                 .iter()
                 .any(|owed| owed.resource_id == *id && self.server.is_alive(owed.chain));
             let was_deleted = self.ledger.deletions.iter().any(|deletion| deletion.resource_id == *id);
-            let is_said = matches!(error.status(), Status::ReauthorizationRequired);
+            // A location that was minted names its company, if that was deleted.
+            let company_was_deleted =
+                self.ledger.deletions.iter().any(|deletion| deletion.resource_id == COMPANY);
+            let is_said = error.status() == Status::ReauthorizationRequired
+                || (error.status() == Status::NotFound
+                    && error.resource_id() == Some(COMPANY)
+                    && company_was_deleted);
             if found.is_none() && is_owed && !was_deleted && !is_said {
                 found = Some(format!("the connection of {id} was lost, and it is not said: {error}"));
             }

@@ -168,7 +168,7 @@ impl Run {
             62..64 if profile.cancels => process.cancel(),
             64..67 => self.close(&process),
             67..71 if profile.crashes => self.crash(&process),
-            71..74 if profile.pauses => self.pause(&process),
+            71..74 if profile.pauses => self.pause(&process, id),
             74..76 if profile.skew => self.draw(|state| {
                 let offset_ms = if state.rng.chance(40) { 0 } else { skew(state) };
                 let clock = &mut state.processes[process.index];
@@ -178,10 +178,11 @@ impl Run {
                 state.say(|| format!("the clock of process {} is {offset_ms} ms ahead", process.index));
             }),
             76..80 if profile.webhooks => self.uninstall(id),
+            80..83 if id != COMPANY && self.draw(|state| state.rng.chance(50)) => {
+                self.draw(|state| state.revoke(id));
+                self.spawn(&process, move |process| process.refresh(id));
+            }
             80..83 if id != COMPANY => self.draw(|state| {
-                if state.rng.chance(30) {
-                    return state.revoke(id);
-                }
                 let resource = state.server.resources.get_mut(id).unwrap();
                 resource.paused = !resource.paused;
                 let is_paused = resource.paused;
@@ -204,6 +205,9 @@ impl Run {
                     state.say(|| format!("network trouble of process {} until {until:?}", process.index));
                 });
                 self.refresh_some(&process, id);
+                for _ in 0..self.draw(|state| state.rng.pick(&[0, 0, 0, 3])) {
+                    self.spawn(&process, move |process| drop(process.ask(id)));
+                }
             }
             _ => self.spawn(&process, move |process| drop(process.ask(id))),
         }
@@ -268,7 +272,30 @@ impl Run {
         self.start_later(slot);
     }
 
-    fn pause(&mut self, process: &Arc<Process>) {
+    /// A process is stopped, perhaps in the middle of a refresh. Its sessions with the store may end meanwhile; then other
+    /// processes go on, and rotate the refresh token more than once.
+    fn pause(&mut self, process: &Arc<Process>, id: &'static str) {
+        let (refreshes, moment) = self.draw(|state| (state.rng.chance(60), state.rng.millis(150)));
+        if refreshes {
+            self.spawn(process, move |process| process.refresh(id));
+            self.pass(moment);
+        }
+        self.stop(process);
+        if refreshes && self.draw(|state| state.profile.lost_locks) {
+            self.draw(|state| state.lose_locks(process.index));
+            for other in self.processes.clone().into_iter().flatten() {
+                let takes = self.draw(|state| !state.processes[other.index].ending);
+                if takes && other.index != process.index {
+                    self.spawn(&other, move |other| {
+                        other.refresh(id);
+                        other.refresh(id);
+                    });
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, process: &Arc<Process>) {
         self.draw(|state| {
             let wait = gap(state).min(Duration::from_secs(120));
             let paused = &mut state.processes[process.index];

@@ -59,8 +59,12 @@ fn failed(status: Status, sent: bool) -> NoAnswer {
 }
 
 impl Network {
-    fn draw(&self, state: &mut State) -> Fate {
+    fn draw(&self, state: &mut State, request: &Request) -> Fate {
         let profile = state.profile;
+        let is_mint = request.uri.path() == "/oauth/location-token";
+        if profile.firewall && is_mint && !state.is_quiet && state.rng.chance(50) {
+            return Fate::Page(403);
+        }
         let is_trouble = state.now < state.processes[self.process].network_trouble_until
             && state.rng.chance(profile.network_percent);
         if !is_trouble {
@@ -106,7 +110,7 @@ impl Network {
     }
 
     fn attempt(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
-        let (fate, way) = self.world.with(|state| (self.draw(state), state.rng.millis(40)));
+        let (fate, way) = self.world.with(|state| (self.draw(state, request), state.rng.millis(40)));
         if deadline.sleep(way).is_err() || self.world.is_crashed(self.process) {
             return Err(failed(
                 if deadline.is_cancelled() { Status::Cancelled } else { Status::Timeout },

@@ -332,10 +332,10 @@ impl Process {
         let Some(((), measured)) = self.measured(|| "close".into(), call) else { return };
         let unsaved = self.tokens.unsaved_count();
         self.world.with(|state| {
+            let in_trouble = in_trouble || state.now < state.processes[self.index].store_trouble_until;
             state.processes[self.index].closed_in_trouble = in_trouble;
             state.check_time("close", &measured, Duration::from_secs(5));
-            // A lock that another process holds for longer than a close may take is no trouble of the store.
-            if unsaved > 0 && !in_trouble && state.is_quiet {
+            if unsaved > 0 && !in_trouble {
                 state.violation(format!("process {} was closed with {unsaved} unsaved tokens", self.index));
             }
         });

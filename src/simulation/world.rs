@@ -94,8 +94,12 @@ pub struct Profile {
     pub store_faults: bool,
     pub store_lost_answers: bool,
     pub lost_locks: bool,
+    /// Whether a first save compares the tombstone in the same step, as the built-in stores do.
+    pub compares_tombstones: bool,
     pub network_faults: bool,
     pub pages: bool,
+    /// Whether a firewall answers many mints with a page, also without other trouble.
+    pub firewall: bool,
     pub slow_server: bool,
     pub window: bool,
     pub skew: bool,
@@ -118,16 +122,19 @@ pub struct Profile {
 
 impl Profile {
     pub fn draw(rng: &mut Rng) -> Profile {
+        let lost_locks = rng.chance(25);
         Profile {
             store_faults: rng.chance(45),
             store_lost_answers: rng.chance(40),
-            lost_locks: rng.chance(25),
+            lost_locks,
+            compares_tombstones: rng.chance(75),
             network_faults: rng.chance(50),
             pages: rng.chance(35),
+            firewall: rng.chance(15),
             slow_server: rng.chance(40),
             window: rng.chance(65),
-            skew: rng.chance(25),
-            pauses: rng.chance(30),
+            skew: rng.chance(if lost_locks { 50 } else { 20 }),
+            pauses: rng.chance(if lost_locks { 60 } else { 25 }),
             crashes: rng.chance(45),
             deletions: rng.chance(45),
             imports: rng.chance(40),

@@ -5,7 +5,7 @@ use std::ops::{Bound, RangeInclusive};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::process_lock::ProcessLocks;
-use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Store};
+use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Store, TOMBSTONE};
 use crate::deadline::Deadline;
 use crate::error::Result;
 
@@ -25,6 +25,13 @@ impl MemoryStore {
     fn all_notes(&self) -> MutexGuard<'_, BTreeMap<String, Note>> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether the tombstone is the one that a first record follows.
+    fn follows_tombstone(&self, record: &Record) -> bool {
+        let notes = self.all_notes();
+        let tombstone = notes.get(&format!("{TOMBSTONE}{}", record.resource_id));
+        tombstone.map_or(0, Note::deleted_version) == record.predecessor
+    }
 }
 
 impl Store for MemoryStore {
@@ -39,12 +46,16 @@ impl Store for MemoryStore {
     fn save(&self, record: &Record, _: &Deadline) -> Result<u64> {
         let mut records = self.records();
         let stored = records.get(&record.resource_id).map_or(0, |stored| stored.version);
-        if stored != record.version {
+        if stored != record.version || (record.version == 0 && !self.follows_tombstone(record)) {
             return Err(super::changed_meanwhile(&record.resource_id));
         }
         let version = record.next_version();
         records.insert(record.resource_id.clone(), Record { version, ..record.clone() });
         Ok(version)
+    }
+
+    fn compares_tombstones(&self) -> bool {
+        true
     }
 
     fn remove_all(&self, records: &[(String, u64)], _: &Deadline) -> Result<Vec<bool>> {

@@ -56,11 +56,19 @@ pub trait Store: Send + Sync {
     fn version(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<u64>>;
 
     /// Saves durably by compare-and-swap: the stored version must still be `record.version` (0: there is no record yet).
-    /// Returns the new version.
+    /// A first save also compares the tombstone with `record.predecessor`, if the store
+    /// [compares tombstones](Store::compares_tombstones). Returns the new version.
     ///
     /// # Errors
-    /// `CONFLICT` when the stored version differs; `STORE` when it could not be saved; `TIMEOUT`; `CANCELLED`.
+    /// `CONFLICT` when the stored version or the tombstone differs; `STORE` when it could not be saved; `TIMEOUT`;
+    /// `CANCELLED`.
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64>;
+
+    /// Whether a first save compares the tombstone of its resource in the same step. Otherwise the caller looks at the
+    /// tombstone again after a first save.
+    fn compares_tombstones(&self) -> bool {
+        false
+    }
 
     /// Saves many records as [`Store::save`] does, at the price of one save if the store can do that. The results come
     /// in the order of the records.
@@ -127,6 +135,9 @@ pub trait Store: Send + Sync {
     /// Removes the notes that have expired.
     fn prune_notes(&self, now_ms: i64, deadline: &Deadline) -> Result<()>;
 }
+
+/// What the keys of tombstones begin with: the id of the deleted resource follows.
+pub const TOMBSTONE: &str = "deleted/";
 
 /// A held refresh lock; dropping it gives it back.
 pub trait Lock {}

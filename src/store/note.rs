@@ -17,6 +17,13 @@ pub struct Note {
     pub expires_at: i64,
 }
 
+impl Note {
+    /// The last version of the deleted record that a tombstone tells.
+    pub fn deleted_version(&self) -> u64 {
+        self.document.get("version").and_then(Value::as_u64).unwrap_or(0)
+    }
+}
+
 /// A page of notes.
 #[derive(Debug)]
 pub struct NotePage {

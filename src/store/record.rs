@@ -21,6 +21,9 @@ pub struct Record {
     /// The last version of a deleted predecessor: the first save of a new record continues after it, so that versions of
     /// a resource never start again.
     pub predecessor: u64,
+    /// The process's own count of unsaved copies and deletions when the record was read: what came later is newer. It is
+    /// not stored.
+    pub as_of: u64,
     /// The newest token; shared, for a record is copied more often than its token changes.
     pub token: Arc<Token>,
     /// Whether the API still honours it.
@@ -57,6 +60,9 @@ pub enum Standing {
         since_ms: i64,
         /// What the API said.
         reason: String,
+        /// Whether a location could not be minted only for want of its company's token.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lacks_company: bool,
     },
 }
 
@@ -129,6 +135,7 @@ impl Record {
             resource_id,
             version: 0,
             predecessor: 0,
+            as_of: 0,
             token,
             standing,
             intent: None,
@@ -191,6 +198,7 @@ impl Record {
             resource_id,
             version,
             predecessor: 0,
+            as_of: 0,
             token: Arc::new(Token {
                 access_token: read.access_token,
                 refresh_token: read.refresh_token,

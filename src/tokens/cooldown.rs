@@ -26,8 +26,31 @@ pub struct Cooldowns(Mutex<HashMap<String, Cooldown>>);
 
 struct Cooldown {
     until: Duration,
-    failures: u32,
     error: Error,
+    passing: Failures,
+    lasting: Failures,
+}
+
+/// The failures of one kind in a row.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    /// When the rest after the last one ended.
+    rested: Duration,
+}
+
+impl Failures {
+    /// Counts a failure; answers the end of the rest that it causes. After as long a time without a failure as the longest
+    /// rest takes, the count starts again.
+    fn add(&mut self, now: Duration, (first, factor, longest): (Duration, u32, Duration)) -> Duration {
+        if now > self.rested + longest {
+            self.count = 0;
+        }
+        let pause = longest.min(first.saturating_mul(factor.saturating_pow(self.count.min(16))));
+        self.count += 1;
+        self.rested = now + pause;
+        self.rested
+    }
 }
 
 /// The reaction of a caller to a resource that rests.
@@ -54,18 +77,32 @@ impl Cooldowns {
 
     /// A renewal failed: the next one waits, longer each time.
     pub fn failed(&self, resource_id: &str, error: &Error, now: Duration) {
-        let Some(kind) = kind(error) else { return };
+        if let Some(kind) = kind(error) {
+            self.rests(resource_id, kind, error, now);
+        }
+    }
+
+    /// No connection to the server was made in time. The error alone does not tell that from a wait for other callers.
+    pub fn unreachable(&self, resource_id: &str, error: &Error, now: Duration) {
+        self.rests(resource_id, Kind::Passing, error, now);
+    }
+
+    fn rests(&self, resource_id: &str, kind: Kind, error: &Error, now: Duration) {
         let mut resting = self.resting();
         if resting.len() >= MANY {
             resting.retain(|_, cooldown| cooldown.until + LONGEST_REFUSAL > now);
         }
-        let failures = resting.get(resource_id).map_or(0, |cooldown| cooldown.failures);
-        let pause = match kind {
-            Kind::Passing => LONGEST.min(FIRST * 2_u32.saturating_pow(failures.min(16))),
-            Kind::Lasting => LONGEST_REFUSAL.min(FIRST_REFUSAL * 4_u32.saturating_pow(failures.min(8))),
+        let cooldown = resting.entry(resource_id.to_owned()).or_insert_with(|| Cooldown {
+            until: now,
+            error: error.clone(),
+            passing: Failures::default(),
+            lasting: Failures::default(),
+        });
+        cooldown.error = error.clone();
+        cooldown.until = match kind {
+            Kind::Passing => cooldown.passing.add(now, (FIRST, 2, LONGEST)),
+            Kind::Lasting => cooldown.lasting.add(now, (FIRST_REFUSAL, 4, LONGEST_REFUSAL)),
         };
-        let cooldown = Cooldown { until: now + pause, failures: failures + 1, error: error.clone() };
-        resting.insert(resource_id.to_owned(), cooldown);
     }
 
     /// Something changed: a renewal succeeded, or there is a new token or none.
@@ -144,6 +181,35 @@ mod tests {
         assert!(matches!(cooldowns.rest("another", FIRST_REFUSAL), Rest::Over));
         cooldowns.clear("location");
         assert!(matches!(cooldowns.rest("location", FIRST_REFUSAL), Rest::Over));
+    }
+
+    /// How long a resource rests after a failure at that time.
+    fn rest(cooldowns: &Cooldowns, error: &Error, now: Duration) -> Duration {
+        cooldowns.failed("location", error, now);
+        match cooldowns.rest("location", now) {
+            Rest::Over => Duration::ZERO,
+            Rest::Short(left) => left,
+            Rest::Long(error) => error.retry_after().unwrap_or_default(),
+        }
+    }
+
+    #[test]
+    fn failures_of_hours_ago_and_of_another_kind_make_no_rest_longer() {
+        let (cooldowns, failed) = (Cooldowns::default(), Error::new(Status::Server, "503"));
+        let mut now = Duration::ZERO;
+        for _ in 0..10 {
+            now += rest(&cooldowns, &failed, now);
+        }
+        assert_eq!(rest(&cooldowns, &failed, now), LONGEST);
+        assert_eq!(rest(&cooldowns, &refusal(), now + LONGEST), FIRST_REFUSAL);
+        assert_eq!(rest(&cooldowns, &failed, now + Duration::from_secs(7200)), FIRST);
+    }
+
+    #[test]
+    fn server_that_cannot_be_reached_in_time_is_left_alone() {
+        let cooldowns = Cooldowns::default();
+        cooldowns.unreachable("location", &Error::new(Status::Timeout, "no connection"), Duration::ZERO);
+        assert!(matches!(cooldowns.rest("location", Duration::ZERO), Rest::Short(FIRST)));
     }
 
     #[test]

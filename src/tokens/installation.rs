@@ -137,8 +137,8 @@ impl Tokens {
         // The company first: without its token none of its locations gets a new one meanwhile.
         let company = self.end(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
         let mut deleted = company == Deletion::Deleted;
-        // Another process may have deleted some of its locations: which of them this one has in memory is not known.
-        self.live.forget_all();
+        // Another process may have deleted some of its locations, which this one has in memory.
+        self.live.forget_company(company_id);
         let mut query = Query { company_id: Some(company_id.to_owned()), limit: PAGE, ..Query::default() };
         loop {
             let page = self.records.list(&query, deadline)?;
@@ -151,6 +151,15 @@ impl Tokens {
             match page.next {
                 Some(next) => query.after = Some(next),
                 None => break,
+            }
+        }
+        // The list shows a copy that stays in place of its row, which may be of the installation that ended.
+        for location_id in self.records.unsaved_ids() {
+            let copy = self.records.unsaved_copy(&location_id);
+            let is_its = copy.is_some_and(|copy| copy.token.company_id.as_deref() == Some(company_id));
+            if is_its && location_id != company_id {
+                let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
+                deleted |= self.end(&location_id, at_ms, ends, deadline)? == Deletion::Deleted;
             }
         }
         self.each_unminted(&|| deadline.clone(), |location_id, installation| {

@@ -11,23 +11,46 @@ use crate::secret::Secret;
 /// So many parts that a reader rarely meets a writer, and that a part which grows is moved quickly.
 const SHARDS: usize = 16;
 
-struct LiveToken {
+pub struct LiveToken {
     access_token: Secret,
     /// The uptime in milliseconds until which it needs no second thought.
     fresh_until: u64,
     /// So many milliseconds later the API refuses it. More than fit are 49 days: it is given up rather too early.
     dying: u32,
     /// Refreshes that failed since the last one that did not.
-    failures: u32,
+    failures: u8,
+    company: CompanyTag,
+}
+
+/// A short hash of the company that a token belongs to. Two companies may share one: then both are forgotten together.
+type CompanyTag = [u8; 3];
+
+/// The tag of a token whose company is not known.
+const UNKNOWN: CompanyTag = [0; 3];
+
+fn company_tag(company_id: Option<&str>) -> CompanyTag {
+    // FNV-1a, with the low bit set so that no company has the tag `UNKNOWN`.
+    let fold = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let hash = company_id.map(|id| id.as_bytes().iter().fold(0x811c_9dc5, fold));
+    hash.map_or(UNKNOWN, |hash| {
+        let [high, a, b, c] = hash.to_be_bytes();
+        [a ^ high, b, c | 1]
+    })
 }
 
 impl LiveToken {
-    fn new(access_token: Secret, fresh_until: Duration, dies_at: Duration, failures: u32) -> LiveToken {
+    /// A token of that company, fresh and alive until those uptimes.
+    pub fn new(
+        access_token: Secret,
+        company_id: Option<&str>,
+        fresh_until: Duration,
+        dies_at: Duration,
+    ) -> LiveToken {
         let (fresh_until, dies_at) = (milliseconds(fresh_until), milliseconds(dies_at));
         // One that dies before it is due is fresh no longer than it lives.
         let fresh_until = fresh_until.min(dies_at);
         let dying = u32::try_from(dies_at - fresh_until).unwrap_or(u32::MAX);
-        LiveToken { access_token, fresh_until, dying, failures }
+        LiveToken { access_token, fresh_until, dying, failures: 0, company: company_tag(company_id) }
     }
 
     fn dies_at(&self) -> u64 {
@@ -47,7 +70,7 @@ pub enum Hold {
 }
 
 impl Hold {
-    fn length(self, failures: u32) -> Duration {
+    fn length(self, failures: u8) -> Duration {
         match self {
             Hold::Failed => Duration::from_secs(1 << failures.min(6)),
             Hold::Busy => Duration::from_secs(1),
@@ -123,15 +146,7 @@ impl LiveTokens {
 
     /// Holds a token that was just granted, or loaded. One that was loaded without the resource's lock, when `changes`
     /// was the number, is held only if it is that still: else it may have been deleted or replaced meanwhile.
-    pub fn publish(
-        &self,
-        resource_id: &str,
-        access_token: Secret,
-        fresh_until: Duration,
-        dies_at: Duration,
-        changes: Option<u64>,
-    ) -> bool {
-        let live = LiveToken::new(access_token, fresh_until, dies_at, 0);
+    pub fn publish(&self, resource_id: &str, live: LiveToken, changes: Option<u64>) -> bool {
         let mut shard = self.write(resource_id);
         let current = changes.is_none_or(|changes| changes == shard.changes);
         if current {
@@ -141,10 +156,10 @@ impl LiveTokens {
     }
 
     /// Holds a token in the place of another one. Where none is held, it is a change all the same.
-    pub fn replace(&self, resource_id: &str, access_token: Secret, fresh_until: Duration, dies_at: Duration) {
+    pub fn replace(&self, resource_id: &str, live: LiveToken) {
         let mut shard = self.write(resource_id);
         if shard.get(resource_id).is_some() {
-            shard.put(resource_id, LiveToken::new(access_token, fresh_until, dies_at, 0));
+            shard.put(resource_id, live);
         } else {
             shard.changes += 1;
         }
@@ -156,7 +171,7 @@ impl LiveTokens {
         &self,
         changes: u64,
         resource_id: &str,
-        access_token: Secret,
+        (access_token, company_id): (Secret, Option<&str>),
         uptime: Duration,
         left: Duration,
         hold: Hold,
@@ -165,10 +180,11 @@ impl LiveTokens {
         if changes != shard.changes {
             return;
         }
-        let failures =
-            shard.get(resource_id).map_or(0, |live| live.failures) + u32::from(hold == Hold::Failed);
+        let failures = shard.get(resource_id).map_or(0, |live| live.failures);
+        let failures = failures.saturating_add(u8::from(hold == Hold::Failed));
         let fresh_until = uptime + left.min(hold.length(failures));
-        shard.put(resource_id, LiveToken::new(access_token, fresh_until, uptime + left, failures));
+        let live = LiveToken::new(access_token, company_id, fresh_until, uptime + left);
+        shard.put(resource_id, LiveToken { failures, ..live });
     }
 
     /// Forgets a resource.
@@ -178,12 +194,13 @@ impl LiveTokens {
         shard.tokens.remove(resource_id.as_bytes());
     }
 
-    /// Forgets every resource.
-    pub fn forget_all(&self) {
+    /// Forgets a company, its locations, and the resources whose company is not known.
+    pub fn forget_company(&self, company_id: &str) {
+        let company = company_tag(Some(company_id));
         for shard in self.shards.iter() {
             let mut shard = shard.write();
             shard.changes += 1;
-            shard.tokens.clear();
+            shard.tokens.retain(|_, live| live.company != company && live.company != UNKNOWN);
         }
     }
 
@@ -231,6 +248,10 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
+    fn token(access_token: String) -> LiveToken {
+        LiveToken::new(Secret::new(access_token), None, HOUR, HOUR)
+    }
+
     fn held(live: &LiveTokens, resource_id: &str) -> Option<String> {
         live.with_fresh(resource_id, Duration::ZERO, |token| token.expose().to_owned())
     }
@@ -251,7 +272,7 @@ mod tests {
         let live = LiveTokens::new();
         let ids = ["", "a", "b", "sevenab", "eightabc", "ninéabcd", "ß"];
         for id in ids {
-            live.publish(id, Secret::new(format!("of {id}")), HOUR, HOUR, None);
+            live.publish(id, token(format!("of {id}")), None);
         }
         assert_eq!(live.len(), ids.len());
         for id in ids {
@@ -262,9 +283,20 @@ mod tests {
     }
 
     #[test]
+    fn forgetting_a_company_leaves_the_tokens_of_other_companies() {
+        let live = LiveTokens::new();
+        for (id, company) in [("a", Some("one")), ("b", Some("two")), ("c", None), ("one", Some("one"))] {
+            live.publish(id, LiveToken::new(Secret::new(id.into()), company, HOUR, HOUR), None);
+        }
+        live.forget_company("one");
+        let left = ["a", "b", "c", "one"].map(|id| held(&live, id).is_some());
+        assert_eq!(left, [false, true, false, false]);
+    }
+
+    #[test]
     fn every_thread_sees_the_newest_token_and_none_that_is_forgotten() {
         let live = LiveTokens::new();
-        live.publish("gone", Secret::new("0".into()), HOUR, HOUR, None);
+        live.publish("gone", token("0".into()), None);
         live.forget("gone");
         let newest = AtomicU32::new(0);
         std::thread::scope(|scope| {
@@ -279,9 +311,9 @@ mod tests {
                     }
                 });
             }
-            for token in 1..=2000 {
-                live.publish("one", Secret::new(token.to_string()), HOUR, HOUR, None);
-                newest.store(token, Ordering::SeqCst);
+            for number in 1..=2000 {
+                live.publish("one", token(number.to_string()), None);
+                newest.store(number, Ordering::SeqCst);
             }
         });
     }
@@ -291,7 +323,8 @@ mod tests {
         let live = LiveTokens::new();
         let [old, new] = ["old", "new"].map(|token| Secret::new(token.to_owned()));
         let publish = |token: &Secret, changes| {
-            live.publish("location", token.clone(), Duration::MAX, Duration::MAX, changes)
+            let live_token = LiveToken::new(token.clone(), None, Duration::MAX, Duration::MAX);
+            live.publish("location", live_token, changes)
         };
         let held = || held(&live, "location");
 
@@ -309,15 +342,15 @@ mod tests {
         // A failed refresh of a token that was deleted meanwhile does not bring it back.
         let loaded = live.changes("location");
         live.forget("location");
-        live.hold_on(loaded, "location", old.clone(), Duration::ZERO, HOUR, Hold::Failed);
+        live.hold_on(loaded, "location", (old.clone(), None), Duration::ZERO, HOUR, Hold::Failed);
         assert_eq!(held(), None);
         // A token that came into the store alone is a change as well.
         let loaded = live.changes("location");
-        live.replace("location", new.clone(), HOUR, HOUR);
+        live.replace("location", token("new".into()));
         assert_eq!(held(), None);
         assert!(!publish(&old, Some(loaded)));
         assert!(publish(&old, None));
-        live.replace("location", new, HOUR, HOUR);
+        live.replace("location", token("new".into()));
         assert_eq!(held().as_deref(), Some("new"));
     }
 }

@@ -15,7 +15,8 @@ use crate::crew::{self, Next};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::random;
-use crate::store::Resealed;
+use crate::signal::Signal;
+use crate::store::{DuePage, Resealed};
 use crate::token::valid_id;
 
 /// How many due records are looked up at a time.
@@ -44,6 +45,8 @@ struct Due<'a> {
     deadline: &'a (dyn Fn() -> Deadline + Sync),
     now_ms: i64,
     left: Mutex<Left>,
+    /// Notified when a page came, or could not be had.
+    turned: Signal,
 }
 
 /// Which renewals a page holds.
@@ -66,6 +69,8 @@ struct Left {
     under_way: HashSet<String>,
     /// Those whose end is unknown, in the order in which their next attempt comes.
     doubtful: VecDeque<Doubtful>,
+    /// Whether a worker looks up the next page, without the lock.
+    is_turning: bool,
 }
 
 /// A renewal whose end is unknown. The times are uptimes.
@@ -243,18 +248,33 @@ impl<'a> Due<'a> {
         deadline: &'a (dyn Fn() -> Deadline + Sync),
     ) -> Result<Due<'a>> {
         let now_ms = tokens.clock.wall_ms();
-        let due = Due { tokens, company_id, deadline, now_ms, left: Mutex::default() };
-        due.turn_to(None, &mut due.left())?;
+        let due = Due { tokens, company_id, deadline, now_ms, left: Mutex::default(), turned: Signal::new() };
+        let page = due.page(Range::Due, None)?;
+        due.left().take_in(page);
         Ok(due)
     }
 
-    /// The next one. Whoever finds none left looks up the next page, while those before it are still at work: one
+    /// The next one. A worker that finds none left looks up the next page, while those before it are still at work: one
     /// renewal that takes long holds up no other.
     fn next(&self, whole: &Deadline) -> Result<Option<Turn>> {
         loop {
+            let seen = self.turned.count();
             let mut left = self.left();
-            if let Some(resource_id) = self.next_in_turn(&mut left)? {
-                return Ok(Some(resource_id));
+            if let Some(turn) = left.next_at_hand(self.tokens.clock.uptime()) {
+                return Ok(Some(turn));
+            }
+            if left.is_turning {
+                drop(left);
+                whole.renewed(TICK).wait(&self.turned, seen);
+                continue;
+            }
+            if let Some((range, after)) = left.next_page() {
+                left.is_turning = true;
+                drop(left);
+                let _turning = Turning(self);
+                let page = self.page(range, after.as_deref())?;
+                self.left().take_in(page);
+                continue;
             }
             // While others are at work there is time to come back to what is in doubt.
             if left.doubtful.is_empty() || left.doubtful.len() == left.under_way.len() || whole.is_cancelled()
@@ -265,31 +285,6 @@ impl<'a> Due<'a> {
             drop(left);
             // A cancellation is noticed by the next look.
             let _ = whole.renewed(2 * TICK).sleep(TICK);
-        }
-    }
-
-    /// One in doubt whose time has come, else the next of the page, or of the next page.
-    fn next_in_turn(&self, left: &mut Left) -> Result<Option<Turn>> {
-        let now = self.tokens.clock.uptime();
-        if left.doubtful.front().is_some_and(|doubtful| now >= doubtful.failed + AGAIN_AFTER)
-            && let Some(again) = left.doubtful.pop_front()
-        {
-            return Ok(Some(Turn::Renew(again.resource_id, again.began)));
-        }
-        loop {
-            if let Some(resource_id) = left.resource_ids.next() {
-                left.under_way.insert(resource_id.clone());
-                return Ok(Some(Turn::Renew(resource_id, now)));
-            }
-            // Taken away first: after a failure there is no second look.
-            match (left.after.take(), left.range) {
-                (Some(after), _) => self.turn_to(Some(&after), left)?,
-                (None, Range::Due) => {
-                    left.range = Range::TooFar;
-                    self.turn_to(None, left)?;
-                }
-                (None, Range::TooFar) => return Ok(None),
-            }
         }
     }
 
@@ -310,34 +305,74 @@ impl<'a> Due<'a> {
         if left.after.is_some() { usize::MAX } else { left.resource_ids.len() }
     }
 
-    fn turn_to(&self, after: Option<&str>, left: &mut Left) -> Result<()> {
+    /// A page of resources that are due.
+    fn page(&self, range: Range, after: Option<&str>) -> Result<DuePage> {
         let deadline = (self.deadline)();
-        let renewals = match left.range {
+        let renewals = match range {
             Range::Due => i64::MIN..=self.now_ms,
             Range::TooFar => self.now_ms.saturating_add(FARTHEST_MS)..=i64::MAX - 1,
         };
         let store = self.tokens.records.store();
-        let page = store.due(self.company_id, &renewals, after, PAGE, &deadline)?;
-        let mut resource_ids = page.resource_ids;
-        if left.range == Range::TooFar {
+        let mut page = store.due(self.company_id, &renewals, after, PAGE, &deadline)?;
+        if range == Range::TooFar {
             // Most of these have a long life. One that cannot be read cannot be renewed.
             let is_due = |id: &String| {
                 let record = self.tokens.records.load(id, &deadline).ok().flatten();
                 record.is_some_and(|record| !self.tokens.schedule.has_runway(&record))
             };
-            resource_ids.retain(is_due);
+            page.resource_ids.retain(is_due);
         }
-        resource_ids.retain(|id| !left.under_way.contains(id));
-        // Processes that work through the same page at the same time begin at different places of it, so that they meet
-        // each other's work as done, and not as under way.
-        let begin = random::up_to(resource_ids.len().saturating_sub(1) as u64);
-        resource_ids.rotate_left(usize::try_from(begin).unwrap_or(0));
-        (left.resource_ids, left.after) = (resource_ids.into_iter(), page.next);
-        Ok(())
+        Ok(page)
     }
 
     fn left(&self) -> MutexGuard<'_, Left> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A worker's look-up of a page. However it ends, the other workers go on.
+struct Turning<'a>(&'a Due<'a>);
+
+impl Drop for Turning<'_> {
+    fn drop(&mut self) {
+        self.0.left().is_turning = false;
+        self.0.turned.notify();
+    }
+}
+
+impl Left {
+    /// One in doubt whose time has come, or the next of the page.
+    fn next_at_hand(&mut self, now: Duration) -> Option<Turn> {
+        if self.doubtful.front().is_some_and(|doubtful| now >= doubtful.failed + AGAIN_AFTER)
+            && let Some(again) = self.doubtful.pop_front()
+        {
+            return Some(Turn::Renew(again.resource_id, again.began));
+        }
+        let resource_id = self.resource_ids.next()?;
+        self.under_way.insert(resource_id.clone());
+        Some(Turn::Renew(resource_id, now))
+    }
+
+    /// The page to look up next. It is taken away: after a failure there is no second look.
+    fn next_page(&mut self) -> Option<(Range, Option<String>)> {
+        match (self.after.take(), self.range) {
+            (Some(after), range) => Some((range, Some(after))),
+            (None, Range::Due) => {
+                self.range = Range::TooFar;
+                Some((Range::TooFar, None))
+            }
+            (None, Range::TooFar) => None,
+        }
+    }
+
+    fn take_in(&mut self, page: DuePage) {
+        let mut resource_ids = page.resource_ids;
+        resource_ids.retain(|id| !self.under_way.contains(id));
+        // Processes that work through the same page at the same time begin at different places of it, so that they meet
+        // each other's work as done, and not as under way.
+        let begin = random::up_to(resource_ids.len().saturating_sub(1) as u64);
+        resource_ids.rotate_left(usize::try_from(begin).unwrap_or(0));
+        (self.resource_ids, self.after) = (resource_ids.into_iter(), page.next);
     }
 }
 

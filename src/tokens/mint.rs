@@ -251,7 +251,7 @@ impl Tokens {
             }
             match saved {
                 Ok(Saved::Ours | Saved::Theirs) => {
-                    self.records.forget_unsaved(&record.resource_id);
+                    self.records.forget_older(&record, &Origin::Mint);
                     self.cooldowns.clear(&record.resource_id);
                     self.publish_where_held(&record);
                     self.emit(&Event::Minted, &record.resource_id, Some(record.token.expires_at));

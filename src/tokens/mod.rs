@@ -46,10 +46,10 @@ use company::Companies;
 use cooldown::Cooldowns;
 use flight::{Flights, Seat};
 pub use installation::{REMEMBERED_MS, Verdict};
-use live::{Hold, LiveTokens};
+use live::{Hold, LiveToken, LiveTokens};
 pub use maintain::MaintainParams;
 pub use mint::MintParams;
-use records::{Deletion, Offer, Origin, Records, Saved};
+use records::{Deletion, Keeping, Offer, Origin, Records, Saved};
 use schedule::Schedule;
 pub use transfer::{ImportParams, ListParams};
 
@@ -61,6 +61,9 @@ const MOMENT: Duration = Duration::from_secs(1);
 
 /// The time that a new token has to be saved, however little of the call's own time is left: its predecessor is spent.
 const SAVE_TIME: Duration = Duration::from_secs(1);
+
+/// How often a consent tries to read what is stored.
+const READS: u32 = 3;
 
 /// How long a deletion waits for a refresh of the same token.
 const ORDERLY: Duration = Duration::from_secs(5);
@@ -210,43 +213,73 @@ impl Tokens {
     }
 
     /// Keeps a token under the owner that it names: a consent gave it, which begins an installation, or another owner's
-    /// refresh, which `spent` this refresh token.
+    /// refresh, which `spent` the refresh token of this one.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if the owner was deleted: only a consent brings it back.
     fn file(
         &self,
         resource_id: &str,
         token: Token,
-        spent: Option<&SpentDigest>,
+        spent: Option<&Arc<Token>>,
         deadline: &Deadline,
     ) -> Result<Record> {
         let is_consent = spent.is_none();
         let patience = deadline.at_least(SAVE_TIME);
         let begins = is_consent.then(|| self.clock.wall_ms());
+        let as_of = self.records.count();
         // A consent replaces what is stored: an unsaved copy may be older than that.
         let held = match is_consent {
-            true => self.records.store().load(resource_id, &patience),
+            true => self.load_for_consent(resource_id, &patience),
             false => self.records.load(resource_id, &patience),
         };
+        let unread = || Record { as_of, ..Record::new(resource_id.to_owned(), token.clone()) };
         let (record, origin) = match held {
             Ok(Some(held)) => {
                 let origin = Origin::Consent(Some(Arc::clone(&held.token)));
                 let installed_at = begins.or(held.installed_at);
-                let token = Arc::new(token);
+                let token = Arc::new(token.clone());
                 (Record { token, installed_at, standing: Standing::Good, intent: None, ..held }, origin)
             }
             Ok(None) => match self.records.first(resource_id.to_owned(), token.clone(), &patience) {
+                Ok(record) if record.predecessor > 0 && !is_consent => {
+                    return Err(deleted_meanwhile(resource_id));
+                }
                 Ok(record) => (record, Origin::Consent(None)),
-                Err(_) => (Record::new(resource_id.to_owned(), token), Origin::ConsentUnread),
+                Err(_) => (unread(), Origin::ConsentUnread),
             },
-            Err(_) => (Record::new(resource_id.to_owned(), token), Origin::ConsentUnread),
+            Err(_) => (unread(), Origin::ConsentUnread),
+        };
+        let origin = match spent {
+            // Only the row that holds the spent refresh token is replaced unread.
+            Some(spent) if record.version == 0 => Origin::Refresh(Arc::clone(spent)),
+            _ => origin,
         };
         let installed_at = record.installed_at.or(Some(self.clock.wall_ms()));
         let own_consent = record.token.kind() == UserType::Location && (is_consent || record.own_consent);
         let mut record = Record { installed_at, own_consent, ..record };
-        if let Some(spent) = spent {
-            record.spent.add(spent);
+        // An answer without a refresh token leaves the old one in use.
+        let is_used_up = record.token.refresh_token.is_some();
+        if let Some(spent) = spent.and_then(|spent| spent.refresh_token.as_ref()).filter(|_| is_used_up) {
+            record.spent.add(&SpentDigest::of(spent));
         }
         self.keep(&mut record, origin, &Event::Saved, deadline)?;
         Ok(record)
+    }
+
+    /// The stored record that a consent replaces. A store that fails is asked again: without an answer the consent is
+    /// compared with what is stored by the clock.
+    fn load_for_consent(&self, resource_id: &str, patience: &Deadline) -> Result<Option<Record>> {
+        let mut reads = 1;
+        loop {
+            match self.records.load_stored(resource_id, patience) {
+                Err(error) if error.status() == Status::Store && !error.is_unreadable() && reads < READS => {
+                    reads += 1;
+                    patience.sleep(BRIEFLY)?;
+                }
+                stored => return stored,
+            }
+        }
     }
 
     /// Forgets the token of a resource that this process has in memory: the next caller reads the store.
@@ -260,7 +293,9 @@ impl Tokens {
     pub fn close(&self, deadline: &Deadline) {
         let deadline = deadline.at_least(CLOSING).within(CLOSING);
         loop {
-            let refused = |id: &String| self.offer(id, &deadline).err().map(|error| (id.clone(), error));
+            let refused = |id: &String| {
+                self.offer_for_the_last_time(id, &deadline).err().map(|error| (id.clone(), error))
+            };
             let left: Vec<(String, Error)> = self.records.unsaved_ids().iter().filter_map(refused).collect();
             if left.is_empty() {
                 return;
@@ -420,11 +455,23 @@ impl Tokens {
         known: Option<&Secret>,
         deadline: &Deadline,
     ) -> Result<Secret> {
+        self.renewed_beside(resource_id, want, known, deadline, deadline)
+    }
+
+    /// The same, for a caller that waits for other callers, for locks and for the store until `others` only.
+    fn renewed_beside(
+        &self,
+        resource_id: &str,
+        want: Want,
+        known: Option<&Secret>,
+        deadline: &Deadline,
+        others: &Deadline,
+    ) -> Result<Secret> {
         loop {
             let _quiet = outbox::hold();
             match self.flights.board((resource_id.to_owned(), want)) {
                 Seat::Leader(leader) => {
-                    let result = self.renew(resource_id, want, known, deadline);
+                    let result = self.renew(resource_id, want, known, deadline, others);
                     leader.land(result.clone());
                     return result;
                 }
@@ -434,7 +481,7 @@ impl Tokens {
                     {
                         return Ok(valid);
                     }
-                    match flight.wait(deadline)? {
+                    match flight.wait(others)? {
                         // The leader left for reasons of its own, or brought what this caller knows already.
                         None => {}
                         Some(Err(error)) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {
@@ -451,9 +498,14 @@ impl Tokens {
     /// A token that is valid now, be it due or not: from memory, else from the store.
     fn valid(&self, resource_id: &str, deadline: &Deadline) -> Option<Secret> {
         self.live.alive(resource_id, self.clock.uptime()).or_else(|| {
+            let changes = self.live.changes(resource_id);
             let record = self.records.load(resource_id, &deadline.within(BRIEFLY)).ok().flatten()?;
             let is_valid = !self.schedule.left(&record, &self.live).is_zero();
-            is_valid.then(|| record.token.access_token.clone())
+            // It stays valid in memory, also if the store fails next.
+            is_valid.then(|| {
+                self.hold_on(changes, &record, Hold::Due);
+                record.token.access_token.clone()
+            })
         })
     }
 
@@ -508,25 +560,38 @@ impl Tokens {
         let (resource_id, expires_at) = (&record.resource_id, Some(record.token.expires_at));
         match saved {
             Ok(Saved::Deleted) => {
-                self.records.forget_unsaved(resource_id);
+                self.records.forget_older(record, &origin);
                 self.live.forget(resource_id);
-                return Err(deleted_meanwhile(resource_id));
+                return Err(self.dropped(record, &origin));
             }
             Ok(_) => {
-                self.records.forget_unsaved(resource_id);
+                self.records.forget_older(record, &origin);
                 self.cooldowns.clear(resource_id);
-                if !self.publish_since(Some(changes), record) {
+                if !self.publish_since(changes, record) {
                     // The older token must not stay in memory: the next caller reads the store.
                     self.live.forget(resource_id);
                 }
                 self.emit(event, resource_id, expires_at);
             }
             Err(error) => {
-                log::error!("the new token of {resource_id} is in memory only: {error}");
+                let changes = self.live.changes(resource_id);
                 // The record first: a caller who reads it without the lock notices a token that is published after that.
-                self.records.keep_unsaved(record.clone(), origin);
+                match self.records.keep_unsaved(record.clone(), origin) {
+                    Keeping::Kept => {}
+                    Keeping::Deleted => {
+                        self.live.forget(resource_id);
+                        return Err(deleted_meanwhile(resource_id));
+                    }
+                    Keeping::Newer => {
+                        log::warn!("{resource_id}: a token of an earlier grant was not saved: {error}");
+                        return Ok(record.token.access_token.clone());
+                    }
+                }
+                log::error!("the new token of {resource_id} is in memory only: {error}");
                 self.cooldowns.clear(resource_id);
-                self.publish(record);
+                if !self.publish_since(changes, record) {
+                    self.live.forget(resource_id);
+                }
                 self.emit(&Event::Unsaved(error), resource_id, expires_at);
             }
         }
@@ -546,24 +611,40 @@ impl Tokens {
         self.offer_locked(resource_id, true, deadline)
     }
 
+    /// The same, without the lock if that cannot be had: a save is a compare-and-swap, and the client ends.
+    fn offer_for_the_last_time(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
+        let _quiet = outbox::hold();
+        let _lock = self.records.lock(resource_id, &deadline.within(MOMENT)).ok();
+        self.offer_locked(resource_id, true, deadline)
+    }
+
     /// The same, for a caller that has the lock; if not `now`, only when its time has come.
     fn offer_locked(&self, resource_id: &str, now: bool, deadline: &Deadline) -> Result<()> {
+        let changes = self.live.changes(resource_id);
+        // A token that came or went meanwhile is newer: the next caller reads it.
+        let publish = |record: &Record| {
+            if !self.publish_since(changes, record) {
+                self.live.forget(resource_id);
+            }
+        };
         match self.records.offer(resource_id, now, deadline) {
             Offer::Nothing => Ok(()),
             Offer::Refused(error) => {
                 log::error!("the token of {resource_id} is still in memory only: {error}");
                 if let Some(record) = self.records.unsaved_copy(resource_id) {
-                    self.publish(&record);
+                    publish(&record);
                 }
                 Err(error)
             }
-            Offer::Done(_, Saved::Deleted) => {
+            Offer::Done(copy, Saved::Deleted) => {
                 log::warn!("{resource_id}: it was deleted, and its unsaved token is dropped");
                 self.live.forget(resource_id);
+                self.dropped(&copy.record, &copy.origin);
                 Ok(())
             }
-            Offer::Done(record, _) => {
-                self.publish(&record);
+            Offer::Done(copy, _) => {
+                let record = &copy.record;
+                publish(record);
                 self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
                 Ok(())
             }
@@ -607,27 +688,21 @@ impl Tokens {
         self.emit(&Event::Deleted, resource_id, None);
     }
 
-    /// Holds the token of a record in memory.
-    fn publish(&self, record: &Record) {
-        self.publish_since(None, record);
-    }
-
-    /// The same, unless tokens came or went since `changes` was the number; see [`LiveTokens::publish`].
-    fn publish_since(&self, changes: Option<u64>, record: &Record) -> bool {
-        let (access_token, fresh_until, dies_at) = self.to_hold(record);
-        self.live.publish(&record.resource_id, access_token, fresh_until, dies_at, changes)
+    /// Holds the token of a record in memory, unless tokens came or went since `changes` was the number; see
+    /// [`LiveTokens::publish`].
+    fn publish_since(&self, changes: u64, record: &Record) -> bool {
+        self.live.publish(&record.resource_id, self.to_hold(record), Some(changes))
     }
 
     /// Holds the token of a record in memory if an older token is held there already. Tokens that no caller has asked for are
     /// better off in the store: the first caller finds them there.
     fn publish_where_held(&self, record: &Record) {
-        let (access_token, fresh_until, dies_at) = self.to_hold(record);
-        self.live.replace(&record.resource_id, access_token, fresh_until, dies_at);
+        self.live.replace(&record.resource_id, self.to_hold(record));
     }
 
     /// The entry in memory of a record: its access token, until when it is fresh, and when it dies, by the uptime. A token that
     /// is not saved is fresh until it is to be offered again.
-    fn to_hold(&self, record: &Record) -> (Secret, Duration, Duration) {
+    fn to_hold(&self, record: &Record) -> LiveToken {
         let (uptime, left) = (self.clock.uptime(), self.schedule.left(record, &self.live));
         let mut fresh_until = uptime + left.saturating_sub(self.schedule.margin(&record.token));
         if let Some(offered_again) = self.records.offered_again(&record.resource_id) {
@@ -638,7 +713,30 @@ impl Tokens {
             1 => record.token.access_token.to_hold(),
             _ => record.token.access_token.clone(),
         };
-        (access_token, fresh_until, uptime + left)
+        let company_id = record.token.company_id.as_deref();
+        LiveToken::new(access_token, company_id, fresh_until, uptime + left)
+    }
+
+    /// The error of a token that is dropped since its resource was deleted. A consent may have come after that, by a clock
+    /// that was wrong: then only another one helps, and the host is told.
+    fn dropped(&self, record: &Record, origin: &Origin) -> Error {
+        let resource_id = &record.resource_id;
+        // The token of an INSTALL has the origin of a consent as well, and is minted again.
+        let is_consent = record.own_consent || record.token.kind() == UserType::Company;
+        if !(is_consent && origin.is_consent()) {
+            return deleted_meanwhile(resource_id);
+        }
+        log::error!(
+            "{resource_id}: its new consent is dropped, since a deletion seems to have come after it"
+        );
+        let error = Error::new(
+            Status::ReauthorizationRequired,
+            format!("a deletion of {resource_id} seems to have come after its consent"),
+        )
+        .with_help("set the clocks of all hosts, and let the user consent again (authorization_url)")
+        .with_resource(resource_id);
+        self.emit(&Event::ReauthorizationRequired(error.clone()), resource_id, Some(record.token.expires_at));
+        error
     }
 
     fn emit(&self, event: &Event, resource_id: &str, expires_at: Option<i64>) {

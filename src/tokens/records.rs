@@ -3,7 +3,10 @@
 //!
 //! - **Deletion wins.** A deletion leaves a tombstone: a note with the last version of the record. A token whose record
 //!   is gone was deleted meanwhile and is dropped. A first record continues the versions after the tombstone, so that no
-//!   old copy fits a new record by its version.
+//!   old copy fits a new record by its version. A first save compares the tombstone in the same step, if the store can.
+//! - **A later copy stays.** Copies and deletions of this process are counted, and a record carries the count of the
+//!   moment at which it was read. So a refresh that ends does not drop the unsaved copy of a consent that came while it was
+//!   under way, and a token that is on its way when its resource is deleted is not kept.
 //! - **A conflict is decided by what the row holds,** never by comparing clocks: see [`Origin`].
 
 use std::collections::HashMap;
@@ -16,7 +19,7 @@ use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
-use crate::store::{Lock, Note, Page, Query, Record, SpentDigests, Standing, Store};
+use crate::store::{Lock, Note, Page, Query, Record, SpentDigests, Standing, Store, TOMBSTONE};
 use crate::token::Token;
 
 /// The list in which every tombstone stands.
@@ -27,6 +30,12 @@ pub const KEPT_MS: i64 = 400 * 86_400_000;
 
 /// How often a save is tried against other writers.
 const TRIES: u32 = 8;
+
+/// Above this many deletions, those that no call under way can have missed are forgotten.
+const MANY: usize = 4096;
+
+/// Longer than a call can be under way with a record that it has read.
+const LONGEST_CALL: Duration = Duration::from_secs(3600);
 
 /// The origin of a new token. It decides what happens if another writer changed the row meanwhile.
 #[derive(Debug, Clone)]
@@ -57,10 +66,41 @@ pub enum Saved {
 struct Unsaved {
     record: Record,
     origin: Origin,
+    /// The count at which it came.
+    came: u64,
     /// How often the store refused it.
     refusals: u32,
     /// When it is offered again, by the uptime.
     offered_again: Duration,
+}
+
+/// A deletion by this process.
+struct Deleted {
+    /// The count at which it ended.
+    ended: u64,
+    /// The time of the deletion, by the wall clock: a consent after it counts.
+    at_ms: i64,
+    uptime: Duration,
+}
+
+/// What this process knows beyond the store.
+#[derive(Default)]
+struct Overlay {
+    /// Counts the unsaved copies and deletions.
+    count: u64,
+    unsaved: HashMap<String, Unsaved>,
+    deleted: HashMap<String, Deleted>,
+}
+
+/// The end of an attempt to keep a token that the store refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// It is kept, and offered again.
+    Kept,
+    /// A newer token came meanwhile, and stays.
+    Newer,
+    /// This process deleted the resource meanwhile: the token is dropped.
+    Deleted,
 }
 
 /// The end of an attempt to save an unsaved copy.
@@ -68,22 +108,28 @@ pub enum Offer {
     /// There was none, or its next attempt is not due.
     Nothing,
     /// The record that is stored now, and how that came about.
-    Done(Box<Record>, Saved),
+    Done(Box<Offered>, Saved),
     /// The store still refuses it.
     Refused(Error),
+}
+
+/// An unsaved copy after its offer.
+pub struct Offered {
+    pub record: Record,
+    pub origin: Origin,
 }
 
 /// The records of one app.
 pub struct Records {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    unsaved: Mutex<HashMap<String, Unsaved>>,
+    overlay: Mutex<Overlay>,
 }
 
 impl Records {
     /// The records of `store`, and no unsaved copies.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Records {
-        Records { store, clock, unsaved: Mutex::default() }
+        Records { store, clock, overlay: Mutex::default() }
     }
 
     /// The store beneath.
@@ -93,10 +139,25 @@ impl Records {
 
     /// The newest record: the unsaved copy, else the stored one.
     pub fn load(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
-        match self.unsaved_copy(resource_id) {
-            Some(record) => Ok(Some(record)),
-            None => self.store.load(resource_id, deadline),
-        }
+        let as_of = {
+            let overlay = self.overlay();
+            if let Some(unsaved) = overlay.unsaved.get(resource_id) {
+                return Ok(Some(Record { as_of: overlay.count, ..unsaved.record.clone() }));
+            }
+            overlay.count
+        };
+        Ok(self.store.load(resource_id, deadline)?.map(|record| Record { as_of, ..record }))
+    }
+
+    /// The stored record, whatever unsaved copy there is.
+    pub fn load_stored(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
+        let as_of = self.count();
+        Ok(self.store.load(resource_id, deadline)?.map(|record| Record { as_of, ..record }))
+    }
+
+    /// The count of unsaved copies and deletions, for a record that is about to be made.
+    pub fn count(&self) -> u64 {
+        self.overlay().count
     }
 
     /// The refresh lock of a resource.
@@ -107,7 +168,8 @@ impl Records {
     /// A page of the store's records; unsaved copies replace older ones.
     pub fn list(&self, query: &Query, deadline: &Deadline) -> Result<Page> {
         let Page { mut records, mut unreadable, next } = self.store.list(query, deadline)?;
-        let unsaved = self.unsaved();
+        let overlay = self.overlay();
+        let unsaved = &overlay.unsaved;
         if !unsaved.is_empty() {
             let is_on_page = |id: &str| {
                 query.after.as_deref().is_none_or(|after| id > after)
@@ -126,11 +188,10 @@ impl Records {
 
     /// A record that no store has seen, to be saved after the tombstone of its predecessor, if there is one.
     pub fn first(&self, resource_id: String, token: Token, deadline: &Deadline) -> Result<Record> {
+        let as_of = self.count();
         let predecessor = self.last_deleted(&resource_id, deadline)?;
-        let mut record = Record::new(resource_id, token);
-        record.predecessor = predecessor;
-        record.installed_at = Some(self.clock.wall_ms());
-        Ok(record)
+        let installed_at = Some(self.clock.wall_ms());
+        Ok(Record { predecessor, as_of, installed_at, ..Record::new(resource_id, token) })
     }
 
     /// Saves a new token. `record` becomes what is stored.
@@ -188,7 +249,7 @@ impl Records {
                 Ok(None)
             }
             Some(stored) => {
-                *record = stored;
+                *record = Record { as_of: record.as_of, ..stored };
                 Ok(Some(Saved::Theirs))
             }
         }
@@ -198,11 +259,11 @@ impl Records {
     /// may not: unless the deletion was of an installation that ended before this token's consent.
     fn outlives_deletion(&self, record: &mut Record, origin: &Origin, deadline: &Deadline) -> Result<bool> {
         let tombstone = self.tombstone(&record.resource_id, deadline)?;
-        let last_deleted = tombstone.as_ref().map_or(0, version_of);
+        let last_deleted = tombstone.as_ref().map_or(0, Note::deleted_version);
         if record.version == 0 && last_deleted == record.predecessor {
             return Ok(true);
         }
-        let is_of_later_consent = matches!(origin, Origin::Consent(_) | Origin::ConsentUnread)
+        let is_of_later_consent = origin.is_consent()
             && tombstone.as_ref().is_none_or(|tombstone| deleted_at(tombstone) < record.installed_at());
         if is_of_later_consent {
             (record.version, record.predecessor) = (0, last_deleted);
@@ -210,8 +271,12 @@ impl Records {
         Ok(is_of_later_consent)
     }
 
-    /// After the first save of a record: a deletion that came between looked for a record before it was there.
+    /// After the first save of a record: a deletion that came between looked for a record before it was there. A store that
+    /// compares tombstones needs no second look.
     pub fn confirm_first(&self, record: &mut Record, origin: &Origin, deadline: &Deadline) -> Result<Saved> {
+        if self.store.compares_tombstones() {
+            return Ok(Saved::Ours);
+        }
         let mut first = Record { version: 0, ..record.clone() };
         // The record is stored: if the tombstone cannot be read now, that is what counts.
         if self.outlives_deletion(&mut first, origin, deadline).unwrap_or(true) {
@@ -259,33 +324,66 @@ impl Records {
                 stored => stored?.map(|record| (record.version, Some(record))),
             };
             // Row and copy may be of different installations: each is judged by itself.
-            let unsaved = self.unsaved_copy(resource_id);
-            if let Some(unsaved) = unsaved.as_ref().filter(|unsaved| goes(unsaved)) {
-                self.drop_unsaved(unsaved);
-                was_there = true;
-            }
+            let (dropped, staying) = self.judge_unsaved(resource_id, &goes);
+            was_there |= dropped.is_some();
             let stored_stays = stored
                 .as_ref()
                 .is_some_and(|(_, record)| record.as_ref().is_some_and(|record| !goes(record)));
-            if stored_stays || self.is_unsaved(resource_id) {
+            // The copy of a later consent does not need the row of the installation that ended; any other copy does.
+            let row_is_needed =
+                staying.as_ref().is_some_and(|origin| !origin.is_consent() || stored.is_none());
+            if stored_stays || row_is_needed {
                 return Ok(Deletion::Kept);
             }
             let version = stored.as_ref().map_or(0, |(version, _)| *version);
-            let newest = unsaved.as_ref().or(stored.as_ref().and_then(|(_, record)| record.as_ref()));
+            let newest = dropped.as_ref().or(stored.as_ref().and_then(|(_, record)| record.as_ref()));
             let spent = newest.map(|record| record.spent.clone()).unwrap_or_default();
             self.bury(resource_id, Burial { at_ms, version, spent: &spent }, deadline)?;
             if version == 0 {
                 // A first save after the tombstone was written finds it; one before it is found here.
-                match self.store.version(resource_id, deadline)? {
-                    Some(_) => continue,
-                    None => return Ok(if was_there { Deletion::Deleted } else { Deletion::NotHeld }),
+                if self.store.version(resource_id, deadline)?.is_some() {
+                    continue;
                 }
-            }
-            if self.store.remove_all(&[(resource_id.to_owned(), version)], deadline)?[..] == [true] {
-                return Ok(Deletion::Deleted);
+                was_there |= self.deletion_ended(resource_id, at_ms, &goes);
+                return Ok(if was_there { Deletion::Deleted } else { Deletion::NotHeld });
             }
             was_there = true;
+            if self.store.remove_all(&[(resource_id.to_owned(), version)], deadline)?[..] == [true] {
+                self.deletion_ended(resource_id, at_ms, &goes);
+                return Ok(if self.is_unsaved(resource_id) { Deletion::Kept } else { Deletion::Deleted });
+            }
         }
+    }
+
+    /// Drops the unsaved copy if it goes, and answers it; or answers the origin of a copy that stays.
+    fn judge_unsaved(
+        &self,
+        resource_id: &str,
+        goes: &impl Fn(&Record) -> bool,
+    ) -> (Option<Record>, Option<Origin>) {
+        let mut overlay = self.overlay();
+        match overlay.unsaved.get(resource_id) {
+            Some(unsaved) if !goes(&unsaved.record) => (None, Some(unsaved.origin.clone())),
+            _ => (overlay.unsaved.remove(resource_id).map(|unsaved| unsaved.record), None),
+        }
+    }
+
+    /// Notes a deletion that is done, and drops a copy that came while it ran; answers whether there was one. A token that is
+    /// on its way is not kept from now on.
+    fn deletion_ended(&self, resource_id: &str, at_ms: i64, goes: &impl Fn(&Record) -> bool) -> bool {
+        let mut overlay = self.overlay();
+        let uptime = self.clock.uptime();
+        overlay.count += 1;
+        let ended = overlay.count;
+        if overlay.deleted.len() >= MANY {
+            overlay.deleted.retain(|_, deleted| deleted.uptime + LONGEST_CALL > uptime);
+        }
+        overlay.deleted.insert(resource_id.to_owned(), Deleted { ended, at_ms, uptime });
+        let ends = |unsaved: &Unsaved| {
+            goes(&unsaved.record) && !(unsaved.origin.is_consent() && at_ms < unsaved.record.installed_at())
+        };
+        let is_ended = overlay.unsaved.get(resource_id).is_some_and(ends);
+        is_ended && overlay.unsaved.remove(resource_id).is_some()
     }
 
     /// Deletes many records that were just listed, by one transaction if the store can do that. Answers the resources that
@@ -307,8 +405,13 @@ impl Records {
             }
         }
         let removed = self.store.remove_all(&versions, deadline)?;
-        let changed = versions.into_iter().zip(removed).filter(|(_, removed)| !removed);
-        again.extend(changed.map(|((resource_id, _), _)| resource_id));
+        for ((resource_id, _), removed) in versions.into_iter().zip(removed) {
+            if removed {
+                self.deletion_ended(&resource_id, at_ms, &|_| true);
+            } else {
+                again.push(resource_id);
+            }
+        }
         for record in records {
             self.drop_unsaved(record);
         }
@@ -317,7 +420,7 @@ impl Records {
 
     /// The last version of a deleted record; 0 if none was deleted.
     pub fn last_deleted(&self, resource_id: &str, deadline: &Deadline) -> Result<u64> {
-        Ok(self.tombstone(resource_id, deadline)?.as_ref().map_or(0, version_of))
+        Ok(self.tombstone(resource_id, deadline)?.as_ref().map_or(0, Note::deleted_version))
     }
 
     fn tombstone(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Note>> {
@@ -339,7 +442,7 @@ impl Records {
     /// A tombstone that comes after the last one, and after the version that is deleted. It keeps the digests of spent
     /// refresh tokens.
     fn buried(&self, resource_id: &str, last: Option<Note>, burial: Burial) -> Note {
-        let last_version = last.as_ref().map_or(0, version_of);
+        let last_version = last.as_ref().map_or(0, Note::deleted_version);
         let older = last.as_ref().map(spent_of).unwrap_or_default();
         let at_ms = burial.at_ms.max(last.as_ref().map_or(i64::MIN, deleted_at));
         Note {
@@ -360,17 +463,31 @@ impl Records {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map(spent_of).unwrap_or_default())
     }
 
-    /// Keeps a new token that the store refused: it is offered again, with backoff.
-    pub fn keep_unsaved(&self, record: Record, origin: Origin) {
+    /// Keeps a new token that the store refused: it is offered again, with backoff. A deletion or a newer token that came
+    /// since its record was read goes before it.
+    pub fn keep_unsaved(&self, record: Record, origin: Origin) -> Keeping {
         let resource_id = record.resource_id.clone();
         let offered_again = self.clock.uptime() + backoff(0);
-        self.unsaved().insert(resource_id, Unsaved { record, origin, refusals: 0, offered_again });
+        let mut overlay = self.overlay();
+        let is_ended = |deleted: &Deleted| {
+            deleted.ended > record.as_of && !(origin.is_consent() && deleted.at_ms < record.installed_at())
+        };
+        if overlay.deleted.get(&resource_id).is_some_and(is_ended) {
+            return Keeping::Deleted;
+        }
+        if overlay.unsaved.get(&resource_id).is_some_and(|unsaved| unsaved.is_newer(&record, &origin)) {
+            return Keeping::Newer;
+        }
+        overlay.count += 1;
+        let came = overlay.count;
+        overlay.unsaved.insert(resource_id, Unsaved { record, origin, came, refusals: 0, offered_again });
+        Keeping::Kept
     }
 
     /// Offers the unsaved copy of a resource to the store, if its time has come, or in any case if `now`.
     pub fn offer(&self, resource_id: &str, now: bool, deadline: &Deadline) -> Offer {
         let uptime = self.clock.uptime();
-        let (mut record, origin) = match self.unsaved().get(resource_id) {
+        let (mut record, origin) = match self.overlay().unsaved.get(resource_id) {
             Some(unsaved) if now || unsaved.offered_again <= uptime => {
                 (unsaved.record.clone(), unsaved.origin.clone())
             }
@@ -378,7 +495,7 @@ impl Records {
         };
         let offered = Arc::clone(&record.token);
         let saved = self.save(&mut record, &origin, deadline);
-        let mut unsaved = self.unsaved();
+        let unsaved = &mut self.overlay().unsaved;
         // A newer token may have come meanwhile: it has its own turn.
         let is_the_same = |unsaved: &Unsaved| Arc::ptr_eq(&unsaved.record.token, &offered);
         match saved {
@@ -386,7 +503,7 @@ impl Records {
                 if unsaved.get(resource_id).is_some_and(is_the_same) {
                     unsaved.remove(resource_id);
                 }
-                Offer::Done(Box::new(record), saved)
+                Offer::Done(Box::new(Offered { record, origin }), saved)
             }
             Err(error) => {
                 if let Some(unsaved) = unsaved.get_mut(resource_id).filter(|unsaved| is_the_same(unsaved)) {
@@ -400,27 +517,31 @@ impl Records {
 
     /// When an unsaved copy is offered again, by the uptime.
     pub fn offered_again(&self, resource_id: &str) -> Option<Duration> {
-        self.unsaved().get(resource_id).map(|unsaved| unsaved.offered_again)
+        self.overlay().unsaved.get(resource_id).map(|unsaved| unsaved.offered_again)
     }
 
     /// The unsaved copy of a resource.
     pub fn unsaved_copy(&self, resource_id: &str) -> Option<Record> {
-        self.unsaved().get(resource_id).map(|unsaved| unsaved.record.clone())
+        self.overlay().unsaved.get(resource_id).map(|unsaved| unsaved.record.clone())
     }
 
     /// Whether there is an unsaved copy of a resource.
     pub fn is_unsaved(&self, resource_id: &str) -> bool {
-        self.unsaved().contains_key(resource_id)
+        self.overlay().unsaved.contains_key(resource_id)
     }
 
-    /// Drops the unsaved copy: the store holds a newer token.
-    pub fn forget_unsaved(&self, resource_id: &str) {
-        self.unsaved().remove(resource_id);
+    /// Drops the unsaved copy, since a token of that origin was saved or refused for good. A copy that came since its record
+    /// was read may be newer and stays: the store decides when it is offered.
+    pub fn forget_older(&self, record: &Record, origin: &Origin) {
+        let mut overlay = self.overlay();
+        if overlay.unsaved.get(&record.resource_id).is_some_and(|unsaved| !unsaved.is_newer(record, origin)) {
+            overlay.unsaved.remove(&record.resource_id);
+        }
     }
 
     /// Drops this unsaved copy, unless a newer one has come.
     fn drop_unsaved(&self, copy: &Record) {
-        let mut unsaved = self.unsaved();
+        let unsaved = &mut self.overlay().unsaved;
         if unsaved.get(&copy.resource_id).is_some_and(|held| Arc::ptr_eq(&held.record.token, &copy.token)) {
             unsaved.remove(&copy.resource_id);
         }
@@ -428,18 +549,18 @@ impl Records {
 
     /// The resources that have an unsaved copy.
     pub fn unsaved_ids(&self) -> Vec<String> {
-        let mut ids: Vec<String> = self.unsaved().keys().cloned().collect();
+        let mut ids: Vec<String> = self.overlay().unsaved.keys().cloned().collect();
         ids.sort_unstable();
         ids
     }
 
     /// How many unsaved copies there are.
     pub fn unsaved_count(&self) -> usize {
-        self.unsaved().len()
+        self.overlay().unsaved.len()
     }
 
-    fn unsaved(&self) -> MutexGuard<'_, HashMap<String, Unsaved>> {
-        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+    fn overlay(&self) -> MutexGuard<'_, Overlay> {
+        self.overlay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -462,7 +583,29 @@ pub enum Deletion {
     Kept,
 }
 
+impl Unsaved {
+    /// Whether it came after `record` was read, and a token of that origin must not replace it.
+    fn is_newer(&self, record: &Record, origin: &Origin) -> bool {
+        self.came > record.as_of && self.origin.rank() >= origin.rank()
+    }
+}
+
 impl Origin {
+    /// Whether it is a consent, which begins an installation.
+    pub fn is_consent(&self) -> bool {
+        matches!(self, Origin::Consent(_) | Origin::ConsentUnread)
+    }
+
+    /// The order in which tokens that were granted at the same time replace each other: a mint can be repeated, and a refresh
+    /// cannot be.
+    fn rank(&self) -> u8 {
+        match self {
+            Origin::Mint => 0,
+            Origin::Refresh(_) => 1,
+            Origin::Consent(_) | Origin::ConsentUnread => 2,
+        }
+    }
+
     /// Whether the new token in `ours` replaces `stored`, which another writer saved.
     fn outranks(&self, ours: &Record, stored: &Record, now_ms: i64) -> bool {
         let is_spent =
@@ -470,11 +613,14 @@ impl Origin {
         let is_lost = matches!(stored.standing, Standing::ReauthorizationRequired { .. });
         // A mint can be repeated, and ends with its company.
         let is_first_consent = matches!(self, Origin::Consent(None) | Origin::ConsentUnread);
-        let replaces_mint = is_first_consent && ours.own_consent && !stored.own_consent;
+        let is_minted = ours.own_consent && !stored.own_consent;
+        let replaces_mint = is_first_consent && is_minted;
+        // A mint for a newer INSTALL is of a later installation.
+        let outlives_mint = is_minted && stored.installed_at() <= ours.installed_at();
         match self {
             _ if is_spent(&ours.token.refresh_token) => false,
             _ if replaces_mint => true,
-            Origin::Refresh(spent) => is_lost || same_token(&stored.token, spent),
+            Origin::Refresh(spent) => is_lost || outlives_mint || same_token(&stored.token, spent),
             Origin::Mint => stored.standing != Standing::Good || !stored.token.is_alive(now_ms),
             Origin::Consent(Some(replaced)) => {
                 is_lost || same_token(&stored.token, replaced) || is_spent(&replaced.refresh_token)
@@ -495,16 +641,12 @@ pub fn same_token(one: &Token, other: &Token) -> bool {
 }
 
 fn key(resource_id: &str) -> String {
-    format!("deleted/{resource_id}")
+    format!("{TOMBSTONE}{resource_id}")
 }
 
 /// The resource of a tombstone.
 pub fn resource_of(tombstone: &Note) -> Option<&str> {
-    tombstone.key.strip_prefix("deleted/")
-}
-
-fn version_of(tombstone: &Note) -> u64 {
-    tombstone.document.get("version").and_then(Value::as_u64).unwrap_or(0)
+    tombstone.key.strip_prefix(TOMBSTONE)
 }
 
 fn deleted_at(tombstone: &Note) -> i64 {
@@ -519,4 +661,113 @@ fn spent_of(tombstone: &Note) -> SpentDigests {
 /// The pause before an unsaved copy is offered again, after so many further refusals.
 fn backoff(refusals: u32) -> Duration {
     Duration::from_secs(1 << refusals.min(6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::MemoryStore;
+    use crate::token::UserType;
+
+    const ID: &str = "location";
+
+    fn records() -> Records {
+        Records::new(Arc::new(MemoryStore::default()), Arc::new(SystemClock::new()))
+    }
+
+    fn patience() -> Deadline {
+        Deadline::after(Duration::from_secs(60), &Arc::default())
+    }
+
+    fn token(name: &str) -> Token {
+        Token {
+            access_token: format!("access {name}").into(),
+            refresh_token: Some(format!("refresh {name}").into()),
+            issued_at: None,
+            expires_at: 1,
+            user_type: Some(UserType::Location),
+            company_id: None,
+            location_id: Some(ID.into()),
+            scope: None,
+            fields: Default::default(),
+        }
+    }
+
+    /// A stored record, as a refresh reads it, and what comes of the refresh.
+    fn refreshed(records: &Records) -> (Record, Origin) {
+        let mut first = records.first(ID.into(), token("old"), &patience()).unwrap();
+        records.save(&mut first, &Origin::Consent(None), &patience()).unwrap();
+        let read = records.load(ID, &patience()).unwrap().unwrap();
+        let origin = Origin::Refresh(Arc::clone(&read.token));
+        (Record { token: Arc::new(token("refreshed")), ..read }, origin)
+    }
+
+    fn consent(records: &Records) -> (Record, Origin) {
+        let stored = records.load_stored(ID, &patience()).unwrap().unwrap();
+        let origin = Origin::Consent(Some(Arc::clone(&stored.token)));
+        (Record { token: Arc::new(token("consent")), ..stored }, origin)
+    }
+
+    fn newest(records: &Records) -> String {
+        records.load(ID, &patience()).unwrap().unwrap().token.access_token.expose().to_owned()
+    }
+
+    #[test]
+    fn unsaved_consent_stays_when_a_refresh_ends_that_began_before_it() {
+        for saves in [false, true] {
+            let records = records();
+            let (mut refreshed, of_refresh) = refreshed(&records);
+            let (consent, of_consent) = consent(&records);
+            assert_eq!(records.keep_unsaved(consent, of_consent), Keeping::Kept);
+            if saves {
+                records.save(&mut refreshed, &of_refresh, &patience()).unwrap();
+                records.forget_older(&refreshed, &of_refresh);
+            } else {
+                assert_eq!(records.keep_unsaved(refreshed, of_refresh), Keeping::Newer);
+            }
+            assert_eq!(newest(&records), "access consent", "saved: {saves}");
+            assert!(matches!(records.offer(ID, true, &patience()), Offer::Done(_, Saved::Ours)));
+            assert_eq!(newest(&records), "access consent", "saved: {saves}");
+        }
+    }
+
+    #[test]
+    fn consent_replaces_the_unsaved_copy_of_a_refresh_that_ended_meanwhile() {
+        let records = records();
+        let (refreshed, of_refresh) = refreshed(&records);
+        let (consent, of_consent) = consent(&records);
+        assert_eq!(records.keep_unsaved(refreshed, of_refresh), Keeping::Kept);
+        assert_eq!(records.keep_unsaved(consent, of_consent), Keeping::Kept);
+        assert_eq!(newest(&records), "access consent");
+    }
+
+    #[test]
+    fn token_on_its_way_during_a_deletion_is_not_kept_unless_it_is_a_later_consent() {
+        let records = records();
+        let (refreshed, of_refresh) = refreshed(&records);
+        let (consent, of_consent) = consent(&records);
+        let began = consent.installed_at();
+        assert_eq!(records.delete(ID, began - 1, |_| true, &patience()).unwrap(), Deletion::Deleted);
+        assert_eq!(records.keep_unsaved(refreshed, of_refresh), Keeping::Deleted);
+        assert_eq!(records.keep_unsaved(consent.clone(), of_consent.clone()), Keeping::Kept);
+        records.delete(ID, began, |_| true, &patience()).unwrap();
+        assert_eq!(records.keep_unsaved(consent, of_consent), Keeping::Deleted);
+        assert!(!records.is_unsaved(ID));
+    }
+
+    #[test]
+    fn deletion_of_an_earlier_installation_removes_its_row_beneath_a_later_consent() {
+        let records = records();
+        refreshed(&records);
+        let (consent, of_consent) = consent(&records);
+        let began = consent.installed_at() + 10;
+        let consent = Record { installed_at: Some(began), ..consent };
+        records.keep_unsaved(consent, of_consent);
+        let is_earlier = |record: &Record| record.installed_at() < began;
+        assert_eq!(records.delete(ID, began - 1, is_earlier, &patience()).unwrap(), Deletion::Kept);
+        assert!(records.load_stored(ID, &patience()).unwrap().is_none());
+        assert!(matches!(records.offer(ID, true, &patience()), Offer::Done(_, Saved::Ours)));
+        assert_eq!(newest(&records), "access consent");
+    }
 }

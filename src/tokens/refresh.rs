@@ -61,8 +61,8 @@ struct Patience {
 
 impl Patience {
     /// That of a caller who has no valid token, as far as is known.
-    fn of(deadline: &Deadline) -> Patience {
-        Patience { call: deadline.clone(), store: deadline.clone(), has_valid: false }
+    fn of(deadline: &Deadline, others: &Deadline) -> Patience {
+        Patience { call: deadline.clone(), store: others.clone(), has_valid: false }
     }
 
     /// The caller has a valid token for so long: it does not wait for others, and leads a refresh while the token lasts.
@@ -86,13 +86,14 @@ impl Tokens {
         want: Want,
         known: Option<&Secret>,
         deadline: &Deadline,
+        others: &Deadline,
     ) -> Result<Secret> {
         if want == Want::Fresh
             && let Some(token) = self.with_fresh(resource_id, Secret::clone)
         {
             return Ok(token); // The flight before this one landed between the caller's look and its seat.
         }
-        let mut patience = Patience::of(deadline);
+        let mut patience = Patience::of(deadline, others);
         if want == Want::Fresh
             && let Some(left) = self.live.alive_for(resource_id, self.clock.uptime())
         {
@@ -101,6 +102,7 @@ impl Tokens {
         let (error, attempt) = match self.look(resource_id, want, known, &mut patience) {
             Ok(Look::Taken(token)) => return Ok(token),
             Ok(Look::NotNow(error)) => (error, Attempt::NotMade),
+            Err(error) if patience.has_valid && error.status() == Status::Timeout => (error, Attempt::Busy),
             Err(error) => (error, Attempt::Failed),
             Ok(Look::Due) => match self.with_lock(resource_id, want, known, &patience) {
                 Ok(token) => return Ok(token),
@@ -135,7 +137,8 @@ impl Tokens {
         }
         if let Some(record) = &record {
             if self.fulfils(record, want, known) {
-                if self.publish_since(Some(changes), record) {
+                if self.publish_since(changes, record) {
+                    self.cooldowns.clear(resource_id);
                     return Ok(Look::Taken(record.token.access_token.clone()));
                 }
                 // Another token came or went meanwhile, perhaps this one: the record is read again under the lock.
@@ -167,14 +170,15 @@ impl Tokens {
         }) {
             return Ok(Look::Due);
         }
-        let company_id = match self.company_of(resource_id, record.as_ref(), &patience.call) {
+        let waits = if patience.has_valid { &patience.store } else { &patience.call };
+        let company_id = match self.company_of(resource_id, record.as_ref(), waits) {
             Err(error) if error.status() == Status::NotFound => return Ok(Look::NotNow(error)),
             company_id => company_id?,
         };
-        if self.with_fresh(&company_id, |_| ()).is_none()
-            && self.holds_company(&company_id, &patience.call)?
-        {
-            self.access_token(&company_id, || patience.call.clone())?;
+        if self.with_fresh(&company_id, |_| ()).is_none() && self.holds_company(&company_id, waits)? {
+            // A caller with a valid token leads the company's refresh, and does not wait for that of another caller.
+            self.renewed_beside(&company_id, Want::Fresh, None, &patience.call, waits)
+                .map_err(|error| error.with_resource(&company_id))?;
         }
         Ok(Look::Due)
     }
@@ -215,13 +219,18 @@ impl Tokens {
         known: Option<&Secret>,
         patience: &Patience,
     ) -> Result<Secret, Unrenewed> {
+        let changes = self.live.changes(resource_id);
         match self.records.load(resource_id, &patience.store).map_err(before_sending)? {
             None => {
                 self.live.forget(resource_id);
                 Ok(self.mint(resource_id, None, &patience.call)?)
             }
             Some(record) if self.fulfils(&record, want, known) => {
-                self.publish(&record);
+                self.cooldowns.clear(resource_id);
+                if !self.publish_since(changes, &record) {
+                    // A deletion waits for this lock only for a while.
+                    self.live.forget(resource_id);
+                }
                 Ok(record.token.access_token.clone())
             }
             Some(record) => match self.held_back(&record, want, &patience.store) {
@@ -291,9 +300,9 @@ impl Tokens {
     }
 
     /// Keeps an old token in memory for the callers that come meanwhile.
-    fn hold_on(&self, changes: u64, record: &Record, hold: Hold) {
+    pub(super) fn hold_on(&self, changes: u64, record: &Record, hold: Hold) {
         let left = self.schedule.left(record, &self.live);
-        let token = record.token.access_token.clone();
+        let token = (record.token.access_token.clone(), record.token.company_id.as_deref());
         self.live.hold_on(changes, &record.resource_id, token, self.clock.uptime(), left, hold);
     }
 
@@ -331,9 +340,9 @@ impl Tokens {
         }
     }
 
-    /// Whether the location's company got new consent after the location's token was refused.
+    /// Whether the location's company got new consent after the location's token was refused, or has a token again.
     fn has_newer_company(&self, record: &Record, deadline: &Deadline) -> bool {
-        let Standing::ReauthorizationRequired { since_ms, .. } = record.standing else {
+        let Standing::ReauthorizationRequired { since_ms, lacks_company, .. } = record.standing else {
             return false;
         };
         let load = |id: &str| self.records.load(id, deadline).ok().flatten();
@@ -342,7 +351,8 @@ impl Tokens {
             .company_id
             .as_deref()
             .and_then(load)
-            .is_some_and(|company| company.standing == Standing::Good && company.installed_at() > since_ms)
+            .filter(|company| company.standing == Standing::Good)
+            .is_some_and(|company| lacks_company || company.installed_at() > since_ms)
     }
 
     /// Spends the refresh token.
@@ -427,8 +437,8 @@ impl Tokens {
             owner.as_deref().unwrap_or("an unknown owner")
         );
         // The owner's record knows that refresh token as spent as well.
-        let filed =
-            owner.as_deref().map(|owner| self.file(owner, token, record.spent.last().as_ref(), deadline));
+        let spent = Arc::clone(&record.token);
+        let filed = owner.as_deref().map(|owner| self.file(owner, token, Some(&spent), deadline));
         let error = Error::new(Status::Protocol, "the refresh was answered with the token of another owner")
             .with_help("the stored refresh token belongs to another company or location; import the right one, or let the user consent again")
             .with_resource(&resource_id);
@@ -463,6 +473,9 @@ impl Tokens {
             (Outcome::Refused | Outcome::NothingHappened, _) if !in_doubt => record.intent = None,
             _ => {}
         }
+        if outcome == Outcome::NothingHappened && error.status() == Status::Timeout {
+            self.cooldowns.unreachable(&record.resource_id, &error, deadline.now());
+        }
         if let Err(unnoted) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
             log::error!("{}: the end of a refresh could not be written down: {unnoted}", record.resource_id);
         }
@@ -488,6 +501,7 @@ impl Tokens {
     /// No refresh token is left: a location is minted from its company's token, if the API allows it. Otherwise only a
     /// person's consent helps.
     fn without_refresh_token(&self, mut record: Record, error: Error, deadline: &Deadline) -> Result<Secret> {
+        let mut lacks_company = false;
         if record.token.kind() == UserType::Location {
             // A minted token may come without a refresh token, and must not keep the spent one.
             let mut stripped = record.clone();
@@ -495,6 +509,7 @@ impl Tokens {
             match self.mint(&record.resource_id, Some(&stripped), deadline) {
                 // No company to mint with, or none that may: then only consent is left.
                 Err(mint) if is_verdict_on_mint(&mint) => {
+                    lacks_company = mint.resource_id().is_some_and(|id| id != record.resource_id);
                     log::warn!("{}: no new token from its company: {mint}", record.resource_id);
                 }
                 // The next call tries again: with the record as it was, or without its refresh token if that is another's.
@@ -512,7 +527,8 @@ impl Tokens {
         }
         let reason =
             error.api().and_then(|fault| fault.message.clone()).unwrap_or_else(|| error.message().to_owned());
-        record.standing = Standing::ReauthorizationRequired { since_ms: self.clock.wall_ms(), reason };
+        record.standing =
+            Standing::ReauthorizationRequired { since_ms: self.clock.wall_ms(), reason, lacks_company };
         record.intent = None;
         if let Err(unnoted) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
             log::error!(
@@ -550,13 +566,20 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<Record> {
         // Before the mint: a deletion that comes from now on is noticed when the token is saved.
+        let as_of = self.records.count();
         let last_deleted = match record {
             Some(_) => 0,
             None => self.records.last_deleted(location_id, deadline)?,
         };
         let began = self.clock.wall_ms();
         let minted = self.with_bearer(company_id, None, deadline, |bearer| {
-            self.api.location_token(company_id, location_id, bearer, self.clock.wall_ms(), deadline)
+            let minted =
+                self.api.location_token(company_id, location_id, bearer, self.clock.wall_ms(), deadline);
+            minted.inspect_err(|failure| {
+                if failure.outcome == Outcome::NothingHappened && failure.error.status() == Status::Timeout {
+                    self.cooldowns.unreachable(location_id, &failure.error, deadline.now());
+                }
+            })
         });
         let token = match (minted, record) {
             (Ok(token), _) => token,
@@ -573,7 +596,7 @@ impl Tokens {
         let begins = self.installation_begin(location_id, record, began, deadline);
         let mut record = match record {
             Some(record) => replaced(record.clone(), token),
-            None => Record { predecessor: last_deleted, ..Record::new(location_id.to_owned(), token) },
+            None => Record { predecessor: last_deleted, as_of, ..Record::new(location_id.to_owned(), token) },
         };
         (record.installed_at, record.own_consent) = (Some(begins), false);
         Ok(record)

@@ -133,6 +133,7 @@ impl Tokens {
     ) -> Result<()> {
         let (mut entries, mut records) = (Vec::new(), Vec::new());
         let mut held = Vec::new();
+        let as_of = self.records.count();
         for entry in batch {
             let resource_id = entry.token.resource_id().unwrap_or_default().to_owned();
             let was_deleted = match deleted {
@@ -147,7 +148,7 @@ impl Tokens {
                 held.push(entry);
                 continue;
             }
-            let mut record = Record::new(resource_id, entry.token.clone());
+            let mut record = Record { as_of, ..Record::new(resource_id, entry.token.clone()) };
             record.renew_at = self.schedule.renewal(&record);
             entries.push(entry);
             records.push(record);
@@ -169,7 +170,16 @@ impl Tokens {
                     // Granted here while the store was busy, and not taken then: which one stays is decided as ever.
                     let _ = self.offer(&record.resource_id, deadline);
                 }
-                Err(error) if error.status() == Status::Conflict => held.push(entry),
+                Err(error) if error.status() == Status::Conflict => {
+                    // Before the save there was no tombstone: a deletion that came since goes before the import.
+                    match self.records.last_deleted(&record.resource_id, deadline) {
+                        Ok(0) => held.push(entry),
+                        Ok(_) => {
+                            report.skip(entry.index, Some(&record.resource_id), "it was deleted meanwhile")
+                        }
+                        Err(error) => failed = failed.or(Some(error.with_resource(&record.resource_id))),
+                    }
+                }
                 Err(error) => failed = failed.or(Some(error.with_resource(&record.resource_id))),
             }
         }
@@ -267,7 +277,7 @@ impl Tokens {
             Saved::Theirs => return refused("another process saved a token meanwhile"),
             Saved::Deleted => return refused("it was deleted meanwhile"),
         }
-        self.records.forget_unsaved(resource_id);
+        self.records.forget_older(&record, &origin);
         self.cooldowns.clear(resource_id);
         self.publish_where_held(&record);
         Ok(Ok(record))
@@ -310,7 +320,7 @@ impl Tokens {
                 Arc::make_mut(&mut record.token).refresh_token = None;
                 record.renew_at = self.schedule.renewal(&record);
                 match self.records.note_standing(&mut record, deadline) {
-                    Ok(()) => self.records.forget_unsaved(&location_id),
+                    Ok(()) => self.records.forget_older(&record, &Origin::Consent(None)),
                     Err(error) if error.status() == Status::Conflict => {}
                     Err(error) => return Err(error),
                 }

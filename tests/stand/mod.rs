@@ -134,6 +134,20 @@ impl Stand {
         }
     }
 
+    /// From now on the store refuses every call, or works again.
+    pub fn refuse_all(&self, refused: bool) {
+        if self.kind == Kind::Host {
+            self.host.refusing_loads.store(refused, Ordering::SeqCst);
+            self.host.refusing.store(refused, Ordering::SeqCst);
+            return;
+        }
+        let (from, to) = if refused { ("", "_away") } else { ("_away", "") };
+        for table in ["token", "note"] {
+            let rename = format!("ALTER TABLE {table}{from} RENAME TO {table}{to}");
+            self.database().execute_batch(&rename).unwrap();
+        }
+    }
+
     /// The version of a stored token, and its document.
     pub fn stored(&self, resource_id: &str) -> Option<(u64, String)> {
         match self.kind {
@@ -296,6 +310,7 @@ pub struct MemoryHost {
     pub records: Mutex<BTreeMap<String, String>>,
     pub saves: AtomicUsize,
     refusing: AtomicBool,
+    refusing_loads: AtomicBool,
     /// Whether every load waits.
     loads_held: Mutex<bool>,
     loads_released: Condvar,
@@ -323,6 +338,9 @@ fn version_of(record: &str) -> u64 {
 
 impl Host for MemoryHost {
     fn load(&self, id: &str) -> Result<Option<Zeroizing<String>>> {
+        if self.refusing_loads.load(Ordering::SeqCst) {
+            return Err(Error::new(Status::Store, "the disk fails"));
+        }
         let held = self.loads_held.lock().unwrap();
         drop(self.loads_released.wait_while(held, |held| *held).unwrap());
         Ok(self.records.lock().unwrap().get(id).cloned().map(Zeroizing::new))

@@ -14,6 +14,7 @@ use serde_json::{Map, json};
 pub fn keeps_its_promises(store: &(impl Store + ?Sized)) {
     a_record_comes_back_as_it_was_saved(store);
     a_save_needs_the_version_that_is_stored(store);
+    first_save_that_follows_another_tombstone_is_refused(store);
     lists_are_paged_filtered_and_in_order(store);
     what_is_due_is_found(store);
     many_are_saved_as_one_would_be(store);
@@ -55,7 +56,11 @@ fn a_record_comes_back_as_it_was_saved(store: &(impl Store + ?Sized)) {
         ("ünï'\"; DROP TABLE token; --", Standing::Inactive { since_ms: -5 }, Some(Intent { since_ms: 7 })),
         (
             "x\u{1F600}",
-            Standing::ReauthorizationRequired { since_ms: i64::MAX, reason: "because \"so\"".into() },
+            Standing::ReauthorizationRequired {
+                since_ms: i64::MAX,
+                reason: "because \"so\"".into(),
+                lacks_company: true,
+            },
             None,
         ),
     ] {
@@ -102,6 +107,40 @@ fn a_save_needs_the_version_that_is_stored(store: &(impl Store + ?Sized)) {
         Status::Conflict,
         "what was removed does not come back"
     );
+}
+
+/// A store that does not compare tombstones leaves that to its caller.
+fn first_save_that_follows_another_tombstone_is_refused(store: &(impl Store + ?Sized)) {
+    let first = |predecessor: u64| {
+        let record = Record::new("buried".into(), token(UserType::Company, "buried", None));
+        Record { predecessor, ..record }
+    };
+    let saved = |predecessor: u64| {
+        let one = store.save(&first(predecessor), &patience());
+        remove(store, "buried");
+        let [many] = &store.save_all(&[first(predecessor)], &patience())[..] else { panic!("one result") };
+        remove(store, "buried");
+        assert_eq!(one.as_ref().ok(), many.as_ref().ok());
+        one.map_err(|error| error.status())
+    };
+    assert_eq!(saved(0), Ok(1));
+    let mut tombstone = Note {
+        key: "deleted/buried".into(),
+        version: 0,
+        list: "deleted".into(),
+        document: json!({"version": 7, "atMs": 1_700_000_000_000_i64, "spent": "abcdefgh"}),
+        expires_at: i64::MAX,
+    };
+    store.save_note(&tombstone, &patience()).unwrap();
+    assert_eq!(saved(7), Ok(8));
+    if !store.compares_tombstones() {
+        return;
+    }
+    assert_eq!(saved(0), Err(Status::Conflict));
+    assert_eq!(saved(6), Err(Status::Conflict));
+    (tombstone.version, tombstone.document) = (1, json!("it cannot be read"));
+    store.save_note(&tombstone, &patience()).unwrap();
+    assert_eq!(saved(0), Ok(1));
 }
 
 fn lists_are_paged_filtered_and_in_order(store: &(impl Store + ?Sized)) {

@@ -84,10 +84,26 @@ macro_rules! select_stored {
     };
 }
 
+/// The version that the tombstone of a resource tells; 0 without one, or if its document cannot be read.
+macro_rules! deleted_version {
+    ($resource_id:literal) => {
+        concat!(
+            "coalesce((SELECT substring(encode(n.document, 'escape') from '\"version\":([0-9]{1,18})')::bigint
+                       FROM ghl_oauth_note AS n WHERE n.client_id = $1 AND n.key = 'deleted/' || ",
+            $resource_id,
+            "), 0)"
+        )
+    };
+}
+
+/// A first save, which follows the tombstone that its version continues. A tombstone that is written by a statement of the
+/// same moment is not seen.
 const INSERT: &str = concat!(
     "INSERT INTO ghl_oauth_token
          (client_id, resource_id, version, user_type, company_id, renew_at, sealed_with, document)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING ",
+     SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE ",
+    deleted_version!("$2"),
+    " = $3 - 1 ON CONFLICT DO NOTHING RETURNING ",
     durably!()
 );
 
@@ -113,7 +129,9 @@ const INSERT_ALL: &str = concat!(
          (client_id, resource_id, version, user_type, company_id, renew_at, sealed_with, document)
      SELECT $1, r.* FROM ",
     rows!(),
-    " ON CONFLICT DO NOTHING RETURNING t.resource_id, ",
+    " WHERE ",
+    deleted_version!("r.resource_id"),
+    " = r.version - 1 ON CONFLICT DO NOTHING RETURNING t.resource_id, ",
     durably!()
 );
 

@@ -40,9 +40,13 @@ const RESEALED_AT_ONCE: usize = 100;
 /// A stored version that is not a positive integer counts as this one, so that its record can be found, deleted and replaced.
 const DAMAGED: u64 = 1;
 
+/// A first save, which follows the tombstone that its version continues.
 const INSERT: &str = "
     INSERT INTO token (client_id, resource_id, version, user_type, company_id, renew_at, sealed_with, document)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+    WHERE coalesce((SELECT iif(json_valid(document), document ->> '$.version', 0) FROM note
+                    WHERE client_id = ?1 AND key = 'deleted/' || ?2), 0) = ?3 - 1
+    ON CONFLICT DO NOTHING";
 
 /// The usual save: whose token it is does not change, nor the key that seals it. SQLite writes an index again when a statement names its column,
 /// so naming fewer saves a page of every fsync.
@@ -308,6 +312,10 @@ impl Store for SqliteStore {
         } else {
             Err(super::changed_meanwhile(&record.resource_id))
         }
+    }
+
+    fn compares_tombstones(&self) -> bool {
+        true
     }
 
     fn save_all(&self, records: &[Record], deadline: &Deadline) -> Vec<Result<u64>> {
