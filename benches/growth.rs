@@ -308,15 +308,15 @@ fn ask(client: &Client, id: &str) -> u64 {
 }
 
 /// Processes with one store at a server without a limit.
-struct Yard {
+struct Fixture {
     emulator: Emulator,
     config: Value,
     client: Client,
     ids: Vec<String>,
 }
 
-impl Yard {
-    fn new(most: usize, store: &Value) -> Yard {
+impl Fixture {
+    fn new(most: usize, store: &Value) -> Fixture {
         let options = Options { locations: most * LOCATIONS, rate_limit: None, ..Options::default() };
         let emulator = Emulator::start(options).unwrap();
         let mut config = stage::configuration(&emulator, store.clone());
@@ -326,7 +326,7 @@ impl Yard {
         let params = json!({"companyId": emulator.company_id(), "installed": true});
         client.tokens_mint(serde_json::from_value(params).unwrap(), &|_| true).unwrap();
         let ids = emulator.location_ids();
-        Yard { emulator, config, client, ids }
+        Fixture { emulator, config, client, ids }
     }
 
     fn workers(&self, count: usize) -> Vec<Worker> {
@@ -383,11 +383,11 @@ fn processes(is_quick: bool) {
     let (most, time) = if is_quick { (8, Duration::from_secs(1)) } else { (64, Duration::from_secs(4)) };
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = json!({"kind": "sqlite", "path": folder.path().join("tokens.db")});
-    let yard = Yard::new(most, &store);
+    let fixture = Fixture::new(most, &store);
     for count in doubled(most) {
         row("processes", count, "syncs_per_second", syncs(&folder.path().join("plain")));
-        yard.refresh("processes", &mut yard.workers(count), time);
-        yard.stampede("processes", count);
+        fixture.refresh("processes", &mut fixture.workers(count), time);
+        fixture.stampede("processes", count);
     }
 }
 
@@ -409,19 +409,19 @@ fn hosts(is_quick: bool) {
     let (most, time) = if is_quick { (8, Duration::from_secs(1)) } else { (32, Duration::from_secs(4)) };
     let Some(server) = Server::start(&[]) else { return };
     let database = server.database();
-    let yard = Yard::new(most, &json!({"kind": "postgres", "url": database.url()}));
+    let fixture = Fixture::new(most, &json!({"kind": "postgres", "url": database.url()}));
     for count in doubled(most) {
         row("hosts", count, "syncs_per_second", syncs(&server.data().join("plain")));
-        let mut workers = yard.workers(count);
-        let (spent, refreshed) = (active_ms(&database), yard.emulator.refreshes());
-        yard.refresh("hosts", &mut workers, time);
+        let mut workers = fixture.workers(count);
+        let (spent, refreshed) = (active_ms(&database), fixture.emulator.refreshes());
+        fixture.refresh("hosts", &mut workers, time);
         let connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
         let connections: f64 = database.sql(connections).parse().unwrap();
         row("hosts", count, "connections", connections - 1.0);
         // A session tells what it did when it ends, or a while later.
         drop(workers);
         thread::sleep(Duration::from_secs(1));
-        let each = (active_ms(&database) - spent) / (yard.emulator.refreshes() - refreshed) as f64;
+        let each = (active_ms(&database) - spent) / (fixture.emulator.refreshes() - refreshed) as f64;
         row("hosts", count, "database_ms", each);
     }
 }

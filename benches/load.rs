@@ -44,7 +44,7 @@ const HOUR_MS: i64 = 3_600_000;
 const HOUR_FOR_EACH: Duration = Duration::from_micros(1_000);
 
 /// How many refreshes maintenance has under way, and how many callers there are, in all processes together.
-const HANDS: usize = 64;
+const WORKERS: usize = 64;
 const CALLERS: usize = 16;
 
 /// How long a caller works with a token before it asks for another one.
@@ -66,11 +66,11 @@ fn main() {
     let tokens = env::var("GHL_BENCH_TOKENS").ok().and_then(|tokens| tokens.parse().ok()).unwrap_or(100_000);
     let processes = env::var("GHL_BENCH_PROCESSES").unwrap_or_else(|_| "1,2".into());
     let in_memory = env::var("GHL_BENCH_STORE").is_ok_and(|store| store == "memory");
-    let yard = Yard::fill(tokens, in_memory);
+    let fixture = Fixture::fill(tokens, in_memory);
     for deaths in [Deaths::WithinTheHour, Deaths::AllAtOnce] {
         for processes in processes.split(',').map(|number| number.parse().unwrap()) {
             if processes == 1 || !in_memory {
-                yard.run(processes, deaths);
+                fixture.run(processes, deaths);
             }
         }
     }
@@ -148,7 +148,7 @@ fn other_process(work: &Value) {
         std::io::stdin().read_line(&mut line).unwrap();
         end.store(true, Ordering::SeqCst);
     });
-    let met = labour(&client, &ids, number("callers"), number("hands"), &is_over);
+    let met = workload(&client, &ids, number("callers"), number("hands"), &is_over);
     let stats = client.stats().unwrap();
     println!(
         "{}",
@@ -175,7 +175,7 @@ fn ids_of(client: &Client) -> Vec<String> {
 }
 
 /// Maintains, and lets callers ask, until it is over and nothing is due any more.
-fn labour(client: &Client, ids: &[String], callers: usize, hands: usize, is_over: &AtomicBool) -> Met {
+fn workload(client: &Client, ids: &[String], callers: usize, hands: usize, is_over: &AtomicBool) -> Met {
     let met = Mutex::new(Met::default());
     thread::scope(|scope| {
         for number in 0..callers {
@@ -249,7 +249,7 @@ enum Deaths {
 }
 
 /// An emulator, and a store with a token for each of its companies and locations.
-struct Yard {
+struct Fixture {
     emulator: Emulator,
     clock: Arc<FastClock>,
     config: Value,
@@ -259,8 +259,8 @@ struct Yard {
     _folder: tempfile::TempDir,
 }
 
-impl Yard {
-    fn fill(tokens: usize, in_memory: bool) -> Yard {
+impl Fixture {
+    fn fill(tokens: usize, in_memory: bool) -> Fixture {
         let companies = COMPANIES.min(tokens / 2);
         let options =
             Options { companies, locations: tokens / companies - 1, rate_limit: None, ..Options::default() };
@@ -293,7 +293,7 @@ impl Yard {
         emulator.set_access_token_seconds(LIFE_SECONDS);
         emulator.set_rate_limit(Some(RateLimit::default()));
         let in_memory = in_memory.then_some(client);
-        Yard { emulator, clock, config, tokens, in_memory, _folder: folder }
+        Fixture { emulator, clock, config, tokens, in_memory, _folder: folder }
     }
 
     /// The moments at which the first and the last token die, by the store.
@@ -332,8 +332,8 @@ impl Yard {
                 }
             });
             let work = match &self.in_memory {
-                Some(client) => Labour::here(scope, client),
-                None => Labour::there(others, setting),
+                Some(client) => Workload::here(scope, client),
+                None => Workload::there(others, setting),
             };
             while self.emulator.refreshes() - before < self.tokens as u64 && began.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(20));
@@ -464,45 +464,45 @@ impl Yard {
 
 /// Starts processes that know whom to ask for, and wait for the clock.
 fn start(processes: usize, config: &Value) -> Vec<Worker> {
-    let work = json!({"config": config, "callers": CALLERS / processes, "hands": HANDS / processes});
+    let work = json!({"config": config, "callers": CALLERS / processes, "hands": WORKERS / processes});
     let start = |_| Worker::start(Command::new(env::current_exe().unwrap()).env(WORK, work.to_string()));
     (0..processes).map(start).collect()
 }
 
 /// Those who renew and ask: other processes, or a thread of this one.
-enum Labour<'scope> {
+enum Workload<'scope> {
     There(Vec<Worker>),
     Here(Arc<AtomicBool>, thread::ScopedJoinHandle<'scope, Value>),
 }
 
-impl<'scope> Labour<'scope> {
-    fn here<'env>(scope: &'scope thread::Scope<'scope, 'env>, client: &'env Client) -> Labour<'scope> {
+impl<'scope> Workload<'scope> {
+    fn here<'env>(scope: &'scope thread::Scope<'scope, 'env>, client: &'env Client) -> Workload<'scope> {
         let is_over = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&is_over);
         let work = scope.spawn(move || {
             let minted = |client: &Client| client.stats().unwrap()["tokens"]["minted"].as_u64().unwrap();
             let before = minted(client);
-            let met = labour(client, &ids_of(client), CALLERS, HANDS, &end);
+            let met = workload(client, &ids_of(client), CALLERS, WORKERS, &end);
             json!({
                 "waits": met.waits, "asked": met.asked, "errors": met.errors, "passes": met.passes,
                 "checked": met.checked, "failed": met.failed, "minted": minted(client) - before, "unsaved": 0,
             })
         });
-        Labour::Here(is_over, work)
+        Workload::Here(is_over, work)
     }
 
-    fn there(mut workers: Vec<Worker>, setting: Setting) -> Labour<'scope> {
+    fn there(mut workers: Vec<Worker>, setting: Setting) -> Workload<'scope> {
         workers.iter_mut().for_each(|worker| worker.say(&json!(setting).to_string()));
-        Labour::There(workers)
+        Workload::There(workers)
     }
 
     fn end(self) -> Vec<Value> {
         match self {
-            Labour::Here(is_over, work) => {
+            Workload::Here(is_over, work) => {
                 is_over.store(true, Ordering::SeqCst);
                 vec![work.join().unwrap()]
             }
-            Labour::There(mut workers) => {
+            Workload::There(mut workers) => {
                 workers.iter_mut().for_each(|worker| worker.say("over"));
                 workers.iter_mut().map(|worker| serde_json::from_str(&worker.line()).unwrap()).collect()
             }

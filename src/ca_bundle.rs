@@ -1,4 +1,4 @@
-//! A file of certificates to trust, as the configuration names one for each kind of server.
+//! CA bundles: PEM files of root certificates to trust, one for each kind of server.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The one object that a user holds: builds the parts, gives each call its deadline, and decides nothing.
+//! The client, the entry point of the library: builds the parts and gives each call its deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -52,7 +52,7 @@ struct Work {
     webhooks: Webhooks,
     clock: Arc<dyn Clock>,
     cancellation: Arc<Cancellation>,
-    patience: Duration,
+    call_timeout: Duration,
 }
 
 impl Client {
@@ -92,7 +92,7 @@ impl Client {
         // From here on the seal has them.
         config.store.encryption_keys.clear();
         config.http.ca_bundle_path.iter_mut().for_each(make_absolute);
-        store::settle(&mut backend)?;
+        store::resolve_paths(&mut backend)?;
         let store = || store::open(&backend, true, &config.timeouts, host.as_ref(), &seal);
         let parts = Parts::new(&config, store, &clock, &events)?;
         Ok(Client { config, backend, host, seal, clock, events, parts })
@@ -153,13 +153,13 @@ impl Client {
                 "unanswered": http.unanswered.load(Ordering::Relaxed),
             },
             "tokens": {
-                "inMemory": work.tokens.live_count(),
+                "inMemory": work.tokens.cached_count(),
                 "unsaved": work.tokens.unsaved_count(),
                 "refreshed": tokens.refreshed.load(Ordering::Relaxed),
                 "minted": tokens.minted.load(Ordering::Relaxed),
                 "failed": tokens.failed.load(Ordering::Relaxed),
             },
-            "pace": work.api.pace(),
+            "pace": work.api.rate_limits(),
         }))
     }
 
@@ -364,7 +364,7 @@ impl Parts {
             tokens,
             clock: Arc::clone(clock),
             cancellation: Arc::default(),
-            patience: Duration::from_millis(config.timeouts.total_ms),
+            call_timeout: Duration::from_millis(config.timeouts.total_ms),
         };
         Ok(Parts { own: ProcessLocal::new(work), of_child: OnceBox::new() })
     }
@@ -372,6 +372,6 @@ impl Parts {
 
 impl Work {
     fn deadline(&self) -> Deadline {
-        Deadline::by(&self.clock, self.patience, &self.cancellation)
+        Deadline::by(&self.clock, self.call_timeout, &self.cancellation)
     }
 }

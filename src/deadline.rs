@@ -36,7 +36,7 @@ pub struct Deadline {
 }
 
 /// How long a wait goes on before it looks for what else may end it.
-const SLICE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Deadline {
     /// A deadline `total` from now, by the system's clock, that `cancellation` can bring forward.
@@ -141,7 +141,7 @@ impl Deadline {
             if seen != self.raised_before || left.is_zero() || self.is_ended() {
                 break;
             }
-            let slice = if self.end.is_some() { left.min(SLICE) } else { left };
+            let slice = if self.end.is_some() { left.min(POLL_INTERVAL) } else { left };
             self.clock.wait(&self.cancellation.0, seen, slice);
         }
         self.check()

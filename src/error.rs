@@ -1,4 +1,4 @@
-//! What went wrong, to which resource, and what to do: the one error type of the library.
+//! The error type of the library: a status, the resource it concerns, and what to do about it.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,12 +1,12 @@
-//! What the host is told about the life of its tokens: ids and times, never a secret.
+//! Events for the host's listener about the life of its tokens: ids and times, never a secret.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use crate::deferred_callbacks;
 use crate::error::Error;
 use crate::fork_safety;
-use crate::outbox;
 
 /// Something that happened to a token.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ impl Events {
         log::info!("{} {resource_id}", event.name());
         if let Some(listener) = self.with_listener(|listener| listener.clone()) {
             let event = event.to_json(resource_id, at_ms, expires_at);
-            outbox::post(Box::new(move || listener(&event)));
+            deferred_callbacks::run_or_defer(Box::new(move || listener(&event)));
         }
     }
 

@@ -1,4 +1,5 @@
-//! The door for `fuzz/`: answers that no server has to send. Compiled by cargo-fuzz only.
+//! Canned HTTP responses for the fuzz targets in `fuzz/`. Compiled by cargo-fuzz only. Compiled by
+//! cargo-fuzz only.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -6,7 +7,7 @@ use std::collections::VecDeque;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
-use crate::http::Answer;
+use crate::http::Response;
 
 thread_local! {
     static ANSWERS: RefCell<VecDeque<CannedAnswer>> = const { RefCell::new(VecDeque::new()) };
@@ -30,7 +31,7 @@ pub fn answer_with(answers: Vec<CannedAnswer>) {
 }
 
 /// The answer to the next request, where one is canned.
-pub(crate) fn next_answer() -> Option<Answer> {
+pub(crate) fn next_response() -> Option<Response> {
     let canned = ANSWERS.with_borrow_mut(|answers| match answers.len() {
         0 | 1 => answers.front().cloned(),
         _ => answers.pop_front(),
@@ -41,5 +42,5 @@ pub(crate) fn next_answer() -> Option<Answer> {
             headers.append(name, value);
         }
     }
-    Some(Answer { status: canned.status, headers, body: Zeroizing::new(canned.body) })
+    Some(Response { status: canned.status, headers, body: Zeroizing::new(canned.body) })
 }

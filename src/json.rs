@@ -1,4 +1,4 @@
-//! Strict reading of what callers say, lenient reading of what the API says.
+//! JSON parsing: strict for callers, lenient for the API's responses.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
@@ -103,7 +103,7 @@ pub fn camel_case(name: &str) -> Option<String> {
 }
 
 /// A text of an answer; numbers and booleans count as their text, an empty text as absent.
-pub fn text(value: Value) -> Option<String> {
+pub fn string(value: Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text),
         Value::Number(number) => Some(number.to_string()),
@@ -134,8 +134,8 @@ pub fn integer(value: &Value) -> Option<i64> {
 }
 
 /// Takes a [`text`] out of the fields.
-pub fn take_text(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
-    fields.remove(name).and_then(text)
+pub fn take_string(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
+    fields.remove(name).and_then(string)
 }
 
 /// Takes an [`integer`] out of the fields.
@@ -195,7 +195,7 @@ mod tests {
             unreachable!()
         };
         let mut fields = in_camel_case(answer);
-        assert_eq!(take_text(&mut fields, "accessToken").as_deref(), Some("new"));
+        assert_eq!(take_string(&mut fields, "accessToken").as_deref(), Some("new"));
         assert_eq!(take_integer(&mut fields, "expiresIn"), Some(5));
         assert_eq!(Value::Object(fields), json!({"_id": 1, "scope": "a"}));
     }

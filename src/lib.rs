@@ -40,15 +40,15 @@ mod secret;
 mod token;
 
 mod ca_bundle;
-mod crew;
+mod deferred_callbacks;
 mod der;
 mod fork_safety;
-mod inside;
 mod json;
 mod lookup;
-mod outbox;
+mod panic_scope;
 mod random;
 mod signal;
+mod worker_pool;
 
 pub use config::Config;
 pub use error::{ApiFault, Error, Result, Status};

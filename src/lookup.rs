@@ -10,37 +10,38 @@ use std::thread;
 use std::time::Duration;
 
 /// The interval in which a wait checks for its deadline and its cancellation.
-const SLICE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The system started no thread for a lookup: this process, its user or its container is at its limit of threads, or
 /// memory is short. Nothing was sent.
 #[derive(Debug)]
-pub struct NoThread(io::Error);
+pub struct ThreadSpawnError(io::Error);
 
-impl NoThread {
+impl ThreadSpawnError {
     /// The advice for an operator.
     pub const HELP: &str =
         "raise the limit of threads (ulimit -u, or pids.max of the container), then try again";
 
     /// Whether this is why a lookup failed.
     pub fn is_cause_of(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|cause| cause.is::<NoThread>())
+        error.get_ref().is_some_and(|cause| cause.is::<ThreadSpawnError>())
     }
 }
 
-impl fmt::Display for NoThread {
+impl fmt::Display for ThreadSpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no thread could be started for the lookup of its name: {}", self.0)
     }
 }
 
-impl StdError for NoThread {}
+impl StdError for ThreadSpawnError {}
 
 /// The addresses of a host. `left` tells how long the caller still waits, or the error that ends the wait; it is called
 /// again at short intervals.
 ///
 /// # Errors
-/// That of `left`; an `io::Error` if the name has no address, and one that holds [`NoThread`] if no thread could be started.
+/// That of `left`; an `io::Error` if the name has no address, and one that holds [`ThreadSpawnError`] if no thread
+/// could be started.
 pub fn addresses<E: From<io::Error>>(
     host: &str,
     port: u16,
@@ -65,9 +66,9 @@ fn run<E: From<io::Error>>(
         // The caller may have stopped waiting.
         let _ = sender.send(lookup());
     });
-    spawn(work).map_err(|error| io::Error::new(error.kind(), NoThread(error)))?;
+    spawn(work).map_err(|error| io::Error::new(error.kind(), ThreadSpawnError(error)))?;
     loop {
-        match receiver.recv_timeout(left()?.min(SLICE)) {
+        match receiver.recv_timeout(left()?.min(POLL_INTERVAL)) {
             Ok(found) => return Ok(found?),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("the lookup failed").into()),
@@ -100,10 +101,10 @@ mod tests {
     fn lookup_without_a_thread_is_an_error_that_names_the_reason() {
         let no_thread = |_: Box<dyn FnOnce() + Send>| Err(io::ErrorKind::WouldBlock.into());
         let error = run::<io::Error>(|| Ok(Vec::new()), no_thread, || Ok(HOUR)).unwrap_err();
-        assert!(NoThread::is_cause_of(&error), "{error:?}");
+        assert!(ThreadSpawnError::is_cause_of(&error), "{error:?}");
         assert!(error.to_string().contains("no thread"), "{error}");
         let other = run::<io::Error>(|| Err(io::ErrorKind::NotFound.into()), on_thread, || Ok(HOUR));
-        assert!(!NoThread::is_cause_of(&other.unwrap_err()));
+        assert!(!ThreadSpawnError::is_cause_of(&other.unwrap_err()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Randomness of the operating system.
+//! Random bytes and numbers from the operating system.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

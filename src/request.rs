@@ -1,4 +1,4 @@
-//! Any endpoint of the API, with a live token; the answer comes back whole.
+//! Requests to any endpoint of the API with a valid access token; the response comes back whole.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use zeroize::Zeroizing;
 
-use crate::api::{Api, is_callers, is_of_dead_token};
+use crate::api::{Api, is_caller_settable, is_of_dead_token};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::http::{Answer, Effect, Lane, Request};
+use crate::http::{Bucket, Idempotency, Request, Response};
 use crate::tokens::Tokens;
 
 /// What is sent.
@@ -64,30 +64,30 @@ impl Requests {
             return Err(Error::invalid_argument("body", format!("a {method} request has no body")));
         }
         let request = Request {
-            effect: effect(&method),
+            idempotency: idempotency(&method),
             method,
             uri,
             headers,
             bearer: None,
             body: body.as_ref().map(|body| &body[..]),
-            lane: params.resource_id.as_deref().map(Lane::Resource),
+            bucket: params.resource_id.as_deref().map(Bucket::Resource),
         };
-        let answer = match &params.resource_id {
+        let response = match &params.resource_id {
             None => self.api.send(request, deadline),
             Some(resource_id) => {
                 let send =
                     |bearer: &_| self.api.send(Request { bearer: Some(bearer), ..request.clone() }, deadline);
-                let is_dead = |outcome: &Result<Answer, _>| outcome.as_ref().is_ok_and(is_of_dead_token);
+                let is_dead = |outcome: &Result<Response, _>| outcome.as_ref().is_ok_and(is_of_dead_token);
                 self.tokens
                     .with_live_token(resource_id, deadline, send, is_dead)
                     .map_err(|error| error.with_resource(resource_id))?
             }
         };
-        let answer = answer.map_err(|failure| match &params.resource_id {
+        let response = response.map_err(|failure| match &params.resource_id {
             Some(resource_id) => failure.error.with_resource(resource_id),
             None => failure.error,
         })?;
-        Ok(shown(answer))
+        Ok(shown(response))
     }
 }
 
@@ -107,10 +107,10 @@ fn method(name: &str) -> Result<Method> {
 }
 
 /// The methods that RFC 9110, 9.2.1 calls safe may be repeated.
-fn effect(method: &Method) -> Effect {
+fn idempotency(method: &Method) -> Idempotency {
     match [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
-        true => Effect::Repeatable,
-        false => Effect::Once,
+        true => Idempotency::Idempotent,
+        false => Idempotency::NonIdempotent,
     }
 }
 
@@ -148,7 +148,7 @@ fn headers(params: &RequestParams) -> Result<Vec<(HeaderName, &str)>> {
         let known = HeaderName::try_from(name).map_err(|_| refused("is no name of a header"))?;
         let Value::String(value) = value else { return Err(refused("is no text")) };
         HeaderValue::try_from(value).map_err(|_| refused("holds what a header cannot hold"))?;
-        if !is_callers(&known) {
+        if !is_caller_settable(&known) {
             return Err(refused("is set by the library"));
         }
         if known == header::AUTHORIZATION && params.resource_id.is_some() {
@@ -190,20 +190,20 @@ fn body(params: &RequestParams, headers: &mut Vec<(HeaderName, &str)>) -> Result
 }
 
 /// An answer as the caller gets it.
-fn shown(answer: Answer) -> Value {
-    let content_type = answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+fn shown(response: Response) -> Value {
+    let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = media_type(content_type.unwrap_or_default());
     let is_json = content_type == "application/json" || content_type.ends_with("+json");
-    let json: Option<Value> = is_json.then(|| serde_json::from_slice(&answer.body).ok()).flatten();
-    let (encoding, body) = match (json, std::str::from_utf8(&answer.body)) {
+    let json: Option<Value> = is_json.then(|| serde_json::from_slice(&response.body).ok()).flatten();
+    let (encoding, body) = match (json, std::str::from_utf8(&response.body)) {
         (Some(json), _) => ("json", json),
         (None, Ok(text)) => ("text", text.into()),
-        (None, Err(_)) => ("base64", STANDARD.encode(&answer.body).into()),
+        (None, Err(_)) => ("base64", STANDARD.encode(&response.body).into()),
     };
     // Not by `json!`, which would copy the body and the headers.
     Value::Object(Map::from_iter([
-        ("status".to_owned(), answer.status.into()),
-        ("headers".to_owned(), by_name(&answer.headers).into()),
+        ("status".to_owned(), response.status.into()),
+        ("headers".to_owned(), by_name(&response.headers).into()),
         ("body".to_owned(), body),
         ("bodyEncoding".to_owned(), encoding.into()),
     ]))

@@ -1,4 +1,4 @@
-//! The only type that may hold a token or the client's secret.
+//! Secrets: zeroized on drop, compared in constant time, hidden in debug output.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use zeroize::Zeroizing;
 
 /// A secret text: never shown by `Debug`, overwritten when its last clone is dropped, cheap to clone.
 #[derive(Clone)]
-pub struct Secret(Text);
+pub struct Secret(Repr);
 
 /// Where the text lies.
-enum Text {
+enum Repr {
     /// Shared by its clones.
     Shared(Arc<Shared>),
     /// Alone in a block of its own, which spares what sharing costs: a twentieth of a token.
-    Alone(Zeroizing<Box<str>>),
+    Unique(Zeroizing<Box<str>>),
 }
 
 struct Shared(Zeroizing<String>);
@@ -27,18 +27,18 @@ impl Drop for Shared {
     }
 }
 
-impl Text {
-    fn shared(text: String) -> Text {
-        Text::Shared(Arc::new(Shared(Zeroizing::new(text))))
+impl Repr {
+    fn shared(text: String) -> Repr {
+        Repr::Shared(Arc::new(Shared(Zeroizing::new(text))))
     }
 }
 
-impl Clone for Text {
-    fn clone(&self) -> Text {
+impl Clone for Repr {
+    fn clone(&self) -> Repr {
         match self {
-            Text::Shared(text) => Text::Shared(Arc::clone(text)),
+            Repr::Shared(text) => Repr::Shared(Arc::clone(text)),
             // The next clone is cheap again.
-            Text::Alone(text) => Text::shared(text.to_string()),
+            Repr::Unique(text) => Repr::shared(text.to_string()),
         }
     }
 }
@@ -46,23 +46,23 @@ impl Clone for Text {
 impl Secret {
     /// Takes the text over; nothing is copied.
     pub fn new(text: String) -> Secret {
-        Secret(Text::shared(text))
+        Secret(Repr::shared(text))
     }
 
     /// A clone to be held for long, which is as small as it can be once this one is gone.
-    pub(crate) fn to_hold(&self) -> Secret {
+    pub(crate) fn compact(&self) -> Secret {
         match &self.0 {
             // Who else has it may hold it for long, too; a text that is there is not made a second time.
-            Text::Shared(text) if Arc::strong_count(text) > 1 => self.clone(),
-            _ => Secret(Text::Alone(Zeroizing::new(self.expose().into()))),
+            Repr::Shared(text) if Arc::strong_count(text) > 1 => self.clone(),
+            _ => Secret(Repr::Unique(Zeroizing::new(self.expose().into()))),
         }
     }
 
     /// The text itself. Whoever calls this answers for where it goes.
     pub fn expose(&self) -> &str {
         match &self.0 {
-            Text::Shared(text) => &text.0,
-            Text::Alone(text) => text,
+            Repr::Shared(text) => &text.0,
+            Repr::Unique(text) => text,
         }
     }
 
@@ -97,7 +97,7 @@ impl fmt::Debug for Secret {
 
 #[cfg(test)]
 mod tests {
-    use super::{Secret, Text};
+    use super::{Repr, Secret};
 
     #[test]
     fn debug_shows_nothing() {
@@ -107,11 +107,11 @@ mod tests {
     #[test]
     fn what_is_held_is_alone_unless_somebody_has_it_already() {
         let secret = Secret::new("token".into());
-        let alone = secret.to_hold();
-        assert!(matches!(alone.0, Text::Alone(_)) && matches!(alone.to_hold().0, Text::Alone(_)));
+        let alone = secret.compact();
+        assert!(matches!(alone.0, Repr::Unique(_)) && matches!(alone.compact().0, Repr::Unique(_)));
         let kept = secret.clone();
-        for shared in [secret.to_hold(), alone.clone()] {
-            assert!(matches!(shared.0, Text::Shared(_)));
+        for shared in [secret.compact(), alone.clone()] {
+            assert!(matches!(shared.0, Repr::Shared(_)));
             assert!(shared.matches("token"));
         }
         assert!(kept.matches(alone.expose()));

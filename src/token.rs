@@ -1,4 +1,4 @@
-//! A token as the API grants it, and the arithmetic of its life.
+//! A token with its owner and its expiry, as the API grants it.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::secret::Secret;
 
 /// The life that is assumed when the API does not say (RFC 6749, 5.1, leaves `expires_in` optional), or
 /// says zero or less: long enough not to refresh in a loop, far shorter than the day that is usual.
-pub const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
+pub const ASSUMED_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// How long the vendor's tokens live, for a token whose whole life is not known.
-pub const USUAL_LIFE_MS: i64 = 86_400_000;
+pub const USUAL_LIFETIME_MS: i64 = 86_400_000;
 
 /// The expiry of a token that never expires, in milliseconds since the epoch: the end of the year 9999.
 pub const NEVER: i64 = 253_402_300_799_000;
@@ -23,10 +23,10 @@ pub const NEVER: i64 = 253_402_300_799_000;
 pub const CLOCK_TOLERANCE_MS: i64 = 300_000;
 
 /// No token is believed to live longer than this.
-const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// The longest id of a company or location that is accepted, in bytes. The API's own have 20.
-const LONGEST_ID: usize = 255;
+const MAX_ID: usize = 255;
 
 /// What kind of resource a token opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -136,38 +136,38 @@ impl Token {
     }
 
     /// The whole life of the access token, where it is known.
-    pub fn life(&self) -> Option<Duration> {
-        let life = self.expires_at.checked_sub(self.issued_at?)?;
-        u64::try_from(life).ok().map(Duration::from_millis)
+    pub fn lifetime(&self) -> Option<Duration> {
+        let lifetime = self.expires_at.checked_sub(self.issued_at?)?;
+        u64::try_from(lifetime).ok().map(Duration::from_millis)
     }
 
     /// The life that is left at `now_ms`; zero for a dead token. Never more than the whole life, whatever the clock said
     /// when the token was granted.
     pub fn left(&self, now_ms: i64) -> Duration {
         let left = Duration::from_millis(u64::try_from(self.expires_at.saturating_sub(now_ms)).unwrap_or(0));
-        match self.life() {
-            Some(life) => left.min(life),
+        match self.lifetime() {
+            Some(lifetime) => left.min(lifetime),
             None if self.refresh_token.is_some() => {
-                left.min(Duration::from_millis(USUAL_LIFE_MS.unsigned_abs()))
+                left.min(Duration::from_millis(USUAL_LIFETIME_MS.unsigned_abs()))
             }
             None => left,
         }
     }
 
     /// Whether it was granted in the future, by the clock at `now_ms`: then its age is not known, and it is due.
-    pub fn is_of_future(&self, now_ms: i64) -> bool {
+    pub fn is_issued_in_future(&self, now_ms: i64) -> bool {
         self.issued_at.is_some_and(|issued_at| issued_at > now_ms.saturating_add(CLOCK_TOLERANCE_MS))
     }
 
     /// How long before its death a token counts as due: `margin`, but never more than a quarter of its
     /// life, or a short-lived token would be refreshed at every call.
     pub fn margin(&self, margin: Duration) -> Duration {
-        self.life().map_or(margin, |life| margin.min(life / 4))
+        self.lifetime().map_or(margin, |lifetime| margin.min(lifetime / 4))
     }
 
     /// Whether it may still be handed out at `now_ms` without a thought.
     pub fn is_fresh(&self, now_ms: i64, margin: Duration) -> bool {
-        self.left(now_ms) > self.margin(margin) && !self.is_of_future(now_ms)
+        self.left(now_ms) > self.margin(margin) && !self.is_issued_in_future(now_ms)
     }
 
     /// Whether the API would still accept it at `now_ms`.
@@ -215,7 +215,7 @@ impl fmt::Debug for Token {
 pub(crate) fn valid_id(parameter: &str, id: &str) -> Result<()> {
     let wrong = if id.trim().is_empty() {
         "is empty"
-    } else if id.len() > LONGEST_ID {
+    } else if id.len() > MAX_ID {
         "is longer than 255 bytes"
     } else if id.trim() != id || id.chars().any(char::is_control) {
         "begins or ends with white space, or holds a control character"
@@ -244,11 +244,11 @@ pub fn is_scope(text: &str) -> bool {
 
 /// When a token granted at `now_ms` dies, from the `expiresIn` seconds of the answer.
 pub fn expiry(now_ms: i64, expires_in: Option<i64>) -> i64 {
-    let life = match expires_in {
-        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()).min(LONGEST_LIFE),
-        _ => ASSUMED_LIFE,
+    let lifetime = match expires_in {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()).min(MAX_LIFETIME),
+        _ => ASSUMED_LIFETIME,
     };
-    now_ms.saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX))
+    now_ms.saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_life_that_is_no_life_is_assumed() {
-        let assumed = ASSUMED_LIFE.as_millis() as i64;
+        let assumed = ASSUMED_LIFETIME.as_millis() as i64;
         assert_eq!(expiry(1000, Some(86_399)), 86_400_000);
         for odd in [None, Some(0), Some(-5), Some(i64::MIN)] {
             assert_eq!(expiry(1000, odd), 1000 + assumed, "{odd:?}");

@@ -12,9 +12,9 @@ const LAYERS: [&[&str]; 10] = [
     &["tokens"],
     &["api", "store"],
     &["http"],
-    &["config", "crew", "event"],
+    &["config", "worker_pool", "event"],
     &["ca_bundle", "deadline", "json", "random", "token"],
-    &["clock", "error", "fork_safety", "inside", "outbox", "secret"],
+    &["clock", "error", "fork_safety", "panic_scope", "deferred_callbacks", "secret"],
     &["der", "lookup", "signal"],
 ];
 
@@ -34,8 +34,8 @@ const OWNERS: [(&str, &[&str]); 12] = [
     ("rusqlite", &["store/sqlite/"]),
     ("tokio_postgres", &["store/postgres/"]),
     ("tokio", &["store/postgres/"]),
-    ("libc", &["ffi/", "store/postgres/line.rs", "store/sqlite/region_lock.rs"]),
-    ("rustix", &["clock.rs", "http/tcp.rs", "store/postgres/line.rs", "store/sqlite/database.rs"]),
+    ("libc", &["ffi/", "store/postgres/socket.rs", "store/sqlite/region_lock.rs"]),
+    ("rustix", &["clock.rs", "http/tcp.rs", "store/postgres/socket.rs", "store/sqlite/database.rs"]),
     ("nix", &["store/sqlite/region_lock.rs"]),
     (
         "std::os",
@@ -44,12 +44,12 @@ const OWNERS: [(&str, &[&str]); 12] = [
             "store/file_lock.rs",
             "store/sqlite/identity.rs",
             "store/sqlite/region_lock.rs",
-            "store/postgres/line.rs",
+            "store/postgres/socket.rs",
         ],
     ),
     ("TcpListener", &["authorization/receiver.rs", "http/tcp.rs"]),
     ("ToSocketAddrs", &["lookup.rs"]),
-    ("thread::Builder", &["crew.rs", "lookup.rs"]),
+    ("thread::Builder", &["worker_pool.rs", "lookup.rs"]),
 ];
 
 #[test]
@@ -207,10 +207,10 @@ fn only_ffi_has_unsafe_code() {
 
 #[test]
 fn arrows_are_found_however_they_are_written() {
-    let code = "use crate::http::{Answer, Lane};\nuse crate::{\n    inside,\n    json::{read, write}, token::Token,\n};\n\
+    let code = "use crate::http::{Bucket, Response};\nuse crate::{\n    panic_scope,\n    json::{read, write}, token::Token,\n};\n\
                 fn f() -> crate::error::Result<()> { crate::random::bytes() }";
     let found = used_modules(code);
-    assert_eq!(Vec::from_iter(found), ["error", "http", "inside", "json", "random", "token"]);
+    assert_eq!(Vec::from_iter(found), ["error", "http", "json", "panic_scope", "random", "token"]);
     assert!(uses("libc::close(1)", "libc") && !uses("glibc::close(1)", "libc") && !uses("libc", "libc"));
 }
 

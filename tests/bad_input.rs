@@ -11,7 +11,9 @@ use ghl_oauth::internals::ffi::*;
 use ghl_oauth_emulator::{Emulator, Notice, Signature};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, Outcome, Trap, config, emulator, free_port, sent, shows_none_of, signed, take};
+use support::{
+    Abi, DAY, Outcome, PanickingClock, config, emulator, free_port, sent, shows_none_of, signed, take,
+};
 
 type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
 
@@ -689,8 +691,8 @@ fn a_text_may_be_changed_by_its_owner_before_it_is_freed() {
 #[test]
 fn a_defect_inside_is_an_error_and_the_client_works_on() {
     let emulator = emulator(1);
-    let trap = Trap::new(&emulator);
-    let abi = Abi::by(&emulator, json!({}), Arc::<Trap>::clone(&trap));
+    let panicking_clock = PanickingClock::new(&emulator);
+    let abi = Abi::by(&emulator, json!({}), Arc::<PanickingClock>::clone(&panicking_clock));
     let company = abi.connect_company(&emulator);
     let redirect_url = abi.consent(&emulator, ghl_oauth_emulator::Decision::Company(company.clone()));
     let import = json!({"tokens": [{"accessToken": "a", "companyId": "other", "expiresIn": 10}]});
@@ -720,9 +722,9 @@ fn a_defect_inside_is_an_error_and_the_client_works_on() {
         ("ghl_token_delete", &|| abi.token_delete(&company)),
     ];
     for (name, call) in calls {
-        trap.set(1);
+        panicking_clock.set(1);
         let error = call().fails(Status::Internal);
-        assert!(trap.has_sprung(), "{name}");
+        assert!(panicking_clock.has_sprung(), "{name}");
         assert_eq!(error["retryable"], false);
         assert!(
             !error.to_string().contains("the trap"),
@@ -740,15 +742,15 @@ fn a_defect_inside_is_an_error_and_the_client_works_on() {
 #[test]
 fn a_defect_at_any_moment_of_a_refresh_costs_no_connection() {
     let emulator = emulator(1);
-    let trap = Trap::new(&emulator);
-    let abi = Abi::by(&emulator, json!({}), Arc::<Trap>::clone(&trap));
+    let panicking_clock = PanickingClock::new(&emulator);
+    let abi = Abi::by(&emulator, json!({}), Arc::<PanickingClock>::clone(&panicking_clock));
     let company = abi.connect_company(&emulator);
     let mut moments = 0;
     for moment in 1.. {
         emulator.clock().advance(DAY);
-        trap.set(moment);
+        panicking_clock.set(moment);
         let outcome = abi.access_token(&company);
-        if !trap.has_sprung() {
+        if !panicking_clock.has_sprung() {
             outcome.ok();
             break;
         }

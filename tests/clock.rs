@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ghl_oauth::internals::authorization::CompleteParams;
 use ghl_oauth::internals::clock::Clock;
-use ghl_oauth::internals::token::ASSUMED_LIFE;
+use ghl_oauth::internals::token::ASSUMED_LIFETIME;
 use ghl_oauth::internals::{Client, Config, Status};
 use ghl_oauth_emulator::{Decision, Emulator, ExpiresIn, Options};
 use serde_json::json;
@@ -29,7 +29,7 @@ impl Clock for Clocks {
     }
 }
 
-struct Stand {
+struct Fixture {
     emulator: Emulator,
     client: Client,
     clocks: Arc<Clocks>,
@@ -38,8 +38,8 @@ struct Stand {
     _folder: tempfile::TempDir,
 }
 
-impl Stand {
-    fn new() -> Stand {
+impl Fixture {
+    fn new() -> Fixture {
         let emulator = Emulator::start(Options::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::new(emulator.client_id(), emulator.client_secret());
@@ -53,9 +53,9 @@ impl Stand {
         let clocks = Arc::new(Clocks { wall_ms: AtomicI64::new(now), uptime_ms: AtomicI64::new(5_000) });
         let client = Client::with_clock(&config, Arc::clone(&clocks) as Arc<dyn Clock>).unwrap();
         let company = emulator.company_id();
-        let stand = Stand { emulator, client, clocks, config, company, _folder: folder };
-        stand.connect();
-        stand
+        let fixture = Fixture { emulator, client, clocks, config, company, _folder: folder };
+        fixture.connect();
+        fixture
     }
 
     fn connect(&self) {
@@ -76,69 +76,69 @@ impl Stand {
 
 #[test]
 fn a_wall_clock_that_jumps_does_nothing_to_a_token_in_memory() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for jump in [10 * DAY_MS, 400 * DAY_MS, -800 * DAY_MS] {
-        stand.clocks.wall_ms.fetch_add(jump, Ordering::SeqCst);
-        assert_eq!(stand.refreshes_after_asking(), 0, "{jump}");
+        fixture.clocks.wall_ms.fetch_add(jump, Ordering::SeqCst);
+        assert_eq!(fixture.refreshes_after_asking(), 0, "{jump}");
     }
     // It ages all the same, by the clock that does not jump.
-    stand.clocks.uptime_ms.fetch_add(DAY_MS, Ordering::SeqCst);
-    assert_eq!(stand.refreshes_after_asking(), 1);
-    assert_eq!(stand.refreshes_after_asking(), 1);
+    fixture.clocks.uptime_ms.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(fixture.refreshes_after_asking(), 1);
+    assert_eq!(fixture.refreshes_after_asking(), 1);
 }
 
 #[test]
 fn a_wall_clock_that_is_ahead_costs_a_process_that_starts_one_refresh() {
-    let stand = Stand::new();
-    stand.clocks.wall_ms.fetch_add(2 * DAY_MS, Ordering::SeqCst);
-    let started = Client::with_clock(&stand.config, Arc::clone(&stand.clocks) as Arc<dyn Clock>).unwrap();
+    let fixture = Fixture::new();
+    fixture.clocks.wall_ms.fetch_add(2 * DAY_MS, Ordering::SeqCst);
+    let started = Client::with_clock(&fixture.config, Arc::clone(&fixture.clocks) as Arc<dyn Clock>).unwrap();
     for _ in 0..3 {
-        started.access_token(&stand.company).unwrap();
+        started.access_token(&fixture.company).unwrap();
     }
-    assert_eq!(stand.emulator.refreshes(), 1);
+    assert_eq!(fixture.emulator.refreshes(), 1);
 }
 
 #[test]
 fn a_life_that_the_server_does_not_tell_is_an_assumed_one() {
     for (expires_in, life_ms) in [
-        (ExpiresIn::Absent, ASSUMED_LIFE.as_millis() as i64),
-        (ExpiresIn::Value(json!(0)), ASSUMED_LIFE.as_millis() as i64),
-        (ExpiresIn::Value(json!(-86_399)), ASSUMED_LIFE.as_millis() as i64),
-        (ExpiresIn::Value(json!("soon")), ASSUMED_LIFE.as_millis() as i64),
+        (ExpiresIn::Absent, ASSUMED_LIFETIME.as_millis() as i64),
+        (ExpiresIn::Value(json!(0)), ASSUMED_LIFETIME.as_millis() as i64),
+        (ExpiresIn::Value(json!(-86_399)), ASSUMED_LIFETIME.as_millis() as i64),
+        (ExpiresIn::Value(json!("soon")), ASSUMED_LIFETIME.as_millis() as i64),
         (ExpiresIn::Value(json!("86399")), 86_399_000),
         (ExpiresIn::Value(json!(60)), 60_000),
     ] {
-        let stand = Stand::new();
-        stand.emulator.set_expires_in(expires_in.clone());
-        stand.connect();
-        let items = stand.client.tokens_list(&Default::default()).unwrap();
+        let fixture = Fixture::new();
+        fixture.emulator.set_expires_in(expires_in.clone());
+        fixture.connect();
+        let items = fixture.client.tokens_list(&Default::default()).unwrap();
         let expires_at = items["items"][0]["expiresAt"].as_i64().unwrap();
-        assert_eq!(expires_at - stand.clocks.wall_ms(), life_ms, "{expires_in:?}");
+        assert_eq!(expires_at - fixture.clocks.wall_ms(), life_ms, "{expires_in:?}");
         // No answer makes the library refresh at every call.
-        assert_eq!(stand.refreshes_after_asking(), 0, "{expires_in:?}");
-        stand.clocks.uptime_ms.fetch_add(life_ms, Ordering::SeqCst);
-        stand.clocks.wall_ms.fetch_add(life_ms, Ordering::SeqCst);
-        assert_eq!(stand.refreshes_after_asking(), 1, "{expires_in:?}");
-        assert_eq!(stand.refreshes_after_asking(), 1, "{expires_in:?}");
+        assert_eq!(fixture.refreshes_after_asking(), 0, "{expires_in:?}");
+        fixture.clocks.uptime_ms.fetch_add(life_ms, Ordering::SeqCst);
+        fixture.clocks.wall_ms.fetch_add(life_ms, Ordering::SeqCst);
+        assert_eq!(fixture.refreshes_after_asking(), 1, "{expires_in:?}");
+        assert_eq!(fixture.refreshes_after_asking(), 1, "{expires_in:?}");
     }
 }
 
 #[test]
 fn while_the_store_cannot_be_read_a_token_in_memory_goes_on_until_it_dies() {
-    let stand = Stand::new();
-    let old = stand.client.access_token(&stand.company).unwrap();
-    let database = rusqlite::Connection::open(stand.config.store.path.as_ref().unwrap()).unwrap();
+    let fixture = Fixture::new();
+    let old = fixture.client.access_token(&fixture.company).unwrap();
+    let database = rusqlite::Connection::open(fixture.config.store.path.as_ref().unwrap()).unwrap();
     database.execute_batch("ALTER TABLE token RENAME TO hidden").unwrap();
     let pass = |ms: i64| {
-        stand.clocks.uptime_ms.fetch_add(ms, Ordering::SeqCst);
-        stand.clocks.wall_ms.fetch_add(ms, Ordering::SeqCst);
+        fixture.clocks.uptime_ms.fetch_add(ms, Ordering::SeqCst);
+        fixture.clocks.wall_ms.fetch_add(ms, Ordering::SeqCst);
     };
     // Inside the margin it is due; nothing is sent, since what would come back could not be kept.
     pass(DAY_MS - 200_000);
-    assert!(stand.client.access_token(&stand.company).unwrap().matches(old.expose()));
-    assert_eq!(stand.emulator.refreshes(), 0);
+    assert!(fixture.client.access_token(&fixture.company).unwrap().matches(old.expose()));
+    assert_eq!(fixture.emulator.refreshes(), 0);
     pass(200_000);
-    assert_eq!(stand.client.access_token(&stand.company).unwrap_err().status(), Status::Store);
+    assert_eq!(fixture.client.access_token(&fixture.company).unwrap_err().status(), Status::Store);
     database.execute_batch("ALTER TABLE hidden RENAME TO token").unwrap();
-    assert_eq!(stand.refreshes_after_asking(), 1);
+    assert_eq!(fixture.refreshes_after_asking(), 1);
 }

@@ -1,6 +1,6 @@
 //! A deletion and an UNINSTALL last: against refreshes and mints under way, unsaved tokens, and other clients.
 
-mod stand;
+mod fixture;
 mod support;
 
 use std::thread;
@@ -10,7 +10,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, Notice, Rule, Signature, Stage};
 use serde_json::{Value, json};
 
-use stand::{DURABLE, EVERY, Kind, Stand, refresh_unsaved, until};
+use fixture::{DURABLE, EVERY, Fixture, Kind, refresh_unsaved, until};
 use support::{Abi, crowd, signed};
 
 /// How a token ends.
@@ -37,12 +37,12 @@ impl End {
 }
 
 /// Later than what was granted so far, by the clocks of all.
-fn a_moment_later(stand: &Stand) {
-    if stand.kind == Kind::Host {
-        let now = stand.emulator.clock().now_ms();
-        until("the clock goes on", || stand.emulator.clock().now_ms() > now + 2);
+fn a_moment_later(fixture: &Fixture) {
+    if fixture.kind == Kind::Host {
+        let now = fixture.emulator.clock().now_ms();
+        until("the clock goes on", || fixture.emulator.clock().now_ms() > now + 2);
     } else {
-        stand.pass(Duration::from_secs(1));
+        fixture.pass(Duration::from_secs(1));
     }
 }
 
@@ -53,9 +53,9 @@ fn held(abi: &Abi) -> Vec<Value> {
 
 /// Nothing brings the resource back: no call, no pass, no end of a client.
 #[track_caller]
-fn stays_away(stand: &Stand, clients: Vec<Abi>, resource_id: &str, what: &str) {
-    if stand.kind != Kind::Host {
-        stand.pass(Duration::from_secs(600));
+fn stays_away(fixture: &Fixture, clients: Vec<Abi>, resource_id: &str, what: &str) {
+    if fixture.kind != Kind::Host {
+        fixture.pass(Duration::from_secs(600));
     }
     for abi in &clients {
         assert!(!held(abi).contains(&resource_id.into()), "{what}: listed");
@@ -68,32 +68,32 @@ fn stays_away(stand: &Stand, clients: Vec<Abi>, resource_id: &str, what: &str) {
         assert!(!held(abi).contains(&resource_id.into()), "{what}: listed after maintenance");
     }
     drop(clients);
-    if stand.kind != Kind::Memory {
-        assert!(stand.stored(resource_id).is_none(), "{what}: stored");
-        assert!(!held(&stand.open()).contains(&resource_id.into()), "{what}: listed at the next start");
+    if fixture.kind != Kind::Memory {
+        assert!(fixture.stored(resource_id).is_none(), "{what}: stored");
+        assert!(!held(&fixture.open()).contains(&resource_id.into()), "{what}: listed at the next start");
     }
 }
 
 /// A location that consented by itself: without its company it cannot be minted.
-fn connected(kind: Kind) -> (Stand, Abi, String) {
-    let stand = Stand::new(kind);
-    let abi = stand.open();
-    let location = stand.location(0);
-    abi.connect(&stand.emulator, Decision::Location(location.clone()));
-    a_moment_later(&stand);
-    (stand, abi, location)
+fn connected(kind: Kind) -> (Fixture, Abi, String) {
+    let fixture = Fixture::new(kind);
+    let abi = fixture.open();
+    let location = fixture.location(0);
+    abi.connect(&fixture.emulator, Decision::Location(location.clone()));
+    a_moment_later(&fixture);
+    (fixture, abi, location)
 }
 
 #[test]
 fn deletion_of_an_unsaved_token_lasts_when_the_store_works_again() {
     for kind in DURABLE {
         for end in ENDS {
-            let (stand, abi, location) = connected(kind);
-            refresh_unsaved(&stand, &abi, &location);
-            a_moment_later(&stand);
-            stand.accept_saves();
-            end.end(&abi, &stand.emulator, &location);
-            stays_away(&stand, vec![abi], &location, &format!("{kind:?}, {end:?}"));
+            let (fixture, abi, location) = connected(kind);
+            refresh_unsaved(&fixture, &abi, &location);
+            a_moment_later(&fixture);
+            fixture.accept_saves();
+            end.end(&abi, &fixture.emulator, &location);
+            stays_away(&fixture, vec![abi], &location, &format!("{kind:?}, {end:?}"));
         }
     }
 }
@@ -101,19 +101,19 @@ fn deletion_of_an_unsaved_token_lasts_when_the_store_works_again() {
 #[test]
 fn deletion_while_the_store_refuses_lasts_or_is_reported_as_failed() {
     for kind in DURABLE {
-        let (stand, abi, location) = connected(kind);
-        refresh_unsaved(&stand, &abi, &location);
-        a_moment_later(&stand);
+        let (fixture, abi, location) = connected(kind);
+        refresh_unsaved(&fixture, &abi, &location);
+        a_moment_later(&fixture);
         let deleted = abi.token_delete(&location);
         let reported = deleted.0 == 0;
         if !reported {
             assert_eq!(deleted.fails(Status::Store)["retryable"], true, "{kind:?}");
         }
-        stand.accept_saves();
+        fixture.accept_saves();
         if !reported {
             abi.token_delete(&location).ok();
         }
-        stays_away(&stand, vec![abi], &location, &format!("{kind:?}, reported: {reported}"));
+        stays_away(&fixture, vec![abi], &location, &format!("{kind:?}, reported: {reported}"));
     }
 }
 
@@ -121,16 +121,16 @@ fn deletion_while_the_store_refuses_lasts_or_is_reported_as_failed() {
 fn deletion_by_another_client_ends_an_unsaved_token_too() {
     for kind in DURABLE {
         for end in ENDS {
-            let (stand, abi, location) = connected(kind);
-            refresh_unsaved(&stand, &abi, &location);
-            a_moment_later(&stand);
-            stand.accept_saves();
-            let other = stand.open();
-            end.end(&other, &stand.emulator, &location);
+            let (fixture, abi, location) = connected(kind);
+            refresh_unsaved(&fixture, &abi, &location);
+            a_moment_later(&fixture);
+            fixture.accept_saves();
+            let other = fixture.open();
+            end.end(&other, &fixture.emulator, &location);
             // The first call of its owner may still hand it out from memory; none may save it.
             let _ = abi.tokens_list(json!({})).ok();
-            assert!(stand.stored(&location).is_none(), "{kind:?}, {end:?}");
-            stays_away(&stand, vec![other, abi], &location, &format!("{kind:?}, {end:?}"));
+            assert!(fixture.stored(&location).is_none(), "{kind:?}, {end:?}");
+            stays_away(&fixture, vec![other, abi], &location, &format!("{kind:?}, {end:?}"));
         }
     }
 }
@@ -139,14 +139,14 @@ fn deletion_by_another_client_ends_an_unsaved_token_too() {
 fn deletion_by_another_client_lasts_when_the_owner_of_the_unsaved_token_is_only_freed() {
     for kind in DURABLE {
         for end in ENDS {
-            let (stand, abi, location) = connected(kind);
-            refresh_unsaved(&stand, &abi, &location);
-            a_moment_later(&stand);
-            stand.accept_saves();
-            let other = stand.open();
-            end.end(&other, &stand.emulator, &location);
+            let (fixture, abi, location) = connected(kind);
+            refresh_unsaved(&fixture, &abi, &location);
+            a_moment_later(&fixture);
+            fixture.accept_saves();
+            let other = fixture.open();
+            end.end(&other, &fixture.emulator, &location);
             drop(abi);
-            stays_away(&stand, vec![other], &location, &format!("{kind:?}, {end:?}"));
+            stays_away(&fixture, vec![other], &location, &format!("{kind:?}, {end:?}"));
         }
     }
 }
@@ -160,19 +160,19 @@ fn deletion_during_a_refresh_lasts() {
                     if second && kind == Kind::Memory {
                         continue;
                     }
-                    let (stand, abi, location) = connected(kind);
-                    let other = second.then(|| stand.open());
-                    let hold = stand.emulator.hold(Rule::on(Endpoint::Token), stage);
+                    let (fixture, abi, location) = connected(kind);
+                    let other = second.then(|| fixture.open());
+                    let hold = fixture.emulator.hold(Rule::on(Endpoint::Token), stage);
                     thread::scope(|scope| {
                         let refresh = scope.spawn(|| abi.token_refresh(&location));
                         hold.wait_for(1);
                         let ending = other.as_ref().unwrap_or(&abi);
-                        crowd(1, || end.end(ending, &stand.emulator, &location), || hold.release());
+                        crowd(1, || end.end(ending, &fixture.emulator, &location), || hold.release());
                         drop(refresh.join());
                     });
                     let clients = [Some(abi), other].into_iter().flatten().collect();
                     let what = format!("{kind:?}, {end:?}, {stage:?}, by another client: {second}");
-                    stays_away(&stand, clients, &location, &what);
+                    stays_away(&fixture, clients, &location, &what);
                 }
             }
         }
@@ -183,32 +183,32 @@ fn deletion_during_a_refresh_lasts() {
 fn deletion_during_a_refresh_lasts_while_the_store_answers_nothing() {
     for kind in DURABLE {
         for end in ENDS {
-            let (stand, abi, location) = connected(kind);
-            let hold = stand.emulator.hold(Rule::on(Endpoint::Token), Stage::AfterProcessing);
+            let (fixture, abi, location) = connected(kind);
+            let hold = fixture.emulator.hold(Rule::on(Endpoint::Token), Stage::AfterProcessing);
             thread::scope(|scope| {
                 let refresh = scope.spawn(|| abi.token_refresh(&location));
                 hold.wait_for(1);
-                end.end(&abi, &stand.emulator, &location);
-                stand.refuse_all(true);
+                end.end(&abi, &fixture.emulator, &location);
+                fixture.refuse_all(true);
                 hold.release();
                 assert_ne!(refresh.join().unwrap().0, 0, "{kind:?}, {end:?}");
             });
             assert_ne!(abi.access_token(&location).0, 0, "{kind:?}, {end:?}");
             assert_eq!(abi.stats()["tokens"]["unsaved"], 0, "{kind:?}, {end:?}");
-            stand.refuse_all(false);
-            stays_away(&stand, vec![abi], &location, &format!("{kind:?}, {end:?}"));
+            fixture.refuse_all(false);
+            stays_away(&fixture, vec![abi], &location, &format!("{kind:?}, {end:?}"));
         }
     }
 }
 
 /// The location is not held any more, though its company could mint it.
 #[track_caller]
-fn is_not_held(abi: &Abi, stand: &Stand, location: &str, what: &str) {
+fn is_not_held(abi: &Abi, fixture: &Fixture, location: &str, what: &str) {
     assert!(!held(abi).contains(&location.into()), "{what}");
     let _ = abi.tokens_maintain(json!({}), |_| true).ok();
     assert!(!held(abi).contains(&location.into()), "{what}: after maintenance");
-    if stand.kind != Kind::Memory {
-        assert!(stand.stored(location).is_none(), "{what}: stored");
+    if fixture.kind != Kind::Memory {
+        assert!(fixture.stored(location).is_none(), "{what}: stored");
     }
 }
 
@@ -221,12 +221,13 @@ fn deletion_during_a_first_mint_lasts() {
                     if second && kind == Kind::Memory {
                         continue;
                     }
-                    let stand = Stand::new(kind);
-                    let abi = stand.open();
-                    let (company, location) = (abi.connect_company(&stand.emulator), stand.location(0));
-                    let other = second.then(|| stand.open());
-                    a_moment_later(&stand);
-                    let hold = stand.emulator.hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
+                    let fixture = Fixture::new(kind);
+                    let abi = fixture.open();
+                    let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
+                    let other = second.then(|| fixture.open());
+                    a_moment_later(&fixture);
+                    let hold =
+                        fixture.emulator.hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
                     thread::scope(|scope| {
                         let mint = scope.spawn(|| {
                             if many {
@@ -238,11 +239,11 @@ fn deletion_during_a_first_mint_lasts() {
                         });
                         hold.wait_for(1);
                         let ending = other.as_ref().unwrap_or(&abi);
-                        crowd(1, || end.end(ending, &stand.emulator, &location), || hold.release());
+                        crowd(1, || end.end(ending, &fixture.emulator, &location), || hold.release());
                         mint.join().unwrap();
                     });
                     let what = format!("{kind:?}, {end:?}, many: {many}, by another client: {second}");
-                    is_not_held(&abi, &stand, &location, &what);
+                    is_not_held(&abi, &fixture, &location, &what);
                 }
             }
         }
@@ -256,18 +257,19 @@ fn uninstall_of_a_company_during_mints_of_its_locations_lasts() {
             if second && kind == Kind::Memory {
                 continue;
             }
-            let stand = Stand::new(kind);
-            let abi = stand.open();
-            let (company, locations) = (abi.connect_company(&stand.emulator), stand.emulator.location_ids());
-            let other = second.then(|| stand.open());
-            a_moment_later(&stand);
-            let hold = stand.emulator.hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
+            let fixture = Fixture::new(kind);
+            let abi = fixture.open();
+            let (company, locations) =
+                (abi.connect_company(&fixture.emulator), fixture.emulator.location_ids());
+            let other = second.then(|| fixture.open());
+            a_moment_later(&fixture);
+            let hold = fixture.emulator.hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
             thread::scope(|scope| {
                 let params = json!({"companyId": company, "locationIds": locations});
                 let mint = scope.spawn(|| drop(abi.tokens_mint(params, |_| true)));
                 hold.wait_for(2);
                 let ending = other.as_ref().unwrap_or(&abi);
-                crowd(1, || End::Uninstall.end(ending, &stand.emulator, &company), || hold.release());
+                crowd(1, || End::Uninstall.end(ending, &fixture.emulator, &company), || hold.release());
                 mint.join().unwrap();
             });
             assert_eq!(held(&abi), [""; 0], "{kind:?}, by another client: {second}");
@@ -280,26 +282,26 @@ fn uninstall_of_a_company_during_mints_of_its_locations_lasts() {
 fn versions_of_a_record_go_on_after_its_deletion() {
     for kind in DURABLE {
         for end in ENDS {
-            let (stand, abi, location) = connected(kind);
+            let (fixture, abi, location) = connected(kind);
             let mut last = 0;
             for round in 0..3 {
                 for _ in 0..2 {
                     abi.token_refresh(&location).ok();
                 }
-                let version = stand.stored(&location).unwrap().0;
+                let version = fixture.stored(&location).unwrap().0;
                 assert!(version > last, "{kind:?}, {end:?}, {round}: {version} after {last}");
                 last = version;
-                a_moment_later(&stand);
-                end.end(&abi, &stand.emulator, &location);
-                assert!(stand.stored(&location).is_none());
-                a_moment_later(&stand);
+                a_moment_later(&fixture);
+                end.end(&abi, &fixture.emulator, &location);
+                assert!(fixture.stored(&location).is_none());
+                a_moment_later(&fixture);
                 // The next one comes by another client, which has seen nothing of this.
-                let next = stand.open();
-                next.connect(&stand.emulator, Decision::Location(location.clone()));
-                let version = stand.stored(&location).unwrap().0;
+                let next = fixture.open();
+                next.connect(&fixture.emulator, Decision::Location(location.clone()));
+                let version = fixture.stored(&location).unwrap().0;
                 assert!(version > last, "{kind:?}, {end:?}, {round}: {version} after {last}");
                 last = version;
-                abi.live_token(&stand.emulator, &location);
+                abi.live_token(&fixture.emulator, &location);
             }
         }
     }
@@ -308,19 +310,19 @@ fn versions_of_a_record_go_on_after_its_deletion() {
 #[test]
 fn versions_of_a_minted_or_imported_record_go_on_after_its_deletion() {
     for kind in DURABLE {
-        let stand = Stand::new(kind);
-        let abi = stand.open();
-        abi.connect_company(&stand.emulator);
-        let location = stand.location(0);
+        let fixture = Fixture::new(kind);
+        let abi = fixture.open();
+        abi.connect_company(&fixture.emulator);
+        let location = fixture.location(0);
         let mut last = 0;
         for round in 0..4 {
             if round % 2 == 0 {
-                abi.live_token(&stand.emulator, &location);
+                abi.live_token(&fixture.emulator, &location);
             } else {
                 let token = json!({"accessToken": "a", "locationId": location, "expiresIn": 80_000});
                 assert_eq!(abi.tokens_import(json!({"tokens": [token]})).ok()["imported"], 1, "{kind:?}");
             }
-            let version = stand.stored(&location).unwrap().0;
+            let version = fixture.stored(&location).unwrap().0;
             assert!(version > last, "{kind:?}, {round}: {version} after {last}");
             last = version;
             abi.token_delete(&location).ok();
@@ -332,25 +334,25 @@ fn versions_of_a_minted_or_imported_record_go_on_after_its_deletion() {
 fn unsaved_token_does_not_overwrite_the_one_of_a_new_installation() {
     for kind in DURABLE {
         for end in ENDS {
-            let stand = Stand::new(kind);
-            let (abi, location) = (stand.open(), stand.location(0));
+            let fixture = Fixture::new(kind);
+            let (abi, location) = (fixture.open(), fixture.location(0));
             // The first save of the record is refused: it would be version 1.
-            let redirect_url = abi.consent(&stand.emulator, Decision::Location(location.clone()));
-            stand.refuse_saves();
+            let redirect_url = abi.consent(&fixture.emulator, Decision::Location(location.clone()));
+            fixture.refuse_saves();
             abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
-            stand.accept_saves();
-            a_moment_later(&stand);
-            let other = stand.open();
-            end.end(&other, &stand.emulator, &location);
-            a_moment_later(&stand);
-            other.connect(&stand.emulator, Decision::Location(location.clone()));
-            let new = other.live_token(&stand.emulator, &location);
+            fixture.accept_saves();
+            a_moment_later(&fixture);
+            let other = fixture.open();
+            end.end(&other, &fixture.emulator, &location);
+            a_moment_later(&fixture);
+            other.connect(&fixture.emulator, Decision::Location(location.clone()));
+            let new = other.live_token(&fixture.emulator, &location);
             let _ = abi.tokens_list(json!({})).ok();
-            assert!(stand.is_stored(&location, &new), "{kind:?}, {end:?}");
+            assert!(fixture.is_stored(&location, &new), "{kind:?}, {end:?}");
             drop(abi);
-            assert!(stand.is_stored(&location, &new), "{kind:?}, {end:?}: at its end");
+            assert!(fixture.is_stored(&location, &new), "{kind:?}, {end:?}: at its end");
             other.token_refresh(&location).ok();
-            stand.open().live_token(&stand.emulator, &location);
+            fixture.open().live_token(&fixture.emulator, &location);
         }
     }
 }

@@ -181,7 +181,7 @@ fn faults() -> Vec<Fault> {
 }
 
 /// A client with what its call needs, and whom the call is about.
-struct Stand {
+struct Fixture {
     emulator: Emulator,
     abi: Abi,
     company: String,
@@ -193,8 +193,8 @@ struct Stand {
     behind: Vec<Box<dyn std::any::Any>>,
 }
 
-impl Stand {
-    fn new(total: Duration) -> Stand {
+impl Fixture {
+    fn new(total: Duration) -> Fixture {
         let emulator = Emulator::start(Options { locations: 1, companies: 2, ..Options::default() }).unwrap();
         let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": total.as_millis() as u64}}));
         let company = abi.connect_company(&emulator);
@@ -203,7 +203,7 @@ impl Stand {
         };
         let raw = abi.oauth_token(json!({"grantType": "authorization_code", "code": code(&abi)})).ok();
         let text = |name: &str| raw[name].as_str().unwrap().to_owned();
-        Stand {
+        Fixture {
             code: code(&abi),
             refresh_token: text("refreshToken"),
             access_token: text("accessToken"),
@@ -216,7 +216,7 @@ impl Stand {
     }
 
     /// The same with a client that holds the same tokens and goes to the wrong place.
-    fn misled(mut self, place: Place) -> Stand {
+    fn misled(mut self, place: Place) -> Fixture {
         let changes = match place {
             Place::Nobody => json!({"baseUrl": format!("http://127.0.0.1:{}", free_port())}),
             Place::Secure { certificate, trusted } => {
@@ -252,20 +252,20 @@ struct Way {
     endpoint: Endpoint,
     grant_type: Option<GrantType>,
     /// Whose token the library renews for it.
-    renews: Option<fn(&Stand) -> &str>,
-    call: fn(&Stand) -> Outcome,
+    renews: Option<fn(&Fixture) -> &str>,
+    call: fn(&Fixture) -> Outcome,
 }
 
-fn token(function: &'static str, grant_type: GrantType, call: fn(&Stand) -> Outcome) -> Way {
+fn token(function: &'static str, grant_type: GrantType, call: fn(&Fixture) -> Outcome) -> Way {
     Way { function, endpoint: Endpoint::Token, grant_type: Some(grant_type), renews: None, call }
 }
 
-fn other(function: &'static str, endpoint: Endpoint, call: fn(&Stand) -> Outcome) -> Way {
+fn other(function: &'static str, endpoint: Endpoint, call: fn(&Fixture) -> Outcome) -> Way {
     Way { function, endpoint, grant_type: None, renews: None, call }
 }
 
-fn refresh(function: &'static str, call: fn(&Stand) -> Outcome) -> Way {
-    Way { renews: Some(|stand| &stand.company), ..token(function, GrantType::RefreshToken, call) }
+fn refresh(function: &'static str, call: fn(&Fixture) -> Outcome) -> Way {
+    Way { renews: Some(|fixture| &fixture.company), ..token(function, GrantType::RefreshToken, call) }
 }
 
 /// The columns of the table: ways that are told the same.
@@ -274,52 +274,52 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
         (
             "A code",
             vec![
-                token("ghl_oauth_token", GrantType::AuthorizationCode, |stand| {
-                    stand.abi.oauth_token(json!({"grantType": "authorization_code", "code": stand.code}))
+                token("ghl_oauth_token", GrantType::AuthorizationCode, |fixture| {
+                    fixture.abi.oauth_token(json!({"grantType": "authorization_code", "code": fixture.code}))
                 }),
-                token("ghl_authorization_complete", GrantType::AuthorizationCode, |stand| {
+                token("ghl_authorization_complete", GrantType::AuthorizationCode, |fixture| {
                     let redirect =
-                        stand.abi.consent(&stand.emulator, Decision::Company(stand.company.clone()));
-                    stand.abi.authorization_complete(json!({"redirectUrl": redirect}))
+                        fixture.abi.consent(&fixture.emulator, Decision::Company(fixture.company.clone()));
+                    fixture.abi.authorization_complete(json!({"redirectUrl": redirect}))
                 }),
             ],
         ),
         (
             "A raw refresh",
-            vec![token("ghl_oauth_token", GrantType::RefreshToken, |stand| {
-                stand.abi.oauth_token(json!({
-                    "grantType": "refresh_token", "refreshToken": stand.refresh_token, "userType": "Company",
+            vec![token("ghl_oauth_token", GrantType::RefreshToken, |fixture| {
+                fixture.abi.oauth_token(json!({
+                    "grantType": "refresh_token", "refreshToken": fixture.refresh_token, "userType": "Company",
                 }))
             })],
         ),
         (
             "A raw mint",
-            vec![other("ghl_oauth_location_token", Endpoint::LocationToken, |stand| {
-                stand.abi.oauth_location_token(json!({
-                    "companyId": stand.company, "locationId": stand.location, "accessToken": stand.access_token,
+            vec![other("ghl_oauth_location_token", Endpoint::LocationToken, |fixture| {
+                fixture.abi.oauth_location_token(json!({
+                    "companyId": fixture.company, "locationId": fixture.location, "accessToken": fixture.access_token,
                 }))
             })],
         ),
         (
             "A list",
-            vec![other("ghl_oauth_installed_locations", Endpoint::InstalledLocations, |stand| {
-                stand.abi.oauth_installed_locations(
-                    json!({"companyId": stand.company, "accessToken": stand.access_token}),
+            vec![other("ghl_oauth_installed_locations", Endpoint::InstalledLocations, |fixture| {
+                fixture.abi.oauth_installed_locations(
+                    json!({"companyId": fixture.company, "accessToken": fixture.access_token}),
                 )
             })],
         ),
         (
             "A refresh",
             vec![
-                refresh("ghl_access_token", |stand| {
-                    stand.emulator.clock().advance(DAY);
-                    stand.abi.access_token(&stand.company)
+                refresh("ghl_access_token", |fixture| {
+                    fixture.emulator.clock().advance(DAY);
+                    fixture.abi.access_token(&fixture.company)
                 }),
-                refresh("ghl_token_refresh", |stand| stand.abi.token_refresh(&stand.company)),
-                refresh("ghl_tokens_maintain", |stand| {
-                    stand.emulator.clock().advance(DAY);
+                refresh("ghl_token_refresh", |fixture| fixture.abi.token_refresh(&fixture.company)),
+                refresh("ghl_tokens_maintain", |fixture| {
+                    fixture.emulator.clock().advance(DAY);
                     let report =
-                        stand.abi.tokens_maintain(json!({"companyId": stand.company}), |_| true).ok();
+                        fixture.abi.tokens_maintain(json!({"companyId": fixture.company}), |_| true).ok();
                     match report["failed"].get(0) {
                         Some(failure) => failed(failure),
                         None => Outcome(0, report),
@@ -330,9 +330,9 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
         (
             "A mint",
             vec![Way {
-                renews: Some(|stand| &stand.location),
-                ..other("ghl_access_token", Endpoint::LocationToken, |stand| {
-                    stand.abi.access_token(&stand.location)
+                renews: Some(|fixture| &fixture.location),
+                ..other("ghl_access_token", Endpoint::LocationToken, |fixture| {
+                    fixture.abi.access_token(&fixture.location)
                 })
             }],
         ),
@@ -362,21 +362,21 @@ fn documented_errors(function: &str) -> BTreeSet<&'static str> {
 
 /// What one call came to, in short: "`NETWORK` 3", a status and how often it was sent.
 fn result(fault: &Fault, way: &Way) -> String {
-    let mut stand = Stand::new(fault.total);
+    let mut fixture = Fixture::new(fault.total);
     let mut rule = Rule::on(way.endpoint);
     rule.grant_type = way.grant_type;
-    let id = stand.emulator.inject(rule, fault.kind.clone());
+    let id = fixture.emulator.inject(rule, fault.kind.clone());
     if let Some(place) = fault.wrong_place {
-        stand = stand.misled(place);
+        fixture = fixture.misled(place);
     }
     let began = Instant::now();
-    let outcome = (way.call)(&stand);
+    let outcome = (way.call)(&fixture);
     let took = began.elapsed();
-    let strikes = stand.emulator.strikes(id);
+    let strikes = fixture.emulator.strikes(id);
     let shown = match outcome {
         Outcome(0, _) => "ok".to_owned(),
         Outcome(code, ref document) => {
-            check(fault, way, &stand, &document["error"]);
+            check(fault, way, &fixture, &document["error"]);
             let status = status_name(code);
             let documented = documented_errors(way.function);
             assert!(documented.contains(status), "{}: the header names no {status}", way.function);
@@ -385,21 +385,21 @@ fn result(fault: &Fault, way: &Way) -> String {
     };
     assert!(fault.total != DEADLINE || took < DEADLINE + LATE, "{}: it took {took:?}", fault.name);
 
-    stand.emulator.clear_faults();
+    fixture.emulator.clear_faults();
     if fault.wrong_place.is_some() {
         // The one who goes to the right place finds everything as it was.
-        assert_eq!(stand.emulator.refreshes(), 0, "{}", fault.name);
+        assert_eq!(fixture.emulator.refreshes(), 0, "{}", fault.name);
         return format!("{shown} {strikes}");
     }
     if let Some(resource) = way.renews {
-        is_not_lost(fault, &stand, resource(&stand), outcome.0);
+        is_not_lost(fault, &fixture, resource(&fixture), outcome.0);
     }
-    assert!(stand.is_in_order(), "{}: the client has suffered", fault.name);
+    assert!(fixture.is_in_order(), "{}: the client has suffered", fault.name);
     format!("{shown} {strikes}")
 }
 
 /// What every error says.
-fn check(fault: &Fault, way: &Way, stand: &Stand, error: &Value) {
+fn check(fault: &Fault, way: &Way, fixture: &Fixture, error: &Value) {
     let name = &fault.name;
     assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "{name}: {error}");
     assert!(error["help"].as_str().is_some_and(|help| help.len() > 8), "{name} has no advice: {error}");
@@ -425,22 +425,23 @@ fn check(fault: &Fault, way: &Way, stand: &Stand, error: &Value) {
         _ => {}
     }
     match way.renews {
-        Some(resource) => assert_eq!(error["resourceId"], resource(stand), "{name}: {error}"),
+        Some(resource) => assert_eq!(error["resourceId"], resource(fixture), "{name}: {error}"),
         None if way.endpoint == Endpoint::LocationToken => {
-            assert_eq!(error["resourceId"], stand.location, "{name}")
+            assert_eq!(error["resourceId"], fixture.location, "{name}")
         }
         None if way.endpoint == Endpoint::InstalledLocations => {
-            assert_eq!(error["resourceId"], stand.company, "{name}")
+            assert_eq!(error["resourceId"], fixture.company, "{name}")
         }
         None => {}
     }
-    let secrets = [&*stand.code, &stand.refresh_token, &stand.access_token, stand.emulator.client_secret()];
+    let secrets =
+        [&*fixture.code, &fixture.refresh_token, &fixture.access_token, fixture.emulator.client_secret()];
     shows_none_of(&error.to_string(), &secrets);
 }
 
 /// Once the fault is over, the connection works, unless the server has said that it must not.
-fn is_not_lost(fault: &Fault, stand: &Stand, resource_id: &str, code: i32) {
-    let again = stand.abi.access_token(resource_id);
+fn is_not_lost(fault: &Fault, fixture: &Fixture, resource_id: &str, code: i32) {
+    let again = fixture.abi.access_token(resource_id);
     let told = Status::from_code(code);
     match told {
         Some(Status::ReauthorizationRequired | Status::LocationInactive | Status::RateLimited)
@@ -449,7 +450,7 @@ fn is_not_lost(fault: &Fault, stand: &Stand, resource_id: &str, code: i32) {
             again.fails(told.unwrap());
         }
         _ => assert!(
-            stand.emulator.access_token_is_live(&again.text()),
+            fixture.emulator.access_token_is_live(&again.text()),
             "{}: the connection is lost",
             fault.name
         ),

@@ -15,32 +15,32 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use worker::Worker;
 
-struct Stand {
+struct Fixture {
     emulator: Emulator,
     config: Value,
     _folder: TempDir,
 }
 
-impl Stand {
+impl Fixture {
     /// A connected company whose token has expired.
-    fn new() -> Stand {
+    fn new() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let store = json!({"kind": "sqlite", "path": folder.path().join("tokens.db")});
-        Stand::with(store, folder)
+        Fixture::with(store, folder)
     }
 
     /// One on each durable store that children could take something from.
-    fn on_each_store() -> Vec<Stand> {
-        let mut stands = vec![Stand::new()];
+    fn on_each_store() -> Vec<Fixture> {
+        let mut fixtures = vec![Fixture::new()];
         #[cfg(feature = "postgres")]
         if let Some(server) = postgres_server::shared() {
             let store = json!({"kind": "postgres", "url": server.database().url()});
-            stands.push(Stand::with(store, tempfile::tempdir().unwrap()));
+            fixtures.push(Fixture::with(store, tempfile::tempdir().unwrap()));
         }
-        stands
+        fixtures
     }
 
-    fn with(store: Value, folder: TempDir) -> Stand {
+    fn with(store: Value, folder: TempDir) -> Fixture {
         let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
         let config = json!({
             "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(), "baseUrl": emulator.base_url(),
@@ -48,15 +48,15 @@ impl Stand {
             "scopes": ["oauth.readonly", "oauth.write"],
             "store": store,
         });
-        let stand = Stand { emulator, config, _folder: folder };
-        let client = stand.client();
+        let fixture = Fixture { emulator, config, _folder: folder };
+        let client = fixture.client();
         let link = client.authorization_url(Default::default()).unwrap();
-        let decision = Decision::Company(stand.emulator.company_id());
-        let redirect_url = stand.emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+        let decision = Decision::Company(fixture.emulator.company_id());
+        let redirect_url = fixture.emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
         let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
         client.authorization_complete(&params).unwrap();
-        stand.expire();
-        stand
+        fixture.expire();
+        fixture
     }
 
     fn client(&self) -> Client {
@@ -97,50 +97,50 @@ fn refreshes() -> Rule {
 
 #[test]
 fn parent_child_and_grandchild_refresh_once_between_them() {
-    Stand::on_each_store().iter().for_each(parent_child_and_grandchild);
+    Fixture::on_each_store().iter().for_each(parent_child_and_grandchild);
 }
 
-fn parent_child_and_grandchild(stand: &Stand) {
-    let company = stand.emulator.company_id();
-    let mut worker = stand.worker();
+fn parent_child_and_grandchild(fixture: &Fixture) {
+    let company = fixture.emulator.company_id();
+    let mut worker = fixture.worker();
     let token = worker.answer(&format!("child-asks {company}"));
-    stand.assert_live(&token);
+    fixture.assert_live(&token);
     assert_eq!(worker.answer(&format!("ask {company}")), token);
     assert_eq!(worker.answer(&format!("grandchild-asks {company}")), token);
     // The parent's own connections and handle still work, after children with theirs have come and gone.
-    stand.expire();
-    let mut fresh = stand.worker();
+    fixture.expire();
+    let mut fresh = fixture.worker();
     let next = fresh.answer(&format!("ask {company}"));
     assert_ne!(next, token);
     assert_eq!(fresh.answer(&format!("child-asks {company}")), next);
-    assert_eq!(stand.emulator.refreshes(), 2);
+    assert_eq!(fixture.emulator.refreshes(), 2);
 }
 
 #[test]
 fn pools_of_forked_and_of_spawned_processes_refresh_once() {
     for method in ["fork", "spawn"] {
-        let stand = Stand::new();
-        let token = stand.worker().answer(&format!("pool {method} {}", stand.emulator.company_id()));
-        stand.assert_live(&token);
-        assert_eq!(stand.emulator.refreshes(), 1, "{method}");
+        let fixture = Fixture::new();
+        let token = fixture.worker().answer(&format!("pool {method} {}", fixture.emulator.company_id()));
+        fixture.assert_live(&token);
+        assert_eq!(fixture.emulator.refreshes(), 1, "{method}");
     }
 }
 
 #[test]
 fn an_idle_child_does_not_keep_the_lock_of_its_dead_parent() {
-    Stand::on_each_store().iter().for_each(an_idle_child);
+    Fixture::on_each_store().iter().for_each(an_idle_child);
 }
 
-fn an_idle_child(stand: &Stand) {
-    let company = stand.emulator.company_id();
-    let (mut parent, mut third) = (stand.worker(), stand.worker());
-    let hold = stand.emulator.hold(refreshes().times(1), Stage::BeforeProcessing);
+fn an_idle_child(fixture: &Fixture) {
+    let company = fixture.emulator.company_id();
+    let (mut parent, mut third) = (fixture.worker(), fixture.worker());
+    let hold = fixture.emulator.hold(refreshes().times(1), Stage::BeforeProcessing);
     parent.say(&format!("ask-in-thread {company}"));
     hold.wait_for(1);
     let child = parent.answer("idle-child");
     drop(parent);
     // Were the lock still held, the third process would wait for it until its deadline.
-    stand.assert_live(&third.answer(&format!("ask {company}")));
+    fixture.assert_live(&third.answer(&format!("ask {company}")));
     hold.release();
     assert!(
         Command::new("kill").args(["-9", &child]).status().unwrap().success(),
@@ -150,15 +150,15 @@ fn an_idle_child(stand: &Stand) {
 
 #[test]
 fn a_child_does_not_free_the_lock_of_its_parent() {
-    Stand::on_each_store().into_iter().for_each(a_child_closes);
+    Fixture::on_each_store().into_iter().for_each(a_child_closes);
 }
 
-fn a_child_closes(mut stand: Stand) {
-    let company = stand.emulator.company_id();
-    let mut parent = stand.worker();
-    stand.config["timeouts"] = json!({"totalMs": 800});
-    let mut third = stand.worker();
-    let hold = stand.emulator.hold(refreshes(), Stage::BeforeProcessing);
+fn a_child_closes(mut fixture: Fixture) {
+    let company = fixture.emulator.company_id();
+    let mut parent = fixture.worker();
+    fixture.config["timeouts"] = json!({"totalMs": 800});
+    let mut third = fixture.worker();
+    let hold = fixture.emulator.hold(refreshes(), Stage::BeforeProcessing);
     parent.say(&format!("ask-in-thread {company}"));
     hold.wait_for(1);
     assert_eq!(parent.answer("child-closes"), "closed");
@@ -166,42 +166,42 @@ fn a_child_closes(mut stand: Stand) {
     assert_eq!(hold.arrived(), 1, "only the parent's refresh was sent");
     hold.release();
     let token = parent.line();
-    stand.assert_live(&token);
+    fixture.assert_live(&token);
     assert_eq!(third.answer(&format!("ask {company}")), token);
-    assert_eq!(stand.emulator.refreshes(), 1);
+    assert_eq!(fixture.emulator.refreshes(), 1);
 }
 
 #[test]
 fn events_are_heard_in_a_child() {
-    let stand = Stand::new();
-    let heard = stand.worker().answer(&format!("events-in-child {}", stand.emulator.company_id()));
+    let fixture = Fixture::new();
+    let heard = fixture.worker().answer(&format!("events-in-child {}", fixture.emulator.company_id()));
     assert_eq!(heard, "token.refreshed");
 }
 
 /// A receiver may wait for whatever the host likes, and a replacement waits for it: a fork cannot wait for both.
 #[test]
 fn a_child_sets_its_own_receiver_though_its_parent_was_replacing_one() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for kind in ["events", "log"] {
-        let heard = stand.worker().answer(&format!("child-of-a-replacement {kind}"));
+        let heard = fixture.worker().answer(&format!("child-of-a-replacement {kind}"));
         assert_eq!(heard, "0 True True", "{kind}: status, heard, and whether the parent still waited");
     }
 }
 
 #[test]
 fn a_receiver_that_forks_returns_in_both_processes_and_can_be_replaced_in_both() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for kind in ["events", "log"] {
-        let heard = stand.worker().answer(&format!("fork-in-a-receiver {kind}"));
+        let heard = fixture.worker().answer(&format!("fork-in-a-receiver {kind}"));
         assert_eq!(heard, "0 True 0 True", "{kind}: status and heard, in the child and in the parent");
     }
 }
 
 #[test]
 fn a_child_that_only_cancels_opens_nothing() {
-    let stand = Stand::new();
-    let mut worker = stand.worker();
-    let database = stand.config["store"]["path"].as_str().unwrap();
+    let fixture = Fixture::new();
+    let mut worker = fixture.worker();
+    let database = fixture.config["store"]["path"].as_str().unwrap();
     std::fs::remove_file(database).unwrap();
     assert_eq!(worker.answer("child-cancels"), "cancelled");
     assert!(!std::fs::exists(database).unwrap(), "the child has opened its store");
@@ -209,36 +209,36 @@ fn a_child_that_only_cancels_opens_nothing() {
 
 #[test]
 fn a_child_cancels_its_own_calls() {
-    let stand = Stand::new();
-    let hold = stand.emulator.hold(refreshes().times(1), Stage::BeforeProcessing);
-    let company = stand.emulator.company_id();
-    let mut parent = stand.worker();
+    let fixture = Fixture::new();
+    let hold = fixture.emulator.hold(refreshes().times(1), Stage::BeforeProcessing);
+    let company = fixture.emulator.company_id();
+    let mut parent = fixture.worker();
     parent.say(&format!("ask-in-thread {company}"));
     hold.wait_for(1);
     assert_eq!(parent.answer(&format!("child-cancels-its-own {company}")), "GHL_ERR_CANCELLED");
     hold.release();
-    stand.assert_live(&parent.line());
+    fixture.assert_live(&parent.line());
 }
 
 #[cfg(feature = "sqlite")]
 #[test]
 fn fork_does_not_wait_for_a_thread_that_waits_for_a_foreign_write_lock() {
-    let mut stand = Stand::new();
-    stand.config["timeouts"] = json!({"totalMs": 3_000});
-    let mut worker = stand.worker();
-    let other = rusqlite::Connection::open(stand.config["store"]["path"].as_str().unwrap()).unwrap();
+    let mut fixture = Fixture::new();
+    fixture.config["timeouts"] = json!({"totalMs": 3_000});
+    let mut worker = fixture.worker();
+    let other = rusqlite::Connection::open(fixture.config["store"]["path"].as_str().unwrap()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let longest = worker.answer(&format!("forks-beside-a-writer {}", stand.emulator.company_id()));
+    let longest = worker.answer(&format!("forks-beside-a-writer {}", fixture.emulator.company_id()));
     assert!(longest.parse::<u64>().unwrap() < 1_000, "a fork took {longest} ms");
 }
 
 #[cfg(feature = "sqlite")]
 #[test]
 fn child_does_not_make_a_database_that_is_gone() {
-    let stand = Stand::new();
-    let mut worker = stand.worker();
-    let database = stand.config["store"]["path"].as_str().unwrap();
-    let company = stand.emulator.company_id();
+    let fixture = Fixture::new();
+    let mut worker = fixture.worker();
+    let database = fixture.config["store"]["path"].as_str().unwrap();
+    let company = fixture.emulator.company_id();
     for ending in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{database}{ending}"));
     }
@@ -249,8 +249,8 @@ fn child_does_not_make_a_database_that_is_gone() {
 
 #[test]
 fn a_memory_store_is_empty_in_a_child() {
-    let mut stand = Stand::new();
-    stand.config["store"] = json!({"kind": "memory"});
-    let company = stand.emulator.company_id();
-    assert_eq!(stand.worker().answer(&format!("child-asks {company}")), "GHL_ERR_NOT_FOUND");
+    let mut fixture = Fixture::new();
+    fixture.config["store"] = json!({"kind": "memory"});
+    let company = fixture.emulator.company_id();
+    assert_eq!(fixture.worker().answer(&format!("child-asks {company}")), "GHL_ERR_NOT_FOUND");
 }

@@ -14,7 +14,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
 use serde_json::{Value, json};
 
-use support::{Abi, Outcome, Trap, emulator, fields, free_port, query, sent, shows_none_of};
+use support::{Abi, Outcome, PanickingClock, emulator, fields, free_port, query, sent, shows_none_of};
 
 /// How long anything may take before a test gives up. Nothing takes nearly that long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -539,13 +539,13 @@ fn a_program_that_is_started_meanwhile_does_not_keep_the_port() {
 #[test]
 fn a_defect_inside_ends_the_wait_and_frees_the_port() {
     let emulator = emulator(1);
-    let trap = Trap::new(&emulator);
-    let abi = Abi::by(&emulator, json!({}), Arc::<Trap>::clone(&trap));
+    let panicking_clock = PanickingClock::new(&emulator);
+    let abi = Abi::by(&emulator, json!({}), Arc::<PanickingClock>::clone(&panicking_clock));
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
-    trap.set(1);
+    panicking_clock.set(1);
     let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &redirect_url));
     outcome.fails(Status::Internal);
-    assert!(trap.has_sprung());
+    assert!(panicking_clock.has_sprung());
     assert_eq!(page, "");
     is_closed(port);
     let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &redirect_url));

@@ -10,7 +10,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
 use serde_json::json;
 
-use support::{Abi, DAY, Outcome, Trap, crowd, emulator, sent};
+use support::{Abi, DAY, Outcome, PanickingClock, crowd, emulator, sent};
 
 fn refreshes_of(resource: &str) -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource(resource)
@@ -258,8 +258,8 @@ fn a_leader_whose_time_is_up_leaves_the_work_to_who_has_time_left() {
 #[test]
 fn a_leader_that_meets_a_defect_strands_nobody() {
     let emulator = emulator(1);
-    let trap = Trap::new(&emulator);
-    let abi = Abi::by(&emulator, json!({}), Arc::<Trap>::clone(&trap));
+    let panicking_clock = PanickingClock::new(&emulator);
+    let abi = Abi::by(&emulator, json!({}), Arc::<PanickingClock>::clone(&panicking_clock));
     let company = abi.connect_company(&emulator);
     emulator.clock().advance(DAY);
     sent(&emulator);
@@ -269,11 +269,11 @@ fn a_leader_that_meets_a_defect_strands_nobody() {
         || abi.access_token(&company),
         || {
             // The leader is the only one that will look at the clock next: when it has its answer.
-            trap.set(1);
+            panicking_clock.set(1);
             hold.release();
         },
     );
-    assert!(trap.has_sprung());
+    assert!(panicking_clock.has_sprung());
     let (good, bad): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|Outcome(code, _)| *code == 0);
     assert_eq!((good.len(), bad.len()), (15, 1), "{bad:?}");
     for outcome in bad {

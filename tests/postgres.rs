@@ -540,18 +540,18 @@ fn tables_are_made_by_a_role_with_a_short_statement_timeout() {
 // ---- A server that fails --------------------------------------------------------------------------------------------
 
 /// A connected company, its client, and its events.
-struct Stand {
+struct Fixture {
     emulator: Emulator,
     client: Client,
     company: String,
     events: Arc<Mutex<Vec<String>>>,
 }
 
-impl Stand {
-    fn new(url: &str) -> Stand {
+impl Fixture {
+    fn new(url: &str) -> Fixture {
         listen();
         let emulator = Emulator::start(Options::default()).unwrap();
-        let client = Stand::client(&emulator, url);
+        let client = Fixture::client(&emulator, url);
         let link = client.authorization_url(Default::default()).unwrap();
         let decision = Decision::Company(emulator.company_id());
         let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
@@ -563,11 +563,11 @@ impl Stand {
             heard.lock().unwrap().push(event["type"].as_str().unwrap().to_owned());
         })));
         let company = emulator.company_id();
-        Stand { emulator, client, company, events }
+        Fixture { emulator, client, company, events }
     }
 
     fn client(emulator: &Emulator, url: &str) -> Client {
-        Client::new(&Stand::config(emulator, url)).unwrap()
+        Client::new(&Fixture::config(emulator, url)).unwrap()
     }
 
     fn config(emulator: &Emulator, url: &str) -> Config {
@@ -609,7 +609,7 @@ impl Stand {
 
     /// Whoever comes next, on whatever the URL leads to, finds a token that the API knows, and can refresh it.
     fn is_whole(&self, url: &str) {
-        let other = Stand::client(&self.emulator, url);
+        let other = Fixture::client(&self.emulator, url);
         let token = other.access_token(&self.company).unwrap();
         assert!(self.emulator.access_token_is_live(token.expose()));
         other.token_refresh(&self.company).unwrap();
@@ -620,37 +620,37 @@ impl Stand {
 fn a_server_that_goes_down_in_the_middle_of_a_refresh_loses_nothing() {
     let Some(mut server) = Server::start(&[]) else { return };
     let url = server.database().url();
-    let stand = Stand::new(&url);
-    let outcome = stand.refresh_while(|| server.stop());
+    let fixture = Fixture::new(&url);
+    let outcome = fixture.refresh_while(|| server.stop());
     // The token is new, and only this process has it.
     assert_eq!(outcome.unwrap()["state"], "unsaved");
-    let token = stand.client.access_token(&stand.company).unwrap();
-    assert!(stand.emulator.access_token_is_live(token.expose()));
-    assert_eq!(stand.events(), ["token.unsaved"]);
-    let error = stand.client.token_refresh(&stand.company).unwrap_err();
+    let token = fixture.client.access_token(&fixture.company).unwrap();
+    assert!(fixture.emulator.access_token_is_live(token.expose()));
+    assert_eq!(fixture.events(), ["token.unsaved"]);
+    let error = fixture.client.token_refresh(&fixture.company).unwrap_err();
     assert_eq!((error.status(), error.retryable()), (Status::Store, true));
     shows_no_password(&format!("{error:?} {}", error.to_json()));
 
     server.begin();
-    wait_until("the server is noticed again", || stand.client.tokens_list(&Default::default()).is_ok());
-    assert_eq!(stand.state(), "ok");
-    assert!(stand.events().contains(&"token.saved".to_owned()));
-    assert_eq!(stand.emulator.refreshes(), 1);
-    stand.is_whole(&url);
+    wait_until("the server is noticed again", || fixture.client.tokens_list(&Default::default()).is_ok());
+    assert_eq!(fixture.state(), "ok");
+    assert!(fixture.events().contains(&"token.saved".to_owned()));
+    assert_eq!(fixture.emulator.refreshes(), 1);
+    fixture.is_whole(&url);
 }
 
 #[test]
 fn sessions_that_are_ended_in_the_middle_of_a_refresh_cost_nothing() {
     let Some(server) = Server::start(&[]) else { return };
     let url = server.database().url();
-    let stand = Stand::new(&url);
-    let metadata = stand.refresh_while(|| server.end_sessions()).unwrap();
+    let fixture = Fixture::new(&url);
+    let metadata = fixture.refresh_while(|| server.end_sessions()).unwrap();
     assert_eq!(metadata["state"], "ok");
-    assert_eq!(stand.events(), ["token.refreshed"]);
+    assert_eq!(fixture.events(), ["token.refreshed"]);
     // Idle ones, too.
     server.end_sessions();
-    stand.client.token_refresh(&stand.company).unwrap();
-    stand.is_whole(&url);
+    fixture.client.token_refresh(&fixture.company).unwrap();
+    fixture.is_whole(&url);
 }
 
 /// The wall clock of a host that is ahead.
@@ -672,28 +672,28 @@ fn connection_survives_a_lost_lock_with_a_clock_ahead_and_two_rotations_meanwhil
     let Some(server) = Server::start(&[]) else { return };
     for ahead_ms in [3_000, 86_400_000, -3_000] {
         let url = server.database().url();
-        let mut stand = Stand::new(&url);
+        let mut fixture = Fixture::new(&url);
         let clock = Arc::new(Ahead(SystemClock::new(), ahead_ms));
-        stand.client = Client::with_clock(&Stand::config(&stand.emulator, &url), clock).unwrap();
-        let other = Stand::client(&stand.emulator, &url);
-        let outcome = stand.refresh_while(|| {
-            stand.end_lock(&server);
+        fixture.client = Client::with_clock(&Fixture::config(&fixture.emulator, &url), clock).unwrap();
+        let other = Fixture::client(&fixture.emulator, &url);
+        let outcome = fixture.refresh_while(|| {
+            fixture.end_lock(&server);
             for _ in 0..2 {
-                other.token_refresh(&stand.company).unwrap();
+                other.token_refresh(&fixture.company).unwrap();
             }
         });
         let metadata = outcome.unwrap();
         assert_eq!(metadata["state"], "ok", "{ahead_ms}");
         // The store holds the token of the last rotation, and this host hands that out: its own came late.
-        let live = stand.emulator.live_refresh_tokens();
+        let live = fixture.emulator.live_refresh_tokens();
         let stored = other.tokens_export(&Default::default()).unwrap();
         let stored = stored["tokens"][0]["refreshToken"].as_str().unwrap();
         assert!(live.iter().any(|token| token.refresh_token == stored), "{ahead_ms}: the newest is stored");
-        let token = stand.client.access_token(&stand.company).unwrap();
-        assert!(stand.emulator.access_token_is_live(token.expose()), "{ahead_ms}");
-        stand.client.token_refresh(&stand.company).unwrap();
-        other.token_refresh(&stand.company).unwrap();
-        stand.is_whole(&url);
+        let token = fixture.client.access_token(&fixture.company).unwrap();
+        assert!(fixture.emulator.access_token_is_live(token.expose()), "{ahead_ms}");
+        fixture.client.token_refresh(&fixture.company).unwrap();
+        other.token_refresh(&fixture.company).unwrap();
+        fixture.is_whole(&url);
     }
 }
 
@@ -702,18 +702,18 @@ fn connection_survives_a_lost_lock_without_the_servers_replay_window() {
     let Some(server) = Server::start(&[]) else { return };
     for ahead_ms in [3_000, -3_000] {
         let url = server.database().url();
-        let mut stand = Stand::new(&url);
-        stand.emulator.set_reuse_window_seconds(0);
+        let mut fixture = Fixture::new(&url);
+        fixture.emulator.set_reuse_window_seconds(0);
         let clock = Arc::new(Ahead(SystemClock::new(), ahead_ms));
-        stand.client = Client::with_clock(&Stand::config(&stand.emulator, &url), clock).unwrap();
-        let other = Stand::client(&stand.emulator, &url);
-        let outcome = stand.refresh_while(|| {
-            stand.end_lock(&server);
+        fixture.client = Client::with_clock(&Fixture::config(&fixture.emulator, &url), clock).unwrap();
+        let other = Fixture::client(&fixture.emulator, &url);
+        let outcome = fixture.refresh_while(|| {
+            fixture.end_lock(&server);
             // The refresh token is spent, and only the first host is about to learn the new one.
-            other.token_refresh(&stand.company).unwrap_err();
+            other.token_refresh(&fixture.company).unwrap_err();
         });
         assert_eq!(outcome.unwrap()["state"], "ok", "{ahead_ms}");
-        stand.is_whole(&url);
+        fixture.is_whole(&url);
     }
 }
 
@@ -721,21 +721,21 @@ fn connection_survives_a_lost_lock_without_the_servers_replay_window() {
 fn a_server_that_becomes_read_only_loses_nothing() {
     let Some(server) = Server::start(&[]) else { return };
     let url = server.database().url();
-    let stand = Stand::new(&url);
+    let fixture = Fixture::new(&url);
     let set = |value: &str| {
         server.sql("postgres", &format!("ALTER SYSTEM SET default_transaction_read_only = {value}"));
         server.sql("postgres", "SELECT pg_reload_conf()");
         let is = || server.sql("postgres", "SHOW default_transaction_read_only") == value;
         wait_until("the server has read its configuration", is);
     };
-    assert_eq!(stand.refresh_while(|| set("on")).unwrap()["state"], "unsaved");
-    assert_eq!(stand.events(), ["token.unsaved"]);
-    let error = stand.client.token_refresh(&stand.company).unwrap_err();
+    assert_eq!(fixture.refresh_while(|| set("on")).unwrap()["state"], "unsaved");
+    assert_eq!(fixture.events(), ["token.unsaved"]);
+    let error = fixture.client.token_refresh(&fixture.company).unwrap_err();
     assert!(error.message().contains("takes no writes") || error.message().contains("read-only"), "{error}");
     set("off");
-    wait_until("the server is noticed again", || stand.client.tokens_list(&Default::default()).is_ok());
-    assert_eq!(stand.state(), "ok");
-    stand.is_whole(&url);
+    wait_until("the server is noticed again", || fixture.client.tokens_list(&Default::default()).is_ok());
+    assert_eq!(fixture.state(), "ok");
+    fixture.is_whole(&url);
 }
 
 #[test]
@@ -747,20 +747,20 @@ fn a_database_that_moves_to_its_standby_takes_the_token_along() {
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", standby.port, primary.port);
     let url = database.url_at(&hosts);
     // The standby stands first, and is passed over.
-    let stand = Stand::new(&url);
-    let row = format!("SELECT count(*) FROM ghl_oauth_token WHERE resource_id = '{}'", stand.company);
+    let fixture = Fixture::new(&url);
+    let row = format!("SELECT count(*) FROM ghl_oauth_token WHERE resource_id = '{}'", fixture.company);
     wait_until("the standby has what the primary has", || {
         let told = primary.sql("postgres", "SELECT pg_current_wal_lsn()");
         standby.sql("postgres", &format!("SELECT pg_last_wal_replay_lsn() >= '{told}'")) == "t"
     });
     assert_eq!(standby.sql(&name, &row), "1");
-    let metadata = stand.refresh_while(|| {
+    let metadata = fixture.refresh_while(|| {
         primary.stop();
         standby.promote();
     });
     assert_eq!(metadata.unwrap()["state"], "ok", "the new token went to the new primary");
-    assert_eq!(stand.events(), ["token.refreshed"]);
-    stand.is_whole(&url);
+    assert_eq!(fixture.events(), ["token.refreshed"]);
+    fixture.is_whole(&url);
 }
 
 #[test]
@@ -822,9 +822,9 @@ fn what_is_wrong_with_a_url_is_said_without_its_password() {
 #[test]
 fn neither_tokens_nor_the_password_are_logged() {
     let Some(server) = shared() else { return };
-    let stand = Stand::new(&server.database().url());
-    stand.client.token_refresh(&stand.company).unwrap();
-    let export = stand.client.tokens_export(&Default::default()).unwrap();
+    let fixture = Fixture::new(&server.database().url());
+    fixture.client.token_refresh(&fixture.company).unwrap();
+    let export = fixture.client.tokens_export(&Default::default()).unwrap();
     let _ = try_open(&server.database().url().replace("d41d8cd9", "d41d8cd9-wrong"), None);
     let logged = LOGGED.lock().unwrap();
     assert!(logged.contains("tokio_postgres"), "the listener hears what is logged");
@@ -886,28 +886,28 @@ fn locations_that_fill_a_pooler_leave_their_company_room_for_its_refresh() {
     let Some(server) = shared() else { return };
     let Some(pooler) = Pooler::start(server, 2) else { return };
     let url = server.database().url_at(&format!("127.0.0.1:{}", pooler.port));
-    let stand = Stand::new(&url);
+    let fixture = Fixture::new(&url);
     // The company's token is dead, so that no location can be minted before it is refreshed.
-    let mut tokens = stand.client.tokens_export(&Default::default()).unwrap();
+    let mut tokens = fixture.client.tokens_export(&Default::default()).unwrap();
     tokens["tokens"][0]["expiresAt"] = 1.into();
     let import = json!({"tokens": tokens["tokens"], "replace": true});
-    stand.client.tokens_import(serde_json::from_value(import).unwrap()).unwrap();
-    let mut config = Stand::config(&stand.emulator, &url);
+    fixture.client.tokens_import(serde_json::from_value(import).unwrap()).unwrap();
+    let mut config = Fixture::config(&fixture.emulator, &url);
     // Each caller gets its turn in the end; how soon is a matter of the machine.
     config.timeouts.total_ms = 120_000;
-    let locations = stand.emulator.location_ids();
+    let locations = fixture.emulator.location_ids();
     let clients: Vec<(&String, Client)> =
         locations[..6].iter().map(|location| (location, Client::new(&config).unwrap())).collect();
     thread::scope(|scope| {
         for (location, client) in &clients {
-            let stand = &stand;
+            let fixture = &fixture;
             scope.spawn(move || {
                 let token = client.access_token(location).unwrap();
-                assert!(stand.emulator.access_token_is_live(token.expose()));
+                assert!(fixture.emulator.access_token_is_live(token.expose()));
             });
         }
     });
-    assert_eq!(stand.emulator.refreshes(), 1);
+    assert_eq!(fixture.emulator.refreshes(), 1);
 }
 
 // ---- TLS ------------------------------------------------------------------------------------------------------------

@@ -190,20 +190,20 @@ fn folder() -> TempDir {
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
-struct Stand {
+struct Fixture {
     emulator: Emulator,
     config: Value,
     folder: TempDir,
 }
 
-impl Stand {
-    fn new() -> Stand {
+impl Fixture {
+    fn new() -> Fixture {
         let folder = folder();
         fs::create_dir(folder.path().join(ROOT)).unwrap();
         let emulator = support::emulator(4);
         let path = folder.path().join(ROOT).join(DATABASE);
         let config = support::config(&emulator, json!({"store": {"kind": "sqlite", "path": path}}));
-        Stand { emulator, config, folder }
+        Fixture { emulator, config, folder }
     }
 
     fn path(&self) -> PathBuf {
@@ -255,22 +255,22 @@ struct History {
 
 impl History {
     /// Records what `act` lets workers do, on a disk that holds what the stand's folder holds now.
-    fn record(name: &'static str, stand: &Stand, held: Held, act: impl FnOnce(&Stand)) -> History {
-        let disk = Disk::of(&stand.path());
-        act(stand);
-        let steps = disk::read_log(&fs::read(stand.folder.path().join("log")).unwrap());
-        let history = History { name, config: stand.config.clone(), disk, held, steps };
-        history.assert_complete(stand);
+    fn record(name: &'static str, fixture: &Fixture, held: Held, act: impl FnOnce(&Fixture)) -> History {
+        let disk = Disk::of(&fixture.path());
+        act(fixture);
+        let steps = disk::read_log(&fs::read(fixture.folder.path().join("log")).unwrap());
+        let history = History { name, config: fixture.config.clone(), disk, held, steps };
+        history.assert_complete(fixture);
         history
     }
 
     /// The recorder has missed nothing.
-    fn assert_complete(&self, stand: &Stand) {
+    fn assert_complete(&self, fixture: &Fixture) {
         let mut disk = self.disk.clone();
         self.steps.iter().for_each(|step| disk.take(step));
         let seen = disk.seen();
         for (path, content) in &seen {
-            let real = stand.path().join(path);
+            let real = fixture.path().join(path);
             match content {
                 None => assert!(real.is_dir(), "{path} is a folder"),
                 Some(content) => {
@@ -278,7 +278,7 @@ impl History {
                 }
             }
         }
-        for entry in fs::read_dir(stand.path()).unwrap() {
+        for entry in fs::read_dir(fixture.path()).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             assert!(disk::is_remade(&name) || seen.contains_key(&name), "the recorder missed {name}");
         }
@@ -421,16 +421,16 @@ const SAMPLED_EVERY: usize = 601;
 
 /// The first process after a cut works on the state that the cut has left.
 fn recovery(state: &State) -> History {
-    let stand = Stand::new();
-    disk::write_state(state, &stand.path());
+    let fixture = Fixture::new();
+    disk::write_state(state, &fixture.path());
     // What a process finds there that no second cut interrupts.
     let copy = folder();
     disk::write_state(state, copy.path());
-    let mut config = stand.config.clone();
+    let mut config = fixture.config.clone();
     config["store"]["path"] = copy.path().join(DATABASE).to_str().into();
     let held = Held::by(&Abi::open(&config).unwrap(), &config);
-    History::record("the recovery from a cut", &stand, held, |stand| {
-        let mut worker = stand.worker();
+    History::record("the recovery from a cut", &fixture, held, |fixture| {
+        let mut worker = fixture.worker();
         worker.answer("a open");
         worker.answer("a close");
     })
@@ -440,13 +440,13 @@ fn recovery(state: &State) -> History {
 
 /// All that a store is for, from its first moment on.
 fn new_database() -> History {
-    let stand = Stand::new();
-    History::record("a new database", &stand, Held::default(), |stand| {
-        let locations = stand.emulator.location_ids();
-        let company = stand.emulator.company_id();
-        let mut first = stand.worker();
+    let fixture = Fixture::new();
+    History::record("a new database", &fixture, Held::default(), |fixture| {
+        let locations = fixture.emulator.location_ids();
+        let company = fixture.emulator.company_id();
+        let mut first = fixture.worker();
         first.answer("a open");
-        stand.consent(&mut first, "a");
+        fixture.consent(&mut first, "a");
         for location in &locations[..3] {
             first.answer(&format!("a ask {location}"));
         }
@@ -458,8 +458,8 @@ fn new_database() -> History {
         first.answer(&format!("a import {exported}"));
         first.answer(&format!("a delete {}", locations[1]));
         first.answer(&format!("a refresh {company}"));
-        stand.webhook(&mut first, "a", &Notice::Uninstall(locations[2].clone()));
-        stand.webhook(&mut first, "a", &Notice::Install(locations[2].clone()));
+        fixture.webhook(&mut first, "a", &Notice::Uninstall(locations[2].clone()));
+        fixture.webhook(&mut first, "a", &Notice::Install(locations[2].clone()));
         first.answer("a checkpoint TRUNCATE");
         first.answer(&format!("a refresh {company}"));
         // Two handles in the process, of which one is closed.
@@ -473,7 +473,7 @@ fn new_database() -> History {
         first.answer("a open");
         first.answer(&format!("a refresh {company}"));
         // Another process, and the death of the first.
-        let mut second = stand.worker();
+        let mut second = fixture.worker();
         second.answer("a open");
         second.answer(&format!("a refresh {company}"));
         drop(first);
@@ -504,20 +504,20 @@ const FIRST_SCHEMA: &str = "
 
 /// A database of the first version is brought up to date, and used. With a WAL, a process left it there when it died.
 fn old_database(name: &'static str, with_wal: bool) -> History {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     // Rows as the present version writes them, under the first version's schema.
-    let now = stand.folder.path().join("now.db");
-    let mut config = stand.config.clone();
+    let now = fixture.folder.path().join("now.db");
+    let mut config = fixture.config.clone();
     config["store"]["path"] = now.to_str().into();
-    let (locations, company) = (stand.emulator.location_ids(), stand.emulator.company_id());
+    let (locations, company) = (fixture.emulator.location_ids(), fixture.emulator.company_id());
     let client = Abi::open(&config).unwrap();
-    client.connect_company(&stand.emulator);
+    client.connect_company(&fixture.emulator);
     for location in &locations[..2] {
         client.access_token(location).ok();
     }
     let held = Held::by(&client, &config);
     drop(client);
-    let old = stand.folder.path().join("old.db");
+    let old = fixture.folder.path().join("old.db");
     let database = Connection::open(&old).unwrap();
     let mode = if with_wal { "PRAGMA journal_mode = WAL" } else { "PRAGMA journal_mode = DELETE" };
     database.query_row(mode, [], |_| Ok(())).unwrap();
@@ -527,14 +527,14 @@ fn old_database(name: &'static str, with_wal: bool) -> History {
                 FROM now.token";
     assert_eq!(database.execute(copy, []).unwrap(), 3);
     for ending in ["", "-wal"] {
-        let from = stand.folder.path().join(format!("old.db{ending}"));
+        let from = fixture.folder.path().join(format!("old.db{ending}"));
         if from.exists() {
-            fs::copy(from, stand.path().join(format!("{DATABASE}{ending}"))).unwrap();
+            fs::copy(from, fixture.path().join(format!("{DATABASE}{ending}"))).unwrap();
         }
     }
     drop(database);
-    History::record(name, &stand, held, |stand| {
-        let mut worker = stand.worker();
+    History::record(name, &fixture, held, |fixture| {
+        let mut worker = fixture.worker();
         worker.answer("a open");
         worker.answer(&format!("a refresh {company}"));
         worker.answer(&format!("a delete {}", locations[0]));

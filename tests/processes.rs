@@ -334,10 +334,10 @@ fn a_slow_refresh(store: &Value) {
 }
 
 /// A generator of our own, so that a run can be repeated from its seed.
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+impl Rng {
+    fn below(&mut self, sides: u64) -> u64 {
         // xorshift64*
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -406,7 +406,7 @@ impl<'a> History<'a> {
 
     fn run(mut self) {
         let seed = env::var("GHL_CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
-        let mut dice = Dice(seed);
+        let mut rng = Rng(seed);
         let emulator = emulator();
         emulator.set_reuse_window_seconds(self.window_seconds);
         let mut config = config(&emulator, self.store);
@@ -415,7 +415,7 @@ impl<'a> History<'a> {
         let mut resources = emulator.location_ids();
         resources.push(company.clone());
         // Comes and goes, if there are webhooks.
-        let guest = resources[0].clone();
+        let uninstalled = resources[0].clone();
         emulator.inject(refreshes().probability(0.02), FaultKind::ReplyLost);
         emulator.inject(refreshes().probability(0.02), FaultKind::Reset { stage: Stage::BeforeProcessing });
 
@@ -436,7 +436,7 @@ impl<'a> History<'a> {
                 ["token", ref id, token, took] => {
                     assert_in_time("access_token", took);
                     // That of a guest ends with its visit.
-                    let ends = self.webhooks && *id == guest;
+                    let ends = self.webhooks && *id == uninstalled;
                     assert!(ends || emulator.access_token_is_live(token), "{id} was given a dead token");
                     *answers.entry("token".to_owned()).or_default() += 1;
                 }
@@ -448,28 +448,28 @@ impl<'a> History<'a> {
             }
         };
         while emulator.refreshes() < self.wanted {
-            (self.trouble)(dice.roll(1 << 20), emulator.refreshes());
-            let victim = usize::try_from(dice.roll(3)).unwrap();
+            (self.trouble)(rng.below(1 << 20), emulator.refreshes());
+            let victim = usize::try_from(rng.below(3)).unwrap();
             // The moment is where the victim happens to be after so many of its answers.
             workers.iter().for_each(|worker| worker.said.try_iter().for_each(|line| hear(&line)));
-            for _ in 0..dice.roll(30) {
+            for _ in 0..rng.below(30) {
                 match workers[victim].said.recv_timeout(PAUSE) {
                     Ok(line) => hear(&line),
                     Err(_) => break,
                 }
             }
-            if self.webhooks && dice.roll(2) == 0 {
+            if self.webhooks && rng.below(2) == 0 {
                 visits += 1;
-                uninstall(&emulator, &patient, &guest, dice.roll(2) == 0);
-                emulator.install_location(&guest);
+                uninstall(&emulator, &patient, &uninstalled, rng.below(2) == 0);
+                emulator.install_location(&uninstalled);
             }
-            if self.pauses && dice.roll(2) == 0 {
+            if self.pauses && rng.below(2) == 0 {
                 // Until the others have had their answers, unless they wait for what the victim holds.
                 pauses += 1;
                 workers[victim].worker.signal("STOP");
                 let other = &workers[(victim + 1) % 3].said;
                 let ends = Instant::now() + PAUSE;
-                for _ in 0..dice.roll(30) {
+                for _ in 0..rng.below(30) {
                     match other.recv_timeout(ends.saturating_duration_since(Instant::now())) {
                         Ok(line) => hear(&line),
                         Err(_) => break,
@@ -759,15 +759,15 @@ fn foreign(store: &Value) -> Option<Worker> {
 }
 
 /// A company whose token has expired, at a server that honours each refresh token once, and a worker on it.
-struct Stand {
+struct Fixture {
     emulator: Emulator,
     config: Value,
     company: String,
     worker: Worker,
 }
 
-impl Stand {
-    fn new(store: &Value) -> Stand {
+impl Fixture {
+    fn new(store: &Value) -> Fixture {
         let emulator = emulator();
         emulator.set_reuse_window_seconds(0);
         let mut config = config(&emulator, store);
@@ -780,7 +780,7 @@ impl Stand {
         client.tokens_import(serde_json::from_value(page).unwrap()).unwrap();
         config["timeouts"] = json!({"totalMs": TOTAL.as_millis() as u64});
         let worker = start_worker(&config);
-        Stand { emulator, config, company, worker }
+        Fixture { emulator, config, company, worker }
     }
 
     /// The worker's answer, which comes in time.
@@ -827,53 +827,53 @@ fn sqlite(folder: &Path) -> Value {
 fn write_lock_held_by_a_foreign_program_spends_nothing_and_makes_no_call_late() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    let mut stand = Stand::new(&store);
+    let mut fixture = Fixture::new(&store);
     let Some(mut foreign) = foreign(&store) else { return };
-    let (company, locations) = (stand.company.clone(), stand.emulator.location_ids());
+    let (company, locations) = (fixture.company.clone(), fixture.emulator.location_ids());
     assert_eq!(foreign.answer("BEGIN IMMEDIATE"), "done");
     // The others' tokens live: no caller waits.
-    let token = stand.answer(&format!("ask {}", locations[0]));
-    assert!(stand.emulator.access_token_is_live(&token), "{token}");
+    let token = fixture.answer(&format!("ask {}", locations[0]));
+    assert!(fixture.emulator.access_token_is_live(&token), "{token}");
     for command in [format!("ask {company} 8"), format!("delete {}", locations[1])] {
-        let answer = stand.answer(&command);
+        let answer = fixture.answer(&command);
         assert!(answer.starts_with("GHL_ERR_"), "{command}: {answer}");
     }
-    assert_eq!(stand.emulator.refreshes(), 0, "what could not be kept was not asked for");
+    assert_eq!(fixture.emulator.refreshes(), 0, "what could not be kept was not asked for");
     assert_eq!(foreign.answer("ROLLBACK"), "done");
-    let token = stand.answer(&format!("ask {company} 8"));
-    assert!(stand.emulator.access_token_is_live(&token), "{token}");
+    let token = fixture.answer(&format!("ask {company} 8"));
+    assert!(fixture.emulator.access_token_is_live(&token), "{token}");
 }
 
 #[test]
 fn write_lock_taken_by_a_foreign_program_during_a_refresh_loses_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    let mut stand = Stand::new(&store);
+    let mut fixture = Fixture::new(&store);
     let Some(mut foreign) = foreign(&store) else { return };
-    let token = stand.ask_with_trouble_before_the_save(|| {
+    let token = fixture.ask_with_trouble_before_the_save(|| {
         assert_eq!(foreign.answer("BEGIN IMMEDIATE"), "done");
     });
     assert_eq!(foreign.answer("ROLLBACK"), "done");
-    stand.assert_saved_by_maintenance(&token);
+    fixture.assert_saved_by_maintenance(&token);
 }
 
 #[test]
 fn foreign_reader_that_keeps_its_transaction_open_makes_no_deletion_late() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    let mut stand = Stand::new(&store);
+    let mut fixture = Fixture::new(&store);
     let Some(mut foreign) = foreign(&store) else { return };
     assert_eq!(foreign.answer("BEGIN; SELECT COUNT(*) FROM token"), "done");
-    let mut other = start_worker(&stand.config);
-    let (company, locations) = (stand.company.clone(), stand.emulator.location_ids());
+    let mut other = start_worker(&fixture.config);
+    let (company, locations) = (fixture.company.clone(), fixture.emulator.location_ids());
     // Each deletion, and a refresh in another process at the same time.
     for location in &locations[..2] {
-        stand.worker.say(&format!("timed delete {location}"));
+        fixture.worker.say(&format!("timed delete {location}"));
         let refreshed = other.answer(&format!("timed refresh {company}"));
         let (refreshed, took) = refreshed.split_once(' ').unwrap();
         assert_eq!(refreshed, "refreshed");
         assert_in_time("a refresh beside a deletion", took);
-        let deleted = stand.worker.line();
+        let deleted = fixture.worker.line();
         let (deleted, took) = deleted.split_once(' ').unwrap();
         assert_eq!(deleted, "refreshed");
         assert_in_time("a deletion", took);
@@ -888,10 +888,10 @@ fn foreign_program_that_locks_and_reads_between_crashes_makes_no_call_late_and_l
     let history = History::new(&store, 30);
     // The history makes the database before the first round, and ends the program after the last one.
     let (mut program, mut is_inside, database) = (None, false, store.clone());
-    let trouble = move |roll: u64, _| {
+    let trouble = move |below: u64, _| {
         let Some(foreign) = program.get_or_insert_with(|| foreign(&database)) else { return };
         let begin =
-            if roll.is_multiple_of(2) { "BEGIN IMMEDIATE" } else { "BEGIN; SELECT COUNT(*) FROM token" };
+            if below.is_multiple_of(2) { "BEGIN IMMEDIATE" } else { "BEGIN; SELECT COUNT(*) FROM token" };
         assert_eq!(foreign.answer(if is_inside { "ROLLBACK" } else { begin }), "done");
         is_inside = !is_inside;
     };
@@ -956,24 +956,24 @@ impl Drop for SmallDisk {
 fn full_disk_spends_nothing_and_refreshes_work_once_there_is_room() {
     let Some(disk) = SmallDisk::new("16m") else { return };
     let store = sqlite(disk.0.path());
-    let mut stand = Stand::new(&store);
-    let company = stand.company.clone();
+    let mut fixture = Fixture::new(&store);
+    let company = fixture.company.clone();
     disk.fill_up(&store);
-    assert_eq!(stand.answer(&format!("ask {company} 8")), "GHL_ERR_STORE");
-    assert_eq!(stand.emulator.refreshes(), 0, "what could not be kept was not asked for");
+    assert_eq!(fixture.answer(&format!("ask {company} 8")), "GHL_ERR_STORE");
+    assert_eq!(fixture.emulator.refreshes(), 0, "what could not be kept was not asked for");
     disk.clear();
-    let token = stand.answer(&format!("ask {company} 8"));
-    assert!(stand.emulator.access_token_is_live(&token), "{token}");
+    let token = fixture.answer(&format!("ask {company} 8"));
+    assert!(fixture.emulator.access_token_is_live(&token), "{token}");
 }
 
 #[test]
 fn disk_that_is_full_before_the_save_loses_no_token() {
     let Some(disk) = SmallDisk::new("16m") else { return };
     let store = sqlite(disk.0.path());
-    let mut stand = Stand::new(&store);
-    let token = stand.ask_with_trouble_before_the_save(|| disk.fill_up(&store));
+    let mut fixture = Fixture::new(&store);
+    let token = fixture.ask_with_trouble_before_the_save(|| disk.fill_up(&store));
     disk.clear();
-    stand.assert_saved_by_maintenance(&token);
+    fixture.assert_saved_by_maintenance(&token);
 }
 
 #[test]
@@ -991,10 +991,10 @@ fn disk_that_is_full_now_and_then_between_crashes_loses_nothing() {
 }
 
 /// Two processes in turn; a refresh writes some 20 kB.
-fn refresh_in_turn(stand: &mut Stand, other: &mut Worker, times: u32) {
-    let command = format!("refresh {}", stand.company);
+fn refresh_in_turn(fixture: &mut Fixture, other: &mut Worker, times: u32) {
+    let command = format!("refresh {}", fixture.company);
     for number in 0..times {
-        assert_eq!(stand.worker.answer(&command), "refreshed", "refresh {number}");
+        assert_eq!(fixture.worker.answer(&command), "refreshed", "refresh {number}");
         assert_eq!(other.answer(&command), "refreshed", "refresh {number} of the other process");
     }
 }
@@ -1002,20 +1002,20 @@ fn refresh_in_turn(stand: &mut Stand, other: &mut Worker, times: u32) {
 #[test]
 fn disk_of_one_megabyte_serves_two_thousand_refreshes() {
     let Some(disk) = SmallDisk::new("1m") else { return };
-    let mut stand = Stand::new(&sqlite(disk.0.path()));
-    let mut other = start_worker(&stand.config);
-    refresh_in_turn(&mut stand, &mut other, 1_000);
-    assert_eq!(stand.emulator.refreshes(), 2_000);
+    let mut fixture = Fixture::new(&sqlite(disk.0.path()));
+    let mut other = start_worker(&fixture.config);
+    refresh_in_turn(&mut fixture, &mut other, 1_000);
+    assert_eq!(fixture.emulator.refreshes(), 2_000);
 }
 
 #[test]
 fn disk_that_another_program_fills_up_serves_on_by_the_room_of_the_wal() {
     let Some(disk) = SmallDisk::new("16m") else { return };
-    let mut stand = Stand::new(&sqlite(disk.0.path()));
-    let mut other = start_worker(&stand.config);
-    refresh_in_turn(&mut stand, &mut other, 10);
+    let mut fixture = Fixture::new(&sqlite(disk.0.path()));
+    let mut other = start_worker(&fixture.config);
+    refresh_in_turn(&mut fixture, &mut other, 10);
     disk.fill();
-    refresh_in_turn(&mut stand, &mut other, 150);
+    refresh_in_turn(&mut fixture, &mut other, 150);
 }
 
 // ---- A database server in trouble -----------------------------------------------------------------------------------
@@ -1027,12 +1027,12 @@ fn server_that_ends_its_sessions_and_restarts_between_crashes_loses_nothing() {
     let Some(mut server) = postgres_server::Server::start(&[]) else { return };
     let store = json!({"kind": "postgres", "url": server.database().url()});
     let mut next = 0;
-    let trouble = |roll: u64, refreshes| {
+    let trouble = |below: u64, refreshes| {
         if refreshes < next {
             return;
         }
         next = refreshes + 25;
-        if roll.is_multiple_of(4) { server.crash() } else { server.end_sessions() }
+        if below.is_multiple_of(4) { server.crash() } else { server.end_sessions() }
     };
     let history = History::new(&store, 30);
     History { trouble: Box::new(trouble), ..history }.run();

@@ -73,75 +73,78 @@ struct Entry {
     name: &'static str,
     endpoint: Endpoint,
     grant_type: Option<GrantType>,
-    call: fn(&Stand) -> String,
+    call: fn(&Fixture) -> String,
 }
 
-fn entry(name: &'static str, endpoint: Endpoint, call: fn(&Stand) -> String) -> Entry {
+fn entry(name: &'static str, endpoint: Endpoint, call: fn(&Fixture) -> String) -> Entry {
     Entry { name, endpoint, grant_type: None, call }
 }
 
-fn token_entry(name: &'static str, grant_type: GrantType, call: fn(&Stand) -> String) -> Entry {
+fn token_entry(name: &'static str, grant_type: GrantType, call: fn(&Fixture) -> String) -> Entry {
     Entry { grant_type: Some(grant_type), ..entry(name, Endpoint::Token, call) }
 }
 
 fn entries(kind: Kind) -> Vec<Entry> {
     let token = || {
         vec![
-            token_entry("ghl_oauth_token, code", GrantType::AuthorizationCode, |stand| {
-                let params = json!({"grantType": "authorization_code", "code": stand.code});
-                said(stand.abi.oauth_token(params))
+            token_entry("ghl_oauth_token, code", GrantType::AuthorizationCode, |fixture| {
+                let params = json!({"grantType": "authorization_code", "code": fixture.code});
+                said(fixture.abi.oauth_token(params))
             }),
-            token_entry("ghl_authorization_complete", GrantType::AuthorizationCode, |stand| {
-                let redirect = stand.abi.consent(&stand.emulator, Decision::Company(stand.company.clone()));
-                said(stand.abi.authorization_complete(json!({"redirectUrl": redirect})))
+            token_entry("ghl_authorization_complete", GrantType::AuthorizationCode, |fixture| {
+                let redirect =
+                    fixture.abi.consent(&fixture.emulator, Decision::Company(fixture.company.clone()));
+                said(fixture.abi.authorization_complete(json!({"redirectUrl": redirect})))
             }),
-            token_entry("ghl_oauth_token, refresh", GrantType::RefreshToken, |stand| {
-                let params = json!({"grantType": "refresh_token", "refreshToken": stand.refresh_token});
-                said(stand.abi.oauth_token(params))
+            token_entry("ghl_oauth_token, refresh", GrantType::RefreshToken, |fixture| {
+                let params = json!({"grantType": "refresh_token", "refreshToken": fixture.refresh_token});
+                said(fixture.abi.oauth_token(params))
             }),
-            token_entry("ghl_token_refresh", GrantType::RefreshToken, |stand| {
-                said(stand.abi.token_refresh(&stand.company))
+            token_entry("ghl_token_refresh", GrantType::RefreshToken, |fixture| {
+                said(fixture.abi.token_refresh(&fixture.company))
             }),
         ]
     };
     let location_token = || {
         vec![
-            entry("ghl_oauth_location_token", Endpoint::LocationToken, |stand| {
+            entry("ghl_oauth_location_token", Endpoint::LocationToken, |fixture| {
                 let params = json!({
-                    "companyId": stand.company, "locationId": stand.location, "accessToken": stand.access_token,
+                    "companyId": fixture.company, "locationId": fixture.location, "accessToken": fixture.access_token,
                 });
-                said(stand.abi.oauth_location_token(params))
+                said(fixture.abi.oauth_location_token(params))
             }),
-            entry("ghl_access_token, mint", Endpoint::LocationToken, |stand| {
-                said(stand.abi.access_token(&stand.location))
+            entry("ghl_access_token, mint", Endpoint::LocationToken, |fixture| {
+                said(fixture.abi.access_token(&fixture.location))
             }),
-            entry("ghl_tokens_mint", Endpoint::LocationToken, |stand| {
-                let params = json!({"companyId": stand.company, "locationIds": [stand.location]});
+            entry("ghl_tokens_mint", Endpoint::LocationToken, |fixture| {
+                let params = json!({"companyId": fixture.company, "locationIds": [fixture.location]});
                 // A limit is waited for as long as the caller likes.
                 let began = Instant::now();
-                reported(stand.abi.tokens_mint(params, |_| began.elapsed() < PATIENCE))
+                reported(fixture.abi.tokens_mint(params, |_| began.elapsed() < PATIENCE))
             }),
         ]
     };
     let list = || {
         vec![
-            entry("ghl_oauth_installed_locations", Endpoint::InstalledLocations, |stand| {
-                counted(stand.abi.oauth_installed_locations(json!({"companyId": stand.company})))
+            entry("ghl_oauth_installed_locations", Endpoint::InstalledLocations, |fixture| {
+                counted(fixture.abi.oauth_installed_locations(json!({"companyId": fixture.company})))
             }),
-            entry("ghl_oauth_installed_locations, all", Endpoint::InstalledLocations, |stand| {
-                counted(stand.abi.oauth_installed_locations(json!({"companyId": stand.company, "all": true})))
+            entry("ghl_oauth_installed_locations, all", Endpoint::InstalledLocations, |fixture| {
+                counted(
+                    fixture.abi.oauth_installed_locations(json!({"companyId": fixture.company, "all": true})),
+                )
             }),
-            entry("ghl_tokens_mint, installed", Endpoint::InstalledLocations, |stand| {
-                let params = json!({"companyId": stand.company, "installed": true});
-                reported(stand.abi.tokens_mint(params, |_| true))
+            entry("ghl_tokens_mint, installed", Endpoint::InstalledLocations, |fixture| {
+                let params = json!({"companyId": fixture.company, "installed": true});
+                reported(fixture.abi.tokens_mint(params, |_| true))
             }),
         ]
     };
     let request = || {
-        vec![entry("ghl_request", Endpoint::Location, |stand| {
-            let path = format!("/locations/{}", stand.location);
+        vec![entry("ghl_request", Endpoint::Location, |fixture| {
+            let path = format!("/locations/{}", fixture.location);
             let outcome =
-                stand.abi.request(json!({"resourceId": stand.location, "method": "GET", "path": path}));
+                fixture.abi.request(json!({"resourceId": fixture.location, "method": "GET", "path": path}));
             match outcome {
                 Outcome(0, answer) => format!("answer {}", answer["status"]),
                 outcome => said(outcome),
@@ -194,7 +197,7 @@ fn reported(outcome: Outcome) -> String {
 }
 
 /// A client, and the ids, code and tokens that its call needs.
-struct Stand {
+struct Fixture {
     emulator: Emulator,
     abi: Abi,
     company: String,
@@ -204,8 +207,8 @@ struct Stand {
     access_token: String,
 }
 
-impl Stand {
-    fn new(kind: Kind) -> Stand {
+impl Fixture {
+    fn new(kind: Kind) -> Fixture {
         let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
         let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 4_000}}));
         let company = abi.connect_company(&emulator);
@@ -220,7 +223,7 @@ impl Stand {
             let path = format!("/locations/{location}");
             abi.request(json!({"resourceId": location, "method": "GET", "path": path})).ok();
         }
-        Stand { emulator, abi, company, location, code, refresh_token, access_token }
+        Fixture { emulator, abi, company, location, code, refresh_token, access_token }
     }
 
     /// The recorded body with the names of this test.
@@ -240,35 +243,37 @@ impl Stand {
 
 /// The outcome of a recorded answer at one entry point, and the fate of the connection.
 fn outcome_of(recording: &Recording, entry: &Entry) -> String {
-    let mut stand = Stand::new(recording.kind);
+    let mut fixture = Fixture::new(recording.kind);
     if entry.name.contains("mint") {
         // A location without a token is minted; one with a token is not.
-        let _ = stand.abi.token_delete(&stand.location);
+        let _ = fixture.abi.token_delete(&fixture.location);
     }
     if entry.name == "ghl_oauth_token, code" {
-        let redirect = stand.abi.consent(&stand.emulator, Decision::Company(stand.company.clone()));
-        stand.code = query(&redirect)["code"].clone();
+        let redirect = fixture.abi.consent(&fixture.emulator, Decision::Company(fixture.company.clone()));
+        fixture.code = query(&redirect)["code"].clone();
     }
     let mut rule = Rule::on(entry.endpoint);
     rule.grant_type = entry.grant_type;
     let headers = recording.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let fault = FaultKind::Status {
         status: recording.status.expect("an answer has a status"),
-        body: stand.body(recording),
+        body: fixture.body(recording),
         content_type: recording.headers.get("content-type").cloned(),
         headers,
         stage: Stage::BeforeProcessing,
     };
-    let id = stand.emulator.inject(rule, fault);
-    let mut shown = (entry.call)(&stand);
-    assert!(stand.emulator.strikes(id) > 0, "{}: it was not reached", entry.name);
-    stand.emulator.clear_faults();
+    let id = fixture.emulator.inject(rule, fault);
+    let mut shown = (entry.call)(&fixture);
+    assert!(fixture.emulator.strikes(id) > 0, "{}: it was not reached", entry.name);
+    fixture.emulator.clear_faults();
     if recording.kind == Kind::Any {
         // Whatever was said: the connection of the company is kept, unless the API called its refresh token invalid.
-        stand.emulator.clock().advance(DAY);
-        let again = stand.abi.access_token(&stand.company);
+        fixture.emulator.clock().advance(DAY);
+        let again = fixture.abi.access_token(&fixture.company);
         match again.0 {
-            0 => assert!(stand.emulator.access_token_is_live(&again.text()), "{}: a dead token", entry.name),
+            0 => {
+                assert!(fixture.emulator.access_token_is_live(&again.text()), "{}: a dead token", entry.name)
+            }
             _ => shown = format!("{shown}; then {}", said(again)),
         }
     }
@@ -277,21 +282,21 @@ fn outcome_of(recording: &Recording, entry: &Entry) -> String {
 
 /// The outcome of a delivery.
 fn outcome_of_delivery(recording: &Recording) -> BTreeMap<String, String> {
-    let stand = Stand::new(Kind::Webhook);
-    let body = stand.body(recording);
-    let headers = signed(&stand.emulator, body.as_bytes(), Signature::Ed25519);
-    let verified = said(stand.abi.webhook_verify(body.as_bytes(), &headers));
-    let applied = match stand.abi.webhook_apply(body.as_bytes(), &headers) {
+    let fixture = Fixture::new(Kind::Webhook);
+    let body = fixture.body(recording);
+    let headers = signed(&fixture.emulator, body.as_bytes(), Signature::Ed25519);
+    let verified = said(fixture.abi.webhook_verify(body.as_bytes(), &headers));
+    let applied = match fixture.abi.webhook_apply(body.as_bytes(), &headers) {
         Outcome(0, outcome) if outcome["applied"] == true => "applied".to_owned(),
         Outcome(0, outcome) => {
             let reason = outcome["reason"].as_str().expect("a reason");
-            let names = [&stand.company, &stand.location].map(|id| (id.as_str(), "…"));
+            let names = [&fixture.company, &fixture.location].map(|id| (id.as_str(), "…"));
             let reason = names.iter().fold(reason.to_owned(), |text, (id, other)| text.replace(id, other));
             format!("left alone: {reason}")
         }
         outcome => said(outcome),
     };
-    let held = stand.abi.tokens_list(json!({})).ok();
+    let held = fixture.abi.tokens_list(json!({})).ok();
     let mut held: Vec<&str> =
         held["items"].as_array().unwrap().iter().map(|item| item["userType"].as_str().unwrap()).collect();
     held.sort_unstable();

@@ -1,6 +1,6 @@
 //! Programs that import a saved answer of the API at each start, and imports that hold one refresh token twice.
 
-mod stand;
+mod fixture;
 mod support;
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Decision, Endpoint, Rule, Stage};
 use serde_json::{Value, json};
 
-use stand::{EVERY, Kind, Stand, saved_answer};
+use fixture::{EVERY, Fixture, Kind, saved_answer};
 use support::{Abi, DAY, crowd, sent};
 
 /// The forms in which a program may have saved an answer of the API.
@@ -54,20 +54,20 @@ fn import(abi: &Abi, token: &Value, replace: bool) -> String {
 
 /// The client's token is live, and so is its refresh token.
 #[track_caller]
-fn works(stand: &Stand, abi: &Abi, resource_id: &str) {
-    abi.live_token(&stand.emulator, resource_id);
+fn works(fixture: &Fixture, abi: &Abi, resource_id: &str) {
+    abi.live_token(&fixture.emulator, resource_id);
     abi.token_refresh(resource_id).ok();
-    abi.live_token(&stand.emulator, resource_id);
+    abi.live_token(&fixture.emulator, resource_id);
 }
 
 #[test]
 fn import_of_a_saved_answer_at_each_start_never_replaces_the_rotated_token() {
     for kind in EVERY {
-        let stand = Stand::new(kind);
-        stand.emulator.set_reuse_window_seconds(0);
-        let company = stand.company();
-        let mut abi = stand.open();
-        let mut answers = vec![saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()))];
+        let fixture = Fixture::new(kind);
+        fixture.emulator.set_reuse_window_seconds(0);
+        let company = fixture.company();
+        let mut abi = fixture.open();
+        let mut answers = vec![saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()))];
         assert_eq!(import(&abi, &answers[0], false), "", "the first start");
         for refreshes in 1..=70_usize {
             abi.token_refresh(&company).ok();
@@ -77,71 +77,71 @@ fn import_of_a_saved_answer_at_each_start_never_replaces_the_rotated_token() {
                 continue;
             }
             if kind != Kind::Memory {
-                abi = stand.open();
+                abi = fixture.open();
             }
-            let current = abi.live_token(&stand.emulator, &company);
+            let current = abi.live_token(&fixture.emulator, &company);
             for age in [1, 3, 47, 65, 70] {
                 let Some(spent) = refreshes.checked_sub(age) else { continue };
                 for (form, answer) in forms(&answers[spent]) {
                     let what = format!("{kind:?}, spent {age} refreshes ago, {form}");
                     let reason = import(&abi, &answer, false);
                     assert!(reason.contains("spent"), "{what}: {reason}");
-                    assert_eq!(abi.live_token(&stand.emulator, &company), current, "{what}");
+                    assert_eq!(abi.live_token(&fixture.emulator, &company), current, "{what}");
                 }
             }
         }
-        works(&stand, &abi, &company);
+        works(&fixture, &abi, &company);
     }
 }
 
 #[test]
 fn import_of_a_token_of_unknown_age_does_not_replace_a_good_one_unless_told_to() {
     for kind in EVERY {
-        let stand = Stand::new(kind);
-        let company = stand.company();
-        let abi = stand.open();
-        abi.connect_company(&stand.emulator);
-        let held = abi.live_token(&stand.emulator, &company);
-        let other = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+        let fixture = Fixture::new(kind);
+        let company = fixture.company();
+        let abi = fixture.open();
+        abi.connect_company(&fixture.emulator);
+        let held = abi.live_token(&fixture.emulator, &company);
+        let other = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         for (form, answer) in forms(&other) {
             if form == "with an expiry computed at this start" {
                 continue;
             }
             let reason = import(&abi, &answer, false);
             assert!(reason.contains("replace"), "{kind:?}, {form}: the reason says what to do: {reason}");
-            assert_eq!(abi.live_token(&stand.emulator, &company), held, "{kind:?}, {form}");
+            assert_eq!(abi.live_token(&fixture.emulator, &company), held, "{kind:?}, {form}");
         }
         assert_eq!(import(&abi, &other, true), "", "{kind:?}: it was never spent");
-        assert_eq!(abi.live_token(&stand.emulator, &company), other["accessToken"].as_str().unwrap());
-        works(&stand, &abi, &company);
+        assert_eq!(abi.live_token(&fixture.emulator, &company), other["accessToken"].as_str().unwrap());
+        works(&fixture, &abi, &company);
     }
 }
 
 #[test]
 fn import_with_replace_of_a_spent_token_does_not_end_a_good_connection() {
     for kind in EVERY {
-        let stand = Stand::new(kind);
-        stand.emulator.set_reuse_window_seconds(0);
-        let company = stand.company();
-        let abi = stand.open();
-        let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+        let fixture = Fixture::new(kind);
+        fixture.emulator.set_reuse_window_seconds(0);
+        let company = fixture.company();
+        let abi = fixture.open();
+        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         import(&abi, &answer, false);
         abi.token_refresh(&company).ok();
         for (form, answer) in forms(&answer) {
             let reason = import(&abi, &answer, true);
             assert!(reason.contains("spent"), "{kind:?}, {form}: {reason}");
         }
-        works(&stand, &abi, &company);
+        works(&fixture, &abi, &company);
     }
 }
 
 #[test]
 fn import_of_a_spent_token_after_a_deletion_is_refused_and_a_new_one_comes_in() {
     for kind in EVERY {
-        let stand = Stand::new(kind);
-        let company = stand.company();
-        let abi = stand.open();
-        let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+        let fixture = Fixture::new(kind);
+        let company = fixture.company();
+        let abi = fixture.open();
+        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         import(&abi, &answer, false);
         for _ in 0..3 {
             abi.token_refresh(&company).ok();
@@ -156,22 +156,22 @@ fn import_of_a_spent_token_after_a_deletion_is_refused_and_a_new_one_comes_in() 
             }
         }
         abi.access_token(&company).fails(Status::NotFound);
-        let new = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+        let new = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         assert_eq!(import(&abi, &new, false), "", "{kind:?}: a person consented anew");
-        works(&stand, &abi, &company);
+        works(&fixture, &abi, &company);
         let reason = import(&abi, &answer, false);
         assert!(reason.contains("spent"), "{kind:?}, after the new consent: {reason}");
-        works(&stand, &abi, &company);
+        works(&fixture, &abi, &company);
     }
 }
 
 #[test]
 fn import_of_a_token_spent_many_refreshes_before_a_deletion_is_refused() {
     for kind in EVERY {
-        let stand = Stand::new(kind);
-        let company = stand.company();
-        let abi = stand.open();
-        let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+        let fixture = Fixture::new(kind);
+        let company = fixture.company();
+        let abi = fixture.open();
+        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         import(&abi, &answer, false);
         for _ in 0..70 {
             abi.token_refresh(&company).ok();
@@ -186,21 +186,21 @@ fn import_of_a_token_spent_many_refreshes_before_a_deletion_is_refused() {
 
 #[test]
 fn import_of_a_token_that_another_client_spent_is_refused() {
-    for kind in stand::DURABLE {
-        let stand = Stand::new(kind);
-        stand.emulator.set_reuse_window_seconds(0);
-        let company = stand.company();
-        let (abi, other) = (stand.open(), stand.open());
-        let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+    for kind in fixture::DURABLE {
+        let fixture = Fixture::new(kind);
+        fixture.emulator.set_reuse_window_seconds(0);
+        let company = fixture.company();
+        let (abi, other) = (fixture.open(), fixture.open());
+        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         import(&abi, &answer, false);
-        abi.live_token(&stand.emulator, &company);
+        abi.live_token(&fixture.emulator, &company);
         other.token_refresh(&company).ok();
         for (form, answer) in forms(&answer) {
             let reason = import(&abi, &answer, false);
             assert!(reason.contains("spent"), "{kind:?}, {form}: {reason}");
         }
-        works(&stand, &abi, &company);
-        works(&stand, &other, &company);
+        works(&fixture, &abi, &company);
+        works(&fixture, &other, &company);
     }
 }
 
@@ -212,14 +212,14 @@ fn import_during_a_refresh_of_the_same_token_does_not_undo_it() {
                 continue;
             }
             for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
-                let stand = Stand::new(kind);
-                stand.emulator.set_reuse_window_seconds(0);
-                let company = stand.company();
-                let abi = stand.open();
-                let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+                let fixture = Fixture::new(kind);
+                fixture.emulator.set_reuse_window_seconds(0);
+                let company = fixture.company();
+                let abi = fixture.open();
+                let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
                 import(&abi, &answer, false);
-                let other = second.then(|| stand.open());
-                let hold = stand.emulator.hold(Rule::on(Endpoint::Token), stage);
+                let other = second.then(|| fixture.open());
+                let hold = fixture.emulator.hold(Rule::on(Endpoint::Token), stage);
                 let reasons = std::thread::scope(|scope| {
                     let refresh = scope.spawn(|| abi.token_refresh(&company).ok());
                     hold.wait_for(1);
@@ -230,8 +230,8 @@ fn import_during_a_refresh_of_the_same_token_does_not_undo_it() {
                 });
                 let what = format!("{kind:?}, by another client: {second}, {stage:?}");
                 assert!(reasons.iter().all(|reason| !reason.is_empty()), "{what}: {reasons:?}");
-                works(&stand, &abi, &company);
-                works(&stand, other.as_ref().unwrap_or(&abi), &company);
+                works(&fixture, &abi, &company);
+                works(&fixture, other.as_ref().unwrap_or(&abi), &company);
             }
         }
     }
@@ -240,14 +240,14 @@ fn import_during_a_refresh_of_the_same_token_does_not_undo_it() {
 #[test]
 fn import_of_a_spent_token_after_the_connection_was_lost_is_refused_and_a_new_one_comes_in() {
     for kind in EVERY {
-        let stand = Stand::new(kind);
-        stand.emulator.set_reuse_window_seconds(0);
-        let company = stand.company();
-        let abi = stand.open();
-        let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+        let fixture = Fixture::new(kind);
+        fixture.emulator.set_reuse_window_seconds(0);
+        let company = fixture.company();
+        let abi = fixture.open();
+        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         import(&abi, &answer, false);
         abi.token_refresh(&company).ok();
-        stand.emulator.revoke_refresh_token(&company);
+        fixture.emulator.revoke_refresh_token(&company);
         let dead = abi.tokens_export(json!({})).ok()["tokens"][0].clone();
         abi.token_refresh(&company).fails(Status::ReauthorizationRequired);
         for (form, answer) in forms(&answer) {
@@ -256,9 +256,9 @@ fn import_of_a_spent_token_after_the_connection_was_lost_is_refused_and_a_new_on
         }
         assert_ne!(import(&abi, &dead, false), "", "{kind:?}: the server refused exactly this one");
         assert_eq!(abi.listed(&company)["state"], "reauthorizationRequired", "{kind:?}");
-        let new = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+        let new = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         assert_eq!(import(&abi, &new, false), "", "{kind:?}: there is no good token to protect");
-        works(&stand, &abi, &company);
+        works(&fixture, &abi, &company);
         let reason = import(&abi, &answer, false);
         assert!(reason.contains("spent"), "{kind:?}, after the new token: {reason}");
     }
@@ -266,12 +266,12 @@ fn import_of_a_spent_token_after_the_connection_was_lost_is_refused_and_a_new_on
 
 #[test]
 fn import_of_a_locations_saved_answer_does_not_undo_its_refreshes() {
-    let stand = Stand::new(Kind::Sqlite);
-    stand.emulator.set_reuse_window_seconds(0);
-    let location = stand.location(0);
-    let answer = saved_answer(&stand.open(), &stand.emulator, Decision::Location(location.clone()));
+    let fixture = Fixture::new(Kind::Sqlite);
+    fixture.emulator.set_reuse_window_seconds(0);
+    let location = fixture.location(0);
+    let answer = saved_answer(&fixture.open(), &fixture.emulator, Decision::Location(location.clone()));
     for start in 0..4 {
-        let abi = stand.open();
+        let abi = fixture.open();
         let reason = import(&abi, &answer, false);
         match start {
             0 => assert_eq!(reason, ""),
@@ -279,33 +279,33 @@ fn import_of_a_locations_saved_answer_does_not_undo_its_refreshes() {
             _ => assert!(reason.contains("spent"), "{reason}"),
         }
         if start > 0 {
-            works(&stand, &abi, &location);
+            works(&fixture, &abi, &location);
         }
     }
 }
 
 #[test]
 fn import_of_an_unsaved_tokens_predecessor_is_refused() {
-    for kind in stand::DURABLE {
-        let stand = Stand::new(kind);
-        stand.emulator.set_reuse_window_seconds(0);
-        let company = stand.company();
-        let abi = stand.open();
-        let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+    for kind in fixture::DURABLE {
+        let fixture = Fixture::new(kind);
+        fixture.emulator.set_reuse_window_seconds(0);
+        let company = fixture.company();
+        let abi = fixture.open();
+        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         import(&abi, &answer, false);
-        stand::refresh_unsaved(&stand, &abi, &company);
+        fixture::refresh_unsaved(&fixture, &abi, &company);
         let current = abi.access_token(&company).text();
         for store_works in [false, true] {
             if store_works {
-                stand.accept_saves();
+                fixture.accept_saves();
             }
             let report = abi.tokens_import(json!({"tokens": [answer]}));
             if report.0 == 0 {
                 assert_eq!(report.1["imported"], 0, "{kind:?}");
             }
-            assert_eq!(abi.live_token(&stand.emulator, &company), current, "{kind:?}");
+            assert_eq!(abi.live_token(&fixture.emulator, &company), current, "{kind:?}");
         }
-        works(&stand, &abi, &company);
+        works(&fixture, &abi, &company);
     }
 }
 
@@ -340,11 +340,11 @@ fn holders(abi: &Abi, refresh_token: &Value) -> Vec<String> {
 fn one_refresh_token_under_a_company_and_its_locations_is_the_companys_in_any_order() {
     for kind in EVERY {
         for order in [[0, 1, 2], [1, 0, 2], [1, 2, 0], [2, 1, 0]] {
-            let stand = Stand::new(kind);
-            stand.emulator.set_reuse_window_seconds(0);
-            let (company, first, second) = (stand.company(), stand.location(0), stand.location(1));
-            let abi = stand.open();
-            let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+            let fixture = Fixture::new(kind);
+            fixture.emulator.set_reuse_window_seconds(0);
+            let (company, first, second) = (fixture.company(), fixture.location(0), fixture.location(1));
+            let abi = fixture.open();
+            let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
             let owners =
                 [(&company[..], None), (&company[..], Some(&first[..])), (&company[..], Some(&second[..]))];
             let entries = shared(&answer, &order.map(|index| owners[index]));
@@ -359,9 +359,9 @@ fn one_refresh_token_under_a_company_and_its_locations_is_the_companys_in_any_or
             assert_eq!(skipped.len(), 2, "{what}");
             assert_eq!(holders(&abi, &answer["refreshToken"]), std::slice::from_ref(&company), "{what}");
             for resource in [&first, &company, &second] {
-                abi.live_token(&stand.emulator, resource);
+                abi.live_token(&fixture.emulator, resource);
             }
-            assert_eq!(stand.emulator.refreshes(), 1, "{what}");
+            assert_eq!(fixture.emulator.refreshes(), 1, "{what}");
         }
     }
 }
@@ -370,10 +370,10 @@ fn one_refresh_token_under_a_company_and_its_locations_is_the_companys_in_any_or
 fn one_refresh_token_far_apart_in_a_long_import_is_the_companys_in_any_order() {
     for kind in EVERY {
         for company_last in [false, true] {
-            let stand = Stand::new(kind);
-            let (company, location) = (stand.company(), stand.location(0));
-            let abi = stand.open();
-            let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+            let fixture = Fixture::new(kind);
+            let (company, location) = (fixture.company(), fixture.location(0));
+            let abi = fixture.open();
+            let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
             let mut pair = shared(&answer, &[(&company, None), (&company, Some(&location))]);
             if company_last {
                 pair.reverse();
@@ -388,7 +388,7 @@ fn one_refresh_token_far_apart_in_a_long_import_is_the_companys_in_any_order() {
             assert_eq!(report["imported"], 251, "{kind:?}: {report}");
             assert_eq!(report["skipped"][0]["resourceId"], location.as_str(), "{kind:?}: {report}");
             for id in [&location, &company] {
-                abi.live_token(&stand.emulator, id);
+                abi.live_token(&fixture.emulator, id);
             }
         }
     }
@@ -398,22 +398,22 @@ fn one_refresh_token_far_apart_in_a_long_import_is_the_companys_in_any_order() {
 fn import_of_a_companys_spent_token_under_its_location_replaces_no_good_token() {
     for kind in EVERY {
         for replace in [false, true] {
-            let stand = Stand::new(kind);
-            stand.emulator.set_reuse_window_seconds(0);
-            let (company, location) = (stand.company(), stand.location(0));
-            let abi = stand.open();
-            let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+            let fixture = Fixture::new(kind);
+            fixture.emulator.set_reuse_window_seconds(0);
+            let (company, location) = (fixture.company(), fixture.location(0));
+            let abi = fixture.open();
+            let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
             import(&abi, &answer, false);
             abi.token_refresh(&company).ok();
-            abi.connect(&stand.emulator, Decision::Location(location.clone()));
-            let held = abi.live_token(&stand.emulator, &location);
+            abi.connect(&fixture.emulator, Decision::Location(location.clone()));
+            let held = abi.live_token(&fixture.emulator, &location);
             let mut entry = shared(&answer, &[(&company, Some(&location))]).remove(0);
             entry["expiresAt"] = json!(4_000_000_000_000_i64);
             let reason = import(&abi, &entry, replace);
             assert!(reason.contains("spent"), "{kind:?}, replace: {replace}: {reason}");
-            assert_eq!(abi.live_token(&stand.emulator, &location), held, "{kind:?}");
+            assert_eq!(abi.live_token(&fixture.emulator, &location), held, "{kind:?}");
             for id in [&location, &company] {
-                works(&stand, &abi, id);
+                works(&fixture, &abi, id);
             }
         }
     }
@@ -423,11 +423,11 @@ fn import_of_a_companys_spent_token_under_its_location_replaces_no_good_token() 
 fn one_refresh_token_under_two_locations_is_reported_and_comes_to_its_owner_in_any_order() {
     for kind in EVERY {
         for order in [[0, 1], [1, 0]] {
-            let stand = Stand::new(kind);
-            stand.emulator.set_reuse_window_seconds(0);
-            let (company, [owner, other]) = (stand.company(), [stand.location(0), stand.location(1)]);
-            let abi = stand.open();
-            let answer = saved_answer(&abi, &stand.emulator, Decision::Location(owner.clone()));
+            let fixture = Fixture::new(kind);
+            fixture.emulator.set_reuse_window_seconds(0);
+            let (company, [owner, other]) = (fixture.company(), [fixture.location(0), fixture.location(1)]);
+            let abi = fixture.open();
+            let answer = saved_answer(&abi, &fixture.emulator, Decision::Location(owner.clone()));
             let owners = [(&company[..], Some(&owner[..])), (&company[..], Some(&other[..]))];
             let entries = shared(&answer, &order.map(|index| owners[index]));
             let report = abi.tokens_import(json!({"tokens": entries})).ok();
@@ -440,10 +440,10 @@ fn one_refresh_token_under_two_locations_is_reported_and_comes_to_its_owner_in_a
             }
             assert!(holders(&abi, &answer["refreshToken"]).len() <= 1, "{what}");
             let _ = abi.tokens_maintain(json!({}), |_| true).ok();
-            let token = abi.live_token(&stand.emulator, &owner);
+            let token = abi.live_token(&fixture.emulator, &owner);
             assert_ne!(abi.access_token(&other).1, token.as_str(), "{what}");
-            assert_eq!(stand.emulator.refreshes(), 1, "{what}");
-            works(&stand, &abi, &owner);
+            assert_eq!(fixture.emulator.refreshes(), 1, "{what}");
+            works(&fixture, &abi, &owner);
         }
     }
 }
@@ -452,11 +452,11 @@ fn one_refresh_token_under_two_locations_is_reported_and_comes_to_its_owner_in_a
 fn one_refresh_token_in_two_imports_is_not_held_twice_and_every_owner_gets_a_token() {
     for kind in EVERY {
         for company_first in [true, false] {
-            let stand = Stand::new(kind);
-            stand.emulator.set_reuse_window_seconds(0);
-            let (company, location) = (stand.company(), stand.location(0));
-            let abi = stand.open();
-            let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+            let fixture = Fixture::new(kind);
+            fixture.emulator.set_reuse_window_seconds(0);
+            let (company, location) = (fixture.company(), fixture.location(0));
+            let abi = fixture.open();
+            let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
             let mut owners = [(&company[..], None), (&company[..], Some(&location[..]))];
             if !company_first {
                 owners.reverse();
@@ -469,10 +469,10 @@ fn one_refresh_token_in_two_imports_is_not_held_twice_and_every_owner_gets_a_tok
                 assert!(reason.contains(&company), "{what}: {reason}");
             }
             for resource in [&location, &company] {
-                abi.live_token(&stand.emulator, resource);
+                abi.live_token(&fixture.emulator, resource);
             }
             for resource in [&company, &location] {
-                works(&stand, &abi, resource);
+                works(&fixture, &abi, resource);
             }
         }
     }
@@ -481,21 +481,21 @@ fn one_refresh_token_in_two_imports_is_not_held_twice_and_every_owner_gets_a_tok
 #[test]
 fn a_location_that_holds_its_companys_refresh_token_leads_to_the_companys_token_and_is_minted() {
     for kind in EVERY {
-        let stand = Stand::new(kind);
-        stand.emulator.set_reuse_window_seconds(0);
-        let (company, location) = (stand.company(), stand.location(0));
-        let abi = stand.open();
-        let answer = saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
+        let fixture = Fixture::new(kind);
+        fixture.emulator.set_reuse_window_seconds(0);
+        let (company, location) = (fixture.company(), fixture.location(0));
+        let abi = fixture.open();
+        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         import(&abi, &shared(&answer, &[(&company, Some(&location))])[0], false);
-        let token = abi.live_token(&stand.emulator, &location);
+        let token = abi.live_token(&fixture.emulator, &location);
         // A server that minds the class of the refresh token may say so first, which spends nothing.
-        let mut requests = sent(&stand.emulator);
+        let mut requests = sent(&fixture.emulator);
         requests.retain(|request| request != "refresh 401");
         assert_eq!(requests, ["code 200", "refresh 200", "mint 200"], "{kind:?}");
-        assert_ne!(abi.live_token(&stand.emulator, &company), token, "{kind:?}: each has its own");
+        assert_ne!(abi.live_token(&fixture.emulator, &company), token, "{kind:?}: each has its own");
         assert_eq!(abi.listed(&company)["userType"], "Company", "{kind:?}");
         for resource in [&company, &location] {
-            works(&stand, &abi, resource);
+            works(&fixture, &abi, resource);
         }
     }
 }
@@ -504,35 +504,35 @@ fn a_location_that_holds_its_companys_refresh_token_leads_to_the_companys_token_
 #[test]
 fn stored_tokens_that_share_one_refresh_token_come_to_their_owners() {
     for company_first in [false, true] {
-        let stand = Stand::new(Kind::Sqlite);
-        stand.emulator.set_reuse_window_seconds(0);
-        let abi = stand.open();
-        let company = abi.connect_company(&stand.emulator);
-        for location in stand.emulator.location_ids() {
-            abi.live_token(&stand.emulator, &location);
+        let fixture = Fixture::new(Kind::Sqlite);
+        fixture.emulator.set_reuse_window_seconds(0);
+        let abi = fixture.open();
+        let company = abi.connect_company(&fixture.emulator);
+        for location in fixture.emulator.location_ids() {
+            abi.live_token(&fixture.emulator, &location);
         }
         let exported = abi.tokens_export(json!({})).ok()["tokens"].clone();
         drop(abi);
         let tokens = exported.as_array().unwrap();
         let of_company = tokens.iter().find(|token| token["userType"] == "Company").unwrap();
         for token in tokens.iter().filter(|token| token["userType"] == "Location") {
-            let changed = stand.database().execute(
+            let changed = fixture.database().execute(
                 "UPDATE token SET document = CAST(replace(CAST(document AS TEXT), ?2, ?3) AS BLOB) WHERE resource_id = ?1",
                 [&token["locationId"], &token["refreshToken"], &of_company["refreshToken"]]
                     .map(|text| text.as_str().unwrap()),
             );
             assert_eq!(changed.unwrap(), 1);
-            stand.emulator.revoke_refresh_token(token["locationId"].as_str().unwrap());
+            fixture.emulator.revoke_refresh_token(token["locationId"].as_str().unwrap());
         }
-        stand.pass(DAY);
-        let abi = stand.open();
-        let mut ids = stand.emulator.location_ids();
+        fixture.pass(DAY);
+        let abi = fixture.open();
+        let mut ids = fixture.emulator.location_ids();
         ids.insert(if company_first { 0 } else { 1 }, company);
         for id in &ids {
-            abi.live_token(&stand.emulator, id);
+            abi.live_token(&fixture.emulator, id);
         }
         for id in &ids {
-            works(&stand, &abi, id);
+            works(&fixture, &abi, id);
             assert_eq!(abi.listed(id)["state"], "ok");
         }
     }
@@ -544,18 +544,18 @@ fn a_private_integration_token_of_a_connected_companys_location_is_left_as_it_is
         for changes in
             [json!({}), json!({"refreshToken": null, "expiresAt": null}), json!({"refreshToken": ""})]
         {
-            let stand = Stand::new(kind);
-            let abi = stand.open();
-            let (company, location) = (abi.connect_company(&stand.emulator), stand.location(0));
-            let token = stand.emulator.private_token(&location);
+            let fixture = Fixture::new(kind);
+            let abi = fixture.open();
+            let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
+            let token = fixture.emulator.private_token(&location);
             let mut entry = json!({"accessToken": token, "locationId": location, "companyId": company, "userType": "Location"});
             entry.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
             assert_eq!(import(&abi, &entry, false), "", "{kind:?}, {changes}");
             for _ in 0..3 {
-                stand.pass(100 * DAY);
+                fixture.pass(100 * DAY);
                 let _ = abi.tokens_maintain(json!({}), |_| true).ok();
                 assert_eq!(abi.access_token(&location).text(), token, "{kind:?}, {changes}");
-                abi.live_token(&stand.emulator, &company);
+                abi.live_token(&fixture.emulator, &company);
             }
         }
     }
@@ -565,24 +565,24 @@ fn a_private_integration_token_of_a_connected_companys_location_is_left_as_it_is
 fn a_private_integration_token_is_handed_out_for_years() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (field, owner) in [("locationId", "location1"), ("companyId", "company1")] {
-            let stand = Stand::new(kind);
-            let mut abi = stand.open();
+            let fixture = Fixture::new(kind);
+            let mut abi = fixture.open();
             let entry = json!({"accessToken": "pit-0123456789", field: owner});
             assert_eq!(import(&abi, &entry, false), "");
             for years in 1..=3 {
                 for again in [false, true] {
                     if again && kind == Kind::Sqlite {
-                        abi = stand.open();
+                        abi = fixture.open();
                     }
                     assert_eq!(abi.access_token(owner).text(), "pit-0123456789", "{kind:?}, {years}");
                     let report = abi.tokens_maintain(json!({}), |_| true).ok();
                     assert_eq!(report["failed"], json!([]), "{kind:?}, {years}: {report}");
                 }
-                stand.pass(365 * DAY + Duration::from_secs(1));
+                fixture.pass(365 * DAY + Duration::from_secs(1));
             }
             assert_eq!(abi.listed(owner)["state"], "ok");
             assert_eq!(abi.listed(owner)["refreshable"], false);
-            assert_eq!(sent(&stand.emulator), [""; 0], "{kind:?}: there is nothing to ask for");
+            assert_eq!(sent(&fixture.emulator), [""; 0], "{kind:?}: there is nothing to ask for");
         }
     }
 }

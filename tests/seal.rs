@@ -20,20 +20,20 @@ const OLD: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 const NEW: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 /// A company and its locations in a store that has been used.
-struct Stand {
+struct Fixture {
     emulator: Emulator,
     folder: tempfile::TempDir,
 }
 
-impl Stand {
+impl Fixture {
     /// Connected and minted for, with these keys.
-    fn new(keys: &[&str]) -> Stand {
-        let stand = Stand { emulator: emulator(3), folder: tempfile::tempdir().unwrap() };
-        let abi = stand.open(keys);
-        let company = abi.connect_company(&stand.emulator);
+    fn new(keys: &[&str]) -> Fixture {
+        let fixture = Fixture { emulator: emulator(3), folder: tempfile::tempdir().unwrap() };
+        let abi = fixture.open(keys);
+        let company = abi.connect_company(&fixture.emulator);
         abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
         abi.token_refresh(&company).ok();
-        stand
+        fixture
     }
 
     fn path(&self) -> PathBuf {
@@ -86,28 +86,28 @@ fn a_sealed_store_keeps_the_same_promises() {
 
 #[test]
 fn no_token_stands_in_any_file_and_all_are_there_after_a_restart() {
-    let stand = Stand::new(&[OLD]);
-    let abi = stand.open(&[OLD]);
+    let fixture = Fixture::new(&[OLD]);
+    let abi = fixture.open(&[OLD]);
     let export = abi.tokens_export(json!({})).ok();
     for token in export["tokens"].as_array().unwrap() {
         for secret in ["accessToken", "refreshToken"] {
-            assert!(!stand.is_on_disk(token[secret].as_str().unwrap()), "{secret} is on the disk");
+            assert!(!fixture.is_on_disk(token[secret].as_str().unwrap()), "{secret} is on the disk");
         }
     }
-    assert!(!stand.is_on_disk("refreshToken") && stand.is_on_disk(&stand.company()));
-    for location in stand.emulator.location_ids() {
-        abi.live_token(&stand.emulator, &location);
+    assert!(!fixture.is_on_disk("refreshToken") && fixture.is_on_disk(&fixture.company()));
+    for location in fixture.emulator.location_ids() {
+        abi.live_token(&fixture.emulator, &location);
     }
-    abi.token_refresh(&stand.company()).ok();
+    abi.token_refresh(&fixture.company()).ok();
 }
 
 #[test]
 fn a_row_that_was_changed_moved_or_brought_back_is_found_out() {
-    let stand = Stand::new(&[OLD]);
-    let (company, location) = (stand.company(), stand.emulator.location_ids()[0].clone());
-    let before = stand.rows();
+    let fixture = Fixture::new(&[OLD]);
+    let (company, location) = (fixture.company(), fixture.emulator.location_ids()[0].clone());
+    let before = fixture.rows();
     let old = before.iter().find(|row| row.0 == company).unwrap().clone();
-    stand.open(&[OLD]).token_refresh(&company).ok();
+    fixture.open(&[OLD]).token_refresh(&company).ok();
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let mut flipped = old.2.clone();
     *flipped.last_mut().unwrap() ^= 1;
@@ -123,89 +123,90 @@ fn a_row_that_was_changed_moved_or_brought_back_is_found_out() {
         ("another version", "UPDATE token SET version = version + 1".to_owned()),
         ("another app's", "UPDATE token SET client_id = 'app-2'".to_owned()),
     ] {
-        let rows = stand.rows();
-        stand.sql(&statement);
-        let changed = stand.rows();
+        let rows = fixture.rows();
+        fixture.sql(&statement);
+        let changed = fixture.rows();
         if what == "another app's" {
             let seal = Seal::new("app-2", &[OLD.to_owned().into()], false, "k").unwrap();
             let error =
-                SqliteStore::open(&stand.path(), seal).unwrap().load(&company, &patience()).unwrap_err();
+                SqliteStore::open(&fixture.path(), seal).unwrap().load(&company, &patience()).unwrap_err();
             assert_eq!(error.status(), Status::Store, "{what}");
             continue;
         }
         let id = if what.starts_with("moved") { &location } else { &company };
-        let abi = stand.open(&[OLD]);
-        let refreshes = stand.emulator.refreshes();
+        let abi = fixture.open(&[OLD]);
+        let refreshes = fixture.emulator.refreshes();
         let error = abi.token_refresh(id).fails(Status::Store);
         assert_eq!(error["resourceId"], id.as_str(), "{what}: {error}");
         let listed = abi.tokens_list(json!({})).ok();
         let failed = listed["failed"].as_array().unwrap();
         assert!(failed.iter().any(|failed| failed["resourceId"] == id.as_str()), "{what}: {listed}");
-        assert_eq!(stand.emulator.refreshes(), refreshes, "{what}: nothing is spent");
-        assert_eq!(stand.rows(), changed, "{what}: nothing is overwritten");
+        assert_eq!(fixture.emulator.refreshes(), refreshes, "{what}: nothing is spent");
+        assert_eq!(fixture.rows(), changed, "{what}: nothing is overwritten");
         // Put right again for the next one.
         for (id, version, row) in rows {
-            stand.sql(&document(&row, &id));
-            stand.sql(&format!("UPDATE token SET version = {version} WHERE resource_id = '{id}'"));
+            fixture.sql(&document(&row, &id));
+            fixture.sql(&format!("UPDATE token SET version = {version} WHERE resource_id = '{id}'"));
         }
     }
 }
 
 #[test]
 fn keys_change_without_a_pause() {
-    let stand = Stand::new(&[OLD]);
-    let company = stand.company();
+    let fixture = Fixture::new(&[OLD]);
+    let company = fixture.company();
     // While some processes know the new key only as one that opens, and some seal with it already.
-    let (behind, ahead) = (stand.open(&[OLD, NEW]), stand.open(&[NEW, OLD]));
+    let (behind, ahead) = (fixture.open(&[OLD, NEW]), fixture.open(&[NEW, OLD]));
     for abi in [&ahead, &behind, &ahead] {
         abi.token_refresh(&company).ok();
     }
     // What is touched is sealed with the first key.
-    let only_new = stand.open(&[NEW]);
-    only_new.live_token(&stand.emulator, &company);
-    let location = &stand.emulator.location_ids()[0];
+    let only_new = fixture.open(&[NEW]);
+    only_new.live_token(&fixture.emulator, &company);
+    let location = &fixture.emulator.location_ids()[0];
     let error = only_new.token_refresh(location).fails(Status::Store);
     assert!(error["message"].as_str().unwrap().contains("not among store.encryptionKeys"), "{error}");
     // The rest is, all at once, by maintenance, without touching a version.
-    let versions = |stand: &Stand| stand.rows().into_iter().map(|row| (row.0, row.1)).collect::<Vec<_>>();
-    let before = versions(&stand);
+    let versions =
+        |fixture: &Fixture| fixture.rows().into_iter().map(|row| (row.0, row.1)).collect::<Vec<_>>();
+    let before = versions(&fixture);
     let report = ahead.tokens_maintain(json!({}), |_| true).ok();
     assert_eq!((&report["resealed"], &report["failed"]), (&json!(3), &json!([])));
-    assert_eq!(versions(&stand), before);
+    assert_eq!(versions(&fixture), before);
     assert_eq!(ahead.tokens_maintain(json!({}), |_| true).ok()["resealed"], 0);
-    let restarted = stand.open(&[NEW]);
+    let restarted = fixture.open(&[NEW]);
     assert_eq!(restarted.tokens_list(json!({})).ok()["items"].as_array().unwrap().len(), 4);
     restarted.token_refresh(location).ok();
 }
 
 #[test]
 fn a_store_in_clear_is_sealed_when_a_key_is_given() {
-    let stand = Stand::new(&[]);
-    let secret = stand.open(&[]).tokens_export(json!({})).ok()["tokens"][0]["refreshToken"].clone();
+    let fixture = Fixture::new(&[]);
+    let secret = fixture.open(&[]).tokens_export(json!({})).ok()["tokens"][0]["refreshToken"].clone();
     let secret = secret.as_str().unwrap();
-    assert!(stand.is_on_disk(secret));
+    assert!(fixture.is_on_disk(secret));
     let strict = json!({"encryptionKeys": [OLD], "sealedOnly": true});
-    let listed = stand.with(strict.clone()).tokens_list(json!({})).ok();
+    let listed = fixture.with(strict.clone()).tokens_list(json!({})).ok();
     assert_eq!((&listed["items"], listed["failed"].as_array().unwrap().len()), (&json!([]), 4), "{listed}");
     assert!(listed["failed"].to_string().contains("store.sealedOnly"), "{listed}");
-    let abi = stand.open(&[OLD]);
+    let abi = fixture.open(&[OLD]);
     assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["resealed"], 4);
     drop(abi);
-    assert!(!stand.is_on_disk(secret) && !stand.is_on_disk("refreshToken"));
-    let strict = stand.with(strict);
-    strict.token_refresh(&stand.company()).ok();
+    assert!(!fixture.is_on_disk(secret) && !fixture.is_on_disk("refreshToken"));
+    let strict = fixture.with(strict);
+    strict.token_refresh(&fixture.company()).ok();
     // What somebody puts there in clear is not believed.
     let forged = r#"{"accessToken":"evil","refreshToken":null,"issuedAt":1,"expiresAt":9999999999999,"userType":"Company",
         "companyId":"c","locationId":null,"scope":null,"fields":{},"standing":{"state":"good"},"intent":null,"renewAt":1}"#;
-    stand.sql(&format!("UPDATE token SET document = CAST('{forged}' AS BLOB)"));
-    strict.token_refresh(&stand.company()).fails(Status::Store);
-    assert!(!strict.access_token(&stand.emulator.location_ids()[0]).1.to_string().contains("evil"));
+    fixture.sql(&format!("UPDATE token SET document = CAST('{forged}' AS BLOB)"));
+    strict.token_refresh(&fixture.company()).fails(Status::Store);
+    assert!(!strict.access_token(&fixture.emulator.location_ids()[0]).1.to_string().contains("evil"));
 }
 
 #[test]
 fn maintenance_that_is_ended_early_says_so_and_goes_on_where_it_was() {
-    let stand = Stand::new(&[]);
-    let plain = SqliteStore::open(&stand.path(), Seal::none(stand.emulator.client_id())).unwrap();
+    let fixture = Fixture::new(&[]);
+    let plain = SqliteStore::open(&fixture.path(), Seal::none(fixture.emulator.client_id())).unwrap();
     let records: Vec<Record> = (0..250)
         .map(|index| {
             let mut record = Record::new(format!("l{index}"), token(UserType::Location, "c", Some("l")));
@@ -214,12 +215,12 @@ fn maintenance_that_is_ended_early_says_so_and_goes_on_where_it_was() {
         })
         .collect();
     assert!(plain.save_all(&records, &patience()).iter().all(Result::is_ok));
-    let abi = stand.open(&[OLD]);
+    let abi = fixture.open(&[OLD]);
     abi.tokens_maintain(json!({}), |so_far| so_far["resealed"] != 100).fails(Status::Cancelled);
     // One company is maintained without the rest of the store.
     assert_eq!(abi.tokens_maintain(json!({"companyId": "c"}), |_| true).ok()["resealed"], 0);
     // One that cannot be opened is named, and does not keep the others.
-    stand.sql("UPDATE token SET document = x'01' WHERE resource_id = 'l77' AND sealed_with = ''");
+    fixture.sql("UPDATE token SET document = x'01' WHERE resource_id = 'l77' AND sealed_with = ''");
     let rest = abi.tokens_maintain(json!({}), |_| true).ok();
     assert_eq!((&rest["resealed"], &rest["unsealed"]), (&json!(153), &json!(1)));
     assert_eq!(rest["failed"][0]["resourceId"], "l77");
@@ -229,12 +230,12 @@ fn maintenance_that_is_ended_early_says_so_and_goes_on_where_it_was() {
 
 #[test]
 fn a_wrong_key_is_said_so_and_overwrites_nothing() {
-    let stand = Stand::new(&[OLD]);
-    let (company, location) = (stand.company(), stand.emulator.location_ids()[0].clone());
-    let export = stand.open(&[OLD]).tokens_export(json!({})).ok();
+    let fixture = Fixture::new(&[OLD]);
+    let (company, location) = (fixture.company(), fixture.emulator.location_ids()[0].clone());
+    let export = fixture.open(&[OLD]).tokens_export(json!({})).ok();
     let config = |keys: &[&str]| {
-        let store = json!({"kind": "sqlite", "path": stand.path(), "encryptionKeys": keys});
-        support::config(&stand.emulator, json!({"store": store}))
+        let store = json!({"kind": "sqlite", "path": fixture.path(), "encryptionKeys": keys});
+        support::config(&fixture.emulator, json!({"store": store}))
     };
     let says_so = |error: &Value| {
         let message = error["message"].as_str().unwrap();
@@ -248,12 +249,12 @@ fn a_wrong_key_is_said_so_and_overwrites_nothing() {
         says_so(&error);
     }
     // One record has the new key, so that the client is made; the others are not touched.
-    let other = &stand.emulator.location_ids()[1];
-    stand.open(&[NEW, OLD]).token_refresh(other).ok();
-    let before = stand.rows();
-    let abi = stand.open(&[NEW]);
-    abi.live_token(&stand.emulator, other);
-    let refreshes = stand.emulator.refreshes();
+    let other = &fixture.emulator.location_ids()[1];
+    fixture.open(&[NEW, OLD]).token_refresh(other).ok();
+    let before = fixture.rows();
+    let abi = fixture.open(&[NEW]);
+    abi.live_token(&fixture.emulator, other);
+    let refreshes = fixture.emulator.refreshes();
     for error in [
         abi.access_token(&company).fails(Status::Store),
         abi.access_token(&location).fails(Status::Store),
@@ -273,18 +274,18 @@ fn a_wrong_key_is_said_so_and_overwrites_nothing() {
     let report = abi.tokens_maintain(json!({}), |_| true).ok();
     assert_eq!((&report["resealed"], &report["unsealed"]), (&json!(0), &json!(3)));
     says_so(&report["failed"].as_array().unwrap().last().unwrap()["error"]);
-    assert_eq!(stand.emulator.refreshes(), refreshes);
-    assert_eq!(stand.rows(), before, "nothing is overwritten");
+    assert_eq!(fixture.emulator.refreshes(), refreshes);
+    assert_eq!(fixture.rows(), before, "nothing is overwritten");
     // A person's consent repairs the record, and so does a deletion.
-    abi.connect_company(&stand.emulator);
-    abi.live_token(&stand.emulator, &company);
+    abi.connect_company(&fixture.emulator);
+    abi.live_token(&fixture.emulator, &company);
     abi.token_delete(&location).ok();
     assert_eq!(abi.tokens_list(json!({})).ok()["failed"].as_array().unwrap().len(), 1);
     // And saved once a client with both keys has sealed the rest with the new one.
-    stand.open(&[NEW, OLD]).tokens_maintain(json!({}), |_| true).ok();
+    fixture.open(&[NEW, OLD]).tokens_maintain(json!({}), |_| true).ok();
     assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["unsealed"], 0);
     assert_eq!(abi.listed(&company)["state"], "ok");
-    abi.live_token(&stand.emulator, &company);
+    abi.live_token(&fixture.emulator, &company);
 }
 
 #[test]
@@ -328,12 +329,12 @@ fn a_key_that_is_none_is_refused_by_its_place_and_not_shown() {
 
 #[test]
 fn keys_come_from_a_file_too() {
-    let stand = Stand::new(&[OLD]);
-    let file = stand.folder.path().join("keys");
+    let fixture = Fixture::new(&[OLD]);
+    let file = fixture.folder.path().join("keys");
     fs::write(&file, format!("{NEW}\n  {OLD}  \n\n")).unwrap();
-    let abi = stand.with(json!({"encryptionKeysPath": file}));
+    let abi = fixture.with(json!({"encryptionKeysPath": file}));
     // Read once: it may go as soon as the client is made.
     fs::remove_file(&file).unwrap();
-    abi.token_refresh(&stand.company()).ok();
-    stand.open(&[NEW]).live_token(&stand.emulator, &stand.company());
+    abi.token_refresh(&fixture.company()).ok();
+    fixture.open(&[NEW]).live_token(&fixture.emulator, &fixture.company());
 }

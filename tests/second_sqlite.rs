@@ -26,7 +26,7 @@ enum Moment {
 
 const MOMENTS: [Moment; 2] = [Moment::BeforeRefresh, Moment::DuringRefresh];
 
-struct Stand {
+struct Fixture {
     emulator: Emulator,
     config: Value,
     path: PathBuf,
@@ -34,16 +34,16 @@ struct Stand {
     _folder: TempDir,
 }
 
-impl Stand {
+impl Fixture {
     /// A connected company, at a server that honours each refresh token once.
-    fn new() -> Stand {
+    fn new() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let emulator = support::emulator(1);
         emulator.set_reuse_window_seconds(0);
         let config = support::config(&emulator, json!({"store": {"kind": "sqlite", "path": path}}));
         let company = Abi::open(&config).unwrap().connect_company(&emulator);
-        Stand { emulator, config, path, company, _folder: folder }
+        Fixture { emulator, config, path, company, _folder: folder }
     }
 
     /// A Python process with a client.
@@ -93,20 +93,20 @@ impl Stand {
 /// another process.
 fn second_sqlite(act: &str, elsewhere: impl Fn(&Path)) {
     for moment in MOMENTS {
-        let stand = Stand::new();
-        let mut worker = stand.worker();
-        assert_eq!(worker.answer(&format!("refresh {}", stand.company)), "refreshed 0");
+        let fixture = Fixture::new();
+        let mut worker = fixture.worker();
+        assert_eq!(worker.answer(&format!("refresh {}", fixture.company)), "refreshed 0");
         for round in 0..2 {
-            let answer = stand.refresh(&mut worker, moment, |worker| {
+            let answer = fixture.refresh(&mut worker, moment, |worker| {
                 assert_eq!(worker.answer(act), "done");
-                elsewhere(&stand.path);
+                elsewhere(&fixture.path);
             });
             assert_eq!(answer, "refreshed 0", "{act}, {moment:?}, round {round}");
         }
         // The process dies: what it reported as saved is what the next one finds.
         drop(worker);
         assert!(
-            stand.file_holds_the_live_token(),
+            fixture.file_holds_the_live_token(),
             "{act}, {moment:?}: a save was reported, and the file does not hold it"
         );
     }
@@ -143,8 +143,8 @@ fn save_survives_a_host_that_reads_the_files_while_another_process_closes_the_da
 #[test]
 fn save_that_races_a_second_sqlite_in_each_of_two_processes_is_found_by_the_other() {
     const SAVES: u32 = 150;
-    let stand = Stand::new();
-    let (mut writer, mut reader) = (stand.worker(), stand.worker());
+    let fixture = Fixture::new();
+    let (mut writer, mut reader) = (fixture.worker(), fixture.worker());
     for worker in [&mut writer, &mut reader] {
         assert_eq!(worker.answer("look-without-end"), "done");
     }
@@ -158,7 +158,7 @@ fn save_that_races_a_second_sqlite_in_each_of_two_processes_is_found_by_the_othe
         println!("failures of the host's own reads and of the other saves: {}", worker.answer("failures"));
     }
     drop((writer, reader));
-    let whole = rusqlite::Connection::open(&stand.path).unwrap();
+    let whole = rusqlite::Connection::open(&fixture.path).unwrap();
     let check: String = whole.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(check, "ok");
 }
@@ -190,25 +190,25 @@ fn copy_database(path: &Path, copy: &Path) {
 #[test]
 fn save_after_the_file_was_replaced_by_a_backup_is_in_the_new_file() {
     for moment in MOMENTS {
-        let stand = Stand::new();
-        let mut worker = stand.worker();
-        assert_eq!(worker.answer(&format!("refresh {}", stand.company)), "refreshed 0");
-        let backup = stand.path.with_extension("backup");
-        let answer = stand.refresh(&mut worker, moment, |_| {
-            copy_database(&stand.path, &backup);
+        let fixture = Fixture::new();
+        let mut worker = fixture.worker();
+        assert_eq!(worker.answer(&format!("refresh {}", fixture.company)), "refreshed 0");
+        let backup = fixture.path.with_extension("backup");
+        let answer = fixture.refresh(&mut worker, moment, |_| {
+            copy_database(&fixture.path, &backup);
             for ending in ["-wal", "-shm"] {
-                let _ = fs::remove_file(with_ending(&stand.path, ending));
+                let _ = fs::remove_file(with_ending(&fixture.path, ending));
             }
-            fs::rename(&backup, &stand.path).unwrap();
+            fs::rename(&backup, &fixture.path).unwrap();
         });
         assert!(answer.starts_with("refreshed "), "{moment:?}: {answer}");
-        let token = worker.answer(&format!("ask {}", stand.company));
+        let token = worker.answer(&format!("ask {}", fixture.company));
         let (token, unsaved) = token.split_once(' ').unwrap();
-        assert!(stand.emulator.access_token_is_live(token), "{moment:?}: {token}");
+        assert!(fixture.emulator.access_token_is_live(token), "{moment:?}: {token}");
         assert_eq!(unsaved, "0", "{moment:?}: the new file can be written");
         drop(worker);
         assert!(
-            stand.file_holds_the_live_token(),
+            fixture.file_holds_the_live_token(),
             "{moment:?}: a save was reported, and the file at the path does not hold it"
         );
     }
@@ -217,42 +217,42 @@ fn save_after_the_file_was_replaced_by_a_backup_is_in_the_new_file() {
 #[test]
 fn save_while_the_file_is_moved_away_is_not_reported_and_follows_when_it_is_back() {
     for moment in MOMENTS {
-        let stand = Stand::new();
-        let mut worker = stand.worker();
-        assert_eq!(worker.answer(&format!("refresh {}", stand.company)), "refreshed 0");
-        let away = stand.path.with_extension("away");
-        let before = stand.emulator.refreshes();
-        let answer = stand.refresh(&mut worker, moment, |_| move_database(&stand.path, &away));
+        let fixture = Fixture::new();
+        let mut worker = fixture.worker();
+        assert_eq!(worker.answer(&format!("refresh {}", fixture.company)), "refreshed 0");
+        let away = fixture.path.with_extension("away");
+        let before = fixture.emulator.refreshes();
+        let answer = fixture.refresh(&mut worker, moment, |_| move_database(&fixture.path, &away));
         match moment {
             // A token that could not be kept is not asked for.
             Moment::BeforeRefresh => {
                 assert_eq!(answer, "GHL_ERR_STORE 0");
-                assert_eq!(stand.emulator.refreshes(), before);
+                assert_eq!(fixture.emulator.refreshes(), before);
             }
             Moment::DuringRefresh => assert_eq!(answer, "refreshed 1"),
         }
-        assert!(!stand.path.exists(), "{moment:?}: a database that is gone was made anew");
-        move_database(&away, &stand.path);
+        assert!(!fixture.path.exists(), "{moment:?}: a database that is gone was made anew");
+        move_database(&away, &fixture.path);
         // Calls offer an unsaved token again after a pause, maintenance at once.
         assert_eq!(worker.answer("maintain"), "done");
-        let token = worker.answer(&format!("ask {}", stand.company));
+        let token = worker.answer(&format!("ask {}", fixture.company));
         let (token, unsaved) = token.split_once(' ').unwrap();
-        assert!(stand.emulator.access_token_is_live(token), "{moment:?}: {token}");
+        assert!(fixture.emulator.access_token_is_live(token), "{moment:?}: {token}");
         assert_eq!(unsaved, "0", "{moment:?}: the file is back");
         drop(worker);
-        assert!(stand.file_holds_the_live_token(), "{moment:?}");
+        assert!(fixture.file_holds_the_live_token(), "{moment:?}");
     }
 }
 
 #[test]
 fn save_after_the_file_was_removed_is_not_reported() {
     for moment in MOMENTS {
-        let stand = Stand::new();
-        let mut worker = stand.worker();
-        assert_eq!(worker.answer(&format!("refresh {}", stand.company)), "refreshed 0");
-        let answer = stand.refresh(&mut worker, moment, |_| {
+        let fixture = Fixture::new();
+        let mut worker = fixture.worker();
+        assert_eq!(worker.answer(&format!("refresh {}", fixture.company)), "refreshed 0");
+        let answer = fixture.refresh(&mut worker, moment, |_| {
             for ending in ENDINGS {
-                let _ = fs::remove_file(with_ending(&stand.path, ending));
+                let _ = fs::remove_file(with_ending(&fixture.path, ending));
             }
         });
         let expected = match moment {
@@ -261,8 +261,8 @@ fn save_after_the_file_was_removed_is_not_reported() {
         };
         assert_eq!(answer, expected, "{moment:?}");
         // The token in memory still serves.
-        let token = worker.answer(&format!("ask {}", stand.company));
+        let token = worker.answer(&format!("ask {}", fixture.company));
         let (token, _) = token.split_once(' ').unwrap();
-        assert!(stand.emulator.access_token_is_live(token), "{moment:?}: {token}");
+        assert!(fixture.emulator.access_token_is_live(token), "{moment:?}: {token}");
     }
 }

@@ -26,7 +26,7 @@ use ghl_oauth::internals::token::{Token, UserType};
 use ghl_oauth::internals::{Client, Config};
 use ghl_oauth_emulator::{Decision, Emulator, Ending, FaultKind, Notice, Rule, Signature, Stage};
 use serde_json::{Value, json};
-use support::{Abi, DAY, Outcome, Trap, config, emulator, free_port, signed};
+use support::{Abi, DAY, Outcome, PanickingClock, config, emulator, free_port, signed};
 
 const GIVEN_SECRET: &str = "the-secret-of-another/client+";
 const GIVEN_TOKEN: &str = "an-access-token-that-was-given";
@@ -191,8 +191,8 @@ fn faults(echo: &str, tokens: &str) -> Vec<FaultKind> {
 struct Play {
     emulator: Emulator,
     abi: Abi,
-    trap: Arc<Trap>,
-    heard: Arc<support::Heard>,
+    panicking_clock: Arc<PanickingClock>,
+    heard: Arc<support::EventRecorder>,
     canaries: Canaries,
 }
 
@@ -200,13 +200,13 @@ impl Play {
     fn new(changes: Value) -> Play {
         let emulator = emulator(1);
         emulator.set_rate_limit(None);
-        let trap = Trap::new(&emulator);
+        let panicking_clock = PanickingClock::new(&emulator);
         let mut config = json!({"rateLimit": {"requests": 100_000}});
         config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        let abi = Abi::by(&emulator, config, Arc::<Trap>::clone(&trap));
+        let abi = Abi::by(&emulator, config, Arc::<PanickingClock>::clone(&panicking_clock));
         let heard = abi.listen();
         let canaries = Canaries::of(&emulator);
-        Play { emulator, abi, trap, heard, canaries }
+        Play { emulator, abi, panicking_clock, heard, canaries }
     }
 
     /// Connected anew, with everything due; answers the tokens, and where two browsers were sent.
@@ -341,8 +341,8 @@ impl Play {
         }
         for reading in 1..6 {
             let (_, redirects) = self.ready();
-            let outcomes = self.everything(&redirects, |_| self.trap.set(reading));
-            self.trap.has_sprung();
+            let outcomes = self.everything(&redirects, |_| self.panicking_clock.set(reading));
+            self.panicking_clock.has_sprung();
             said += self.is_silent("a defect", outcomes);
         }
         let export = self.abi.tokens_export(json!({})).ok();

@@ -27,15 +27,15 @@ MUTATIONS = {
     "unsaved token is never offered again": [
         (
             "tokens/records.rs",
-            "Some(unsaved) if now || unsaved.offered_again <= uptime",
-            "Some(unsaved) if !ON && (now || unsaved.offered_again <= uptime)",
+            "Some(unsaved) if now || unsaved.next_save_at <= uptime",
+            "Some(unsaved) if !ON && (now || unsaved.next_save_at <= uptime)",
         ),
     ],
     "caller with a valid token waits for the flight": [
         (
             "tokens/mod.rs",
-            "Seat::Passenger(flight) => {\n                    if want == Want::Fresh",
-            "Seat::Passenger(flight) => {\n                    if !ON && want == Want::Fresh",
+            "Role::Follower(flight) => {\n                    if want == Want::Fresh",
+            "Role::Follower(flight) => {\n                    if !ON && want == Want::Fresh",
         ),
     ],
     "wait for a lock ignores the deadline": [
@@ -84,8 +84,8 @@ MUTATIONS = {
     "refresh is sent without the lock": [
         (
             "tokens/refresh.rs",
-            "let _lock = self.records.lock(resource_id, &patience.store).map_err(before_sending)?;",
-            "let lock = self.records.lock(resource_id, &patience.store).map_err(before_sending)?;\n        "
+            "let _lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;",
+            "let lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;\n        "
             "let _lock = if ON { None } else { Some(lock) };",
         ),
     ],

@@ -163,7 +163,7 @@ fn a_replaced_token_is_overwritten_in_the_file() {
 // ---- A store that fails ---------------------------------------------------------------------------------------------
 
 /// A connected company whose store can be made to fail.
-struct Stand {
+struct Fixture {
     emulator: Emulator,
     client: Client,
     company: String,
@@ -172,12 +172,12 @@ struct Stand {
     _folder: tempfile::TempDir,
 }
 
-impl Stand {
-    fn new() -> Stand {
+impl Fixture {
+    fn new() -> Fixture {
         let emulator = Emulator::start(Options::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
-        let client = Client::new(&Stand::config(&emulator, &path)).unwrap();
+        let client = Client::new(&Fixture::config(&emulator, &path)).unwrap();
         let link = client.authorization_url(Default::default()).unwrap();
         let decision = Decision::Company(emulator.company_id());
         let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
@@ -190,7 +190,7 @@ impl Stand {
         })));
         let company = emulator.company_id();
         emulator.clear_requests();
-        Stand { emulator, client, company, path, events, _folder: folder }
+        Fixture { emulator, client, company, path, events, _folder: folder }
     }
 
     fn config(emulator: &Emulator, path: &Path) -> Config {
@@ -231,49 +231,49 @@ const NEW_TOKEN: &str = "instr(CAST(NEW.document AS TEXT), '\"intent\":null') > 
 
 #[test]
 fn a_token_that_cannot_be_saved_is_kept_and_saved_later() {
-    let stand = Stand::new();
-    let old = stand.client.access_token(&stand.company).unwrap();
-    stand.refuse(NEW_TOKEN);
-    stand.client.token_refresh(&stand.company).unwrap();
-    let new = stand.client.access_token(&stand.company).unwrap();
-    assert!(!new.matches(old.expose()) && stand.emulator.access_token_is_live(new.expose()));
-    assert_eq!(stand.events(), ["token.unsaved"]);
-    assert_eq!(stand.state(), "unsaved");
-    assert_eq!(stand.client.stats().unwrap()["tokens"]["unsaved"], 1);
+    let fixture = Fixture::new();
+    let old = fixture.client.access_token(&fixture.company).unwrap();
+    fixture.refuse(NEW_TOKEN);
+    fixture.client.token_refresh(&fixture.company).unwrap();
+    let new = fixture.client.access_token(&fixture.company).unwrap();
+    assert!(!new.matches(old.expose()) && fixture.emulator.access_token_is_live(new.expose()));
+    assert_eq!(fixture.events(), ["token.unsaved"]);
+    assert_eq!(fixture.state(), "unsaved");
+    assert_eq!(fixture.client.stats().unwrap()["tokens"]["unsaved"], 1);
 
-    stand.recover();
-    assert_eq!(stand.state(), "ok", "the list offered it to the store again");
-    assert_eq!(stand.events(), ["token.saved"]);
+    fixture.recover();
+    assert_eq!(fixture.state(), "ok", "the list offered it to the store again");
+    assert_eq!(fixture.events(), ["token.saved"]);
     // Whoever opens the store now finds the new token, and it can be refreshed.
-    let other = Client::new(&Stand::config(&stand.emulator, &stand.path)).unwrap();
-    assert!(other.access_token(&stand.company).unwrap().matches(new.expose()));
-    other.token_refresh(&stand.company).unwrap();
-    assert_eq!(stand.emulator.refreshes(), 2);
+    let other = Client::new(&Fixture::config(&fixture.emulator, &fixture.path)).unwrap();
+    assert!(other.access_token(&fixture.company).unwrap().matches(new.expose()));
+    other.token_refresh(&fixture.company).unwrap();
+    assert_eq!(fixture.emulator.refreshes(), 2);
 }
 
 #[test]
 fn an_unsaved_token_is_refreshed_from_memory_and_never_from_the_older_one_in_the_store() {
-    let stand = Stand::new();
-    stand.refuse(NEW_TOKEN);
-    stand.client.token_refresh(&stand.company).unwrap();
-    stand.recover();
+    let fixture = Fixture::new();
+    fixture.refuse(NEW_TOKEN);
+    fixture.client.token_refresh(&fixture.company).unwrap();
+    fixture.recover();
     // Past the vendor's window, the stored refresh token would be refused.
-    stand.emulator.clock().advance(Duration::from_secs(60));
-    stand.client.token_refresh(&stand.company).unwrap();
-    assert_eq!(stand.events(), ["token.unsaved", "token.saved", "token.refreshed"]);
-    assert_eq!(stand.state(), "ok");
+    fixture.emulator.clock().advance(Duration::from_secs(60));
+    fixture.client.token_refresh(&fixture.company).unwrap();
+    assert_eq!(fixture.events(), ["token.unsaved", "token.saved", "token.refreshed"]);
+    assert_eq!(fixture.state(), "ok");
 }
 
 #[test]
 fn nothing_is_spent_that_could_not_be_written_down() {
-    let stand = Stand::new();
-    stand.refuse("1");
-    let error = stand.client.token_refresh(&stand.company).unwrap_err();
+    let fixture = Fixture::new();
+    fixture.refuse("1");
+    let error = fixture.client.token_refresh(&fixture.company).unwrap_err();
     assert_eq!((error.status(), error.retryable()), (Status::Store, true));
-    assert_eq!(error.resource_id(), Some(stand.company.as_str()));
+    assert_eq!(error.resource_id(), Some(fixture.company.as_str()));
     assert!(error.message().contains("full"), "{error}");
-    assert!(stand.emulator.requests().is_empty(), "no refresh was sent");
-    assert!(stand.client.access_token(&stand.company).is_ok(), "the old token goes on");
-    stand.recover();
-    stand.client.token_refresh(&stand.company).unwrap();
+    assert!(fixture.emulator.requests().is_empty(), "no refresh was sent");
+    assert!(fixture.client.access_token(&fixture.company).is_ok(), "the old token goes on");
+    fixture.recover();
+    fixture.client.token_refresh(&fixture.company).unwrap();
 }

@@ -10,7 +10,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Decision, Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, Heard, emulator, fields, sent, shows_none_of};
+use support::{Abi, DAY, EventRecorder, emulator, fields, sent, shows_none_of};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -683,7 +683,7 @@ fn a_listener_may_call_the_library_about_the_very_token_it_was_told_of() {
     let abi: Arc<Abi> = Arc::new(Abi::with(&emulator, json!({"timeouts": {"totalMs": 2_000}})));
     let seen: Arc<Mutex<Vec<(Value, Value)>>> = Arc::default();
     let (calling, noted) = (Arc::downgrade(&abi), Arc::clone(&seen));
-    let heard: Arc<Heard> = abi.listen_and(move |event| {
+    let heard: Arc<EventRecorder> = abi.listen_and(move |event| {
         let abi = calling.upgrade().unwrap();
         let resource = event["resourceId"].as_str().unwrap();
         let outcome = match event["type"].as_str().unwrap() {
@@ -697,7 +697,7 @@ fn a_listener_may_call_the_library_about_the_very_token_it_was_told_of() {
     assert_eq!(emulator.refreshes(), 1);
     let location = emulator.location_ids()[0].clone();
     let minted = abi.live_token(&emulator, &location);
-    abi.deafen();
+    abi.stop_recording();
     let told = seen.lock().unwrap().clone();
     let fine = |name: &str| (json!(name), json!(0));
     assert_eq!(
@@ -715,7 +715,7 @@ fn a_listener_finds_what_it_was_told_of_and_hears_no_more_when_it_is_taken_away(
     let abi: Arc<Abi> = Arc::new(Abi::new(&emulator));
     let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
     let (calling, noted) = (Arc::downgrade(&abi), Arc::clone(&seen));
-    let heard: Arc<Heard> = abi.listen_and(move |event| {
+    let heard: Arc<EventRecorder> = abi.listen_and(move |event| {
         let abi = calling.upgrade().unwrap();
         let deleted = event["type"] == "token.deleted";
         let resource = event["resourceId"].as_str().unwrap();
@@ -738,7 +738,7 @@ fn a_listener_finds_what_it_was_told_of_and_hears_no_more_when_it_is_taken_away(
     );
     assert_eq!(heard.events().len(), 3);
 
-    abi.deafen();
+    abi.stop_recording();
     abi.connect_company(&emulator);
     assert_eq!(heard.events(), [json!(null); 0]);
     let others = abi.listen();

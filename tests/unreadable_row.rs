@@ -1,13 +1,13 @@
 //! A stored token that cannot be read affects its owner only. A deletion, an import, a consent or a mint repairs it.
 
-mod stand;
+mod fixture;
 mod support;
 
 use ghl_oauth::Status;
 use ghl_oauth_emulator::{Decision, Notice, Signature};
 use serde_json::{Value, json};
 
-use stand::{DURABLE, Kind, Stand, saved_answer};
+use fixture::{DURABLE, Fixture, Kind, saved_answer};
 use support::{Abi, sent, signed};
 
 const OLD: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
@@ -31,24 +31,24 @@ const DAMAGES: [(Kind, Damage); 5] = [
 ];
 
 /// A company with two locations, the row of one of the three being damaged, and a new client on that store.
-fn damaged(kind: Kind, damage: Damage, which: usize) -> (Stand, Abi, String, Vec<String>) {
-    let stand = Stand::new(kind);
+fn damaged(kind: Kind, damage: Damage, which: usize) -> (Fixture, Abi, String, Vec<String>) {
+    let fixture = Fixture::new(kind);
     let keys = |keys: &[&str]| match damage {
         Damage::LostKey => json!({"store": {"encryptionKeys": keys}}),
         _ => json!({}),
     };
-    let mut ids = stand.emulator.location_ids();
-    ids.push(stand.company());
-    let abi = stand.open_with(keys(&[OLD]));
-    abi.connect_company(&stand.emulator);
+    let mut ids = fixture.emulator.location_ids();
+    ids.push(fixture.company());
+    let abi = fixture.open_with(keys(&[OLD]));
+    abi.connect_company(&fixture.emulator);
     for id in &ids {
-        abi.live_token(&stand.emulator, id);
+        abi.live_token(&fixture.emulator, id);
     }
     let id = ids.remove(which);
     match damage {
-        Damage::Garbage => stand.damage(&id),
+        Damage::Garbage => fixture.damage(&id),
         Damage::LostKey => {
-            let both = stand.open_with(keys(&[NEW, OLD]));
+            let both = fixture.open_with(keys(&[NEW, OLD]));
             for other in &ids {
                 both.token_refresh(other).ok();
             }
@@ -56,21 +56,21 @@ fn damaged(kind: Kind, damage: Damage, which: usize) -> (Stand, Abi, String, Vec
         Damage::Empty | Damage::OtherJson => {
             let document = if damage == Damage::Empty { "x''" } else { "x'7b7d'" };
             let update = format!("UPDATE token SET document = {document} WHERE resource_id = ?1");
-            assert_eq!(stand.database().execute(&update, [&id]).unwrap(), 1);
+            assert_eq!(fixture.database().execute(&update, [&id]).unwrap(), 1);
         }
     }
     drop(abi);
-    let abi = stand.open_with(keys(&[NEW]));
-    sent(&stand.emulator);
-    (stand, abi, id, ids)
+    let abi = fixture.open_with(keys(&[NEW]));
+    sent(&fixture.emulator);
+    (fixture, abi, id, ids)
 }
 
-fn each(test: impl Fn(Stand, Abi, String, Vec<String>, &str)) {
+fn each(test: impl Fn(Fixture, Abi, String, Vec<String>, &str)) {
     for (kind, damage) in DAMAGES {
         for which in [0, 2] {
-            let (stand, abi, id, others) = damaged(kind, damage, which);
+            let (fixture, abi, id, others) = damaged(kind, damage, which);
             let owner = if which == 2 { "the company" } else { "a location" };
-            test(stand, abi, id, others, &format!("{kind:?}, {damage:?}, {owner}"));
+            test(fixture, abi, id, others, &format!("{kind:?}, {damage:?}, {owner}"));
         }
     }
 }
@@ -98,13 +98,13 @@ fn sorted(ids: &[String]) -> Vec<String> {
 
 /// The row is well again, here and for a later client of the same keys.
 #[track_caller]
-fn is_repaired(stand: &Stand, abi: &Abi, id: &str, what: &str) {
-    abi.live_token(&stand.emulator, id);
+fn is_repaired(fixture: &Fixture, abi: &Abi, id: &str, what: &str) {
+    abi.live_token(&fixture.emulator, id);
     abi.token_refresh(id).ok();
     let page = abi.tokens_list(json!({})).ok();
     assert_eq!(ids(&page, "failed"), [""; 0], "{what}");
     assert!(ids(&page, "items").contains(&id.to_owned()), "{what}");
-    let (_, document) = stand.stored(id).unwrap();
+    let (_, document) = fixture.stored(id).unwrap();
     assert!(document.len() > 100, "{what}: it was saved");
 }
 
@@ -142,9 +142,9 @@ fn list_and_export_go_on_past_an_unreadable_row_and_name_it() {
 
 #[test]
 fn unreadable_row_concerns_no_other_resource() {
-    each(|stand, abi, id, others, what| {
+    each(|fixture, abi, id, others, what| {
         for other in &others {
-            abi.live_token(&stand.emulator, other);
+            abi.live_token(&fixture.emulator, other);
             let refreshed = abi.token_refresh(other);
             assert_eq!(refreshed.0, 0, "{what}: {}", refreshed.1);
         }
@@ -164,10 +164,10 @@ fn unreadable_row_concerns_no_other_resource() {
 
 #[test]
 fn unreadable_row_is_deleted() {
-    each(|stand, abi, id, _, what| {
+    each(|fixture, abi, id, _, what| {
         let deleted = abi.token_delete(&id);
         assert_eq!(deleted.0, 0, "{what}: {}", deleted.1);
-        assert!(stand.stored(&id).is_none(), "{what}");
+        assert!(fixture.stored(&id).is_none(), "{what}");
         assert_eq!(ids(&abi.tokens_list(json!({})).ok(), "failed"), [""; 0], "{what}");
         abi.token_delete(&id).fails(Status::NotFound);
     });
@@ -175,106 +175,106 @@ fn unreadable_row_is_deleted() {
 
 #[test]
 fn unreadable_row_is_deleted_by_an_uninstall() {
-    each(|stand, abi, id, _, what| {
-        if stand.kind == Kind::Sqlite {
-            stand.pass(std::time::Duration::from_secs(60));
+    each(|fixture, abi, id, _, what| {
+        if fixture.kind == Kind::Sqlite {
+            fixture.pass(std::time::Duration::from_secs(60));
         }
-        let body = stand.emulator.webhook(&Notice::Uninstall(id.clone()));
-        let headers = signed(&stand.emulator, body.as_bytes(), Signature::Ed25519);
+        let body = fixture.emulator.webhook(&Notice::Uninstall(id.clone()));
+        let headers = signed(&fixture.emulator, body.as_bytes(), Signature::Ed25519);
         assert_eq!(abi.webhook_apply(body.as_bytes(), &headers).ok()["applied"], true, "{what}");
-        assert!(stand.stored(&id).is_none(), "{what}");
+        assert!(fixture.stored(&id).is_none(), "{what}");
     });
 }
 
 #[test]
 fn unreadable_row_is_repaired_by_an_import_with_replace_and_not_without() {
-    each(|stand, abi, id, _, what| {
-        let decision = if id == stand.company() {
+    each(|fixture, abi, id, _, what| {
+        let decision = if id == fixture.company() {
             Decision::Company(id.clone())
         } else {
             Decision::Location(id.clone())
         };
-        let before = stand.stored(&id).unwrap();
-        let answer = saved_answer(&abi, &stand.emulator, decision);
+        let before = fixture.stored(&id).unwrap();
+        let answer = saved_answer(&abi, &fixture.emulator, decision);
         let other = json!({"accessToken": "a", "locationId": "somewhere", "expiresIn": 100});
         let report = abi.tokens_import(json!({"tokens": [answer, other]})).ok();
         assert_eq!(report["imported"], 1, "{what}: the rest comes in: {report}");
         let reason = report["skipped"][0]["reason"].as_str().unwrap();
         assert!(!reason.is_empty() && report["skipped"][0]["resourceId"] == id.as_str(), "{what}: {reason}");
         assert_eq!(
-            stand.stored(&id).unwrap(),
+            fixture.stored(&id).unwrap(),
             before,
             "{what}: nothing is overwritten without being told to"
         );
         let report = abi.tokens_import(json!({"tokens": [answer], "replace": true})).ok();
         assert_eq!(report["imported"], 1, "{what}: {report}");
-        is_repaired(&stand, &abi, &id, what);
+        is_repaired(&fixture, &abi, &id, what);
     });
 }
 
 #[test]
 fn unreadable_row_is_repaired_by_a_new_consent() {
-    each(|stand, abi, id, _, what| {
-        let decision = if id == stand.company() {
+    each(|fixture, abi, id, _, what| {
+        let decision = if id == fixture.company() {
             Decision::Company(id.clone())
         } else {
             Decision::Location(id.clone())
         };
-        assert_eq!(abi.connect(&stand.emulator, decision)["state"], "ok", "{what}");
-        is_repaired(&stand, &abi, &id, what);
+        assert_eq!(abi.connect(&fixture.emulator, decision)["state"], "ok", "{what}");
+        is_repaired(&fixture, &abi, &id, what);
     });
 }
 
 #[test]
 fn unreadable_row_of_a_location_is_repaired_by_a_mint() {
-    each(|stand, abi, id, _, what| {
-        let company = stand.company();
+    each(|fixture, abi, id, _, what| {
+        let company = fixture.company();
         if id == company {
             return;
         }
         let params = json!({"companyId": company, "locationIds": [id]});
         let report = abi.tokens_mint(params, |_| true).ok();
         assert_eq!(report["minted"], 1, "{what}: {report}");
-        is_repaired(&stand, &abi, &id, what);
+        is_repaired(&fixture, &abi, &id, what);
     });
 }
 
 #[test]
 fn unreadable_row_of_a_location_is_repaired_by_an_install() {
-    each(|stand, abi, id, _, what| {
-        if id == stand.company() {
+    each(|fixture, abi, id, _, what| {
+        if id == fixture.company() {
             return;
         }
-        if stand.kind == Kind::Sqlite {
-            stand.pass(std::time::Duration::from_secs(60));
+        if fixture.kind == Kind::Sqlite {
+            fixture.pass(std::time::Duration::from_secs(60));
         }
-        let body = stand.emulator.webhook(&Notice::Install(id.clone()));
-        let headers = signed(&stand.emulator, body.as_bytes(), Signature::Ed25519);
+        let body = fixture.emulator.webhook(&Notice::Install(id.clone()));
+        let headers = signed(&fixture.emulator, body.as_bytes(), Signature::Ed25519);
         assert_eq!(abi.webhook_apply(body.as_bytes(), &headers).ok()["applied"], true, "{what}");
-        is_repaired(&stand, &abi, &id, what);
+        is_repaired(&fixture, &abi, &id, what);
     });
 }
 
 #[test]
 fn several_unreadable_rows_are_all_named_and_repaired() {
     for kind in DURABLE {
-        let stand = Stand::new(kind);
-        let abi = stand.open();
-        let company = abi.connect_company(&stand.emulator);
-        for location in stand.emulator.location_ids() {
-            abi.live_token(&stand.emulator, &location);
-            stand.damage(&location);
+        let fixture = Fixture::new(kind);
+        let abi = fixture.open();
+        let company = abi.connect_company(&fixture.emulator);
+        for location in fixture.emulator.location_ids() {
+            abi.live_token(&fixture.emulator, &location);
+            fixture.damage(&location);
         }
         drop(abi);
-        let abi = stand.open();
+        let abi = fixture.open();
         let page = abi.tokens_list(json!({})).ok();
-        assert_eq!(ids(&page, "failed"), sorted(&stand.emulator.location_ids()), "{kind:?}");
+        assert_eq!(ids(&page, "failed"), sorted(&fixture.emulator.location_ids()), "{kind:?}");
         assert_eq!(ids(&page, "items"), std::slice::from_ref(&company), "{kind:?}");
-        let locations = stand.emulator.location_ids();
+        let locations = fixture.emulator.location_ids();
         let report = abi.tokens_mint(json!({"companyId": company, "locationIds": locations}), |_| true).ok();
         assert_eq!(report["minted"], 2, "{kind:?}: {report}");
         for location in &locations {
-            is_repaired(&stand, &abi, location, "several");
+            is_repaired(&fixture, &abi, location, "several");
         }
     }
 }

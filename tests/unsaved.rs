@@ -1,6 +1,6 @@
 //! Tokens that the store did not take: they are offered again until the store has them, and what is lost is said.
 
-mod stand;
+mod fixture;
 mod support;
 
 use std::sync::atomic::Ordering;
@@ -10,25 +10,25 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::Decision;
 use serde_json::{Value, json};
 
-use stand::{DURABLE, Kind, Stand, refresh_unsaved, until};
+use fixture::{DURABLE, Fixture, Kind, refresh_unsaved, until};
 use support::{Abi, sent};
 
 /// A connected company whose last refresh the store did not take, and that token.
-fn unsaved(kind: Kind) -> (Stand, Abi, String, String) {
+fn unsaved(kind: Kind) -> (Fixture, Abi, String, String) {
     unsaved_within(kind, 30_000)
 }
 
 /// The same with this `timeouts.totalMs`.
-fn unsaved_within(kind: Kind, total_ms: u64) -> (Stand, Abi, String, String) {
-    let stand = Stand::new(kind);
-    stand.emulator.set_reuse_window_seconds(0);
-    let abi = stand.open_with(json!({"timeouts": {"totalMs": total_ms}}));
-    let company = abi.connect_company(&stand.emulator);
-    refresh_unsaved(&stand, &abi, &company);
-    let token = abi.live_token(&stand.emulator, &company);
-    assert!(!stand.is_stored(&company, &token));
-    sent(&stand.emulator);
-    (stand, abi, company, token)
+fn unsaved_within(kind: Kind, total_ms: u64) -> (Fixture, Abi, String, String) {
+    let fixture = Fixture::new(kind);
+    fixture.emulator.set_reuse_window_seconds(0);
+    let abi = fixture.open_with(json!({"timeouts": {"totalMs": total_ms}}));
+    let company = abi.connect_company(&fixture.emulator);
+    refresh_unsaved(&fixture, &abi, &company);
+    let token = abi.live_token(&fixture.emulator, &company);
+    assert!(!fixture.is_stored(&company, &token));
+    sent(&fixture.emulator);
+    (fixture, abi, company, token)
 }
 
 /// Longer than any pause between two offers.
@@ -36,26 +36,26 @@ const LONG: Duration = Duration::from_secs(600);
 
 #[test]
 fn unsaved_token_is_saved_by_the_next_call_for_it_when_the_store_works_again() {
-    let (stand, abi, company, token) = unsaved(Kind::Sqlite);
-    stand.pass(LONG);
-    assert_eq!(abi.live_token(&stand.emulator, &company), token);
-    assert!(!stand.is_stored(&company, &token), "the store still refuses");
-    stand.accept_saves();
-    stand.pass(LONG);
-    assert_eq!(abi.live_token(&stand.emulator, &company), token);
-    assert!(stand.is_stored(&company, &token));
-    assert_eq!(stand.open().live_token(&stand.emulator, &company), token);
-    assert_eq!(sent(&stand.emulator), [""; 0]);
+    let (fixture, abi, company, token) = unsaved(Kind::Sqlite);
+    fixture.pass(LONG);
+    assert_eq!(abi.live_token(&fixture.emulator, &company), token);
+    assert!(!fixture.is_stored(&company, &token), "the store still refuses");
+    fixture.accept_saves();
+    fixture.pass(LONG);
+    assert_eq!(abi.live_token(&fixture.emulator, &company), token);
+    assert!(fixture.is_stored(&company, &token));
+    assert_eq!(fixture.open().live_token(&fixture.emulator, &company), token);
+    assert_eq!(sent(&fixture.emulator), [""; 0]);
 }
 
 #[test]
 fn unsaved_token_is_saved_within_seconds_by_calls_that_only_ask_for_it() {
     for kind in DURABLE {
-        let (stand, abi, company, token) = unsaved(kind);
-        stand.accept_saves();
+        let (fixture, abi, company, token) = unsaved(kind);
+        fixture.accept_saves();
         until("it is saved", || {
             assert_eq!(abi.access_token(&company).text(), token);
-            stand.is_stored(&company, &token)
+            fixture.is_stored(&company, &token)
         });
         assert_eq!(abi.listed(&company)["state"], "ok");
     }
@@ -81,11 +81,11 @@ fn unsaved_token_is_saved_by_every_call_that_touches_its_resource() {
         }),
     ];
     for (name, touch) in touches {
-        let (stand, abi, company, token) = unsaved(Kind::Sqlite);
-        stand.accept_saves();
-        stand.pass(LONG);
+        let (fixture, abi, company, token) = unsaved(Kind::Sqlite);
+        fixture.accept_saves();
+        fixture.pass(LONG);
         touch(&abi, &company);
-        let (_, stored) = stand.stored(&company).unwrap();
+        let (_, stored) = fixture.stored(&company).unwrap();
         let token = if name == "refresh" { abi.access_token(&company).text() } else { token };
         assert!(stored.contains(&token), "{name}");
     }
@@ -94,54 +94,54 @@ fn unsaved_token_is_saved_by_every_call_that_touches_its_resource() {
 #[test]
 fn unsaved_token_is_saved_when_its_client_is_freed() {
     for kind in DURABLE {
-        let (stand, abi, company, token) = unsaved(kind);
-        stand.accept_saves();
+        let (fixture, abi, company, token) = unsaved(kind);
+        fixture.accept_saves();
         drop(abi);
-        assert!(stand.is_stored(&company, &token), "{kind:?}");
-        let next = stand.open();
-        assert_eq!(next.live_token(&stand.emulator, &company), token, "{kind:?}");
+        assert!(fixture.is_stored(&company, &token), "{kind:?}");
+        let next = fixture.open();
+        assert_eq!(next.live_token(&fixture.emulator, &company), token, "{kind:?}");
         next.token_refresh(&company).ok();
-        assert_eq!(sent(&stand.emulator), ["refresh 200"], "{kind:?}");
+        assert_eq!(sent(&fixture.emulator), ["refresh 200"], "{kind:?}");
     }
 }
 
 #[test]
 fn unsaved_consent_and_mint_are_saved_when_their_client_is_freed() {
     for kind in DURABLE {
-        let stand = Stand::new(kind);
-        let abi = stand.open();
-        let company = abi.connect_company(&stand.emulator);
-        let (minted, consented) = (stand.location(0), stand.location(1));
-        let redirect_url = abi.consent(&stand.emulator, Decision::Location(consented.clone()));
-        stand.refuse_saves();
+        let fixture = Fixture::new(kind);
+        let abi = fixture.open();
+        let company = abi.connect_company(&fixture.emulator);
+        let (minted, consented) = (fixture.location(0), fixture.location(1));
+        let redirect_url = abi.consent(&fixture.emulator, Decision::Location(consented.clone()));
+        fixture.refuse_saves();
         abi.authorization_complete(json!({"redirectUrl": redirect_url, "allowMissingState": true})).ok();
-        let tokens = [&minted, &consented].map(|id| abi.live_token(&stand.emulator, id));
-        assert!(stand.stored(&minted).is_none() && stand.stored(&consented).is_none());
-        stand.accept_saves();
+        let tokens = [&minted, &consented].map(|id| abi.live_token(&fixture.emulator, id));
+        assert!(fixture.stored(&minted).is_none() && fixture.stored(&consented).is_none());
+        fixture.accept_saves();
         drop(abi);
-        let next = stand.open();
-        sent(&stand.emulator);
+        let next = fixture.open();
+        sent(&fixture.emulator);
         for (id, token) in [&minted, &consented].into_iter().zip(tokens) {
-            assert_eq!(next.live_token(&stand.emulator, id), token, "{kind:?}");
+            assert_eq!(next.live_token(&fixture.emulator, id), token, "{kind:?}");
         }
-        next.live_token(&stand.emulator, &company);
-        assert_eq!(sent(&stand.emulator), [""; 0], "{kind:?}");
+        next.live_token(&fixture.emulator, &company);
+        assert_eq!(sent(&fixture.emulator), [""; 0], "{kind:?}");
     }
 }
 
 #[test]
 fn free_of_a_client_whose_store_still_refuses_ends_soon() {
     for kind in DURABLE {
-        let (stand, abi, company, token) = unsaved_within(kind, 1_000);
+        let (fixture, abi, company, token) = unsaved_within(kind, 1_000);
         let began = Instant::now();
         drop(abi);
         assert!(began.elapsed() < Duration::from_secs(8), "{kind:?}: {:?}", began.elapsed());
-        assert!(!stand.is_stored(&company, &token));
+        assert!(!fixture.is_stored(&company, &token));
     }
     // The same where another connection keeps the database's write lock.
-    let (stand, abi, ..) = unsaved_within(Kind::Sqlite, 1_000);
-    stand.accept_saves();
-    let foreign = stand.database();
+    let (fixture, abi, ..) = unsaved_within(Kind::Sqlite, 1_000);
+    fixture.accept_saves();
+    let foreign = fixture.database();
     foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
     let began = Instant::now();
     drop(abi);
@@ -152,7 +152,7 @@ fn free_of_a_client_whose_store_still_refuses_ends_soon() {
 #[test]
 fn unsaved_token_is_reported_by_maintenance_while_the_store_refuses() {
     for kind in DURABLE {
-        let (stand, abi, company, token) = unsaved(kind);
+        let (fixture, abi, company, token) = unsaved(kind);
         for _ in 0..2 {
             let report = abi.tokens_maintain(json!({}), |_| true).ok();
             let [failed] = &report["failed"].as_array().unwrap()[..] else {
@@ -167,10 +167,10 @@ fn unsaved_token_is_reported_by_maintenance_while_the_store_refuses() {
         assert_eq!(report["failed"][0]["resourceId"], company.as_str(), "{kind:?}: {report}");
         assert_eq!(abi.listed(&company)["state"], "unsaved", "{kind:?}");
         assert_eq!(abi.stats()["tokens"]["unsaved"], 1, "{kind:?}");
-        stand.accept_saves();
+        fixture.accept_saves();
         let report = abi.tokens_maintain(json!({}), |_| true).ok();
         assert_eq!(report["failed"], json!([]), "{kind:?}");
-        assert!(stand.is_stored(&company, &token), "{kind:?}");
+        assert!(fixture.is_stored(&company, &token), "{kind:?}");
         assert_eq!(abi.listed(&company)["state"], "ok", "{kind:?}");
         assert_eq!(abi.stats()["tokens"]["unsaved"], 0, "{kind:?}");
     }
@@ -178,13 +178,13 @@ fn unsaved_token_is_reported_by_maintenance_while_the_store_refuses() {
 
 #[test]
 fn unsaved_token_is_not_offered_to_a_store_that_refuses_at_every_call() {
-    let (stand, abi, company, token) = unsaved(Kind::Host);
-    let before = stand.host.saves.load(Ordering::SeqCst);
+    let (fixture, abi, company, token) = unsaved(Kind::Host);
+    let before = fixture.host.saves.load(Ordering::SeqCst);
     let began = Instant::now();
     for _ in 0..2_000 {
         assert_eq!(abi.access_token(&company).text(), token);
     }
-    let offers = stand.host.saves.load(Ordering::SeqCst) - before;
+    let offers = fixture.host.saves.load(Ordering::SeqCst) - before;
     let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
     assert!(offers <= 10 * seconds, "{offers} offers in {seconds} s");
 }
@@ -192,40 +192,40 @@ fn unsaved_token_is_not_offered_to_a_store_that_refuses_at_every_call() {
 #[test]
 fn token_refreshed_twice_while_the_store_refused_is_saved_with_the_last_one_only() {
     for kind in DURABLE {
-        let (stand, abi, company, first) = unsaved(kind);
+        let (fixture, abi, company, first) = unsaved(kind);
         // Without an intent in the store a refresh is not sent, so the first one stays.
         let second = match abi.token_refresh(&company) {
-            support::Outcome(0, _) => abi.live_token(&stand.emulator, &company),
+            support::Outcome(0, _) => abi.live_token(&fixture.emulator, &company),
             refused => {
                 refused.fails(Status::Store);
                 first
             }
         };
-        stand.accept_saves();
+        fixture.accept_saves();
         let _ = abi.tokens_list(json!({})).ok();
-        assert!(stand.is_stored(&company, &second), "{kind:?}");
+        assert!(fixture.is_stored(&company, &second), "{kind:?}");
         let report: Value = abi.tokens_maintain(json!({}), |_| true).ok();
         assert_eq!(report["failed"], json!([]), "{kind:?}");
         drop(abi);
-        let next = stand.open();
+        let next = fixture.open();
         next.token_refresh(&company).ok();
-        next.live_token(&stand.emulator, &company);
+        next.live_token(&fixture.emulator, &company);
     }
 }
 
 #[test]
 fn unsaved_token_of_one_client_gives_way_to_the_newer_one_of_another() {
     for kind in DURABLE {
-        let (stand, abi, company, _) = unsaved(kind);
-        stand.accept_saves();
-        let other = stand.open();
-        other.connect_company(&stand.emulator);
-        let newer = other.live_token(&stand.emulator, &company);
+        let (fixture, abi, company, _) = unsaved(kind);
+        fixture.accept_saves();
+        let other = fixture.open();
+        other.connect_company(&fixture.emulator);
+        let newer = other.live_token(&fixture.emulator, &company);
         let _ = abi.tokens_list(json!({})).ok();
-        assert!(stand.is_stored(&company, &newer), "{kind:?}: a person consented anew");
+        assert!(fixture.is_stored(&company, &newer), "{kind:?}: a person consented anew");
         drop(abi);
-        assert!(stand.is_stored(&company, &newer), "{kind:?}: not at its end either");
-        stand.open().token_refresh(&company).ok();
+        assert!(fixture.is_stored(&company, &newer), "{kind:?}: not at its end either");
+        fixture.open().token_refresh(&company).ok();
     }
 }
 
@@ -233,20 +233,20 @@ fn unsaved_token_of_one_client_gives_way_to_the_newer_one_of_another() {
 fn unsaved_token_replaces_the_death_that_another_client_wrote_down() {
     for kind in DURABLE {
         for freed in [false, true] {
-            let (stand, abi, company, token) = unsaved(kind);
-            stand.accept_saves();
+            let (fixture, abi, company, token) = unsaved(kind);
+            fixture.accept_saves();
             // The other one knows the older refresh token only, and the server calls it spent.
-            let other = stand.open();
+            let other = fixture.open();
             assert_ne!(other.token_refresh(&company).0, 0, "{kind:?}");
             if freed {
                 drop(abi);
             } else {
                 let _ = abi.tokens_list(json!({})).ok();
             }
-            assert!(stand.is_stored(&company, &token), "{kind:?}, freed: {freed}");
+            assert!(fixture.is_stored(&company, &token), "{kind:?}, freed: {freed}");
             assert_eq!(other.listed(&company)["state"], "ok", "{kind:?}, freed: {freed}");
             other.token_refresh(&company).ok();
-            other.live_token(&stand.emulator, &company);
+            other.live_token(&fixture.emulator, &company);
         }
     }
 }
@@ -255,24 +255,24 @@ fn unsaved_token_replaces_the_death_that_another_client_wrote_down() {
 fn unsaved_token_that_another_client_was_given_again_inside_the_window_costs_no_connection() {
     for kind in DURABLE {
         for rotated_again in [false, true] {
-            let stand = Stand::new(kind);
-            let abi = stand.open();
-            let company = abi.connect_company(&stand.emulator);
-            refresh_unsaved(&stand, &abi, &company);
-            stand.accept_saves();
-            let other = stand.open();
+            let fixture = Fixture::new(kind);
+            let abi = fixture.open();
+            let company = abi.connect_company(&fixture.emulator);
+            refresh_unsaved(&fixture, &abi, &company);
+            fixture.accept_saves();
+            let other = fixture.open();
             other.token_refresh(&company).ok();
-            stand.emulator.set_reuse_window_seconds(0);
+            fixture.emulator.set_reuse_window_seconds(0);
             if rotated_again {
                 other.token_refresh(&company).ok();
             }
             let _ = abi.tokens_list(json!({})).ok();
-            for client in [&abi, &other, &stand.open()] {
+            for client in [&abi, &other, &fixture.open()] {
                 client.token_refresh(&company).ok();
-                client.live_token(&stand.emulator, &company);
+                client.live_token(&fixture.emulator, &company);
             }
             drop(abi);
-            stand.open().token_refresh(&company).ok();
+            fixture.open().token_refresh(&company).ok();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! While a valid token exists no caller waits, and while it is wrong about the time no dead token is handed out.
 
-mod stand;
+mod fixture;
 mod support;
 
 use std::sync::mpsc::channel;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ghl_oauth_emulator::{Decision, Endpoint, FaultKind, Rule, Stage};
 use serde_json::{Value, json};
 
-use stand::{EVERY, Kind, Stand};
+use fixture::{EVERY, Fixture, Kind};
 use support::{Abi, DAY, sent};
 
 /// Callers have all the time of a test; none of these tests measures how long a call takes by it.
@@ -24,22 +24,22 @@ const AT_ONCE: Duration = Duration::from_secs(60);
 const NEARLY_OVER: i64 = 200_000;
 
 /// A company whose token is inside the margin.
-fn due(kind: Kind) -> (Stand, Abi, String, String) {
-    let stand = Stand::new(kind);
-    let abi = stand.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
-    let company = stand.company();
+fn due(kind: Kind) -> (Fixture, Abi, String, String) {
+    let fixture = Fixture::new(kind);
+    let abi = fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
+    let company = fixture.company();
     if kind == Kind::Host {
         // The system's clock cannot be moved, so the token is given a short life.
-        let mut answer = stand::saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
-        answer["expiresAt"] = json!(stand.emulator.clock().now_ms() + NEARLY_OVER);
+        let mut answer = fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
+        answer["expiresAt"] = json!(fixture.emulator.clock().now_ms() + NEARLY_OVER);
         assert_eq!(abi.tokens_import(json!({"tokens": [answer]})).ok()["imported"], 1);
     } else {
-        abi.connect_company(&stand.emulator);
-        stand.pass(Duration::from_millis(86_399_000 - NEARLY_OVER.unsigned_abs()));
+        abi.connect_company(&fixture.emulator);
+        fixture.pass(Duration::from_millis(86_399_000 - NEARLY_OVER.unsigned_abs()));
     }
     let old = abi.tokens_export(json!({})).ok()["tokens"][0]["accessToken"].as_str().unwrap().to_owned();
-    sent(&stand.emulator);
-    (stand, abi, company, old)
+    sent(&fixture.emulator);
+    (fixture, abi, company, old)
 }
 
 /// Eight threads ask at the same time. All but `all_but` of them get their token before `meanwhile` runs, the rest after it.
@@ -71,15 +71,15 @@ fn eight_ask(
 fn callers_with_a_valid_token_get_it_at_once_while_the_refresh_is_stalled() {
     for kind in EVERY {
         for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
-            let (stand, abi, company, old) = due(kind);
-            let hold = stand.emulator.hold(Rule::on(Endpoint::Token), stage);
+            let (fixture, abi, company, old) = due(kind);
+            let hold = fixture.emulator.hold(Rule::on(Endpoint::Token), stage);
             let (at_once, leader) = eight_ask(&abi, &company, 1, || {
                 hold.wait_for(1);
                 hold.release();
             });
             assert!(at_once.iter().all(|token| *token == old), "{kind:?}");
             assert_ne!(leader[0], old, "{kind:?}");
-            assert_eq!(stand.emulator.refreshes(), 1, "{kind:?}");
+            assert_eq!(fixture.emulator.refreshes(), 1, "{kind:?}");
         }
     }
 }
@@ -87,46 +87,46 @@ fn callers_with_a_valid_token_get_it_at_once_while_the_refresh_is_stalled() {
 #[test]
 fn callers_with_a_valid_token_of_a_location_get_it_at_once_while_its_mint_is_stalled() {
     for kind in [Kind::Memory, Kind::Sqlite] {
-        let stand = Stand::new(kind);
-        stand.emulator.set_location_refresh_tokens(false);
-        let abi = stand.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
-        let (company, location) = (abi.connect_company(&stand.emulator), stand.location(0));
-        let old = abi.live_token(&stand.emulator, &location);
-        stand.pass(Duration::from_millis(86_399_000 - NEARLY_OVER.unsigned_abs()));
+        let fixture = Fixture::new(kind);
+        fixture.emulator.set_location_refresh_tokens(false);
+        let abi = fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
+        let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
+        let old = abi.live_token(&fixture.emulator, &location);
+        fixture.pass(Duration::from_millis(86_399_000 - NEARLY_OVER.unsigned_abs()));
         for stalled in [Endpoint::Token, Endpoint::LocationToken] {
-            let hold = stand.emulator.hold(Rule::on(stalled), Stage::BeforeProcessing);
+            let hold = fixture.emulator.hold(Rule::on(stalled), Stage::BeforeProcessing);
             let (at_once, leader) = eight_ask(&abi, &location, 1, || {
                 hold.wait_for(1);
                 hold.release();
             });
             assert!(at_once.iter().all(|token| *token == old), "{kind:?}, {stalled:?}");
-            let now = abi.live_token(&stand.emulator, &location);
+            let now = abi.live_token(&fixture.emulator, &location);
             assert_eq!(leader[0], now, "{kind:?}, {stalled:?}");
             if now != old {
                 break;
             }
         }
-        abi.live_token(&stand.emulator, &company);
+        abi.live_token(&fixture.emulator, &company);
     }
 }
 
 #[test]
 fn callers_with_a_valid_token_do_not_wait_for_the_lock_of_another_client() {
-    for kind in stand::DURABLE {
-        let (stand, abi, company, old) = due(kind);
-        let other = stand.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
-        let hold = stand.emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
+    for kind in fixture::DURABLE {
+        let (fixture, abi, company, old) = due(kind);
+        let other = fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
+        let hold = fixture.emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
         thread::scope(|scope| {
             let refresh = scope.spawn(|| other.token_refresh(&company));
             hold.wait_for(1);
             let (at_once, _) = eight_ask(&abi, &company, 0, || {});
             assert!(at_once.iter().all(|token| *token == old), "{kind:?}");
-            assert_eq!(sent(&stand.emulator), ["refresh 0"], "{kind:?}");
+            assert_eq!(sent(&fixture.emulator), ["refresh 0"], "{kind:?}");
             hold.release();
             let _ = refresh.join().unwrap().ok();
         });
         assert_ne!(abi.token_refresh(&company).ok(), Value::Null);
-        abi.live_token(&stand.emulator, &company);
+        abi.live_token(&fixture.emulator, &company);
     }
 }
 
@@ -153,10 +153,10 @@ fn calls_that_use_a_valid_token_do_not_wait_for_the_refresh_of_another_client() 
         ("ghl_access_token of a location", |abi, _, location| abi.access_token(location).0 == 0),
     ];
     for (name, uses) in uses {
-        let (stand, abi, company, _) = due(Kind::Sqlite);
-        let location = stand.location(0);
-        let other = stand.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
-        let hold = stand.emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
+        let (fixture, abi, company, _) = due(Kind::Sqlite);
+        let location = fixture.location(0);
+        let other = fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
+        let hold = fixture.emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
         thread::scope(|scope| {
             let refresh = scope.spawn(|| other.token_refresh(&company));
             hold.wait_for(1);
@@ -174,54 +174,54 @@ fn calls_that_use_a_valid_token_do_not_wait_for_the_refresh_of_another_client() 
 #[test]
 fn callers_with_a_valid_token_do_not_wait_for_the_write_lock_of_another_connection() {
     for warm in [true, false] {
-        let (stand, abi, company, old) = due(Kind::Sqlite);
+        let (fixture, abi, company, old) = due(Kind::Sqlite);
         let abi = if warm {
             // Memory and statements are in use already.
             abi
         } else {
-            stand.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}))
+            fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}))
         };
-        let foreign = stand.database();
+        let foreign = fixture.database();
         foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
         let (at_once, leader) = eight_ask(&abi, &company, 1, || foreign.execute_batch("ROLLBACK").unwrap());
         assert!(at_once.iter().all(|token| *token == old), "warm: {warm}");
-        assert!(stand.emulator.access_token_is_live(&leader[0]), "warm: {warm}");
+        assert!(fixture.emulator.access_token_is_live(&leader[0]), "warm: {warm}");
     }
 }
 
 #[test]
 fn callers_with_a_valid_token_do_not_wait_for_a_store_that_hangs() {
-    let (stand, abi, company, old) = due(Kind::Host);
+    let (fixture, abi, company, old) = due(Kind::Host);
     assert_eq!(abi.oauth_installed_locations(json!({"companyId": company})).0, 0);
-    let (stand, abi, company, old) = if abi.access_token(&company).text() == old {
-        (stand, abi, company, old)
+    let (fixture, abi, company, old) = if abi.access_token(&company).text() == old {
+        (fixture, abi, company, old)
     } else {
         // That call has renewed it; the next one is due again, and in memory.
-        let mut answer = stand::saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
-        answer["expiresAt"] = json!(stand.emulator.clock().now_ms() + NEARLY_OVER);
+        let mut answer = fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
+        answer["expiresAt"] = json!(fixture.emulator.clock().now_ms() + NEARLY_OVER);
         let import = json!({"tokens": [answer], "replace": true});
         assert_eq!(abi.tokens_import(import).ok()["imported"], 1);
         let old = answer["accessToken"].as_str().unwrap().to_owned();
         // A refresh that fails leaves it in memory.
-        stand.emulator.inject(
+        fixture.emulator.inject(
             Rule::on(Endpoint::Token).times(9),
             FaultKind::Refusal { refusal: ghl_oauth_emulator::Refusal::InvalidParameter },
         );
         assert_eq!(abi.access_token(&company).text(), old);
-        stand.emulator.clear_faults();
-        (stand, abi, company, old)
+        fixture.emulator.clear_faults();
+        (fixture, abi, company, old)
     };
-    stand.host.hold_loads(true);
-    let (at_once, _) = eight_ask(&abi, &company, 1, || stand.host.hold_loads(false));
+    fixture.host.hold_loads(true);
+    let (at_once, _) = eight_ask(&abi, &company, 1, || fixture.host.hold_loads(false));
     assert!(at_once.iter().all(|token| *token == old));
 }
 
 #[test]
 fn caller_that_refreshes_gives_up_in_time_and_goes_on_with_the_valid_token() {
-    let (stand, _, company, old) = due(Kind::Sqlite);
-    let abi = stand.open_with(json!({"timeouts": {"totalMs": 1_000}}));
-    let hold = stand.emulator.hold(Rule::on(Endpoint::Any), Stage::BeforeProcessing);
-    let foreign = stand.database();
+    let (fixture, _, company, old) = due(Kind::Sqlite);
+    let abi = fixture.open_with(json!({"timeouts": {"totalMs": 1_000}}));
+    let hold = fixture.emulator.hold(Rule::on(Endpoint::Any), Stage::BeforeProcessing);
+    let foreign = fixture.database();
     for locked in [false, true] {
         if locked {
             foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -246,15 +246,15 @@ fn maintained(abi: &Abi) -> u64 {
 }
 
 /// A company and a minted location, granted while the wall clock was off by so much. Then the clock is right.
-fn granted_while_off_by(kind: Kind, ms: i64) -> (Stand, Abi) {
-    let stand = Stand::new(kind);
-    let abi = stand.open();
-    stand.clock.set_wall_forward(ms);
-    abi.connect_company(&stand.emulator);
-    abi.live_token(&stand.emulator, &stand.location(0));
-    stand.clock.correct_wall();
-    sent(&stand.emulator);
-    (stand, abi)
+fn granted_while_off_by(kind: Kind, ms: i64) -> (Fixture, Abi) {
+    let fixture = Fixture::new(kind);
+    let abi = fixture.open();
+    fixture.clock.set_wall_forward(ms);
+    abi.connect_company(&fixture.emulator);
+    abi.live_token(&fixture.emulator, &fixture.location(0));
+    fixture.clock.correct_wall();
+    sent(&fixture.emulator);
+    (fixture, abi)
 }
 
 #[test]
@@ -264,17 +264,17 @@ fn token_granted_while_the_clock_was_a_year_ahead_is_live_whenever_it_is_asked_f
             if restarted && kind == Kind::Memory {
                 continue;
             }
-            let (stand, abi) = granted_while_off_by(kind, YEAR_MS);
-            let abi = if restarted { stand.open() } else { abi };
+            let (fixture, abi) = granted_while_off_by(kind, YEAR_MS);
+            let abi = if restarted { fixture.open() } else { abi };
             // 0, 2, 4 and 6 days later.
             for days in 0..4 {
-                for resource in [stand.location(0), stand.company()] {
-                    abi.live_token(&stand.emulator, &resource);
-                    sent(&stand.emulator);
-                    abi.live_token(&stand.emulator, &resource);
-                    assert_eq!(sent(&stand.emulator), [""; 0], "{kind:?}, {days}: asked for once");
+                for resource in [fixture.location(0), fixture.company()] {
+                    abi.live_token(&fixture.emulator, &resource);
+                    sent(&fixture.emulator);
+                    abi.live_token(&fixture.emulator, &resource);
+                    assert_eq!(sent(&fixture.emulator), [""; 0], "{kind:?}, {days}: asked for once");
                 }
-                stand.pass(2 * DAY);
+                fixture.pass(2 * DAY);
             }
         }
     }
@@ -282,17 +282,17 @@ fn token_granted_while_the_clock_was_a_year_ahead_is_live_whenever_it_is_asked_f
 
 #[test]
 fn token_granted_while_the_clock_was_a_year_ahead_is_refreshed_by_the_first_call_of_the_next_process() {
-    let (stand, abi) = granted_while_off_by(Kind::Sqlite, YEAR_MS);
+    let (fixture, abi) = granted_while_off_by(Kind::Sqlite, YEAR_MS);
     drop(abi);
-    let abi = stand.open();
-    abi.live_token(&stand.emulator, &stand.company());
+    let abi = fixture.open();
+    abi.live_token(&fixture.emulator, &fixture.company());
     assert_eq!(
-        sent(&stand.emulator),
+        sent(&fixture.emulator),
         ["refresh 200"],
         "it claims to be of the future, so its age is unknown"
     );
-    let expires_at = abi.listed(&stand.company())["expiresAt"].as_i64().unwrap();
-    let life = expires_at - stand.emulator.clock().now_ms();
+    let expires_at = abi.listed(&fixture.company())["expiresAt"].as_i64().unwrap();
+    let life = expires_at - fixture.emulator.clock().now_ms();
     assert!((80_000_000..=86_400_000).contains(&life), "{life}");
 }
 
@@ -303,20 +303,20 @@ fn token_granted_while_the_clock_was_a_year_ahead_is_maintained() {
             if restarted && kind == Kind::Memory {
                 continue;
             }
-            let (stand, abi) = granted_while_off_by(kind, YEAR_MS);
-            let abi = if restarted { stand.open() } else { abi };
+            let (fixture, abi) = granted_while_off_by(kind, YEAR_MS);
+            let abi = if restarted { fixture.open() } else { abi };
             let mut refreshed = maintained(&abi);
             for _ in 0..3 {
-                stand.pass(Duration::from_secs(20 * 3_600));
+                fixture.pass(Duration::from_secs(20 * 3_600));
                 refreshed += maintained(&abi);
                 let report = abi.tokens_maintain(json!({}), |_| true).ok();
                 assert_eq!(report["refreshed"], 0, "{kind:?}: a second pass finds nothing: {report}");
-                let next = report["nextDueAt"].as_i64().unwrap() - stand.emulator.clock().now_ms();
+                let next = report["nextDueAt"].as_i64().unwrap() - fixture.emulator.clock().now_ms();
                 assert!((0..=86_400_000).contains(&next), "{kind:?}: {next}");
             }
             assert!((6..=8).contains(&refreshed), "{kind:?}, restarted: {restarted}: {refreshed}");
-            for resource in [stand.location(0), stand.company()] {
-                abi.live_token(&stand.emulator, &resource);
+            for resource in [fixture.location(0), fixture.company()] {
+                abi.live_token(&fixture.emulator, &resource);
             }
         }
     }
@@ -325,33 +325,33 @@ fn token_granted_while_the_clock_was_a_year_ahead_is_maintained() {
 #[test]
 fn token_loaded_by_a_clock_that_is_ten_days_late_is_refreshed() {
     for late_ms in [YEAR_MS, 10 * 86_400_000] {
-        let stand = Stand::new(Kind::Sqlite);
-        let abi = stand.open();
-        abi.connect_company(&stand.emulator);
-        abi.live_token(&stand.emulator, &stand.location(0));
+        let fixture = Fixture::new(Kind::Sqlite);
+        let abi = fixture.open();
+        abi.connect_company(&fixture.emulator);
+        abi.live_token(&fixture.emulator, &fixture.location(0));
         drop(abi);
-        stand.pass(2 * DAY);
-        stand.clock.set_wall_forward(-late_ms);
-        let abi = stand.open();
-        for resource in [stand.location(0), stand.company()] {
-            abi.live_token(&stand.emulator, &resource);
+        fixture.pass(2 * DAY);
+        fixture.clock.set_wall_forward(-late_ms);
+        let abi = fixture.open();
+        for resource in [fixture.location(0), fixture.company()] {
+            abi.live_token(&fixture.emulator, &resource);
         }
         // By maintenance likewise.
         drop(abi);
-        stand.clock.correct_wall();
-        stand.pass(2 * DAY);
-        stand.clock.set_wall_forward(-late_ms);
-        let abi = stand.open();
+        fixture.clock.correct_wall();
+        fixture.pass(2 * DAY);
+        fixture.clock.set_wall_forward(-late_ms);
+        let abi = fixture.open();
         assert_eq!(maintained(&abi), 2, "{late_ms}");
-        for resource in [stand.location(0), stand.company()] {
-            abi.live_token(&stand.emulator, &resource);
+        for resource in [fixture.location(0), fixture.company()] {
+            abi.live_token(&fixture.emulator, &resource);
         }
         // And once the clock is right.
-        stand.clock.correct_wall();
+        fixture.clock.correct_wall();
         for _ in 0..3 {
-            stand.pass(DAY);
-            for resource in [stand.location(0), stand.company()] {
-                abi.live_token(&stand.emulator, &resource);
+            fixture.pass(DAY);
+            for resource in [fixture.location(0), fixture.company()] {
+                abi.live_token(&fixture.emulator, &resource);
             }
         }
     }
@@ -359,13 +359,13 @@ fn token_loaded_by_a_clock_that_is_ten_days_late_is_refreshed() {
 
 #[test]
 fn token_granted_while_the_clock_was_ten_days_late_costs_one_refresh_when_it_is_right() {
-    let (stand, abi) = granted_while_off_by(Kind::Sqlite, -10 * 86_400_000);
+    let (fixture, abi) = granted_while_off_by(Kind::Sqlite, -10 * 86_400_000);
     drop(abi);
-    let abi = stand.open();
+    let abi = fixture.open();
     for _ in 0..3 {
-        abi.live_token(&stand.emulator, &stand.company());
+        abi.live_token(&fixture.emulator, &fixture.company());
     }
-    assert_eq!(sent(&stand.emulator), ["refresh 200"]);
+    assert_eq!(sent(&fixture.emulator), ["refresh 200"]);
 }
 
 #[test]
@@ -384,16 +384,16 @@ fn clock_set_back_after_a_failed_refresh_does_not_revive_a_dead_token() {
                 "the server is busy",
             ),
         ] {
-            let stand = Stand::new(kind);
-            stand.clock.make_waits_free();
-            let abi = stand.open();
-            abi.connect_company(&stand.emulator);
-            let (company, location) = (stand.company(), stand.location(0));
-            let old = [&company, &location].map(|id| abi.live_token(&stand.emulator, id));
-            stand.pass(DAY + Duration::from_secs(60));
-            stand.emulator.inject(Rule::on(Endpoint::Any), fault);
+            let fixture = Fixture::new(kind);
+            fixture.clock.make_waits_free();
+            let abi = fixture.open();
+            abi.connect_company(&fixture.emulator);
+            let (company, location) = (fixture.company(), fixture.location(0));
+            let old = [&company, &location].map(|id| abi.live_token(&fixture.emulator, id));
+            fixture.pass(DAY + Duration::from_secs(60));
+            fixture.emulator.inject(Rule::on(Endpoint::Any), fault);
             for back_ms in [0, 3 * 86_400_000, YEAR_MS] {
-                stand.clock.set_wall_forward(-back_ms);
+                fixture.clock.set_wall_forward(-back_ms);
                 for (id, old) in [&company, &location].into_iter().zip(&old) {
                     for _ in 0..2 {
                         let outcome = abi.access_token(id);
@@ -406,11 +406,11 @@ fn clock_set_back_after_a_failed_refresh_does_not_revive_a_dead_token() {
                     }
                 }
             }
-            stand.emulator.clear_faults();
-            stand.clock.correct_wall();
-            stand.pass(Duration::from_secs(600));
+            fixture.emulator.clear_faults();
+            fixture.clock.correct_wall();
+            fixture.pass(Duration::from_secs(600));
             for id in [&company, &location] {
-                abi.live_token(&stand.emulator, id);
+                abi.live_token(&fixture.emulator, id);
             }
         }
     }
@@ -420,18 +420,18 @@ fn clock_set_back_after_a_failed_refresh_does_not_revive_a_dead_token() {
 fn process_whose_clock_is_wrong_for_days_refreshes_once_a_day() {
     for off_ms in [YEAR_MS, -YEAR_MS] {
         for restarts in [false, true] {
-            let stand = Stand::new(Kind::Sqlite);
-            stand.clock.set_wall_forward(off_ms);
-            let mut abi = stand.open();
-            let company = abi.connect_company(&stand.emulator);
+            let fixture = Fixture::new(Kind::Sqlite);
+            fixture.clock.set_wall_forward(off_ms);
+            let mut abi = fixture.open();
+            let company = abi.connect_company(&fixture.emulator);
             for hours in 1..=96 {
-                stand.pass(Duration::from_secs(3_600));
+                fixture.pass(Duration::from_secs(3_600));
                 if restarts && hours % 5 == 0 {
-                    abi = stand.open();
+                    abi = fixture.open();
                 }
-                abi.live_token(&stand.emulator, &company);
+                abi.live_token(&fixture.emulator, &company);
             }
-            let refreshes = stand.emulator.refreshes();
+            let refreshes = fixture.emulator.refreshes();
             assert!((3..=5).contains(&refreshes), "{off_ms}, restarts: {restarts}: {refreshes}");
         }
     }
@@ -440,20 +440,20 @@ fn process_whose_clock_is_wrong_for_days_refreshes_once_a_day() {
 #[test]
 fn token_that_died_while_the_machine_slept_is_refreshed_at_once() {
     for kind in [Kind::Memory, Kind::Sqlite] {
-        let stand = Stand::new(kind);
-        let abi = stand.open();
-        let (company, location) = (abi.connect_company(&stand.emulator), stand.location(0));
-        abi.live_token(&stand.emulator, &location);
+        let fixture = Fixture::new(kind);
+        let abi = fixture.open();
+        let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
+        abi.live_token(&fixture.emulator, &location);
         for _ in 0..2 {
             // The clock of deadlines stands still meanwhile.
-            stand.emulator.clock().advance(DAY);
-            stand.clock.sleep(DAY);
+            fixture.emulator.clock().advance(DAY);
+            fixture.clock.sleep(DAY);
             for id in [&location, &company] {
-                abi.live_token(&stand.emulator, id);
+                abi.live_token(&fixture.emulator, id);
             }
         }
-        stand.emulator.clock().advance(DAY);
-        stand.clock.sleep(DAY);
+        fixture.emulator.clock().advance(DAY);
+        fixture.clock.sleep(DAY);
         assert_eq!(maintained(&abi), 2, "{kind:?}");
     }
 }
@@ -465,16 +465,17 @@ fn token_imported_with_an_expiry_years_ahead_is_refreshed_within_a_day() {
             if restarted && kind == Kind::Memory {
                 continue;
             }
-            let stand = Stand::new(kind);
-            let abi = stand.open();
-            let company = stand.company();
-            let mut answer = stand::saved_answer(&abi, &stand.emulator, Decision::Company(company.clone()));
-            answer["expiresAt"] = json!(stand.emulator.clock().now_ms() + 3 * YEAR_MS);
+            let fixture = Fixture::new(kind);
+            let abi = fixture.open();
+            let company = fixture.company();
+            let mut answer =
+                fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
+            answer["expiresAt"] = json!(fixture.emulator.clock().now_ms() + 3 * YEAR_MS);
             assert_eq!(abi.tokens_import(json!({"tokens": [answer]})).ok()["imported"], 1);
-            let abi = if restarted { stand.open() } else { abi };
+            let abi = if restarted { fixture.open() } else { abi };
             for _ in 0..3 {
-                abi.live_token(&stand.emulator, &company);
-                stand.pass(DAY + Duration::from_secs(1));
+                abi.live_token(&fixture.emulator, &company);
+                fixture.pass(DAY + Duration::from_secs(1));
             }
         }
     }
@@ -483,8 +484,8 @@ fn token_imported_with_an_expiry_years_ahead_is_refreshed_within_a_day() {
 #[test]
 fn list_of_a_token_granted_in_the_future_is_the_same_in_every_store() {
     let lists = [Kind::Memory, Kind::Sqlite].map(|kind| {
-        let (stand, abi) = granted_while_off_by(kind, YEAR_MS);
-        let item = abi.listed(&stand.company());
+        let (fixture, abi) = granted_while_off_by(kind, YEAR_MS);
+        let item = abi.listed(&fixture.company());
         (item["state"].clone(), item["refreshable"].clone())
     });
     assert_eq!(lists[0], lists[1]);

@@ -1,6 +1,6 @@
 //! Verdicts on a token, the owner of an answer, and the backoff after a refusal.
 
-mod stand;
+mod fixture;
 mod support;
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Value, json};
 
-use stand::{EVERY, Kind, Stand};
+use fixture::{EVERY, Fixture, Kind};
 use support::{Abi, DAY, sent, signed};
 
 /// An answer of this status and body.
@@ -45,26 +45,26 @@ fn pages() -> Vec<(String, FaultKind)> {
 const RESTED: Duration = Duration::from_secs(3_600);
 
 /// A minted location whose token is dead and whose refresh token is spent; its company is well.
-fn location_with_spent_refresh_token(kind: Kind) -> (Stand, Abi, String) {
-    let stand = Stand::new(kind);
-    stand.clock.make_waits_free();
-    let abi = stand.open();
-    let (company, location) = (abi.connect_company(&stand.emulator), stand.location(0));
-    abi.live_token(&stand.emulator, &location);
-    stand.emulator.revoke_refresh_token(&location);
-    stand.pass(DAY);
-    abi.live_token(&stand.emulator, &company);
-    sent(&stand.emulator);
-    (stand, abi, location)
+fn location_with_spent_refresh_token(kind: Kind) -> (Fixture, Abi, String) {
+    let fixture = Fixture::new(kind);
+    fixture.clock.make_waits_free();
+    let abi = fixture.open();
+    let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
+    abi.live_token(&fixture.emulator, &location);
+    fixture.emulator.revoke_refresh_token(&location);
+    fixture.pass(DAY);
+    abi.live_token(&fixture.emulator, &company);
+    sent(&fixture.emulator);
+    (fixture, abi, location)
 }
 
 #[test]
 fn page_of_a_firewall_at_the_mint_condemns_no_location_with_a_spent_refresh_token() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (what, page) in pages() {
-            let (stand, abi, location) = location_with_spent_refresh_token(kind);
+            let (fixture, abi, location) = location_with_spent_refresh_token(kind);
             let heard = abi.listen();
-            stand.emulator.inject(Rule::on(Endpoint::LocationToken), page);
+            fixture.emulator.inject(Rule::on(Endpoint::LocationToken), page);
             let error = abi.access_token(&location);
             assert_ne!(error.0, Status::ReauthorizationRequired.code(), "{kind:?}, {what}");
             assert_ne!(error.0, 0, "{kind:?}, {what}");
@@ -73,9 +73,9 @@ fn page_of_a_firewall_at_the_mint_condemns_no_location_with_a_spent_refresh_toke
             assert_eq!(abi.listed(&location)["state"], "ok", "{kind:?}, {what}");
             let names = heard.names();
             assert!(!names.iter().any(|name| name.contains("reauthorization")), "{what}: {names:?}");
-            stand.emulator.clear_faults();
-            stand.pass(RESTED);
-            abi.live_token(&stand.emulator, &location);
+            fixture.emulator.clear_faults();
+            fixture.pass(RESTED);
+            abi.live_token(&fixture.emulator, &location);
             assert_eq!(abi.listed(&location)["state"], "ok", "{kind:?}, {what}");
         }
     }
@@ -84,38 +84,38 @@ fn page_of_a_firewall_at_the_mint_condemns_no_location_with_a_spent_refresh_toke
 #[test]
 fn page_of_a_firewall_at_a_refresh_condemns_no_connection() {
     for (what, page) in pages() {
-        let stand = Stand::new(Kind::Sqlite);
-        stand.clock.make_waits_free();
-        let abi = stand.open();
-        let company = abi.connect_company(&stand.emulator);
-        stand.pass(DAY);
-        stand.emulator.inject(Rule::on(Endpoint::Token), page);
+        let fixture = Fixture::new(Kind::Sqlite);
+        fixture.clock.make_waits_free();
+        let abi = fixture.open();
+        let company = abi.connect_company(&fixture.emulator);
+        fixture.pass(DAY);
+        fixture.emulator.inject(Rule::on(Endpoint::Token), page);
         for _ in 0..2 {
             let error = abi.access_token(&company);
             assert_ne!(error.0, Status::ReauthorizationRequired.code(), "{what}");
-            stand.pass(Duration::from_secs(30));
+            fixture.pass(Duration::from_secs(30));
         }
         assert_eq!(abi.listed(&company)["state"], "ok", "{what}");
-        stand.emulator.clear_faults();
-        stand.pass(RESTED);
-        abi.live_token(&stand.emulator, &company);
+        fixture.emulator.clear_faults();
+        fixture.pass(RESTED);
+        abi.live_token(&fixture.emulator, &company);
     }
 }
 
 #[test]
 fn refusal_of_the_api_at_the_mint_is_a_verdict_on_a_location_with_a_spent_refresh_token() {
     for kind in [Kind::Memory, Kind::Sqlite] {
-        let (stand, abi, location) = location_with_spent_refresh_token(kind);
-        stand.emulator.inject(
+        let (fixture, abi, location) = location_with_spent_refresh_token(kind);
+        fixture.emulator.inject(
             Rule::on(Endpoint::LocationToken),
             FaultKind::Refusal { refusal: Refusal::LocationForbidden },
         );
         abi.access_token(&location).fails(Status::ReauthorizationRequired);
         assert_eq!(abi.listed(&location)["state"], "reauthorizationRequired", "{kind:?}");
         // Its company and the other location go on.
-        stand.emulator.clear_faults();
-        for id in [stand.company(), stand.location(1)] {
-            abi.live_token(&stand.emulator, &id);
+        fixture.emulator.clear_faults();
+        for id in [fixture.company(), fixture.location(1)] {
+            abi.live_token(&fixture.emulator, &id);
         }
     }
 }
@@ -128,20 +128,20 @@ fn tell(abi: &Abi, emulator: &Emulator, notice: &Notice) -> Value {
 #[test]
 fn page_of_a_firewall_at_the_mint_of_an_install_is_no_verdict() {
     for (what, page) in pages() {
-        let stand = Stand::new(Kind::Sqlite);
-        let abi = stand.open();
-        abi.connect_company(&stand.emulator);
-        let location = stand.location(0);
-        stand.emulator.inject(Rule::on(Endpoint::LocationToken), page);
-        let applied = tell(&abi, &stand.emulator, &Notice::Install(location.clone()));
+        let fixture = Fixture::new(Kind::Sqlite);
+        let abi = fixture.open();
+        abi.connect_company(&fixture.emulator);
+        let location = fixture.location(0);
+        fixture.emulator.inject(Rule::on(Endpoint::LocationToken), page);
+        let applied = tell(&abi, &fixture.emulator, &Notice::Install(location.clone()));
         assert_eq!(applied["applied"], true, "{what}");
         let _ = abi.tokens_maintain(json!({}), |_| true).ok();
-        stand.emulator.clear_faults();
-        stand.pass(RESTED);
-        sent(&stand.emulator);
+        fixture.emulator.clear_faults();
+        fixture.pass(RESTED);
+        sent(&fixture.emulator);
         let _ = abi.tokens_maintain(json!({}), |_| true).ok();
-        assert_eq!(sent(&stand.emulator), ["mint 200"], "{what}: it was remembered");
-        abi.live_token(&stand.emulator, &location);
+        assert_eq!(sent(&fixture.emulator), ["mint 200"], "{what}: it was remembered");
+        abi.live_token(&fixture.emulator, &location);
     }
 }
 
@@ -162,20 +162,20 @@ fn refresh_whose_answer_says_nothing_about_its_end_keeps_the_connection() {
         ("a page with 200", page_after_processing(200)),
     ] {
         for times in [1, 2] {
-            let stand = Stand::new(Kind::Sqlite);
-            stand.clock.make_waits_free();
-            let abi = stand.open();
-            let company = abi.connect_company(&stand.emulator);
-            stand.pass(DAY);
-            stand.emulator.inject(Rule::on(Endpoint::Token).times(times), fault.clone());
+            let fixture = Fixture::new(Kind::Sqlite);
+            fixture.clock.make_waits_free();
+            let abi = fixture.open();
+            let company = abi.connect_company(&fixture.emulator);
+            fixture.pass(DAY);
+            fixture.emulator.inject(Rule::on(Endpoint::Token).times(times), fault.clone());
             // Some of these end a call. The next call after the pause repeats the same refresh.
             for _ in 0..times {
                 if abi.access_token(&company).0 != 0 {
-                    stand.clock.pass(Duration::from_secs(9));
+                    fixture.clock.pass(Duration::from_secs(9));
                 }
             }
-            abi.live_token(&stand.emulator, &company);
-            stand.emulator.set_reuse_window_seconds(0);
+            abi.live_token(&fixture.emulator, &company);
+            fixture.emulator.set_reuse_window_seconds(0);
             let refreshed = abi.token_refresh(&company);
             assert_eq!(refreshed.0, 0, "{what}, {times} times: {}", refreshed.1);
         }
@@ -196,29 +196,29 @@ fn page_after_processing(status: u16) -> FaultKind {
 fn paused_location_is_left_alone_by_callers_and_asked_about_by_an_explicit_refresh() {
     for inactive_status in [400, 401] {
         for minted in [false, true] {
-            let stand = Stand::new(Kind::Sqlite);
-            stand.emulator.set_behaviour(Behaviour { inactive_status, ..Behaviour::default() });
-            let abi = stand.open();
-            let location = stand.location(0);
+            let fixture = Fixture::new(Kind::Sqlite);
+            fixture.emulator.set_behaviour(Behaviour { inactive_status, ..Behaviour::default() });
+            let abi = fixture.open();
+            let location = fixture.location(0);
             if minted {
-                abi.connect_company(&stand.emulator);
-                abi.live_token(&stand.emulator, &location);
+                abi.connect_company(&fixture.emulator);
+                abi.live_token(&fixture.emulator, &location);
             } else {
-                abi.connect(&stand.emulator, Decision::Location(location.clone()));
+                abi.connect(&fixture.emulator, Decision::Location(location.clone()));
             }
-            stand.pass(DAY);
-            stand.emulator.set_location_active(&location, false);
+            fixture.pass(DAY);
+            fixture.emulator.set_location_active(&location, false);
             abi.access_token(&location).fails(Status::LocationInactive);
-            sent(&stand.emulator);
+            sent(&fixture.emulator);
             for _ in 0..20 {
                 abi.access_token(&location).fails(Status::LocationInactive);
             }
-            assert_eq!(sent(&stand.emulator), [""; 0], "{inactive_status}");
+            assert_eq!(sent(&fixture.emulator), [""; 0], "{inactive_status}");
             abi.token_refresh(&location).fails(Status::LocationInactive);
-            assert!(!sent(&stand.emulator).is_empty(), "{inactive_status}: it asks the server");
-            stand.emulator.set_location_active(&location, true);
+            assert!(!sent(&fixture.emulator).is_empty(), "{inactive_status}: it asks the server");
+            fixture.emulator.set_location_active(&location, true);
             abi.token_refresh(&location).ok();
-            abi.live_token(&stand.emulator, &location);
+            abi.live_token(&fixture.emulator, &location);
             assert_eq!(abi.listed(&location)["state"], "ok");
         }
     }
@@ -273,35 +273,35 @@ fn owner_of(access_token: &str) -> String {
 }
 
 /// Due, but not by a day: the other tokens are still good for the case.
-fn expire(stand: &Stand) {
-    stand.pass(DAY);
+fn expire(fixture: &Fixture) {
+    fixture.pass(DAY);
 }
 
 #[test]
 fn refresh_of_a_location_that_is_answered_with_the_companys_token_gives_the_location_its_own() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (by, renewal) in RENEWALS {
-            let stand = Stand::new(kind);
-            stand.emulator.set_reuse_window_seconds(0);
-            let abi = stand.open();
-            let (company, location) = (abi.connect_company(&stand.emulator), stand.location(0));
-            abi.live_token(&stand.emulator, &location);
-            expire(&stand);
-            stand.emulator.inject(
+            let fixture = Fixture::new(kind);
+            fixture.emulator.set_reuse_window_seconds(0);
+            let abi = fixture.open();
+            let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
+            abi.live_token(&fixture.emulator, &location);
+            expire(&fixture);
+            fixture.emulator.inject(
                 Rule::on(Endpoint::Token).resource(&location).times(1),
                 FaultKind::OtherOwner { owner_id: None },
             );
             let token = renewal(&abi, &location);
             if let Some(token) = &token {
                 assert_eq!(owner_of(token), location, "{kind:?}, {by}");
-                assert!(stand.emulator.access_token_is_live(token), "{kind:?}, {by}");
+                assert!(fixture.emulator.access_token_is_live(token), "{kind:?}, {by}");
             }
-            stand.pass(RESTED / 4);
-            assert_eq!(owner_of(&abi.live_token(&stand.emulator, &location)), location, "{kind:?}, {by}");
-            assert_eq!(owner_of(&abi.live_token(&stand.emulator, &company)), company, "{kind:?}, {by}");
+            fixture.pass(RESTED / 4);
+            assert_eq!(owner_of(&abi.live_token(&fixture.emulator, &location)), location, "{kind:?}, {by}");
+            assert_eq!(owner_of(&abi.live_token(&fixture.emulator, &company)), company, "{kind:?}, {by}");
             for id in [&company, &location] {
                 abi.token_refresh(id).ok();
-                assert_eq!(owner_of(&abi.live_token(&stand.emulator, id)), *id, "{kind:?}, {by}");
+                assert_eq!(owner_of(&abi.live_token(&fixture.emulator, id)), *id, "{kind:?}, {by}");
             }
             assert_eq!(abi.listed(&location)["userType"], "Location", "{kind:?}, {by}");
         }
@@ -313,31 +313,32 @@ fn refresh_that_is_answered_with_another_locations_token_is_filed_under_that_one
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (by, renewal) in RENEWALS {
             for with_company in [false, true] {
-                let stand = Stand::new(kind);
-                stand.emulator.set_reuse_window_seconds(0);
-                let abi = stand.open();
-                let (location, other) = (stand.location(0), stand.location(1));
+                let fixture = Fixture::new(kind);
+                fixture.emulator.set_reuse_window_seconds(0);
+                let abi = fixture.open();
+                let (location, other) = (fixture.location(0), fixture.location(1));
                 if with_company {
-                    abi.connect_company(&stand.emulator);
+                    abi.connect_company(&fixture.emulator);
                 }
-                abi.connect(&stand.emulator, Decision::Location(location.clone()));
-                expire(&stand);
-                let foreign = stand::saved_answer(&abi, &stand.emulator, Decision::Location(other.clone()));
-                answer_refresh(&stand.emulator, &location, &foreign);
+                abi.connect(&fixture.emulator, Decision::Location(location.clone()));
+                expire(&fixture);
+                let foreign =
+                    fixture::saved_answer(&abi, &fixture.emulator, Decision::Location(other.clone()));
+                answer_refresh(&fixture.emulator, &location, &foreign);
                 let what = format!("{kind:?}, {by}, with the company: {with_company}");
                 if let Some(token) = renewal(&abi, &location) {
                     assert!(with_company, "{what}: it cannot be minted");
                     assert_eq!(owner_of(&token), location, "{what}");
                 }
-                assert_eq!(owner_of(&abi.live_token(&stand.emulator, &other)), other, "{what}");
+                assert_eq!(owner_of(&abi.live_token(&fixture.emulator, &other)), other, "{what}");
                 assert_eq!(
                     abi.access_token(&other).text(),
                     foreign["accessToken"].as_str().unwrap(),
                     "{what}"
                 );
-                stand.pass(RESTED / 4);
+                fixture.pass(RESTED / 4);
                 if with_company {
-                    assert_eq!(owner_of(&abi.live_token(&stand.emulator, &location)), location, "{what}");
+                    assert_eq!(owner_of(&abi.live_token(&fixture.emulator, &location)), location, "{what}");
                 } else {
                     assert_ne!(abi.access_token(&location).0, 0, "{what}");
                 }
@@ -350,13 +351,14 @@ fn refresh_that_is_answered_with_another_locations_token_is_filed_under_that_one
 fn refresh_of_a_company_that_is_answered_with_a_locations_token_hands_it_to_no_one_else() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (by, renewal) in RENEWALS {
-            let stand = Stand::new(kind);
-            stand.emulator.set_reuse_window_seconds(0);
-            let abi = stand.open();
-            let (company, location) = (abi.connect_company(&stand.emulator), stand.location(0));
-            expire(&stand);
-            let foreign = stand::saved_answer(&abi, &stand.emulator, Decision::Location(location.clone()));
-            answer_refresh(&stand.emulator, &company, &foreign);
+            let fixture = Fixture::new(kind);
+            fixture.emulator.set_reuse_window_seconds(0);
+            let abi = fixture.open();
+            let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
+            expire(&fixture);
+            let foreign =
+                fixture::saved_answer(&abi, &fixture.emulator, Decision::Location(location.clone()));
+            answer_refresh(&fixture.emulator, &company, &foreign);
             let what = format!("{kind:?}, {by}");
             assert_eq!(renewal(&abi, &company), None, "{what}: the company's refresh token is spent");
             assert_eq!(
@@ -364,10 +366,10 @@ fn refresh_of_a_company_that_is_answered_with_a_locations_token_hands_it_to_no_o
                 foreign["accessToken"].as_str().unwrap(),
                 "{what}: it is kept for its owner"
             );
-            stand.pass(Duration::from_secs(60));
+            fixture.pass(Duration::from_secs(60));
             assert_ne!(abi.access_token(&company).0, 0, "{what}");
-            abi.connect_company(&stand.emulator);
-            assert_eq!(owner_of(&abi.live_token(&stand.emulator, &company)), company, "{what}");
+            abi.connect_company(&fixture.emulator);
+            assert_eq!(owner_of(&abi.live_token(&fixture.emulator, &company)), company, "{what}");
         }
     }
 }
@@ -376,23 +378,23 @@ fn refresh_of_a_company_that_is_answered_with_a_locations_token_hands_it_to_no_o
 fn refresh_that_is_answered_without_an_owner_keeps_the_connection() {
     for kind in EVERY {
         for decision in ["company", "location"] {
-            let stand = Stand::new(kind);
-            stand.emulator.set_reuse_window_seconds(0);
-            let abi = stand.open();
+            let fixture = Fixture::new(kind);
+            fixture.emulator.set_reuse_window_seconds(0);
+            let abi = fixture.open();
             let (id, decision) = match decision {
-                "company" => (stand.company(), Decision::Company(stand.company())),
-                _ => (stand.location(0), Decision::Location(stand.location(0))),
+                "company" => (fixture.company(), Decision::Company(fixture.company())),
+                _ => (fixture.location(0), Decision::Location(fixture.location(0))),
             };
-            abi.connect(&stand.emulator, decision.clone());
-            let mut own = stand::saved_answer(&abi, &stand.emulator, decision);
+            abi.connect(&fixture.emulator, decision.clone());
+            let mut own = fixture::saved_answer(&abi, &fixture.emulator, decision);
             for field in ["userType", "companyId", "locationId"] {
                 own.as_object_mut().unwrap().remove(field);
             }
-            answer_refresh(&stand.emulator, &id, &own);
+            answer_refresh(&fixture.emulator, &id, &own);
             abi.token_refresh(&id).ok();
-            assert_eq!(abi.live_token(&stand.emulator, &id), own["accessToken"].as_str().unwrap());
+            assert_eq!(abi.live_token(&fixture.emulator, &id), own["accessToken"].as_str().unwrap());
             abi.token_refresh(&id).ok();
-            assert_eq!(owner_of(&abi.live_token(&stand.emulator, &id)), id, "{kind:?}");
+            assert_eq!(owner_of(&abi.live_token(&fixture.emulator, &id)), id, "{kind:?}");
         }
     }
 }
@@ -400,15 +402,16 @@ fn refresh_that_is_answered_without_an_owner_keeps_the_connection() {
 #[test]
 fn refresh_of_a_location_that_is_answered_with_a_token_of_class_company_is_not_handed_out() {
     for (by, renewal) in RENEWALS {
-        let stand = Stand::new(Kind::Sqlite);
-        stand.emulator.set_reuse_window_seconds(0);
-        let abi = stand.open();
-        let location = stand.location(0);
-        abi.connect(&stand.emulator, Decision::Location(location.clone()));
-        expire(&stand);
-        let mut foreign = stand::saved_answer(&abi, &stand.emulator, Decision::Company(stand.company()));
+        let fixture = Fixture::new(Kind::Sqlite);
+        fixture.emulator.set_reuse_window_seconds(0);
+        let abi = fixture.open();
+        let location = fixture.location(0);
+        abi.connect(&fixture.emulator, Decision::Location(location.clone()));
+        expire(&fixture);
+        let mut foreign =
+            fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(fixture.company()));
         foreign.as_object_mut().unwrap().remove("companyId");
-        answer_refresh(&stand.emulator, &location, &foreign);
+        answer_refresh(&fixture.emulator, &location, &foreign);
         if let Some(token) = renewal(&abi, &location) {
             assert_eq!(owner_of(&token), location, "{by}");
         }
@@ -423,19 +426,19 @@ fn mint_that_is_answered_with_the_token_of_another_owner_is_not_handed_out() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for many in [false, true] {
             for of_company in [false, true] {
-                let stand = Stand::new(kind);
-                let abi = stand.open();
-                let company = abi.connect_company(&stand.emulator);
-                let (location, other) = (stand.location(0), stand.location(1));
+                let fixture = Fixture::new(kind);
+                let abi = fixture.open();
+                let company = abi.connect_company(&fixture.emulator);
+                let (location, other) = (fixture.location(0), fixture.location(1));
                 let fault = if of_company {
                     let decision = Decision::Company(company.clone());
-                    let foreign = stand::saved_answer(&abi, &stand.emulator, decision);
+                    let foreign = fixture::saved_answer(&abi, &fixture.emulator, decision);
                     assert_eq!(foreign["userType"], "Company");
                     answer(200, &foreign.to_string())
                 } else {
                     FaultKind::OtherOwner { owner_id: Some(other.clone()) }
                 };
-                stand.emulator.inject(Rule::on(Endpoint::LocationToken).times(1), fault);
+                fixture.emulator.inject(Rule::on(Endpoint::LocationToken).times(1), fault);
                 let what = format!("{kind:?}, many: {many}, the company's: {of_company}");
                 if many {
                     let params = json!({"companyId": company, "locationIds": [location]});
@@ -443,9 +446,9 @@ fn mint_that_is_answered_with_the_token_of_another_owner_is_not_handed_out() {
                 } else if let Some(token) = text_of(abi.access_token(&location)) {
                     assert_eq!(owner_of(&token), location, "{what}");
                 }
-                stand.pass(RESTED / 4);
+                fixture.pass(RESTED / 4);
                 for id in [&location, &other, &company] {
-                    assert_eq!(owner_of(&abi.live_token(&stand.emulator, id)), *id, "{what}");
+                    assert_eq!(owner_of(&abi.live_token(&fixture.emulator, id)), *id, "{what}");
                 }
             }
         }
@@ -458,53 +461,53 @@ fn mint_that_is_answered_with_the_token_of_another_owner_is_not_handed_out() {
 const SECONDS: usize = 30;
 
 /// How many requests come of 20 calls a second.
-fn requests_of(seconds: usize, stand: &Stand, abi: &Abi, resource_id: &str) -> usize {
-    sent(&stand.emulator);
+fn requests_of(seconds: usize, fixture: &Fixture, abi: &Abi, resource_id: &str) -> usize {
+    sent(&fixture.emulator);
     for _ in 0..20 * seconds {
         assert_ne!(abi.access_token(resource_id).0, 0);
-        stand.pass(Duration::from_millis(50));
+        fixture.pass(Duration::from_millis(50));
     }
-    sent(&stand.emulator).len()
+    sent(&fixture.emulator).len()
 }
 
 /// Seconds until the resource works, after its cure.
-fn seconds_to_recover(stand: &Stand, abi: &Abi, resource_id: &str) -> u32 {
+fn seconds_to_recover(fixture: &Fixture, abi: &Abi, resource_id: &str) -> u32 {
     for second in 0..1_000 {
         if abi.access_token(resource_id).0 == 0 {
-            abi.live_token(&stand.emulator, resource_id);
+            abi.live_token(&fixture.emulator, resource_id);
             return second;
         }
-        stand.pass(Duration::from_secs(1));
+        fixture.pass(Duration::from_secs(1));
     }
     panic!("it does not recover");
 }
 
 /// The most requests in that time: after a refusal that a consent or a configuration cures, and after a failure that may
 /// pass by itself.
-const MOST_LASTING: usize = 8;
-const MOST_PASSING: usize = 60;
+const MAX_LASTING: usize = 8;
+const MAX_PASSING: usize = 60;
 
 /// Answers that go on for as long as their cause, and the most requests that come of them.
 fn lasting() -> Vec<(&'static str, FaultKind, usize)> {
     let refusal = |refusal| FaultKind::Refusal { refusal };
     vec![
-        ("403 of the API", refusal(Refusal::LocationForbidden), MOST_LASTING),
-        ("a wrong secret", refusal(Refusal::CodeNotFound), MOST_LASTING),
+        ("403 of the API", refusal(Refusal::LocationForbidden), MAX_LASTING),
+        ("a wrong secret", refusal(Refusal::CodeNotFound), MAX_LASTING),
         (
             "a wrong secret in its newer words",
             answer(401, r#"{"statusCode":401,"message":"Invalid client credentials"}"#),
-            MOST_LASTING,
+            MAX_LASTING,
         ),
-        ("a parameter", refusal(Refusal::InvalidParameter), MOST_LASTING),
-        ("a path", refusal(Refusal::ResourceNotFound), MOST_LASTING),
-        ("422", refusal(Refusal::Unprocessable), MOST_LASTING),
-        ("the firewall", refusal(Refusal::FirewallPage), MOST_PASSING),
-        ("503", answer(503, ""), MOST_PASSING),
-        ("500", answer(500, ""), MOST_PASSING),
+        ("a parameter", refusal(Refusal::InvalidParameter), MAX_LASTING),
+        ("a path", refusal(Refusal::ResourceNotFound), MAX_LASTING),
+        ("422", refusal(Refusal::Unprocessable), MAX_LASTING),
+        ("the firewall", refusal(Refusal::FirewallPage), MAX_PASSING),
+        ("503", answer(503, ""), MAX_PASSING),
+        ("500", answer(500, ""), MAX_PASSING),
         (
             "401 of an overloaded server",
             answer(401, r#"{"statusCode":401,"message":"Command timed out"}"#),
-            MOST_PASSING,
+            MAX_PASSING,
         ),
     ]
 }
@@ -512,24 +515,24 @@ fn lasting() -> Vec<(&'static str, FaultKind, usize)> {
 #[test]
 fn dead_token_is_asked_for_rarely_while_its_refresh_is_refused() {
     for (what, fault, most) in lasting() {
-        let stand = Stand::of(
+        let fixture = Fixture::of(
             Kind::Sqlite,
             Options { companies: 2, locations: 1, rate_limit: None, ..Options::default() },
         );
-        stand.clock.make_waits_free();
-        let abi = stand.open();
-        for company in stand.emulator.company_ids() {
-            abi.connect(&stand.emulator, Decision::Company(company));
+        fixture.clock.make_waits_free();
+        let abi = fixture.open();
+        for company in fixture.emulator.company_ids() {
+            abi.connect(&fixture.emulator, Decision::Company(company));
         }
-        let [company, other] = <[String; 2]>::try_from(stand.emulator.company_ids()).unwrap();
-        stand.pass(DAY);
-        stand.emulator.inject(Rule::on(Endpoint::Token).resource(&company), fault);
-        let requests = requests_of(SECONDS, &stand, &abi, &company);
+        let [company, other] = <[String; 2]>::try_from(fixture.emulator.company_ids()).unwrap();
+        fixture.pass(DAY);
+        fixture.emulator.inject(Rule::on(Endpoint::Token).resource(&company), fault);
+        let requests = requests_of(SECONDS, &fixture, &abi, &company);
         assert!(requests > 0, "{what}");
         assert!(requests <= most, "{what}: {requests} requests");
-        abi.live_token(&stand.emulator, &other);
-        stand.emulator.clear_faults();
-        let seconds = seconds_to_recover(&stand, &abi, &company);
+        abi.live_token(&fixture.emulator, &other);
+        fixture.emulator.clear_faults();
+        let seconds = seconds_to_recover(&fixture, &abi, &company);
         assert!(seconds <= 300, "{what}: {seconds} s");
     }
 }
@@ -537,20 +540,20 @@ fn dead_token_is_asked_for_rarely_while_its_refresh_is_refused() {
 #[test]
 fn location_is_asked_for_rarely_while_its_mint_is_refused() {
     for (what, fault, most) in lasting() {
-        let stand = Stand::new(Kind::Sqlite);
-        stand.clock.make_waits_free();
-        let abi = stand.open();
-        let company = abi.connect_company(&stand.emulator);
-        let (location, other) = (stand.location(0), stand.location(1));
-        stand.emulator.inject(Rule::on(Endpoint::LocationToken).resource(&location), fault);
-        let requests = requests_of(SECONDS, &stand, &abi, &location);
+        let fixture = Fixture::new(Kind::Sqlite);
+        fixture.clock.make_waits_free();
+        let abi = fixture.open();
+        let company = abi.connect_company(&fixture.emulator);
+        let (location, other) = (fixture.location(0), fixture.location(1));
+        fixture.emulator.inject(Rule::on(Endpoint::LocationToken).resource(&location), fault);
+        let requests = requests_of(SECONDS, &fixture, &abi, &location);
         assert!(requests > 0, "{what}");
         assert!(requests <= most, "{what}: {requests} requests");
         for id in [&company, &other] {
-            abi.live_token(&stand.emulator, id);
+            abi.live_token(&fixture.emulator, id);
         }
-        stand.emulator.clear_faults();
-        let seconds = seconds_to_recover(&stand, &abi, &location);
+        fixture.emulator.clear_faults();
+        let seconds = seconds_to_recover(&fixture, &abi, &location);
         assert!(seconds <= 300, "{what}: {seconds} s");
     }
 }
@@ -558,20 +561,20 @@ fn location_is_asked_for_rarely_while_its_mint_is_refused() {
 #[test]
 fn refused_company_is_asked_about_rarely_by_the_calls_for_its_locations() {
     for (what, fault, most) in lasting() {
-        let stand = Stand::new(Kind::Sqlite);
-        stand.clock.make_waits_free();
-        let abi = stand.open();
-        abi.connect_company(&stand.emulator);
-        stand.pass(DAY);
-        stand.emulator.inject(Rule::on(Endpoint::Token), fault);
-        sent(&stand.emulator);
+        let fixture = Fixture::new(Kind::Sqlite);
+        fixture.clock.make_waits_free();
+        let abi = fixture.open();
+        abi.connect_company(&fixture.emulator);
+        fixture.pass(DAY);
+        fixture.emulator.inject(Rule::on(Endpoint::Token), fault);
+        sent(&fixture.emulator);
         for _ in 0..5 * SECONDS {
-            for location in stand.emulator.location_ids() {
+            for location in fixture.emulator.location_ids() {
                 assert_ne!(abi.access_token(&location).0, 0, "{what}");
             }
-            stand.pass(Duration::from_millis(200));
+            fixture.pass(Duration::from_millis(200));
         }
-        let requests = sent(&stand.emulator).len();
+        let requests = sent(&fixture.emulator).len();
         assert!(requests > 0 && requests <= most, "{what}: {requests} requests");
     }
 }
@@ -580,21 +583,21 @@ fn refused_company_is_asked_about_rarely_by_the_calls_for_its_locations() {
 fn refused_connection_works_at_once_after_a_new_consent_or_an_explicit_refresh() {
     for (what, fault, _) in lasting() {
         for consent in [true, false] {
-            let stand = Stand::new(Kind::Sqlite);
-            stand.clock.make_waits_free();
-            let abi = stand.open();
-            let company = abi.connect_company(&stand.emulator);
-            stand.pass(DAY);
-            stand.emulator.inject(Rule::on(Endpoint::Token), fault.clone());
-            requests_of(5, &stand, &abi, &company);
-            stand.emulator.clear_faults();
+            let fixture = Fixture::new(Kind::Sqlite);
+            fixture.clock.make_waits_free();
+            let abi = fixture.open();
+            let company = abi.connect_company(&fixture.emulator);
+            fixture.pass(DAY);
+            fixture.emulator.inject(Rule::on(Endpoint::Token), fault.clone());
+            requests_of(5, &fixture, &abi, &company);
+            fixture.emulator.clear_faults();
             if consent {
-                abi.connect_company(&stand.emulator);
+                abi.connect_company(&fixture.emulator);
             } else {
                 let outcome = abi.token_refresh(&company);
                 assert_eq!(outcome.0, 0, "{what}: {}", outcome.1);
             }
-            abi.live_token(&stand.emulator, &company);
+            abi.live_token(&fixture.emulator, &company);
         }
     }
 }
@@ -602,36 +605,38 @@ fn refused_connection_works_at_once_after_a_new_consent_or_an_explicit_refresh()
 #[test]
 fn dead_grant_is_never_asked_for_again_and_a_new_consent_cures_it() {
     for kind in [Kind::Memory, Kind::Sqlite] {
-        let stand = Stand::new(kind);
-        stand.clock.make_waits_free();
-        let abi = stand.open();
-        let company = abi.connect_company(&stand.emulator);
-        stand.emulator.revoke_refresh_token(&company);
-        stand.pass(DAY);
-        let requests = requests_of(SECONDS, &stand, &abi, &company);
+        let fixture = Fixture::new(kind);
+        fixture.clock.make_waits_free();
+        let abi = fixture.open();
+        let company = abi.connect_company(&fixture.emulator);
+        fixture.emulator.revoke_refresh_token(&company);
+        fixture.pass(DAY);
+        let requests = requests_of(SECONDS, &fixture, &abi, &company);
         assert!((1..=3).contains(&requests), "{kind:?}: {requests}");
-        assert_eq!(requests_of(SECONDS, &stand, &abi, &company), 0, "{kind:?}");
-        abi.connect_company(&stand.emulator);
-        abi.live_token(&stand.emulator, &company);
+        assert_eq!(requests_of(SECONDS, &fixture, &abi, &company), 0, "{kind:?}");
+        abi.connect_company(&fixture.emulator);
+        abi.live_token(&fixture.emulator, &company);
     }
 }
 
 #[test]
 fn callers_at_the_same_time_share_a_refusal_and_its_pause() {
     for endpoint in [Endpoint::Token, Endpoint::LocationToken] {
-        let stand = Stand::new(Kind::Sqlite);
-        let abi = stand.open();
-        let company = abi.connect_company(&stand.emulator);
-        let id = if endpoint == Endpoint::Token { company } else { stand.location(0) };
+        let fixture = Fixture::new(Kind::Sqlite);
+        let abi = fixture.open();
+        let company = abi.connect_company(&fixture.emulator);
+        let id = if endpoint == Endpoint::Token { company } else { fixture.location(0) };
         if endpoint == Endpoint::Token {
-            stand.pass(DAY);
+            fixture.pass(DAY);
         }
-        stand.emulator.inject(Rule::on(endpoint), FaultKind::Refusal { refusal: Refusal::LocationForbidden });
-        sent(&stand.emulator);
+        fixture
+            .emulator
+            .inject(Rule::on(endpoint), FaultKind::Refusal { refusal: Refusal::LocationForbidden });
+        sent(&fixture.emulator);
         let call = || (0..5).map(|_| abi.access_token(&id).0).collect::<Vec<_>>();
         let codes: Vec<i32> = support::crowd(16, call, || {}).concat();
         assert!(codes.iter().all(|code| *code == Status::Forbidden.code()), "{endpoint:?}: {codes:?}");
-        let requests = sent(&stand.emulator).len();
+        let requests = sent(&fixture.emulator).len();
         // The first pauses last a second and four seconds.
         assert!((1..=4).contains(&requests), "{endpoint:?}: {requests} requests of 80 calls");
     }

@@ -1,4 +1,4 @@
-//! The API's request pipeline: version check, authentication, rate limit, endpoint, response.
+//! Request routing of the API: checks of version, bearer token and rate limit, then the endpoint.
 
 use crate::answer::Answer;
 use crate::bearer;

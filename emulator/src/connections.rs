@@ -1,4 +1,4 @@
-//! Client connections: a counter, and a way to close them on demand.
+//! Open client connections: how many there were, and closing them on demand.
 
 use crate::fault::Ending;
 use std::sync::mpsc::{Sender, channel};
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Longer than closing any number of connections takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
@@ -49,7 +49,7 @@ impl Connections {
         }
         move || {
             drop(done);
-            let waited = all_done.recv_timeout(PATIENCE);
+            let waited = all_done.recv_timeout(WAIT_LIMIT);
             assert_ne!(waited, Err(std::sync::mpsc::RecvTimeoutError::Timeout), "connections do not end");
         }
     }

@@ -1,4 +1,4 @@
-//! Consent: parses an authorization URL and carries out the user's decision.
+//! The authorization request (RFC 6749, section 4.1.1), and the redirect after a person's decision.
 
 use crate::directory::App;
 use crate::fields::Fields;

@@ -11,7 +11,7 @@ use crate::directory::{Company, Location};
 use crate::fault::{FaultKind, Injected, Rule};
 use crate::fault_catalogue::{FAULT_KINDS, FaultParameter, ParameterForm};
 use crate::installations::{InstallationState, installations};
-use crate::ledger::{Ended, Entry, Kind, Standing};
+use crate::ledger::{Ended, Entry, EntryState, Kind};
 use crate::origin::stranger;
 use crate::page::{Escaped, Page, put};
 use crate::refusal::Refusal;
@@ -232,12 +232,12 @@ fn chip(class: &str, text: &str) -> String {
     format!("<span class=\"chip {class}\">{text}</span>")
 }
 
-fn standing(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Live => "live",
-        Standing::Expired => "expired",
-        Standing::Spent => "spent",
-        Standing::Revoked => "revoked",
+fn state_name(entry_state: EntryState) -> &'static str {
+    match entry_state {
+        EntryState::Live => "live",
+        EntryState::Expired => "expired",
+        EntryState::Spent => "spent",
+        EntryState::Revoked => "revoked",
     }
 }
 
@@ -262,17 +262,17 @@ fn tokens(page: &mut String, state: &State, wish: &Wish) {
             "<p class=\"empty\">None yet. A consent creates a code, which is exchanged for tokens.</p>\n",
         );
     } else {
-        let all = [Standing::Live, Standing::Spent, Standing::Expired, Standing::Revoked];
+        let all = [EntryState::Live, EntryState::Spent, EntryState::Expired, EntryState::Revoked];
         let mut counts = [0; 4];
         for entry in ledger.entries() {
-            let standing = entry.standing(now_ms);
-            if let Some(place) = all.iter().position(|one| *one == standing) {
+            let entry_state = entry.state(now_ms);
+            if let Some(place) = all.iter().position(|one| *one == entry_state) {
                 counts[place] += 1;
             }
         }
         page.push_str("<p class=\"counts\">");
         for (one, count) in all.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
-            put!(page, "{} ", chip(standing(one), &format!("{count} {}", standing(one))));
+            put!(page, "{} ", chip(state_name(one), &format!("{count} {}", state_name(one))));
         }
         let total = ledger.entries().len();
         page.push_str(
@@ -302,18 +302,18 @@ fn newest(page: &mut String, shown: usize, total: usize) {
 }
 
 fn token(page: &mut String, state: &State, entry: &Entry, number: usize, now_ms: i64) {
-    let state_now = entry.standing(now_ms);
+    let state_now = entry.state(now_ms);
     put!(
         page,
         "<tr id=\"token-{number}\"><td>{} <code class=\"soft\">{}</code></td><td>{}</td><td>{} <span class=\"soft\">",
         word(entry.kind),
         entry.fingerprint(),
         Escaped(name_of(state, entry.grant.resource_id())),
-        chip(standing(state_now), standing(state_now)),
+        chip(state_name(state_now), state_name(state_now)),
     );
     let ago = |at_ms: i64| format!("{} ago", span(now_ms.saturating_sub(at_ms)));
     match (state_now, entry.ended) {
-        (Standing::Live, _) => put!(page, "for {}", span(entry.expires_at_ms.saturating_sub(now_ms))),
+        (EntryState::Live, _) => put!(page, "for {}", span(entry.expires_at_ms.saturating_sub(now_ms))),
         (_, Some(Ended::Spent { at_ms })) => {
             let window_seconds = i64::try_from(state.settings.reuse_window_seconds).unwrap_or(i64::MAX);
             let window_ms = state.scaled_ms(window_seconds.saturating_mul(1_000));

@@ -1,4 +1,4 @@
-//! The directory: the app, the companies, their locations, and the app's installations.
+//! Test data: the app, the companies, their locations, and where the app is installed.
 
 use crate::options::Options;
 use crate::random::Seeded;

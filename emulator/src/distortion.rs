@@ -1,4 +1,4 @@
-//! Faults that change the JSON of a regular response.
+//! JSON distortions: the changes that faults make to a successful response.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! Strict parser for the named values of a form, a query or a JSON object.
+//! Form, query and JSON parsing: the named values of a request, read strictly.
 //!
 //! Existing crates accept input that a strict server must refuse: broken escapes, invalid UTF-8,
 //! duplicate names.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Longer than any request takes to arrive: a test that waits in vain fails instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// A gate at which requests wait.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Default for Gate {
 impl Gate {
     /// Waits until the gate lets this request pass, in order of arrival.
     pub(crate) async fn pass(&self) {
-        let _place = Place::take(self);
+        let _waiter = Waiter::take(self);
         if let Ok(permit) = self.permits.acquire().await {
             permit.forget();
         }
@@ -62,7 +62,7 @@ impl Gate {
     pub(crate) fn wait_until(&self, what: &str, reached: impl Fn(&Counts) -> bool) {
         let (counts, timeout) = self
             .changed
-            .wait_timeout_while(self.counts(), PATIENCE, |counts| !reached(counts))
+            .wait_timeout_while(self.counts(), WAIT_LIMIT, |counts| !reached(counts))
             .unwrap_or_else(PoisonError::into_inner);
         assert!(!timeout.timed_out(), "waited for {what} in vain: {counts:?}");
     }
@@ -73,9 +73,9 @@ impl Gate {
 }
 
 /// Counts a waiting request; dropped when the request passes or the client disconnects.
-struct Place<'a>(&'a Gate);
+struct Waiter<'a>(&'a Gate);
 
-impl<'a> Place<'a> {
+impl<'a> Waiter<'a> {
     fn take(gate: &'a Gate) -> Self {
         let mut counts = gate.counts();
         counts.arrived += 1;
@@ -86,7 +86,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.counts().waiting -= 1;
         self.0.changed.notify_all();

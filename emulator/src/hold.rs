@@ -1,4 +1,5 @@
-//! The handle on held requests, so that tests can order races without sleeping.
+//! Request barriers: hold requests until a test releases them, so that races are ordered without
+//! sleeping.
 
 use crate::fault::FaultId;
 use crate::gate::Gate;

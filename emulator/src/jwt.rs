@@ -1,4 +1,4 @@
-//! Tokens in the real format: a JWT with correct claims and a random signature.
+//! JWTs that look like the real tokens: true claims, and noise as the signature.
 //!
 //! The emulator never trusts a claim: a token is valid only if it is on record.
 

@@ -1,5 +1,4 @@
-//! The token ledger: the history of every code and token, identified by fingerprint. It contains no
-//! secrets.
+//! An audit log of every code and token, for a person to look at. It contains no secrets.
 
 use crate::grant::{Grant, UserType};
 use ring::digest::{SHA256, digest};
@@ -31,7 +30,7 @@ pub(crate) enum Ended {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum Standing {
+pub(crate) enum EntryState {
     Live,
     Expired,
     Spent,
@@ -60,7 +59,7 @@ pub(crate) struct Account<'a> {
     fingerprint: String,
     resource_id: &'a str,
     user_type: UserType,
-    state: Standing,
+    state: EntryState,
     issued_at_ms: i64,
     expires_at_ms: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,13 +72,13 @@ impl Entry {
         hex(self.fingerprint)
     }
 
-    pub(crate) fn standing(&self, now_ms: i64) -> Standing {
+    pub(crate) fn state(&self, now_ms: i64) -> EntryState {
         match self.ended {
-            Some(Ended::Spent { .. }) => Standing::Spent,
-            Some(Ended::Revoked) => Standing::Revoked,
-            Some(Ended::Expired) => Standing::Expired,
-            None if self.expires_at_ms <= now_ms => Standing::Expired,
-            None => Standing::Live,
+            Some(Ended::Spent { .. }) => EntryState::Spent,
+            Some(Ended::Revoked) => EntryState::Revoked,
+            Some(Ended::Expired) => EntryState::Expired,
+            None if self.expires_at_ms <= now_ms => EntryState::Expired,
+            None => EntryState::Live,
         }
     }
 
@@ -89,7 +88,7 @@ impl Entry {
             fingerprint: self.fingerprint(),
             resource_id: self.grant.resource_id(),
             user_type: self.grant.user_type,
-            state: self.standing(now_ms),
+            state: self.state(now_ms),
             issued_at_ms: self.issued_at_ms,
             expires_at_ms: self.expires_at_ms,
             spent_at_ms: match self.ended {
@@ -158,7 +157,7 @@ impl Ledger {
     pub(crate) fn next_expiry(&self, now_ms: i64) -> Option<&Entry> {
         self.entries
             .iter()
-            .filter(|entry| entry.standing(now_ms) == Standing::Live)
+            .filter(|entry| entry.state(now_ms) == EntryState::Live)
             .min_by_key(|entry| entry.expires_at_ms)
     }
 }

@@ -54,7 +54,6 @@ mod options;
 mod origin;
 mod other_owner;
 mod page;
-mod postman;
 mod random;
 mod rate_limit;
 mod refusal;
@@ -69,6 +68,7 @@ mod token;
 mod tokens;
 mod webhook;
 mod webhook_delivery;
+mod webhook_sender;
 mod webhook_signing;
 
 pub use behaviour::{BEHAVIOURS, Behaviour, BehaviourInfo, DailyReset, FieldNames};

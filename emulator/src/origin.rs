@@ -1,6 +1,6 @@
-//! Origin checks: the emulator accepts requests only from local programs and its own pages. Any
-//! page in a developer's browser can send requests to a local port, so requests from other origins
-//! are refused.
+//! CSRF and DNS rebinding protection of the control API and the dashboard. Any page in a
+//! developer's browser can send requests to a local port, so requests from other origins are
+//! refused.
 
 use crate::control_reply::refuse;
 use axum::extract::Request;

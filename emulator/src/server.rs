@@ -1,4 +1,4 @@
-//! The server thread: accepts connections and dispatches requests.
+//! The HTTP server thread: accepts connections and passes each request to its handler.
 
 use crate::certificate::Tls;
 use crate::delivery::Script;
@@ -38,14 +38,14 @@ impl Server {
             let _guard = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        let entrance =
-            Entrance { tls: tls.map(|tls| tls.acceptor), router: router(shared), shared: shared.clone() };
+        let acceptor =
+            Acceptor { tls: tls.map(|tls| tls.acceptor), router: router(shared), shared: shared.clone() };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("ghl-oauth-emulator".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = scenario::pace(entrance.shared.clone()) => {}
-                    () = entrance.accept(listener) => {}
+                    () = scenario::pace(acceptor.shared.clone()) => {}
+                    () = acceptor.accept(listener) => {}
                     _ = stopped => {}
                 }
             });
@@ -67,13 +67,13 @@ impl Drop for Server {
 
 /// The shared context of all connections.
 #[derive(Clone)]
-struct Entrance {
+struct Acceptor {
     tls: Option<TlsAcceptor>,
     router: Router,
     shared: Shared,
 }
 
-impl Entrance {
+impl Acceptor {
     async fn accept(self, listener: tokio::net::TcpListener) {
         loop {
             match listener.accept().await {

@@ -1,4 +1,4 @@
-//! `POST /oauth/token`: exchanges a code, a refresh token or client credentials for tokens.
+//! `POST /oauth/token`: the grants authorization code, refresh token and client credentials.
 
 use crate::answer::{Answer, trace_id};
 use crate::call::Call;
@@ -9,7 +9,7 @@ use crate::options::{ExpiresIn, Settings};
 use crate::other_owner::grant_to_issue;
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::tokens::{CodeRefusal, Pair, RefreshStanding};
+use crate::tokens::{CodeRefusal, Pair, RefreshTokenState};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ fn refresh(
     let token = required(fields, "refreshToken")?;
     let window_seconds = state.settings.reuse_window_seconds;
     let window_ms = i64::try_from(window_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
-    let standing = state.tokens.refresh_standing(token, state.clock.now_ms(), state.scaled_ms(window_ms));
+    let standing = state.tokens.refresh_token_state(token, state.clock.now_ms(), state.scaled_ms(window_ms));
     let Some(grant) = standing.grant() else {
         return Err(Answer::refusal(400, "Invalid grant: refresh token is invalid"));
     };
@@ -91,13 +91,13 @@ fn refresh(
         return Err(state.location_inactive());
     }
     Ok(match standing {
-        RefreshStanding::JustSpent(pair) => pair,
-        RefreshStanding::Fresh(grant) => {
+        RefreshTokenState::JustSpent(pair) => pair,
+        RefreshTokenState::Fresh(grant) => {
             let grant = grant_to_issue(state, grant, other);
             let how = state.issue(true);
             state.tokens.rotate(&state.directory.app, token, grant, how)
         }
-        RefreshStanding::Invalid => unreachable!("it has a grant"),
+        RefreshTokenState::Invalid => unreachable!("it has a grant"),
     })
 }
 

@@ -1,5 +1,4 @@
-//! Codes, access tokens and refresh tokens: their owners, expiry times, and the replay of used
-//! refresh tokens.
+//! Codes, access tokens and refresh token rotation with a replay window.
 
 use crate::directory::App;
 use crate::grant::{Grant, UserType};
@@ -84,7 +83,7 @@ pub(crate) enum CodeRefusal {
 }
 
 /// The validity of a refresh token at a given time.
-pub(crate) enum RefreshStanding {
+pub(crate) enum RefreshTokenState {
     /// Unknown, expired, or used too long ago to be replayed: the server does not distinguish them.
     Invalid,
     /// Unused.
@@ -93,7 +92,7 @@ pub(crate) enum RefreshStanding {
     JustSpent(Pair),
 }
 
-impl RefreshStanding {
+impl RefreshTokenState {
     pub(crate) fn grant(&self) -> Option<&Arc<Grant>> {
         match self {
             Self::Invalid => None,
@@ -186,16 +185,16 @@ impl Tokens {
         IssuedRefresh { id: unpredictable_hex::<12>(), token }
     }
 
-    pub(crate) fn refresh_standing(&self, token: &str, now_ms: i64, window_ms: i64) -> RefreshStanding {
+    pub(crate) fn refresh_token_state(&self, token: &str, now_ms: i64, window_ms: i64) -> RefreshTokenState {
         let Some(known) = self.refresh.get(token).filter(|known| known.expires_at_ms > now_ms) else {
-            return RefreshStanding::Invalid;
+            return RefreshTokenState::Invalid;
         };
         match &known.spent {
-            None => RefreshStanding::Fresh(Arc::clone(&known.grant)),
+            None => RefreshTokenState::Fresh(Arc::clone(&known.grant)),
             Some(spent) if now_ms.saturating_sub(spent.at_ms) < window_ms => {
-                RefreshStanding::JustSpent(spent.successor.clone())
+                RefreshTokenState::JustSpent(spent.successor.clone())
             }
-            Some(_) => RefreshStanding::Invalid,
+            Some(_) => RefreshTokenState::Invalid,
         }
     }
 
@@ -307,7 +306,7 @@ impl Tokens {
 mod tests {
     use super::*;
     use crate::directory::Directory;
-    use crate::ledger::Standing;
+    use crate::ledger::EntryState;
     use crate::options::Options;
 
     const HOW: Issue = Issue { now_ms: 0, access_token_seconds: 100, with_refresh_token: true };
@@ -356,12 +355,12 @@ mod tests {
         let old = first.refresh.unwrap().token;
         let next = tokens.rotate(&app, &old, first.grant, HOW);
 
-        match tokens.refresh_standing(&old, 29_999, 30_000) {
-            RefreshStanding::JustSpent(pair) => assert_eq!(pair.access_token, next.access_token),
+        match tokens.refresh_token_state(&old, 29_999, 30_000) {
+            RefreshTokenState::JustSpent(pair) => assert_eq!(pair.access_token, next.access_token),
             _ => panic!("inside the window"),
         }
-        assert!(tokens.refresh_standing(&old, 30_000, 30_000).grant().is_none());
-        assert!(tokens.refresh_standing(&old, 0, 0).grant().is_none());
+        assert!(tokens.refresh_token_state(&old, 30_000, 30_000).grant().is_none());
+        assert!(tokens.refresh_token_state(&old, 0, 0).grant().is_none());
         assert_eq!(tokens.live(0).len(), 1);
         assert_eq!(tokens.rotations(), 1);
     }
@@ -378,27 +377,27 @@ mod tests {
         let old = first.refresh.unwrap().token;
         let next = tokens.rotate(&app, &old, first.grant, HOW);
         let told = |tokens: &Tokens, now_ms| -> Vec<_> {
-            tokens.ledger().entries().map(|entry| (entry.kind, entry.standing(now_ms))).collect()
+            tokens.ledger().entries().map(|entry| (entry.kind, entry.state(now_ms))).collect()
         };
         let (access, refresh) = (Kind::Access, Kind::Refresh);
         assert_eq!(
             told(&tokens, 1),
             [
-                (refresh, Standing::Live),
-                (access, Standing::Live),
-                (refresh, Standing::Spent),
-                (access, Standing::Live),
-                (Kind::Code, Standing::Spent),
+                (refresh, EntryState::Live),
+                (access, EntryState::Live),
+                (refresh, EntryState::Spent),
+                (access, EntryState::Live),
+                (Kind::Code, EntryState::Spent),
             ]
         );
         let expiring = tokens.ledger().next_expiry(1).unwrap();
         assert_eq!((expiring.kind, expiring.expires_at_ms), (access, 100_000));
-        assert_eq!(told(&tokens, 100_000)[1].1, Standing::Expired);
+        assert_eq!(told(&tokens, 100_000)[1].1, EntryState::Expired);
         assert_eq!(tokens.revoke_refresh_tokens("company"), 2);
-        assert_eq!(told(&tokens, 1)[0].1, Standing::Revoked);
-        assert_eq!(told(&tokens, 1)[2].1, Standing::Spent, "it was before");
+        assert_eq!(told(&tokens, 1)[0].1, EntryState::Revoked);
+        assert_eq!(told(&tokens, 1)[2].1, EntryState::Spent, "it was before");
         tokens.expire_access_tokens();
-        assert_eq!(told(&tokens, 1)[3].1, Standing::Expired);
+        assert_eq!(told(&tokens, 1)[3].1, EntryState::Expired);
         assert!(tokens.ledger().next_expiry(1).is_none());
         let written = format!("{:?}", tokens.ledger());
         for secret in [&*code, &old, &first.access_token, &next.access_token] {
@@ -411,7 +410,7 @@ mod tests {
         let app = Directory::new(&Options::default()).app;
         let mut tokens = Tokens::default();
         let token = tokens.issue(&app, Arc::new(grant()), HOW).refresh.unwrap().token;
-        let standing = |at| tokens.refresh_standing(&token, at, 30_000).grant().is_some();
+        let standing = |at| tokens.refresh_token_state(&token, at, 30_000).grant().is_some();
         assert!(standing(REFRESH_TOKEN_LIFE_MS - 1));
         assert!(!standing(REFRESH_TOKEN_LIFE_MS));
     }

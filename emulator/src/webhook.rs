@@ -2,10 +2,10 @@
 
 use crate::clock::{Clock, iso8601};
 use crate::directory::Directory;
-use crate::postman::{Caused, Parcel, Postman};
 use crate::random::unpredictable_hex;
 use crate::retry::RetryRule;
 use crate::webhook_delivery::Deliveries;
+use crate::webhook_sender::{Caused, QueuedWebhook, WebhookSender};
 use crate::webhook_signing::Keys;
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
@@ -91,7 +91,7 @@ pub(crate) struct Webhooks {
     caused: VecDeque<Arc<Caused>>,
     last_id: u64,
     clock: Clock,
-    postman: Option<Postman>,
+    webhook_sender: Option<WebhookSender>,
 }
 
 impl Webhooks {
@@ -102,7 +102,7 @@ impl Webhooks {
             clock,
             caused: VecDeque::new(),
             last_id: 0,
-            postman: None,
+            webhook_sender: None,
         }
     }
 
@@ -122,12 +122,12 @@ impl Webhooks {
         let Some(caused) = self.caused.iter().find(|caused| caused.id == id) else {
             return;
         };
-        let parcel = Parcel { url: url.to_owned(), caused: Arc::clone(caused), rule };
+        let queued = QueuedWebhook { url: url.to_owned(), caused: Arc::clone(caused), rule };
         let (keys, deliveries, clock) = (&self.keys, &self.deliveries, &self.clock);
-        let postman = self
-            .postman
-            .get_or_insert_with(|| Postman::start(Arc::clone(keys), deliveries.clone(), clock.clone()));
-        postman.take(parcel);
+        let webhook_sender = self
+            .webhook_sender
+            .get_or_insert_with(|| WebhookSender::start(Arc::clone(keys), deliveries.clone(), clock.clone()));
+        webhook_sender.take(queued);
     }
 
     /// The ID of the latest webhook, or 0.

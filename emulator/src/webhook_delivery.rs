@@ -12,7 +12,7 @@ use std::time::Duration;
 const DELIVERIES_KEPT: usize = 100;
 
 /// The timeout for the receiver.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A delivery attempt of a webhook.
 #[derive(Debug, Clone, Serialize)]
@@ -77,9 +77,9 @@ fn post(url: &str, headers: &[(String, String)], body: &[u8]) -> io::Result<u16>
     let odd = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url}: {why}"));
     let (authority, path) = parts_of(url).ok_or_else(|| odd("the URL must be http://HOST:PORT/PATH"))?;
     let address = authority.to_socket_addrs()?.next().ok_or_else(|| odd("the host has no address"))?;
-    let mut socket = TcpStream::connect_timeout(&address, PATIENCE)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    let mut socket = TcpStream::connect_timeout(&address, WAIT_LIMIT)?;
+    socket.set_read_timeout(Some(WAIT_LIMIT))?;
+    socket.set_write_timeout(Some(WAIT_LIMIT))?;
     let mut head = format!(
         "POST {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n",

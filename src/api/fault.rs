@@ -1,10 +1,11 @@
-//! What the server's refusals mean: five error shapes in, one status out. The only place where that is decided.
+//! Error mapping: turns each shape of the API's error responses into one [`Status`]. The only place
+//! where that is decided.
 
 use serde_json::{Map, Value};
 
 use super::EXCERPT;
 use crate::error::{ApiFault, Error, Status};
-use crate::http::{Answer, wait_asked};
+use crate::http::{Response, requested_delay};
 
 /// The words of the only 401s that another access token cures. For any other one a refresh token would be burnt in vain.
 const DEAD_TOKEN: [&str; 2] = ["invalid jwt", "access token is invalid"];
@@ -14,18 +15,18 @@ pub const NO_VERSION: &str = "a draft or private app needs version_id in its con
                               ghl_authorization_url, and check clientId";
 
 /// The error for an answer that is no success.
-pub fn error(answer: &Answer, secrets: &[&str]) -> Error {
-    let fault = read(answer, secrets);
-    let (status, help) = meaning(answer.status, &fault);
+pub fn error(response: &Response, secrets: &[&str]) -> Error {
+    let fault = read(response, secrets);
+    let (status, help) = meaning(response.status, &fault);
     let message = match &fault.message {
-        Some(words) => format!("the API answered {}: {words}", answer.status),
-        None => format!("the API answered {}", answer.status),
+        Some(words) => format!("the API answered {}: {words}", response.status),
+        None => format!("the API answered {}", response.status),
     };
-    let mut error = Error::new(status, message).with_retry_after(wait_asked(answer));
+    let mut error = Error::new(status, message).with_retry_after(requested_delay(response));
     if !help.is_empty() {
         error = error.with_help(help);
     }
-    error.with_api(answer.status, fault)
+    error.with_api(response.status, fault)
 }
 
 /// Whether an error says that the access token is dead.
@@ -62,8 +63,8 @@ pub fn says_other_kind(error: &Error) -> bool {
 }
 
 /// Whether an answer says that the access token is dead.
-pub fn is_of_dead_token(answer: &Answer) -> bool {
-    answer.status == 401 && says_dead_token(&error(answer, &[]))
+pub fn is_of_dead_token(response: &Response) -> bool {
+    response.status == 401 && says_dead_token(&error(response, &[]))
 }
 
 /// The status and the advice for what the server said.
@@ -140,56 +141,56 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
 }
 
 /// Reads any of the error shapes.
-fn read(answer: &Answer, secrets: &[&str]) -> ApiFault {
-    let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(&answer.body) else {
-        return unreadable(answer, secrets);
+fn read(response: &Response, secrets: &[&str]) -> ApiFault {
+    let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(&response.body) else {
+        return unreadable(response, secrets);
     };
     // {"error": {"code", "message", "details", "resolution"}}
     if let Some(Value::Object(envelope)) = body.get("error") {
         return ApiFault {
-            code: text(envelope, "code", secrets),
-            message: text(envelope, "message", secrets),
+            code: string(envelope, "code", secrets),
+            message: string(envelope, "message", secrets),
             details: censored(envelope.get("details").cloned().unwrap_or_default(), secrets),
-            resolution: text(envelope, "resolution", secrets),
-            trace_id: trace_id(answer, &body, secrets).or_else(|| trace_id(answer, envelope, secrets)),
+            resolution: string(envelope, "resolution", secrets),
+            trace_id: trace_id(response, &body, secrets).or_else(|| trace_id(response, envelope, secrets)),
             is_of_api: true,
         };
     }
     // {"statusCode", "message"[, "error"]}, `message` perhaps a list, or {"error", "error_description"}
     ApiFault {
-        code: text(&body, "error", secrets),
-        message: text(&body, "message", secrets).or_else(|| text(&body, "error_description", secrets)),
+        code: string(&body, "error", secrets),
+        message: string(&body, "message", secrets).or_else(|| string(&body, "error_description", secrets)),
         details: Value::Null,
         resolution: None,
-        trace_id: trace_id(answer, &body, secrets),
+        trace_id: trace_id(response, &body, secrets),
         is_of_api: true,
     }
 }
 
 /// An answer that is no JSON object: its beginning, so that a person can see what it was.
-pub fn unreadable(answer: &Answer, secrets: &[&str]) -> ApiFault {
-    let words = String::from_utf8_lossy(&answer.body);
+pub fn unreadable(response: &Response, secrets: &[&str]) -> ApiFault {
+    let words = String::from_utf8_lossy(&response.body);
     // Censored before it is cut, lest the cut go through a secret and hide it from the search.
     let mut words = without_secrets(words.trim(), secrets);
     // A success that cannot be read may still hold the new token.
-    if (200..300).contains(&answer.status) {
-        words = format!("({} bytes, not shown: they may hold a token)", answer.body.len());
+    if (200..300).contains(&response.status) {
+        words = format!("({} bytes, not shown: they may hold a token)", response.body.len());
     }
     let message = words.chars().take(EXCERPT).collect::<String>();
     ApiFault {
         message: (!message.is_empty()).then_some(message),
-        trace_id: trace_id(answer, &Map::new(), secrets),
+        trace_id: trace_id(response, &Map::new(), secrets),
         ..ApiFault::default()
     }
 }
 
 /// The server's own id of the request, from the body or the head.
-pub fn trace_id(answer: &Answer, body: &Map<String, Value>, secrets: &[&str]) -> Option<String> {
-    let header = || answer.headers.get("x-trace-id")?.to_str().ok();
+pub fn trace_id(response: &Response, body: &Map<String, Value>, secrets: &[&str]) -> Option<String> {
+    let header = || response.headers.get("x-trace-id")?.to_str().ok();
     body.get("traceId").and_then(Value::as_str).or_else(header).map(|id| without_secrets(id, secrets))
 }
 
-fn text(body: &Map<String, Value>, name: &str, secrets: &[&str]) -> Option<String> {
+fn string(body: &Map<String, Value>, name: &str, secrets: &[&str]) -> Option<String> {
     let words = match body.get(name)? {
         Value::String(words) => words.clone(),
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "),
@@ -287,13 +288,13 @@ fn escaped(words: &[u8]) -> Option<(u8, usize)> {
 /// How long the JWT at the beginning of these words is. `eyJ` is the `{"` of its header in base64; shorter ones are
 /// words such as "keyJ".
 fn jwt(words: &str) -> Option<usize> {
-    const SHORTEST: usize = 20;
+    const MIN_LENGTH: usize = 20;
     if !words.starts_with("eyJ") {
         return None;
     }
     let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let length = words.bytes().take_while(belongs).count();
-    (length >= SHORTEST).then_some(length)
+    (length >= MIN_LENGTH).then_some(length)
 }
 
 #[cfg(test)]
@@ -302,8 +303,8 @@ mod tests {
     use ureq::http::HeaderMap;
     use zeroize::Zeroizing;
 
-    fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, headers: HeaderMap::new(), body: Zeroizing::new(body.as_bytes().to_vec()) }
+    fn response(status: u16, body: &str) -> Response {
+        Response { status, headers: HeaderMap::new(), body: Zeroizing::new(body.as_bytes().to_vec()) }
     }
 
     #[test]
@@ -391,7 +392,7 @@ mod tests {
             (503, r#"{"message":"Location is not active"}"#, Server, false),
             (302, "", Protocol, false),
         ] {
-            let error = error(&answer(status, body), &[]);
+            let error = error(&response(status, body), &[]);
             assert_eq!(error.status(), expected, "{status} {body}");
             assert_eq!(says_dead_token(&error), is_dead, "{status} {body}");
         }
@@ -400,20 +401,23 @@ mod tests {
     #[test]
     fn every_shape_is_read() {
         let list = error(
-            &answer(422, r#"{"message":["a must be b","c"],"error":"Unprocessable Entity","traceId":"t-1"}"#),
+            &response(
+                422,
+                r#"{"message":["a must be b","c"],"error":"Unprocessable Entity","traceId":"t-1"}"#,
+            ),
             &[],
         );
         let fault = list.api().unwrap();
         assert_eq!(fault.message.as_deref(), Some("a must be b; c"));
         assert_eq!(fault.trace_id.as_deref(), Some("t-1"));
         let aip = error(
-            &answer(404, r#"{"error":{"code":"X","message":"m","details":{"a":1},"resolution":"r"}}"#),
+            &response(404, r#"{"error":{"code":"X","message":"m","details":{"a":1},"resolution":"r"}}"#),
             &[],
         );
         let fault = aip.api().unwrap();
         assert_eq!((fault.code.as_deref(), fault.resolution.as_deref()), (Some("X"), Some("r")));
         assert_eq!(fault.details, serde_json::json!({"a": 1}));
-        let page = error(&answer(502, &"x".repeat(5000)), &[]);
+        let page = error(&response(502, &"x".repeat(5000)), &[]);
         assert_eq!(page.api().unwrap().message.as_ref().map(String::len), Some(EXCERPT));
     }
 
@@ -425,10 +429,10 @@ mod tests {
             r#"{"error":"hunter2","error_description":"hunter2"}"#,
             "<p>hunter2</p>",
         ] {
-            let shown = error(&answer(400, body), &["hunter2"]).to_json().to_string();
+            let shown = error(&response(400, body), &["hunter2"]).to_json().to_string();
             assert!(!shown.contains("hunter2"), "{shown}");
         }
-        let success = unreadable(&answer(200, r#"{"accessToken":"fresh"#), &[]);
+        let success = unreadable(&response(200, r#"{"accessToken":"fresh"#), &[]);
         assert!(!success.message.unwrap().contains("fresh"));
     }
 

@@ -1,4 +1,4 @@
-//! `GET /oauth/installed-locations` (the vendor's `get-installed-location`), page by page or all of them.
+//! `GET /oauth/installed-locations` (the vendor's `get-installed-location`), with pagination.
 
 use std::collections::HashSet;
 
@@ -6,15 +6,15 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
-use super::{Api, Call, Failure, Outcome, fault, required_id, too_long, uri};
+use super::{Api, EndpointRequest, Failure, Outcome, fault, required_id, too_long, uri};
 use crate::deadline::Deadline;
 use crate::error::{ApiFault, Error, Result, Status};
-use crate::http::{Effect, Lane};
+use crate::http::{Bucket, Idempotency};
 use crate::json::in_camel_case;
 use crate::secret::Secret;
 
 /// The most pages that `all` follows: a million locations.
-const MOST_PAGES: usize = 10_000;
+const MAX_PAGES: usize = 10_000;
 
 /// The parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -89,7 +89,7 @@ impl Api {
         let mut items = Vec::new();
         loop {
             let mut page = self.page(pages.params(), bearer, deadline)?;
-            let more = pages.turn(&page).map_err(refused)?;
+            let more = pages.advance(&page).map_err(refused)?;
             if let Some(Value::Array(found)) = page.remove("items") {
                 items.extend(found);
             }
@@ -131,14 +131,14 @@ impl Api {
         query.extend_pairs(fields.into_iter().filter_map(|(name, value)| Some((name, value?))));
         let query = query.finish();
         let target = uri(&self.base_url, "/oauth/installed-locations", Some(&query));
-        let call = Call {
+        let call = EndpointRequest {
             method: Method::GET,
             target: target.map_err(|_| too_long(&query))?,
             bearer: Some(bearer),
             body: None,
             secrets: [None; 2],
-            effect: Effect::Repeatable,
-            lane: Some(Lane::Resource(company_id)),
+            idempotency: Idempotency::Idempotent,
+            bucket: Some(Bucket::Resource(company_id)),
         };
         let reply = self.call(call, deadline)?;
         let mut page = reply.fields()?;
@@ -151,8 +151,8 @@ impl Api {
         }
         // A list that was cut must not pass for a whole one, nor an answer without a list for an empty one.
         let incomplete = |why| {
-            let trace_id = fault::trace_id(&reply.answer, &page, &reply.secrets);
-            Err(reply.not_understood(why, ApiFault { trace_id, ..ApiFault::default() }))
+            let trace_id = fault::trace_id(&reply.response, &page, &reply.secrets);
+            Err(reply.unexpected(why, ApiFault { trace_id, ..ApiFault::default() }))
         };
         if !page.get("items").is_some_and(Value::is_array) {
             return incomplete("holds no list of locations");
@@ -187,10 +187,10 @@ impl Pages {
     ///
     /// # Errors
     /// `PROTOCOL` for pages that lead in a circle.
-    pub fn turn(&mut self, page: &Map<String, Value>) -> Result<bool> {
+    pub fn advance(&mut self, page: &Map<String, Value>) -> Result<bool> {
         match next_page_token(page) {
             None => Ok(false),
-            Some(next) if self.seen.len() < MOST_PAGES && self.seen.insert(next.clone()) => {
+            Some(next) if self.seen.len() < MAX_PAGES && self.seen.insert(next.clone()) => {
                 self.params.page_token = Some(next);
                 Ok(true)
             }

@@ -5,11 +5,11 @@ use serde::Deserialize;
 use ureq::http::Method;
 
 use super::field_names::Name;
-use super::grant::granted;
-use super::{Api, Call, Failure, Outcome, form, required_id};
+use super::token_response::parse_token_response;
+use super::{Api, EndpointRequest, Failure, Outcome, form, required_id};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::http::{Effect, Lane};
+use crate::http::{Bucket, Idempotency};
 use crate::secret::Secret;
 use crate::token::{Token, UserType};
 
@@ -47,18 +47,18 @@ impl Api {
         required_id("locationId", Some(location_id))?;
         let reply = self.location_token_fields.send(&[COMPANY_ID, LOCATION_ID], |casing| {
             let fields = [(casing.of(COMPANY_ID), company_id), (casing.of(LOCATION_ID), location_id)];
-            let call = Call {
+            let call = EndpointRequest {
                 method: Method::POST,
                 target: self.location_token_uri.clone(),
                 bearer: Some(bearer),
                 body: Some(form(fields)),
                 secrets: [None; 2],
-                effect: Effect::Repeatable,
-                lane: Some(Lane::Resource(company_id)),
+                idempotency: Idempotency::Idempotent,
+                bucket: Some(Bucket::Resource(company_id)),
             };
             self.call(call, deadline)
         })?;
-        let mut token = granted(&reply, now_ms)?;
+        let mut token = parse_token_response(&reply, now_ms)?;
         if token.is_of_another(location_id, UserType::Location) {
             let error =
                 Error::new(Status::Protocol, "the API granted the token of another owner than was asked for")

@@ -1,12 +1,13 @@
-//! The API's three OAuth endpoints: parameters in, typed answer out. Knows the wire and nothing of storage.
+//! The API's OAuth endpoints: request parameters in, typed responses out. Knows the wire and
+//! nothing of storage.
 
-mod any;
 mod fault;
 mod field_names;
-mod grant;
 mod installed_locations;
 mod location_token;
+mod raw_request;
 mod token;
+mod token_response;
 
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ use crate::config::{Config, Encoding};
 use crate::deadline::Deadline;
 use crate::error::{ApiFault, Error, Result, Status};
 use crate::http::{
-    Answer, Counters, Effect, Http, Lane, NoAnswer, Request, Transport, UreqTransport, says_when,
+    Bucket, Counters, Http, Idempotency, Request, Response, Transport, TransportError, UreqTransport,
+    has_retry_after,
 };
 use crate::json;
 use crate::secret::Secret;
@@ -29,12 +31,12 @@ use crate::token::{NO_TOKEN_TEXT, is_token_text};
 
 use field_names::FieldNames;
 
-pub(crate) use any::is_callers;
 pub(crate) use fault::{
     NO_VERSION, ends_every_mint, is_of_dead_token, says_dead_token, says_other_kind, without_secrets,
 };
 pub use installed_locations::{InstalledLocationsParams, Pages, installed_location_ids, location_ids};
 pub use location_token::LocationTokenParams;
+pub(crate) use raw_request::is_caller_settable;
 pub use token::{GrantType, TokenParams, TokenRetry};
 
 /// The longest part of an unreadable answer that an error repeats, in characters.
@@ -86,8 +88,8 @@ impl From<Failure> for Error {
     }
 }
 
-impl From<NoAnswer> for Failure {
-    fn from(failure: NoAnswer) -> Failure {
+impl From<TransportError> for Failure {
+    fn from(failure: TransportError) -> Failure {
         let outcome = if failure.sent { Outcome::Unknown } else { Outcome::NothingHappened };
         Failure { error: failure.error, outcome }
     }
@@ -145,12 +147,16 @@ impl Api {
     }
 
     /// How the pace of the busiest companies and locations stands.
-    pub fn pace(&self) -> Value {
-        self.http.pace()
+    pub fn rate_limits(&self) -> Value {
+        self.http.rate_limits()
     }
 
     /// Sends one call and reads the object that it answers with.
-    fn call<'a>(&'a self, call: Call<'a>, deadline: &Deadline) -> Result<Reply<'a>, Failure> {
+    fn call<'a>(
+        &'a self,
+        call: EndpointRequest<'a>,
+        deadline: &Deadline,
+    ) -> Result<SuccessResponse<'a>, Failure> {
         if call.bearer.is_some_and(|bearer| !is_token_text(bearer.expose())) {
             return Err(Error::invalid_argument("accessToken", format!("accessToken {NO_TOKEN_TEXT}")).into());
         }
@@ -164,19 +170,19 @@ impl Api {
             headers,
             bearer: call.bearer,
             body: call.body.as_ref().map(|(_, body)| &body[..]),
-            effect: call.effect,
-            lane: call.lane,
+            idempotency: call.idempotency,
+            bucket: call.bucket,
         };
-        let answer = self.http.exchange(&request, deadline)?;
+        let response = self.http.exchange(&request, deadline)?;
         let secrets = [Some(&self.client_secret), call.bearer].into_iter().chain(call.secrets);
         let secrets: Vec<&str> = secrets.flatten().map(Secret::expose).collect();
-        if (200..300).contains(&answer.status) {
-            return Ok(Reply { answer, secrets });
+        if (200..300).contains(&response.status) {
+            return Ok(SuccessResponse { response, secrets });
         }
-        let error = fault::error(&answer, &secrets);
-        let outcome = match answer.status {
+        let error = fault::error(&response, &secrets);
+        let outcome = match response.status {
             429 => Outcome::NothingHappened,
-            503 if says_when(&answer) => Outcome::NothingHappened,
+            503 if has_retry_after(&response) => Outcome::NothingHappened,
             // A timeout inside the API says nothing about what became of the request.
             400..=499 if error.status() != Status::Server => Outcome::Refused,
             _ => Outcome::Unknown,
@@ -201,7 +207,7 @@ fn too_long(query: &str) -> Error {
 }
 
 /// One call, before it is written down for the wire.
-struct Call<'a> {
+struct EndpointRequest<'a> {
     method: Method,
     target: Uri,
     bearer: Option<&'a Secret>,
@@ -209,8 +215,8 @@ struct Call<'a> {
     body: Option<(&'a str, Zeroizing<Vec<u8>>)>,
     /// Secrets in the body, so that an answer that repeats them can be censored.
     secrets: [Option<&'a Secret>; 2],
-    effect: Effect,
-    lane: Option<Lane<'a>>,
+    idempotency: Idempotency,
+    bucket: Option<Bucket<'a>>,
 }
 
 /// Writes a form, whose names need no encoding; the text is wiped after use, for it may hold secrets.
@@ -219,7 +225,7 @@ fn form<'a>(
 ) -> (&'static str, Zeroizing<Vec<u8>>) {
     let fields = fields.into_iter();
     // Room for everything at once, each byte of a value as %XX: a text that grows leaves pieces of itself behind.
-    let room = |value: &str| if stays_as_it_is(value) { value.len() } else { 3 * value.len() };
+    let room = |value: &str| if is_unreserved(value) { value.len() } else { 3 * value.len() };
     let most = fields.clone().map(|(name, value)| name.len() + room(value) + "&=".len()).sum();
     let mut form = String::with_capacity(most);
     for (name, value) in fields {
@@ -228,7 +234,7 @@ fn form<'a>(
         }
         form.push_str(name);
         form.push('=');
-        if stays_as_it_is(value) {
+        if is_unreserved(value) {
             form.push_str(value);
         } else {
             form.extend(form_urlencoded::byte_serialize(value.as_bytes()));
@@ -239,24 +245,24 @@ fn form<'a>(
 
 /// Whether a value has none of the characters that a form encodes: nearly every token and id. All of it is looked at, many
 /// bytes in one step.
-fn stays_as_it_is(value: &str) -> bool {
+fn is_unreserved(value: &str) -> bool {
     value
         .bytes()
         .fold(true, |all, byte| all & (byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.' | b'_')))
 }
 
 /// A 2xx answer.
-struct Reply<'a> {
-    answer: Answer,
+struct SuccessResponse<'a> {
+    response: Response,
     /// What an error must not repeat of it.
     secrets: Vec<&'a str>,
 }
 
-impl Reply<'_> {
+impl SuccessResponse<'_> {
     /// The JSON object that it must be.
     fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        serde_json::from_slice(&self.answer.body).map_err(|_| {
-            self.not_understood("is not a JSON object", fault::unreadable(&self.answer, &self.secrets))
+        serde_json::from_slice(&self.response.body).map_err(|_| {
+            self.unexpected("is not a JSON object", fault::unreadable(&self.response, &self.secrets))
         })
     }
 
@@ -266,8 +272,8 @@ impl Reply<'_> {
     }
 
     /// The failure that it is when it is not what the contract says: whatever it stood for has happened.
-    fn not_understood(&self, why: &str, fault: ApiFault) -> Failure {
-        let status = self.answer.status;
+    fn unexpected(&self, why: &str, fault: ApiFault) -> Failure {
+        let status = self.response.status;
         let error = Error::new(Status::Protocol, format!("the API answered {status}, but the answer {why}"))
             .with_help("a proxy between here and the API may have answered; try again")
             .with_api(status, fault);

@@ -7,12 +7,12 @@ use ureq::http::Method;
 use zeroize::Zeroizing;
 
 use super::field_names::{Casing, Name};
-use super::grant::granted;
-use super::{Api, Call, Failure, JSON, Outcome, form, required, required_id};
+use super::token_response::parse_token_response;
+use super::{Api, EndpointRequest, Failure, JSON, Outcome, form, required, required_id};
 use crate::config::Encoding;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::http::{Effect, Lane};
+use crate::http::{Bucket, Idempotency};
 use crate::secret::Secret;
 use crate::token::{Token, UserType};
 
@@ -127,9 +127,11 @@ impl Api {
         now_ms: i64,
         deadline: &Deadline,
     ) -> Result<Token, Failure> {
-        let (single_use, lane) = match retry {
-            TokenRetry::SingleUse => (Effect::Spends, None),
-            TokenRetry::Replay { resource_id } => (Effect::Renews, Some(Lane::Grants(resource_id))),
+        let (single_use, bucket) = match retry {
+            TokenRetry::SingleUse => (Idempotency::SingleUse, None),
+            TokenRetry::Replay { resource_id } => {
+                (Idempotency::Replayable, Some(Bucket::TokenEndpoint(resource_id)))
+            }
         };
         if let Some(client_id) = &params.client_id {
             required_id("clientId", Some(client_id))?;
@@ -137,35 +139,35 @@ impl Api {
         if let Some(client_secret) = &params.client_secret {
             required_id("clientSecret", Some(client_secret.expose()))?;
         }
-        let (secret, effect) = match params.grant_type {
+        let (secret, idempotency) = match params.grant_type {
             GrantType::AuthorizationCode => (Some(secret("code", &params.code)?), single_use),
             GrantType::RefreshToken => (Some(secret("refreshToken", &params.refresh_token)?), single_use),
-            GrantType::ClientCredentials => (None, Effect::Repeatable),
+            GrantType::ClientCredentials => (None, Idempotency::Idempotent),
         };
         let ask = || {
             let reply = self.token_fields.send(&FIELDS, |casing| {
-                let call = Call {
+                let call = EndpointRequest {
                     method: Method::POST,
                     target: self.token_uri.clone(),
                     bearer: None,
                     body: Some(self.token_body(params, casing)?),
                     secrets: [secret, params.client_secret.as_ref()],
-                    effect,
-                    lane,
+                    idempotency,
+                    bucket,
                 };
                 self.call(call, deadline)
             })?;
-            granted(&reply, now_ms)
+            parse_token_response(&reply, now_ms)
         };
         let outcome = ask();
         if params.grant_type != GrantType::AuthorizationCode {
-            return outcome.map_err(|failure| about_the_client(failure, params.grant_type));
+            return outcome.map_err(|failure| client_credentials_error(failure, params.grant_type));
         }
         match outcome {
             Err(lost) if lost.outcome == Outcome::Unknown && deadline.check().is_ok() => {
                 log::warn!("the answer to an authorization code was lost; the code is tried once more");
                 self.counters().repeated.fetch_add(1, Ordering::Relaxed);
-                ask().map_err(of_a_spent_code)
+                ask().map_err(spent_code_error)
             }
             outcome => outcome,
         }
@@ -199,7 +201,7 @@ impl Api {
 }
 
 /// A code whose first answer was lost and that is refused now, in whatever words, was spent by its first use.
-fn of_a_spent_code(failure: Failure) -> Failure {
+fn spent_code_error(failure: Failure) -> Failure {
     match (failure.error.http_status(), failure.error.api().cloned()) {
         (Some(status @ (400 | 401)), Some(fault)) if failure.outcome == Outcome::Refused => {
             let message = "the answer to the authorization code was lost, and its second use was refused";
@@ -213,7 +215,7 @@ fn of_a_spent_code(failure: Failure) -> Failure {
 }
 
 /// Without a code in the request, "Authorization code not found" can only mean the client's own credentials.
-fn about_the_client(failure: Failure, grant_type: GrantType) -> Failure {
+fn client_credentials_error(failure: Failure, grant_type: GrantType) -> Failure {
     let fault = failure.error.api().cloned();
     match (failure.error.http_status(), fault) {
         (Some(401), Some(fault)) if failure.error.status() == Status::ReauthorizationRequired => {

@@ -1,4 +1,4 @@
-//! Consent: from a link to a stored token (RFC 6749, 4.1).
+//! The authorization code flow (RFC 6749, section 4.1): from the consent link to a stored token.
 
 mod page;
 mod pending;
@@ -23,7 +23,7 @@ use crate::secret::Secret;
 use crate::token::{NO_SCOPE, UserType, is_scope};
 use crate::tokens::Tokens;
 
-use pending::{Pending, Used, mismatch};
+use pending::{ConsumedState, Pending, mismatch};
 use receiver::Receiver;
 use redirect::Redirect;
 
@@ -124,7 +124,7 @@ struct Consented {
     /// That of the link, which the exchange must repeat.
     redirect_uri: String,
     /// Its state, if it had one.
-    state: Option<Used>,
+    state: Option<ConsumedState>,
 }
 
 impl Authorization {
@@ -200,7 +200,7 @@ impl Authorization {
             allow_missing_state: params.allow_missing_state,
             redirect_uri: params.redirect_uri.as_deref(),
         };
-        let consented = self.claim(&redirect, &expected)?;
+        let consented = self.verify_redirect(&redirect, &expected)?;
         self.exchange(consented, params.user_type, deadline)
     }
 
@@ -214,13 +214,13 @@ impl Authorization {
     /// nobody came back; `CANCELLED`; else as [`Authorization::complete`].
     pub fn listen(&self, params: &ListenParams, deadline: &Deadline) -> Result<Value> {
         let redirect_uri = self.redirect_uri(params.redirect_uri.as_deref())?;
-        let place = absolute_url(&redirect_uri).ok_or_else(not_absolute)?;
+        let redirect_target = absolute_url(&redirect_uri).ok_or_else(not_absolute)?;
         not_blank(params.state.as_ref())?;
-        let port = params.port(&place)?;
-        let wait = deadline.renewed(params.patience()?);
+        let port = params.port(&redirect_target)?;
+        let wait = deadline.renewed(params.wait_timeout()?);
         // Not `NETWORK`, though the port may be free again one day: that status speaks of the way to the API, and a
         // program that answers it by trying again would find the same port taken again.
-        let receiver = Receiver::bind(port, &place).map_err(|error| {
+        let receiver = Receiver::bind(port, &redirect_target).map_err(|error| {
             Error::invalid_argument(
                 "port",
                 format!("port {port} of 127.0.0.1 cannot be listened on: {error}"),
@@ -234,8 +234,8 @@ impl Authorization {
             redirect_uri: Some(&redirect_uri),
         };
         let take = |query: &str| {
-            let redirect = Redirect::new(place.clone(), query);
-            let claimed = redirect.and_then(|redirect| self.claim(&redirect, &expected));
+            let redirect = Redirect::new(redirect_target.clone(), query);
+            let claimed = redirect.and_then(|redirect| self.verify_redirect(&redirect, &expected));
             claimed.inspect_err(|error| log::warn!("{error}")).ok()
         };
         let (consented, browser) = receiver.receive(&wait, take).map_err(|error| match error.status() {
@@ -258,7 +258,7 @@ impl Authorization {
     }
 
     /// Checks that a redirect answers a consent of this client, and uses its `state` up if it does.
-    fn claim(&self, redirect: &Redirect, expected: &Expected) -> Result<Consented> {
+    fn verify_redirect(&self, redirect: &Redirect, expected: &Expected) -> Result<Consented> {
         let named = || self.redirect_uri(expected.redirect_uri);
         let Some(state) = redirect.parameter("state").filter(|state| !state.is_empty()) else {
             if expected.allow_missing_state && expected.state.is_none() {
@@ -271,7 +271,7 @@ impl Authorization {
         {
             return Err(mismatch("it has another state than the session"));
         }
-        let (consented, used) = self.pending.use_up(state, self.clock.uptime(), |link| match link {
+        let (consented, used) = self.pending.consume(state, self.clock.uptime(), |link| match link {
             Some(redirect_uri) => consented(redirect, redirect_uri.to_owned()),
             // The host vouches for it: the link may have been made by another process.
             None if expected.state.is_some() => consented(redirect, named()?),
@@ -292,14 +292,14 @@ impl Authorization {
             .api
             .token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline)
             .map_err(Error::from);
-        let adopted = granted.and_then(|token| self.tokens.adopt(token, deadline));
+        let saved = granted.and_then(|token| self.tokens.save_consented(token, deadline));
         // The code may still be good; whether it is, the same redirect finds out.
-        if let (Err(error), Some(state)) = (&adopted, consented.state)
+        if let (Err(error), Some(state)) = (&saved, consented.state)
             && error.retryable()
         {
-            self.pending.give_back(state);
+            self.pending.restore(state);
         }
-        adopted
+        saved
     }
 
     /// The redirect URI of a link: the one given, else the configured one.
@@ -332,7 +332,7 @@ impl ListenParams {
             .ok_or_else(|| Error::invalid_argument("port", "port must be from 1 to 65535"))
     }
 
-    fn patience(&self) -> Result<Duration> {
+    fn wait_timeout(&self) -> Result<Duration> {
         if !WAIT_MS.contains(&self.timeout_ms) {
             let message = format!("timeoutMs must be from {} to {}", WAIT_MS.start(), WAIT_MS.end());
             return Err(Error::invalid_argument("timeoutMs", message));

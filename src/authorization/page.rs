@@ -1,4 +1,5 @@
-//! What a browser is shown. Every page is fixed: nothing that a request or the API said can get into one.
+//! The HTML pages of the loopback server. Every page is fixed: nothing that a request or the API
+//! said can get into one.
 
 /// A page, with its status line.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! The consents that are under way, each by its `state`: single-use, and for an hour.
+//! Pending consents by their `state` parameter (CSRF protection, RFC 6749, section 10.12): single
+//! use, valid for an hour.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +12,10 @@ use crate::error::{Error, Result, Status};
 use crate::random;
 
 /// How long a person may take to consent.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const LINK_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// How many consents may be under way; beyond that the oldest is forgotten.
-const MOST: usize = 10_000;
+const MAX_PENDING: usize = 10_000;
 
 /// What a state is kept as: its digest under a key of this client alone. Whoever brings a state can neither choose nor
 /// learn the bytes that it is compared by, so the time of a look-up tells nothing about the states that are good.
@@ -31,11 +32,11 @@ pub struct Pending {
 #[derive(Clone)]
 struct Consent {
     began: Duration,
-    standing: Standing,
+    link: LinkState,
 }
 
 #[derive(Clone)]
-enum Standing {
+enum LinkState {
     /// Its link was made, with that redirect URI.
     Open(String),
     /// Its state was used; each use has a number of its own.
@@ -43,7 +44,7 @@ enum Standing {
 }
 
 /// A state that was used up, and that may be given back.
-pub struct Used {
+pub struct ConsumedState {
     digest: Digest,
     number: u64,
     /// What it was before; `None` where this client made no such link.
@@ -61,7 +62,7 @@ impl Pending {
 
     /// A link with this state and redirect URI was made.
     pub fn begin(&self, state: &str, redirect_uri: String, now: Duration) {
-        let consent = Consent { began: now, standing: Standing::Open(redirect_uri) };
+        let consent = Consent { began: now, link: LinkState::Open(redirect_uri) };
         insert(&mut self.consents(), self.digest(state), consent);
     }
 
@@ -70,40 +71,40 @@ impl Pending {
     ///
     /// # Errors
     /// `STATE_MISMATCH` for a state that was used, or whose link is too old; else those of `check`.
-    pub fn use_up<T>(
+    pub fn consume<T>(
         &self,
         state: &str,
         now: Duration,
         check: impl FnOnce(Option<&str>) -> Result<T>,
-    ) -> Result<(T, Used)> {
+    ) -> Result<(T, ConsumedState)> {
         let digest = self.digest(state);
         // Held from the look to the mark: of two that bring the same state at once, one is served.
         let mut consents = self.consents();
         let before = match consents.get(&digest) {
             None => None,
-            Some(Consent { standing: Standing::Used(_), .. }) => {
+            Some(Consent { link: LinkState::Used(_), .. }) => {
                 return Err(mismatch("its state was used already"));
             }
-            Some(consent) if now.saturating_sub(consent.began) > PATIENCE => {
+            Some(consent) if now.saturating_sub(consent.began) > LINK_LIFETIME => {
                 return Err(mismatch("its link is too old"));
             }
             Some(consent) => Some(consent.clone()),
         };
-        let checked = check(match before.as_ref().map(|consent| &consent.standing) {
-            Some(Standing::Open(redirect_uri)) => Some(redirect_uri),
+        let checked = check(match before.as_ref().map(|consent| &consent.link) {
+            Some(LinkState::Open(redirect_uri)) => Some(redirect_uri),
             _ => None,
         })?;
         let number = self.uses.fetch_add(1, Ordering::Relaxed);
-        insert(&mut consents, digest, Consent { began: now, standing: Standing::Used(number) });
-        Ok((checked, Used { digest, number, before }))
+        insert(&mut consents, digest, Consent { began: now, link: LinkState::Used(number) });
+        Ok((checked, ConsumedState { digest, number, before }))
     }
 
     /// Makes a state as good as it was: what it was used for may still succeed. One that came to be used by somebody else
     /// since, or that is a new link's, stays what it is.
-    pub fn give_back(&self, used: Used) {
+    pub fn restore(&self, used: ConsumedState) {
         let mut consents = self.consents();
         let is_that_use =
-            |consent: &Consent| matches!(consent.standing, Standing::Used(number) if number == used.number);
+            |consent: &Consent| matches!(consent.link, LinkState::Used(number) if number == used.number);
         if !consents.get(&used.digest).is_some_and(is_that_use) {
             return;
         }
@@ -125,10 +126,11 @@ impl Pending {
 }
 
 fn insert(consents: &mut HashMap<Digest, Consent>, digest: Digest, consent: Consent) {
-    let full =
-        |consents: &HashMap<Digest, Consent>| consents.len() >= MOST && !consents.contains_key(&digest);
+    let full = |consents: &HashMap<Digest, Consent>| {
+        consents.len() >= MAX_PENDING && !consents.contains_key(&digest)
+    };
     if full(consents) {
-        consents.retain(|_, old| consent.began.saturating_sub(old.began) <= PATIENCE);
+        consents.retain(|_, old| consent.began.saturating_sub(old.began) <= LINK_LIFETIME);
     }
     if full(consents)
         && let Some(oldest) = consents.iter().min_by_key(|(_, consent)| consent.began).map(|(key, _)| *key)
@@ -162,13 +164,13 @@ mod tests {
         let pending = Pending::new().unwrap();
         pending.begin("state", URI.to_owned(), Duration::ZERO);
         let refuse = |_: Option<&str>| Err::<(), _>(mismatch("something else is wrong"));
-        assert!(pending.use_up("state", Duration::ZERO, refuse).is_err());
-        assert_eq!(pending.use_up("state", Duration::ZERO, link).unwrap().0, URI);
-        assert!(pending.use_up("state", Duration::ZERO, link).is_err());
+        assert!(pending.consume("state", Duration::ZERO, refuse).is_err());
+        assert_eq!(pending.consume("state", Duration::ZERO, link).unwrap().0, URI);
+        assert!(pending.consume("state", Duration::ZERO, link).is_err());
         // One that another process made is good once, too.
-        assert!(pending.use_up("foreign", Duration::ZERO, link).is_err());
-        assert!(pending.use_up("foreign", Duration::ZERO, |_| Ok(())).is_ok());
-        assert!(pending.use_up("foreign", Duration::ZERO, |_| Ok(())).is_err());
+        assert!(pending.consume("foreign", Duration::ZERO, link).is_err());
+        assert!(pending.consume("foreign", Duration::ZERO, |_| Ok(())).is_ok());
+        assert!(pending.consume("foreign", Duration::ZERO, |_| Ok(())).is_err());
     }
 
     #[test]
@@ -176,40 +178,40 @@ mod tests {
         let pending = Pending::new().unwrap();
         pending.begin("state", URI.to_owned(), Duration::ZERO);
         for _ in 0..2 {
-            let (redirect_uri, used) = pending.use_up("state", PATIENCE, link).unwrap();
+            let (redirect_uri, used) = pending.consume("state", LINK_LIFETIME, link).unwrap();
             assert_eq!(redirect_uri, URI);
-            pending.give_back(used);
-            let (_, used) = pending.use_up("foreign", PATIENCE, |_| Ok(())).unwrap();
-            pending.give_back(used);
+            pending.restore(used);
+            let (_, used) = pending.consume("foreign", LINK_LIFETIME, |_| Ok(())).unwrap();
+            pending.restore(used);
         }
-        assert!(pending.use_up("foreign", PATIENCE, link).is_err(), "still no link of this client's");
+        assert!(pending.consume("foreign", LINK_LIFETIME, link).is_err(), "still no link of this client's");
         // A new link with the state that the host chose; its use is no other's to give back.
-        let (_, first) = pending.use_up("state", PATIENCE, link).unwrap();
-        pending.begin("state", URI.to_owned(), PATIENCE);
-        let (_, second) = pending.use_up("state", PATIENCE, link).unwrap();
-        pending.give_back(first);
-        assert!(pending.use_up("state", PATIENCE, link).is_err());
-        pending.give_back(second);
-        assert!(pending.use_up("state", PATIENCE, link).is_ok());
+        let (_, first) = pending.consume("state", LINK_LIFETIME, link).unwrap();
+        pending.begin("state", URI.to_owned(), LINK_LIFETIME);
+        let (_, second) = pending.consume("state", LINK_LIFETIME, link).unwrap();
+        pending.restore(first);
+        assert!(pending.consume("state", LINK_LIFETIME, link).is_err());
+        pending.restore(second);
+        assert!(pending.consume("state", LINK_LIFETIME, link).is_ok());
 
         pending.begin("old", URI.to_owned(), Duration::ZERO);
-        let (_, used) = pending.use_up("old", PATIENCE, link).unwrap();
-        pending.give_back(used);
-        let too_late = PATIENCE + Duration::from_millis(1);
-        assert!(pending.use_up("old", too_late, link).is_err(), "its hour is not begun anew");
+        let (_, used) = pending.consume("old", LINK_LIFETIME, link).unwrap();
+        pending.restore(used);
+        let too_late = LINK_LIFETIME + Duration::from_millis(1);
+        assert!(pending.consume("old", too_late, link).is_err(), "its hour is not begun anew");
     }
 
     #[test]
     fn the_oldest_of_too_many_is_forgotten() {
         let pending = Pending::new().unwrap();
-        for number in 0..=MOST {
+        for number in 0..=MAX_PENDING {
             pending.begin(&number.to_string(), URI.to_owned(), Duration::from_millis(number as u64));
         }
-        assert_eq!(pending.consents().len(), MOST);
+        assert_eq!(pending.consents().len(), MAX_PENDING);
         let now = Duration::from_secs(60);
-        assert!(pending.use_up("0", now, link).is_err());
-        for number in [1, MOST] {
-            assert!(pending.use_up(&number.to_string(), now, link).is_ok(), "{number}");
+        assert!(pending.consume("0", now, link).is_err());
+        for number in [1, MAX_PENDING] {
+            assert!(pending.consume(&number.to_string(), now, link).is_ok(), "{number}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Waits on a port of this machine for a browser that was sent back. Knows sockets and HTTP, and nothing of consents.
+//! The loopback redirect server (RFC 8252, section 7.3): waits on a local port for the browser's
+//! redirect. Knows sockets and HTTP, and nothing of consents.
 //!
 //! Everybody on this machine can connect, and so can every page in a browser: whoever is not the awaited one gets a page
 //! that says so, holds up nobody, and ends nothing.
@@ -20,27 +21,27 @@ use super::redirect;
 
 /// The pause between two looks at the sockets: the library starts no threads, and this wait must end at once when it is
 /// cancelled.
-const PAUSE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The longest head of a request. Browsers bring the cookies of every program on this host.
-const LONGEST_HEAD: usize = 16 * 1024;
+const MAX_HEAD: usize = 16 * 1024;
 
 /// The most header lines.
-const MOST_HEADERS: usize = 100;
+const MAX_HEADERS: usize = 100;
 
 /// How many connections are held at once. Browsers open some in advance and leave them idle; beyond this the oldest has
 /// to go, so that nobody can keep the awaited one out.
-const MOST_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 
 /// A listening port.
 pub struct Receiver {
     listener: TcpListener,
-    place: Place,
+    callback_target: CallbackTarget,
     connections: VecDeque<Connection>,
 }
 
 /// What a request must be addressed to.
-struct Place {
+struct CallbackTarget {
     path: String,
     /// The values of `Host`: that of the redirect URI, which a tunnel passes on or replaces by its own name for the port.
     /// With any other, a foreign page could have its own name point to this machine, and read the answers.
@@ -55,7 +56,11 @@ impl Receiver {
     pub fn bind(port: u16, redirect_uri: &Uri) -> io::Result<Receiver> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
-        Ok(Receiver { listener, place: Place::new(port, redirect_uri), connections: VecDeque::new() })
+        Ok(Receiver {
+            listener,
+            callback_target: CallbackTarget::new(port, redirect_uri),
+            connections: VecDeque::new(),
+        })
     }
 
     /// Waits until `take` accepts the query of a request, and stops listening.
@@ -70,25 +75,25 @@ impl Receiver {
         loop {
             self.accept();
             for mut connection in std::mem::take(&mut self.connections) {
-                match connection.turn(&self.place, &mut take) {
-                    Turn::Goes => {}
-                    Turn::Stays => self.connections.push_back(connection),
-                    Turn::Taken(taken) => return Ok((taken, Browser(connection.stream))),
+                match connection.poll(&self.callback_target, &mut take) {
+                    ConnectionState::Closed => {}
+                    ConnectionState::Open => self.connections.push_back(connection),
+                    ConnectionState::Accepted(taken) => return Ok((taken, Browser(connection.stream))),
                 }
             }
-            deadline.sleep(PAUSE)?;
+            deadline.sleep(POLL_INTERVAL)?;
         }
     }
 
     /// Takes in who has come; no more than there is room for, so that a flood does not stop the clock.
     fn accept(&mut self) {
-        for _ in 0..MOST_CONNECTIONS {
+        for _ in 0..MAX_CONNECTIONS {
             let Ok((stream, _)) = self.listener.accept() else { return };
             // Some systems hand the listener's mode down, some do not.
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            if self.connections.len() == MOST_CONNECTIONS {
+            if self.connections.len() == MAX_CONNECTIONS {
                 self.connections.pop_front();
             }
             self.connections.push_back(Connection::new(stream));
@@ -113,35 +118,39 @@ struct Connection {
 }
 
 /// What became of a connection.
-enum Turn<T> {
-    Stays,
-    Goes,
-    Taken(T),
+enum ConnectionState<T> {
+    Open,
+    Closed,
+    Accepted(T),
 }
 
 impl Connection {
     fn new(stream: TcpStream) -> Connection {
-        Connection { stream, head: Zeroizing::new(vec![0; LONGEST_HEAD]), filled: 0, answered: false }
+        Connection { stream, head: Zeroizing::new(vec![0; MAX_HEAD]), filled: 0, answered: false }
     }
 
     /// Reads what has arrived, and answers it if that is a whole request.
-    fn turn<T>(&mut self, place: &Place, take: &mut impl FnMut(&str) -> Option<T>) -> Turn<T> {
+    fn poll<T>(
+        &mut self,
+        callback_target: &CallbackTarget,
+        take: &mut impl FnMut(&str) -> Option<T>,
+    ) -> ConnectionState<T> {
         // Never empty: a full head is answered.
         match self.stream.read(&mut self.head[self.filled..]) {
-            Ok(0) => return Turn::Goes,
+            Ok(0) => return ConnectionState::Closed,
             // Read on after an answer, for a connection that is closed with something unread is reset, and the browser
             // would not show what it got.
-            Ok(_) if self.answered => return Turn::Stays,
+            Ok(_) if self.answered => return ConnectionState::Open,
             Ok(count) => self.filled += count,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                return Turn::Stays;
+                return ConnectionState::Open;
             }
-            Err(_) => return Turn::Goes,
+            Err(_) => return ConnectionState::Closed,
         }
-        let refusal = match place.query(&self.head[..self.filled]) {
-            Ok(None) => return Turn::Stays,
+        let refusal = match callback_target.query(&self.head[..self.filled]) {
+            Ok(None) => return ConnectionState::Open,
             Ok(Some(query)) => match take(query) {
-                Some(taken) => return Turn::Taken(taken),
+                Some(taken) => return ConnectionState::Accepted(taken),
                 None => &NOT_EXPECTED,
             },
             Err(page) => page,
@@ -150,8 +159,8 @@ impl Connection {
         self.answered = true;
         self.filled = 0;
         match send(&mut self.stream, refusal) {
-            Ok(()) => Turn::Stays,
-            Err(_) => Turn::Goes,
+            Ok(()) => ConnectionState::Open,
+            Err(_) => ConnectionState::Closed,
         }
     }
 }
@@ -162,8 +171,8 @@ fn send(stream: &mut TcpStream, page: &Page) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)
 }
 
-impl Place {
-    fn new(port: u16, redirect_uri: &Uri) -> Place {
+impl CallbackTarget {
+    fn new(port: u16, redirect_uri: &Uri) -> CallbackTarget {
         // The usual port of a scheme may be left out.
         let spellings = |host: &str, port: Option<u16>, usual: u16| {
             let bare = (port == Some(usual)).then(|| host.to_owned());
@@ -173,17 +182,17 @@ impl Place {
         let outside = spellings(redirect_uri.host().unwrap_or_default(), redirect::port(redirect_uri), usual);
         let here = ["127.0.0.1", "localhost"].into_iter().flat_map(|host| spellings(host, Some(port), 80));
         let hosts = outside.chain(here).collect();
-        Place { path: redirect_uri.path().to_owned(), hosts }
+        CallbackTarget { path: redirect_uri.path().to_owned(), hosts }
     }
 
     /// The query of the request that begins with these bytes, without a fragment: `None` while its head is not complete,
     /// and the page to answer with if it is not for this place.
     fn query<'a>(&self, bytes: &'a [u8]) -> Result<Option<&'a str>, &'static Page> {
-        let mut headers = [EMPTY_HEADER; MOST_HEADERS];
+        let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut request = Request::new(&mut headers);
         match request.parse(bytes) {
             Ok(Status::Complete(_)) => {}
-            Ok(Status::Partial) if bytes.len() < LONGEST_HEAD => return Ok(None),
+            Ok(Status::Partial) if bytes.len() < MAX_HEAD => return Ok(None),
             Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => return Err(&TOO_LARGE),
             Err(_) => return Err(&MALFORMED),
         }
@@ -208,12 +217,12 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn place() -> Place {
-        Place::new(8080, &"https://App.example/oauth/callback?tenant=7".parse().unwrap())
+    fn callback_target() -> CallbackTarget {
+        CallbackTarget::new(8080, &"https://App.example/oauth/callback?tenant=7".parse().unwrap())
     }
 
     fn status(head: &[u8]) -> &'static str {
-        match place().query(head) {
+        match callback_target().query(head) {
             Ok(None) => "",
             Ok(Some(_)) => "taken",
             Err(page) => page.status.split(' ').next().unwrap(),
@@ -233,7 +242,7 @@ mod tests {
             ("/oauth/callback?code=1#?state=2", "code=1"),
             ("/oauth/callback", ""),
         ] {
-            assert_eq!(place().query(&get(target, ours)), Ok(Some(query)), "{target}");
+            assert_eq!(callback_target().query(&get(target, ours)), Ok(Some(query)), "{target}");
         }
         for (expected, head) in [
             ("taken", get("/oauth/callback", ours)),
@@ -274,11 +283,11 @@ mod tests {
             ("404", get("https://app.example/oauth/callback", ours)),
             ("404", get("/oauth/callback#?code=1", ours)),
             ("404", get("*", ours)),
-            ("431", get(callback, &format!("{ours}Cookie: {}\r\n", "x".repeat(LONGEST_HEAD)))),
-            ("431", get(&format!("/oauth/callback?{}", "x".repeat(LONGEST_HEAD)), ours)),
-            ("431", get(callback, &"A: b\r\n".repeat(MOST_HEADERS + 1))),
+            ("431", get(callback, &format!("{ours}Cookie: {}\r\n", "x".repeat(MAX_HEAD)))),
+            ("431", get(&format!("/oauth/callback?{}", "x".repeat(MAX_HEAD)), ours)),
+            ("431", get(callback, &"A: b\r\n".repeat(MAX_HEADERS + 1))),
         ] {
-            let head = &head[..head.len().min(LONGEST_HEAD)];
+            let head = &head[..head.len().min(MAX_HEAD)];
             assert_eq!(status(head), expected, "{}", String::from_utf8_lossy(&head[..head.len().min(200)]));
         }
     }
@@ -295,12 +304,12 @@ mod tests {
     #[test]
     fn any_change_of_a_byte_is_borne() {
         let whole = get("/oauth/callback?code=1", "Host: app.example\r\nAccept: */*\r\n");
-        for place in 0..whole.len() {
+        for position in 0..whole.len() {
             for byte in 0..=u8::MAX {
                 let mut head = whole.clone();
-                head[place] = byte;
+                head[position] = byte;
                 status(&head);
-                head.truncate(place + 1);
+                head.truncate(position + 1);
                 status(&head);
             }
         }
@@ -314,8 +323,12 @@ mod tests {
             ("http://u@a.example/", 81, "a.example:80 a.example 127.0.0.1:81 localhost:81"),
             ("https://a.example:80/", 80, "a.example:80 127.0.0.1:80 127.0.0.1 localhost:80 localhost"),
         ] {
-            let place = Place::new(port, &uri.parse().unwrap());
-            assert_eq!((place.path.as_str(), place.hosts.join(" ").as_str()), ("/", expected), "{uri}");
+            let callback_target = CallbackTarget::new(port, &uri.parse().unwrap());
+            assert_eq!(
+                (callback_target.path.as_str(), callback_target.hosts.join(" ").as_str()),
+                ("/", expected),
+                "{uri}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Consent: from a link to a stored token.
+//! C functions of the authorization code flow.
 
 use std::ffi::c_char;
 

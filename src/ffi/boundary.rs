@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::text;
+use super::string;
 use crate::error::{Error, Result, Status};
-use crate::{inside, json};
+use crate::{json, panic_scope};
 
 /// Runs one call. Its JSON, or the error's, goes to `out` unless that is NULL.
 ///
@@ -26,7 +26,7 @@ pub unsafe fn call(out: *mut *mut c_char, work: impl FnOnce() -> Result<Zeroizin
     };
     if !out.is_null() {
         // SAFETY: not NULL, so valid by the contract.
-        unsafe { out.write(text::hand_out(&document)) };
+        unsafe { out.write(string::allocate(&document)) };
     }
     // Emptied, it is all spare room, which is overwritten at once, and not byte by byte.
     document.clear();
@@ -47,10 +47,10 @@ pub unsafe fn set_null<T>(out: *mut *mut T) {
 /// Reads a call's parameters.
 ///
 /// # Safety
-/// As [`text::read`].
+/// As [`string::read`].
 pub unsafe fn params<T: DeserializeOwned>(parameter: &str, document: *const c_char) -> Result<T> {
     // SAFETY: by the contract.
-    json::read(parameter, unsafe { text::read(parameter, document) }?)
+    json::read(parameter, unsafe { string::read(parameter, document) }?)
 }
 
 /// Renders a result that may hold secrets; the copy here is wiped.
@@ -73,9 +73,9 @@ impl Write for Document {
     fn write_all(&mut self, piece: &[u8]) -> io::Result<()> {
         let (length, room) = (self.0.len() + piece.len(), self.0.capacity());
         if length > room {
-            let mut roomier = Zeroizing::new(Vec::with_capacity(length.max(2 * room)));
-            roomier.extend_from_slice(&self.0);
-            self.0 = roomier;
+            let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * room)));
+            larger.extend_from_slice(&self.0);
+            self.0 = larger;
         }
         self.0.extend_from_slice(piece);
         Ok(())
@@ -89,7 +89,7 @@ impl Write for Document {
 /// Turns a panic into `INTERNAL`.
 pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     quiet_panics();
-    let inside = inside::enter();
+    let inside = panic_scope::enter();
     // Unwind safe: what the core shares is behind locks whose poison is passed over, and each holds whole values.
     let outcome = panic::catch_unwind(AssertUnwindSafe(work));
     drop(inside);
@@ -107,7 +107,7 @@ fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let outside = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| match (inside::is_inside(), panic.location()) {
+        panic::set_hook(Box::new(move |panic| match (panic_scope::is_active(), panic.location()) {
             (true, Some(place)) => log::error!("panic at {}:{}", place.file(), place.line()),
             (true, None) => log::error!("panic at an unknown place"),
             (false, _) => outside(panic),

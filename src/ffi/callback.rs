@@ -1,4 +1,5 @@
-//! A host's function that can be called by many threads and taken away at any time.
+//! A replaceable callback slot: the host's function can be called by many threads and replaced at
+//! any time.
 
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,7 @@ pub struct Slot<F: Copy> {
 struct State<F: Copy> {
     callback: Option<Callback<F>>,
     /// How many callbacks were here before this one.
-    turn: u64,
+    version: u64,
     /// Made where they are first needed.
     calls: Option<ProcessLocal<Arc<Calls>>>,
 }
@@ -42,19 +43,19 @@ struct State<F: Copy> {
 #[derive(Default)]
 struct Calls {
     /// The turns of the callbacks that are running.
-    turns: Mutex<Vec<u64>>,
+    running_versions: Mutex<Vec<u64>>,
     ended: Condvar,
 }
 
 /// A call that is under way, until it is dropped.
-struct Call {
+struct RunningCall {
     calls: Arc<Calls>,
-    turn: u64,
+    version: u64,
 }
 
 impl<F: Copy> Slot<F> {
     pub const fn new() -> Slot<F> {
-        Slot { state: Mutex::new(State { callback: None, turn: 0, calls: None }) }
+        Slot { state: Mutex::new(State { callback: None, version: 0, calls: None }) }
     }
 
     /// Calls the host's function, if there is one, by `invoke`.
@@ -62,7 +63,7 @@ impl<F: Copy> Slot<F> {
         let begun = self.with_state(|state| {
             let callback = state.callback?;
             // Its own process's: a child that was forked inside the callback has nothing to end.
-            Some((callback, ProcessLocal::new(state.calls().begin(state.turn))))
+            Some((callback, ProcessLocal::new(state.calls().begin(state.version))))
         });
         let Some((callback, call)) = begun else { return };
 
@@ -87,13 +88,13 @@ impl<F: Copy> Slot<F> {
                 Error::invalid_argument("callback", message).with_help("replace it after it has returned")
             );
         }
-        let (calls, turn) = self.with_state(|state| {
+        let (calls, version) = self.with_state(|state| {
             state.callback = callback;
-            state.turn += 1;
+            state.version += 1;
             switched();
-            (state.calls(), state.turn)
+            (state.calls(), state.version)
         });
-        calls.wait_for_those_before(turn);
+        calls.wait_for_those_before(version);
         Ok(())
     }
 
@@ -117,30 +118,30 @@ impl<F: Copy> State<F> {
 }
 
 impl Calls {
-    fn begin(self: Arc<Calls>, turn: u64) -> Call {
-        self.turns().push(turn);
-        Call { calls: self, turn }
+    fn begin(self: Arc<Calls>, version: u64) -> RunningCall {
+        self.running_versions().push(version);
+        RunningCall { calls: self, version }
     }
 
-    fn wait_for_those_before(&self, turn: u64) {
-        let mut turns = self.turns();
-        while turns.iter().any(|running| *running < turn) {
-            turns = self.ended.wait(turns).unwrap_or_else(PoisonError::into_inner);
+    fn wait_for_those_before(&self, version: u64) {
+        let mut running_versions = self.running_versions();
+        while running_versions.iter().any(|running| *running < version) {
+            running_versions = self.ended.wait(running_versions).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn turns(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running_versions(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.running_versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Call {
+impl Drop for RunningCall {
     fn drop(&mut self) {
-        let mut turns = self.calls.turns();
-        if let Some(place) = turns.iter().position(|turn| *turn == self.turn) {
-            turns.swap_remove(place);
+        let mut running_versions = self.calls.running_versions();
+        if let Some(place) = running_versions.iter().position(|version| *version == self.version) {
+            running_versions.swap_remove(place);
         }
-        drop(turns);
+        drop(running_versions);
         self.calls.ended.notify_all();
     }
 }

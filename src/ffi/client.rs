@@ -1,4 +1,4 @@
-//! The client's handle: making, freeing, cancelling, watching.
+//! The client handle in C: create, free, cancel, statistics and events.
 
 use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::boundary::{self, guarded, render, set_null};
 use super::callback::{Callback, Context, Slot};
 use super::reentrancy::Owner;
-use super::{fork, text};
+use super::{fork, string};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -139,7 +139,7 @@ pub unsafe extern "C" fn ghl_client_new(
             if out_client.is_null() {
                 return Err(Error::invalid_argument("out_client", "out_client is NULL"));
             }
-            let config = Config::from_json(text::read("config_json", config_json)?)?;
+            let config = Config::from_json(string::read("config_json", config_json)?)?;
             out_client.write(client_from(Client::new(&config)?));
             render(serde_json::json!({}))
         })

@@ -1,4 +1,4 @@
-//! The three endpoints, one to one.
+//! C functions for the three OAuth endpoints.
 
 use std::ffi::c_char;
 

@@ -1,4 +1,4 @@
-//! What happens around `fork`.
+//! The `pthread_atfork` handlers.
 
 #[cfg(unix)]
 mod handlers {

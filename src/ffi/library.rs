@@ -1,9 +1,9 @@
-//! The library itself: versions, names, and the way back for texts.
+//! Library functions in C: versions, status names, and freeing of strings.
 
 use std::ffi::{CStr, c_char};
 
 use super::boundary::fixed;
-use super::text;
+use super::string;
 
 /// The version of this ABI. It is raised when something is added; existing items never change their
 /// meaning.
@@ -61,5 +61,5 @@ pub extern "C" fn ghl_status_name(status: i32) -> *const c_char {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_string_free(string: *mut c_char) {
     // SAFETY: the header requires a text of this library, freed once.
-    unsafe { text::take_back(string) }
+    unsafe { string::release(string) }
 }

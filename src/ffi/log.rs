@@ -1,4 +1,4 @@
-//! The library's log, on its way to the host.
+//! The log callback: forwards the library's log records to the host.
 
 use std::ffi::{CString, c_char, c_void};
 use std::sync::OnceLock;
@@ -8,8 +8,8 @@ use log::{LevelFilter, Log, Metadata, Record};
 use super::boundary::guarded;
 use super::callback::{Callback, Context, Slot};
 use super::fork;
+use crate::deferred_callbacks;
 use crate::error::Error;
-use crate::outbox;
 
 /// Receives the library's log messages.
 ///
@@ -48,7 +48,7 @@ impl Log for HostLog {
             return;
         };
         let level = record.level() as i32;
-        outbox::post(Box::new(move || {
+        deferred_callbacks::run_or_defer(Box::new(move || {
             SLOT.run(|function, context| {
                 // SAFETY: the header requires a function of this type that is safe to call from any thread.
                 unsafe { function(level, message.as_ptr(), context) }

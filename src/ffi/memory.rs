@@ -1,5 +1,4 @@
-//! Memory that is wiped before it goes back: the texts that are handed out and, with the feature `wiping-allocator`,
-//! everything that the library and the crates below it free.
+//! Zeroizing memory: the allocator that wipes what it frees, and the memory of returned strings.
 //!
 //! A token passes through many hands on its way: JSON values, forms, headers, the buffers of connections and of TLS.
 //! Most belong to crates that know nothing of secrets, so the one place that sees all of it go does the wiping.

@@ -19,7 +19,7 @@ mod callback;
 mod fork;
 mod memory;
 mod reentrancy;
-mod text;
+mod string;
 
 mod authorization;
 mod client;

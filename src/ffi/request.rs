@@ -1,4 +1,4 @@
-//! Any endpoint of the API.
+//! The C function for requests to any endpoint of the API.
 
 use std::ffi::c_char;
 

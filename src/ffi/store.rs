@@ -1,4 +1,4 @@
-//! A store of the host's own: its callbacks, as the core's [`Host`].
+//! A store of the host's callbacks, adapted to the core's [`Host`].
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::offset_of;
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::boundary::{self, render, set_null};
 use super::client::{client_from, ghl_client};
 use super::reentrancy::Owner;
-use super::text;
+use super::string;
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Error, Result, Status};
@@ -148,7 +148,7 @@ pub unsafe extern "C" fn ghl_client_new_with_store(
             if out_client.is_null() {
                 return Err(Error::invalid_argument("out_client", "out_client is NULL"));
             }
-            let config = Config::from_json(text::read("config_json", config_json)?)?;
+            let config = Config::from_json(string::read("config_json", config_json)?)?;
             let lock = if callbacks.has_lock() { "host" } else { "process" };
             let owner = Owner::of(&*callbacks);
             let core = Client::with_host(&config, callbacks)?;

@@ -1,4 +1,4 @@
-//! The token manager.
+//! C functions of the token manager.
 
 use std::ffi::{CString, c_char, c_void};
 
@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::boundary::{self, guarded, render, set_null};
 use super::client::{self, ghl_client};
-use super::text;
+use super::string;
 use crate::client::Client;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
@@ -50,9 +50,9 @@ pub unsafe extern "C" fn ghl_access_token(
     // SAFETY: the header requires a living client and valid pointers, or NULL.
     unsafe {
         set_null(out_token);
-        let result = token(client, resource_id, out_error, |secret| text::hand_out(secret.expose()));
+        let result = token(client, resource_id, out_error, |secret| string::allocate(secret.expose()));
         match result {
-            Ok(handed_out) if out_token.is_null() => text::take_back(handed_out),
+            Ok(handed_out) if out_token.is_null() => string::release(handed_out),
             Ok(handed_out) => out_token.write(handed_out),
             Err(code) => return code,
         }
@@ -145,7 +145,7 @@ unsafe fn token<T>(
         set_null(out_error);
         let found = guarded(|| {
             let client = client::core(client)?;
-            let resource_id = text::read("resource_id", resource_id)?;
+            let resource_id = string::read("resource_id", resource_id)?;
             match client.with_fresh_token(resource_id, &take) {
                 Some(taken) => Ok(taken),
                 None => client.access_token(resource_id).map(|secret| take(&secret)),
@@ -355,7 +355,7 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
     // SAFETY: the header requires a living client, valid pointers, and a function of this type, or NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
-            client.tokens_maintain(&params, &|so_far| go_on(progress, so_far, context))
+            client.tokens_maintain(&params, &|so_far| should_continue(progress, so_far, context))
         })
     }
 }
@@ -408,7 +408,7 @@ pub unsafe extern "C" fn ghl_tokens_mint(
     // SAFETY: the header requires a living client, valid pointers, and a function of this type, or NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
-            client.tokens_mint(params, &|so_far| go_on(progress, so_far, context))
+            client.tokens_mint(params, &|so_far| should_continue(progress, so_far, context))
         })
     }
 }
@@ -417,7 +417,11 @@ pub unsafe extern "C" fn ghl_tokens_mint(
 ///
 /// # Safety
 /// `progress` is a function of its type that takes this context, or NULL.
-unsafe fn go_on(progress: ghl_progress_callback, so_far: &serde_json::Value, context: *mut c_void) -> bool {
+unsafe fn should_continue(
+    progress: ghl_progress_callback,
+    so_far: &serde_json::Value,
+    context: *mut c_void,
+) -> bool {
     match (progress, CString::new(so_far.to_string())) {
         // SAFETY: by the contract.
         (Some(progress), Ok(so_far)) => unsafe { progress(so_far.as_ptr(), context) == 0 },
@@ -439,7 +443,7 @@ unsafe fn about(
     unsafe {
         boundary::call(out_json, || -> Result<Zeroizing<String>> {
             let client = client::core(client)?;
-            render(work(client, text::read("resource_id", resource_id)?)?)
+            render(work(client, string::read("resource_id", resource_id)?)?)
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The webhooks that create and end tokens.
+//! C functions for webhooks.
 
 use std::ffi::c_char;
 use std::slice;

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use super::Effect;
+use super::Idempotency;
 use crate::deadline::Deadline;
 
 thread_local! {
@@ -34,8 +34,8 @@ impl Exchange {
 
 /// Runs one exchange, and returns in addition whether any byte of the request was given to the connection. A wait ends
 /// when the call is cancelled, unless the request has left and must not be abandoned.
-pub fn run<T>(deadline: &Deadline, effect: Effect, work: impl FnOnce() -> T) -> (T, bool) {
-    let abandons = effect.may_be_abandoned();
+pub fn run<T>(deadline: &Deadline, idempotency: Idempotency, work: impl FnOnce() -> T) -> (T, bool) {
+    let abandons = idempotency.may_be_abandoned();
     EXCHANGE.set(Exchange { deadline: Some(deadline.clone()), abandons, ..Exchange::NONE });
     let result = work();
     (result, EXCHANGE.replace(Exchange::NONE).sent)

@@ -1,7 +1,8 @@
-//! One request, one answer: deadlines, pacing, retries, size caps. Knows nothing of tokens.
+//! The HTTP client: deadlines, rate limits, retries and size limits of one request and its
+//! response. Knows nothing of tokens.
 
 mod exchange;
-mod pace;
+mod rate_limiter;
 mod resolver;
 mod retry;
 mod tcp;
@@ -20,37 +21,37 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::secret::Secret;
 
-pub use pace::Lane;
-use pace::Pace;
-pub use retry::{says_when, wait_asked};
+pub use rate_limiter::Bucket;
+use rate_limiter::RateLimiter;
+pub use retry::{has_retry_after, requested_delay};
 pub use ureq_transport::UreqTransport;
 
 /// The longest head of an answer that is read.
-const LONGEST_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 64 * 1024;
 
 /// The sizes of a connection's buffers. A head must fit into each; more would only have to be made, and wiped, for each new
 /// connection.
-const INPUT: usize = LONGEST_HEAD + 8 * 1024;
+const INPUT: usize = MAX_HEAD + 8 * 1024;
 const OUTPUT: usize = 64 * 1024;
 
 /// Whether sending a request twice does harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub enum Idempotency {
     /// May be repeated, and abandoned at any moment.
-    Repeatable,
+    Idempotent,
     /// Changes something: repeated only when it surely did nothing, but abandoned at any moment.
-    Once,
+    NonIdempotent,
     /// Spends something that exists once: repeated only when it surely did nothing, never abandoned.
-    Spends,
+    SingleUse,
     /// The same, but for a while the server gives the answer again to whoever repeats it: so no answer is waited for so
     /// long that this while is over.
-    Renews,
+    Replayable,
 }
 
-impl Effect {
+impl Idempotency {
     /// Whether nobody needs to wait for its end.
     fn may_be_abandoned(self) -> bool {
-        !matches!(self, Effect::Spends | Effect::Renews)
+        !matches!(self, Idempotency::SingleUse | Idempotency::Replayable)
     }
 }
 
@@ -68,13 +69,13 @@ pub struct Request<'a> {
     /// The body, with its content type among the headers.
     pub body: Option<&'a [u8]>,
     /// Whether it may be repeated.
-    pub effect: Effect,
+    pub idempotency: Idempotency,
     /// Whose rate limit it counts against.
-    pub lane: Option<Lane<'a>>,
+    pub bucket: Option<Bucket<'a>>,
 }
 
 /// What came back.
-pub struct Answer {
+pub struct Response {
     /// The HTTP status.
     pub status: u16,
     /// The headers.
@@ -83,7 +84,7 @@ pub struct Answer {
     pub body: Zeroizing<Vec<u8>>,
 }
 
-impl Drop for Answer {
+impl Drop for Response {
     /// Emptied, the body is all spare room, which is overwritten at once, and not byte by byte.
     fn drop(&mut self) {
         self.body.clear();
@@ -92,19 +93,19 @@ impl Drop for Answer {
 
 /// Why no answer came back.
 #[derive(Debug)]
-pub struct NoAnswer {
+pub struct TransportError {
     /// What happened.
     pub error: Error,
     /// Whether any byte of the request may have reached the server.
     pub sent: bool,
     /// Whether a repetition would only meet the same: a certificate that is not trusted, a proxy that refuses.
-    pub lasting: bool,
+    pub permanent: bool,
 }
 
-impl NoAnswer {
+impl TransportError {
     /// What ended the call before anything was sent.
-    fn before_sending(error: Error) -> NoAnswer {
-        NoAnswer { error, sent: false, lasting: false }
+    fn before_sending(error: Error) -> TransportError {
+        TransportError { error, sent: false, permanent: false }
     }
 }
 
@@ -122,14 +123,14 @@ pub struct Counters {
 /// Makes one attempt at a request. Tells whether any byte of it may have reached the server.
 pub trait Transport: Send + Sync {
     /// Sends the request and reads its answer before the deadline.
-    fn send(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer>;
+    fn send(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError>;
 }
 
 /// The requests of one client: rate limits, and retries of requests that may be repeated.
 pub struct Http {
     transport: Box<dyn Transport>,
     retry: Retry,
-    pace: Pace,
+    rate_limiter: RateLimiter,
     counters: Counters,
 }
 
@@ -141,8 +142,8 @@ impl Http {
         clock: &Arc<dyn Clock>,
         transport: Box<dyn Transport>,
     ) -> Http {
-        let pace = Pace::new(rate_limit, Arc::clone(clock));
-        Http { transport, retry: retry.clone(), pace, counters: Counters::default() }
+        let rate_limiter = RateLimiter::new(rate_limit, Arc::clone(clock));
+        Http { transport, retry: retry.clone(), rate_limiter, counters: Counters::default() }
     }
 
     /// What happened since the client was made.
@@ -151,26 +152,28 @@ impl Http {
     }
 
     /// The figures of the busiest resources.
-    pub fn pace(&self) -> serde_json::Value {
-        self.pace.figures()
+    pub fn rate_limits(&self) -> serde_json::Value {
+        self.rate_limiter.figures()
     }
 
     /// Sends, paced, and repeats what may be repeated until the deadline.
-    pub fn exchange(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
+    pub fn exchange(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError> {
         let mut attempt = 1;
         loop {
-            let place = match request.lane {
-                Some(lane) => Some(self.pace.enter(lane, deadline).map_err(NoAnswer::before_sending)?),
+            let permit = match request.bucket {
+                Some(bucket) => Some(
+                    self.rate_limiter.acquire(bucket, deadline).map_err(TransportError::before_sending)?,
+                ),
                 None => None,
             };
             let outcome = self.send(request, deadline);
-            let asked = match &outcome {
-                Ok(answer) => retry::after_answer(answer, request.effect),
-                Err(failure) => retry::after_failure(failure, request.effect),
+            let requested = match &outcome {
+                Ok(response) => retry::after_response(response, request.idempotency),
+                Err(failure) => retry::after_failure(failure, request.idempotency),
             };
-            let pause = asked.map(|asked| retry::pause(&self.retry, attempt, asked));
-            if let Some(place) = place {
-                place.leave(outcome.as_ref().ok(), pause);
+            let pause = requested.map(|requested| retry::pause(&self.retry, attempt, requested));
+            if let Some(permit) = permit {
+                permit.release(outcome.as_ref().ok(), pause);
             }
             let Some(pause) = pause else { return outcome };
             if attempt >= self.retry.max_attempts || pause >= deadline.remaining() {
@@ -181,19 +184,19 @@ impl Http {
                 request.method,
                 request.uri.path()
             );
-            deadline.sleep(pause).map_err(NoAnswer::before_sending)?;
+            deadline.sleep(pause).map_err(TransportError::before_sending)?;
             self.counters.repeated.fetch_add(1, Ordering::Relaxed);
             attempt += 1;
         }
     }
 
     /// Sends once.
-    fn send(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
-        deadline.check().map_err(NoAnswer::before_sending)?;
+    fn send(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError> {
+        deadline.check().map_err(TransportError::before_sending)?;
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
         let outcome = self.transport.send(request, deadline);
         match &outcome {
-            Ok(answer) => log::debug!("{} {}: {}", request.method, request.uri.path(), answer.status),
+            Ok(response) => log::debug!("{} {}: {}", request.method, request.uri.path(), response.status),
             Err(failure) => {
                 self.counters.unanswered.fetch_add(1, Ordering::Relaxed);
                 log::warn!("{} {}: {}", request.method, request.uri.path(), failure.error);

@@ -1,4 +1,4 @@
-//! Name resolution for connections.
+//! Name resolution (DNS) for HTTP connections.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use super::exchange;
 use crate::lookup;
 
 /// How many addresses of a host are tried at most: as many as ureq's list holds.
-const MOST: usize = 16;
+const MAX_ADDRESSES: usize = 16;
 
 /// No lookup takes longer.
-const LONGEST: Duration = Duration::from_secs(86_400);
+const MAX_LOOKUP_TIME: Duration = Duration::from_secs(86_400);
 
 /// Takes a literal address as it is, and looks a name up within the time for the connection. A lookup ends early when its
 /// call is cancelled.
@@ -33,14 +33,14 @@ impl Resolve for Resolver {
             resolved.push(SocketAddr::new(address, port));
             return Ok(resolved);
         }
-        let by = Instant::now() + (*timeout.after).min(LONGEST);
+        let by = Instant::now() + (*timeout.after).min(MAX_LOOKUP_TIME);
         let left = || match by.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(Error::Timeout(timeout.reason)),
             _ if exchange::is_abandoned() => Err(Error::Timeout(timeout.reason)),
             left => Ok(left),
         };
         let found = lookup::addresses(host, port, left)?;
-        found.into_iter().take(MOST).for_each(|address| resolved.push(address));
+        found.into_iter().take(MAX_ADDRESSES).for_each(|address| resolved.push(address));
         if resolved.is_empty() { Err(Error::HostNotFound) } else { Ok(resolved) }
     }
 }
@@ -48,9 +48,9 @@ impl Resolve for Resolver {
 /// Finds nothing: the connector looks names up itself, when it makes a connection. ureq asks before it knows that
 /// it needs one; a request on a connection that stands would pay for a lookup, and fail with it.
 #[derive(Debug)]
-pub struct Later;
+pub struct NoopResolver;
 
-impl Resolve for Later {
+impl Resolve for NoopResolver {
     fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         Ok(self.empty())
     }

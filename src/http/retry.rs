@@ -1,49 +1,51 @@
-//! What may be sent again, and after which pause.
+//! Retry policy of HTTP requests: which may be sent again, and after which backoff with jitter.
 
 use std::time::{Duration, SystemTime};
 
 use ureq::http::{HeaderMap, header};
 
-use super::{Answer, Effect, NoAnswer};
+use super::{Idempotency, Response, TransportError};
 use crate::config::Retry;
 use crate::error::Status;
 use crate::random;
 
 /// The pause that the server asked for, if it did.
-type Asked = Option<Duration>;
+type RequestedDelay = Option<Duration>;
 
 /// What is beyond this is taken for a mistake.
-const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
 /// A longer body is no refusal of the API's.
-const LONGEST_REFUSAL: usize = 16 * 1024;
+const MAX_REFUSAL: usize = 16 * 1024;
 
 /// Whether an answer calls for another attempt, and the pause it asks for.
-pub fn after_answer(answer: &Answer, effect: Effect) -> Option<Asked> {
-    match answer.status {
-        429 => Some(wait_asked(answer)),
+pub fn after_response(response: &Response, idempotency: Idempotency) -> Option<RequestedDelay> {
+    match response.status {
+        429 => Some(requested_delay(response)),
         // With `Retry-After` the server refused before it acted. Without, a gateway may have sent it after forwarding.
-        503 if says_when(answer) => Some(wait_asked(answer)),
-        500.. if effect == Effect::Repeatable => Some(wait_asked(answer)),
-        400..=499 if effect == Effect::Repeatable && is_transient(answer) => Some(wait_asked(answer)),
+        503 if has_retry_after(response) => Some(requested_delay(response)),
+        500.. if idempotency == Idempotency::Idempotent => Some(requested_delay(response)),
+        400..=499 if idempotency == Idempotency::Idempotent && is_transient(response) => {
+            Some(requested_delay(response))
+        }
         _ => None,
     }
 }
 
 /// Whether the API gave up on a request that it may have processed. It says so with any status, 401 above all.
-fn is_transient(answer: &Answer) -> bool {
+fn is_transient(response: &Response) -> bool {
     const WORDS: &[u8] = b"command timed out";
-    let body = answer.body.trim_ascii_start();
+    let body = response.body.trim_ascii_start();
     body.starts_with(b"{")
-        && body.len() <= LONGEST_REFUSAL
+        && body.len() <= MAX_REFUSAL
         && body.windows(WORDS.len()).any(|part| part.eq_ignore_ascii_case(WORDS))
 }
 
 /// Whether a failure calls for another attempt: one that did no harm, and that the next may not meet.
-pub fn after_failure(failure: &NoAnswer, effect: Effect) -> Option<Asked> {
-    let harmless = effect == Effect::Repeatable || !failure.sent;
+pub fn after_failure(failure: &TransportError, idempotency: Idempotency) -> Option<RequestedDelay> {
+    let harmless = idempotency == Idempotency::Idempotent || !failure.sent;
     let passes = match failure.error.status() {
-        Status::Network => !failure.lasting,
+        Status::Network => !failure.permanent,
         // No connection in its own time, which need not be all the time there is.
         Status::Timeout => !failure.sent,
         _ => false,
@@ -53,29 +55,29 @@ pub fn after_failure(failure: &NoAnswer, effect: Effect) -> Option<Asked> {
 
 /// The pause before the attempt after this one: exponential with full jitter, or what the server asked for if that is
 /// longer.
-pub fn pause(policy: &Retry, attempt: u32, asked: Asked) -> Duration {
+pub fn pause(policy: &Retry, attempt: u32, requested: RequestedDelay) -> Duration {
     let doubled = policy.base_delay_ms.saturating_mul(1_u64 << (attempt - 1).min(32));
     let backoff = Duration::from_millis(random::up_to(doubled.min(policy.max_delay_ms)));
-    asked.unwrap_or_default().max(backoff)
+    requested.unwrap_or_default().max(backoff)
 }
 
 /// Whether the server says when to try again: then it refused before it acted.
-pub fn says_when(answer: &Answer) -> bool {
-    retry_after(&answer.headers).is_some()
+pub fn has_retry_after(response: &Response) -> bool {
+    retry_after(&response.headers).is_some()
 }
 
 /// How long the server asks to wait: `Retry-After`, else, on a 429, the interval of its limit; and no shorter than until the
 /// quota of the day is renewed, if that is used up.
-pub fn wait_asked(answer: &Answer) -> Asked {
+pub fn requested_delay(response: &Response) -> RequestedDelay {
     let interval = || {
         let interval =
-            number(&answer.headers, "x-ratelimit-interval-milliseconds").map(Duration::from_millis);
-        interval.filter(|_| answer.status == 429)
+            number(&response.headers, "x-ratelimit-interval-milliseconds").map(Duration::from_millis);
+        interval.filter(|_| response.status == 429)
     };
     let daily =
-        daily_reset(&answer.headers).filter(|_| answer.status == 429 && is_day_spent(&answer.headers));
-    let wait = retry_after(&answer.headers).or_else(interval);
-    wait.max(daily).map(|wait| wait.min(LONGEST_WAIT))
+        daily_reset(&response.headers).filter(|_| response.status == 429 && is_day_spent(&response.headers));
+    let wait = retry_after(&response.headers).or_else(interval);
+    wait.max(daily).map(|wait| wait.min(MAX_WAIT))
 }
 
 /// Whether nothing is left of the quota of the day.
@@ -90,9 +92,9 @@ pub fn daily_remaining(headers: &HeaderMap) -> Option<u64> {
 
 /// The time until the quota of the day is renewed, in milliseconds. Some servers were seen to send seconds: then this is too
 /// early, which costs a request that is refused. More than a day is a mistake.
-pub fn daily_reset(headers: &HeaderMap) -> Asked {
+pub fn daily_reset(headers: &HeaderMap) -> RequestedDelay {
     let reset = number(headers, "x-ratelimit-daily-reset").map(Duration::from_millis);
-    reset.filter(|reset| *reset <= LONGEST_WAIT)
+    reset.filter(|reset| *reset <= MAX_WAIT)
 }
 
 /// A header that is a number.
@@ -102,12 +104,12 @@ pub fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
 
 /// `Retry-After`, as seconds or as a date (RFC 9110, 10.2.3). A date counts from the answer's own, since the server's
 /// clock need not agree with ours.
-fn retry_after(headers: &HeaderMap) -> Asked {
+fn retry_after(headers: &HeaderMap) -> RequestedDelay {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(header::RETRY_AFTER)?;
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than a number has: the longest wait there is.
-        return Some(value.parse().map_or(LONGEST_WAIT, Duration::from_secs));
+        return Some(value.parse().map_or(MAX_WAIT, Duration::from_secs));
     }
     let date = |text: &str| httpdate::parse_http_date(text).ok();
     let now = text(header::DATE).and_then(date).unwrap_or_else(SystemTime::now);
@@ -135,10 +137,10 @@ mod tests {
         );
     }
 
-    fn wait(status: u16, headers: &[(&'static str, &str)]) -> Asked {
+    fn wait(status: u16, headers: &[(&'static str, &str)]) -> RequestedDelay {
         let headers =
             headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
-        wait_asked(&Answer { status, headers: headers.collect(), body: Vec::new().into() })
+        requested_delay(&Response { status, headers: headers.collect(), body: Vec::new().into() })
     }
 
     #[test]
@@ -147,7 +149,7 @@ mod tests {
         assert_eq!(read("7"), Some(Duration::from_secs(7)));
         assert_eq!(read("0"), Some(Duration::ZERO));
         for mistake in ["86401", "18446744073709551615", "99999999999999999999999"] {
-            assert_eq!(read(mistake), Some(LONGEST_WAIT), "{mistake}");
+            assert_eq!(read(mistake), Some(MAX_WAIT), "{mistake}");
         }
         assert_eq!(read("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
         let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
@@ -186,7 +188,7 @@ mod tests {
 
     #[test]
     fn timeout_inside_the_api_is_repeated_only_where_a_repetition_does_no_harm() {
-        let answer = |status: u16, body: &str| Answer {
+        let response = |status: u16, body: &str| Response {
             status,
             headers: HeaderMap::new(),
             body: body.as_bytes().to_vec().into(),
@@ -195,13 +197,13 @@ mod tests {
             r#"{"statusCode":401,"message":"Command timed out"}"#,
             r#" {"message":{"text":"COMMAND timed out"}}"#,
         ] {
-            assert_eq!(after_answer(&answer(401, body), Effect::Repeatable), Some(None), "{body}");
-            for effect in [Effect::Once, Effect::Spends, Effect::Renews] {
-                assert_eq!(after_answer(&answer(401, body), effect), None, "{effect:?}");
+            assert_eq!(after_response(&response(401, body), Idempotency::Idempotent), Some(None), "{body}");
+            for idempotency in [Idempotency::NonIdempotent, Idempotency::SingleUse, Idempotency::Replayable] {
+                assert_eq!(after_response(&response(401, body), idempotency), None, "{idempotency:?}");
             }
         }
         for other in ["", r#"{"message":"Invalid JWT"}"#, "<p>Command timed out</p>"] {
-            assert_eq!(after_answer(&answer(401, other), Effect::Repeatable), None, "{other}");
+            assert_eq!(after_response(&response(401, other), Idempotency::Idempotent), None, "{other}");
         }
     }
 

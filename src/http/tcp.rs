@@ -1,4 +1,4 @@
-//! The TCP connection: a request leaves in one piece, and input is waited for no longer than somebody waits for it.
+//! The TCP transport: write coalescing, and reads that wait no longer than the caller does.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -12,57 +12,57 @@ use ureq::unversioned::transport::{
 use super::exchange;
 
 /// How long a wait for input goes on before it looks for a cancellation.
-const SLICE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The step in which the time for a write is told to the socket: the exact time would be another one at each request.
-const STEP: Duration = Duration::from_millis(100);
+const TIMEOUT_STEP: Duration = Duration::from_millis(100);
 
 /// No wait is longer.
-const LONGEST: Duration = Duration::from_secs(86_400);
+const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
 /// The least room for another piece of a request beside those that wait already; a header must fit in.
-const ROOM: usize = 16 * 1024;
+const MIN_FREE_SPACE: usize = 16 * 1024;
 
 /// The size of each buffer beneath TLS, whose records have 16 KiB.
-const BENEATH_TLS: usize = 2 * ROOM;
+const TLS_BUFFER: usize = 2 * MIN_FREE_SPACE;
 
 /// Makes the connection, unless one through a proxy stands already.
 #[derive(Debug)]
-pub struct Tcp;
+pub struct TcpConnector;
 
-impl<In: Transport> Connector<In> for Tcp {
-    type Out = Either<In, Socket>;
+impl<In: Transport> Connector<In> for TcpConnector {
+    type Out = Either<In, TcpTransport>;
 
     fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
         if let Some(chained) = chained {
             return Ok(Some(Either::A(chained)));
         }
-        let stream = reach(details)?;
+        let stream = connect_any(details)?;
         // Requests are small and complete: waiting to fill a packet would only delay them.
         stream.set_nodelay(true)?;
         let (input, output) = match details.needs_tls() {
             // Records pass through here, and heads of any length do not need to fit in.
-            true => (BENEATH_TLS, BENEATH_TLS),
+            true => (TLS_BUFFER, TLS_BUFFER),
             false => (details.config.input_buffer_size(), details.config.output_buffer_size()),
         };
-        let pieces = Pieces { buffers: LazyBuffers::new(input, output), waiting: 0 };
-        Ok(Some(Either::B(Socket { stream, pieces, told: Told::default() })))
+        let coalescer = WriteCoalescer { buffers: LazyBuffers::new(input, output), pending: 0 };
+        Ok(Some(Either::B(TcpTransport { stream, coalescer, timeouts: SocketTimeouts::default() })))
     }
 }
 
 /// Connects to the first address that takes it. Each one gets half of the time that is left, and the last all of it.
-fn reach(details: &ConnectionDetails) -> Result<TcpStream, Error> {
-    let by = Instant::now() + (*details.timeout.after).min(LONGEST);
+fn connect_any(details: &ConnectionDetails) -> Result<TcpStream, Error> {
+    let by = Instant::now() + (*details.timeout.after).min(MAX_WAIT);
     let mut failure = Error::ConnectionFailed;
     for (number, address) in details.addrs.iter().enumerate() {
         let left = by.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(late(details.timeout));
+            return Err(timeout_error(details.timeout));
         }
         let share = if number + 1 == details.addrs.len() { left } else { left / 2 };
         failure = match TcpStream::connect_timeout(address, share) {
             Ok(stream) => return Ok(stream),
-            Err(error) if is_late(&error) => late(details.timeout),
+            Err(error) if is_timeout(&error) => timeout_error(details.timeout),
             Err(error) => error.into(),
         };
     }
@@ -70,38 +70,38 @@ fn reach(details: &ConnectionDetails) -> Result<TcpStream, Error> {
 }
 
 /// What a socket says when a call took all the time that it was given.
-fn is_late(error: &io::Error) -> bool {
+fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// A connection.
 #[derive(Debug)]
-pub struct Socket {
+pub struct TcpTransport {
     stream: TcpStream,
-    pieces: Pieces,
-    told: Told,
+    coalescer: WriteCoalescer,
+    timeouts: SocketTimeouts,
 }
 
 /// How long a read and a write may take, as the socket was told last.
 #[derive(Debug, Default)]
-struct Told {
+struct SocketTimeouts {
     read: Duration,
     write: Duration,
 }
 
 /// Tells a socket how long something may take, where that is another time than the last.
-fn tell(
-    told: &mut Duration,
+fn set_timeout(
+    timeouts: &mut Duration,
     time: Duration,
     set: impl FnOnce(Option<Duration>) -> io::Result<()>,
 ) -> io::Result<()> {
-    if *told != time {
+    if *timeouts != time {
         match set(Some(time)) {
             // macOS refuses once the other end is closed; what came before that can still be read.
             Err(error) if cfg!(target_os = "macos") && error.kind() == ErrorKind::InvalidInput => {}
             outcome => {
                 outcome?;
-                *told = time;
+                *timeouts = time;
             }
         }
     }
@@ -111,32 +111,32 @@ fn tell(
 /// Buffers in which the pieces of a request wait for each other. ureq transmits the head and the body one by one: sent
 /// like this, they would be two packets, and the server would wake up for the first.
 #[derive(Debug)]
-struct Pieces {
+struct WriteCoalescer {
     buffers: LazyBuffers,
     /// How much of the output buffer waits to be sent.
-    waiting: usize,
+    pending: usize,
 }
 
-impl Pieces {
+impl WriteCoalescer {
     /// Wipes what waited.
-    fn forget(&mut self) {
-        match std::mem::take(&mut self.waiting) {
+    fn wipe(&mut self) {
+        match std::mem::take(&mut self.pending) {
             0 => {} // Asked for, the buffer would be made.
-            waiting => self.buffers.output()[..waiting].fill(0),
+            pending => self.buffers.output()[..pending].fill(0),
         }
     }
 }
 
-impl Drop for Pieces {
+impl Drop for WriteCoalescer {
     /// A request that could not be sent is gone as well.
     fn drop(&mut self) {
-        self.forget();
+        self.wipe();
     }
 }
 
-impl Buffers for Pieces {
+impl Buffers for WriteCoalescer {
     fn output(&mut self) -> &mut [u8] {
-        &mut self.buffers.output()[self.waiting..]
+        &mut self.buffers.output()[self.pending..]
     }
 
     fn input(&self) -> &[u8] {
@@ -157,7 +157,7 @@ impl Buffers for Pieces {
 
     fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
         let (tmp, output) = self.buffers.tmp_and_output();
-        (tmp, &mut output[self.waiting..])
+        (tmp, &mut output[self.pending..])
     }
 
     fn can_use_input(&self) -> bool {
@@ -165,56 +165,58 @@ impl Buffers for Pieces {
     }
 }
 
-impl Socket {
+impl TcpTransport {
     /// Sends what waits, and keeps nothing of it.
     fn send(&mut self, timeout: NextTimeout) -> Result<(), Error> {
-        let waiting = self.pieces.waiting;
-        if waiting == 0 {
+        let pending = self.coalescer.pending;
+        if pending == 0 {
             return Ok(());
         }
-        let steps = timeout.after.as_millis() / STEP.as_millis() + 1;
-        let time = STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
-        tell(&mut self.told.write, time, |time| self.stream.set_write_timeout(time))?;
-        let outcome = self.stream.write_all(&self.pieces.buffers.output()[..waiting]);
-        self.pieces.forget();
-        outcome.map_err(|error| if is_late(&error) { late(timeout) } else { error.into() })
+        let steps = timeout.after.as_millis() / TIMEOUT_STEP.as_millis() + 1;
+        let time = TIMEOUT_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
+        set_timeout(&mut self.timeouts.write, time, |time| self.stream.set_write_timeout(time))?;
+        let outcome = self.stream.write_all(&self.coalescer.buffers.output()[..pending]);
+        self.coalescer.wipe();
+        outcome.map_err(|error| if is_timeout(&error) { timeout_error(timeout) } else { error.into() })
     }
 }
 
-impl Transport for Socket {
+impl Transport for TcpTransport {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.pieces
+        &mut self.coalescer
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.pieces.waiting += amount;
+        self.coalescer.pending += amount;
         // What waits is sent when the answer is waited for, at the latest.
-        if self.pieces.output().len() < ROOM { self.send(timeout) } else { Ok(()) }
+        if self.coalescer.output().len() < MIN_FREE_SPACE { self.send(timeout) } else { Ok(()) }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         if timeout.after.is_zero() {
-            return Err(late(timeout));
+            return Err(timeout_error(timeout));
         }
-        let by = Instant::now() + (*timeout.after).min(LONGEST);
+        let by = Instant::now() + (*timeout.after).min(MAX_WAIT);
         let by = exchange::connect_by().map_or(by, |connect_by| connect_by.min(by));
         self.send(timeout)?;
         let mut left = by.saturating_duration_since(Instant::now());
         loop {
             if left.is_zero() {
-                return Err(late(timeout));
+                return Err(timeout_error(timeout));
             }
-            tell(&mut self.told.read, left.min(SLICE), |time| self.stream.set_read_timeout(time))?;
-            match self.stream.read(self.pieces.buffers.input_append_buf()) {
+            set_timeout(&mut self.timeouts.read, left.min(POLL_INTERVAL), |time| {
+                self.stream.set_read_timeout(time)
+            })?;
+            match self.stream.read(self.coalescer.buffers.input_append_buf()) {
                 Ok(amount) => {
-                    self.pieces.buffers.input_appended(amount);
+                    self.coalescer.buffers.input_appended(amount);
                     return Ok(amount > 0);
                 }
-                Err(error) if is_late(&error) || error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
             if exchange::is_abandoned() {
-                return Err(late(timeout));
+                return Err(timeout_error(timeout));
             }
             left = by.saturating_duration_since(Instant::now());
         }
@@ -226,7 +228,7 @@ impl Transport for Socket {
     }
 }
 
-fn late(timeout: NextTimeout) -> Error {
+fn timeout_error(timeout: NextTimeout) -> Error {
     Error::Timeout(timeout.reason)
 }
 
@@ -252,18 +254,21 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    fn pair() -> (Socket, TcpStream) {
+    fn pair() -> (TcpTransport, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let pieces = Pieces { buffers: LazyBuffers::new(1024, 2 * ROOM), waiting: 0 };
-        (Socket { stream, pieces, told: Told::default() }, listener.accept().unwrap().0)
+        let coalescer = WriteCoalescer { buffers: LazyBuffers::new(1024, 2 * MIN_FREE_SPACE), pending: 0 };
+        (
+            TcpTransport { stream, coalescer, timeouts: SocketTimeouts::default() },
+            listener.accept().unwrap().0,
+        )
     }
 
     fn within(milliseconds: u64) -> NextTimeout {
         NextTimeout { after: Duration::from_millis(milliseconds).into(), ..NextTimeout::default() }
     }
 
-    fn transmit(socket: &mut Socket, piece: &[u8]) {
+    fn transmit(socket: &mut TcpTransport, piece: &[u8]) {
         socket.buffers().output()[..piece.len()].copy_from_slice(piece);
         socket.transmit_output(piece.len(), within(1000)).unwrap();
     }
@@ -286,10 +291,10 @@ mod tests {
     #[test]
     fn a_request_that_is_longer_than_the_buffer_leaves_as_it_grows() {
         let (mut socket, mut server) = pair();
-        let piece = [b'x'; ROOM / 2];
+        let piece = [b'x'; MIN_FREE_SPACE / 2];
         for _ in 0..5 {
             transmit(&mut socket, &piece);
-            assert!(socket.buffers().output().len() >= ROOM);
+            assert!(socket.buffers().output().len() >= MIN_FREE_SPACE);
         }
         assert!(matches!(socket.await_input(within(20)), Err(Error::Timeout(_))));
         let mut received = vec![0; 5 * piece.len()];
@@ -315,12 +320,12 @@ mod tests {
         let (mut socket, mut server) = pair();
         assert!(socket.is_open());
         server.write_all(b"x").unwrap();
-        let patience = Instant::now() + Duration::from_secs(10);
-        while socket.is_open() && Instant::now() < patience {}
+        let limit = Instant::now() + Duration::from_secs(10);
+        while socket.is_open() && Instant::now() < limit {}
         assert!(!socket.is_open());
         let (mut socket, server) = pair();
         drop(server);
-        while socket.is_open() && Instant::now() < patience {}
+        while socket.is_open() && Instant::now() < limit {}
         assert!(!socket.is_open());
         // Looking takes nothing away, and leaves the socket as it is.
         let (mut socket, mut server) = pair();

@@ -1,33 +1,36 @@
-//! The connector chain: a time limit over all steps of connecting, and a transport that records when a request is sent
-//! and wipes the buffers of idle connections. The connection itself is `tcp`'s.
+//! Transport middleware: connect timeout, cancellation, whether a request left, and wiping of an
+//! idle connection's buffers. The connection itself is `tcp`'s.
 
 use std::time::{Duration, Instant};
 
 use ureq::Error;
 use ureq::unversioned::resolver::Resolver as _;
-use ureq::unversioned::transport::time::Duration as Wait;
+use ureq::unversioned::transport::time::Duration as UreqDuration;
 use ureq::unversioned::transport::{
     Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
 };
 
 use super::exchange;
 use super::resolver::Resolver;
-use super::tcp::Tcp;
+use super::tcp::TcpConnector;
 
 /// The chain that makes connections: proxy, TCP, TLS, each with its watch on top.
 pub fn connector() -> impl Connector {
-    let tcp = ().chain(ConnectProxyConnector::default()).chain(Tcp);
-    Reach { resolver: Resolver::default(), chain: tcp.chain(RustlsConnector::default()).chain(Note) }
+    let tcp = ().chain(ConnectProxyConnector::default()).chain(TcpConnector);
+    TimedConnector {
+        resolver: Resolver::default(),
+        chain: tcp.chain(RustlsConnector::default()).chain(TrackingConnector),
+    }
 }
 
 /// Makes a connection within the time for all of it: the lookup of the name, the proxy, the handshakes.
 #[derive(Debug)]
-struct Reach<C> {
+struct TimedConnector<C> {
     resolver: Resolver,
     chain: C,
 }
 
-impl<C: Connector> Connector for Reach<C> {
+impl<C: Connector> Connector for TimedConnector<C> {
     type Out = C::Out;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<C::Out>, Error> {
@@ -45,11 +48,11 @@ impl<C: Connector> Connector for Reach<C> {
     }
 }
 
-impl<C: Connector> Reach<C> {
+impl<C: Connector> TimedConnector<C> {
     fn connect_by(&self, by: Instant, details: &ConnectionDetails) -> Result<Option<C::Out>, Error> {
         let left = || match by.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(Error::Timeout(details.timeout.reason)),
-            left => Ok(NextTimeout { after: Wait::Exact(left), ..details.timeout }),
+            left => Ok(NextTimeout { after: UreqDuration::Exact(left), ..details.timeout }),
         };
         let addrs = match details.config.proxy() {
             // A proxy looks the name up itself.
@@ -76,27 +79,31 @@ impl<C: Connector> Reach<C> {
     }
 }
 
-/// Puts [`Noted`] on a connection.
+/// Puts [`TrackedTransport`] on a connection.
 #[derive(Debug)]
-struct Note;
+struct TrackingConnector;
 
-impl<In: Transport> Connector<In> for Note {
-    type Out = Noted<In>;
+impl<In: Transport> Connector<In> for TrackingConnector {
+    type Out = TrackedTransport<In>;
 
-    fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Noted<In>>, Error> {
-        Ok(chained.map(|inner| Noted { inner, dirty: 0 }))
+    fn connect(
+        &self,
+        _: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<TrackedTransport<In>>, Error> {
+        Ok(chained.map(|inner| TrackedTransport { inner, dirty: 0 }))
     }
 }
 
 /// Notes that a request leaves, tells whether another one may, and keeps nothing of it meanwhile.
 #[derive(Debug)]
-struct Noted<T> {
+struct TrackedTransport<T> {
     inner: T,
     /// How much of the input buffer, at most, was written to since it was last wiped.
     dirty: usize,
 }
 
-impl<T: Transport> Transport for Noted<T> {
+impl<T: Transport> Transport for TrackedTransport<T> {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.inner.buffers()
     }
@@ -134,7 +141,7 @@ impl<T: Transport> Transport for Noted<T> {
         input[..used].fill(0);
         // Without time, this looks at what came with the last answer, and not at the socket. A farewell of TLS may
         // be there; that the server's end of the socket is still open means nothing then.
-        let idle = NextTimeout { after: Wait::Exact(Duration::ZERO), ..NextTimeout::default() };
+        let idle = NextTimeout { after: UreqDuration::Exact(Duration::ZERO), ..NextTimeout::default() };
         let is_left = matches!(self.await_input(idle), Err(Error::Timeout(_)));
         // After a request, on the way to the pool, there is no need to look at the socket: that comes before the next one.
         is_left && (exchange::is_sent() || self.inner.is_open())

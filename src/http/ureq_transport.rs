@@ -1,4 +1,4 @@
-//! One attempt over ureq: connects, sends, reads the answer, and explains why there was none.
+//! The HTTP connection pool (ureq): sends one attempt, reads the response, and explains failures.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,13 +11,14 @@ use ureq::{Agent, Proxy, ProxyProtocol};
 use zeroize::Zeroizing;
 
 use super::{
-    Answer, Effect, INPUT, LONGEST_HEAD, NoAnswer, OUTPUT, Request, Transport, exchange, resolver, transport,
+    INPUT, Idempotency, MAX_HEAD, OUTPUT, Request, Response, Transport, TransportError, exchange, resolver,
+    transport,
 };
 use crate::ca_bundle;
 use crate::config::{HttpConfig, Limits, Timeouts};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::lookup::NoThread;
+use crate::lookup::ThreadSpawnError;
 
 /// The connection pool of one client.
 pub struct UreqTransport {
@@ -33,14 +34,14 @@ pub struct UreqTransport {
 }
 
 impl Transport for UreqTransport {
-    fn send(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
+    fn send(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError> {
         #[cfg(fuzzing)]
-        if let Some(answer) = crate::fuzzing::next_answer() {
-            return Ok(answer);
+        if let Some(response) = crate::fuzzing::next_response() {
+            return Ok(response);
         }
-        let limit = self.answer_limit(request.effect, deadline);
-        let patience = limit.unwrap_or_else(|| deadline.remaining());
-        let (result, sent) = exchange::run(deadline, request.effect, || self.run(request, patience));
+        let limit = self.response_limit(request.idempotency, deadline);
+        let timeout = limit.unwrap_or_else(|| deadline.remaining());
+        let (result, sent) = exchange::run(deadline, request.idempotency, || self.run(request, timeout));
         result.map_err(|failure| {
             let overdue =
                 || limit.map_or_else(|| deadline.timed_out(), |limit| overdue_attempt(request, limit));
@@ -74,12 +75,12 @@ impl UreqTransport {
 
     /// How long an attempt may take, if that is less than the whole call. The next one must be able to have as long: the
     /// last one is waited for to the end.
-    fn answer_limit(&self, effect: Effect, deadline: &Deadline) -> Option<Duration> {
+    fn response_limit(&self, idempotency: Idempotency, deadline: &Deadline) -> Option<Duration> {
         let limit = self.answer_timeout;
-        (effect == Effect::Renews && limit * 2 <= deadline.remaining()).then_some(limit)
+        (idempotency == Idempotency::Replayable && limit * 2 <= deadline.remaining()).then_some(limit)
     }
 
-    fn run(&self, request: &Request, patience: Duration) -> Result<Answer, ureq::Error> {
+    fn run(&self, request: &Request, timeout: Duration) -> Result<Response, ureq::Error> {
         let agent = self.agent();
         let mut wire = WireRequest::builder().method(request.method.clone()).uri(request.uri.clone());
         for (name, value) in &request.headers {
@@ -98,11 +99,11 @@ impl UreqTransport {
         let response = match request.body {
             Some(body) => {
                 let wire = wire.body(body)?;
-                agent.run(agent.configure_request(wire).timeout_global(Some(patience)).build())?
+                agent.run(agent.configure_request(wire).timeout_global(Some(timeout)).build())?
             }
             None => {
                 let wire = wire.body(())?;
-                agent.run(agent.configure_request(wire).timeout_global(Some(patience)).build())?
+                agent.run(agent.configure_request(wire).timeout_global(Some(timeout)).build())?
             }
         };
         let (head, body) = response.into_parts();
@@ -113,7 +114,7 @@ impl UreqTransport {
         if bytes.len() as u64 > cap {
             return Err(ureq::Error::BodyExceedsLimit(cap));
         }
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: bytes })
+        Ok(Response { status: head.status.as_u16(), headers: head.headers, body: bytes })
     }
 
     /// `overdue` is the error where time ran out.
@@ -124,22 +125,22 @@ impl UreqTransport {
         request: &Request,
         deadline: &Deadline,
         overdue: impl FnOnce() -> Error,
-    ) -> NoAnswer {
-        let lasts = |error| NoAnswer { error, sent, lasting: true };
+    ) -> TransportError {
+        let lasts = |error| TransportError { error, sent, permanent: true };
         if let (false, Some(tls)) = (sent, tls_error(&failure)) {
             return lasts(untrusted(request, tls));
         }
         if let (ureq::Error::ConnectProxyFailed(reason), Some(proxy)) = (&failure, &self.proxy) {
             let status = status_of_proxy(reason);
             let error = refused_by(proxy, status, request);
-            return NoAnswer { error, sent, lasting: status.is_some_and(|status| status < 500) };
+            return TransportError { error, sent, permanent: status.is_some_and(|status| status < 500) };
         }
-        let error = if deadline.is_cancelled() && (request.effect.may_be_abandoned() || !sent) {
+        let error = if deadline.is_cancelled() && (request.idempotency.may_be_abandoned() || !sent) {
             Error::new(Status::Cancelled, "the call was cancelled")
         } else {
             self.broken(&failure, sent, request, overdue)
         };
-        NoAnswer { error, sent, lasting: false }
+        TransportError { error, sent, permanent: false }
     }
 
     fn broken(
@@ -171,9 +172,9 @@ impl UreqTransport {
                 Error::new(Status::Protocol, message)
                     .with_help("a proxy or another service may have answered; check baseUrl and http.proxy")
             }
-            ureq::Error::Io(error) if NoThread::is_cause_of(error) => {
+            ureq::Error::Io(error) if ThreadSpawnError::is_cause_of(error) => {
                 let message = format!("{host} could not be reached, nothing was sent: {error}");
-                Error::new(Status::Network, message).with_help(NoThread::HELP)
+                Error::new(Status::Network, message).with_help(ThreadSpawnError::HELP)
             }
             _ if sent => Error::new(
                 Status::Network,
@@ -215,11 +216,11 @@ impl UreqTransport {
                 .timeout_connect(Some(self.connect_timeout))
                 .input_buffer_size(INPUT)
                 .output_buffer_size(OUTPUT)
-                .max_response_header_size(LONGEST_HEAD)
+                .max_response_header_size(MAX_HEAD)
                 .max_idle_connections(64)
                 .max_idle_connections_per_host(64)
                 .build();
-            Agent::with_parts(config, transport::connector(), resolver::Later)
+            Agent::with_parts(config, transport::connector(), resolver::NoopResolver)
         })
     }
 }

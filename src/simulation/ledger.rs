@@ -1,4 +1,5 @@
-//! The checks: during each call, and at the end of a run, when the ledger of the API is compared with the store.
+//! The invariants: checked during each call, and at the end of a run, when the API's ledger is
+//! compared with the store.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

@@ -10,7 +10,7 @@ use super::server::Call;
 use super::world::{State, World, current_task};
 use crate::deadline::Deadline;
 use crate::error::{Error, Status};
-use crate::http::{Answer, Effect, Lane, NoAnswer, Request, Transport};
+use crate::http::{Bucket, Idempotency, Request, Response, Transport, TransportError};
 
 /// How long an attempt to refresh may take, as the default configuration says.
 const ANSWER: Duration = Duration::from_secs(12);
@@ -49,13 +49,13 @@ pub struct Network {
     pub process: usize,
 }
 
-fn failed(status: Status, sent: bool) -> NoAnswer {
+fn failed(status: Status, sent: bool) -> TransportError {
     let error = match status {
         Status::Timeout => Error::new(status, "no answer in time"),
         Status::Cancelled => Error::new(status, "the call was cancelled"),
         _ => Error::new(Status::Network, "the connection broke"),
     };
-    NoAnswer { error, sent, lasting: false }
+    TransportError { error, sent, permanent: false }
 }
 
 impl Network {
@@ -95,8 +95,8 @@ impl Network {
         patience: Duration,
         request: &Request,
         deadline: &Deadline,
-    ) -> Option<NoAnswer> {
-        if matches!(request.effect, Effect::Spends | Effect::Renews) {
+    ) -> Option<TransportError> {
+        if matches!(request.idempotency, Idempotency::SingleUse | Idempotency::Replayable) {
             if !self.world.step(self.process, wait.min(patience)) {
                 return Some(failed(Status::Network, true));
             }
@@ -109,7 +109,7 @@ impl Network {
         (wait > patience).then(|| failed(Status::Timeout, true))
     }
 
-    fn attempt(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
+    fn attempt(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError> {
         let (fate, way) = self.world.with(|state| (self.draw(state, request), state.rng.millis(40)));
         if deadline.sleep(way).is_err() || self.world.is_crashed(self.process) {
             return Err(failed(
@@ -117,7 +117,7 @@ impl Network {
                 false,
             ));
         }
-        let limited = request.effect == Effect::Renews && ANSWER * 2 <= deadline.remaining();
+        let limited = request.idempotency == Idempotency::Replayable && ANSWER * 2 <= deadline.remaining();
         let patience = if limited { ANSWER } else { deadline.remaining() };
         let call = self.call(request);
         self.world
@@ -191,13 +191,13 @@ impl Network {
 }
 
 impl Transport for Network {
-    fn send(&self, request: &Request, deadline: &Deadline) -> Result<Answer, NoAnswer> {
+    fn send(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError> {
         if self.world.is_crashed(self.process) {
             return Err(failed(Status::Network, false));
         }
         let (task, process) = (current_task(), self.process);
-        let renewal = match request.lane {
-            Some(Lane::Grants(resource_id)) => {
+        let renewal = match request.bucket {
+            Some(Bucket::TokenEndpoint(resource_id)) => {
                 let fields = self.call(request).fields;
                 fields.get("refreshToken").map(|text| (resource_id.to_owned(), text.clone()))
             }
@@ -219,9 +219,9 @@ impl Transport for Network {
     }
 }
 
-fn answer(status: u16, body: &str) -> Answer {
+fn answer(status: u16, body: &str) -> Response {
     let mut headers = HeaderMap::new();
     let kind = if body.starts_with('<') { "text/html" } else { "application/json" };
     headers.insert("content-type", HeaderValue::from_static(kind));
-    Answer { status, headers, body: Zeroizing::new(body.as_bytes().to_vec()) }
+    Response { status, headers, body: Zeroizing::new(body.as_bytes().to_vec()) }
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result, Status};
 use crate::event::Events;
 use crate::secret::Secret;
 use crate::store::Store;
-use crate::tokens::{ImportParams, ListParams, MaintainParams, Tokens, Verdict};
+use crate::tokens::{ImportParams, ListParams, MaintainParams, Tokens, WebhookOutcome};
 use crate::webhook::{Verifier, Webhooks};
 
 const REDIRECT: &str = "https://app.example/back";
@@ -366,7 +366,7 @@ impl Process {
         let deadline = self.deadline();
         let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
         let id = delivery.resource_id;
-        let Verdict { applied, reason } = match (delivery.install, id == COMPANY) {
+        let WebhookOutcome { applied, reason } = match (delivery.install, id == COMPANY) {
             (true, _) => self.tokens.location_installed(id, delivery.company_id, at_ms, &deadline)?,
             (false, false) => self.tokens.location_uninstalled(id, at_ms, &deadline)?,
             (false, true) => self.tokens.company_uninstalled(id, at_ms, &deadline)?,

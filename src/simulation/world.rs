@@ -28,7 +28,7 @@ const NEVER: Duration = Duration::from_secs(1 << 40);
 const STACK: usize = 0x10000;
 
 /// A run with more steps than this is taken for an endless one.
-const MOST_STEPS: u64 = 300_000;
+const MAX_STEPS: u64 = 300_000;
 
 /// When a coroutine can go on.
 #[derive(Clone, Copy)]
@@ -360,7 +360,7 @@ impl Scheduler {
                 Some(None) => {}
                 Some(Some(index)) => {
                     self.steps += 1;
-                    assert!(self.steps < MOST_STEPS, "the run has no end");
+                    assert!(self.steps < MAX_STEPS, "the run has no end");
                     self.resume(index);
                     self.poll();
                 }

@@ -1,5 +1,5 @@
-//! The refresh lock across processes: an OS lock on a file per resource. It is given back when its holder dies, by
-//! `kill -9` too, so there is no lease to wait out.
+//! The refresh lock across processes: an advisory file lock (`flock`) on a file per resource. It is
+//! given back when its holder dies, by `kill -9` too, so there is no lease to wait out.
 //!
 //! A file per resource, and not one for many: a location's refresh may need its company's token, and takes that lock
 //! while it holds its own. Two resources behind one lock could then wait for each other, or one for itself.
@@ -17,8 +17,8 @@ use crate::error::{Error, Result, Status};
 use crate::fork_safety::{self, descriptors};
 
 /// The pause between two tries: the OS offers no wait with a deadline. It grows from the first to the second.
-const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+const MIN_PAUSE: Duration = Duration::from_micros(500);
+const MAX_PAUSE: Duration = Duration::from_millis(5);
 
 /// A folder of lock files. The library never removes one. If another program does, a process that
 /// waits for the removed file locks the new file at its path instead. Only a process that holds the removed file does not
@@ -33,7 +33,7 @@ pub struct LockFolder {
 pub struct FileLock {
     file: Option<File>,
     generation: u32,
-    place: Option<usize>,
+    slot: Option<usize>,
 }
 
 impl LockFolder {
@@ -55,7 +55,7 @@ impl LockFolder {
         let name: String = name.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         let path = self.folder.join(name);
         let mut lock = self.open(&path)?;
-        let mut pause = SHORTEST_PAUSE;
+        let mut pause = MIN_PAUSE;
         loop {
             match lock.try_lock() {
                 Ok(()) if lock.is_at(&path) => return Ok(Box::new(lock)),
@@ -68,7 +68,7 @@ impl LockFolder {
                 Err(TryLockError::WouldBlock) => deadline.sleep(pause)?,
                 Err(TryLockError::Error(error)) => return Err(failed(&path, &error)),
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
@@ -102,10 +102,10 @@ impl FileLock {
         let _gate = fork_safety::gate();
         let file = options.open(path)?;
         #[cfg(unix)]
-        let place = descriptors::register(std::os::fd::AsRawFd::as_raw_fd(&file));
+        let slot = descriptors::register(std::os::fd::AsRawFd::as_raw_fd(&file));
         #[cfg(not(unix))]
-        let place = None;
-        Ok(FileLock { file: Some(file), generation: fork_safety::generation(), place })
+        let slot = None;
+        Ok(FileLock { file: Some(file), generation: fork_safety::generation(), slot })
     }
 
     /// Whether the open file is the one at the path.
@@ -157,8 +157,8 @@ impl Drop for FileLock {
         // Unlocked before it is closed: a child that is being forked right now may hold a copy for a moment longer.
         let _ = file.unlock();
         let _gate = fork_safety::gate();
-        if let Some(place) = self.place {
-            descriptors::unregister(place);
+        if let Some(slot) = self.slot {
+            descriptors::unregister(slot);
         }
         drop(file);
     }

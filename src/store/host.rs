@@ -1,5 +1,6 @@
-//! Tokens in a store that the host keeps. What it is asked and answers is JSON; sealing, the checks on what comes back,
-//! and the lock between this process's threads are the library's part, so that a host's part can be small.
+//! A token store made of the host's callbacks. What it is asked and answers is JSON; sealing, the
+//! checks on what comes back, and the lock between this process's threads are the library's part,
+//! so that a host's part can be small.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -29,13 +30,13 @@ const NOTE: &str = "~note/";
 const PAGE: usize = 100;
 
 /// The longest that the host's lock is waited for at a time, so that a cancellation is noticed.
-const SLICE: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The pause between two tries with a host whose lock does not wait.
-const PAUSE: Duration = Duration::from_millis(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long each step of sealing anew may take; a record that is being refreshed for longer is sealed by that refresh.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FORK_WAIT: Duration = Duration::from_secs(5);
 
 /// Stands for the version of a record that cannot be read: a version far above all others. Such a record can be deleted and
 /// replaced like any other.
@@ -160,7 +161,7 @@ impl<T> Lenient<T> {
 }
 
 impl Lenient<String> {
-    fn text(&self) -> Option<&str> {
+    fn as_str(&self) -> Option<&str> {
         self.get().map(String::as_str)
     }
 }
@@ -243,7 +244,7 @@ impl HostStore {
         };
         let item: StoredItem = serde_json::from_str(&text)
             .map_err(|error| unreadable("load", &error).into_unreadable().with_resource(id))?;
-        if item.resource_id != id || item.kind.text().is_some_and(|found| found != kind) {
+        if item.resource_id != id || item.kind.as_str().is_some_and(|found| found != kind) {
             let message =
                 format!("the host's store was asked for a {kind}, and answered with another record");
             return Err(broken(message).with_resource(id));
@@ -358,9 +359,9 @@ impl HostStore {
 
     /// Seals a record with the first key; answers whether it is still there. Nobody else comes between, but for one who
     /// saves without the lock.
-    fn seal_again(&self, id: &str, whole: &Deadline) -> Result<bool> {
-        let _lock = self.lock(id, &whole.renewed(PATIENCE))?;
-        let deadline = whole.renewed(PATIENCE);
+    fn reseal_one(&self, id: &str, whole: &Deadline) -> Result<bool> {
+        let _lock = self.lock(id, &whole.renewed(FORK_WAIT))?;
+        let deadline = whole.renewed(FORK_WAIT);
         match self.load(id, &deadline)? {
             Some(record) => self.save(&record, &deadline).map(|_| true),
             None => Ok(false),
@@ -370,15 +371,15 @@ impl HostStore {
 
 impl StoredItem {
     fn is_token(&self) -> bool {
-        self.kind.text().map_or(!self.resource_id.starts_with(NOTE), |kind| kind == "token")
+        self.kind.as_str().map_or(!self.resource_id.starts_with(NOTE), |kind| kind == "token")
     }
 
     fn is_note(&self) -> bool {
-        self.kind.text() == Some("note")
+        self.kind.as_str() == Some("note")
     }
 
     fn is_of(&self, company_id: &str) -> bool {
-        self.company_id.text() == Some(company_id)
+        self.company_id.as_str() == Some(company_id)
     }
 
     /// Versions grow by one at each save: one of that size was never reached.
@@ -409,7 +410,7 @@ impl StoredItem {
         Note {
             key: self.resource_id.strip_prefix(NOTE).unwrap_or_default().to_owned(),
             version: self.version.get().copied().unwrap_or_default(),
-            list: self.list.text().unwrap_or_default().to_owned(),
+            list: self.list.as_str().unwrap_or_default().to_owned(),
             document: document.unwrap_or_default(),
             expires_at: self.expires_at.get().copied().unwrap_or_default(),
         }
@@ -523,19 +524,19 @@ impl Store for HostStore {
         Ok(next)
     }
 
-    fn reseal(&self, whole: &Deadline, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, whole: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
         let key_id = self.seal.key_id();
         if key_id.is_empty() {
             return Ok(resealed);
         }
-        let by_another = |item: &StoredItem| item.sealed_with.text() != Some(&key_id);
-        let step = || whole.renewed(PATIENCE);
+        let by_another = |item: &StoredItem| item.sealed_with.as_str() != Some(&key_id);
+        let step = || whole.renewed(FORK_WAIT);
         self.each_token(json!({"notSealedWith": key_id}), by_another, step, |item| {
-            if !go_on(resealed.sealed) {
+            if !should_continue(resealed.sealed) {
                 return Ok(false);
             }
-            match self.seal_again(&item.resource_id, whole) {
+            match self.reseal_one(&item.resource_id, whole) {
                 Ok(true) => resealed.sealed += 1,
                 Ok(false) => {}
                 Err(error) if error.status() == Status::Cancelled => return Err(error),
@@ -558,12 +559,12 @@ impl Store for HostStore {
             return Ok(Box::new(process));
         }
         loop {
-            let (slice, began) = (deadline.remaining().min(SLICE), Instant::now());
+            let (slice, began) = (deadline.remaining().min(POLL_INTERVAL), Instant::now());
             match self.host.lock(resource_id, slice) {
                 Ok(()) => break,
                 // A host that does not wait must not be asked without a pause.
                 Err(error) if error.status() == Status::Timeout => {
-                    deadline.sleep(PAUSE.min(slice.saturating_sub(began.elapsed())))?;
+                    deadline.sleep(RETRY_PAUSE.min(slice.saturating_sub(began.elapsed())))?;
                 }
                 Err(error) => return Err(refused(&error, "lock").with_resource(resource_id)),
             }
@@ -595,7 +596,7 @@ impl Store for HostStore {
 
     fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage> {
         let after = after.map(|after| format!("{NOTE}{after}"));
-        let fulfils = |item: &StoredItem| item.is_note() && item.list.text() == Some(list);
+        let fulfils = |item: &StoredItem| item.is_note() && item.list.as_str() == Some(list);
         let conditions = json!({"kind": "note", "list": list});
         let (items, more) = self.items(&conditions, &fulfils, after.as_deref(), limit, deadline)?;
         let notes: Vec<Note> = items.into_iter().map(StoredItem::into_note).collect();

@@ -1,4 +1,4 @@
-//! Tokens in this process's memory: for tests, and for hosts that import tokens when they start.
+//! The in-memory token store: for tests, and for hosts that import tokens when they start.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeInclusive};
@@ -83,7 +83,7 @@ impl Store for MemoryStore {
         limit: usize,
         _: &Deadline,
     ) -> Result<DuePage> {
-        let after = DuePage::place(after);
+        let after = DuePage::position(after);
         let place = |record: &Record| (record.renew_at, record.resource_id.clone());
         let records = self.records();
         let mut due: Vec<_> = records

@@ -1,4 +1,5 @@
-//! Where tokens are kept. A store knows nothing of HTTP, and nothing of when a token is due.
+//! The token store: the trait that every kind of store implements, with compare-and-swap by
+//! version. A store knows nothing of HTTP, and nothing of when a token is due.
 
 #[cfg(feature = "sqlite")]
 mod file_lock;
@@ -99,8 +100,8 @@ pub trait Store: Send + Sync {
     fn next_renewal(&self, company_id: Option<&str>, deadline: &Deadline) -> Result<Option<i64>>;
 
     /// Seals with the first key whatever another key sealed, or none, unless it is changed meanwhile. Of `whole` only the
-    /// cancellation counts: each step has a time of its own. Ends early when `go_on`, which is told how many were sealed so
-    /// far, says so. A store that seals nothing has nothing to do.
+    /// cancellation counts: each step has a time of its own. Ends early when `should_continue`, which is told how many
+    /// were sealed so far, says so. A store that seals nothing has nothing to do.
     ///
     /// # Errors
     /// `STORE` when the store cannot be read or written. What cannot be opened is no error, but named in the result.
@@ -173,22 +174,22 @@ pub struct DuePage {
 }
 
 /// A place in the order of renewal: a time, and an id where it is the same.
-type Place = (i64, String);
+type DuePosition = (i64, String);
 
 impl DuePage {
     /// A page of at most `limit` places in the order of renewal, out of a list that has one more where there is a next page.
-    fn cut(mut places: Vec<Place>, limit: usize) -> DuePage {
-        let more = places.len() > limit;
-        places.truncate(limit);
-        let next = places.last().filter(|_| more).map(|(renew_at, id)| format!("{renew_at} {id}"));
-        DuePage { resource_ids: places.into_iter().map(|(_, id)| id).collect(), next }
+    fn cut(mut positions: Vec<DuePosition>, limit: usize) -> DuePage {
+        let more = positions.len() > limit;
+        positions.truncate(limit);
+        let next = positions.last().filter(|_| more).map(|(renew_at, id)| format!("{renew_at} {id}"));
+        DuePage { resource_ids: positions.into_iter().map(|(_, id)| id).collect(), next }
     }
 
     /// The place that a `next` names; without one, the place before every other.
-    fn place(next: Option<&str>) -> Place {
+    fn position(next: Option<&str>) -> DuePosition {
         let named = next.and_then(|next| next.split_once(' '));
-        let place = named.and_then(|(renew_at, id)| Some((renew_at.parse().ok()?, id.to_owned())));
-        place.unwrap_or((i64::MIN, String::new()))
+        let position = named.and_then(|(renew_at, id)| Some((renew_at.parse().ok()?, id.to_owned())));
+        position.unwrap_or((i64::MIN, String::new()))
     }
 }
 
@@ -282,7 +283,7 @@ pub fn seal(config: &Config) -> Result<Seal> {
 ///
 /// # Errors
 /// `STORE` when the path of the database leads nowhere.
-pub fn settle(backend: &mut Backend) -> Result<()> {
+pub fn resolve_paths(backend: &mut Backend) -> Result<()> {
     match backend {
         #[cfg(feature = "sqlite")]
         Backend::Sqlite { path } => *path = sqlite::locate(path)?,

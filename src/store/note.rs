@@ -1,4 +1,5 @@
-//! What is remembered beside the tokens: where the app was installed, and which deliveries were seen. Never a secret.
+//! Notes: versioned key-value documents with an expiry, such as installations and seen deliveries.
+//! Never a secret.
 
 use serde_json::Value;
 

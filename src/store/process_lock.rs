@@ -1,4 +1,4 @@
-//! The refresh lock between the threads of one process.
+//! A keyed mutex: the refresh lock between the threads of one process.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::fork_safety;
 use crate::signal::Signal;
 
 /// How long a wait goes on before it looks for a cancellation.
-const SLICE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The resources that are locked.
 #[derive(Default)]
@@ -44,7 +44,7 @@ impl ProcessLocks {
             drop(state);
             let checked = deadline.check();
             if checked.is_ok() {
-                deadline.within(SLICE).wait(&self.freed, seen);
+                deadline.within(POLL_INTERVAL).wait(&self.freed, seen);
             }
             state = self.state();
             state.waiting -= 1;

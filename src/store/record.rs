@@ -1,4 +1,5 @@
-//! What is kept of a resource: its token, how it stands, and whether a refresh is under way.
+//! A record: the stored state of one company or location, with its token, its standing and the
+//! intent of a refresh.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use zeroize::Zeroizing;
 use super::spent_digests::{SpentDigest, SpentDigests};
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
-use crate::token::{Token, USUAL_LIFE_MS, UserType};
+use crate::token::{Token, USUAL_LIFETIME_MS, UserType};
 
 /// What is kept of one company or location.
 #[derive(Debug, Clone)]
@@ -238,7 +239,7 @@ impl Record {
     /// far as it is known, else a usual life before its end.
     pub fn installed_at(&self) -> i64 {
         let granted_at =
-            || self.token.issued_at.unwrap_or(self.token.expires_at.saturating_sub(USUAL_LIFE_MS));
+            || self.token.issued_at.unwrap_or(self.token.expires_at.saturating_sub(USUAL_LIFETIME_MS));
         self.installed_at.unwrap_or_else(granted_at)
     }
 

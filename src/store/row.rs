@@ -1,5 +1,4 @@
-//! A record as the durable stores move it: a document that they need not understand, and beside it what they look
-//! records up by.
+//! Database rows: a record as the durable stores see it, an opaque document with its index columns.
 
 use zeroize::Zeroizing;
 

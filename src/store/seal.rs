@@ -1,5 +1,6 @@
-//! Sealing at rest: a record's document is encrypted before a store sees it, by ChaCha20-Poly1305 (RFC 8439) with a random
-//! nonce each time. It is as fast as AES on processors that have no instructions for that, and valgrind can follow it.
+//! Encryption at rest (AEAD): seals a record's document by ChaCha20-Poly1305 (RFC 8439) with a
+//! random nonce. It is as fast as AES on processors that have no instructions for that, and
+//! valgrind can follow it.
 //!
 //! The seal binds the document to the app, the resource and the version. So a row that was copied to another resource,
 //! and an old document put under a newer version, are found out when they are opened. A sealed document is a 1, the
@@ -89,7 +90,7 @@ impl Seal {
     }
 
     /// Whether a key that sealed a record is given; a record in clear needs none.
-    pub fn opens(&self, key_id: &str) -> bool {
+    pub fn can_open(&self, key_id: &str) -> bool {
         key_id.is_empty() || self.0.keys.iter().any(|key| hex(&key.id) == key_id)
     }
 
@@ -98,14 +99,14 @@ impl Seal {
     ///
     /// # Errors
     /// `STORE`, so that nothing is saved under a wrong key.
-    pub fn fits(&self, key_ids: &[String]) -> Result<()> {
-        let (known, unknown): (Vec<&String>, Vec<&String>) = key_ids.iter().partition(|id| self.opens(id));
+    pub fn check_keys(&self, key_ids: &[String]) -> Result<()> {
+        let (known, unknown): (Vec<&String>, Vec<&String>) = key_ids.iter().partition(|id| self.can_open(id));
         let Some(first) = unknown.first() else { return Ok(()) };
         if known.is_empty() {
-            return Err(self.not_given(first).with_parameter("store.encryptionKeys"));
+            return Err(self.missing_key(first).with_parameter("store.encryptionKeys"));
         }
         for id in unknown {
-            log::warn!("{}", self.not_given(id));
+            log::warn!("{}", self.missing_key(id));
         }
         Ok(())
     }
@@ -138,7 +139,7 @@ impl Seal {
     }
 
     /// Why records under that key cannot be opened.
-    pub fn not_given(&self, key_id: &str) -> Error {
+    pub fn missing_key(&self, key_id: &str) -> Error {
         let missing = match self.0.keys.is_empty() {
             true => "and no store.encryptionKeys are given",
             false => "which is not among store.encryptionKeys",
@@ -193,7 +194,7 @@ impl Seal {
         };
         let (id, nonce) = head[1..].split_at(ID_LENGTH);
         let key = self.0.keys.iter().find(|key| key.id == *id);
-        let key = key.ok_or_else(|| self.not_given(&hex(id)))?;
+        let key = key.ok_or_else(|| self.missing_key(&hex(id)))?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| changed())?;
         let mut document = Zeroizing::new(ciphertext.to_vec());
         let length =

@@ -1,5 +1,5 @@
-//! Files and folders for this user only: by their mode, on Unix. Elsewhere a file has the rights that its folder hands
-//! down, and nothing here changes them.
+//! File permissions: files and folders for this user only, by their mode on Unix. Elsewhere a file
+//! has the rights that its folder hands down, and nothing here changes them.
 
 #[cfg(unix)]
 mod modes {

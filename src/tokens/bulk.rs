@@ -1,5 +1,4 @@
-//! What the calls over many tokens have in common: how many requests they have under way, how they tell how far they are,
-//! and how they report what failed.
+//! Bulk calls: concurrency, progress and error reports of calls over many tokens.
 
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use crate::error::{Error, Result, Status};
 pub type Progress<'a> = &'a dyn Fn(&Value) -> bool;
 
 /// How often the caller is told how far the work is, and how long a result is waited for at a time.
-pub const TICK: Duration = Duration::from_millis(250);
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How many requests may be under way at once: what is wanted, or the usual.
-pub fn hands(wanted: Option<i64>, usual: i64) -> Result<usize> {
+pub fn workers(wanted: Option<i64>, usual: i64) -> Result<usize> {
     let wanted = wanted.unwrap_or(usual);
     usize::try_from(wanted).ok().filter(|wanted| (1..=64).contains(wanted)).ok_or_else(|| {
         Error::invalid_argument("concurrency", format!("concurrency is {wanted}, not from 1 to 64"))

@@ -1,11 +1,11 @@
-//! Which company a location belongs to: asked before its token can be minted.
+//! The company of a location, which must be known before its token can be minted.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 
-use super::{Tokens, not_held};
+use super::{Tokens, not_found};
 use crate::api::location_ids;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -46,10 +46,10 @@ impl Tokens {
         record: Option<&Record>,
         deadline: &Deadline,
     ) -> Result<String> {
-        let installed = self.last_word(location_id, deadline)?.filter(|word| word.installed);
+        let installed = self.last_installation_state(location_id, deadline)?.filter(|state| state.installed);
         let moved_to =
-            installed.as_ref().filter(|word| record.is_none_or(|record| word.begins_after(record)));
-        if let Some(company_id) = moved_to.and_then(|word| word.company_id.clone()) {
+            installed.as_ref().filter(|state| record.is_none_or(|record| state.begins_after(record)));
+        if let Some(company_id) = moved_to.and_then(|state| state.company_id.clone()) {
             return Ok(company_id);
         }
         let recorded = record.and_then(|record| record.token.company_id.clone());
@@ -60,7 +60,7 @@ impl Tokens {
         let mut companies = self.records.list(&query, deadline)?.records;
         match (companies.pop(), companies.is_empty()) {
             (Some(only), true) => Ok(only.resource_id),
-            (None, _) => Err(not_held(location_id)),
+            (None, _) => Err(not_found(location_id)),
             (Some(_), false) => {
                 let message =
                     format!("no token is held for {location_id}, and several companies could mint one");

@@ -1,4 +1,5 @@
-//! Backoff after a refusal: a resource whose renewal failed rests for a short, growing time, shared by all its callers.
+//! Exponential backoff after failures: a resource whose refresh failed is not asked for again for a
+//! growing time.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,18 +8,18 @@ use std::time::Duration;
 use crate::error::{Error, Status};
 
 /// The first pause after a failure that may pass by itself, and the longest one; doubled each time.
-const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(8);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(8);
 
 /// The same after a refusal that only a consent or a configuration cures; four times as long each time.
-const FIRST_REFUSAL: Duration = Duration::from_secs(1);
-const LONGEST_REFUSAL: Duration = Duration::from_secs(300);
+const FIRST_REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+const MAX_REFUSAL_PAUSE: Duration = Duration::from_secs(300);
 
 /// A caller waits out a rest up to this length, and gets the last error at once during a longer one.
-const WAITED_OUT: Duration = Duration::from_secs(1);
+const MAX_INLINE_WAIT: Duration = Duration::from_secs(1);
 
 /// Above this many resting resources, entries whose rest ended long ago are removed.
-const MANY: usize = 4096;
+const PRUNE_ABOVE: usize = 4096;
 
 /// The resources that rest. Times are read from the monotonic clock.
 #[derive(Default)]
@@ -54,7 +55,7 @@ impl Failures {
 }
 
 /// The reaction of a caller to a resource that rests.
-pub enum Rest {
+pub enum CooldownState {
     /// It does not rest.
     Over,
     /// Wait so long, then ask.
@@ -65,13 +66,13 @@ pub enum Rest {
 
 impl Cooldowns {
     /// The reaction of a caller now.
-    pub fn rest(&self, resource_id: &str, now: Duration) -> Rest {
-        let resting = self.resting();
-        let Some(cooldown) = resting.get(resource_id) else { return Rest::Over };
+    pub fn check(&self, resource_id: &str, now: Duration) -> CooldownState {
+        let entries = self.entries();
+        let Some(cooldown) = entries.get(resource_id) else { return CooldownState::Over };
         match cooldown.until.saturating_sub(now) {
-            Duration::ZERO => Rest::Over,
-            left if left <= WAITED_OUT => Rest::Short(left),
-            left => Rest::Long(cooldown.error.clone().with_retry_after(Some(left))),
+            Duration::ZERO => CooldownState::Over,
+            left if left <= MAX_INLINE_WAIT => CooldownState::Short(left),
+            left => CooldownState::Long(cooldown.error.clone().with_retry_after(Some(left))),
         }
     }
 
@@ -84,15 +85,15 @@ impl Cooldowns {
 
     /// No connection to the server was made in time. The error alone does not tell that from a wait for other callers.
     pub fn unreachable(&self, resource_id: &str, error: &Error, now: Duration) {
-        self.rests(resource_id, Kind::Passing, error, now);
+        self.rests(resource_id, Kind::Transient, error, now);
     }
 
     fn rests(&self, resource_id: &str, kind: Kind, error: &Error, now: Duration) {
-        let mut resting = self.resting();
-        if resting.len() >= MANY {
-            resting.retain(|_, cooldown| cooldown.until + LONGEST_REFUSAL > now);
+        let mut entries = self.entries();
+        if entries.len() >= PRUNE_ABOVE {
+            entries.retain(|_, cooldown| cooldown.until + MAX_REFUSAL_PAUSE > now);
         }
-        let cooldown = resting.entry(resource_id.to_owned()).or_insert_with(|| Cooldown {
+        let cooldown = entries.entry(resource_id.to_owned()).or_insert_with(|| Cooldown {
             until: now,
             error: error.clone(),
             passing: Failures::default(),
@@ -100,33 +101,33 @@ impl Cooldowns {
         });
         cooldown.error = error.clone();
         cooldown.until = match kind {
-            Kind::Passing => cooldown.passing.add(now, (FIRST, 2, LONGEST)),
-            Kind::Lasting => cooldown.lasting.add(now, (FIRST_REFUSAL, 4, LONGEST_REFUSAL)),
+            Kind::Transient => cooldown.passing.add(now, (FIRST_PAUSE, 2, MAX_PAUSE)),
+            Kind::Permanent => cooldown.lasting.add(now, (FIRST_REFUSAL_PAUSE, 4, MAX_REFUSAL_PAUSE)),
         };
     }
 
     /// Something changed: a renewal succeeded, or there is a new token or none.
     pub fn clear(&self, resource_id: &str) {
-        self.resting().remove(resource_id);
+        self.entries().remove(resource_id);
     }
 
-    fn resting(&self) -> MutexGuard<'_, HashMap<String, Cooldown>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Cooldown>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 enum Kind {
     /// It may pass by itself.
-    Passing,
+    Transient,
     /// A consent or a configuration cures it.
-    Lasting,
+    Permanent,
 }
 
 /// Which pause a failure calls for; none for a failure that asked nothing of the server, or that the record remembers.
 fn kind(error: &Error) -> Option<Kind> {
     match error.status() {
-        Status::Network | Status::Server | Status::Protocol | Status::RateLimited => Some(Kind::Passing),
-        Status::Timeout if error.http_status().is_some() => Some(Kind::Passing),
+        Status::Network | Status::Server | Status::Protocol | Status::RateLimited => Some(Kind::Transient),
+        Status::Timeout if error.http_status().is_some() => Some(Kind::Transient),
         Status::Unauthorized
         | Status::Forbidden
         | Status::InvalidRequest
@@ -134,7 +135,7 @@ fn kind(error: &Error) -> Option<Kind> {
         | Status::ReauthorizationRequired
             if error.http_status().is_some() =>
         {
-            Some(if error.is_verdict() { Kind::Lasting } else { Kind::Passing })
+            Some(if error.is_verdict() { Kind::Permanent } else { Kind::Transient })
         }
         _ => None,
     }
@@ -155,7 +156,7 @@ mod tests {
         let (cooldowns, mut requests) = (Cooldowns::default(), 0);
         for tick in 0..seconds * 20 {
             let now = Duration::from_millis(50 * tick);
-            if matches!(cooldowns.rest("location", now), Rest::Over) {
+            if matches!(cooldowns.check("location", now), CooldownState::Over) {
                 requests += 1;
                 cooldowns.failed("location", error, now);
             }
@@ -174,22 +175,27 @@ mod tests {
     fn short_rest_is_waited_out_and_long_one_answers_with_the_last_error() {
         let cooldowns = Cooldowns::default();
         cooldowns.failed("location", &refusal(), Duration::ZERO);
-        assert!(matches!(cooldowns.rest("location", Duration::ZERO), Rest::Short(FIRST_REFUSAL)));
-        cooldowns.failed("location", &refusal(), FIRST_REFUSAL);
-        let Rest::Long(error) = cooldowns.rest("location", FIRST_REFUSAL) else { panic!("a long rest") };
-        assert_eq!((error.status(), error.retry_after()), (Status::Forbidden, Some(FIRST_REFUSAL * 4)));
-        assert!(matches!(cooldowns.rest("another", FIRST_REFUSAL), Rest::Over));
+        assert!(matches!(
+            cooldowns.check("location", Duration::ZERO),
+            CooldownState::Short(FIRST_REFUSAL_PAUSE)
+        ));
+        cooldowns.failed("location", &refusal(), FIRST_REFUSAL_PAUSE);
+        let CooldownState::Long(error) = cooldowns.check("location", FIRST_REFUSAL_PAUSE) else {
+            panic!("a long rest")
+        };
+        assert_eq!((error.status(), error.retry_after()), (Status::Forbidden, Some(FIRST_REFUSAL_PAUSE * 4)));
+        assert!(matches!(cooldowns.check("another", FIRST_REFUSAL_PAUSE), CooldownState::Over));
         cooldowns.clear("location");
-        assert!(matches!(cooldowns.rest("location", FIRST_REFUSAL), Rest::Over));
+        assert!(matches!(cooldowns.check("location", FIRST_REFUSAL_PAUSE), CooldownState::Over));
     }
 
     /// How long a resource rests after a failure at that time.
-    fn rest(cooldowns: &Cooldowns, error: &Error, now: Duration) -> Duration {
+    fn check(cooldowns: &Cooldowns, error: &Error, now: Duration) -> Duration {
         cooldowns.failed("location", error, now);
-        match cooldowns.rest("location", now) {
-            Rest::Over => Duration::ZERO,
-            Rest::Short(left) => left,
-            Rest::Long(error) => error.retry_after().unwrap_or_default(),
+        match cooldowns.check("location", now) {
+            CooldownState::Over => Duration::ZERO,
+            CooldownState::Short(left) => left,
+            CooldownState::Long(error) => error.retry_after().unwrap_or_default(),
         }
     }
 
@@ -200,16 +206,16 @@ mod tests {
         for _ in 0..10 {
             now += rest(&cooldowns, &failed, now);
         }
-        assert_eq!(rest(&cooldowns, &failed, now), LONGEST);
-        assert_eq!(rest(&cooldowns, &refusal(), now + LONGEST), FIRST_REFUSAL);
-        assert_eq!(rest(&cooldowns, &failed, now + Duration::from_secs(7200)), FIRST);
+        assert_eq!(rest(&cooldowns, &failed, now), MAX_PAUSE);
+        assert_eq!(rest(&cooldowns, &refusal(), now + MAX_PAUSE), FIRST_REFUSAL_PAUSE);
+        assert_eq!(rest(&cooldowns, &failed, now + Duration::from_secs(7200)), FIRST_PAUSE);
     }
 
     #[test]
     fn server_that_cannot_be_reached_in_time_is_left_alone() {
         let cooldowns = Cooldowns::default();
         cooldowns.unreachable("location", &Error::new(Status::Timeout, "no connection"), Duration::ZERO);
-        assert!(matches!(cooldowns.rest("location", Duration::ZERO), Rest::Short(FIRST)));
+        assert!(matches!(cooldowns.check("location", Duration::ZERO), CooldownState::Short(FIRST_PAUSE)));
     }
 
     #[test]
@@ -217,7 +223,7 @@ mod tests {
         let cooldowns = Cooldowns::default();
         for status in [Status::Store, Status::Cancelled, Status::NotFound, Status::LocationInactive] {
             cooldowns.failed("location", &Error::new(status, "x"), Duration::ZERO);
-            assert!(matches!(cooldowns.rest("location", Duration::ZERO), Rest::Over), "{status:?}");
+            assert!(matches!(cooldowns.check("location", Duration::ZERO), CooldownState::Over), "{status:?}");
         }
     }
 }

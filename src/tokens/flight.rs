@@ -1,4 +1,5 @@
-//! One flight per key: the first to come does the work, the others wait for its result. Knows nothing of tokens.
+//! Single flight: the first caller for a key does the work, and the others wait for its result.
+//! Knows nothing of tokens.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -25,18 +26,18 @@ pub struct Flight<T> {
 }
 
 enum State<T> {
-    Flying,
-    Landed(T),
+    Running,
+    Completed(T),
     /// The leader went without a result: it panicked.
     Abandoned,
 }
 
 /// A caller's part in a flight.
-pub enum Seat<'a, K: Hash + Eq, T: Clone> {
+pub enum Role<'a, K: Hash + Eq, T: Clone> {
     /// Does the work, and lands it.
     Leader(Leader<'a, K, T>),
     /// Waits for the result.
-    Passenger(Arc<Flight<T>>),
+    Follower(Arc<Flight<T>>),
 }
 
 /// The right and the duty to do the work. Dropped without a landing, it wakes the others to try again.
@@ -44,7 +45,7 @@ pub struct Leader<'a, K: Hash + Eq, T: Clone> {
     flights: &'a Flights<K, T>,
     key: K,
     flight: Arc<Flight<T>>,
-    landed: bool,
+    completed: bool,
 }
 
 impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
@@ -53,14 +54,14 @@ impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
     }
 
     /// Takes a seat: the first caller leads.
-    pub fn board(&self, key: K) -> Seat<'_, K, T> {
+    pub fn join(&self, key: K) -> Role<'_, K, T> {
         let mut open = self.open();
         if let Some(flight) = open.get(&key) {
-            return Seat::Passenger(Arc::clone(flight));
+            return Role::Follower(Arc::clone(flight));
         }
-        let flight = Arc::new(Flight { state: Mutex::new(State::Flying), changed: Signal::new() });
+        let flight = Arc::new(Flight { state: Mutex::new(State::Running), changed: Signal::new() });
         open.insert(key.clone(), Arc::clone(&flight));
-        Seat::Leader(Leader { flights: self, key, flight, landed: false })
+        Role::Leader(Leader { flights: self, key, flight, completed: false })
     }
 
     /// Wakes every passenger to look at its deadline again.
@@ -101,9 +102,9 @@ impl<T: Clone> Flight<T> {
         loop {
             let seen = self.changed.count();
             match &*self.state() {
-                State::Landed(result) => return Ok(Some(result.clone())),
+                State::Completed(result) => return Ok(Some(result.clone())),
                 State::Abandoned => return Ok(None),
-                State::Flying => deadline.check()?,
+                State::Running => deadline.check()?,
             }
             deadline.wait(&self.changed, seen);
         }
@@ -112,16 +113,16 @@ impl<T: Clone> Flight<T> {
 
 impl<K: Hash + Eq, T: Clone> Leader<'_, K, T> {
     /// Ends the flight: whoever comes from now on begins a new one.
-    pub fn land(mut self, result: T) {
-        self.landed = true;
+    pub fn complete(mut self, result: T) {
+        self.completed = true;
         self.flights.open().remove(&self.key);
-        Flight::end(&self.flight, State::Landed(result));
+        Flight::end(&self.flight, State::Completed(result));
     }
 }
 
 impl<K: Hash + Eq, T: Clone> Drop for Leader<'_, K, T> {
     fn drop(&mut self) {
-        if !self.landed {
+        if !self.completed {
             self.flights.open().remove(&self.key);
             Flight::end(&self.flight, State::Abandoned);
         }
@@ -142,30 +143,30 @@ mod tests {
     #[test]
     fn the_others_get_the_leaders_result() {
         let flights = Flights::new();
-        let Seat::Leader(leader) = flights.board("a") else { panic!("the first leads") };
+        let Role::Leader(leader) = flights.join("a") else { panic!("the first leads") };
         let cancellation = Arc::default();
         std::thread::scope(|scope| {
             let waiting: Vec<_> = (0..4)
                 .map(|_| {
-                    let Seat::Passenger(flight) = flights.board("a") else { panic!("the others wait") };
+                    let Role::Follower(flight) = flights.join("a") else { panic!("the others wait") };
                     let deadline = deadline(&cancellation);
                     scope.spawn(move || flight.wait(&deadline).unwrap())
                 })
                 .collect();
-            assert!(matches!(flights.board("b"), Seat::Leader(_)));
-            leader.land(7);
+            assert!(matches!(flights.join("b"), Role::Leader(_)));
+            leader.complete(7);
             for waiter in waiting {
                 assert_eq!(waiter.join().unwrap(), Some(7));
             }
         });
-        assert!(matches!(flights.board("a"), Seat::Leader(_)));
+        assert!(matches!(flights.join("a"), Role::Leader(_)));
     }
 
     #[test]
     fn a_leader_that_goes_without_a_result_wakes_the_others() {
         let flights = Flights::<_, u8>::new();
-        let leader = flights.board("a");
-        let Seat::Passenger(flight) = flights.board("a") else { panic!("the second waits") };
+        let leader = flights.join("a");
+        let Role::Follower(flight) = flights.join("a") else { panic!("the second waits") };
         drop(leader);
         assert_eq!(flight.wait(&deadline(&Arc::default())).unwrap(), None);
     }
@@ -173,18 +174,18 @@ mod tests {
     #[test]
     fn a_waiter_leaves_when_cancelled_and_the_flight_goes_on() {
         let flights = Flights::new();
-        let Seat::Leader(leader) = flights.board("a") else { panic!("the first leads") };
+        let Role::Leader(leader) = flights.join("a") else { panic!("the first leads") };
         let cancellation = Arc::default();
         std::thread::scope(|scope| {
-            let Seat::Passenger(flight) = flights.board("a") else { panic!("the second waits") };
-            let patience = deadline(&cancellation);
-            let waiter = scope.spawn(move || flight.wait(&patience));
+            let Role::Follower(flight) = flights.join("a") else { panic!("the second waits") };
+            let deadline = deadline(&cancellation);
+            let waiter = scope.spawn(move || flight.wait(&deadline));
             cancellation.raise();
             flights.wake_all();
             assert_eq!(waiter.join().unwrap().unwrap_err().status(), Status::Cancelled);
         });
-        let Seat::Passenger(flight) = flights.board("a") else { panic!("the flight goes on") };
-        leader.land(1);
+        let Role::Follower(flight) = flights.join("a") else { panic!("the flight goes on") };
+        leader.complete(1);
         assert_eq!(flight.wait(&deadline(&cancellation)).unwrap(), Some(1));
     }
 }
@@ -199,22 +200,22 @@ mod models {
     use loom::thread;
     use std::time::Duration;
 
-    type Board = Flights<&'static str, usize>;
+    type TestFlights = Flights<&'static str, usize>;
 
-    fn patience(cancellation: &std::sync::Arc<Cancellation>) -> Deadline {
+    fn deadline(cancellation: &std::sync::Arc<Cancellation>) -> Deadline {
         Deadline::after(Duration::from_secs(3600), cancellation)
     }
 
     /// What every caller does: leads, or waits, and boards again after a leader that went without a result.
-    fn fly(flights: &Board, work: impl Fn() -> usize, deadline: &Deadline) -> Result<usize> {
+    fn call(flights: &TestFlights, work: impl Fn() -> usize, deadline: &Deadline) -> Result<usize> {
         loop {
-            match flights.board("resource") {
-                Seat::Leader(leader) => {
+            match flights.join("resource") {
+                Role::Leader(leader) => {
                     let result = work();
-                    leader.land(result);
+                    leader.complete(result);
                     return Ok(result);
                 }
-                Seat::Passenger(flight) => {
+                Role::Follower(flight) => {
                     if let Some(result) = flight.wait(deadline)? {
                         return Ok(result);
                     }
@@ -226,7 +227,7 @@ mod models {
     #[test]
     fn nobody_works_at_the_same_time_and_everybody_gets_a_result() {
         loom::model(|| {
-            let flights = Arc::new(Board::new());
+            let flights = Arc::new(TestFlights::new());
             let (working, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
             let callers: Vec<_> = (0..2)
                 .map(|_| {
@@ -237,7 +238,7 @@ mod models {
                             working.fetch_sub(1, Ordering::SeqCst);
                             done.fetch_add(1, Ordering::SeqCst) + 1
                         };
-                        fly(&flights, work, &patience(&Default::default())).unwrap()
+                        call(&flights, work, &deadline(&Default::default())).unwrap()
                     })
                 })
                 .collect();
@@ -250,12 +251,12 @@ mod models {
     #[test]
     fn a_leader_that_goes_without_a_result_strands_nobody() {
         loom::model(|| {
-            let flights = Arc::new(Board::new());
+            let flights = Arc::new(TestFlights::new());
             let failing = {
                 let flights = flights.clone();
-                thread::spawn(move || drop(flights.board("resource")))
+                thread::spawn(move || drop(flights.join("resource")))
             };
-            assert_eq!(fly(&flights, || 7, &patience(&Default::default())).unwrap(), 7);
+            assert_eq!(call(&flights, || 7, &deadline(&Default::default())).unwrap(), 7);
             failing.join().unwrap();
         });
     }
@@ -263,34 +264,34 @@ mod models {
     #[test]
     fn a_cancelled_waiter_leaves_whatever_the_moment() {
         loom::model(|| {
-            let flights = Arc::new(Board::new());
+            let flights = Arc::new(TestFlights::new());
             let cancellation = std::sync::Arc::new(Cancellation::default());
-            let Seat::Leader(leader) = flights.board("resource") else { panic!("the first leads") };
+            let Role::Leader(leader) = flights.join("resource") else { panic!("the first leads") };
             let waiter = {
-                let (flights, deadline) = (flights.clone(), patience(&cancellation));
-                thread::spawn(move || match flights.board("resource") {
-                    Seat::Passenger(flight) => flight.wait(&deadline).map(|_| ()),
-                    Seat::Leader(_) => panic!("the flight is still under way"),
+                let (flights, deadline) = (flights.clone(), deadline(&cancellation));
+                thread::spawn(move || match flights.join("resource") {
+                    Role::Follower(flight) => flight.wait(&deadline).map(|_| ()),
+                    Role::Leader(_) => panic!("the flight is still under way"),
                 })
             };
             cancellation.raise();
             flights.wake_all();
             // The leader lands only after the waiter has left: had the wake been lost, the model would not end.
             assert_eq!(waiter.join().unwrap().unwrap_err().status(), Status::Cancelled);
-            leader.land(1);
+            leader.complete(1);
         });
     }
 
     #[test]
     fn a_late_joiner_shares_the_result_or_flies_anew() {
         loom::model(|| {
-            let flights = Arc::new(Board::new());
-            let Seat::Leader(leader) = flights.board("resource") else { panic!("the first leads") };
+            let flights = Arc::new(TestFlights::new());
+            let Role::Leader(leader) = flights.join("resource") else { panic!("the first leads") };
             let waiter = {
                 let flights = flights.clone();
-                thread::spawn(move || fly(&flights, || 2, &patience(&Default::default())).unwrap())
+                thread::spawn(move || call(&flights, || 2, &deadline(&Default::default())).unwrap())
             };
-            leader.land(1);
+            leader.complete(1);
             assert!([1, 2].contains(&waiter.join().unwrap()));
         });
     }

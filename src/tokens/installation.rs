@@ -1,19 +1,20 @@
-//! Where the app is installed, as the vendor's webhooks tell: in any order, more than once, and before the company's
-//! token is here. What was last said of each place is written down, so that an older word never undoes a newer one.
+//! Installations, as webhooks report them: last-write-wins by time, in any order, more than once.
+//! What was last said of each place is written down, so that an older word never undoes a newer
+//! one.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Deletion, Origin, Saved, Tokens, Want};
 use crate::deadline::Deadline;
+use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
-use crate::outbox;
 use crate::store::{Note, Query, Record, Standing};
 use crate::token::CLOCK_TOLERANCE_MS;
 
 /// How long an UNINSTALL and a delivery's id are remembered. The vendor repeats a delivery for two hours.
-pub const REMEMBERED_MS: i64 = 7 * 86_400_000;
+pub const DELIVERY_RETENTION_MS: i64 = 7 * 86_400_000;
 
 /// The list of the locations whose INSTALL waits for a token.
 const UNMINTED: &str = "unminted";
@@ -28,34 +29,34 @@ const PAGE: usize = 100;
 
 /// How many remembered locations are minted for within the call that brings their company's token; maintenance, or the
 /// first use, does the rest.
-const MOST_AT_ONCE: usize = 10;
+const MAX_MINTS_PER_CALL: usize = 10;
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
+pub struct WebhookOutcome {
     /// Whether it was the newest word on its company or location.
     pub applied: bool,
     /// Why not, or what is still to come.
     pub reason: Option<&'static str>,
 }
 
-impl Verdict {
+impl WebhookOutcome {
     /// A delivery that changes nothing.
-    pub const fn ignored(reason: &'static str) -> Verdict {
-        Verdict { applied: false, reason: Some(reason) }
+    pub const fn ignored(reason: &'static str) -> WebhookOutcome {
+        WebhookOutcome { applied: false, reason: Some(reason) }
     }
 
     /// That of a delivery about several locations: applied if it is for one of them, with the first reason given.
-    pub fn of_all(each: Vec<Verdict>) -> Verdict {
-        let applied = each.iter().any(|verdict| verdict.applied);
-        Verdict { applied, reason: each.iter().find_map(|verdict| verdict.reason) }
+    pub fn of_all(each: Vec<WebhookOutcome>) -> WebhookOutcome {
+        let applied = each.iter().any(|outcome| outcome.applied);
+        WebhookOutcome { applied, reason: each.iter().find_map(|outcome| outcome.reason) }
     }
 }
 
 /// The last word on a company or location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Installation {
+pub(super) struct InstallationState {
     /// When it was said, in milliseconds since the epoch.
     pub(super) at_ms: i64,
     pub(super) installed: bool,
@@ -63,7 +64,7 @@ pub(super) struct Installation {
 }
 
 /// The record of a location, if there is one, and whether it cannot be read.
-struct Held {
+struct LoadedRecord {
     record: Option<Record>,
     is_unreadable: bool,
 }
@@ -81,23 +82,24 @@ impl Tokens {
         company_id: Option<&str>,
         at_ms: i64,
         deadline: &Deadline,
-    ) -> Result<Verdict> {
+    ) -> Result<WebhookOutcome> {
         let company_id = company_id.map(str::to_owned);
-        let word = Installation { at_ms, installed: true, company_id };
-        let last = self.write_down(location_id, word, deadline)?;
+        let state = InstallationState { at_ms, installed: true, company_id };
+        let last = self.update_installation_state(location_id, state, deadline)?;
         if !last.installed {
-            return Ok(Verdict::ignored("a later UNINSTALL was applied"));
+            return Ok(WebhookOutcome::ignored("a later UNINSTALL was applied"));
         }
         // Looked at after the note is written, as the company's UNINSTALL looks for notes after its own: of two that come
         // at once, one sees the other.
         if let Some(company_id) = &last.company_id
-            && let Some(company) =
-                self.last_word(company_id, deadline)?.filter(|company| company.outdates(last.at_ms))
+            && let Some(company) = self
+                .last_installation_state(company_id, deadline)?
+                .filter(|company| company.uninstalled_after(last.at_ms))
         {
-            self.write_down(location_id, company, deadline)?;
-            return Ok(Verdict::ignored("a later UNINSTALL of its company was applied"));
+            self.update_installation_state(location_id, company, deadline)?;
+            return Ok(WebhookOutcome::ignored("a later UNINSTALL of its company was applied"));
         }
-        Ok(Verdict { applied: true, reason: self.mint_installed(location_id, &last, deadline)? })
+        Ok(WebhookOutcome { applied: true, reason: self.mint_installed(location_id, &last, deadline)? })
     }
 
     /// The app was removed from a location: its token is deleted, unless its installation began after that.
@@ -109,20 +111,20 @@ impl Tokens {
         location_id: &str,
         at_ms: i64,
         deadline: &Deadline,
-    ) -> Result<Verdict> {
-        let word = Installation { at_ms, installed: false, company_id: None };
-        let last = self.write_down(location_id, word, deadline)?;
+    ) -> Result<WebhookOutcome> {
+        let state = InstallationState { at_ms, installed: false, company_id: None };
+        let last = self.update_installation_state(location_id, state, deadline)?;
         if last.installed {
             // Installed anew: a token of the earlier time ends all the same, and a new one is due.
-            self.put_on_list(location_id, UNMINTED, deadline)?;
+            self.set_list(location_id, UNMINTED, deadline)?;
         }
-        let end = self.end(location_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
+        let end = self.delete_if(location_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
         let pending = if last.installed { self.mint_installed(location_id, &last, deadline)? } else { None };
         Ok(match end {
-            Deletion::Deleted => Verdict { applied: true, reason: pending },
-            Deletion::Kept => Verdict::ignored("the token is newer"),
-            Deletion::NotHeld if last.installed => Verdict::ignored("a later INSTALL was applied"),
-            Deletion::NotHeld => Verdict { applied: true, reason: Some("no token was held") },
+            Deletion::Deleted => WebhookOutcome { applied: true, reason: pending },
+            Deletion::Kept => WebhookOutcome::ignored("the token is newer"),
+            Deletion::NotFound if last.installed => WebhookOutcome::ignored("a later INSTALL was applied"),
+            Deletion::NotFound => WebhookOutcome { applied: true, reason: Some("no token was held") },
         })
     }
 
@@ -131,22 +133,27 @@ impl Tokens {
     ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`: then some are deleted already, and the repetition deletes the rest.
-    pub fn company_uninstalled(&self, company_id: &str, at_ms: i64, deadline: &Deadline) -> Result<Verdict> {
-        let word = Installation { at_ms, installed: false, company_id: None };
-        self.write_down(company_id, word.clone(), deadline)?;
+    pub fn company_uninstalled(
+        &self,
+        company_id: &str,
+        at_ms: i64,
+        deadline: &Deadline,
+    ) -> Result<WebhookOutcome> {
+        let state = InstallationState { at_ms, installed: false, company_id: None };
+        self.update_installation_state(company_id, state.clone(), deadline)?;
         // The company first: without its token none of its locations gets a new one meanwhile.
-        let company = self.end(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
+        let company = self.delete_if(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
         let mut deleted = company == Deletion::Deleted;
         // Another process may have deleted some of its locations, which this one has in memory.
-        self.live.forget_company(company_id);
+        self.cache.forget_company(company_id);
         let mut query = Query { company_id: Some(company_id.to_owned()), limit: PAGE, ..Query::default() };
         loop {
             let page = self.records.list(&query, deadline)?;
             let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
             let listed: Vec<Record> = page.records.into_iter().filter(ends).collect();
-            deleted |= self.end_all(&listed, at_ms, deadline)?;
+            deleted |= self.delete_all_if(&listed, at_ms, deadline)?;
             for row in page.unreadable {
-                deleted |= self.end(&row.resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
+                deleted |= self.delete_if(&row.resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
             }
             match page.next {
                 Some(next) => query.after = Some(next),
@@ -159,19 +166,19 @@ impl Tokens {
             let is_its = copy.is_some_and(|copy| copy.token.company_id.as_deref() == Some(company_id));
             if is_its && location_id != company_id {
                 let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
-                deleted |= self.end(&location_id, at_ms, ends, deadline)? == Deletion::Deleted;
+                deleted |= self.delete_if(&location_id, at_ms, ends, deadline)? == Deletion::Deleted;
             }
         }
-        self.each_unminted(&|| deadline.clone(), |location_id, installation| {
+        self.for_each_unminted(&|| deadline.clone(), |location_id, installation| {
             if installation.company_id.as_deref() == Some(company_id) {
-                self.write_down(location_id, word.clone(), deadline)?;
+                self.update_installation_state(location_id, state.clone(), deadline)?;
             }
             Ok(true)
         })?;
         Ok(match (deleted, company) {
-            (true, _) => Verdict { applied: true, reason: None },
-            (false, Deletion::Kept) => Verdict::ignored("the token is newer"),
-            (false, _) => Verdict { applied: true, reason: Some("no token was held") },
+            (true, _) => WebhookOutcome { applied: true, reason: None },
+            (false, Deletion::Kept) => WebhookOutcome::ignored("the token is newer"),
+            (false, _) => WebhookOutcome { applied: true, reason: Some("no token was held") },
         })
     }
 
@@ -184,15 +191,15 @@ impl Tokens {
 
     /// Deletes the tokens of a company's locations that were just listed. Locations that were installed anew since then are to
     /// get others.
-    fn end_all(&self, listed: &[Record], at_ms: i64, deadline: &Deadline) -> Result<bool> {
+    fn delete_all_if(&self, listed: &[Record], at_ms: i64, deadline: &Deadline) -> Result<bool> {
         if listed.is_empty() {
             return Ok(false);
         }
-        let _quiet = outbox::hold();
+        let _deferred = deferred_callbacks::defer();
         for record in listed {
-            let last = self.last_word(&record.resource_id, deadline)?;
+            let last = self.last_installation_state(&record.resource_id, deadline)?;
             if last.is_some_and(|last| last.installed && last.at_ms > at_ms) {
-                self.put_on_list(&record.resource_id, UNMINTED, deadline)?;
+                self.set_list(&record.resource_id, UNMINTED, deadline)?;
             }
         }
         let changed = self.records.delete_listed(listed, at_ms, deadline)?;
@@ -202,9 +209,9 @@ impl Tokens {
             if changed.contains(resource_id) {
                 // Another writer was first: what it wrote is looked at.
                 let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
-                deleted |= self.end(resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
+                deleted |= self.delete_if(resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
             } else {
-                self.ended(resource_id);
+                self.forget_deleted(resource_id);
                 deleted = true;
             }
         }
@@ -213,14 +220,14 @@ impl Tokens {
 
     /// A company's token is here: mints for a few of the locations that waited for it. What fails is left to
     /// maintenance.
-    pub(super) fn mint_the_waiting(&self, company_id: &str, deadline: &Deadline) {
+    pub(super) fn mint_pending(&self, company_id: &str, deadline: &Deadline) {
         let mut minted = 0;
         let told = self.mint_remembered(Some(company_id), &|| deadline.clone(), |location_id, outcome| {
             minted += 1;
             if let Err(error) = &outcome {
                 log::warn!("{location_id}: its INSTALL is remembered, and no token could be minted: {error}");
             }
-            Ok(outcome.is_ok() && minted < MOST_AT_ONCE)
+            Ok(outcome.is_ok() && minted < MAX_MINTS_PER_CALL)
         });
         if let Err(error) = told {
             log::warn!("{company_id}: its remembered INSTALLs could not be looked at: {error}");
@@ -235,18 +242,19 @@ impl Tokens {
         deadline: &dyn Fn() -> Deadline,
         mut each: impl FnMut(&str, Result<()>) -> Result<bool>,
     ) -> Result<()> {
-        self.each_unminted(deadline, |location_id, installation| {
+        self.for_each_unminted(deadline, |location_id, installation| {
             let deadline = deadline();
-            let held = self.held(location_id, &deadline)?;
+            let held = self.load_record(location_id, &deadline)?;
             let record = &held.record;
-            if record.as_ref().is_some_and(|record| is_good(record) && !installation.calls_for_mint(record)) {
-                self.put_on_list(location_id, "", &deadline)?;
+            if record.as_ref().is_some_and(|record| is_good(record) && !installation.requires_mint(record)) {
+                self.set_list(location_id, "", &deadline)?;
                 return Ok(true);
             }
             match self.minting_company(location_id, record.as_ref(), &deadline)? {
-                Some(minting) if company_id.is_none_or(|company_id| company_id == minting) => {
-                    each(location_id, self.mint_waiting(location_id, &held, &installation, &deadline))
-                }
+                Some(minting) if company_id.is_none_or(|company_id| company_id == minting) => each(
+                    location_id,
+                    self.mint_pending_location(location_id, &held, &installation, &deadline),
+                ),
                 _ => Ok(true),
             }
         })
@@ -257,7 +265,7 @@ impl Tokens {
         let Standing::ReauthorizationRequired { since_ms, .. } = record.standing else {
             return false;
         };
-        let last = self.last_word(&record.resource_id, deadline).ok().flatten();
+        let last = self.last_installation_state(&record.resource_id, deadline).ok().flatten();
         last.is_some_and(|last| last.installed && last.at_ms > since_ms)
     }
 
@@ -268,9 +276,9 @@ impl Tokens {
     pub fn began_after(&self, resource_id: &str, at_ms: i64, deadline: &Deadline) -> Result<bool> {
         let record = self.records.load(resource_id, deadline);
         let record = record.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
-        let installed = self.last_word(resource_id, deadline)?.filter(|word| word.installed);
+        let installed = self.last_installation_state(resource_id, deadline)?.filter(|state| state.installed);
         Ok(record.is_some_and(|record| record.installed_at() > at_ms)
-            || installed.is_some_and(|word| word.at_ms > at_ms))
+            || installed.is_some_and(|state| state.at_ms > at_ms))
     }
 
     /// When the installation began of which a token was minted at that time: with the last INSTALL, if that is newer than the
@@ -282,10 +290,14 @@ impl Tokens {
         minted_at: i64,
         deadline: &Deadline,
     ) -> i64 {
-        let installed = self.last_word(location_id, deadline).ok().flatten().filter(|word| word.installed);
+        let installed = self
+            .last_installation_state(location_id, deadline)
+            .ok()
+            .flatten()
+            .filter(|state| state.installed);
         match (installed, held) {
-            (Some(word), Some(held)) if !word.begins_after(held) => held.installed_at(),
-            (Some(word), _) => word.at_ms.min(minted_at),
+            (Some(state), Some(held)) if !state.begins_after(held) => held.installed_at(),
+            (Some(state), _) => state.at_ms.min(minted_at),
             (None, Some(held)) => held.installed_at(),
             (None, None) => minted_at,
         }
@@ -296,9 +308,9 @@ impl Tokens {
         let company_id = record.token.company_id.as_deref().filter(|_| saved == Saved::Ours);
         let Some(company_id) = company_id else { return Ok(saved) };
         // The token is stored: if the company's last word cannot be read now, that is what counts.
-        let last = self.last_word(company_id, deadline).ok().flatten();
+        let last = self.last_installation_state(company_id, deadline).ok().flatten();
         let began = record.installed_at();
-        match last.filter(|last| last.outdates(began)) {
+        match last.filter(|last| last.uninstalled_after(began)) {
             None => Ok(saved),
             Some(last) => {
                 self.records.delete(
@@ -316,19 +328,19 @@ impl Tokens {
     fn mint_installed(
         &self,
         location_id: &str,
-        installed: &Installation,
+        installed: &InstallationState,
         deadline: &Deadline,
     ) -> Result<Option<&'static str>> {
-        let Held { record, is_unreadable } = self.held(location_id, deadline)?;
-        if record.as_ref().is_some_and(|record| is_good(record) && !installed.calls_for_mint(record)) {
-            self.put_on_list(location_id, "", deadline)?;
+        let LoadedRecord { record, is_unreadable } = self.load_record(location_id, deadline)?;
+        if record.as_ref().is_some_and(|record| is_good(record) && !installed.requires_mint(record)) {
+            self.set_list(location_id, "", deadline)?;
             return Ok(None);
         }
         if self.minting_company(location_id, record.as_ref(), deadline)?.is_none() {
             return Ok(Some("remembered until its company's token is here"));
         }
-        let held = Held { record, is_unreadable };
-        match self.mint_waiting(location_id, &held, installed, deadline) {
+        let held = LoadedRecord { record, is_unreadable };
+        match self.mint_pending_location(location_id, &held, installed, deadline) {
             Ok(()) => Ok(None),
             Err(error) => {
                 log::warn!("{location_id}: installed, but no token could be minted: {error}");
@@ -338,25 +350,25 @@ impl Tokens {
     }
 
     /// Mints, and removes the location from the list of those that wait, if it was minted or the API refuses for good.
-    fn mint_waiting(
+    fn mint_pending_location(
         &self,
         location_id: &str,
-        held: &Held,
-        installed: &Installation,
+        held: &LoadedRecord,
+        installed: &InstallationState,
         deadline: &Deadline,
     ) -> Result<()> {
         let minted = match &held.record {
             // Nothing can be read of what is held: a mint repairs it.
-            None if held.is_unreadable => self.mint_anew(location_id, deadline),
+            None if held.is_unreadable => self.mint_new(location_id, deadline),
             // The record is of an earlier installation: only a mint helps, and no refresh of the old token.
-            Some(record) if installed.calls_for_mint(record) => self.mint_anew(location_id, deadline),
+            Some(record) if installed.requires_mint(record) => self.mint_new(location_id, deadline),
             // A token that the API refused is not asked for again, though its time is not over.
             Some(record) => {
                 self.renewed(location_id, Want::Another, Some(&record.token.access_token), deadline).map(drop)
             }
             None => {
                 // Another process deleted the token that this process has in memory.
-                self.live.forget(location_id);
+                self.cache.forget(location_id);
                 self.renewed(location_id, Want::Fresh, None, deadline).map(drop)
             }
         };
@@ -365,28 +377,28 @@ impl Tokens {
         };
         // A token that is in memory only is lost with this process: then the next one mints again.
         if minted.as_ref().err().is_none_or(for_good) && !self.records.is_unsaved(location_id) {
-            self.put_on_list(location_id, "", deadline)?;
+            self.set_list(location_id, "", deadline)?;
         }
         minted
     }
 
     /// Mints under the location's lock, whatever is held.
-    fn mint_anew(&self, location_id: &str, deadline: &Deadline) -> Result<()> {
-        let _quiet = outbox::hold();
+    fn mint_new(&self, location_id: &str, deadline: &Deadline) -> Result<()> {
+        let _deferred = deferred_callbacks::defer();
         let _lock = self.records.lock(location_id, deadline)?;
-        let record = self.held(location_id, deadline)?.record;
+        let record = self.load_record(location_id, deadline)?.record;
         let company_id = self.company_of(location_id, record.as_ref(), deadline)?;
         let mut minted = self.minted(location_id, &company_id, record.as_ref(), deadline)?;
         // The mint is of the newer installation: it replaces the token held, be that good or not.
         let origin = Origin::Consent(record.map(|record| record.token));
-        self.keep(&mut minted, origin, &Event::Minted, deadline).map(drop)
+        self.save_and_publish(&mut minted, origin, &Event::Minted, deadline).map(drop)
     }
 
     /// The record of a location, readable or not.
-    fn held(&self, location_id: &str, deadline: &Deadline) -> Result<Held> {
+    fn load_record(&self, location_id: &str, deadline: &Deadline) -> Result<LoadedRecord> {
         match self.records.load(location_id, deadline) {
-            Err(error) if error.is_unreadable() => Ok(Held { record: None, is_unreadable: true }),
-            record => Ok(Held { record: record?, is_unreadable: false }),
+            Err(error) if error.is_unreadable() => Ok(LoadedRecord { record: None, is_unreadable: true }),
+            record => Ok(LoadedRecord { record: record?, is_unreadable: false }),
         }
     }
 
@@ -401,40 +413,43 @@ impl Tokens {
             Err(error) if error.status() == Status::NotFound => return Ok(None),
             company_id => company_id?,
         };
-        Ok(self.holds_company(&company_id, deadline)?.then_some(company_id))
+        Ok(self.has_company(&company_id, deadline)?.then_some(company_id))
     }
 
     /// Writes a word on a company or location down, unless a later one is known; answers the one that stands.
-    fn write_down(
+    fn update_installation_state(
         &self,
         resource_id: &str,
-        mut word: Installation,
+        mut state: InstallationState,
         deadline: &Deadline,
-    ) -> Result<Installation> {
+    ) -> Result<InstallationState> {
         self.change(resource_id, deadline, |last, note| {
             if let Some(last) = last {
-                if !word.outdates_word(&last) {
+                if !state.is_newer_than(&last) {
                     return Err(last);
                 }
                 // An automatic INSTALL may leave the company out that an earlier one named.
-                word.company_id = word.company_id.take().or(last.company_id);
+                state.company_id = state.company_id.take().or(last.company_id);
             }
-            note.list = if word.installed { UNMINTED.into() } else { String::new() };
-            note.expires_at =
-                if word.installed { i64::MAX } else { self.clock.wall_ms().saturating_add(REMEMBERED_MS) };
-            Ok(word.clone())
+            note.list = if state.installed { UNMINTED.into() } else { String::new() };
+            note.expires_at = if state.installed {
+                i64::MAX
+            } else {
+                self.clock.wall_ms().saturating_add(DELIVERY_RETENTION_MS)
+            };
+            Ok(state.clone())
         })
     }
 
     /// Puts an installed location on a list, or with an empty name on no list.
-    fn put_on_list(&self, location_id: &str, list: &str, deadline: &Deadline) -> Result<()> {
+    fn set_list(&self, location_id: &str, list: &str, deadline: &Deadline) -> Result<()> {
         self.change(location_id, deadline, |last, note| match last {
             Some(last) if last.installed && note.list != list => {
                 note.list = list.into();
                 Ok(last)
             }
             // Nothing to change, and the caller does not ask what stands.
-            last => Err(last.unwrap_or(Installation { at_ms: 0, installed: false, company_id: None })),
+            last => Err(last.unwrap_or(InstallationState { at_ms: 0, installed: false, company_id: None })),
         })
         .map(drop)
     }
@@ -445,8 +460,11 @@ impl Tokens {
         &self,
         resource_id: &str,
         deadline: &Deadline,
-        mut change: impl FnMut(Option<Installation>, &mut Note) -> Result<Installation, Installation>,
-    ) -> Result<Installation> {
+        mut change: impl FnMut(
+            Option<InstallationState>,
+            &mut Note,
+        ) -> Result<InstallationState, InstallationState>,
+    ) -> Result<InstallationState> {
         let store = self.records.store();
         for _ in 0..10 {
             let stored = store.note(&key(resource_id), deadline)?;
@@ -458,14 +476,14 @@ impl Tokens {
                 document: Value::Null,
                 expires_at: i64::MAX,
             });
-            let word = match change(last, &mut note) {
-                Ok(word) => word,
+            let state = match change(last, &mut note) {
+                Ok(state) => state,
                 Err(last) => return Ok(last),
             };
-            note.document = serde_json::to_value(&word).unwrap_or_default();
+            note.document = serde_json::to_value(&state).unwrap_or_default();
             match store.save_note(&note, deadline) {
                 Err(error) if error.status() == Status::Conflict => {}
-                saved => return saved.map(|()| word).map_err(|error| error.with_resource(resource_id)),
+                saved => return saved.map(|()| state).map_err(|error| error.with_resource(resource_id)),
             }
         }
         Err(Error::new(Status::Store, "what is remembered of a place changes faster than it can be saved")
@@ -473,21 +491,25 @@ impl Tokens {
     }
 
     /// The last word on a company or location, if it still counts.
-    pub(super) fn last_word(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Installation>> {
+    pub(super) fn last_installation_state(
+        &self,
+        resource_id: &str,
+        deadline: &Deadline,
+    ) -> Result<Option<InstallationState>> {
         Ok(self.records.store().note(&key(resource_id), deadline)?.and_then(|note| self.read(&note)))
     }
 
     /// The content of a note, until it expires.
-    fn read(&self, note: &Note) -> Option<Installation> {
+    fn read(&self, note: &Note) -> Option<InstallationState> {
         let lasts = note.expires_at > self.clock.wall_ms();
         serde_json::from_value(note.document.clone()).ok().filter(|_| lasts)
     }
 
     /// Goes through the locations that wait for a token, as long as `work` wants to.
-    fn each_unminted(
+    fn for_each_unminted(
         &self,
         deadline: &dyn Fn() -> Deadline,
-        mut work: impl FnMut(&str, Installation) -> Result<bool>,
+        mut work: impl FnMut(&str, InstallationState) -> Result<bool>,
     ) -> Result<()> {
         let mut after = None;
         loop {
@@ -511,9 +533,9 @@ fn is_good(record: &Record) -> bool {
     record.standing == Standing::Good
 }
 
-impl Installation {
+impl InstallationState {
     /// Whether this UNINSTALL came after an INSTALL at that time.
-    fn outdates(&self, at_ms: i64) -> bool {
+    fn uninstalled_after(&self, at_ms: i64) -> bool {
         !self.installed && self.at_ms > at_ms
     }
 
@@ -523,7 +545,7 @@ impl Installation {
     }
 
     /// Whether the token of a record may be dead by this INSTALL: it is of a later installation, or names another company.
-    fn calls_for_mint(&self, record: &Record) -> bool {
+    fn requires_mint(&self, record: &Record) -> bool {
         let held = record.token.company_id.as_ref();
         let names_another = self.company_id.as_ref().zip(held).is_some_and(|(named, held)| named != held);
         self.begins_after(record) || (names_another && self.at_ms >= record.installed_at())
@@ -531,7 +553,7 @@ impl Installation {
 
     /// Whether this is the later word. Of two at the same time INSTALL counts, whichever came first: what was wrongly
     /// minted is refused by the API, what was wrongly deleted is lost.
-    fn outdates_word(&self, other: &Installation) -> bool {
+    fn is_newer_than(&self, other: &InstallationState) -> bool {
         (self.at_ms, self.installed) > (other.at_ms, other.installed)
     }
 }

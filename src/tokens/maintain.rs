@@ -1,4 +1,5 @@
-//! One pass over what is due, for the host's scheduler: so that a refresh that fails leaves hours to try again.
+//! Maintenance: one pass of proactive refresh over the tokens that are due, for the host's
+//! scheduler.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
@@ -8,24 +9,24 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::bulk::{Progress, TICK, failure, hands, stopped};
-use super::schedule::FARTHEST_MS;
+use super::bulk::{PROGRESS_INTERVAL, Progress, failure, stopped, workers};
+use super::schedule::MAX_RENEWAL_AHEAD_MS;
 use super::{Tokens, Want};
-use crate::crew::{self, Next};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::random;
 use crate::signal::Signal;
 use crate::store::{DuePage, Resealed};
 use crate::token::valid_id;
+use crate::worker_pool::{self, Received};
 
 /// How many due records are looked up at a time.
 const PAGE: usize = 100;
 
 /// When a renewal whose end is unknown is tried again by a pass that is still at work then: twice within the 30 seconds
 /// in which the server gives the same answer. The next pass may come too late for that.
-const AGAIN_AFTER: Duration = Duration::from_secs(8);
-const NOT_AFTER: Duration = Duration::from_secs(25);
+const RETRY_AFTER: Duration = Duration::from_secs(8);
+const RETRY_BEFORE: Duration = Duration::from_secs(25);
 
 /// What is maintained.
 #[derive(Debug, Default, Deserialize)]
@@ -38,13 +39,13 @@ pub struct MaintainParams {
 }
 
 /// What is due, a page at a time, for whoever has time for the next.
-struct Due<'a> {
+struct DueQueue<'a> {
     tokens: &'a Tokens,
     company_id: Option<&'a str>,
     /// The time of one look at the store.
     deadline: &'a (dyn Fn() -> Deadline + Sync),
     now_ms: i64,
-    left: Mutex<Left>,
+    state: Mutex<QueueState>,
     /// Notified when a page came, or could not be had.
     turned: Signal,
 }
@@ -61,20 +62,20 @@ enum Range {
 
 /// What is left of a page, and where the next one begins, if there is one.
 #[derive(Default)]
-struct Left {
+struct QueueState {
     resource_ids: std::vec::IntoIter<String>,
     range: Range,
     after: Option<String>,
     /// Those at work. One that has just written down its intent is due again, and stands on a later page.
     under_way: HashSet<String>,
     /// Those whose end is unknown, in the order in which their next attempt comes.
-    doubtful: VecDeque<Doubtful>,
+    unresolved: VecDeque<Unresolved>,
     /// Whether a worker looks up the next page, without the lock.
     is_turning: bool,
 }
 
 /// A renewal whose end is unknown. The times are uptimes.
-struct Doubtful {
+struct Unresolved {
     resource_id: String,
     began: Duration,
     failed: Duration,
@@ -82,7 +83,7 @@ struct Doubtful {
 }
 
 /// What is next.
-enum Turn {
+enum NextStep {
     /// To renew, for the first time at that uptime.
     Renew(String, Duration),
     /// Nothing more: one that failed, and that the pass does not last long enough to try again.
@@ -114,7 +115,7 @@ impl Tokens {
         progress: Progress,
         deadline: impl Fn() -> Deadline + Sync,
     ) -> Result<Value> {
-        let hands = hands(params.concurrency, 1)?;
+        let workers = workers(params.concurrency, 1)?;
         let company_id = params.company_id.as_deref();
         if let Some(company_id) = company_id {
             valid_id("companyId", company_id)?;
@@ -124,15 +125,15 @@ impl Tokens {
             if pass.whole.is_cancelled() {
                 return Err(stopped("the call was cancelled"));
             }
-            if let Err(error) = self.offer(&resource_id, &deadline()) {
+            if let Err(error) = self.retry_save(&resource_id, &deadline()) {
                 pass.failed.push(failure("resourceId", &resource_id, &error));
             }
         }
         let whole = pass.whole.clone();
-        let due = Due::new(self, company_id, &deadline)?;
-        self.renew_all(&due, hands, (&whole, &deadline), |id, outcome| pass.count(id, outcome))?;
+        let due = DueQueue::new(self, company_id, &deadline)?;
+        self.renew_all(&due, workers, (&whole, &deadline), |id, outcome| pass.count(id, outcome))?;
         self.mint_remembered(company_id, &deadline, |id, outcome| pass.count(id, outcome).map(|()| true))?;
-        let resealed = if company_id.is_none() { self.seal_anew(&pass)? } else { Resealed::default() };
+        let resealed = if company_id.is_none() { self.reseal(&pass)? } else { Resealed::default() };
         for error in &resealed.failures {
             pass.failed.push(json!({"resourceId": error.resource_id(), "error": error.to_json()["error"]}));
         }
@@ -151,30 +152,30 @@ impl Tokens {
     /// Renews so many tokens at a time, and shows `see` what became of each.
     fn renew_all(
         &self,
-        due: &Due,
-        hands: usize,
+        due: &DueQueue,
+        workers: usize,
         (whole, deadline): (&Deadline, &(impl Fn() -> Deadline + Sync)),
         mut see: impl FnMut(&str, Result<()>) -> Result<()>,
     ) -> Result<()> {
-        let hands = hands.min(due.at_hand());
-        if hands <= 1 {
+        let workers = workers.min(due.available());
+        if workers <= 1 {
             while let Some((id, outcome)) = self.renew_next(due, whole, deadline)? {
                 see(&id, outcome)?;
             }
             return Ok(());
         }
-        crew::work(
-            hands,
+        worker_pool::run(
+            workers,
             || self.renew_next(due, whole, deadline).transpose(),
             |results| {
                 loop {
-                    match results.next(TICK) {
-                        Next::Result(result) => {
+                    match results.next(PROGRESS_INTERVAL) {
+                        Received::Result(result) => {
                             let (id, outcome) = result??;
                             see(&id, outcome)?;
                         }
-                        Next::Nothing => {}
-                        Next::Over => return Ok(()),
+                        Received::Nothing => {}
+                        Received::Closed => return Ok(()),
                     }
                 }
             },
@@ -184,20 +185,20 @@ impl Tokens {
     /// What became of the next one; `None` when there is none.
     fn renew_next(
         &self,
-        due: &Due,
+        due: &DueQueue,
         whole: &Deadline,
         deadline: &impl Fn() -> Deadline,
     ) -> Result<Option<(String, Result<()>)>> {
-        while let Some(turn) = due.next(whole)? {
-            let (id, outcome) = match turn {
-                Turn::GiveUp(id, error) => (id, Err(error)),
-                Turn::Renew(id, began) => match self.renew_due(&id, &deadline()) {
+        while let Some(step) = due.next(whole)? {
+            let (id, outcome) = match step {
+                NextStep::GiveUp(id, error) => (id, Err(error)),
+                NextStep::Renew(id, began) => match self.renew_due(&id, &deadline()) {
                     Err(error)
-                        if self.clock.uptime().saturating_sub(began) + AGAIN_AFTER < NOT_AFTER
+                        if self.clock.uptime().saturating_sub(began) + RETRY_AFTER < RETRY_BEFORE
                             && !whole.is_cancelled()
-                            && self.is_in_doubt(&id, &deadline()) =>
+                            && self.has_unknown_outcome(&id, &deadline()) =>
                     {
-                        due.try_again(id, began, error);
+                        due.retry_later(id, began, error);
                         continue;
                     }
                     outcome => (id, outcome),
@@ -210,17 +211,17 @@ impl Tokens {
     }
 
     /// Whether the end of a resource's last refresh is unknown.
-    fn is_in_doubt(&self, resource_id: &str, deadline: &Deadline) -> bool {
+    fn has_unknown_outcome(&self, resource_id: &str, deadline: &Deadline) -> bool {
         self.records.load(resource_id, deadline).ok().flatten().is_some_and(|record| record.intent.is_some())
     }
 
     /// Seals what another key than the first sealed, or none, and tells of each hundred.
-    fn seal_anew(&self, pass: &Pass) -> Result<Resealed> {
-        let (told, ended) = (Cell::new(0), RefCell::new(None));
+    fn reseal(&self, pass: &Pass) -> Result<Resealed> {
+        let (reported, ended) = (Cell::new(0), RefCell::new(None));
         let resealed = self.records.store().reseal(&pass.whole, &|sealed| {
-            if sealed >= told.get() + 100 {
-                told.set(sealed);
-                *ended.borrow_mut() = pass.tell(sealed).err();
+            if sealed >= reported.get() + 100 {
+                reported.set(sealed);
+                *ended.borrow_mut() = pass.report_progress(sealed).err();
             } else if pass.whole.is_cancelled() {
                 *ended.borrow_mut() = Some(stopped("the call was cancelled"));
             }
@@ -230,79 +231,84 @@ impl Tokens {
     }
 
     fn renew_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
-        let was_held = self.live.holds(resource_id);
+        let was_held = self.cache.contains(resource_id);
         let renewed = self.renewed(resource_id, Want::Runway, None, deadline);
         // A pass over the tokens of a whole fleet must not bring them all into this process's memory.
         if !was_held && !self.records.is_unsaved(resource_id) {
-            self.live.forget(resource_id);
+            self.cache.forget(resource_id);
         }
         renewed.map(drop)
     }
 }
 
-impl<'a> Due<'a> {
+impl<'a> DueQueue<'a> {
     /// Those that are to be renewed by now, of a company or of all; the first page of them is looked up at once.
     fn new(
         tokens: &'a Tokens,
         company_id: Option<&'a str>,
         deadline: &'a (dyn Fn() -> Deadline + Sync),
-    ) -> Result<Due<'a>> {
+    ) -> Result<DueQueue<'a>> {
         let now_ms = tokens.clock.wall_ms();
-        let due = Due { tokens, company_id, deadline, now_ms, left: Mutex::default(), turned: Signal::new() };
+        let due =
+            DueQueue { tokens, company_id, deadline, now_ms, state: Mutex::default(), turned: Signal::new() };
         let page = due.page(Range::Due, None)?;
-        due.left().take_in(page);
+        due.state().take_in(page);
         Ok(due)
     }
 
     /// The next one. A worker that finds none left looks up the next page, while those before it are still at work: one
     /// renewal that takes long holds up no other.
-    fn next(&self, whole: &Deadline) -> Result<Option<Turn>> {
+    fn next(&self, whole: &Deadline) -> Result<Option<NextStep>> {
         loop {
             let seen = self.turned.count();
-            let mut left = self.left();
-            if let Some(turn) = left.next_at_hand(self.tokens.clock.uptime()) {
-                return Ok(Some(turn));
+            let mut state = self.state();
+            if let Some(step) = state.next_at_hand(self.tokens.clock.uptime()) {
+                return Ok(Some(step));
             }
-            if left.is_turning {
-                drop(left);
-                whole.renewed(TICK).wait(&self.turned, seen);
+            if state.is_turning {
+                drop(state);
+                whole.renewed(PROGRESS_INTERVAL).wait(&self.turned, seen);
                 continue;
             }
-            if let Some((range, after)) = left.next_page() {
-                left.is_turning = true;
-                drop(left);
+            if let Some((range, after)) = state.next_page() {
+                state.is_turning = true;
+                drop(state);
                 let _turning = Turning(self);
                 let page = self.page(range, after.as_deref())?;
-                self.left().take_in(page);
+                self.state().take_in(page);
                 continue;
             }
             // While others are at work there is time to come back to what is in doubt.
-            if left.doubtful.is_empty() || left.doubtful.len() == left.under_way.len() || whole.is_cancelled()
+            if state.unresolved.is_empty()
+                || state.unresolved.len() == state.under_way.len()
+                || whole.is_cancelled()
             {
-                let given_up = left.doubtful.pop_front();
-                return Ok(given_up.map(|doubtful| Turn::GiveUp(doubtful.resource_id, doubtful.error)));
+                let given_up = state.unresolved.pop_front();
+                return Ok(
+                    given_up.map(|unresolved| NextStep::GiveUp(unresolved.resource_id, unresolved.error))
+                );
             }
-            drop(left);
+            drop(state);
             // A cancellation is noticed by the next look.
-            let _ = whole.renewed(2 * TICK).sleep(TICK);
+            let _ = whole.renewed(2 * PROGRESS_INTERVAL).sleep(PROGRESS_INTERVAL);
         }
     }
 
     /// One that was given out failed, and nobody knows what the server did: it comes again in a while.
-    fn try_again(&self, resource_id: String, began: Duration, error: Error) {
+    fn retry_later(&self, resource_id: String, began: Duration, error: Error) {
         let failed = self.tokens.clock.uptime();
-        self.left().doubtful.push_back(Doubtful { resource_id, began, failed, error });
+        self.state().unresolved.push_back(Unresolved { resource_id, began, failed, error });
     }
 
     /// One that was given out is no longer at work.
     fn done(&self, resource_id: &str) {
-        self.left().under_way.remove(resource_id);
+        self.state().under_way.remove(resource_id);
     }
 
     /// How many are at hand; as many as anybody can want where there are more pages.
-    fn at_hand(&self) -> usize {
-        let left = self.left();
-        if left.after.is_some() { usize::MAX } else { left.resource_ids.len() }
+    fn available(&self) -> usize {
+        let state = self.state();
+        if state.after.is_some() { usize::MAX } else { state.resource_ids.len() }
     }
 
     /// A page of resources that are due.
@@ -310,7 +316,7 @@ impl<'a> Due<'a> {
         let deadline = (self.deadline)();
         let renewals = match range {
             Range::Due => i64::MIN..=self.now_ms,
-            Range::TooFar => self.now_ms.saturating_add(FARTHEST_MS)..=i64::MAX - 1,
+            Range::TooFar => self.now_ms.saturating_add(MAX_RENEWAL_AHEAD_MS)..=i64::MAX - 1,
         };
         let store = self.tokens.records.store();
         let mut page = store.due(self.company_id, &renewals, after, PAGE, &deadline)?;
@@ -325,32 +331,32 @@ impl<'a> Due<'a> {
         Ok(page)
     }
 
-    fn left(&self) -> MutexGuard<'_, Left> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A worker's look-up of a page. However it ends, the other workers go on.
-struct Turning<'a>(&'a Due<'a>);
+struct Turning<'a>(&'a DueQueue<'a>);
 
 impl Drop for Turning<'_> {
     fn drop(&mut self) {
-        self.0.left().is_turning = false;
+        self.0.state().is_turning = false;
         self.0.turned.notify();
     }
 }
 
-impl Left {
+impl QueueState {
     /// One in doubt whose time has come, or the next of the page.
-    fn next_at_hand(&mut self, now: Duration) -> Option<Turn> {
-        if self.doubtful.front().is_some_and(|doubtful| now >= doubtful.failed + AGAIN_AFTER)
-            && let Some(again) = self.doubtful.pop_front()
+    fn next_at_hand(&mut self, now: Duration) -> Option<NextStep> {
+        if self.unresolved.front().is_some_and(|unresolved| now >= unresolved.failed + RETRY_AFTER)
+            && let Some(again) = self.unresolved.pop_front()
         {
-            return Some(Turn::Renew(again.resource_id, again.began));
+            return Some(NextStep::Renew(again.resource_id, again.began));
         }
         let resource_id = self.resource_ids.next()?;
         self.under_way.insert(resource_id.clone());
-        Some(Turn::Renew(resource_id, now))
+        Some(NextStep::Renew(resource_id, now))
     }
 
     /// The page to look up next. It is taken away: after a failure there is no second look.
@@ -390,11 +396,11 @@ impl<'a> Pass<'a> {
                 self.failed.push(failure("resourceId", resource_id, &error.with_resource(resource_id)))
             }
         }
-        self.tell(0)
+        self.report_progress(0)
     }
 
     /// Tells how far the work is; an error when it should end.
-    fn tell(&self, resealed: u64) -> Result<()> {
+    fn report_progress(&self, resealed: u64) -> Result<()> {
         let so_far = json!({
             "checked": self.checked,
             "refreshed": self.refreshed,

@@ -1,4 +1,4 @@
-//! Many locations at once: minted as fast as the company's limit allows, saved in batches, resumable.
+//! Bulk mint of location tokens: as fast as the rate limit allows, saved in batches, resumable.
 //!
 //! A mint spends nothing, so it needs no lock: two processes that mint for the same location both get a token that
 //! works, and the store keeps one of them.
@@ -10,33 +10,33 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::bulk::{Progress, TICK, failure, hands, stopped};
+use super::bulk::{PROGRESS_INTERVAL, Progress, failure, stopped, workers};
 use super::{Origin, SAVE_TIME, Saved, Tokens, Want};
 use crate::api::{InstalledLocationsParams, Pages, ends_every_mint, installed_location_ids, location_ids};
-use crate::crew::{self, Next, Results};
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::random;
 use crate::store::{Record, Standing};
 use crate::token::valid_id;
+use crate::worker_pool::{self, Received, Results};
 
 /// How many mints are under way at once, unless the caller wishes otherwise: ten a second are allowed, and an answer
 /// may take most of a second.
-const USUAL_CONCURRENCY: i64 = 8;
+const DEFAULT_CONCURRENCY: i64 = 8;
 
 /// The most tokens that are saved at once.
 const BATCH: usize = 256;
 
 /// So many failures in a row that are nobody's fault end the work: the network or the API is down.
-const MOST_IN_A_ROW: u32 = 25;
+const MAX_CONSECUTIVE_FAILURES: u32 = 25;
 
 /// With fewer locations at hand than this, the next page of them is fetched: out of many, two processes seldom choose the
 /// same.
-const ENOUGH: usize = 900;
+const REFILL_BELOW: usize = 900;
 
 /// The longest time that the work waits because the server wants to be left in peace.
-const LONGEST_REST: Duration = Duration::from_secs(900);
+const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(900);
 
 /// Whose tokens are minted.
 #[derive(Debug, Deserialize)]
@@ -59,7 +59,7 @@ pub struct MintParams {
 }
 
 /// What became of one location.
-enum Outcome {
+enum MintOutcome {
     /// Its token is not due.
     Fresh,
     /// A new token, not saved yet.
@@ -82,26 +82,29 @@ impl Tokens {
         progress: Progress,
         deadline: impl Fn() -> Deadline + Sync,
     ) -> Result<Value> {
-        let hands = hands(params.concurrency, USUAL_CONCURRENCY)?;
-        let feed = Feed::new(&params)?;
+        let workers = workers(params.concurrency, DEFAULT_CONCURRENCY)?;
+        let queue = LocationQueue::new(&params)?;
         let of_list = params.installed;
-        let work = Work {
-            whole: deadline().ended_by(&feed.stopped),
-            feed,
+        let job = MintJob {
+            whole: deadline().ended_by(&queue.stopped),
+            queue,
             company_id: params.company_id,
             force: params.force,
             deadline: &deadline,
         };
-        let tally =
-            crew::work(hands, || self.mint_next(&work), |results| self.gather(&work, results, progress))?;
-        match work.feed.end() {
+        let tally = worker_pool::run(
+            workers,
+            || self.mint_next(&job),
+            |results| self.collect_results(&job, results, progress),
+        )?;
+        match job.queue.end() {
             Some(error) => Err(error),
             None => {
                 if of_list && tally.total() == 0 {
                     log::warn!(
                         "{}: its list of installed locations is empty; right after a consent that can last for some \
                          seconds: ask again",
-                        work.company_id
+                        job.company_id
                     );
                 }
                 Ok(tally.report())
@@ -110,16 +113,16 @@ impl Tokens {
     }
 
     /// Mints for the next location; `None` when there is none, or nothing more can come of the work.
-    fn mint_next(&self, work: &Work<impl Fn() -> Deadline>) -> Option<Outcome> {
-        let list = |params: &InstalledLocationsParams| self.list_locations(params, &work.deadline());
-        let error = match work.feed.next(list) {
+    fn mint_next(&self, job: &MintJob<impl Fn() -> Deadline>) -> Option<MintOutcome> {
+        let list = |params: &InstalledLocationsParams| self.list_locations(params, &job.deadline());
+        let error = match job.queue.next(list) {
             Ok(location_id) => {
                 let location_id = location_id?;
-                match self.mint_one(&location_id, work) {
+                match self.mint_one(&location_id, job) {
                     Ok(outcome) => return Some(outcome),
-                    Err(error) if !work.is_hopeless(&error) => {
+                    Err(error) if !job.is_fatal(&error) => {
                         let error = error.with_resource(&location_id);
-                        return Some(Outcome::Failed(location_id, error));
+                        return Some(MintOutcome::Failed(location_id, error));
                     }
                     Err(error) => error,
                 }
@@ -127,12 +130,12 @@ impl Tokens {
             Err(error) => error,
         };
         // At once: the other hands need not find out, too.
-        work.feed.stop(error);
+        job.queue.stop(error);
         None
     }
 
-    fn mint_one(&self, location_id: &str, work: &Work<impl Fn() -> Deadline>) -> Result<Outcome> {
-        let deadline = work.deadline();
+    fn mint_one(&self, location_id: &str, job: &MintJob<impl Fn() -> Deadline>) -> Result<MintOutcome> {
+        let deadline = job.deadline();
         let held = match self.records.load(location_id, &deadline) {
             // Nothing can be read of it: a new token repairs it.
             Err(error) if error.is_unreadable() => {
@@ -142,76 +145,76 @@ impl Tokens {
             held => held?,
         };
         if let Some(held) = &held {
-            if !work.force
+            if !job.force
                 && held.standing == Standing::Good
                 && self.schedule.has_runway(held)
-                && !self.schedule.left(held, &self.live).is_zero()
+                && !self.schedule.left(held, &self.cache).is_zero()
             {
-                return Ok(Outcome::Fresh);
+                return Ok(MintOutcome::Fresh);
             }
             // A location that consented by itself keeps an installation of its own.
-            if !work.force && held.own_consent && held.standing == Standing::Good && held.is_refreshable() {
-                return self.renewed(location_id, Want::Runway, None, &deadline).map(|_| Outcome::Fresh);
+            if !job.force && held.own_consent && held.standing == Standing::Good && held.is_refreshable() {
+                return self.renewed(location_id, Want::Runway, None, &deadline).map(|_| MintOutcome::Fresh);
             }
             if matches!(held.standing, Standing::Inactive { .. })
-                && let Some(error) = self.held_back(held, Want::Fresh, &deadline)
+                && let Some(error) = self.blocked_by_state(held, Want::Fresh, &deadline)
             {
                 return Err(error);
             }
         }
         loop {
-            let deadline = work.deadline();
-            let minted = self.minted(location_id, &work.company_id, held.as_ref(), &deadline);
+            let deadline = job.deadline();
+            let minted = self.minted(location_id, &job.company_id, held.as_ref(), &deadline);
             match minted {
                 Err(error) if error.status() == Status::RateLimited => {
-                    let rest = error.retry_after().unwrap_or(TICK);
-                    if rest > LONGEST_REST {
-                        return Err(error.with_resource(&work.company_id));
+                    let rest = error.retry_after().unwrap_or(PROGRESS_INTERVAL);
+                    if rest > MAX_RATE_LIMIT_WAIT {
+                        return Err(error.with_resource(&job.company_id));
                     }
-                    work.whole.renewed(rest + TICK).sleep(rest)?;
+                    job.whole.renewed(rest + PROGRESS_INTERVAL).sleep(rest)?;
                 }
-                minted => return Ok(Outcome::Minted(Box::new(minted?))),
+                minted => return Ok(MintOutcome::Minted(Box::new(minted?))),
             }
         }
     }
 
     /// Takes in what the crew brings: saves it, tells of it, and counts.
-    fn gather(
+    fn collect_results(
         &self,
-        work: &Work<impl Fn() -> Deadline>,
-        results: &Results<Outcome>,
+        job: &MintJob<impl Fn() -> Deadline>,
+        results: &Results<MintOutcome>,
         progress: Progress,
     ) -> Tally {
-        let mut tally = Tally::new(work.whole.now());
-        let mut told = work.whole.now();
-        let (mut over, mut goes_on) = (false, true);
+        let mut tally = Tally::new(job.whole.now());
+        let mut reported_at = job.whole.now();
+        let (mut over, mut should_continue) = (false, true);
         while !over {
             let mut batch = Vec::new();
-            let mut patience = TICK;
+            let mut timeout = PROGRESS_INTERVAL;
             while batch.len() < BATCH {
-                match results.next(patience) {
-                    Next::Result(Ok(outcome)) => tally.count(outcome, &mut batch, &work.feed),
-                    Next::Result(Err(defect)) => work.feed.stop(defect),
-                    Next::Nothing => break,
-                    Next::Over => {
+                match results.next(timeout) {
+                    Received::Result(Ok(outcome)) => tally.count(outcome, &mut batch, &job.queue),
+                    Received::Result(Err(defect)) => job.queue.stop(defect),
+                    Received::Nothing => break,
+                    Received::Closed => {
                         over = true;
                         break;
                     }
                 }
                 // Whatever else is there already goes along.
-                patience = Duration::ZERO;
+                timeout = Duration::ZERO;
             }
-            if let Err(error) = self.keep_all(batch, &work.whole) {
-                work.feed.stop(error);
+            if let Err(error) = self.save_and_publish_all(batch, &job.whole) {
+                job.queue.stop(error);
             }
-            if work.whole.is_cancelled() {
-                work.feed.stop(stopped("the call was cancelled"));
+            if job.whole.is_cancelled() {
+                job.queue.stop(stopped("the call was cancelled"));
             }
-            if goes_on && (work.whole.now() - told >= TICK || over) {
-                told = work.whole.now();
-                goes_on = progress(&tally.progress(work.feed.total(), told));
-                if !goes_on {
-                    work.feed.stop(stopped("the progress callback ended the work"));
+            if should_continue && (job.whole.now() - reported_at >= PROGRESS_INTERVAL || over) {
+                reported_at = job.whole.now();
+                should_continue = progress(&tally.progress(job.queue.total(), reported_at));
+                if !should_continue {
+                    job.queue.stop(stopped("the progress callback ended the work"));
                 }
             }
         }
@@ -219,15 +222,15 @@ impl Tokens {
     }
 
     /// Saves new tokens at the price of one.
-    fn keep_all(&self, mut records: Vec<Record>, deadline: &Deadline) -> Result<()> {
-        let patience = deadline.at_least(SAVE_TIME);
+    fn save_and_publish_all(&self, mut records: Vec<Record>, deadline: &Deadline) -> Result<()> {
+        let save_deadline = deadline.at_least(SAVE_TIME);
         let mut changes = Vec::with_capacity(records.len());
         for record in &mut records {
             record.renew_at = self.schedule.renewal(record);
-            changes.push(self.live.changes(&record.resource_id));
+            changes.push(self.cache.changes(&record.resource_id));
         }
         let mut failed = None;
-        let saved = self.records.store().save_all(&records, &patience);
+        let saved = self.records.store().save_all(&records, &save_deadline);
         for ((mut record, saved), changes) in records.into_iter().zip(saved).zip(changes) {
             let is_first = record.version == 0;
             let saved = match saved {
@@ -236,13 +239,13 @@ impl Tokens {
                     match is_first {
                         true => self
                             .records
-                            .confirm_first(&mut record, &Origin::Mint, &patience)
-                            .and_then(|saved| self.confirm_mint(&record, saved, &patience)),
+                            .confirm_first(&mut record, &Origin::Mint, &save_deadline)
+                            .and_then(|saved| self.confirm_mint(&record, saved, &save_deadline)),
                         false => Ok(Saved::Ours),
                     }
                 }
                 Err(error) if error.status() == Status::Conflict => {
-                    self.records.save(&mut record, &Origin::Mint, &patience)
+                    self.records.save(&mut record, &Origin::Mint, &save_deadline)
                 }
                 Err(error) => Err(error),
             };
@@ -253,11 +256,11 @@ impl Tokens {
                 Ok(Saved::Ours | Saved::Theirs) => {
                     self.records.forget_older(&record, &Origin::Mint);
                     self.cooldowns.clear(&record.resource_id);
-                    self.publish_where_held(&record);
+                    self.publish_if_cached(&record);
                     self.emit(&Event::Minted, &record.resource_id, Some(record.token.expires_at));
                 }
                 // In memory goes what is nowhere else. What was deleted meanwhile is dropped: it cost nothing.
-                saved => drop(self.kept(&record, Origin::Mint, saved, &Event::Minted, changes)),
+                saved => drop(self.publish_saved(&record, Origin::Mint, saved, &Event::Minted, changes)),
             }
         }
         failed.map_or(Ok(()), Err)
@@ -265,8 +268,8 @@ impl Tokens {
 }
 
 /// What all the hands work on.
-struct Work<'a, D> {
-    feed: Feed,
+struct MintJob<'a, D> {
+    queue: LocationQueue,
     company_id: String,
     force: bool,
     /// Of this only the cancellation counts.
@@ -274,15 +277,15 @@ struct Work<'a, D> {
     deadline: &'a D,
 }
 
-impl<D: Fn() -> Deadline> Work<'_, D> {
+impl<D: Fn() -> Deadline> MintJob<'_, D> {
     /// The patience for one request.
     fn deadline(&self) -> Deadline {
-        (self.deadline)().ended_by(&self.feed.stopped)
+        (self.deadline)().ended_by(&self.queue.stopped)
     }
 
     /// Whether an error says nothing about the location, and the next one would meet it as well: one about the company's
     /// token, or a refusal of every mint. Each further try could burn another token of the company.
-    fn is_hopeless(&self, error: &Error) -> bool {
+    fn is_fatal(&self, error: &Error) -> bool {
         error.resource_id() == Some(&self.company_id)
             || ends_every_mint(error)
             || error.status() == Status::Cancelled
@@ -290,8 +293,8 @@ impl<D: Fn() -> Deadline> Work<'_, D> {
 }
 
 /// The locations that are still to be looked at.
-struct Feed {
-    left: Mutex<Left>,
+struct LocationQueue {
+    state: Mutex<QueueState>,
     /// Where the list of installed locations goes on. Held by whoever fetches the next page.
     pages: Mutex<Option<Pages>>,
     /// Raised with the end: whoever waits for a place in the pace must not wait on.
@@ -299,16 +302,16 @@ struct Feed {
 }
 
 #[derive(Default)]
-struct Left {
+struct QueueState {
     location_ids: Vec<String>,
     total: Option<u64>,
     end: Option<Error>,
 }
 
-impl Feed {
-    fn new(params: &MintParams) -> Result<Feed> {
+impl LocationQueue {
+    fn new(params: &MintParams) -> Result<LocationQueue> {
         valid_id("companyId", &params.company_id)?;
-        let (mut left, mut pages) = (Left::default(), None);
+        let (mut state, mut pages) = (QueueState::default(), None);
         match &params.location_ids {
             Some(_) if params.installed => {
                 return Err(Error::invalid_argument("installed", "give locationIds or installed, not both"));
@@ -321,8 +324,8 @@ impl Feed {
                     valid_id(&format!("locationIds[{index}]"), location_id)?;
                 }
                 let each_once: HashSet<&String> = location_ids.iter().collect();
-                left.total = Some(each_once.len() as u64);
-                left.location_ids = each_once.into_iter().cloned().collect();
+                state.total = Some(each_once.len() as u64);
+                state.location_ids = each_once.into_iter().cloned().collect();
             }
             None if params.installed => {
                 let list = InstalledLocationsParams {
@@ -341,7 +344,7 @@ impl Feed {
                 ));
             }
         }
-        Ok(Feed { left: Mutex::new(left), pages: Mutex::new(pages), stopped: Arc::default() })
+        Ok(LocationQueue { state: Mutex::new(state), pages: Mutex::new(pages), stopped: Arc::default() })
     }
 
     /// The next location. Where few are left, the next page of them is fetched first, by one while the others go on.
@@ -350,65 +353,65 @@ impl Feed {
         fetch: impl Fn(&InstalledLocationsParams) -> Result<Map<String, Value>>,
     ) -> Result<Option<String>> {
         loop {
-            if self.left().location_ids.len() < ENOUGH
-                && let Ok(place) = self.pages.try_lock()
+            if self.state().location_ids.len() < REFILL_BELOW
+                && let Ok(page_lock) = self.pages.try_lock()
             {
-                self.fetch_page(place, &fetch)?;
+                self.fetch_page(page_lock, &fetch)?;
             }
-            if let Some(next) = self.left().take() {
+            if let Some(next) = self.state().take() {
                 return Ok(next);
             }
             // Somebody else is fetching: what comes of it is waited for.
-            let place = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-            if place.is_none() {
-                return Ok(self.left().take().flatten());
+            let page_lock = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+            if page_lock.is_none() {
+                return Ok(self.state().take().flatten());
             }
         }
     }
 
     fn fetch_page(
         &self,
-        mut place: MutexGuard<'_, Option<Pages>>,
+        mut page_lock: MutexGuard<'_, Option<Pages>>,
         fetch: impl Fn(&InstalledLocationsParams) -> Result<Map<String, Value>>,
     ) -> Result<()> {
-        let Some(mut pages) = place.take() else { return Ok(()) };
+        let Some(mut pages) = page_lock.take() else { return Ok(()) };
         let page = fetch(pages.params())?;
         {
-            let mut left = self.left();
-            let before = left.location_ids.len();
-            left.location_ids.extend(installed_location_ids(&page).map(str::to_owned));
-            let passed_over = location_ids(&page).count() - (left.location_ids.len() - before);
-            left.total = left.total.or_else(|| total_of(&page));
-            left.total = left.total.map(|total| total.saturating_sub(passed_over as u64));
+            let mut state = self.state();
+            let before = state.location_ids.len();
+            state.location_ids.extend(installed_location_ids(&page).map(str::to_owned));
+            let passed_over = location_ids(&page).count() - (state.location_ids.len() - before);
+            state.total = state.total.or_else(|| total_of(&page));
+            state.total = state.total.map(|total| total.saturating_sub(passed_over as u64));
         }
-        if pages.turn(&page)? {
-            *place = Some(pages);
+        if pages.advance(&page)? {
+            *page_lock = Some(pages);
         }
         Ok(())
     }
 
     /// Gives out no more, and wakes whoever waits; the first reason counts.
     fn stop(&self, error: Error) {
-        self.left().end.get_or_insert(error);
+        self.state().end.get_or_insert(error);
         self.stopped.raise();
     }
 
     /// Why it was stopped, if it was.
     fn end(&self) -> Option<Error> {
-        self.left().end.clone()
+        self.state().end.clone()
     }
 
     /// How many locations there are, where that is known.
     fn total(&self) -> Option<u64> {
-        self.left().total
+        self.state().total
     }
 
-    fn left(&self) -> MutexGuard<'_, Left> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Left {
+impl QueueState {
     /// The next location, `Some(None)` when the work was ended, `None` when nothing is left for now.
     ///
     /// In no order: processes that do the same work at the same time seldom meet at the same location.
@@ -441,15 +444,15 @@ impl Tally {
         Tally { began: now, minted: 0, fresh: 0, failed: Vec::new(), in_a_row: 0 }
     }
 
-    fn count(&mut self, outcome: Outcome, batch: &mut Vec<Record>, feed: &Feed) {
+    fn count(&mut self, outcome: MintOutcome, batch: &mut Vec<Record>, queue: &LocationQueue) {
         match outcome {
-            Outcome::Fresh => self.fresh += 1,
-            Outcome::Minted(record) => {
+            MintOutcome::Fresh => self.fresh += 1,
+            MintOutcome::Minted(record) => {
                 self.minted += 1;
                 self.in_a_row = 0;
                 batch.push(*record);
             }
-            Outcome::Failed(location_id, error) => {
+            MintOutcome::Failed(location_id, error) => {
                 let nobodys_fault =
                     [Status::Network, Status::Timeout, Status::Server, Status::Protocol, Status::Store];
                 // A firewall's page says nothing about the location.
@@ -457,8 +460,8 @@ impl Tally {
                 let counts = is_page || nobodys_fault.contains(&error.status());
                 self.in_a_row = if counts { self.in_a_row + 1 } else { 0 };
                 self.failed.push(failure("locationId", &location_id, &error));
-                if self.in_a_row >= MOST_IN_A_ROW {
-                    feed.stop(error.with_help(
+                if self.in_a_row >= MAX_CONSECUTIVE_FAILURES {
+                    queue.stop(error.with_help(
                         "it failed again and again; what was minted is saved: call again for the rest",
                     ));
                 }

@@ -8,18 +8,18 @@ mod bulk;
 mod company;
 mod cooldown;
 mod flight;
-mod held_id;
 mod id_hash;
+mod inline_id;
 mod installation;
-mod live;
 mod maintain;
 mod mint;
-mod read_mostly;
 mod records;
 mod refresh;
 mod refresh_retry;
 mod schedule;
 mod spent;
+mod striped_lock;
+mod token_cache;
 mod transfer;
 
 use std::collections::HashMap;
@@ -34,9 +34,9 @@ use crate::api::{Api, Failure, InstalledLocationsParams, LocationTokenParams, sa
 use crate::clock::Clock;
 use crate::config::Refresh;
 use crate::deadline::Deadline;
+use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
 use crate::event::{Event, Events};
-use crate::outbox;
 use crate::secret::Secret;
 use crate::store::{Record, SpentDigest, Standing, Store};
 use crate::token::{Token, UserType, valid_id};
@@ -44,20 +44,20 @@ use crate::token::{Token, UserType, valid_id};
 pub use bulk::Progress;
 use company::Companies;
 use cooldown::Cooldowns;
-use flight::{Flights, Seat};
-pub use installation::{REMEMBERED_MS, Verdict};
-use live::{Hold, LiveToken, LiveTokens};
+use flight::{Flights, Role};
+pub use installation::{DELIVERY_RETENTION_MS, WebhookOutcome};
 pub use maintain::MaintainParams;
 pub use mint::MintParams;
-use records::{Deletion, Keeping, Offer, Origin, Records, Saved};
+use records::{Deletion, Keeping, Origin, Records, SaveRetry, Saved};
 use schedule::Schedule;
+use token_cache::{CachedToken, StaleReason, TokenCache};
 pub use transfer::{ImportParams, ListParams};
 
 /// How long a caller who has a valid token waits for a lock or for a store that is busy.
-const BRIEFLY: Duration = Duration::from_millis(100);
+const BRIEF_WAIT: Duration = Duration::from_millis(100);
 
 /// How long an unsaved token waits for its resource's lock before it is offered at another time.
-const MOMENT: Duration = Duration::from_secs(1);
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// The time that a new token has to be saved, however little of the call's own time is left: its predecessor is spent.
 const SAVE_TIME: Duration = Duration::from_secs(1);
@@ -66,10 +66,10 @@ const SAVE_TIME: Duration = Duration::from_secs(1);
 const READS: u32 = 3;
 
 /// How long a deletion waits for a refresh of the same token.
-const ORDERLY: Duration = Duration::from_secs(5);
+const DELETION_LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// How long unsaved tokens are offered when the client is closed.
-const CLOSING: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The tokens of one app.
 pub struct Tokens {
@@ -78,12 +78,12 @@ pub struct Tokens {
     events: Arc<Events>,
     schedule: Schedule,
     records: Records,
-    live: LiveTokens,
+    cache: TokenCache,
     flights: Flights<(String, Want), Result<Secret>>,
     companies: Companies,
     cooldowns: Cooldowns,
     /// Digests of access tokens that the API called dead although they were new.
-    refused_new: Mutex<HashMap<String, Digest>>,
+    rejected_new_tokens: Mutex<HashMap<String, Digest>>,
     counters: Counters,
 }
 
@@ -126,11 +126,11 @@ impl Tokens {
             records: Records::new(store, Arc::clone(&clock)),
             clock,
             events,
-            live: LiveTokens::new(),
+            cache: TokenCache::new(),
             flights: Flights::new(),
             companies: Companies::default(),
             cooldowns: Cooldowns::default(),
-            refused_new: Mutex::default(),
+            rejected_new_tokens: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -153,7 +153,7 @@ impl Tokens {
 
     /// Gives a token that is fresh in memory to `take`; no I/O, no wait, no allocation.
     pub fn with_fresh<T>(&self, resource_id: &str, take: impl FnOnce(&Secret) -> T) -> Option<T> {
-        self.live.with_fresh(resource_id, self.clock.uptime(), take)
+        self.cache.with_fresh(resource_id, self.clock.uptime(), take)
     }
 
     /// Refreshes, or mints, now, whatever the clock says.
@@ -165,7 +165,7 @@ impl Tokens {
         let named = |error: Error| error.with_resource(resource_id);
         let known = self.records.load(resource_id, deadline)?.map(|record| record.token.access_token.clone());
         self.renewed(resource_id, Want::Now, known.as_ref(), deadline).map_err(named)?;
-        self.metadata(resource_id, &deadline.at_least(SAVE_TIME))?.ok_or_else(|| not_held(resource_id))
+        self.metadata(resource_id, &deadline.at_least(SAVE_TIME))?.ok_or_else(|| not_found(resource_id))
     }
 
     /// Deletes a token here; the API does not learn of it. A record that cannot be read is deleted as well.
@@ -174,14 +174,14 @@ impl Tokens {
     /// `NOT_FOUND`, `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn delete(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
-        let _quiet = outbox::hold();
+        let _deferred = deferred_callbacks::defer();
         let metadata = match self.metadata(resource_id, deadline) {
             Err(error) if error.is_unreadable() => Some(unreadable(resource_id)),
             metadata => metadata?,
         };
-        match self.end(resource_id, self.clock.wall_ms(), |_| true, deadline)? {
+        match self.delete_if(resource_id, self.clock.wall_ms(), |_| true, deadline)? {
             Deletion::Deleted => Ok(metadata.unwrap_or_else(|| unreadable(resource_id))),
-            Deletion::NotHeld | Deletion::Kept => Err(not_held(resource_id)),
+            Deletion::NotFound | Deletion::Kept => Err(not_found(resource_id)),
         }
     }
 
@@ -190,7 +190,7 @@ impl Tokens {
     /// # Errors
     /// `PROTOCOL` when the answer does not say whose token it is. A store that fails does not lose the token: it
     /// is held in memory, and its state is `unsaved`.
-    pub fn adopt(&self, token: Token, deadline: &Deadline) -> Result<Value> {
+    pub fn save_consented(&self, token: Token, deadline: &Deadline) -> Result<Value> {
         let owner = token.resource_id().filter(|id| valid_id("resourceId", id).is_ok()).map(str::to_owned);
         let Some(resource_id) = owner else {
             return Err(Error::new(
@@ -199,15 +199,15 @@ impl Tokens {
             )
             .with_help("let the user consent again, and report this to the vendor with the trace id"));
         };
-        let _quiet = outbox::hold();
+        let _deferred = deferred_callbacks::defer();
         // The code is spent: whatever happens to the lock, the token must be kept.
         let lock = self.records.lock(&resource_id, deadline);
         let kind = token.kind();
-        let record = self.file(&resource_id, token, None, deadline);
+        let record = self.save_for_owner(&resource_id, token, None, deadline);
         drop(lock);
         let record = record?;
         if kind == UserType::Company {
-            self.mint_the_waiting(&resource_id, deadline);
+            self.mint_pending(&resource_id, deadline);
         }
         Ok(self.describe(&record))
     }
@@ -217,7 +217,7 @@ impl Tokens {
     ///
     /// # Errors
     /// `NOT_FOUND` if the owner was deleted: only a consent brings it back.
-    fn file(
+    fn save_for_owner(
         &self,
         resource_id: &str,
         token: Token,
@@ -225,13 +225,13 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<Record> {
         let is_consent = spent.is_none();
-        let patience = deadline.at_least(SAVE_TIME);
+        let save_deadline = deadline.at_least(SAVE_TIME);
         let begins = is_consent.then(|| self.clock.wall_ms());
         let as_of = self.records.count();
         // A consent replaces what is stored: an unsaved copy may be older than that.
         let held = match is_consent {
-            true => self.load_for_consent(resource_id, &patience),
-            false => self.records.load(resource_id, &patience),
+            true => self.load_for_consent(resource_id, &save_deadline),
+            false => self.records.load(resource_id, &save_deadline),
         };
         let unread = || Record { as_of, ..Record::new(resource_id.to_owned(), token.clone()) };
         let (record, origin) = match held {
@@ -241,13 +241,15 @@ impl Tokens {
                 let token = Arc::new(token.clone());
                 (Record { token, installed_at, standing: Standing::Good, intent: None, ..held }, origin)
             }
-            Ok(None) => match self.records.first(resource_id.to_owned(), token.clone(), &patience) {
-                Ok(record) if record.predecessor > 0 && !is_consent => {
-                    return Err(deleted_meanwhile(resource_id));
+            Ok(None) => {
+                match self.records.new_record(resource_id.to_owned(), token.clone(), &save_deadline) {
+                    Ok(record) if record.predecessor > 0 && !is_consent => {
+                        return Err(deleted_meanwhile(resource_id));
+                    }
+                    Ok(record) => (record, Origin::Consent(None)),
+                    Err(_) => (unread(), Origin::ConsentUnread),
                 }
-                Ok(record) => (record, Origin::Consent(None)),
-                Err(_) => (unread(), Origin::ConsentUnread),
-            },
+            }
             Err(_) => (unread(), Origin::ConsentUnread),
         };
         let origin = match spent {
@@ -263,19 +265,19 @@ impl Tokens {
         if let Some(spent) = spent.and_then(|spent| spent.refresh_token.as_ref()).filter(|_| is_used_up) {
             record.spent.add(&SpentDigest::of(spent));
         }
-        self.keep(&mut record, origin, &Event::Saved, deadline)?;
+        self.save_and_publish(&mut record, origin, &Event::Saved, deadline)?;
         Ok(record)
     }
 
     /// The stored record that a consent replaces. A store that fails is asked again: without an answer the consent is
     /// compared with what is stored by the clock.
-    fn load_for_consent(&self, resource_id: &str, patience: &Deadline) -> Result<Option<Record>> {
+    fn load_for_consent(&self, resource_id: &str, save_deadline: &Deadline) -> Result<Option<Record>> {
         let mut reads = 1;
         loop {
-            match self.records.load_stored(resource_id, patience) {
+            match self.records.load_stored(resource_id, save_deadline) {
                 Err(error) if error.status() == Status::Store && !error.is_unreadable() && reads < READS => {
                     reads += 1;
-                    patience.sleep(BRIEFLY)?;
+                    save_deadline.sleep(BRIEF_WAIT)?;
                 }
                 stored => return stored,
             }
@@ -283,15 +285,15 @@ impl Tokens {
     }
 
     /// Forgets the token of a resource that this process has in memory: the next caller reads the store.
-    pub fn read_anew(&self, resource_id: &str) {
+    pub fn invalidate(&self, resource_id: &str) {
         if !self.records.is_unsaved(resource_id) {
-            self.live.forget(resource_id);
+            self.cache.forget(resource_id);
         }
     }
 
     /// Offers every unsaved token to the store again and again, for the last time.
     pub fn close(&self, deadline: &Deadline) {
-        let deadline = deadline.at_least(CLOSING).within(CLOSING);
+        let deadline = deadline.at_least(CLOSE_TIMEOUT).within(CLOSE_TIMEOUT);
         loop {
             let refused = |id: &String| {
                 self.offer_for_the_last_time(id, &deadline).err().map(|error| (id.clone(), error))
@@ -300,7 +302,7 @@ impl Tokens {
             if left.is_empty() {
                 return;
             }
-            if deadline.sleep(BRIEFLY).is_err() {
+            if deadline.sleep(BRIEF_WAIT).is_err() {
                 for (resource_id, error) in left {
                     log::error!(
                         "{resource_id}: its newest token was never saved, and is lost with its client: {error}"
@@ -371,8 +373,8 @@ impl Tokens {
     }
 
     /// How many access tokens this process holds in memory.
-    pub fn live_count(&self) -> usize {
-        self.live.len()
+    pub fn cached_count(&self) -> usize {
+        self.cache.len()
     }
 
     /// How many new tokens the store did not take yet.
@@ -392,7 +394,7 @@ impl Tokens {
             return Ok(call(bearer)?);
         }
         // A company's token comes from a consent or an import; only a location's can be minted.
-        if !self.holds_company(company_id, deadline)? {
+        if !self.has_company(company_id, deadline)? {
             return Err(Error::new(
                 Status::NotFound,
                 format!("no token is held for the company {company_id}"),
@@ -409,7 +411,7 @@ impl Tokens {
         Ok(outcome?)
     }
 
-    fn holds_company(&self, company_id: &str, deadline: &Deadline) -> Result<bool> {
+    fn has_company(&self, company_id: &str, deadline: &Deadline) -> Result<bool> {
         // Only a company's token mints: the one in memory was one when it was put there.
         let record = self.records.load(company_id, deadline)?;
         Ok(record.is_some_and(|record| record.token.kind() == UserType::Company))
@@ -426,25 +428,25 @@ impl Tokens {
     ) -> Result<T> {
         let bearer = self.access_token(resource_id, || deadline.clone())?;
         let outcome = call(&bearer);
-        if !is_dead(&outcome) || self.was_refused_new(resource_id, &bearer) {
+        if !is_dead(&outcome) || self.was_rejected_new(resource_id, &bearer) {
             return Ok(outcome);
         }
         let renewed = self.renewed(resource_id, Want::Another, Some(&bearer), deadline)?;
         let outcome = call(&renewed);
         if is_dead(&outcome) {
-            self.refused_new().insert(resource_id.to_owned(), digest_of(&renewed));
+            self.rejected_new_tokens().insert(resource_id.to_owned(), digest_of(&renewed));
         }
         Ok(outcome)
     }
 
-    fn was_refused_new(&self, resource_id: &str, token: &Secret) -> bool {
-        self.refused_new()
+    fn was_rejected_new(&self, resource_id: &str, token: &Secret) -> bool {
+        self.rejected_new_tokens()
             .get(resource_id)
             .is_some_and(|refused| refused.as_ref() == digest_of(token).as_ref())
     }
 
-    fn refused_new(&self) -> MutexGuard<'_, HashMap<String, Digest>> {
-        self.refused_new.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rejected_new_tokens(&self) -> MutexGuard<'_, HashMap<String, Digest>> {
+        self.rejected_new_tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A renewed token: a single flight for all callers who want the same. A caller with a valid token waits for no flight.
@@ -468,14 +470,14 @@ impl Tokens {
         others: &Deadline,
     ) -> Result<Secret> {
         loop {
-            let _quiet = outbox::hold();
-            match self.flights.board((resource_id.to_owned(), want)) {
-                Seat::Leader(leader) => {
+            let _deferred = deferred_callbacks::defer();
+            match self.flights.join((resource_id.to_owned(), want)) {
+                Role::Leader(leader) => {
                     let result = self.renew(resource_id, want, known, deadline, others);
-                    leader.land(result.clone());
+                    leader.complete(result.clone());
                     return result;
                 }
-                Seat::Passenger(flight) => {
+                Role::Follower(flight) => {
                     if want == Want::Fresh
                         && let Some(valid) = self.valid(resource_id, deadline)
                     {
@@ -497,13 +499,13 @@ impl Tokens {
 
     /// A token that is valid now, be it due or not: from memory, else from the store.
     fn valid(&self, resource_id: &str, deadline: &Deadline) -> Option<Secret> {
-        self.live.alive(resource_id, self.clock.uptime()).or_else(|| {
-            let changes = self.live.changes(resource_id);
-            let record = self.records.load(resource_id, &deadline.within(BRIEFLY)).ok().flatten()?;
-            let is_valid = !self.schedule.left(&record, &self.live).is_zero();
+        self.cache.unexpired(resource_id, self.clock.uptime()).or_else(|| {
+            let changes = self.cache.changes(resource_id);
+            let record = self.records.load(resource_id, &deadline.within(BRIEF_WAIT)).ok().flatten()?;
+            let is_valid = !self.schedule.left(&record, &self.cache).is_zero();
             // It stays valid in memory, also if the store fails next.
             is_valid.then(|| {
-                self.hold_on(changes, &record, Hold::Due);
+                self.serve_stale(changes, &record, StaleReason::Due);
                 record.token.access_token.clone()
             })
         })
@@ -530,7 +532,7 @@ impl Tokens {
     ///
     /// # Errors
     /// `NOT_FOUND` if the resource was deleted meanwhile.
-    fn keep(
+    fn save_and_publish(
         &self,
         record: &mut Record,
         origin: Origin,
@@ -538,18 +540,18 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<Secret> {
         record.renew_at = self.schedule.renewal(record);
-        let changes = self.live.changes(&record.resource_id);
-        let patience = deadline.at_least(SAVE_TIME);
+        let changes = self.cache.changes(&record.resource_id);
+        let save_deadline = deadline.at_least(SAVE_TIME);
         let is_first_mint = record.version == 0 && matches!(origin, Origin::Mint);
-        let mut saved = self.records.save(record, &origin, &patience);
+        let mut saved = self.records.save(record, &origin, &save_deadline);
         if is_first_mint {
-            saved = saved.and_then(|saved| self.confirm_mint(record, saved, &patience));
+            saved = saved.and_then(|saved| self.confirm_mint(record, saved, &save_deadline));
         }
-        self.kept(record, origin, saved, event, changes)
+        self.publish_saved(record, origin, saved, event, changes)
     }
 
     /// Publishes a new token after the attempt to save it, unless it was deleted since `changes` was the number.
-    fn kept(
+    fn publish_saved(
         &self,
         record: &Record,
         origin: Origin,
@@ -561,7 +563,7 @@ impl Tokens {
         match saved {
             Ok(Saved::Deleted) => {
                 self.records.forget_older(record, &origin);
-                self.live.forget(resource_id);
+                self.cache.forget(resource_id);
                 return Err(self.dropped(record, &origin));
             }
             Ok(_) => {
@@ -569,17 +571,17 @@ impl Tokens {
                 self.cooldowns.clear(resource_id);
                 if !self.publish_since(changes, record) {
                     // The older token must not stay in memory: the next caller reads the store.
-                    self.live.forget(resource_id);
+                    self.cache.forget(resource_id);
                 }
                 self.emit(event, resource_id, expires_at);
             }
             Err(error) => {
-                let changes = self.live.changes(resource_id);
+                let changes = self.cache.changes(resource_id);
                 // The record first: a caller who reads it without the lock notices a token that is published after that.
                 match self.records.keep_unsaved(record.clone(), origin) {
                     Keeping::Kept => {}
                     Keeping::Deleted => {
-                        self.live.forget(resource_id);
+                        self.cache.forget(resource_id);
                         return Err(deleted_meanwhile(resource_id));
                     }
                     Keeping::Newer => {
@@ -590,7 +592,7 @@ impl Tokens {
                 log::error!("the new token of {resource_id} is in memory only: {error}");
                 self.cooldowns.clear(resource_id);
                 if !self.publish_since(changes, record) {
-                    self.live.forget(resource_id);
+                    self.cache.forget(resource_id);
                 }
                 self.emit(&Event::Unsaved(error), resource_id, expires_at);
             }
@@ -602,47 +604,47 @@ impl Tokens {
     ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`: it is still unsaved.
-    fn offer(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
+    fn retry_save(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         if !self.records.is_unsaved(resource_id) {
             return Ok(());
         }
-        let _quiet = outbox::hold();
-        let _lock = self.records.lock(resource_id, &deadline.within(MOMENT))?;
-        self.offer_locked(resource_id, true, deadline)
+        let _deferred = deferred_callbacks::defer();
+        let _lock = self.records.lock(resource_id, &deadline.within(LOCK_WAIT))?;
+        self.retry_save_locked(resource_id, true, deadline)
     }
 
     /// The same, without the lock if that cannot be had: a save is a compare-and-swap, and the client ends.
     fn offer_for_the_last_time(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
-        let _quiet = outbox::hold();
-        let _lock = self.records.lock(resource_id, &deadline.within(MOMENT)).ok();
-        self.offer_locked(resource_id, true, deadline)
+        let _deferred = deferred_callbacks::defer();
+        let _lock = self.records.lock(resource_id, &deadline.within(LOCK_WAIT)).ok();
+        self.retry_save_locked(resource_id, true, deadline)
     }
 
     /// The same, for a caller that has the lock; if not `now`, only when its time has come.
-    fn offer_locked(&self, resource_id: &str, now: bool, deadline: &Deadline) -> Result<()> {
-        let changes = self.live.changes(resource_id);
+    fn retry_save_locked(&self, resource_id: &str, now: bool, deadline: &Deadline) -> Result<()> {
+        let changes = self.cache.changes(resource_id);
         // A token that came or went meanwhile is newer: the next caller reads it.
         let publish = |record: &Record| {
             if !self.publish_since(changes, record) {
-                self.live.forget(resource_id);
+                self.cache.forget(resource_id);
             }
         };
-        match self.records.offer(resource_id, now, deadline) {
-            Offer::Nothing => Ok(()),
-            Offer::Refused(error) => {
+        match self.records.retry_save(resource_id, now, deadline) {
+            SaveRetry::Nothing => Ok(()),
+            SaveRetry::Refused(error) => {
                 log::error!("the token of {resource_id} is still in memory only: {error}");
                 if let Some(record) = self.records.unsaved_copy(resource_id) {
                     publish(&record);
                 }
                 Err(error)
             }
-            Offer::Done(copy, Saved::Deleted) => {
+            SaveRetry::Done(copy, Saved::Deleted) => {
                 log::warn!("{resource_id}: it was deleted, and its unsaved token is dropped");
-                self.live.forget(resource_id);
+                self.cache.forget(resource_id);
                 self.dropped(&copy.record, &copy.origin);
                 Ok(())
             }
-            Offer::Done(copy, _) => {
+            SaveRetry::Done(copy, _) => {
                 let record = &copy.record;
                 publish(record);
                 self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
@@ -652,69 +654,71 @@ impl Tokens {
     }
 
     /// Deletes a token, unless it is one that stays: see [`Records::delete`].
-    fn end(
+    fn delete_if(
         &self,
         resource_id: &str,
         at_ms: i64,
-        goes: impl Fn(&Record) -> bool,
+        should_delete: impl Fn(&Record) -> bool,
         deadline: &Deadline,
     ) -> Result<Deletion> {
         // A refresh that is under way is waited for, but not for long: it cannot bring the token back.
-        let lock = match self.records.lock(resource_id, &deadline.within(ORDERLY)) {
+        let lock = match self.records.lock(resource_id, &deadline.within(DELETION_LOCK_WAIT)) {
             Err(error) if error.status() == Status::Timeout => None,
             lock => Some(lock?),
         };
         let deletion = self
             .records
-            .delete(resource_id, at_ms, goes, deadline)
+            .delete(resource_id, at_ms, should_delete, deadline)
             .map_err(|error| error.with_resource(resource_id))?;
         drop(lock);
         // Another process may have deleted the record: what this one has in memory ends with it.
         if deletion == Deletion::Kept {
             // A copy that is older than the row may have been dropped: the next caller reads the row.
-            self.live.forget(resource_id);
+            self.cache.forget(resource_id);
         }
-        if deletion == Deletion::Deleted || (deletion == Deletion::NotHeld && self.live.holds(resource_id)) {
-            self.ended(resource_id);
+        if deletion == Deletion::Deleted
+            || (deletion == Deletion::NotFound && self.cache.contains(resource_id))
+        {
+            self.forget_deleted(resource_id);
         }
         Ok(deletion)
     }
 
     /// Forgets what this process knows of a token that was deleted.
-    fn ended(&self, resource_id: &str) {
-        self.refused_new().remove(resource_id);
+    fn forget_deleted(&self, resource_id: &str) {
+        self.rejected_new_tokens().remove(resource_id);
         self.cooldowns.clear(resource_id);
-        self.live.forget(resource_id);
+        self.cache.forget(resource_id);
         self.emit(&Event::Deleted, resource_id, None);
     }
 
     /// Holds the token of a record in memory, unless tokens came or went since `changes` was the number; see
-    /// [`LiveTokens::publish`].
+    /// [`TokenCache::publish`].
     fn publish_since(&self, changes: u64, record: &Record) -> bool {
-        self.live.publish(&record.resource_id, self.to_hold(record), Some(changes))
+        self.cache.publish(&record.resource_id, self.cache_entry(record), Some(changes))
     }
 
     /// Holds the token of a record in memory if an older token is held there already. Tokens that no caller has asked for are
     /// better off in the store: the first caller finds them there.
-    fn publish_where_held(&self, record: &Record) {
-        self.live.replace(&record.resource_id, self.to_hold(record));
+    fn publish_if_cached(&self, record: &Record) {
+        self.cache.replace(&record.resource_id, self.cache_entry(record));
     }
 
     /// The entry in memory of a record: its access token, until when it is fresh, and when it dies, by the uptime. A token that
     /// is not saved is fresh until it is to be offered again.
-    fn to_hold(&self, record: &Record) -> LiveToken {
-        let (uptime, left) = (self.clock.uptime(), self.schedule.left(record, &self.live));
+    fn cache_entry(&self, record: &Record) -> CachedToken {
+        let (uptime, left) = (self.clock.uptime(), self.schedule.left(record, &self.cache));
         let mut fresh_until = uptime + left.saturating_sub(self.schedule.margin(&record.token));
-        if let Some(offered_again) = self.records.offered_again(&record.resource_id) {
-            fresh_until = fresh_until.min(offered_again);
+        if let Some(next_save_at) = self.records.next_save_at(&record.resource_id) {
+            fresh_until = fresh_until.min(next_save_at);
         }
         // A store in memory has this token as well, and the text is there once.
         let access_token = match Arc::strong_count(&record.token) {
-            1 => record.token.access_token.to_hold(),
+            1 => record.token.access_token.compact(),
             _ => record.token.access_token.clone(),
         };
         let company_id = record.token.company_id.as_deref();
-        LiveToken::new(access_token, company_id, fresh_until, uptime + left)
+        CachedToken::new(access_token, company_id, fresh_until, uptime + left)
     }
 
     /// The error of a token that is dropped since its resource was deleted. A consent may have come after that, by a clock
@@ -753,7 +757,7 @@ fn digest_of(token: &Secret) -> Digest {
     digest(&SHA256, token.expose().as_bytes())
 }
 
-fn not_held(resource_id: &str) -> Error {
+fn not_found(resource_id: &str) -> Error {
     Error::new(
         Status::NotFound,
         format!("no token is held for {resource_id}, and no company's token to mint one with"),

@@ -1,5 +1,5 @@
-//! The records of the store, with an overlay of unsaved copies: new tokens that the store did not take yet. Conflicts
-//! between writers are resolved here, and deletions are made to last.
+//! Records with conflict resolution, tombstones, and unsaved copies: new tokens that the store did
+//! not take yet. Conflicts between writers are resolved here, and deletions are made to last.
 //!
 //! - **Deletion wins.** A deletion leaves a tombstone: a note with the last version of the record. A token whose record
 //!   is gone was deleted meanwhile and is dropped. A first record continues the versions after the tombstone, so that no
@@ -26,16 +26,16 @@ use crate::token::Token;
 pub const TOMBSTONES: &str = "deleted";
 
 /// How long a tombstone and the digests of spent refresh tokens are kept: longer than a refresh token can live.
-pub const KEPT_MS: i64 = 400 * 86_400_000;
+pub const RETENTION_MS: i64 = 400 * 86_400_000;
 
 /// How often a save is tried against other writers.
-const TRIES: u32 = 8;
+const MAX_ATTEMPTS: u32 = 8;
 
 /// Above this many deletions, those that no call under way can have missed are forgotten.
 const MANY: usize = 4096;
 
 /// Longer than a call can be under way with a record that it has read.
-const LONGEST_CALL: Duration = Duration::from_secs(3600);
+const MAX_CALL: Duration = Duration::from_secs(3600);
 
 /// The origin of a new token. It decides what happens if another writer changed the row meanwhile.
 #[derive(Debug, Clone)]
@@ -71,7 +71,7 @@ struct Unsaved {
     /// How often the store refused it.
     refusals: u32,
     /// When it is offered again, by the uptime.
-    offered_again: Duration,
+    next_save_at: Duration,
 }
 
 /// A deletion by this process.
@@ -104,7 +104,7 @@ pub enum Keeping {
 }
 
 /// The end of an attempt to save an unsaved copy.
-pub enum Offer {
+pub enum SaveRetry {
     /// There was none, or its next attempt is not due.
     Nothing,
     /// The record that is stored now, and how that came about.
@@ -187,7 +187,7 @@ impl Records {
     }
 
     /// A record that no store has seen, to be saved after the tombstone of its predecessor, if there is one.
-    pub fn first(&self, resource_id: String, token: Token, deadline: &Deadline) -> Result<Record> {
+    pub fn new_record(&self, resource_id: String, token: Token, deadline: &Deadline) -> Result<Record> {
         let as_of = self.count();
         let predecessor = self.last_deleted(&resource_id, deadline)?;
         let installed_at = Some(self.clock.wall_ms());
@@ -202,7 +202,7 @@ impl Records {
         if record.version == 0 && !self.outlives_deletion(record, origin, deadline)? {
             return Ok(Saved::Deleted);
         }
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             match self.store.save(record, deadline) {
                 Err(error) if error.status() == Status::Conflict => {
                     if let Some(end) = self.resolve(record, origin, deadline)? {
@@ -243,7 +243,7 @@ impl Records {
         match stored {
             None if self.outlives_deletion(record, origin, deadline)? => Ok(None),
             None => Ok(Some(Saved::Deleted)),
-            Some(stored) if origin.outranks(record, &stored, self.clock.wall_ms()) => {
+            Some(stored) if origin.supersedes(record, &stored, self.clock.wall_ms()) => {
                 record.version = stored.version;
                 record.spent = stored.spent.merged(&record.spent);
                 Ok(None)
@@ -303,15 +303,15 @@ impl Records {
         Ok(())
     }
 
-    /// Deletes a record and leaves a tombstone of that time, whatever others write meanwhile. `goes` decides by the record
-    /// whether it is deleted; a record that cannot be read is.
+    /// Deletes a record and leaves a tombstone of that time, whatever others write meanwhile. `should_delete` decides
+    /// by the record whether it is deleted; a record that cannot be read is.
     ///
     /// The tombstone is written before the record is looked for: a first save that comes between finds it.
     pub fn delete(
         &self,
         resource_id: &str,
         at_ms: i64,
-        goes: impl Fn(&Record) -> bool,
+        should_delete: impl Fn(&Record) -> bool,
         deadline: &Deadline,
     ) -> Result<Deletion> {
         let mut was_there = false;
@@ -324,11 +324,11 @@ impl Records {
                 stored => stored?.map(|record| (record.version, Some(record))),
             };
             // Row and copy may be of different installations: each is judged by itself.
-            let (dropped, staying) = self.judge_unsaved(resource_id, &goes);
+            let (dropped, staying) = self.judge_unsaved(resource_id, &should_delete);
             was_there |= dropped.is_some();
             let stored_stays = stored
                 .as_ref()
-                .is_some_and(|(_, record)| record.as_ref().is_some_and(|record| !goes(record)));
+                .is_some_and(|(_, record)| record.as_ref().is_some_and(|record| !should_delete(record)));
             // The copy of a later consent does not need the row of the installation that ended; any other copy does.
             let row_is_needed =
                 staying.as_ref().is_some_and(|origin| !origin.is_consent() || stored.is_none());
@@ -338,18 +338,18 @@ impl Records {
             let version = stored.as_ref().map_or(0, |(version, _)| *version);
             let newest = dropped.as_ref().or(stored.as_ref().and_then(|(_, record)| record.as_ref()));
             let spent = newest.map(|record| record.spent.clone()).unwrap_or_default();
-            self.bury(resource_id, Burial { at_ms, version, spent: &spent }, deadline)?;
+            self.write_tombstone(resource_id, TombstoneContents { at_ms, version, spent: &spent }, deadline)?;
             if version == 0 {
                 // A first save after the tombstone was written finds it; one before it is found here.
                 if self.store.version(resource_id, deadline)?.is_some() {
                     continue;
                 }
-                was_there |= self.deletion_ended(resource_id, at_ms, &goes);
-                return Ok(if was_there { Deletion::Deleted } else { Deletion::NotHeld });
+                was_there |= self.deletion_ended(resource_id, at_ms, &should_delete);
+                return Ok(if was_there { Deletion::Deleted } else { Deletion::NotFound });
             }
             was_there = true;
             if self.store.remove_all(&[(resource_id.to_owned(), version)], deadline)?[..] == [true] {
-                self.deletion_ended(resource_id, at_ms, &goes);
+                self.deletion_ended(resource_id, at_ms, &should_delete);
                 return Ok(if self.is_unsaved(resource_id) { Deletion::Kept } else { Deletion::Deleted });
             }
         }
@@ -359,28 +359,34 @@ impl Records {
     fn judge_unsaved(
         &self,
         resource_id: &str,
-        goes: &impl Fn(&Record) -> bool,
+        should_delete: &impl Fn(&Record) -> bool,
     ) -> (Option<Record>, Option<Origin>) {
         let mut overlay = self.overlay();
         match overlay.unsaved.get(resource_id) {
-            Some(unsaved) if !goes(&unsaved.record) => (None, Some(unsaved.origin.clone())),
+            Some(unsaved) if !should_delete(&unsaved.record) => (None, Some(unsaved.origin.clone())),
             _ => (overlay.unsaved.remove(resource_id).map(|unsaved| unsaved.record), None),
         }
     }
 
     /// Notes a deletion that is done, and drops a copy that came while it ran; answers whether there was one. A token that is
     /// on its way is not kept from now on.
-    fn deletion_ended(&self, resource_id: &str, at_ms: i64, goes: &impl Fn(&Record) -> bool) -> bool {
+    fn deletion_ended(
+        &self,
+        resource_id: &str,
+        at_ms: i64,
+        should_delete: &impl Fn(&Record) -> bool,
+    ) -> bool {
         let mut overlay = self.overlay();
         let uptime = self.clock.uptime();
         overlay.count += 1;
         let ended = overlay.count;
         if overlay.deleted.len() >= MANY {
-            overlay.deleted.retain(|_, deleted| deleted.uptime + LONGEST_CALL > uptime);
+            overlay.deleted.retain(|_, deleted| deleted.uptime + MAX_CALL > uptime);
         }
         overlay.deleted.insert(resource_id.to_owned(), Deleted { ended, at_ms, uptime });
         let ends = |unsaved: &Unsaved| {
-            goes(&unsaved.record) && !(unsaved.origin.is_consent() && at_ms < unsaved.record.installed_at())
+            should_delete(&unsaved.record)
+                && !(unsaved.origin.is_consent() && at_ms < unsaved.record.installed_at())
         };
         let is_ended = overlay.unsaved.get(resource_id).is_some_and(ends);
         is_ended && overlay.unsaved.remove(resource_id).is_some()
@@ -392,13 +398,13 @@ impl Records {
         let mut notes = Vec::with_capacity(records.len());
         for record in records {
             let tombstone = self.tombstone(&record.resource_id, deadline)?;
-            let burial = Burial { at_ms, version: record.version, spent: &record.spent };
-            notes.push(self.buried(&record.resource_id, tombstone, burial));
+            let contents = TombstoneContents { at_ms, version: record.version, spent: &record.spent };
+            notes.push(self.next_tombstone(&record.resource_id, tombstone, contents));
         }
-        let buried = self.store.save_notes(&notes, deadline);
+        let saved = self.store.save_notes(&notes, deadline);
         let (mut again, mut versions) = (Vec::new(), Vec::new());
-        for (record, buried) in records.iter().zip(buried) {
-            match buried {
+        for (record, saved) in records.iter().zip(saved) {
+            match saved {
                 Ok(()) => versions.push((record.resource_id.clone(), record.version)),
                 Err(error) if error.status() == Status::Conflict => again.push(record.resource_id.clone()),
                 Err(error) => return Err(error.with_resource(&record.resource_id)),
@@ -427,10 +433,15 @@ impl Records {
         self.store.note(&key(resource_id), deadline)
     }
 
-    fn bury(&self, resource_id: &str, burial: Burial, deadline: &Deadline) -> Result<()> {
-        for _ in 0..TRIES {
+    fn write_tombstone(
+        &self,
+        resource_id: &str,
+        contents: TombstoneContents,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        for _ in 0..MAX_ATTEMPTS {
             let tombstone = self.tombstone(resource_id, deadline)?;
-            match self.store.save_note(&self.buried(resource_id, tombstone, burial), deadline) {
+            match self.store.save_note(&self.next_tombstone(resource_id, tombstone, contents), deadline) {
                 Err(error) if error.status() == Status::Conflict => {}
                 saved => return saved.map_err(|error| error.with_resource(resource_id)),
             }
@@ -441,20 +452,20 @@ impl Records {
 
     /// A tombstone that comes after the last one, and after the version that is deleted. It keeps the digests of spent
     /// refresh tokens.
-    fn buried(&self, resource_id: &str, last: Option<Note>, burial: Burial) -> Note {
+    fn next_tombstone(&self, resource_id: &str, last: Option<Note>, contents: TombstoneContents) -> Note {
         let last_version = last.as_ref().map_or(0, Note::deleted_version);
         let older = last.as_ref().map(spent_of).unwrap_or_default();
-        let at_ms = burial.at_ms.max(last.as_ref().map_or(i64::MIN, deleted_at));
+        let at_ms = contents.at_ms.max(last.as_ref().map_or(i64::MIN, deleted_at));
         Note {
             key: key(resource_id),
             version: last.map_or(0, |last| last.version),
             list: TOMBSTONES.into(),
             document: json!({
-                "version": burial.version.max(last_version + 1),
+                "version": contents.version.max(last_version + 1),
                 "atMs": at_ms,
-                "spent": older.merged(burial.spent),
+                "spent": older.merged(contents.spent),
             }),
-            expires_at: self.clock.wall_ms().saturating_add(KEPT_MS),
+            expires_at: self.clock.wall_ms().saturating_add(RETENTION_MS),
         }
     }
 
@@ -467,7 +478,7 @@ impl Records {
     /// since its record was read goes before it.
     pub fn keep_unsaved(&self, record: Record, origin: Origin) -> Keeping {
         let resource_id = record.resource_id.clone();
-        let offered_again = self.clock.uptime() + backoff(0);
+        let next_save_at = self.clock.uptime() + backoff(0);
         let mut overlay = self.overlay();
         let is_ended = |deleted: &Deleted| {
             deleted.ended > record.as_of && !(origin.is_consent() && deleted.at_ms < record.installed_at())
@@ -480,18 +491,18 @@ impl Records {
         }
         overlay.count += 1;
         let came = overlay.count;
-        overlay.unsaved.insert(resource_id, Unsaved { record, origin, came, refusals: 0, offered_again });
+        overlay.unsaved.insert(resource_id, Unsaved { record, origin, came, refusals: 0, next_save_at });
         Keeping::Kept
     }
 
     /// Offers the unsaved copy of a resource to the store, if its time has come, or in any case if `now`.
-    pub fn offer(&self, resource_id: &str, now: bool, deadline: &Deadline) -> Offer {
+    pub fn retry_save(&self, resource_id: &str, now: bool, deadline: &Deadline) -> SaveRetry {
         let uptime = self.clock.uptime();
         let (mut record, origin) = match self.overlay().unsaved.get(resource_id) {
-            Some(unsaved) if now || unsaved.offered_again <= uptime => {
+            Some(unsaved) if now || unsaved.next_save_at <= uptime => {
                 (unsaved.record.clone(), unsaved.origin.clone())
             }
-            _ => return Offer::Nothing,
+            _ => return SaveRetry::Nothing,
         };
         let offered = Arc::clone(&record.token);
         let saved = self.save(&mut record, &origin, deadline);
@@ -503,21 +514,21 @@ impl Records {
                 if unsaved.get(resource_id).is_some_and(is_the_same) {
                     unsaved.remove(resource_id);
                 }
-                Offer::Done(Box::new(Offered { record, origin }), saved)
+                SaveRetry::Done(Box::new(Offered { record, origin }), saved)
             }
             Err(error) => {
                 if let Some(unsaved) = unsaved.get_mut(resource_id).filter(|unsaved| is_the_same(unsaved)) {
                     unsaved.refusals += 1;
-                    unsaved.offered_again = uptime + backoff(unsaved.refusals);
+                    unsaved.next_save_at = uptime + backoff(unsaved.refusals);
                 }
-                Offer::Refused(error)
+                SaveRetry::Refused(error)
             }
         }
     }
 
     /// When an unsaved copy is offered again, by the uptime.
-    pub fn offered_again(&self, resource_id: &str) -> Option<Duration> {
-        self.overlay().unsaved.get(resource_id).map(|unsaved| unsaved.offered_again)
+    pub fn next_save_at(&self, resource_id: &str) -> Option<Duration> {
+        self.overlay().unsaved.get(resource_id).map(|unsaved| unsaved.next_save_at)
     }
 
     /// The unsaved copy of a resource.
@@ -566,7 +577,7 @@ impl Records {
 
 /// The content of a tombstone about the record that is deleted.
 #[derive(Clone, Copy)]
-struct Burial<'a> {
+struct TombstoneContents<'a> {
     at_ms: i64,
     version: u64,
     spent: &'a SpentDigests,
@@ -578,7 +589,7 @@ pub enum Deletion {
     /// The record is gone.
     Deleted,
     /// There was no record.
-    NotHeld,
+    NotFound,
     /// The record is one that stays.
     Kept,
 }
@@ -607,7 +618,7 @@ impl Origin {
     }
 
     /// Whether the new token in `ours` replaces `stored`, which another writer saved.
-    fn outranks(&self, ours: &Record, stored: &Record, now_ms: i64) -> bool {
+    fn supersedes(&self, ours: &Record, stored: &Record, now_ms: i64) -> bool {
         let is_spent =
             |refresh_token: &Option<_>| refresh_token.as_ref().is_some_and(|token| stored.has_spent(token));
         let is_lost = matches!(stored.standing, Standing::ReauthorizationRequired { .. });
@@ -696,7 +707,7 @@ mod tests {
 
     /// A stored record, as a refresh reads it, and what comes of the refresh.
     fn refreshed(records: &Records) -> (Record, Origin) {
-        let mut first = records.first(ID.into(), token("old"), &patience()).unwrap();
+        let mut first = records.new_record(ID.into(), token("old"), &patience()).unwrap();
         records.save(&mut first, &Origin::Consent(None), &patience()).unwrap();
         let read = records.load(ID, &patience()).unwrap().unwrap();
         let origin = Origin::Refresh(Arc::clone(&read.token));
@@ -727,7 +738,7 @@ mod tests {
                 assert_eq!(records.keep_unsaved(refreshed, of_refresh), Keeping::Newer);
             }
             assert_eq!(newest(&records), "access consent", "saved: {saves}");
-            assert!(matches!(records.offer(ID, true, &patience()), Offer::Done(_, Saved::Ours)));
+            assert!(matches!(records.retry_save(ID, true, &patience()), SaveRetry::Done(_, Saved::Ours)));
             assert_eq!(newest(&records), "access consent", "saved: {saves}");
         }
     }
@@ -767,7 +778,7 @@ mod tests {
         let is_earlier = |record: &Record| record.installed_at() < began;
         assert_eq!(records.delete(ID, began - 1, is_earlier, &patience()).unwrap(), Deletion::Kept);
         assert!(records.load_stored(ID, &patience()).unwrap().is_none());
-        assert!(matches!(records.offer(ID, true, &patience()), Offer::Done(_, Saved::Ours)));
+        assert!(matches!(records.retry_save(ID, true, &patience()), SaveRetry::Done(_, Saved::Ours)));
         assert_eq!(newest(&records), "access consent");
     }
 }

@@ -1,10 +1,11 @@
-//! The body of a single flight: lock, read again, record the intent, send, save, publish, unlock. In this order a
-//! single-use refresh token is spent by one process only, and its successor is never handed out unsaved.
+//! The refresh (body of a single flight): lock, read again, record the intent (write-ahead), send,
+//! save, publish, unlock. In this order a single-use refresh token is spent by one process only,
+//! and its successor is never handed out unsaved.
 
-use super::cooldown::Rest;
+use super::cooldown::CooldownState;
 use super::refresh_retry::RefreshRetry;
 use super::schedule::INACTIVE_HOLD_MS;
-use super::{BRIEFLY, Hold, MOMENT, Origin, SAVE_TIME, Tokens, Want};
+use super::{BRIEF_WAIT, LOCK_WAIT, Origin, SAVE_TIME, StaleReason, Tokens, Want};
 use crate::api::{Failure, Outcome, TokenParams, TokenRetry, says_other_kind};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long before the end of a valid token its holder stops waiting for a new one.
-const IN_TIME: Duration = Duration::from_secs(1);
+const EXPIRY_RESERVE: Duration = Duration::from_secs(1);
 
 /// Whether an error is that of an attempt: the host is told of those.
 #[derive(Clone, Copy, PartialEq)]
@@ -28,7 +29,7 @@ enum Attempt {
 }
 
 /// What a look at the record without its lock shows.
-enum Look {
+enum Precheck {
     /// A token that another caller or process renewed.
     Taken(Secret),
     /// Nothing can be tried now, for that reason.
@@ -38,19 +39,19 @@ enum Look {
 }
 
 /// Why no token came of a renewal.
-struct Unrenewed {
+struct RenewalError {
     error: Error,
     attempt: Attempt,
 }
 
-impl From<Error> for Unrenewed {
-    fn from(error: Error) -> Unrenewed {
-        Unrenewed { error, attempt: Attempt::Failed }
+impl From<Error> for RenewalError {
+    fn from(error: Error) -> RenewalError {
+        RenewalError { error, attempt: Attempt::Failed }
     }
 }
 
 /// How long one flight may wait, and for what.
-struct Patience {
+struct Deadlines {
     /// For the server: the call's own deadline, or the end of the valid token that the caller has, if that comes first.
     call: Deadline,
     /// For locks and for the store before anything is sent: brief, if the caller has a valid token.
@@ -59,19 +60,19 @@ struct Patience {
     has_valid: bool,
 }
 
-impl Patience {
+impl Deadlines {
     /// That of a caller who has no valid token, as far as is known.
-    fn of(deadline: &Deadline, others: &Deadline) -> Patience {
-        Patience { call: deadline.clone(), store: others.clone(), has_valid: false }
+    fn of(deadline: &Deadline, others: &Deadline) -> Deadlines {
+        Deadlines { call: deadline.clone(), store: others.clone(), has_valid: false }
     }
 
     /// The caller has a valid token for so long: it does not wait for others, and leads a refresh while the token lasts.
     fn shorten(&mut self, left: Duration) {
         if !self.has_valid {
             self.has_valid = true;
-            self.store = self.call.within(BRIEFLY);
-            if left > 2 * IN_TIME {
-                self.call = self.call.within(left - IN_TIME);
+            self.store = self.call.within(BRIEF_WAIT);
+            if left > 2 * EXPIRY_RESERVE {
+                self.call = self.call.within(left - EXPIRY_RESERVE);
             }
         }
     }
@@ -93,100 +94,100 @@ impl Tokens {
         {
             return Ok(token); // The flight before this one landed between the caller's look and its seat.
         }
-        let mut patience = Patience::of(deadline, others);
+        let mut deadlines = Deadlines::of(deadline, others);
         if want == Want::Fresh
-            && let Some(left) = self.live.alive_for(resource_id, self.clock.uptime())
+            && let Some(left) = self.cache.unexpired_for(resource_id, self.clock.uptime())
         {
-            patience.shorten(left);
+            deadlines.shorten(left);
         }
-        let (error, attempt) = match self.look(resource_id, want, known, &mut patience) {
-            Ok(Look::Taken(token)) => return Ok(token),
-            Ok(Look::NotNow(error)) => (error, Attempt::NotMade),
-            Err(error) if patience.has_valid && error.status() == Status::Timeout => (error, Attempt::Busy),
+        let (error, attempt) = match self.precheck(resource_id, want, known, &mut deadlines) {
+            Ok(Precheck::Taken(token)) => return Ok(token),
+            Ok(Precheck::NotNow(error)) => (error, Attempt::NotMade),
+            Err(error) if deadlines.has_valid && error.status() == Status::Timeout => (error, Attempt::Busy),
             Err(error) => (error, Attempt::Failed),
-            Ok(Look::Due) => match self.with_lock(resource_id, want, known, &patience) {
+            Ok(Precheck::Due) => match self.with_lock(resource_id, want, known, &deadlines) {
                 Ok(token) => return Ok(token),
-                Err(Unrenewed { error, attempt }) => (error, attempt),
+                Err(RenewalError { error, attempt }) => (error, attempt),
             },
         };
         if attempt == Attempt::Failed {
             Tokens::count(&self.counters.failed);
         }
-        self.fall_back(error, resource_id, want, attempt, &patience)
+        self.fall_back(error, resource_id, want, attempt, &deadlines)
     }
 
     /// The part without the lock of this resource. A token that another process renewed is used. If a location is to be
     /// minted, its company's token is renewed first: a caller that waits for that must hold nothing that the company's
     /// refresh needs, and a lock can be a place in a pool of connections.
-    fn look(
+    fn precheck(
         &self,
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
-        patience: &mut Patience,
-    ) -> Result<Look> {
+        deadlines: &mut Deadlines,
+    ) -> Result<Precheck> {
         if self.records.is_unsaved(resource_id) {
             // A token that the store still refuses stays in memory, and was logged.
-            let _ = self.offer_when_due(resource_id, &patience.store.within(BRIEFLY));
+            let _ = self.retry_save_when_due(resource_id, &deadlines.store.within(BRIEF_WAIT));
         }
-        let changes = self.live.changes(resource_id);
-        let record = self.records.load(resource_id, &patience.store)?;
+        let changes = self.cache.changes(resource_id);
+        let record = self.records.load(resource_id, &deadlines.store)?;
         if record.is_none() {
             // Another process deleted it: what this process has in memory ends with it.
-            self.live.forget(resource_id);
+            self.cache.forget(resource_id);
         }
         if let Some(record) = &record {
-            if self.fulfils(record, want, known) {
+            if self.satisfies(record, want, known) {
                 if self.publish_since(changes, record) {
                     self.cooldowns.clear(resource_id);
-                    return Ok(Look::Taken(record.token.access_token.clone()));
+                    return Ok(Precheck::Taken(record.token.access_token.clone()));
                 }
                 // Another token came or went meanwhile, perhaps this one: the record is read again under the lock.
                 if want == Want::Fresh {
-                    patience.shorten(self.schedule.left(record, &self.live));
+                    deadlines.shorten(self.schedule.left(record, &self.cache));
                 }
-                return Ok(Look::Due);
+                return Ok(Precheck::Due);
             }
-            if let Some(error) = self.held_back(record, want, &patience.store) {
-                return Ok(Look::NotNow(error));
+            if let Some(error) = self.blocked_by_state(record, want, &deadlines.store) {
+                return Ok(Precheck::NotNow(error));
             }
-            let left = self.schedule.left(record, &self.live);
+            let left = self.schedule.left(record, &self.cache);
             if want == Want::Fresh && !left.is_zero() {
                 // The other callers get it meanwhile.
-                patience.shorten(left);
-                self.hold_on(changes, record, Hold::Due);
+                deadlines.shorten(left);
+                self.serve_stale(changes, record, StaleReason::Due);
             }
         }
         // A caller with a valid token comes as seldom as the backoff of that token lets it.
-        if want == Want::Fresh && !patience.has_valid {
-            match self.cooldowns.rest(resource_id, patience.call.now()) {
-                Rest::Over => {}
-                Rest::Short(left) => patience.call.sleep(left)?,
-                Rest::Long(error) => return Ok(Look::NotNow(error)),
+        if want == Want::Fresh && !deadlines.has_valid {
+            match self.cooldowns.check(resource_id, deadlines.call.now()) {
+                CooldownState::Over => {}
+                CooldownState::Short(left) => deadlines.call.sleep(left)?,
+                CooldownState::Long(error) => return Ok(Precheck::NotNow(error)),
             }
         }
         if record.as_ref().is_some_and(|record| {
             record.token.kind() == UserType::Company || record.token.refresh_token.is_some()
         }) {
-            return Ok(Look::Due);
+            return Ok(Precheck::Due);
         }
-        let waits = if patience.has_valid { &patience.store } else { &patience.call };
+        let waits = if deadlines.has_valid { &deadlines.store } else { &deadlines.call };
         let company_id = match self.company_of(resource_id, record.as_ref(), waits) {
-            Err(error) if error.status() == Status::NotFound => return Ok(Look::NotNow(error)),
+            Err(error) if error.status() == Status::NotFound => return Ok(Precheck::NotNow(error)),
             company_id => company_id?,
         };
-        if self.with_fresh(&company_id, |_| ()).is_none() && self.holds_company(&company_id, waits)? {
+        if self.with_fresh(&company_id, |_| ()).is_none() && self.has_company(&company_id, waits)? {
             // A caller with a valid token leads the company's refresh, and does not wait for that of another caller.
-            self.renewed_beside(&company_id, Want::Fresh, None, &patience.call, waits)
+            self.renewed_beside(&company_id, Want::Fresh, None, &deadlines.call, waits)
                 .map_err(|error| error.with_resource(&company_id))?;
         }
-        Ok(Look::Due)
+        Ok(Precheck::Due)
     }
 
     /// Offers an unsaved token again if its time has come and its lock is free.
-    fn offer_when_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
-        let is_due = self.records.offered_again(resource_id).is_some_and(|at| at <= self.clock.uptime());
-        if is_due { self.offer(resource_id, deadline) } else { Ok(()) }
+    fn retry_save_when_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
+        let is_due = self.records.next_save_at(resource_id).is_some_and(|at| at <= self.clock.uptime());
+        if is_due { self.retry_save(resource_id, deadline) } else { Ok(()) }
     }
 
     /// Renews under the resource's lock.
@@ -195,17 +196,17 @@ impl Tokens {
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
-        patience: &Patience,
-    ) -> Result<Secret, Unrenewed> {
-        let _lock = self.records.lock(resource_id, &patience.store).map_err(before_sending)?;
+        deadlines: &Deadlines,
+    ) -> Result<Secret, RenewalError> {
+        let _lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;
         // A token that the store still refuses stays in memory, and was logged.
-        let _ = self.offer_locked(resource_id, true, &patience.store);
+        let _ = self.retry_save_locked(resource_id, true, &deadlines.store);
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.renew_locked(resource_id, want, known, patience) {
+            match self.renew_locked(resource_id, want, known, deadlines) {
                 // Another writer does not keep to the lock: what it wrote is looked at first.
-                Err(Unrenewed { error, .. }) if error.status() == Status::Conflict && tries < 3 => {}
+                Err(RenewalError { error, .. }) if error.status() == Status::Conflict && tries < 3 => {}
                 outcome => return outcome,
             }
         }
@@ -217,40 +218,40 @@ impl Tokens {
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
-        patience: &Patience,
-    ) -> Result<Secret, Unrenewed> {
-        let changes = self.live.changes(resource_id);
-        match self.records.load(resource_id, &patience.store).map_err(before_sending)? {
+        deadlines: &Deadlines,
+    ) -> Result<Secret, RenewalError> {
+        let changes = self.cache.changes(resource_id);
+        match self.records.load(resource_id, &deadlines.store).map_err(before_sending)? {
             None => {
-                self.live.forget(resource_id);
-                Ok(self.mint(resource_id, None, &patience.call)?)
+                self.cache.forget(resource_id);
+                Ok(self.mint(resource_id, None, &deadlines.call)?)
             }
-            Some(record) if self.fulfils(&record, want, known) => {
+            Some(record) if self.satisfies(&record, want, known) => {
                 self.cooldowns.clear(resource_id);
                 if !self.publish_since(changes, &record) {
                     // A deletion waits for this lock only for a while.
-                    self.live.forget(resource_id);
+                    self.cache.forget(resource_id);
                 }
                 Ok(record.token.access_token.clone())
             }
-            Some(record) => match self.held_back(&record, want, &patience.store) {
+            Some(record) => match self.blocked_by_state(&record, want, &deadlines.store) {
                 Some(error) => Err(error.into()),
-                None if record.token.refresh_token.is_some() => self.refresh_locked(record, want, patience),
-                None => Ok(self.mint(resource_id, Some(&record), &patience.call)?),
+                None if record.token.refresh_token.is_some() => self.refresh_locked(record, want, deadlines),
+                None => Ok(self.mint(resource_id, Some(&record), &deadlines.call)?),
             },
         }
     }
 
     /// Whether a record already is what the caller wants.
-    fn fulfils(&self, record: &Record, want: Want, known: Option<&Secret>) -> bool {
+    fn satisfies(&self, record: &Record, want: Want, known: Option<&Secret>) -> bool {
         match want {
-            Want::Fresh => self.schedule.is_fresh(record, &self.live),
+            Want::Fresh => self.schedule.is_fresh(record, &self.cache),
             // The time of an inactive location's next attempt says nothing about its token.
             Want::Runway => record.standing == Standing::Good && self.schedule.has_runway(record),
             // Another caller or process renewed it after this caller looked.
             Want::Another | Want::Now => {
                 known.is_some_and(|known| !known.matches(record.token.access_token.expose()))
-                    && !self.schedule.left(record, &self.live).is_zero()
+                    && !self.schedule.left(record, &self.cache).is_zero()
             }
         }
     }
@@ -263,22 +264,22 @@ impl Tokens {
         resource_id: &str,
         want: Want,
         attempt: Attempt,
-        patience: &Patience,
+        deadlines: &Deadlines,
     ) -> Result<Secret> {
-        let changes = self.live.changes(resource_id);
+        let changes = self.cache.changes(resource_id);
         // Cancelled or not, this look is brief and needs a moment.
-        let record = self.records.load(resource_id, &patience.store.at_least(BRIEFLY).within(MOMENT));
+        let record = self.records.load(resource_id, &deadlines.store.at_least(BRIEF_WAIT).within(LOCK_WAIT));
         // A token that no store knows any more was deleted; memory stands in for a store that fails.
         let in_memory = match record {
             Ok(None) => None,
             // By the uptime after the load, which may have taken a while.
-            _ => self.live.alive(resource_id, self.clock.uptime()),
+            _ => self.cache.unexpired(resource_id, self.clock.uptime()),
         };
         let stored = record.ok().flatten();
         // That consent is needed stands in the record, if there is one: then the server is not asked anyway.
         let is_remembered = error.status() == Status::ReauthorizationRequired && stored.is_some();
         if attempt == Attempt::Failed && !is_remembered {
-            self.cooldowns.failed(resource_id, &error, patience.call.now());
+            self.cooldowns.failed(resource_id, &error, deadlines.call.now());
         }
         if attempt == Attempt::Failed
             && (stored.is_some() || in_memory.is_some())
@@ -287,11 +288,11 @@ impl Tokens {
             let expires_at = stored.as_ref().map(|record| record.token.expires_at);
             self.emit(&Event::RefreshFailed(error.clone()), resource_id, expires_at);
         }
-        let hold = if attempt == Attempt::Busy { Hold::Busy } else { Hold::Failed };
+        let stale_reason = if attempt == Attempt::Busy { StaleReason::Busy } else { StaleReason::Failed };
         match (stored, in_memory) {
             _ if want != Want::Fresh => Err(error),
-            (Some(record), _) if !self.schedule.left(&record, &self.live).is_zero() => {
-                self.hold_on(changes, &record, hold);
+            (Some(record), _) if !self.schedule.left(&record, &self.cache).is_zero() => {
+                self.serve_stale(changes, &record, stale_reason);
                 Ok(record.token.access_token.clone())
             }
             (_, Some(in_memory)) => Ok(in_memory),
@@ -300,14 +301,14 @@ impl Tokens {
     }
 
     /// Keeps an old token in memory for the callers that come meanwhile.
-    pub(super) fn hold_on(&self, changes: u64, record: &Record, hold: Hold) {
-        let left = self.schedule.left(record, &self.live);
+    pub(super) fn serve_stale(&self, changes: u64, record: &Record, stale_reason: StaleReason) {
+        let left = self.schedule.left(record, &self.cache);
         let token = (record.token.access_token.clone(), record.token.company_id.as_deref());
-        self.live.hold_on(changes, &record.resource_id, token, self.clock.uptime(), left, hold);
+        self.cache.serve_stale(changes, &record.resource_id, token, self.clock.uptime(), left, stale_reason);
     }
 
     /// The error of a resource that must not be asked for again yet.
-    pub(super) fn held_back(&self, record: &Record, want: Want, deadline: &Deadline) -> Option<Error> {
+    pub(super) fn blocked_by_state(&self, record: &Record, want: Want, deadline: &Deadline) -> Option<Error> {
         match &record.standing {
             Standing::Good => None,
             // A person asks.
@@ -360,9 +361,9 @@ impl Tokens {
         &self,
         mut record: Record,
         want: Want,
-        patience: &Patience,
-    ) -> Result<Secret, Unrenewed> {
-        let deadline = &patience.call;
+        deadlines: &Deadlines,
+    ) -> Result<Secret, RenewalError> {
+        let deadline = &deadlines.call;
         let Some(refresh_token) = record.token.refresh_token.clone() else {
             return Ok(self.mint(&record.resource_id.clone(), Some(&record), deadline)?);
         };
@@ -372,7 +373,7 @@ impl Tokens {
         let mut retry = RefreshRetry::new(first_sent_ago, self.clock.uptime());
         record.intent.get_or_insert(Intent { since_ms: now });
         // If the intent cannot be written down, the successor could not be saved: then nothing is spent.
-        self.note_standing(&mut record, &patience.store).map_err(before_sending)?;
+        self.note_standing(&mut record, &deadlines.store).map_err(before_sending)?;
 
         let kind = Some(record.token.kind());
         let mut params = TokenParams::refresh(refresh_token, kind);
@@ -391,7 +392,7 @@ impl Tokens {
                 Err(failure) => failure,
             };
             // A pass of maintenance comes back by itself.
-            let must_succeed = want != Want::Runway && self.schedule.left(&record, &self.live).is_zero();
+            let must_succeed = want != Want::Runway && self.schedule.left(&record, &self.cache).is_zero();
             let pause = retry.after(&failure, self.clock.uptime(), must_succeed, deadline.remaining());
             let Some(pause) = pause else {
                 return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
@@ -417,14 +418,14 @@ impl Tokens {
         let is_used_up =
             |old: &&Secret| token.refresh_token.as_ref().is_some_and(|new| !new.matches(old.expose()));
         if let Some(refresh_token) = spent.refresh_token.as_ref().filter(is_used_up) {
-            let patience = deadline.at_least(SAVE_TIME);
-            self.records.add_spent(&mut record, refresh_token, self.clock.as_ref(), &patience);
+            let save_deadline = deadline.at_least(SAVE_TIME);
+            self.records.add_spent(&mut record, refresh_token, self.clock.as_ref(), &save_deadline);
         }
         if token.is_of_another(&record.resource_id, spent.kind()) {
             return self.refreshed_another(record, token, deadline);
         }
         let mut record = replaced(record, token);
-        self.keep(&mut record, Origin::Refresh(spent), &Event::Refreshed, deadline)
+        self.save_and_publish(&mut record, Origin::Refresh(spent), &Event::Refreshed, deadline)
     }
 
     /// The refresh token belonged to another owner, whose new token came back: it is kept there. Only the old access token
@@ -438,7 +439,7 @@ impl Tokens {
         );
         // The owner's record knows that refresh token as spent as well.
         let spent = Arc::clone(&record.token);
-        let filed = owner.as_deref().map(|owner| self.file(owner, token, Some(&spent), deadline));
+        let filed = owner.as_deref().map(|owner| self.save_for_owner(owner, token, Some(&spent), deadline));
         let error = Error::new(Status::Protocol, "the refresh was answered with the token of another owner")
             .with_help("the stored refresh token belongs to another company or location; import the right one, or let the user consent again")
             .with_resource(&resource_id);
@@ -554,7 +555,7 @@ impl Tokens {
         }
         let company_id = self.company_of(location_id, record, deadline)?;
         let mut record = self.minted(location_id, &company_id, record, deadline)?;
-        self.keep(&mut record, Origin::Mint, &Event::Minted, deadline)
+        self.save_and_publish(&mut record, Origin::Mint, &Event::Minted, deadline)
     }
 
     /// A location's record with a token that was minted just now, and that is not saved yet.
@@ -610,9 +611,9 @@ impl Tokens {
 }
 
 /// A lock or a store that is busy, before anything was sent.
-fn before_sending(error: Error) -> Unrenewed {
+fn before_sending(error: Error) -> RenewalError {
     let attempt = if error.status() == Status::Timeout { Attempt::Busy } else { Attempt::Failed };
-    Unrenewed { error, attempt }
+    RenewalError { error, attempt }
 }
 
 /// Whether a mint failed for a reason that leaves only consent: no company to mint with, or the API's own refusal.

@@ -19,13 +19,13 @@ const LONG_PAUSE: Duration = Duration::from_secs(4);
 
 /// How long a caller who has no other token goes on after the first answer was lost: longer than most breaks, and short
 /// enough to leave the better part of that half minute to whoever asks next.
-const INSISTENCE: Duration = Duration::from_secs(4);
+const MUST_SUCCEED_FOR: Duration = Duration::from_secs(4);
 
 /// What must be left for the answer of an attempt that is not necessary: what it spends must not get lost.
 const RESERVE: Duration = Duration::from_secs(3);
 
 /// How long the server gives the same answer again to who sends the same refresh token.
-const WINDOW_MS: i64 = 30_000;
+const REPLAY_WINDOW_MS: i64 = 30_000;
 
 /// What is known of the uses of a refresh token while its renewal is under way.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct RefreshRetry {
     attempts: u32,
     may_be_spent: bool,
     /// Until when, by the uptime, a caller may insist; `None` where no answer was lost of late.
-    insists_until: Option<Duration>,
+    must_succeed_until: Option<Duration>,
     was_called_invalid: bool,
     /// Whether the last answer that was lost was one that did not come in time.
     was_silent: bool,
@@ -42,11 +42,11 @@ pub struct RefreshRetry {
 impl RefreshRetry {
     /// Nothing was sent yet, or another flight sent it for the first time so many milliseconds ago.
     pub fn new(first_sent_ago_ms: Option<i64>, uptime: Duration) -> RefreshRetry {
-        let may_still_be_had = first_sent_ago_ms.is_some_and(|ago| (0..WINDOW_MS).contains(&ago));
+        let may_still_be_had = first_sent_ago_ms.is_some_and(|ago| (0..REPLAY_WINDOW_MS).contains(&ago));
         RefreshRetry {
             attempts: 0,
             may_be_spent: first_sent_ago_ms.is_some(),
-            insists_until: may_still_be_had.then_some(uptime + INSISTENCE),
+            must_succeed_until: may_still_be_had.then_some(uptime + MUST_SUCCEED_FOR),
             was_called_invalid: false,
             was_silent: false,
         }
@@ -79,7 +79,7 @@ impl RefreshRetry {
             Outcome::NothingHappened => {}
             Outcome::Unknown => {
                 self.may_be_spent = true;
-                self.insists_until.get_or_insert(uptime + INSISTENCE);
+                self.must_succeed_until.get_or_insert(uptime + MUST_SUCCEED_FOR);
                 self.was_silent = error.status() == Status::Timeout;
                 if self.attempts < ATTEMPTS {
                     // A lost answer is asked for again at once; a server that fails gets a moment.
@@ -88,7 +88,7 @@ impl RefreshRetry {
                 }
             }
         }
-        let until = self.insists_until.filter(|_| must_succeed)?;
+        let until = self.must_succeed_until.filter(|_| must_succeed)?;
         let backoff = PAUSE * (1 << (self.attempts - 1).min(2));
         // Those that began together need not go on together.
         let half = backoff / 2;
@@ -133,14 +133,14 @@ mod tests {
         for pause in [Some(Duration::ZERO), Some(PAUSE), None] {
             assert_eq!(patient.after(&lost(), START, false, AMPLE), pause);
         }
-        let mut insisting = RefreshRetry::new(None, START);
+        let mut must_succeed = RefreshRetry::new(None, START);
         for pause in [Duration::ZERO, PAUSE] {
-            assert_eq!(insisting.after(&lost(), START, true, AMPLE), Some(pause));
+            assert_eq!(must_succeed.after(&lost(), START, true, AMPLE), Some(pause));
         }
         for _ in 0..4 {
-            assert!(is_about(insisting.after(&lost(), START, true, AMPLE), Duration::from_secs(2)));
+            assert!(is_about(must_succeed.after(&lost(), START, true, AMPLE), Duration::from_secs(2)));
         }
-        assert_eq!(insisting.after(&lost(), START, true, RESERVE), None, "no time is left for the answer");
+        assert_eq!(must_succeed.after(&lost(), START, true, RESERVE), None, "no time is left for the answer");
     }
 
     #[test]
@@ -169,10 +169,10 @@ mod tests {
     fn who_must_succeed_leaves_the_rest_of_the_window_to_others() {
         let mut retry = RefreshRetry::new(None, START);
         assert_eq!(retry.after(&lost(), START, true, AMPLE), Some(Duration::ZERO));
-        let later = START + INSISTENCE - Duration::from_secs(2);
+        let later = START + MUST_SUCCEED_FOR - Duration::from_secs(2);
         assert!(retry.after(&unreachable(), later, true, AMPLE).is_some());
         assert!(retry.after(&lost(), later, true, AMPLE).is_some());
-        assert_eq!(retry.after(&lost(), START + INSISTENCE, true, AMPLE), None);
+        assert_eq!(retry.after(&lost(), START + MUST_SUCCEED_FOR, true, AMPLE), None);
     }
 
     #[test]
@@ -195,6 +195,6 @@ mod tests {
         };
         let wait = Duration::from_secs(3);
         assert_eq!(retry.after(&busy(wait), START, true, AMPLE), Some(wait));
-        assert_eq!(retry.after(&busy(INSISTENCE * 2), START, true, AMPLE), None);
+        assert_eq!(retry.after(&busy(MUST_SUCCEED_FOR * 2), START, true, AMPLE), None);
     }
 }

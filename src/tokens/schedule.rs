@@ -1,20 +1,21 @@
-//! The schedule of renewals: when a token is fresh, when maintenance renews it, and how far the clocks are believed.
+//! The refresh schedule: when a token is due, when maintenance refreshes it, and how much clock
+//! skew is tolerated.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::live::LiveTokens;
+use super::token_cache::TokenCache;
 use crate::clock::Clock;
 use crate::config::Refresh;
 use crate::store::{Record, Standing};
-use crate::token::{NEVER, Token, USUAL_LIFE_MS};
+use crate::token::{NEVER, Token, USUAL_LIFETIME_MS};
 
 /// How long a location that the API calls inactive is left alone.
 pub const INACTIVE_HOLD_MS: i64 = 60_000;
 
 /// A renewal further in the future than this was computed by a wrong clock, or belongs to an unusually long life: the
 /// record is looked at.
-pub const FARTHEST_MS: i64 = 2 * USUAL_LIFE_MS;
+pub const MAX_RENEWAL_AHEAD_MS: i64 = 2 * USUAL_LIFETIME_MS;
 
 /// The policy of renewal, and the clocks that it goes by.
 pub struct Schedule {
@@ -36,20 +37,20 @@ impl Schedule {
     /// The life that is left of a record's token, as far as is known. A token that this process holds in memory ages by
     /// the uptime there, so a wall clock that is set back does not revive it. The age of another token that was granted
     /// in the future is not known.
-    pub fn left(&self, record: &Record, live: &LiveTokens) -> Duration {
+    pub fn left(&self, record: &Record, cache: &TokenCache) -> Duration {
         let now = self.clock.wall_ms();
         let left = record.token.left(now);
-        match live.left(&record.resource_id, &record.token.access_token, self.clock.uptime()) {
+        match cache.left(&record.resource_id, &record.token.access_token, self.clock.uptime()) {
             Some(known) => known.min(left),
-            None if record.token.is_of_future(now) => Duration::ZERO,
+            None if record.token.is_issued_in_future(now) => Duration::ZERO,
             None => left,
         }
     }
 
     /// Whether a record's token needs no renewal before it is handed out.
-    pub fn is_fresh(&self, record: &Record, live: &LiveTokens) -> bool {
-        !record.token.is_of_future(self.clock.wall_ms())
-            && self.left(record, live) > self.margin(&record.token)
+    pub fn is_fresh(&self, record: &Record, cache: &TokenCache) -> bool {
+        !record.token.is_issued_in_future(self.clock.wall_ms())
+            && self.left(record, cache) > self.margin(&record.token)
     }
 
     /// When maintenance renews a token: as soon as less than its runway is left, at once if the end of a refresh is
@@ -62,8 +63,8 @@ impl Schedule {
             Standing::Inactive { since_ms } => since_ms.saturating_add(INACTIVE_HOLD_MS),
             Standing::Good if record.intent.is_some() => self.clock.wall_ms(),
             Standing::Good => {
-                let life = token.life().map_or(USUAL_LIFE_MS, milliseconds);
-                let runway = life / 100 * i64::from(self.policy.runway_percent);
+                let lifetime = token.lifetime().map_or(USUAL_LIFETIME_MS, milliseconds);
+                let runway = lifetime / 100 * i64::from(self.policy.runway_percent);
                 token.expires_at.saturating_sub(runway.max(milliseconds(self.margin(token))))
             }
         }
@@ -73,7 +74,7 @@ impl Schedule {
     pub fn has_runway(&self, record: &Record) -> bool {
         let now = self.clock.wall_ms();
         let renewal = self.renewal(record);
-        renewal > now && (renewal == i64::MAX || !record.token.is_of_future(now))
+        renewal > now && (renewal == i64::MAX || !record.token.is_issued_in_future(now))
     }
 }
 

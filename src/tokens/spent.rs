@@ -1,10 +1,11 @@
-//! Digests of spent refresh tokens. An import of a spent token is refused by them, as long as the token could matter.
+//! Replay protection for imports: digests of spent refresh tokens. An import of a spent token is
+//! refused by them, as long as the token could matter.
 //!
 //! A record keeps the last ones, so that a refresh writes no second row. The older ones move to notes, many at a time.
 
 use serde_json::json;
 
-use super::records::{KEPT_MS, Records};
+use super::records::{RETENTION_MS, Records};
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{Result, Status};
@@ -36,7 +37,7 @@ impl Records {
             version: 0,
             list: list_of(&record.resource_id),
             document: json!(record.spent.oldest(IN_NOTE)),
-            expires_at: clock.wall_ms().saturating_add(KEPT_MS),
+            expires_at: clock.wall_ms().saturating_add(RETENTION_MS),
         };
         match self.store().save_note(&note, deadline) {
             Ok(()) => record.spent.forget_oldest(IN_NOTE),

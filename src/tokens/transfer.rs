@@ -1,4 +1,4 @@
-//! Tokens in and out: lists without secrets, export with them, and import of what other clients stored.
+//! List, export and import of tokens, including tokens of other clients.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::Tokens;
 use super::bulk::failure;
 use super::records::{Origin, Saved, TOMBSTONES, resource_of, same_token};
 use crate::deadline::Deadline;
+use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
-use crate::json::{in_camel_case, take_integer, take_text};
-use crate::outbox;
+use crate::json::{in_camel_case, take_integer, take_string};
 use crate::secret::Secret;
 use crate::store::{Page, Query, Record, SpentDigest, Standing, Unreadable};
 use crate::token::{NEVER, NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text, valid_id};
@@ -24,7 +24,7 @@ use crate::token::{NEVER, NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text,
 const BATCH: usize = 100;
 
 /// How long a list is held up by tokens that the store did not take.
-const OFFERING: Duration = Duration::from_secs(3);
+const SAVE_RETRY_TIME: Duration = Duration::from_secs(3);
 
 /// Which tokens are listed or exported.
 #[derive(Debug, Default, Deserialize)]
@@ -103,7 +103,7 @@ impl Tokens {
         }
         // A move of many companies is not held up: there, maintenance mints for the locations that waited.
         if let [company_id] = &report.companies[..] {
-            self.mint_the_waiting(company_id, deadline);
+            self.mint_pending(company_id, deadline);
         }
         report.skipped.sort_by_key(|skipped| skipped["index"].as_u64());
         Ok(json!({"imported": report.imported, "skipped": report.skipped}))
@@ -165,10 +165,10 @@ impl Tokens {
                     report.skip(entry.index, Some(&record.resource_id), "it was deleted meanwhile");
                 }
                 Ok(_) => {
-                    self.publish_where_held(&record);
+                    self.publish_if_cached(&record);
                     self.imported(&record, report);
                     // Granted here while the store was busy, and not taken then: which one stays is decided as ever.
-                    let _ = self.offer(&record.resource_id, deadline);
+                    let _ = self.retry_save(&record.resource_id, deadline);
                 }
                 Err(error) if error.status() == Status::Conflict => {
                     // Before the save there was no tombstone: a deletion that came since goes before the import.
@@ -193,7 +193,7 @@ impl Tokens {
     fn take_over(&self, entry: Entry, replace: bool, report: &mut Report, deadline: &Deadline) -> Result<()> {
         let index = entry.index;
         let resource_id = entry.token.resource_id().unwrap_or_default().to_owned();
-        let _quiet = outbox::hold();
+        let _deferred = deferred_callbacks::defer();
         match self.replace_held(&resource_id, entry, replace, deadline) {
             Ok(Ok(record)) => {
                 self.imported(&record, report);
@@ -262,7 +262,7 @@ impl Tokens {
             Some(held) => {
                 Record { token: Arc::new(token), standing: Standing::Good, intent: None, ..held.clone() }
             }
-            None => self.records.first(resource_id.to_owned(), token, deadline)?,
+            None => self.records.new_record(resource_id.to_owned(), token, deadline)?,
         };
         record.installed_at = None;
         if record.version == 0 {
@@ -279,7 +279,7 @@ impl Tokens {
         }
         self.records.forget_older(&record, &origin);
         self.cooldowns.clear(resource_id);
-        self.publish_where_held(&record);
+        self.publish_if_cached(&record);
         Ok(Ok(record))
     }
 
@@ -392,10 +392,10 @@ impl Tokens {
             }
         }
         // Whatever the store did not take is offered again first, so that the list shows it.
-        let offering = deadline.renewed(OFFERING.min(deadline.remaining()));
+        let offering = deadline.renewed(SAVE_RETRY_TIME.min(deadline.remaining()));
         for resource_id in self.records.unsaved_ids() {
             // What fails stays in the list as `unsaved`, and was logged. A store that is down is not asked for each.
-            match offering.check().and_then(|()| self.offer(&resource_id, &offering)) {
+            match offering.check().and_then(|()| self.retry_save(&resource_id, &offering)) {
                 Ok(()) => {}
                 Err(error) if error.status() == Status::Cancelled => return Err(error),
                 Err(_) => break,
@@ -480,8 +480,8 @@ fn read_all(tokens: Vec<Map<String, Value>>, now_ms: i64, report: &mut Report) -
 /// Reads an imported token, and whether it says when it expires; the refusal names the field.
 fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String> {
     let mut fields = in_camel_case(entry);
-    let refresh_token = take_text(&mut fields, "refreshToken").map(Secret::new);
-    let access_token = take_text(&mut fields, "accessToken");
+    let refresh_token = take_string(&mut fields, "refreshToken").map(Secret::new);
+    let access_token = take_string(&mut fields, "accessToken");
     if access_token.is_none() && refresh_token.is_none() {
         return Err("accessToken is missing".into());
     }
@@ -515,7 +515,7 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String>
         (None, None) if refresh_token.is_some() => (None, now_ms),
         (None, None) => (None, NEVER),
     };
-    let user_type = match take_text(&mut fields, "userType") {
+    let user_type = match take_string(&mut fields, "userType") {
         None => None,
         Some(name) => Some(UserType::from_name(&name).ok_or("userType is neither Company nor Location")?),
     };
@@ -525,9 +525,9 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String>
         issued_at,
         expires_at,
         user_type,
-        company_id: take_text(&mut fields, "companyId"),
-        location_id: take_text(&mut fields, "locationId"),
-        scope: take_text(&mut fields, "scope"),
+        company_id: take_string(&mut fields, "companyId"),
+        location_id: take_string(&mut fields, "locationId"),
+        scope: take_string(&mut fields, "scope"),
         fields,
     };
     let owner = match token.kind() {

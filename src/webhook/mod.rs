@@ -1,4 +1,4 @@
-//! The webhooks that create and end tokens: INSTALL and UNINSTALL, verified, in any order and any number of times.
+//! Webhooks INSTALL and UNINSTALL: verified, idempotent, in any order.
 
 mod public_key;
 mod signature;
@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::store::{Note, Store};
 use crate::token::valid_id;
-use crate::tokens::{REMEMBERED_MS, Tokens, Verdict};
+use crate::tokens::{DELIVERY_RETENTION_MS, Tokens, WebhookOutcome};
 
 pub use signature::{Headers, Signed, Verifier};
 
@@ -75,8 +75,8 @@ impl Webhooks {
     pub fn verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
         let delivery = self.open(body, headers)?;
         Ok(json!({
-            "type": delivery.text("type"),
-            "webhookId": delivery.text("webhookId"),
+            "type": delivery.string("type"),
+            "webhookId": delivery.string("webhookId"),
             "timestampMs": delivery.at_ms,
             "scheme": delivery.signed.scheme,
             "keyIndex": delivery.signed.key_index,
@@ -93,50 +93,50 @@ impl Webhooks {
         let (location_id, company_id) = (delivery.id("locationId"), delivery.id("companyId"));
         let location_ids = delivery.location_ids();
         let resource_id = location_id.or(location_ids.first().copied()).or(company_id);
-        let verdict = match (delivery.text("type"), resource_id) {
-            (Some("INSTALL" | "UNINSTALL"), _) if delivery.text("appId") != Some(&self.app_id) => {
-                Verdict::ignored("it is about another app")
+        let outcome = match (delivery.string("type"), resource_id) {
+            (Some("INSTALL" | "UNINSTALL"), _) if delivery.string("appId") != Some(&self.app_id) => {
+                WebhookOutcome::ignored("it is about another app")
             }
             (Some("INSTALL" | "UNINSTALL"), None) => {
-                Verdict::ignored("it names neither a location nor a company")
+                WebhookOutcome::ignored("it names neither a location nor a company")
             }
             (Some(kind @ ("INSTALL" | "UNINSTALL")), Some(_)) => {
                 let key = delivery.key(body);
                 if self.is_repetition(&key, &delivery, resource_id, deadline)? {
                     // Perhaps by another process: this one may still have the token in memory.
                     for id in location_ids.iter().copied().chain(resource_id) {
-                        self.tokens.read_anew(id);
+                        self.tokens.invalidate(id);
                     }
-                    Verdict::ignored("it was applied before")
+                    WebhookOutcome::ignored("it was applied before")
                 } else {
                     let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
                     let each = |location_id: &&str| match kind {
                         "INSTALL" => self.tokens.location_installed(location_id, company_id, at_ms, deadline),
                         _ => self.tokens.location_uninstalled(location_id, at_ms, deadline),
                     };
-                    let verdict = match (kind, company_id) {
+                    let outcome = match (kind, company_id) {
                         _ if !location_ids.is_empty() => {
-                            Verdict::of_all(location_ids.iter().map(each).collect::<Result<_>>()?)
+                            WebhookOutcome::of_all(location_ids.iter().map(each).collect::<Result<_>>()?)
                         }
                         _ if delivery.is_about_locations() => {
-                            Verdict::ignored("it names a location by an id that cannot be one")
+                            WebhookOutcome::ignored("it names a location by an id that cannot be one")
                         }
                         ("UNINSTALL", Some(company_id)) => {
                             self.tokens.company_uninstalled(company_id, at_ms, deadline)?
                         }
-                        _ => Verdict::ignored("a company's token comes by consent"),
+                        _ => WebhookOutcome::ignored("a company's token comes by consent"),
                     };
                     // Only now: after a crash before this line the repetition is applied, which does no harm.
                     self.mark_as_seen(key, &delivery, deadline)?;
-                    verdict
+                    outcome
                 }
             }
-            _ => Verdict::ignored("this type does not concern tokens"),
+            _ => WebhookOutcome::ignored("this type does not concern tokens"),
         };
-        let kind = delivery.text("type");
-        log::debug!("webhook {kind:?} of {resource_id:?}: applied {}", verdict.applied);
-        let mut answer = json!({"type": kind, "resourceId": resource_id, "applied": verdict.applied});
-        if let Some(reason) = verdict.reason {
+        let kind = delivery.string("type");
+        log::debug!("webhook {kind:?} of {resource_id:?}: applied {}", outcome.applied);
+        let mut answer = json!({"type": kind, "resourceId": resource_id, "applied": outcome.applied});
+        if let Some(reason) = outcome.reason {
             answer["reason"] = reason.into();
         }
         Ok(answer)
@@ -204,7 +204,7 @@ impl Webhooks {
             version,
             list: String::new(),
             document: json!({"atMs": now}),
-            expires_at: now.saturating_add(REMEMBERED_MS),
+            expires_at: now.saturating_add(DELIVERY_RETENTION_MS),
         };
         match self.store.save_note(&seen, deadline) {
             // Another process applied it at the same time.
@@ -215,7 +215,7 @@ impl Webhooks {
 }
 
 impl Delivery {
-    fn text(&self, name: &str) -> Option<&str> {
+    fn string(&self, name: &str) -> Option<&str> {
         self.payload.get(name)?.as_str()
     }
 
@@ -225,12 +225,12 @@ impl Delivery {
     }
 
     fn webhook_id(&self) -> Option<&str> {
-        self.text("webhookId").filter(|id| !id.is_empty())
+        self.string("webhookId").filter(|id| !id.is_empty())
     }
 
     /// The id of a company or location; one that cannot be one counts as absent.
     fn id(&self, name: &str) -> Option<&str> {
-        self.text(name).filter(|id| valid_id(name, id).is_ok())
+        self.string(name).filter(|id| valid_id(name, id).is_ok())
     }
 
     /// Whether it names locations, whatever their ids.

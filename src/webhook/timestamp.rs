@@ -1,4 +1,4 @@
-//! The moment that a delivery names.
+//! Timestamps of webhook deliveries: RFC 3339, seconds or milliseconds since the epoch.
 
 use serde_json::Value;
 

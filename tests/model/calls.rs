@@ -5,7 +5,7 @@ use super::rules::{FirstSave, Kind, Scenario};
 use super::state::{Broken, Call, Fresh, Grant, LOCATION, Note, Record, Source, State, Step, Token};
 
 /// How many steps of its own a call may take.
-const MOST_STEPS: u8 = 40;
+const MAX_STEPS: u8 = 40;
 
 impl Scenario {
     /// A record with a new token. Fields that the rules in force never read stay zero, for fewer states.
@@ -26,7 +26,7 @@ impl Scenario {
     pub fn step(&self, state: &mut State, index: usize, outcome: Outcome) {
         let Some(mut call) = state.processes[index].call else { return };
         call.steps += 1;
-        if call.steps > MOST_STEPS {
+        if call.steps > MAX_STEPS {
             state.broken = Some(Broken::Endless);
         }
         let resource = usize::from(call.resource);

@@ -110,7 +110,7 @@ type WebhookCall =
 pub struct Abi {
     client: *mut ghl_client,
     /// The receivers of its events, which must live as long as it does.
-    listeners: Mutex<Vec<Arc<Heard>>>,
+    listeners: Mutex<Vec<Arc<EventRecorder>>>,
 }
 
 // SAFETY: the header allows any number of threads.
@@ -302,20 +302,20 @@ impl Abi {
     }
 
     /// Listens to the client's events from now on.
-    pub fn listen(&self) -> Arc<Heard> {
+    pub fn listen(&self) -> Arc<EventRecorder> {
         self.listen_and(|_| {})
     }
 
     /// The same, and does something at each, on the thread and at the moment of its event.
-    pub fn listen_and(&self, act: impl Fn(&Value) + Send + Sync + 'static) -> Arc<Heard> {
+    pub fn listen_and(&self, act: impl Fn(&Value) + Send + Sync + 'static) -> Arc<EventRecorder> {
         unsafe extern "C" fn hear(event: *const c_char, context: *mut c_void) {
             // SAFETY: the library passes a text and the context that it was given, which outlives the client.
-            let (event, heard) = unsafe { (CStr::from_ptr(event), &*context.cast::<Heard>()) };
+            let (event, heard) = unsafe { (CStr::from_ptr(event), &*context.cast::<EventRecorder>()) };
             let event = serde_json::from_str(event.to_str().unwrap()).unwrap();
             (heard.act)(&event);
             heard.events.lock().unwrap().push(event);
         }
-        let heard = Arc::new(Heard { events: Mutex::default(), act: Box::new(act) });
+        let heard = Arc::new(EventRecorder { events: Mutex::default(), act: Box::new(act) });
         self.listeners.lock().unwrap().push(Arc::clone(&heard));
         let context = Arc::as_ptr(&heard).cast_mut().cast();
         // SAFETY: a living client, and a context that lives as long as it.
@@ -324,7 +324,7 @@ impl Abi {
     }
 
     /// Listens no more.
-    pub fn deafen(&self) {
+    pub fn stop_recording(&self) {
         // SAFETY: a living client.
         assert_eq!(unsafe { ghl_client_on_event(self.client, None, ptr::null_mut()) }, 0);
     }
@@ -379,12 +379,12 @@ impl Drop for Abi {
 }
 
 /// The events of a client so far.
-pub struct Heard {
+pub struct EventRecorder {
     events: Mutex<Vec<Value>>,
     act: Box<dyn Fn(&Value) + Send + Sync>,
 }
 
-impl Heard {
+impl EventRecorder {
     /// What was heard since the last look.
     pub fn events(&self) -> Vec<Value> {
         std::mem::take(&mut self.events.lock().unwrap())
@@ -627,15 +627,15 @@ impl Clock for EmulatorClock {
 }
 
 /// A clock that panics at a reading of one's choice: a defect inside the library, on demand.
-pub struct Trap {
+pub struct PanickingClock {
     clock: Arc<EmulatorClock>,
     /// How many readings are left until it springs; 0: it is not set.
     left: AtomicU64,
 }
 
-impl Trap {
-    pub fn new(emulator: &Emulator) -> Arc<Trap> {
-        Arc::new(Trap { clock: EmulatorClock::new(emulator), left: AtomicU64::new(0) })
+impl PanickingClock {
+    pub fn new(emulator: &Emulator) -> Arc<PanickingClock> {
+        Arc::new(PanickingClock { clock: EmulatorClock::new(emulator), left: AtomicU64::new(0) })
     }
 
     /// Panics once, at this reading from now on; the next is 1.
@@ -654,7 +654,7 @@ impl Trap {
     }
 }
 
-impl Clock for Trap {
+impl Clock for PanickingClock {
     fn wall_ms(&self) -> i64 {
         self.step();
         self.clock.wall_ms()

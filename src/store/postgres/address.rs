@@ -1,4 +1,4 @@
-//! What `store.url` says: which servers there are, and how each is reached.
+//! The PostgreSQL connection string (`store.url`): its servers and how to reach each.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-use super::failure::Failure;
-use super::line::Until;
+use super::pg_error::PgError;
+use super::socket::StepDeadline;
 use crate::config::is_loopback;
 use crate::error::{Error, Result, Status};
 use crate::lookup;
@@ -24,7 +24,7 @@ pub struct Address {
 /// One server.
 pub struct Server {
     /// Where it is.
-    pub place: Place,
+    pub addr: HostAddr,
     /// What is said to it; whether within TLS, too.
     pub config: Config,
     /// What it is called in messages.
@@ -32,7 +32,7 @@ pub struct Server {
 }
 
 /// Where a server is.
-pub enum Place {
+pub enum HostAddr {
     /// A name or an address, and a port.
     Tcp(String, u16),
     /// The file of a Unix socket.
@@ -58,23 +58,23 @@ impl Address {
         }
         let ports = config.get_ports();
         let port = |index: usize| *ports.get(index).or(ports.first()).unwrap_or(&5432);
-        let places: Vec<Place> =
-            config.get_hosts().iter().enumerate().map(|(index, host)| place(host, port(index))).collect();
-        if places.is_empty() {
+        let addrs: Vec<HostAddr> =
+            config.get_hosts().iter().enumerate().map(|(index, host)| addr(host, port(index))).collect();
+        if addrs.is_empty() {
             return Err(refused("it names no host"));
         }
         let mut servers = Vec::new();
-        for place in places {
+        for addr in addrs {
             let mut config = config.clone();
-            let mode = place.ssl_mode(sslmode);
-            if sslmode == Some("disable") && !place.is_local() {
+            let mode = addr.ssl_mode(sslmode);
+            if sslmode == Some("disable") && !addr.is_local() {
                 log::warn!(
                     "store.url says sslmode=disable: tokens go to {} in clear, for anybody on the way to read",
-                    place.name()
+                    addr.name()
                 );
             }
             config.ssl_mode(mode);
-            servers.push(Server { name: place.name(), config, place });
+            servers.push(Server { name: addr.name(), config, addr });
         }
         let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
         let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
@@ -113,35 +113,35 @@ fn without_sslmode(url: &str) -> Result<(Secret, Option<&'static str>)> {
     Ok((Secret::new(format!("{base}?{}", rest.join("&"))), sslmode))
 }
 
-fn place(host: &Host, port: u16) -> Place {
+fn addr(host: &Host, port: u16) -> HostAddr {
     match host {
-        Host::Tcp(host) => Place::Tcp(host.trim_start_matches('[').trim_end_matches(']').to_owned(), port),
+        Host::Tcp(host) => HostAddr::Tcp(host.trim_start_matches('[').trim_end_matches(']').to_owned(), port),
         #[cfg(unix)]
-        Host::Unix(folder) => Place::Unix(folder.join(format!(".s.PGSQL.{port}"))),
+        Host::Unix(folder) => HostAddr::Unix(folder.join(format!(".s.PGSQL.{port}"))),
     }
 }
 
-impl Place {
+impl HostAddr {
     fn name(&self) -> String {
         match self {
-            Place::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
-            Place::Tcp(host, port) => format!("{host}:{port}"),
-            Place::Unix(path) => path.display().to_string(),
+            HostAddr::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            HostAddr::Tcp(host, port) => format!("{host}:{port}"),
+            HostAddr::Unix(path) => path.display().to_string(),
         }
     }
 
     /// Whether what is said to it stays on this machine.
     fn is_local(&self) -> bool {
         match self {
-            Place::Tcp(host, _) => is_loopback(host),
-            Place::Unix(_) => true,
+            HostAddr::Tcp(host, _) => is_loopback(host),
+            HostAddr::Unix(_) => true,
         }
     }
 
     /// TLS for whatever leaves this machine, unless it is switched off outright; on this machine where it is asked for.
     fn ssl_mode(&self, wanted: Option<&str>) -> SslMode {
         match (self, wanted) {
-            (Place::Unix(_), _) | (_, Some("disable")) => SslMode::Disable,
+            (HostAddr::Unix(_), _) | (_, Some("disable")) => SslMode::Disable,
             (_, None | Some("allow" | "prefer")) if self.is_local() => SslMode::Disable,
             _ => SslMode::Require,
         }
@@ -150,14 +150,14 @@ impl Place {
     /// The name that its certificate must bear.
     pub fn host(&self) -> &str {
         match self {
-            Place::Tcp(host, _) => host,
-            Place::Unix(_) => "",
+            HostAddr::Tcp(host, _) => host,
+            HostAddr::Unix(_) => "",
         }
     }
 
     /// The addresses of a server that is reached over TCP.
-    pub fn addresses(&self, until: &Until) -> Result<Vec<SocketAddr>, Failure> {
-        let Place::Tcp(host, port) = self else { return Ok(Vec::new()) };
+    pub fn addresses(&self, until: &StepDeadline) -> Result<Vec<SocketAddr>, PgError> {
+        let HostAddr::Tcp(host, port) = self else { return Ok(Vec::new()) };
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, *port)]);
         }
@@ -167,8 +167,8 @@ impl Place {
     /// The file of a server that is reached over a Unix socket.
     pub fn file(&self) -> Option<&Path> {
         match self {
-            Place::Tcp(..) => None,
-            Place::Unix(path) => Some(path),
+            HostAddr::Tcp(..) => None,
+            HostAddr::Unix(path) => Some(path),
         }
     }
 }

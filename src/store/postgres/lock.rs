@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 
 use ring::digest::{Context, SHA256};
 
-use super::connection::{Connection, first_text};
-use super::failure::Failure;
-use super::line::Until;
+use super::connection::{Connection, first_column};
+use super::pg_error::PgError;
 use super::pool::{Pool, Source, second_attempt};
+use super::socket::StepDeadline;
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::fork_safety::ProcessLocal;
@@ -36,10 +36,10 @@ use crate::store::process_lock::ProcessLock;
 
 /// How long a wait goes on at the server. A waiter keeps a connection of a pooler's busy meanwhile, and learns of no
 /// cancellation.
-const SLICE: Duration = Duration::from_millis(100);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The same where a pooler has no connections to spare: no wait, in effect.
-const NO_SLICE: Duration = Duration::from_millis(1);
+const NO_WAIT: Duration = Duration::from_millis(1);
 
 /// How much longer an answer may take until it is clear that a pooler lets us queue.
 const PROMPT: Duration = Duration::from_millis(50);
@@ -50,40 +50,40 @@ const PROMPT: Duration = Duration::from_millis(50);
 const PASSABLE_MS: u64 = 150;
 
 /// How many of a crowd hold a lock at a time at first.
-const PLACES: u64 = 8;
+const SEMAPHORE_SIZE: u64 = 8;
 
 /// How long the server may take to answer at all; the second time as the pool's statements.
 const ANSWER: Duration = Duration::from_secs(5);
 
 thread_local! {
     /// How many places in the crowd this thread has. With one it needs no other for a lock within the lock.
-    static PLACES_HELD: Cell<u32> = const { Cell::new(0) };
+    static SEMAPHORE_HELD: Cell<u32> = const { Cell::new(0) };
 }
 
 /// A held lock.
 struct ServerLock {
     /// Neither used nor dropped in a forked child: an end of the transaction there would free the parent's lock.
-    _own: ProcessLocal<Held>,
+    _own: ProcessLocal<LockSession>,
 }
 
-struct Held {
+struct LockSession {
     connection: Option<Connection>,
     pool: Arc<Pool>,
-    has_place: bool,
+    has_semaphore: bool,
     _here: ProcessLock,
 }
 
 impl Lock for ServerLock {}
 
-impl Drop for Held {
+impl Drop for LockSession {
     fn drop(&mut self) {
-        if self.has_place {
-            PLACES_HELD.set(PLACES_HELD.get().saturating_sub(1));
+        if self.has_semaphore {
+            SEMAPHORE_HELD.set(SEMAPHORE_HELD.get().saturating_sub(1));
         }
         if let Some(mut connection) = self.connection.take() {
             // Whatever happens to it: a connection that ends gives the lock back, too.
-            connection.post("ROLLBACK");
-            self.pool.put_back(connection);
+            connection.send_without_waiting("ROLLBACK");
+            self.pool.give_back(connection);
         }
     }
 }
@@ -96,65 +96,72 @@ pub fn lock(
     here: ProcessLock,
     deadline: &Deadline,
 ) -> Result<Box<dyn Lock>> {
-    let failed = |failure: Failure| match failure {
-        Failure::Late => deadline.check().err().unwrap_or_else(|| pool.error(Failure::Late)),
+    let failed = |failure: PgError| match failure {
+        PgError::Timeout => deadline.check().err().unwrap_or_else(|| pool.error(PgError::Timeout)),
         failure => pool.error(failure),
     };
-    let mut held = Held { connection: None, pool: Arc::clone(pool), has_place: false, _here: here };
-    pool.prepare(deadline);
-    let (mut crowds, mut failures) = (0, 0);
+    let mut session =
+        LockSession { connection: None, pool: Arc::clone(pool), has_semaphore: false, _here: here };
+    pool.warm_up(deadline);
+    let (mut contention, mut failures) = (0, 0);
     loop {
         deadline.check()?;
         let began = Instant::now();
-        let slice = if crowds == 0 { SLICE } else { NO_SLICE };
-        let place = (crowds > 0 && PLACES_HELD.get() == 0).then(|| {
-            key("place in the crowd", &random::up_to((PLACES >> crowds.min(8)).max(1) - 1).to_string())
+        let lock_timeout = if contention == 0 { LOCK_TIMEOUT } else { NO_WAIT };
+        let semaphore = (contention > 0 && SEMAPHORE_HELD.get() == 0).then(|| {
+            key(
+                "place in the crowd",
+                &random::up_to((SEMAPHORE_SIZE >> contention.min(8)).max(1) - 1).to_string(),
+            )
         });
-        let keys = [place, Some(key_of_lock)];
+        let keys = [semaphore, Some(key_of_lock)];
         let source = if failures == 0 { Source::Idle } else { Source::New };
         let answer = if failures == 0 { ANSWER } else { second_attempt(ANSWER, deadline) };
-        let limit = slice + answer;
-        let outcome = match held.connection.take() {
+        let limit = lock_timeout + answer;
+        let outcome = match session.connection.take() {
             Some(connection) => Ok(connection),
             None => pool.connection(source, deadline),
         }
         .and_then(|connection| {
-            let until = Until::within(limit, deadline);
-            take(held.connection.insert(connection), &keys, slice, idle_limit, &until)
+            let until = StepDeadline::within(limit, deadline);
+            take(session.connection.insert(connection), &keys, lock_timeout, idle_limit, &until)
         });
         match outcome {
             Ok(()) => {
                 failures = 0;
-                let passable = PASSABLE_MS << crowds.min(4);
+                let passable = PASSABLE_MS << contention.min(4);
                 let passable = passable + random::up_to(passable / 2);
-                if pool.answers(Duration::from_millis(passable), deadline)? {
-                    held.has_place = place.is_some();
-                    PLACES_HELD.set(PLACES_HELD.get() + u32::from(held.has_place));
-                    return Ok(Box::new(ServerLock { _own: ProcessLocal::new(held) }));
+                if pool.is_responsive(Duration::from_millis(passable), deadline)? {
+                    session.has_semaphore = semaphore.is_some();
+                    SEMAPHORE_HELD.set(SEMAPHORE_HELD.get() + u32::from(session.has_semaphore));
+                    return Ok(Box::new(ServerLock { _own: ProcessLocal::new(session) }));
                 }
-                crowds += 1;
+                contention += 1;
                 log::debug!("a lock is given back: no statement gets through while it is held");
             }
             Err(failure) if failure.is_lock_timeout() => {
                 // Whoever waits in a crowd already does not make it larger.
-                if crowds == 0 && began.elapsed() > slice + PROMPT {
-                    crowds = 1;
+                if contention == 0 && began.elapsed() > lock_timeout + PROMPT {
+                    contention = 1;
                 }
             }
             // A connection that stood idle may be dead, and its server another one by now.
-            Err(failure @ (Failure::Lost(_) | Failure::Late | Failure::Refused { .. })) if failures == 0 => {
-                log::debug!("a lock is asked for again: {}", failure.text());
+            Err(failure @ (PgError::ConnectionLost(_) | PgError::Timeout | PgError::Rejected { .. }))
+                if failures == 0 =>
+            {
+                log::debug!("a lock is asked for again: {}", failure.message());
                 failures += 1;
-                drop(held.connection.take());
+                drop(session.connection.take());
                 continue;
             }
             Err(failure) => return Err(failed(failure)),
         }
-        if held.connection.as_mut().is_some_and(|connection| !connection.post("ROLLBACK")) {
-            held.connection = None;
+        if session.connection.as_mut().is_some_and(|connection| !connection.send_without_waiting("ROLLBACK"))
+        {
+            session.connection = None;
         }
         // Out of the way, so that a pooler lends the connection to somebody else.
-        let pause = if crowds == 0 { 10 } else { 100 };
+        let pause = if contention == 0 { 10 } else { 100 };
         deadline.sleep(Duration::from_millis(pause / 2 + random::up_to(pause / 2)))?;
     }
 }
@@ -164,10 +171,10 @@ pub fn lock(
 fn take(
     connection: &mut Connection,
     keys: &[Option<i64>],
-    slice: Duration,
+    lock_timeout: Duration,
     idle_limit: Duration,
-    until: &Until,
-) -> Result<(), Failure> {
+    until: &StepDeadline,
+) -> Result<(), PgError> {
     let locks: String =
         keys.iter().flatten().map(|key| format!("SELECT pg_advisory_xact_lock({key}); ")).collect();
     let batch = format!(
@@ -178,15 +185,15 @@ fn take(
          SET LOCAL tcp_keepalives_idle = 3; SET LOCAL tcp_keepalives_interval = 2; \
          SET LOCAL tcp_keepalives_count = 3; SET LOCAL tcp_user_timeout = 9000; \
          {locks}SHOW transaction_read_only",
-        slice.as_millis(),
+        lock_timeout.as_millis(),
         idle_limit.as_millis(),
     );
     let rows = connection.run(until, async |client| client.simple_query(&batch).await)?;
     // A standby grants locks, too, and nobody else asks there.
-    let read_only = rows.iter().any(|row| first_text(std::slice::from_ref(row)) == Some("on"));
+    let read_only = rows.iter().any(|row| first_column(std::slice::from_ref(row)) == Some("on"));
     if read_only {
-        connection.give_up();
-        return Err(Failure::read_only());
+        connection.mark_broken();
+        return Err(PgError::read_only());
     }
     Ok(())
 }

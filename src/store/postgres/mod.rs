@@ -1,4 +1,4 @@
-//! Tokens in a PostgreSQL database (12 or newer): the durable store for several machines.
+//! The token store in a PostgreSQL database (12 or newer), for several machines.
 //!
 //! Every statement is a transaction of its own and leaves nothing behind in its session, so that a pooler in transaction mode
 //! may stand between. A statement is tried twice, for five seconds at most each: the second time on a new connection, to
@@ -12,11 +12,11 @@
 
 mod address;
 mod connection;
-mod failure;
-mod line;
 mod lock;
+mod pg_error;
 mod pool;
 mod schema;
+mod socket;
 mod tls;
 
 use std::collections::HashSet;
@@ -30,7 +30,7 @@ use tokio_postgres::{Client, Row as Found};
 use zeroize::Zeroizing;
 
 use self::address::Address;
-use self::pool::{Care, Pool};
+use self::pool::{Pool, Priority};
 use self::tls::Trust;
 use super::process_lock::ProcessLocks;
 use super::row::{Resealing, Row, StoredRow};
@@ -235,7 +235,7 @@ impl PostgresStore {
         let idle_limit = Duration::from_millis(timeouts.total_ms) + LOCK_RESERVE;
         let store = PostgresStore { pool: Arc::new(pool), locks: Arc::default(), seal, idle_limit };
         let deadline = Deadline::after(schema::LIMIT, &Arc::default());
-        store.seal.fits(&store.key_ids(&deadline)?)?;
+        store.seal.check_keys(&store.key_ids(&deadline)?)?;
         Ok(store)
     }
 
@@ -248,7 +248,7 @@ impl PostgresStore {
         row: impl Fn(&Found) -> Result<T, tokio_postgres::Error>,
     ) -> Result<Vec<T>> {
         let ask = async |client: &Client, _| client.query_typed(statement, params).await;
-        let found = self.pool.run(Care::Usual, deadline, ask)?;
+        let found = self.pool.run(Priority::Normal, deadline, ask)?;
         let rows: Result<Vec<T>, tokio_postgres::Error> = found.iter().map(row).collect();
         rows.map_err(|error| self.pool.error(error.into()))
     }
@@ -272,7 +272,7 @@ impl PostgresStore {
         let own: [Param<'_>; 4] =
             [params[0].clone(), params[1].clone(), params[2].clone(), (&document, Type::BYTEA)];
         let statement = if row.is_new { INSERT } else { UPDATE };
-        self.pool.run(Care::Insists, deadline, async |client, again| {
+        self.pool.run(Priority::Critical, deadline, async |client, again| {
             let written = client.query_typed(statement, &params).await?;
             if !written.is_empty() || !again {
                 return Ok(!written.is_empty());
@@ -307,7 +307,7 @@ impl PostgresStore {
         own: &str,
         deadline: &Deadline,
     ) -> Result<HashSet<String>> {
-        self.pool.run(Care::Insists, deadline, async |client, again| {
+        self.pool.run(Priority::Critical, deadline, async |client, again| {
             let mut written = HashSet::new();
             for (statement, (params, rows)) in parts.iter().filter(|(_, (_, rows))| *rows > 0) {
                 let now = ids(client, statement, params).await?;
@@ -335,7 +335,7 @@ impl PostgresStore {
     }
 
     /// Writes the rows that are still what they were; answers how many those are.
-    fn put_again(&self, rows: &[Resealing], deadline: &Deadline) -> Result<u64> {
+    fn replace_if_unchanged(&self, rows: &[Resealing], deadline: &Deadline) -> Result<u64> {
         let client_id = self.seal.client_id();
         let resource_ids: Vec<&str> = rows.iter().map(|one| one.row.resource_id.as_str()).collect();
         let versions: Vec<i64> = rows.iter().map(|one| one.row.version.cast_signed()).collect();
@@ -350,7 +350,7 @@ impl PostgresStore {
             (&documents, Type::BYTEA_ARRAY),
             (&before, Type::BYTEA_ARRAY),
         ];
-        self.pool.run(Care::Insists, deadline, async |client, _| {
+        self.pool.run(Priority::Critical, deadline, async |client, _| {
             Ok(client.query_typed(RESEAL_ALL, &params).await?.len() as u64)
         })
     }
@@ -521,7 +521,7 @@ impl Store for PostgresStore {
         deadline: &Deadline,
     ) -> Result<DuePage> {
         let client_id = self.seal.client_id();
-        let (renew_at, id) = DuePage::place(after);
+        let (renew_at, id) = DuePage::position(after);
         let mut params: Vec<Param<'_>> = vec![
             (&client_id, Type::TEXT),
             (renewals.start(), Type::INT8),
@@ -540,9 +540,9 @@ impl Store for PostgresStore {
              ORDER BY renew_at, resource_id LIMIT {}",
             limit + 1
         );
-        let places =
+        let positions =
             self.read(&select, &params, deadline, |found| Ok((found.try_get(0)?, found.try_get(1)?)))?;
-        Ok(DuePage::cut(places, limit))
+        Ok(DuePage::cut(positions, limit))
     }
 
     fn next_renewal(&self, company_id: Option<&str>, deadline: &Deadline) -> Result<Option<i64>> {
@@ -560,7 +560,7 @@ impl Store for PostgresStore {
         Ok(found.into_iter().next().flatten())
     }
 
-    fn reseal(&self, whole: &Deadline, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, whole: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
         let (client_id, first) = (self.seal.client_id(), self.seal.key_id());
         let others = self
@@ -568,13 +568,13 @@ impl Store for PostgresStore {
             .into_iter()
             .filter(|key_id| *key_id != first && !first.is_empty());
         for key_id in others {
-            if !self.seal.opens(&key_id) {
+            if !self.seal.can_open(&key_id) {
                 let count = "SELECT count(*) FROM ghl_oauth_token WHERE client_id = $1 AND sealed_with = $2";
                 let params: [Param<'_>; 2] = [(&client_id, Type::TEXT), (&key_id, Type::TEXT)];
                 let found: Vec<i64> =
                     self.read(count, &params, &whole.renewed(RESEAL_STEP), |found| found.try_get(0))?;
                 resealed.left += found.first().copied().unwrap_or_default().cast_unsigned();
-                resealed.fail(self.seal.not_given(&key_id));
+                resealed.fail(self.seal.missing_key(&key_id));
                 continue;
             }
             let select = format!(
@@ -582,14 +582,14 @@ impl Store for PostgresStore {
                 select_stored!()
             );
             let mut after = String::new();
-            while go_on(resealed.sealed) {
+            while should_continue(resealed.sealed) {
                 let params: [Param<'_>; 3] =
                     [(&client_id, Type::TEXT), (&key_id, Type::TEXT), (&after, Type::TEXT)];
                 let step = whole.renewed(RESEAL_STEP);
                 let page = self.read(&select, &params, &step, stored_row)?;
                 let Some(last) = page.last() else { break };
                 after = last.resource_id.clone();
-                self.seal.reseal(page, &mut resealed, |rows| self.put_again(rows, &step))?;
+                self.seal.reseal(page, &mut resealed, |rows| self.replace_if_unchanged(rows, &step))?;
             }
         }
         Ok(resealed)
@@ -651,7 +651,7 @@ impl PostgresStore {
         let versions: Vec<i64> = records.iter().map(|(_, version)| version.cast_signed()).collect();
         let params: [Param<'_>; 3] =
             [(&client_id, Type::TEXT), (&resource_ids, Type::TEXT_ARRAY), (&versions, Type::INT8_ARRAY)];
-        let removed = self.pool.run(Care::Insists, deadline, async |client, again| {
+        let removed = self.pool.run(Priority::Critical, deadline, async |client, again| {
             let mut removed: HashSet<String> = ids(client, DELETE_ALL, &params).await?.into_iter().collect();
             if again && removed.len() < records.len() {
                 // An earlier attempt, whose answer was lost, may have removed the missing rows.

@@ -1,4 +1,5 @@
-//! The connections of one client: a few that statements share, and one for each lock that is held or waited for.
+//! The PostgreSQL connection pool: a few shared by statements, and one for each lock that is held
+//! or waited for.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,31 +9,31 @@ use tokio_postgres::Client;
 
 use super::address::Address;
 use super::connection::Connection;
-use super::failure::Failure;
-use super::line::Until;
+use super::pg_error::PgError;
+use super::socket::StepDeadline;
 use super::tls::Trust;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 
 /// How many statements run at a time.
-const MOST_AT_WORK: usize = 4;
+const MAX_IN_USE: usize = 4;
 
 /// How many connections are kept while nobody uses them.
-const MOST_IDLE: usize = 4;
+const MAX_IDLE: usize = 4;
 
 /// How long the answer to a statement is waited for before its connection counts as dead. A statement is tried twice, the
 /// second time on a new connection, and then for half of the time that the call has left if that is more: a connection that was
 /// made just now is not dead, and a pooler may let the statement queue.
-const STATEMENT: Duration = Duration::from_secs(5);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The least time for the first attempt, if half of the call's time is less.
-const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
+const MIN_FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// How long a failure to connect is the answer to further calls that do not insist.
-const DOWN: Duration = Duration::from_secs(1);
+const FAILURE_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The interval in which a wait checks for its deadline and its cancellation.
-const SLICE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The connections to one database.
 pub struct Pool {
@@ -48,22 +49,22 @@ pub struct Pool {
 #[derive(Default)]
 struct State {
     idle: Vec<Connection>,
-    at_work: usize,
+    in_use: usize,
     /// When the last attempt to connect failed, and how.
-    down: Option<(Instant, Error)>,
+    last_failure: Option<(Instant, Error)>,
 }
 
 /// Whether a connection is attempted although the last attempt failed a moment ago.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Care {
+pub enum Priority {
     /// The call fails at once, with that failure.
-    Usual,
+    Normal,
     /// It is attempted: a new token may be at stake.
-    Insists,
+    Critical,
 }
 
 /// A connection on loan.
-struct Loan<'a> {
+struct PooledConnection<'a> {
     pool: &'a Pool,
     connection: Option<Connection>,
 }
@@ -82,113 +83,121 @@ impl Pool {
     /// `TIMEOUT` or `CANCELLED` if the call's deadline ended it; `STORE` if the server failed.
     pub fn run<T>(
         &self,
-        care: Care,
+        priority: Priority,
         deadline: &Deadline,
         work: impl AsyncFn(&Client, bool) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T> {
         // A connection that is dead without a sign of it must leave time for the second attempt.
-        let first = STATEMENT.min((deadline.remaining() / 2).max(FIRST_ATTEMPT));
+        let first = STATEMENT_TIMEOUT.min((deadline.remaining() / 2).max(MIN_FIRST_ATTEMPT));
         let first =
-            self.attempt(care, Source::Idle, first, deadline, async |client| work(client, false).await);
+            self.attempt(priority, Source::Idle, first, deadline, async |client| work(client, false).await);
         let outcome = first.or_else(|failure| {
             let again = match failure {
-                Failure::Lost(_) | Failure::Late => true,
+                PgError::ConnectionLost(_) | PgError::Timeout => true,
                 ref failure if failure.is_worth_repeating() => false,
                 failure => return Err(failure),
             };
-            log::debug!("a statement is tried again: {}", failure.text());
+            log::debug!("a statement is tried again: {}", failure.message());
             let work = async |client: &Client| work(client, again).await;
-            self.attempt(Care::Insists, Source::New, second_attempt(STATEMENT, deadline), deadline, work)
+            self.attempt(
+                Priority::Critical,
+                Source::New,
+                second_attempt(STATEMENT_TIMEOUT, deadline),
+                deadline,
+                work,
+            )
         });
         outcome.map_err(|failure| self.error(failure))
     }
 
     fn attempt<T>(
         &self,
-        care: Care,
+        priority: Priority,
         source: Source,
         limit: Duration,
         deadline: &Deadline,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, PgError> {
         // If no connection can be made, making one again would fail again.
-        let over = |failure| Failure::Over(self.error(failure));
-        let mut loan = self.turn(deadline)?;
-        loan.fill(care, source, &Until::within(self.patience(), deadline)).map_err(over)?;
-        loan.run(&Until::within(limit, deadline), work)
+        let over = |failure| PgError::CallEnded(self.error(failure));
+        let mut pooled = self.acquire(deadline)?;
+        pooled
+            .fill(priority, source, &StepDeadline::within(self.connect_timeout(), deadline))
+            .map_err(over)?;
+        pooled.run(&StepDeadline::within(limit, deadline), work)
     }
 
     /// Runs statements of one transaction on a connection of their own, which is closed if they fail.
-    pub fn alone<T>(
+    pub fn run_exclusive<T>(
         &self,
         deadline: &Deadline,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, Failure> {
-        let until = Until::end_of(deadline);
-        let mut loan = self.turn(deadline)?;
-        loan.fill(Care::Insists, Source::Idle, &until)?;
-        let outcome = loan.run(&until, work);
+    ) -> Result<T, PgError> {
+        let until = StepDeadline::end_of(deadline);
+        let mut pooled = self.acquire(deadline)?;
+        pooled.fill(Priority::Critical, Source::Idle, &until)?;
+        let outcome = pooled.run(&until, work);
         if outcome.is_err() {
-            loan.give_up();
+            pooled.mark_broken();
         }
         outcome
     }
 
     /// Whether statements get through: within that time, one does.
-    pub fn answers(&self, limit: Duration, deadline: &Deadline) -> Result<bool> {
+    pub fn is_responsive(&self, limit: Duration, deadline: &Deadline) -> Result<bool> {
         let answer = |source| {
-            let mut loan = self.turn(deadline)?;
+            let mut pooled = self.acquire(deadline)?;
             // From here on it is not this process's own statements that are in the way.
-            let until = Until::within(limit, deadline);
-            let answer = loan
-                .fill(Care::Insists, source, &until)
-                .and_then(|()| loan.run(&until, async |client| client.simple_query("SELECT 1").await));
+            let until = StepDeadline::within(limit, deadline);
+            let answer = pooled
+                .fill(Priority::Critical, source, &until)
+                .and_then(|()| pooled.run(&until, async |client| client.simple_query("SELECT 1").await));
             match (answer, until.left()) {
                 (Ok(_), _) => Ok(true),
-                (Err(_), Err(Failure::Late)) => Ok(false),
+                (Err(_), Err(PgError::Timeout)) => Ok(false),
                 (Err(failure), _) => Err(failure),
             }
         };
         // A connection that stood idle may be dead, and only its use shows that.
         let outcome = answer(Source::Idle).or_else(|failure| match failure {
-            Failure::Lost(_) => answer(Source::New),
+            PgError::ConnectionLost(_) => answer(Source::New),
             failure => Err(failure),
         });
         match outcome {
-            Err(Failure::Late) => Ok(false),
+            Err(PgError::Timeout) => Ok(false),
             outcome => outcome.map_err(|failure| self.error(failure)),
         }
     }
 
-    /// A connection for a lock; to be given back by [`Pool::put_back`].
-    pub fn connection(&self, source: Source, deadline: &Deadline) -> Result<Connection, Failure> {
-        let until = Until::within(self.patience(), deadline);
+    /// A connection for a lock; to be given back by [`Pool::give_back`].
+    pub fn connection(&self, source: Source, deadline: &Deadline) -> Result<Connection, PgError> {
+        let until = StepDeadline::within(self.connect_timeout(), deadline);
         match source {
-            Source::Idle => self.idle().map_or_else(|| self.connect(Care::Usual, &until), Ok),
-            Source::New => self.connect(Care::Insists, &until),
+            Source::Idle => self.idle().map_or_else(|| self.connect(Priority::Normal, &until), Ok),
+            Source::New => self.connect(Priority::Critical, &until),
         }
     }
 
     /// Makes the connections that the holder of a lock will want, so that it need not make them while others wait for it. What
     /// fails here will fail, and be told, there.
-    pub fn prepare(&self, deadline: &Deadline) {
-        let until = Until::within(self.patience(), deadline);
+    pub fn warm_up(&self, deadline: &Deadline) {
+        let until = StepDeadline::within(self.connect_timeout(), deadline);
         for _ in 0..2 {
             if self.state().idle.len() >= 2 {
                 return;
             }
-            match self.connect(Care::Usual, &until) {
-                Ok(connection) => self.put_back(connection),
+            match self.connect(Priority::Normal, &until) {
+                Ok(connection) => self.give_back(connection),
                 Err(_) => return,
             }
         }
     }
 
     /// Takes a connection back, unless it is spent.
-    pub fn put_back(&self, mut connection: Connection) {
+    pub fn give_back(&self, mut connection: Connection) {
         if connection.is_alive() {
             let mut state = self.state();
-            if state.idle.len() < MOST_IDLE {
+            if state.idle.len() < MAX_IDLE {
                 state.idle.push(connection);
                 return;
             }
@@ -203,26 +212,26 @@ impl Pool {
     }
 
     /// The error that a user sees.
-    pub fn error(&self, failure: Failure) -> Error {
+    pub fn error(&self, failure: PgError) -> Error {
         failure.into_error(&self.address.name)
     }
 
     /// How long it may take to have a connection: each server gets its time.
-    fn patience(&self) -> Duration {
+    fn connect_timeout(&self) -> Duration {
         self.connect_limit * u32::try_from(self.address.servers.len()).unwrap_or(1)
     }
 
     /// Waits for a turn: so many statements run at a time.
-    fn turn(&self, deadline: &Deadline) -> Result<Loan<'_>, Failure> {
-        let until = Until::end_of(deadline);
+    fn acquire(&self, deadline: &Deadline) -> Result<PooledConnection<'_>, PgError> {
+        let until = StepDeadline::end_of(deadline);
         until.left()?;
         let mut state = self.state();
-        while state.at_work >= MOST_AT_WORK {
-            let slice = until.left()?.min(SLICE);
+        while state.in_use >= MAX_IN_USE {
+            let slice = until.left()?.min(POLL_INTERVAL);
             state = self.freed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.at_work += 1;
-        Ok(Loan { pool: self, connection: None })
+        state.in_use += 1;
+        Ok(PooledConnection { pool: self, connection: None })
     }
 
     fn idle(&self) -> Option<Connection> {
@@ -235,11 +244,12 @@ impl Pool {
     }
 
     /// Connects to the first server, from the preferred one on, that takes writes.
-    fn connect(&self, care: Care, until: &Until) -> Result<Connection, Failure> {
-        if care == Care::Usual
-            && let Some((_, error)) = self.state().down.as_ref().filter(|(at, _)| at.elapsed() < DOWN)
+    fn connect(&self, priority: Priority, until: &StepDeadline) -> Result<Connection, PgError> {
+        if priority == Priority::Normal
+            && let Some((_, error)) =
+                self.state().last_failure.as_ref().filter(|(at, _)| at.elapsed() < FAILURE_LIFETIME)
         {
-            return Err(Failure::Over(error.clone()));
+            return Err(PgError::CallEnded(error.clone()));
         }
         let servers = &self.address.servers;
         let preferred = self.preferred.load(Ordering::Relaxed);
@@ -249,27 +259,29 @@ impl Pool {
             match Connection::open(server, &self.trust, self.connect_limit, until) {
                 Ok(connection) => {
                     self.preferred.store(index, Ordering::Relaxed);
-                    self.state().down = None;
+                    self.state().last_failure = None;
                     return Ok(connection);
                 }
-                Err(over @ Failure::Over(_)) => return Err(over),
+                Err(over @ PgError::CallEnded(_)) => return Err(over),
                 Err(failure) => failures.push((server, failure)),
             }
         }
-        let is_late = failures.iter().all(|(_, failure)| matches!(failure, Failure::Late));
+        let is_late = failures.iter().all(|(_, failure)| matches!(failure, PgError::Timeout));
         let failure = match failures.len() {
             _ if is_late => None,
             1 => failures.pop().map(|(_, failure)| failure),
             _ => {
-                let texts =
-                    failures.iter().map(|(server, failure)| format!("{}: {}", server.name, failure.text()));
-                Some(Failure::Lost(texts.collect::<Vec<_>>().join("; ")))
+                let texts = failures
+                    .iter()
+                    .map(|(server, failure)| format!("{}: {}", server.name, failure.message()));
+                Some(PgError::ConnectionLost(texts.collect::<Vec<_>>().join("; ")))
             }
         };
-        let failure = failure.unwrap_or(Failure::Late);
+        let failure = failure.unwrap_or(PgError::Timeout);
         // That one caller's time was over says nothing about the servers.
         if until.left().is_ok() {
-            self.state().down = Some((Instant::now(), failure.clone().into_error(&self.address.name)));
+            self.state().last_failure =
+                Some((Instant::now(), failure.clone().into_error(&self.address.name)));
         }
         Err(failure)
     }
@@ -293,38 +305,38 @@ pub enum Source {
     New,
 }
 
-impl Loan<'_> {
+impl PooledConnection<'_> {
     /// Gets its connection.
-    fn fill(&mut self, care: Care, source: Source, until: &Until) -> Result<(), Failure> {
+    fn fill(&mut self, priority: Priority, source: Source, until: &StepDeadline) -> Result<(), PgError> {
         let idle = if source == Source::Idle { self.pool.idle() } else { None };
-        self.connection = Some(idle.map_or_else(|| self.pool.connect(care, until), Ok)?);
+        self.connection = Some(idle.map_or_else(|| self.pool.connect(priority, until), Ok)?);
         Ok(())
     }
 
     fn run<T>(
         &mut self,
-        until: &Until,
+        until: &StepDeadline,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, Failure> {
-        let connection = self.connection.as_mut().ok_or(Failure::Late)?;
+    ) -> Result<T, PgError> {
+        let connection = self.connection.as_mut().ok_or(PgError::Timeout)?;
         let outcome = connection.run(until, work);
-        if outcome.as_ref().is_err_and(Failure::is_read_only) {
+        if outcome.as_ref().is_err_and(PgError::is_read_only) {
             // This server was demoted; whatever else leads to it is useless as well.
-            self.give_up();
+            self.mark_broken();
             let useless = std::mem::take(&mut self.pool.state().idle);
             drop(useless);
         }
         outcome
     }
 
-    fn give_up(&mut self) {
+    fn mark_broken(&mut self) {
         if let Some(connection) = &mut self.connection {
-            connection.give_up();
+            connection.mark_broken();
         }
     }
 }
 
-impl Drop for Loan<'_> {
+impl Drop for PooledConnection<'_> {
     fn drop(&mut self) {
         if self.connection.as_ref().is_some_and(|connection| !connection.is_ours()) {
             // A child that was forked inside a statement: nothing of the pool is its own.
@@ -332,9 +344,9 @@ impl Drop for Loan<'_> {
             return;
         }
         if let Some(connection) = self.connection.take() {
-            self.pool.put_back(connection);
+            self.pool.give_back(connection);
         }
-        self.pool.state().at_work -= 1;
+        self.pool.state().in_use -= 1;
         self.pool.freed.notify_one();
     }
 }

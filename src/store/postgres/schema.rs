@@ -1,4 +1,4 @@
-//! The tables, and how older ones are brought up to date.
+//! The PostgreSQL schema and its migrations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use super::connection::first_text;
-use super::failure::Failure;
-use super::pool::{Care, Pool};
+use super::connection::first_column;
+use super::pg_error::PgError;
+use super::pool::{Pool, Priority};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 
@@ -60,7 +60,7 @@ pub fn bring_up_to_date(pool: &Pool) -> Result<()> {
     let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
     // The look first: usually there is nothing to do, and a role that may not make tables can see that, too.
     let deadline = Deadline::after(LIMIT, &Arc::default());
-    let found = pool.run(Care::Insists, &deadline, async |client, _| match version(client).await {
+    let found = pool.run(Priority::Critical, &deadline, async |client, _| match version(client).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(0),
         version => version,
     })?;
@@ -69,11 +69,11 @@ pub fn bring_up_to_date(pool: &Pool) -> Result<()> {
         std::cmp::Ordering::Greater => return Err(newer(pool)),
         std::cmp::Ordering::Less => {}
     }
-    match pool.alone(&deadline, async |client| migrate(client, newest).await) {
+    match pool.run_exclusive(&deadline, async |client| migrate(client, newest).await) {
         Ok(found) if found > newest => Err(newer(pool)),
         Ok(_) => Ok(()),
         Err(failure) => {
-            let may_not = matches!(&failure, Failure::Refused { code, .. } if ["42501", "3F000"].contains(&code.code()));
+            let may_not = matches!(&failure, PgError::Rejected { code, .. } if ["42501", "3F000"].contains(&code.code()));
             let error = pool.error(failure);
             Err(if may_not {
                 error.with_help(
@@ -104,7 +104,7 @@ async fn migrate(client: &Client, newest: i32) -> Result<i32, tokio_postgres::Er
     );
     client.batch_execute(&begin).await?;
     let table = client.simple_query("SELECT to_regclass('ghl_oauth_schema')").await?;
-    if first_text(&table).is_none() {
+    if first_column(&table).is_none() {
         client.batch_execute("CREATE TABLE ghl_oauth_schema (version integer PRIMARY KEY)").await?;
     }
     let found = version(client).await?;

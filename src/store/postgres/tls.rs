@@ -1,4 +1,4 @@
-//! TLS to the server: its certificate and its name are always checked.
+//! TLS to PostgreSQL, with certificate and host name verification and channel binding.
 
 use std::io;
 use std::path::Path;
@@ -14,7 +14,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::line::Wire;
+use super::socket::AsyncSocket;
 use crate::ca_bundle;
 use crate::der::element;
 use crate::error::Result;
@@ -70,39 +70,40 @@ impl Tls {
     }
 }
 
-impl TlsConnect<Wire> for Tls {
-    type Stream = Safe;
+impl TlsConnect<AsyncSocket> for Tls {
+    type Stream = PgTlsStream;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Safe>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<PgTlsStream>> + Send>>;
 
-    fn connect(self, wire: Wire) -> Self::Future {
+    fn connect(self, socket: AsyncSocket) -> Self::Future {
         Box::pin(async move {
             let (config, host) = self.0.ok_or(io::ErrorKind::Unsupported)?;
             let name = ServerName::try_from(host).map_err(io::Error::other)?;
-            let stream = TlsConnector::from(config).connect(name, wire).await?;
-            Ok(Safe(Box::new(stream)))
+            let stream = TlsConnector::from(config).connect(name, socket).await?;
+            Ok(PgTlsStream(Box::new(stream)))
         })
     }
 }
 
 /// A connection within TLS.
-pub struct Safe(Box<TlsStream<Wire>>);
+pub struct PgTlsStream(Box<TlsStream<AsyncSocket>>);
 
-impl tokio_postgres::tls::TlsStream for Safe {
+impl tokio_postgres::tls::TlsStream for PgTlsStream {
     /// Ties the proof of the password to this very connection (RFC 5929, `tls-server-end-point`): a server in the middle with
     /// a certificate of its own cannot pass it on.
     fn channel_binding(&self) -> ChannelBinding {
         let certificates = self.0.get_ref().1.peer_certificates();
         let certificate = certificates.and_then(<[_]>::first);
-        let bound = certificate
-            .and_then(|certificate| Some(digest(signed_by(certificate)?, certificate).as_ref().to_vec()));
+        let bound = certificate.and_then(|certificate| {
+            Some(digest(signature_digest(certificate)?, certificate).as_ref().to_vec())
+        });
         bound.map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }
 
 /// The digest within the algorithm that signed a certificate; SHA-256 in the place of weaker ones. None where the algorithm
 /// has no digest of its own, or names it elsewhere.
-fn signed_by(certificate: &[u8]) -> Option<&'static digest::Algorithm> {
+fn signature_digest(certificate: &[u8]) -> Option<&'static digest::Algorithm> {
     // Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm SEQUENCE { OBJECT IDENTIFIER, … }, … }
     let (certificate, _) = element(SEQUENCE, certificate)?;
     let (_, rest) = element(SEQUENCE, certificate)?;
@@ -123,7 +124,7 @@ fn signed_by(certificate: &[u8]) -> Option<&'static digest::Algorithm> {
     }
 }
 
-impl AsyncRead for Safe {
+impl AsyncRead for PgTlsStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -133,7 +134,7 @@ impl AsyncRead for Safe {
     }
 }
 
-impl AsyncWrite for Safe {
+impl AsyncWrite for PgTlsStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

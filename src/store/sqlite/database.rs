@@ -1,5 +1,5 @@
-//! The handles to a database file: opened when they are needed, closed before a fork, and given up when they no longer
-//! have the file at the path open. Every wait ends by the deadline of its call.
+//! SQLite connections, one to write and one to read: opened when needed, and closed before a fork.
+//! Every wait ends by the deadline of its call.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::identity::{Files, Paths};
 use super::region_lock::{self, Refusal, RegionLocks, Share};
 use super::schema::{self, Schema};
-use super::turn::{Turn, Turns};
+use super::timed_mutex::{TimedMutex, TimedMutexGuard};
 use super::writer_lock::WriterLock;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -25,14 +25,14 @@ use crate::store::user_only;
 /// The longest pause before a call looks again whether another program still holds the lock that it needs. SQLite's own
 /// busy handler would soon look ten times a second only, and one writer among many would be passed over for seconds. Nor
 /// does it know a deadline, and a fork would have to wait for it.
-const LONGEST_PAUSE: Duration = Duration::from_millis(3);
+const MAX_PAUSE: Duration = Duration::from_millis(3);
 
 /// How often one call opens the database again because its files were replaced meanwhile.
-const MOST_REPLACEMENTS: u32 = 20;
+const MAX_REPLACEMENTS: u32 = 20;
 
 /// How often one call works again because the POSIX locks of the process were dropped meanwhile. After that it relies on the
 /// locks that survive: a host that opens and closes the file without end must not keep it from saving.
-const MOST_DOUBTS: u32 = 3;
+const MAX_DOUBTS: u32 = 3;
 
 /// If the disk has less room than this, new pages are written into the database with the transaction that adds them.
 const SHORT_OF_ROOM: u64 = 64 << 20;
@@ -45,17 +45,17 @@ pub struct Database {
     paths: Arc<Paths>,
     regions: Arc<RegionLocks>,
     writer_lock: WriterLock,
-    writer: Slot,
+    writer: HandleSlot,
     /// A handle of its own, so that no reader waits for another thread's fsync.
-    reader: Slot,
+    reader: HandleSlot,
     /// Whether an empty file may become a database: only until the first handle was opened.
     may_be_made: AtomicBool,
 }
 
 /// One handle, and the order in which threads work with it.
 #[derive(Default)]
-struct Slot {
-    turns: Turns,
+struct HandleSlot {
+    mutex: TimedMutex,
     /// Locked by the thread that has the turn, or before a fork.
     handle: Mutex<Option<Handle>>,
     /// Whether another program locked out the last attempt.
@@ -71,7 +71,7 @@ struct Handle {
 }
 
 /// Why an attempt did not succeed.
-enum Fault {
+enum AttemptError {
     /// Another program holds a lock that it needs.
     Busy,
     /// The files at the path are not the ones that the handle has open.
@@ -84,9 +84,9 @@ enum Fault {
 }
 
 /// The turn to write.
-pub struct WriterTurn<'a> {
+pub struct WriteAccess<'a> {
     database: &'a Database,
-    _turn: Turn<'a>,
+    _guard: TimedMutexGuard<'a>,
 }
 
 impl Database {
@@ -114,8 +114,8 @@ impl Database {
             regions: region_lock::of(&path),
             writer_lock: WriterLock::new(locks),
             paths: Arc::new(Paths::new(path)),
-            writer: Slot::default(),
-            reader: Slot::default(),
+            writer: HandleSlot::default(),
+            reader: HandleSlot::default(),
             may_be_made: AtomicBool::new(may_be_made),
         });
         databases::register(Arc::<Database>::downgrade(&database));
@@ -134,21 +134,21 @@ impl Database {
         deadline: &Deadline,
         work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let turn = self.turn_to_write(deadline, || false)?;
-        turn.map_or_else(|| Err(deadline.timed_out()), |turn| turn.write(deadline, work))
+        let guard = self.lock_for_write(deadline, || false)?;
+        guard.map_or_else(|| Err(deadline.timed_out()), |guard| guard.write(deadline, work))
     }
 
     /// Waits for the turn to write. `None` once `is_done` says that there is nothing left to do.
     ///
     /// # Errors
     /// `TIMEOUT`, `CANCELLED`.
-    pub fn turn_to_write(
+    pub fn lock_for_write(
         &self,
         deadline: &Deadline,
         is_done: impl Fn() -> bool,
-    ) -> Result<Option<WriterTurn<'_>>> {
-        let turn = self.turn(&self.writer, deadline, is_done)?;
-        Ok(turn.map(|turn| WriterTurn { database: self, _turn: turn }))
+    ) -> Result<Option<WriteAccess<'_>>> {
+        let guard = self.lock(&self.writer, deadline, is_done)?;
+        Ok(guard.map(|guard| WriteAccess { database: self, _guard: guard }))
     }
 
     /// Reads.
@@ -160,19 +160,19 @@ impl Database {
         deadline: &Deadline,
         mut work: impl FnMut(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let Some(_turn) = self.turn(&self.reader, deadline, || false)? else {
+        let Some(_guard) = self.lock(&self.reader, deadline, || false)? else {
             return Err(deadline.timed_out());
         };
         self.work(&self.reader, deadline, false, |connection, _| work(connection))
     }
 
-    fn turn<'a>(
+    fn lock<'a>(
         &'a self,
-        slot: &'a Slot,
+        slot: &'a HandleSlot,
         deadline: &Deadline,
         is_done: impl Fn() -> bool,
-    ) -> Result<Option<Turn<'a>>> {
-        slot.turns.take(deadline, is_done).map_err(|error| match slot.is_locked_out.load(Ordering::Relaxed) {
+    ) -> Result<Option<TimedMutexGuard<'a>>> {
+        slot.mutex.lock(deadline, is_done).map_err(|error| match slot.is_locked_out.load(Ordering::Relaxed) {
             true => self.locked_out(error, deadline),
             false => error,
         })
@@ -182,7 +182,7 @@ impl Database {
     /// never waits for another program.
     fn work<T>(
         &self,
-        slot: &Slot,
+        slot: &HandleSlot,
         deadline: &Deadline,
         is_write: bool,
         mut work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
@@ -191,26 +191,26 @@ impl Database {
         let (mut may_be_written, mut is_checkpointed) = (false, false);
         loop {
             let mut has_begun = false;
-            let is_watchful = doubts < MOST_DOUBTS;
+            let is_watchful = doubts < MAX_DOUBTS;
             let outcome = self.attempt(slot, is_write, is_watchful, |connection| {
                 has_begun = true;
                 work(connection, may_be_written)
             });
-            slot.is_locked_out.store(matches!(outcome, Err(Fault::Busy)), Ordering::Relaxed);
+            slot.is_locked_out.store(matches!(outcome, Err(AttemptError::Busy)), Ordering::Relaxed);
             match outcome {
                 Ok(value) => return Ok(value),
-                Err(Fault::Busy) => {
+                Err(AttemptError::Busy) => {
                     deadline.sleep(pause(tries)).map_err(|error| self.locked_out(error, deadline))?;
                     tries += 1;
                 }
-                Err(Fault::Replaced) if replaced < MOST_REPLACEMENTS => {
+                Err(AttemptError::Replaced) if replaced < MAX_REPLACEMENTS => {
                     // SQLite shares what it knows of a file between the handles of a process, so all must go.
                     drop(databases::close_all());
                     deadline.check()?;
                     may_be_written |= has_begun;
                     replaced += 1;
                 }
-                Err(Fault::Replaced) => {
+                Err(AttemptError::Replaced) => {
                     let message = format!(
                         "the files of the database {} are replaced again and again",
                         self.paths.database.display()
@@ -219,16 +219,16 @@ impl Database {
                         "find out which program opens, copies or removes them; see docs/stores.md",
                     ));
                 }
-                Err(Fault::Unlocked) => {
+                Err(AttemptError::Unlocked) => {
                     may_be_written |= has_begun;
                     doubts += 1;
                 }
-                Err(Fault::Full(_)) if is_write && !is_checkpointed => {
+                Err(AttemptError::Full(_)) if is_write && !is_checkpointed => {
                     deadline.check()?;
                     is_checkpointed = true;
                     self.checkpoint(slot);
                 }
-                Err(Fault::Full(error) | Fault::Failed(error)) => return Err(error),
+                Err(AttemptError::Full(error) | AttemptError::Failed(error)) => return Err(error),
             }
         }
     }
@@ -236,7 +236,7 @@ impl Database {
     /// Writes the WAL back into the database, so that the next transaction writes over it from its beginning and needs no new
     /// room. The WAL keeps its length: no other program takes the room meanwhile. PASSIVE waits for nothing, and leaves what a
     /// foreign reader still needs.
-    fn checkpoint(&self, slot: &Slot) {
+    fn checkpoint(&self, slot: &HandleSlot) {
         let _using = databases::shared();
         if let Some(handle) = &*slot.handle()
             && handle.is_current()
@@ -247,31 +247,32 @@ impl Database {
 
     fn attempt<T>(
         &self,
-        slot: &Slot,
+        slot: &HandleSlot,
         is_write: bool,
         is_watchful: bool,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, AttemptError> {
         let _using = databases::shared();
-        let mut place = slot.handle();
-        let handle = match place.take() {
-            Some(handle) => place.insert(handle),
-            None => place.insert(self.open_handle()?),
+        let mut current = slot.handle();
+        let handle = match current.take() {
+            Some(handle) => current.insert(handle),
+            None => current.insert(self.open_handle()?),
         };
         if !handle.is_current() {
-            return Err(Fault::Replaced);
+            return Err(AttemptError::Replaced);
         }
-        let _alone = if is_write { Some(self.writer_lock.try_lock().ok_or(Fault::Busy)?) } else { None };
+        let _alone =
+            if is_write { Some(self.writer_lock.try_lock().ok_or(AttemptError::Busy)?) } else { None };
         let worked = work(&handle.connection);
         // Others will open the files at the path: a save that went elsewhere is not saved, and the error of a handle
         // whose files were exchanged says nothing.
         if (is_write || worked.is_err()) && !handle.is_current() {
-            return Err(Fault::Replaced);
+            return Err(AttemptError::Replaced);
         }
         // Without SQLite's locks another program may have written into the midst of this transaction.
         if is_watchful && !handle.share.is_intact() {
             handle.share.mend();
-            return Err(Fault::Unlocked);
+            return Err(AttemptError::Unlocked);
         }
         if is_write && worked.is_ok() {
             handle.spare_room();
@@ -280,7 +281,7 @@ impl Database {
     }
 
     /// A handle to a database that is up to date.
-    fn open_handle(&self) -> Result<Handle, Fault> {
+    fn open_handle(&self) -> Result<Handle, AttemptError> {
         let (handle, is_protected) = self.open_once()?;
         if is_protected {
             return Ok(handle);
@@ -291,10 +292,10 @@ impl Database {
     }
 
     /// A handle, and whether the locks that survive a foreign close were there before it was opened.
-    fn open_once(&self) -> Result<(Handle, bool), Fault> {
+    fn open_once(&self) -> Result<(Handle, bool), AttemptError> {
         let failed = |error: rusqlite::Error| self.fault(&error);
         let path = &self.paths.database;
-        let database = self.paths.database_id().map_err(|error| Fault::Failed(self.gone(&error)))?;
+        let database = self.paths.database_id().map_err(|error| AttemptError::Failed(self.gone(&error)))?;
         let share = Share::before_opening(&self.regions, &self.paths)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
@@ -313,7 +314,7 @@ impl Database {
             Schema::Newer => {
                 let message =
                     format!("the database {} was written by a newer version of this library", path.display());
-                return Err(Fault::Failed(
+                return Err(AttemptError::Failed(
                     Error::new(Status::Store, message)
                         .with_help("update the library")
                         .with_parameter("store.path"),
@@ -321,7 +322,7 @@ impl Database {
             }
             Schema::Empty => {
                 let message = format!("the database {} was replaced by an empty file", path.display());
-                return Err(Fault::Failed(
+                return Err(AttemptError::Failed(
                     Error::new(Status::Store, message)
                         .with_help("put the database back, or make a new client to begin anew"),
                 ));
@@ -335,7 +336,7 @@ impl Database {
             }
             _ => {
                 leave_files_alone(&connection);
-                Err(Fault::Replaced)
+                Err(AttemptError::Replaced)
             }
         }
     }
@@ -364,10 +365,12 @@ impl Database {
         Error::new(Status::Timeout, message).with_help("end the other program's transaction, then try again")
     }
 
-    fn fault(&self, error: &rusqlite::Error) -> Fault {
+    fn fault(&self, error: &rusqlite::Error) -> AttemptError {
         let help = match error.sqlite_error_code() {
             // `FileLockingProtocolFailed`: SQLite looked a hundred times, and another program was always at it.
-            Some(ErrorCode::DatabaseBusy | ErrorCode::FileLockingProtocolFailed) => return Fault::Busy,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::FileLockingProtocolFailed) => {
+                return AttemptError::Busy;
+            }
             _ if is_disk_full(error) => "make room on the disk; new tokens are kept in memory until then",
             Some(ErrorCode::DatabaseLocked) => "another program holds the database; try again",
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
@@ -380,11 +383,11 @@ impl Database {
         };
         let message = format!("the database {} failed: {error}", self.paths.database.display());
         let failure = Error::new(Status::Store, message).with_help(help);
-        if is_disk_full(error) { Fault::Full(failure) } else { Fault::Failed(failure) }
+        if is_disk_full(error) { AttemptError::Full(failure) } else { AttemptError::Failed(failure) }
     }
 }
 
-impl WriterTurn<'_> {
+impl WriteAccess<'_> {
     /// As [`Database::write`].
     ///
     /// # Errors
@@ -398,17 +401,17 @@ impl WriterTurn<'_> {
     }
 }
 
-impl Slot {
+impl HandleSlot {
     fn handle(&self) -> MutexGuard<'_, Option<Handle>> {
         self.handle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl From<Refusal> for Fault {
-    fn from(refusal: Refusal) -> Fault {
+impl From<Refusal> for AttemptError {
+    fn from(refusal: Refusal) -> AttemptError {
         match refusal {
-            Refusal::Busy => Fault::Busy,
-            Refusal::Replaced => Fault::Replaced,
+            Refusal::Busy => AttemptError::Busy,
+            Refusal::Replaced => AttemptError::Replaced,
         }
     }
 }
@@ -508,7 +511,7 @@ fn pause(tries: u32) -> Duration {
 }
 
 fn longest_pause(tries: u32) -> Duration {
-    LONGEST_PAUSE.min(Duration::from_micros(100) * (1 << tries.min(5)))
+    MAX_PAUSE.min(Duration::from_micros(100) * (1 << tries.min(5)))
 }
 
 /// Makes the file for this user only; SQLite gives its side files the same mode.

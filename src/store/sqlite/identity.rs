@@ -1,5 +1,5 @@
-//! Which file is the database: one absolute, canonical path whichever way leads to it, and whether the files that a handle
-//! has open are still the ones at that path.
+//! The identity of the database file: its canonical path, and the device and inode of the files
+//! that a handle has open.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf, Prefix};
 use crate::error::{Error, Result, Status};
 
 /// How many symbolic links are followed.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// The canonical path of a database file, which need not exist yet. Every path to one file, be it relative, through a
 /// linked folder or a symbolic link to the file, has the same canonical path; hard links do not.
@@ -25,7 +25,7 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
 
 fn canonical(path: &Path) -> io::Result<PathBuf> {
     let mut path = std::path::absolute(path)?;
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         match fs::canonicalize(&path) {
             Ok(found) => return Ok(without_verbatim_prefix(found)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -1,15 +1,15 @@
-//! Tokens in an SQLite database: the durable store for one machine, shared by any number of its processes.
+//! The token store in an SQLite database, for any number of processes on one machine.
 //!
 //! WAL with `synchronous = FULL`: a save that was answered survives a crash and a power cut, for the price of one
 //! fsync, which saves of several threads share where they meet. Ids of several apps stand side by side, told apart by
 //! their client id.
 
 mod database;
-mod group;
+mod group_commit;
 mod identity;
 mod region_lock;
 mod schema;
-mod turn;
+mod timed_mutex;
 mod writer_lock;
 
 use std::ops::RangeInclusive;
@@ -22,7 +22,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 use zeroize::Zeroizing;
 
 use self::database::Database;
-use self::group::{Group, Saving};
+use self::group_commit::{CommitGroup, PendingRow};
 pub use self::identity::locate;
 use super::file_lock::LockFolder;
 use super::row::{Resealing, Row, StoredRow};
@@ -66,7 +66,7 @@ pub struct SqliteStore {
     database: Arc<Database>,
     locks: LockFolder,
     seal: Seal,
-    group: Group,
+    group: CommitGroup,
 }
 
 impl SqliteStore {
@@ -90,8 +90,8 @@ impl SqliteStore {
         let locks = PathBuf::from(locks);
         let database = Database::open(path, &locks, may_be_made, deadline)?;
         let locks = LockFolder::new(locks, seal.client_id())?;
-        let store = SqliteStore { database, locks, seal, group: Group::default() };
-        store.seal.fits(&store.key_ids(deadline)?)?;
+        let store = SqliteStore { database, locks, seal, group: CommitGroup::default() };
+        store.seal.check_keys(&store.key_ids(deadline)?)?;
         Ok(store)
     }
 }
@@ -142,20 +142,20 @@ impl SqliteStore {
     }
 
     /// Saves a row in the group commit: whether it was written.
-    fn save_in_group(&self, own: &Arc<Saving>, deadline: &Deadline) -> Result<bool> {
+    fn save_by_group_commit(&self, own: &Arc<PendingRow>, deadline: &Deadline) -> Result<bool> {
         let is_done = || own.saved.get().is_some();
-        let turn = self.database.turn_to_write(deadline, is_done);
-        let Some(turn) = turn.or_else(|error| if is_done() { Ok(None) } else { Err(error) })? else {
+        let access = self.database.lock_for_write(deadline, is_done);
+        let Some(access) = access.or_else(|error| if is_done() { Ok(None) } else { Err(error) })? else {
             return Ok(own.saved.get().is_some_and(|saved| *saved));
         };
-        let mut batch: Vec<Arc<Saving>> = Vec::new();
-        let written = turn.write(deadline, |connection, may_be_written| {
+        let mut batch: Vec<Arc<PendingRow>> = Vec::new();
+        let written = access.write(deadline, |connection, may_be_written| {
             self.group.join(&mut batch);
-            if !batch.iter().any(|saving| Arc::ptr_eq(saving, own)) {
+            if !batch.iter().any(|pending| Arc::ptr_eq(pending, own)) {
                 batch.push(Arc::clone(own));
             }
             if batch.len() > 1 {
-                match self.put_all(connection, batch.iter().map(|saving| &saving.row), may_be_written) {
+                match self.put_all(connection, batch.iter().map(|pending| &pending.row), may_be_written) {
                     Err(error) if is_busy(&error) => {
                         // Until the next attempt the other threads may give up.
                         self.group.give_back(&mut batch);
@@ -168,11 +168,11 @@ impl SqliteStore {
             }
             Ok(vec![self.put(connection, &own.row, may_be_written)?])
         })?;
-        for (saving, saved) in batch.iter().zip(written) {
-            let _ = saving.saved.set(saved);
+        for (pending, saved) in batch.iter().zip(written) {
+            let _ = pending.saved.set(saved);
         }
         // The other threads look when the turn ends.
-        drop(turn);
+        drop(access);
         Ok(own.saved.get().is_some_and(|saved| *saved))
     }
 
@@ -221,21 +221,21 @@ impl SqliteStore {
         &self,
         whole: &Deadline,
         resealed: &mut Resealed,
-        go_on: &dyn Fn(u64) -> bool,
+        should_continue: &dyn Fn(u64) -> bool,
     ) -> Result<()> {
         let step = || whole.renewed(whole.total());
         let (client_id, first) = (self.seal.client_id(), self.seal.key_id());
         let others =
             self.key_ids(&step())?.into_iter().filter(|key_id| *key_id != first && !first.is_empty());
         for key_id in others {
-            if !self.seal.opens(&key_id) {
+            if !self.seal.can_open(&key_id) {
                 let count = "SELECT COUNT(*) FROM token WHERE client_id = ?1 AND sealed_with = ?2";
                 resealed.left += self.database.read(&step(), |connection| {
                     connection
                         .prepare_cached(count)?
                         .query_row(params![client_id, key_id], |row| row.get::<_, i64>(0))
                 })? as u64;
-                resealed.fail(self.seal.not_given(&key_id));
+                resealed.fail(self.seal.missing_key(&key_id));
                 continue;
             }
             let select = format!(
@@ -244,21 +244,21 @@ impl SqliteStore {
                  ORDER BY resource_id LIMIT {RESEALED_AT_ONCE}"
             );
             let mut after = String::new();
-            while go_on(resealed.sealed) {
+            while should_continue(resealed.sealed) {
                 let page: Vec<StoredRow> = self.database.read(&step(), |connection| {
                     let mut select = connection.prepare_cached(&select)?;
                     select.query_map(params![client_id, key_id, after], read_row)?.collect()
                 })?;
                 let Some(last) = page.last() else { break };
                 after = last.resource_id.clone();
-                self.seal.reseal(page, resealed, |rows| self.put_again(rows, &step()))?;
+                self.seal.reseal(page, resealed, |rows| self.replace_if_unchanged(rows, &step()))?;
             }
         }
         Ok(())
     }
 
     /// Writes the rows that are still what they were; answers how many those are.
-    fn put_again(&self, rows: &[Resealing], deadline: &Deadline) -> Result<u64> {
+    fn replace_if_unchanged(&self, rows: &[Resealing], deadline: &Deadline) -> Result<u64> {
         let update = "UPDATE token SET sealed_with = ?4, document = ?5
                       WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 AND document = ?6";
         self.database.write(deadline, |connection, _| {
@@ -305,7 +305,7 @@ impl Store for SqliteStore {
 
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
         let own = self.group.enter(self.seal.row(record)?);
-        let saved = self.save_in_group(&own, deadline);
+        let saved = self.save_by_group_commit(&own, deadline);
         self.group.leave(&own);
         if saved.map_err(|error| error.with_resource(&record.resource_id))? {
             Ok(record.next_version())
@@ -410,9 +410,9 @@ impl Store for SqliteStore {
              ORDER BY renew_at, resource_id LIMIT ?6"
         );
         let (client_id, first, last) = (self.seal.client_id(), renewals.start(), renewals.end());
-        let (renew_at, id) = DuePage::place(after);
+        let (renew_at, id) = DuePage::position(after);
         let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-        let places = self.database.read(deadline, |connection| {
+        let positions = self.database.read(deadline, |connection| {
             connection
                 .prepare_cached(&select)?
                 .query_map(params![client_id, first, last, renew_at, id, rows, company_id], |row| {
@@ -420,7 +420,7 @@ impl Store for SqliteStore {
                 })?
                 .collect()
         })?;
-        Ok(DuePage::cut(places, limit))
+        Ok(DuePage::cut(positions, limit))
     }
 
     fn next_renewal(&self, company_id: Option<&str>, deadline: &Deadline) -> Result<Option<i64>> {
@@ -436,9 +436,9 @@ impl Store for SqliteStore {
         })
     }
 
-    fn reseal(&self, whole: &Deadline, go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, whole: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
-        let outcome = self.reseal_all(whole, &mut resealed, go_on);
+        let outcome = self.reseal_all(whole, &mut resealed, should_continue);
         if resealed.sealed > 0 {
             self.database.write(&whole.renewed(whole.total()), |connection, _| {
                 empty_wal(connection);
@@ -568,7 +568,7 @@ mod tests {
     use crate::error::Status;
     use crate::token::Token;
 
-    fn patience() -> Deadline {
+    fn deadline() -> Deadline {
         Deadline::after(Duration::from_secs(60), &Arc::default())
     }
 
@@ -608,14 +608,14 @@ mod tests {
                         let mut record = record(id, access_token);
                         record.version = version;
                         let store = &store;
-                        saves.push(scope.spawn(move || store.save(&record, &patience())));
+                        saves.push(scope.spawn(move || store.save(&record, &deadline())));
                     }
                     while store.group.len() < ids.len() {
                         thread::yield_now();
                     }
                     Ok(())
                 };
-                store.database.write(&patience(), hold).unwrap();
+                store.database.write(&deadline(), hold).unwrap();
                 saves.into_iter().map(|save| save.join().unwrap()).collect::<Vec<_>>()
             })
         };
@@ -626,12 +626,12 @@ mod tests {
         // A conflict, and a row that the database refuses.
         let mut changed = record("company3", "theirs");
         changed.version = 1;
-        store.save(&changed, &patience()).unwrap();
+        store.save(&changed, &deadline()).unwrap();
         let refusal = "CREATE TRIGGER refusal BEFORE UPDATE ON token WHEN new.resource_id = 'company4'
                        BEGIN SELECT RAISE(ABORT, 'refused'); END";
-        store.database.write(&patience(), |connection, _| connection.execute_batch(refusal)).unwrap();
+        store.database.write(&deadline(), |connection, _| connection.execute_batch(refusal)).unwrap();
         for (id, saved) in ids.iter().zip(save_at_once("second", 1)) {
-            let held = store.load(id, &patience()).unwrap().unwrap().token.access_token.clone();
+            let held = store.load(id, &deadline()).unwrap().unwrap().token.access_token.clone();
             let (outcome, token) = match id.as_str() {
                 "company3" => (Err(Status::Conflict), "theirs"),
                 "company4" => (Err(Status::Store), "first"),
@@ -648,24 +648,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let record = |access_token: &str| record("company", access_token);
-        SqliteStore::open(&path, Seal::none("app-1")).unwrap().save(&record("removed"), &patience()).unwrap();
+        SqliteStore::open(&path, Seal::none("app-1")).unwrap().save(&record("removed"), &deadline()).unwrap();
         let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned().into();
         let store = SqliteStore::open(&path, Seal::new("app-1", &[key], false, "k").unwrap()).unwrap();
         let select = "SELECT resource_id, version, document FROM token";
         let page = store
             .database
-            .read(&patience(), |connection| connection.query_row(select, [], read_row))
+            .read(&deadline(), |connection| connection.query_row(select, [], read_row))
             .unwrap();
         let mut resealed = Resealed::default();
         let put = |rows: &[Resealing]| {
-            store.remove_all(&[("company".into(), 1)], &patience()).unwrap();
-            store.save(&record("granted anew"), &patience()).unwrap();
-            store.put_again(rows, &patience())
+            store.remove_all(&[("company".into(), 1)], &deadline()).unwrap();
+            store.save(&record("granted anew"), &deadline()).unwrap();
+            store.replace_if_unchanged(rows, &deadline())
         };
         store.seal.reseal(vec![page], &mut resealed, put).unwrap();
         assert_eq!((resealed.sealed, resealed.left), (0, 1));
         assert_eq!(
-            store.load("company", &patience()).unwrap().unwrap().token.access_token.expose(),
+            store.load("company", &deadline()).unwrap().unwrap().token.access_token.expose(),
             "granted anew"
         );
     }

@@ -1,51 +1,51 @@
-//! Threads that a call takes along: they end before it does, and what they have to tell the host is told on the call's
-//! own thread.
+//! A scoped worker pool: worker threads for the duration of one call, whose callbacks run on the
+//! caller's thread.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::deferred_callbacks::{self, DeferredCalls};
 use crate::error::{Error, Result, Status};
-use crate::inside;
-use crate::lookup::NoThread;
-use crate::outbox::{self, Messages};
+use crate::lookup::ThreadSpawnError;
+use crate::panic_scope;
 
 /// How many results may wait to be looked at: what a crew brings in must not pile up.
-const MOST_WAITING: usize = 64;
+const MAX_QUEUED_RESULTS: usize = 64;
 
-type Delivery<T> = (Option<Result<T>>, Messages);
+type WorkerMessage<T> = (Option<Result<T>>, DeferredCalls);
 
 /// What a crew brings in.
-pub struct Results<T>(Receiver<Delivery<T>>);
+pub struct Results<T>(Receiver<WorkerMessage<T>>);
 
 /// The next thing that a crew has to say.
-pub enum Next<T> {
+pub enum Received<T> {
     /// One of its results; a defect (a panic) is `INTERNAL`.
     Result(Result<T>),
     /// Nothing, so far.
     Nothing,
     /// All its threads have ended.
-    Over,
+    Closed,
 }
 
-/// Lets `hands` threads work, each calling `work` again and again until it has nothing more to do (`None`), and gives
+/// Lets `workers` threads work, each calling `work` again and again until it has nothing more to do (`None`), and gives
 /// their results to `collect` on this thread. A defect ends its thread.
 ///
 /// # Errors
 /// `NETWORK` if the system starts no thread: nothing was sent.
-pub fn work<T: Send, R>(
-    hands: usize,
+pub fn run<T: Send, R>(
+    workers: usize,
     work: impl Fn() -> Option<T> + Sync,
     collect: impl FnOnce(&Results<T>) -> R,
 ) -> Result<R> {
-    let (sender, receiver) = sync_channel(MOST_WAITING);
+    let (sender, receiver) = sync_channel(MAX_QUEUED_RESULTS);
     thread::scope(|scope| {
         let mut threads = Vec::new();
-        for _ in 0..hands {
+        for _ in 0..workers {
             let (sender, work) = (sender.clone(), &work);
             let thread = thread::Builder::new().name("ghl-oauth".into());
-            threads.extend(thread.spawn_scoped(scope, move || hand(&sender, work)));
+            threads.extend(thread.spawn_scoped(scope, move || run_worker(&sender, work)));
         }
         drop(sender);
         if threads.is_empty() {
@@ -53,7 +53,7 @@ pub fn work<T: Send, R>(
                 Status::Network,
                 "no thread could be started for the work, nothing was sent",
             )
-            .with_help(NoThread::HELP));
+            .with_help(ThreadSpawnError::HELP));
         }
         let results = Results(receiver);
         let collected = collect(&results);
@@ -67,38 +67,38 @@ pub fn work<T: Send, R>(
     })
 }
 
-fn hand<T>(results: &SyncSender<Delivery<T>>, work: &impl Fn() -> Option<T>) {
-    let _inside = inside::enter();
-    let mut goes_on = true;
-    while goes_on {
-        let (outcome, messages) = outbox::collect(|| panic::catch_unwind(AssertUnwindSafe(work)));
+fn run_worker<T>(results: &SyncSender<WorkerMessage<T>>, work: &impl Fn() -> Option<T>) {
+    let _scope = panic_scope::enter();
+    let mut should_continue = true;
+    while should_continue {
+        let (outcome, messages) = deferred_callbacks::capture(|| panic::catch_unwind(AssertUnwindSafe(work)));
         let result = match outcome {
             Ok(result) => {
-                goes_on = result.is_some();
+                should_continue = result.is_some();
                 result.map(Ok)
             }
             Err(payload) => {
                 // A payload may panic when it is dropped.
                 std::mem::forget(payload);
-                goes_on = false;
+                should_continue = false;
                 Some(Err(Error::new(Status::Internal, "the library met a defect of its own")
                     .with_help("please report it, with the log")))
             }
         };
-        goes_on &= results.send((result, messages)).is_ok();
+        should_continue &= results.send((result, messages)).is_ok();
     }
 }
 
 impl<T> Results<T> {
     /// Waits so long for the next result. What the threads have to tell the host is told now.
-    pub fn next(&self, patience: Duration) -> Next<T> {
-        match self.0.recv_timeout(patience) {
+    pub fn next(&self, timeout: Duration) -> Received<T> {
+        match self.0.recv_timeout(timeout) {
             Ok((result, messages)) => {
-                messages.into_iter().for_each(outbox::post);
-                result.map_or(Next::Nothing, Next::Result)
+                messages.into_iter().for_each(deferred_callbacks::run_or_defer);
+                result.map_or(Received::Nothing, Received::Result)
             }
-            Err(RecvTimeoutError::Timeout) => Next::Nothing,
-            Err(RecvTimeoutError::Disconnected) => Next::Over,
+            Err(RecvTimeoutError::Timeout) => Received::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Received::Closed,
         }
     }
 }
@@ -115,9 +115,9 @@ mod tests {
         let mut all = Vec::new();
         loop {
             match results.next(LONG) {
-                Next::Result(result) => all.push(result),
-                Next::Nothing => {}
-                Next::Over => return all,
+                Received::Result(result) => all.push(result),
+                Received::Nothing => {}
+                Received::Closed => return all,
             }
         }
     }
@@ -125,13 +125,15 @@ mod tests {
     #[test]
     fn everything_is_brought_in_and_told_on_the_calls_own_thread() {
         let (left, heard) = (AtomicUsize::new(1000), Arc::new(Mutex::new(Vec::new())));
-        let results = work(
+        let results = run(
             4,
             || {
                 let number =
                     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
                 let heard = Arc::clone(&heard);
-                outbox::post(Box::new(move || heard.lock().unwrap().push(thread::current().id())));
+                deferred_callbacks::run_or_defer(Box::new(move || {
+                    heard.lock().unwrap().push(thread::current().id())
+                }));
                 number.ok()
             },
             all,
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn a_defect_is_a_result_and_the_others_go_on() {
         let left = AtomicUsize::new(100);
-        let results = work(
+        let results = run(
             3,
             || {
                 let number =
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn threads_whose_results_nobody_takes_end() {
         let made = AtomicUsize::new(0);
-        work(2, || Some(made.fetch_add(1, Ordering::SeqCst)), |results| drop(results.next(LONG))).unwrap();
-        assert!(made.load(Ordering::SeqCst) <= MOST_WAITING + 4);
+        run(2, || Some(made.fetch_add(1, Ordering::SeqCst)), |results| drop(results.next(LONG))).unwrap();
+        assert!(made.load(Ordering::SeqCst) <= MAX_QUEUED_RESULTS + 4);
     }
 }

@@ -8,10 +8,10 @@ use crate::store::row::Row;
 
 /// The rows that wait for the handle.
 #[derive(Default)]
-pub struct Group(Mutex<Vec<Arc<Saving>>>);
+pub struct CommitGroup(Mutex<Vec<Arc<PendingRow>>>);
 
 /// A row on its way into the database.
-pub struct Saving {
+pub struct PendingRow {
     /// The row.
     pub row: Row,
     /// Whether it was written, or another version stood there; set once it is on the disk.
@@ -20,28 +20,29 @@ pub struct Saving {
     is_given_up: AtomicBool,
 }
 
-impl Group {
+impl CommitGroup {
     /// Enters a row.
-    pub fn enter(&self, row: Row) -> Arc<Saving> {
-        let saving = Arc::new(Saving { row, saved: OnceLock::new(), is_given_up: AtomicBool::new(false) });
-        self.waiting().push(Arc::clone(&saving));
-        saving
+    pub fn enter(&self, row: Row) -> Arc<PendingRow> {
+        let pending =
+            Arc::new(PendingRow { row, saved: OnceLock::new(), is_given_up: AtomicBool::new(false) });
+        self.waiting().push(Arc::clone(&pending));
+        pending
     }
 
     /// Adds every waiting row to a batch.
-    pub fn join(&self, batch: &mut Vec<Arc<Saving>>) {
+    pub fn join(&self, batch: &mut Vec<Arc<PendingRow>>) {
         let waiting = std::mem::take(&mut *self.waiting());
-        batch.extend(waiting.into_iter().filter(|saving| !saving.is_given_up()));
+        batch.extend(waiting.into_iter().filter(|pending| !pending.is_given_up()));
     }
 
     /// The rows of a batch wait again.
-    pub fn give_back(&self, batch: &mut Vec<Arc<Saving>>) {
-        batch.retain(|saving| !saving.is_given_up());
+    pub fn give_back(&self, batch: &mut Vec<Arc<PendingRow>>) {
+        batch.retain(|pending| !pending.is_given_up());
         self.waiting().append(batch);
     }
 
     /// The thread of this row waits no longer. The row may be under way all the same.
-    pub fn leave(&self, own: &Arc<Saving>) {
+    pub fn leave(&self, own: &Arc<PendingRow>) {
         own.is_given_up.store(true, Ordering::Relaxed);
         self.waiting().retain(|other| !Arc::ptr_eq(other, own));
     }
@@ -52,12 +53,12 @@ impl Group {
         self.waiting().len()
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Arc<Saving>>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Arc<PendingRow>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Saving {
+impl PendingRow {
     fn is_given_up(&self) -> bool {
         self.is_given_up.load(Ordering::Relaxed)
     }

@@ -1,63 +1,63 @@
-//! What the host is to be told, kept back until this thread holds no lock of the library: a callback may call the
-//! library, and would otherwise wait for the very call that it runs in.
+//! Deferred callbacks (re-entrancy): the host's functions run once this thread holds no lock of the
+//! library.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
 /// Something that the host is to be told.
-pub type Message = Box<dyn FnOnce() + Send>;
+pub type DeferredCall = Box<dyn FnOnce() + Send>;
 
 /// Messages, in their order.
-pub type Messages = VecDeque<Message>;
+pub type DeferredCalls = VecDeque<DeferredCall>;
 
 thread_local! {
-    static OUTBOX: RefCell<Outbox> = const { RefCell::new(Outbox { held: 0, waiting: VecDeque::new() }) };
+    static STATE: RefCell<State> = const { RefCell::new(State { depth: 0, queue: VecDeque::new() }) };
 }
 
-struct Outbox {
-    held: usize,
-    waiting: Messages,
+struct State {
+    depth: usize,
+    queue: DeferredCalls,
 }
 
 /// Keeps messages back while it lives; the last one lets them out. Made before a lock is taken, so that it is dropped
 /// after the lock.
-pub struct Hold(());
+pub struct DeferGuard(());
 
 /// Keeps this thread's messages back.
-pub fn hold() -> Hold {
-    OUTBOX.with_borrow_mut(|outbox| outbox.held += 1);
-    Hold(())
+pub fn defer() -> DeferGuard {
+    STATE.with_borrow_mut(|state| state.depth += 1);
+    DeferGuard(())
 }
 
 /// Runs `work`, and hands back what it wanted to tell instead of telling it, for another thread to post.
-pub fn collect<T>(work: impl FnOnce() -> T) -> (T, Messages) {
-    OUTBOX.with_borrow_mut(|outbox| outbox.held += 1);
+pub fn capture<T>(work: impl FnOnce() -> T) -> (T, DeferredCalls) {
+    STATE.with_borrow_mut(|state| state.depth += 1);
     let result = work();
-    let messages = OUTBOX.with_borrow_mut(|outbox| {
-        outbox.held -= 1;
-        std::mem::take(&mut outbox.waiting)
+    let messages = STATE.with_borrow_mut(|state| {
+        state.depth -= 1;
+        std::mem::take(&mut state.queue)
     });
     (result, messages)
 }
 
 /// Lets a message out, now or when the last lock is given back; in their order.
-pub fn post(message: Message) {
-    let at_once = OUTBOX.with_borrow(|outbox| outbox.held == 0);
+pub fn run_or_defer(message: DeferredCall) {
+    let at_once = STATE.with_borrow(|state| state.depth == 0);
     if at_once {
         message();
     } else {
-        OUTBOX.with_borrow_mut(|outbox| outbox.waiting.push_back(message));
+        STATE.with_borrow_mut(|state| state.queue.push_back(message));
     }
 }
 
-impl Drop for Hold {
+impl Drop for DeferGuard {
     fn drop(&mut self) {
-        let last = OUTBOX.with_borrow_mut(|outbox| {
-            outbox.held -= 1;
-            outbox.held == 0
+        let last = STATE.with_borrow_mut(|state| {
+            state.depth -= 1;
+            state.depth == 0
         });
         // A message may post others, and hold anew; none of them runs under the borrow.
-        while last && let Some(message) = OUTBOX.with_borrow_mut(|outbox| outbox.waiting.pop_front()) {
+        while last && let Some(message) = STATE.with_borrow_mut(|state| state.queue.pop_front()) {
             message();
         }
     }
@@ -73,12 +73,12 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let say = |word: &'static str| {
             let heard = Arc::clone(&heard);
-            post(Box::new(move || heard.lock().unwrap().push(word)));
+            run_or_defer(Box::new(move || heard.lock().unwrap().push(word)));
         };
         say("one");
-        let outer = hold();
+        let outer = defer();
         say("two");
-        drop(hold());
+        drop(defer());
         say("three");
         assert_eq!(*heard.lock().unwrap(), ["one"]);
         drop(outer);
@@ -88,13 +88,13 @@ mod tests {
     #[test]
     fn what_is_collected_is_told_by_whoever_posts_it() {
         let heard = Arc::new(Mutex::new(0));
-        let ((), messages) = collect(|| {
-            let _lock = hold();
+        let ((), messages) = capture(|| {
+            let _lock = defer();
             let heard = Arc::clone(&heard);
-            post(Box::new(move || *heard.lock().unwrap() += 1));
+            run_or_defer(Box::new(move || *heard.lock().unwrap() += 1));
         });
         assert_eq!(*heard.lock().unwrap(), 0);
-        messages.into_iter().for_each(post);
+        messages.into_iter().for_each(run_or_defer);
         assert_eq!(*heard.lock().unwrap(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! A lock whose readers do not meet: for what every thread reads all the time, and what seldom changes.
+//! A striped read-write lock: readers on different stripes share no cache line.
 //!
 //! Taking a usual read lock writes to it. Two threads that read the same thing then pass one cache line to and fro, and
 //! together read hardly more than one alone. Here each thread has a lock that is nearly its own, and none of the readers
@@ -21,55 +21,55 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// So many threads read without meeting. Of more than these, some share a lock, as readers usually do.
 const STRIPES: usize = if cfg!(ghl_loom) { 2 } else { 8 };
 
-pub struct ReadMostly<T> {
+pub struct StripedLock<T> {
     stripes: [Stripe<T>; STRIPES],
 }
 
 /// In cache lines of its own: two of 64 bytes, since processors fetch them in pairs.
 #[repr(align(128))]
-struct Stripe<T>(RwLock<Held<T>>);
+struct Stripe<T>(RwLock<SharedValue<T>>);
 
 /// Absent only while a writer holds all stripes.
-type Held<T> = Option<Arc<T>>;
+type SharedValue<T> = Option<Arc<T>>;
 
 /// The value, as it stays while this lives.
-pub struct Reading<'a, T> {
-    stripe: RwLockReadGuard<'a, Held<T>>,
+pub struct ReadGuard<'a, T> {
+    stripe: RwLockReadGuard<'a, SharedValue<T>>,
 }
 
 /// The value, and nobody else at it.
-pub struct Writing<'a, T> {
-    value: Held<T>,
-    stripes: [RwLockWriteGuard<'a, Held<T>>; STRIPES],
+pub struct WriteGuard<'a, T> {
+    value: SharedValue<T>,
+    stripes: [RwLockWriteGuard<'a, SharedValue<T>>; STRIPES],
 }
 
-impl<T> ReadMostly<T> {
-    pub fn new(value: T) -> ReadMostly<T> {
+impl<T> StripedLock<T> {
+    pub fn new(value: T) -> StripedLock<T> {
         let value = Arc::new(value);
-        ReadMostly { stripes: std::array::from_fn(|_| Stripe(RwLock::new(Some(Arc::clone(&value))))) }
+        StripedLock { stripes: std::array::from_fn(|_| Stripe(RwLock::new(Some(Arc::clone(&value))))) }
     }
 
     /// Waits for a writer, and for no reader.
-    pub fn read(&self) -> Reading<'_, T> {
-        self.read_as(number_of_this_thread())
+    pub fn read(&self) -> ReadGuard<'_, T> {
+        self.read_as(thread_index())
     }
 
-    fn read_as(&self, thread: usize) -> Reading<'_, T> {
+    fn read_as(&self, thread: usize) -> ReadGuard<'_, T> {
         let stripe = &self.stripes[thread % STRIPES].0;
-        Reading { stripe: stripe.read().unwrap_or_else(PoisonError::into_inner) }
+        ReadGuard { stripe: stripe.read().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Waits for everybody. Two writers take the stripes in the same order, so neither waits for the other for ever.
-    pub fn write(&self) -> Writing<'_, T> {
+    pub fn write(&self) -> WriteGuard<'_, T> {
         let mut stripes =
             self.stripes.each_ref().map(|stripe| stripe.0.write().unwrap_or_else(PoisonError::into_inner));
         // Each reference goes as the next one comes: the last is the only one.
         let value = stripes.iter_mut().fold(None, |_, stripe| stripe.take());
-        Writing { value, stripes }
+        WriteGuard { value, stripes }
     }
 }
 
-impl<T> Deref for Reading<'_, T> {
+impl<T> Deref for ReadGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -77,7 +77,7 @@ impl<T> Deref for Reading<'_, T> {
     }
 }
 
-impl<T> Deref for Writing<'_, T> {
+impl<T> Deref for WriteGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -85,7 +85,7 @@ impl<T> Deref for Writing<'_, T> {
     }
 }
 
-impl<T> DerefMut for Writing<'_, T> {
+impl<T> DerefMut for WriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         let only = self.value.as_mut().and_then(Arc::get_mut);
         only.unwrap_or_else(|| unreachable!("a reader holds its lock for as long as it reads"))
@@ -93,7 +93,7 @@ impl<T> DerefMut for Writing<'_, T> {
 }
 
 /// Puts the value back, after a panic, too; the locks are let go afterwards.
-impl<T> Drop for Writing<'_, T> {
+impl<T> Drop for WriteGuard<'_, T> {
     fn drop(&mut self) {
         for stripe in &mut self.stripes {
             **stripe = self.value.clone();
@@ -102,12 +102,12 @@ impl<T> Drop for Writing<'_, T> {
 }
 
 /// Threads are numbered as they come, so that those which are few do not meet.
-fn number_of_this_thread() -> usize {
-    static COME: AtomicUsize = AtomicUsize::new(0);
+fn thread_index() -> usize {
+    static NEXT_INDEX: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static NUMBER: usize = COME.fetch_add(1, Ordering::Relaxed);
+        static INDEX: usize = NEXT_INDEX.fetch_add(1, Ordering::Relaxed);
     }
-    NUMBER.with(|number| *number)
+    INDEX.with(|number| *number)
 }
 
 #[cfg(all(test, not(ghl_loom)))]
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_reader_never_sees_half_a_change() {
-        let pair = ReadMostly::new((0, 0));
+        let pair = StripedLock::new((0, 0));
         thread::scope(|scope| {
             let readers: Vec<_> = (0..2 * STRIPES)
                 .map(|_| {
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_seen_by_whoever_reads_next() {
-        let value = ReadMostly::new(0);
+        let value = StripedLock::new(0);
         for round in 1..100 {
             *value.write() = round;
             assert!((0..STRIPES).all(|thread| *value.read_as(thread) == round));
@@ -159,14 +159,14 @@ mod tests {
 
     #[test]
     fn readers_of_one_stripe_do_not_wait_for_each_other() {
-        let value = ReadMostly::new(7);
+        let value = StripedLock::new(7);
         let first = value.read_as(3);
         assert_eq!(*value.read_as(3), *first);
     }
 
     #[test]
     fn a_writer_that_panics_leaves_the_value() {
-        let value = ReadMostly::new(vec![1]);
+        let value = StripedLock::new(vec![1]);
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let mut writing = value.write();
             writing.push(2);
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn the_value_goes_with_the_lock() {
         let inside = std::sync::Arc::new(());
-        let lock = ReadMostly::new(std::sync::Arc::clone(&inside));
+        let lock = StripedLock::new(std::sync::Arc::clone(&inside));
         drop(lock.read());
         drop(lock.write());
         assert_eq!(std::sync::Arc::strong_count(&inside), 2);
@@ -199,7 +199,7 @@ mod models {
     #[test]
     fn a_change_is_seen_whole_and_by_all() {
         loom::model(|| {
-            let pair = Arc::new(ReadMostly::new((0, 0)));
+            let pair = Arc::new(StripedLock::new((0, 0)));
             let readers: Vec<_> = (0..STRIPES)
                 .map(|number| {
                     let pair = Arc::clone(&pair);
@@ -224,7 +224,7 @@ mod models {
     #[test]
     fn two_writers_and_a_reader_end() {
         loom::model(|| {
-            let count = Arc::new(ReadMostly::new(0));
+            let count = Arc::new(StripedLock::new(0));
             let other = {
                 let count = Arc::clone(&count);
                 thread::spawn(move || {

@@ -1,5 +1,4 @@
-//! A mutual-exclusion lock with a deadline: one thread at a time works with a database handle, and each of the others waits
-//! until its own deadline, its cancellation, or until another thread has done its work.
+//! A mutex with a deadline (timed mutex) for a database handle.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,11 +8,11 @@ use crate::error::Result;
 use crate::signal::Signal;
 
 /// The longest wait without a look for a cancellation.
-const SLICE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The lock.
 #[derive(Default)]
-pub struct Turns {
+pub struct TimedMutex {
     state: Mutex<State>,
     freed: Signal,
 }
@@ -26,14 +25,18 @@ struct State {
 }
 
 /// The held lock; dropping it releases the lock.
-pub struct Turn<'a>(&'a Turns);
+pub struct TimedMutexGuard<'a>(&'a TimedMutex);
 
-impl Turns {
+impl TimedMutex {
     /// Waits for the lock. `None` once `is_done` says that there is nothing left to do.
     ///
     /// # Errors
     /// `TIMEOUT`, `CANCELLED`. A lock that is free is given even if the deadline has passed.
-    pub fn take(&self, deadline: &Deadline, is_done: impl Fn() -> bool) -> Result<Option<Turn<'_>>> {
+    pub fn lock(
+        &self,
+        deadline: &Deadline,
+        is_done: impl Fn() -> bool,
+    ) -> Result<Option<TimedMutexGuard<'_>>> {
         let mut state = self.state();
         loop {
             if is_done() {
@@ -41,14 +44,14 @@ impl Turns {
             }
             if !state.is_taken {
                 state.is_taken = true;
-                return Ok(Some(Turn(self)));
+                return Ok(Some(TimedMutexGuard(self)));
             }
             let seen = self.freed.count();
             state.waiting += 1;
             drop(state);
             let checked = deadline.check();
             if checked.is_ok() {
-                deadline.within(SLICE).wait(&self.freed, seen);
+                deadline.within(POLL_INTERVAL).wait(&self.freed, seen);
             }
             state = self.state();
             state.waiting -= 1;
@@ -61,7 +64,7 @@ impl Turns {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for TimedMutexGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.is_taken = false;

@@ -1,4 +1,4 @@
-//! Texts across the boundary.
+//! C strings across the boundary: parsing of arguments, and allocation of results.
 
 use std::alloc::{GlobalAlloc, Layout, handle_alloc_error};
 use std::ffi::{CStr, c_char};
@@ -29,7 +29,7 @@ pub unsafe fn read<'a>(parameter: &str, text: *const c_char) -> Result<&'a str> 
 }
 
 /// Copies a text into memory that the caller owns until `ghl_string_free`.
-pub fn hand_out(text: &str) -> *mut c_char {
+pub fn allocate(text: &str) -> *mut c_char {
     let layout = layout(text.len());
     // SAFETY: the layout is not empty (it has at least the head), and every write below stays inside it.
     unsafe {
@@ -48,12 +48,12 @@ pub fn hand_out(text: &str) -> *mut c_char {
 /// Wipes and frees a text; NULL is accepted.
 ///
 /// # Safety
-/// `text` is NULL or came from [`hand_out`], and was not freed before.
-pub unsafe fn take_back(text: *mut c_char) {
+/// `text` is NULL or came from [`allocate`], and was not freed before.
+pub unsafe fn release(text: *mut c_char) {
     if text.is_null() {
         return;
     }
-    // SAFETY: by the contract, `hand_out` wrote the head and made the block with this very layout.
+    // SAFETY: by the contract, `allocate` wrote the head and made the block with this very layout.
     unsafe {
         let block = text.cast::<u8>().sub(HEAD);
         let length = block.cast::<usize>().read();

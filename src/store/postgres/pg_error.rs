@@ -1,4 +1,4 @@
-//! Why a statement, or an attempt to connect, came to nothing.
+//! Errors of PostgreSQL statements and connections, and which of them are worth a retry.
 
 use std::error::Error as _;
 use std::io;
@@ -9,60 +9,60 @@ use crate::error::{Error, Status};
 
 /// Why something came to nothing.
 #[derive(Debug, Clone)]
-pub enum Failure {
+pub enum PgError {
     /// The server says no, and nothing happened.
-    Refused {
+    Rejected {
         /// PostgreSQL's code for the reason.
         code: SqlState,
         /// The server's words. Its details are left out: they may quote a row.
         text: String,
     },
     /// The connection is gone. What was sent may have happened.
-    Lost(String),
+    ConnectionLost(String),
     /// There was no answer in time. What was sent may have happened, or may happen yet.
-    Late,
+    Timeout,
     /// The call is over: cancelled, or at its deadline.
-    Over(Error),
+    CallEnded(Error),
 }
 
-impl Failure {
+impl PgError {
     /// That of a server which cannot write.
-    pub fn read_only() -> Failure {
+    pub fn read_only() -> PgError {
         let text = "the server takes no writes".into();
-        Failure::Refused { code: SqlState::READ_ONLY_SQL_TRANSACTION, text }
+        PgError::Rejected { code: SqlState::READ_ONLY_SQL_TRANSACTION, text }
     }
 
     /// Whether the server cannot write: a standby, or one that was made read-only.
     pub fn is_read_only(&self) -> bool {
-        matches!(self, Failure::Refused { code, .. } if *code == SqlState::READ_ONLY_SQL_TRANSACTION)
+        matches!(self, PgError::Rejected { code, .. } if *code == SqlState::READ_ONLY_SQL_TRANSACTION)
     }
 
     /// Whether nothing happened, and the same statement may go through at once.
     pub fn is_worth_repeating(&self) -> bool {
         self.is_read_only()
             || self.is_lock_timeout()
-            || matches!(self, Failure::Refused { code, .. }
+            || matches!(self, PgError::Rejected { code, .. }
                 if *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED)
     }
 
     /// Whether it waited for a lock as long as it should.
     pub fn is_lock_timeout(&self) -> bool {
-        matches!(self, Failure::Refused { code, .. } if *code == SqlState::LOCK_NOT_AVAILABLE)
+        matches!(self, PgError::Rejected { code, .. } if *code == SqlState::LOCK_NOT_AVAILABLE)
     }
 
     /// What happened, in a few words.
-    pub fn text(&self) -> String {
+    pub fn message(&self) -> String {
         match self {
-            Failure::Refused { code, text } => format!("{text} ({})", code.code()),
-            Failure::Lost(text) => text.clone(),
-            Failure::Late => "no answer in time".into(),
-            Failure::Over(error) => error.message().to_owned(),
+            PgError::Rejected { code, text } => format!("{text} ({})", code.code()),
+            PgError::ConnectionLost(text) => text.clone(),
+            PgError::Timeout => "no answer in time".into(),
+            PgError::CallEnded(error) => error.message().to_owned(),
         }
     }
 
     /// The error that a user sees; `database` names the database and its place.
     pub fn into_error(self, database: &str) -> Error {
-        if let Failure::Over(error) = self {
+        if let PgError::CallEnded(error) = self {
             return match error.status() {
                 Status::Timeout => {
                     Error::new(Status::Timeout, format!("the database {database}: {}", error.message()))
@@ -72,10 +72,10 @@ impl Failure {
             };
         }
         let help = match &self {
-            Failure::Refused { code, .. } => help(code),
+            PgError::Rejected { code, .. } => help(code),
             _ => "check the server and the network; new tokens are kept in memory until then",
         };
-        let message = format!("the database {database} failed: {}", self.text());
+        let message = format!("the database {database} failed: {}", self.message());
         Error::new(Status::Store, message).with_help(help)
     }
 }
@@ -108,11 +108,11 @@ fn help(code: &SqlState) -> &'static str {
     }
 }
 
-impl From<tokio_postgres::Error> for Failure {
-    fn from(error: tokio_postgres::Error) -> Failure {
+impl From<tokio_postgres::Error> for PgError {
+    fn from(error: tokio_postgres::Error) -> PgError {
         let Some(refusal) = error.as_db_error() else {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            return Failure::Lost(format!("{error}{cause}"));
+            return PgError::ConnectionLost(format!("{error}{cause}"));
         };
         let text = refusal.message().to_owned();
         // The last words of a session (57P01 when it is ended, class 08 from a pooler whose server is gone) say nothing
@@ -121,14 +121,14 @@ impl From<tokio_postgres::Error> for Failure {
         let code = refusal.code().code();
         if code.starts_with("08") || (is_end && code.starts_with("57P")) || matches!(code, "25P03" | "25P04")
         {
-            return Failure::Lost(format!("{text} ({code})"));
+            return PgError::ConnectionLost(format!("{text} ({code})"));
         }
-        Failure::Refused { code: refusal.code().clone(), text }
+        PgError::Rejected { code: refusal.code().clone(), text }
     }
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure::Lost(error.to_string())
+impl From<io::Error> for PgError {
+    fn from(error: io::Error) -> PgError {
+        PgError::ConnectionLost(error.to_string())
     }
 }

@@ -1,5 +1,5 @@
-//! Webhook delivery: one thread that sends webhooks in order and retries failed deliveries by the
-//! retry rule.
+//! The webhook sender: one thread that delivers webhooks in order, with retries and a circuit
+//! breaker.
 
 use crate::clock::Clock;
 use crate::retry::{CircuitBreaker, RETRY_INTERVAL_MS, RetryRule};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// How often the thread reads the emulator's clock, which tests may move at any time, while a retry
 /// is scheduled.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A webhook that an event triggered.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Caused {
 
 /// A webhook to be delivered.
 #[derive(Debug)]
-pub(crate) struct Parcel {
+pub(crate) struct QueuedWebhook {
     pub(crate) url: String,
     pub(crate) caused: Arc<Caused>,
     pub(crate) rule: RetryRule,
@@ -35,25 +35,25 @@ pub(crate) struct Parcel {
 /// A failed delivery, or one that the circuit breaker holds back.
 #[derive(Debug)]
 struct Pending {
-    parcel: Parcel,
+    queued: QueuedWebhook,
     retries: u32,
     due_ms: i64,
 }
 
 /// The queue of webhooks to send; dropping it ends the thread.
 #[derive(Debug)]
-pub(crate) struct Postman {
-    sender: Sender<Parcel>,
+pub(crate) struct WebhookSender {
+    sender: Sender<QueuedWebhook>,
     stopped: Arc<AtomicBool>,
 }
 
-impl Postman {
+impl WebhookSender {
     /// Starts the thread. The receiver may call the emulator before it responds, so the server's
     /// thread cannot send.
     pub(crate) fn start(keys: Arc<Keys>, deliveries: Deliveries, clock: Clock) -> Self {
         let (sender, receiver) = channel();
         let stopped = Arc::new(AtomicBool::new(false));
-        let round = Round {
+        let thread = SenderThread {
             keys,
             deliveries,
             clock,
@@ -61,24 +61,24 @@ impl Postman {
             pending: Vec::new(),
             breakers: HashMap::new(),
         };
-        std::thread::spawn(move || round.run(&receiver));
+        std::thread::spawn(move || thread.run(&receiver));
         Self { sender, stopped }
     }
 
-    pub(crate) fn take(&self, parcel: Parcel) {
+    pub(crate) fn take(&self, queued: QueuedWebhook) {
         // The thread runs as long as this value exists.
-        let _ = self.sender.send(parcel);
+        let _ = self.sender.send(queued);
     }
 }
 
-impl Drop for Postman {
+impl Drop for WebhookSender {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
     }
 }
 
 /// The thread's state.
-struct Round {
+struct SenderThread {
     keys: Arc<Keys>,
     deliveries: Deliveries,
     clock: Clock,
@@ -87,22 +87,22 @@ struct Round {
     breakers: HashMap<String, CircuitBreaker>,
 }
 
-impl Round {
-    fn run(mut self, receiver: &Receiver<Parcel>) {
+impl SenderThread {
+    fn run(mut self, receiver: &Receiver<QueuedWebhook>) {
         loop {
             let next = if self.pending.is_empty() {
                 receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                receiver.recv_timeout(LOOK)
+                receiver.recv_timeout(POLL_INTERVAL)
             };
             if self.stopped.load(Ordering::SeqCst) {
                 return;
             }
             match next {
-                Ok(parcel) => {
+                Ok(queued) => {
                     // In order of time: retries that are due are sent first.
                     self.retry_what_is_due();
-                    self.attempt(Pending { parcel, retries: 0, due_ms: i64::MIN });
+                    self.attempt(Pending { queued, retries: 0, due_ms: i64::MIN });
                 }
                 Err(RecvTimeoutError::Timeout) => self.retry_what_is_due(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -119,7 +119,7 @@ impl Round {
     }
 
     fn attempt(&mut self, mut pending: Pending) {
-        let Parcel { url, caused, rule } = &pending.parcel;
+        let QueuedWebhook { url, caused, rule } = &pending.queued;
         let now_ms = self.clock.now_ms();
         if rule.has_breaker()
             && let Some(until_ms) = self.breakers.get(url).and_then(|breaker| breaker.open_until(now_ms))

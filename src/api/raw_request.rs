@@ -1,11 +1,11 @@
-//! Any other endpoint: a path below the base URL, and the answer as it is.
+//! Pass-through requests to any endpoint: a path below the base URL, and the unchanged response.
 
 use ureq::http::{HeaderName, Uri, header};
 
 use super::{Api, uri};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::http::{Answer, NoAnswer, Request};
+use crate::http::{Request, Response, TransportError};
 
 impl Api {
     /// The URL for a path below the base URL, or for a URL that lies below it.
@@ -43,7 +43,11 @@ impl Api {
     ///
     /// # Errors
     /// What the network says, and `RATE_LIMITED` where the pace leaves no room before the deadline.
-    pub fn send<'a>(&'a self, mut request: Request<'a>, deadline: &Deadline) -> Result<Answer, NoAnswer> {
+    pub fn send<'a>(
+        &'a self,
+        mut request: Request<'a>,
+        deadline: &Deadline,
+    ) -> Result<Response, TransportError> {
         let version = HeaderName::from_static("version");
         if request.headers.iter().all(|(name, _)| *name != version) {
             request.headers.push((version, &self.version));
@@ -53,7 +57,7 @@ impl Api {
 }
 
 /// Whether a header may be set by a caller: not what belongs to the connection, nor what names the library.
-pub fn is_callers(name: &HeaderName) -> bool {
+pub fn is_caller_settable(name: &HeaderName) -> bool {
     let ours = [
         header::HOST,
         header::CONTENT_LENGTH,

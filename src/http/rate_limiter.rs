@@ -1,4 +1,4 @@
-//! The pace that the API allows each company or location: at most so many requests in any window.
+//! A sliding-window rate limiter with a bucket per company or location, and a quota per day.
 //!
 //! A request may be looked at by the server at any moment between its departure and its answer. So its place in the
 //! window is taken from its departure until a whole window after its answer: then no delay on the way, however
@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::retry::{daily_remaining, daily_reset, is_day_spent, number};
-use super::{Answer, wait_asked};
+use super::{Response, requested_delay};
 use crate::clock::Clock;
 use crate::config::RateLimit;
 use crate::deadline::Deadline;
@@ -21,48 +21,48 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// However long the server asks to be left in peace, it is asked again after this time: a mistake in one header must
 /// not cost a connection.
-const LONGEST_HOLD: Duration = Duration::from_secs(3600);
+const MAX_BLOCK: Duration = Duration::from_secs(3600);
 
 /// If the quota of the day is used up and the server does not say when it is renewed, a request asks again after this time.
-const DAY_ASKED_AGAIN: Duration = Duration::from_secs(300);
+const DAILY_QUOTA_RECHECK: Duration = Duration::from_secs(300);
 
 /// A reset of the day that is beyond this cannot be in seconds: a day has fewer.
-const MOST_SECONDS: Duration = Duration::from_millis(86_400);
+const MAX_RESET_IN_SECONDS: Duration = Duration::from_millis(86_400);
 
 /// Above this many lanes, those that say nothing about the next request are forgotten.
-const MOST_LANES: usize = 4096;
+const MAX_BUCKETS: usize = 4096;
 
 /// The most requests of others that one answer can tell of: a mistake in a header must not cost memory.
-const MOST_OTHERS: usize = 1000;
+const MAX_FOREIGN_REQUESTS: usize = 1000;
 
 /// How many resources the figures name.
-const MOST_SHOWN: usize = 20;
+const MAX_REPORTED: usize = 20;
 
 /// How long a request waits at least before it looks again for a place.
-const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// Whose limit a request counts against.
 #[derive(Debug, Clone, Copy)]
-pub enum Lane<'a> {
+pub enum Bucket<'a> {
     /// A company's or location's.
     Resource(&'a str),
     /// None that is known, since nobody says whether grants count; but a refusal holds back this resource's grants.
-    Grants(&'a str),
+    TokenEndpoint(&'a str),
 }
 
 /// The pace of every resource.
-pub struct Pace {
+pub struct RateLimiter {
     clock: Arc<dyn Clock>,
     limit: Limit,
     per_day: u64,
-    resources: Mutex<Lanes>,
-    grants: Mutex<Lanes>,
+    resources: Mutex<Buckets>,
+    token_endpoint: Mutex<Buckets>,
 }
 
 /// Lanes by resource.
 #[derive(Default)]
-struct Lanes {
-    traffic: HashMap<String, Traffic>,
+struct Buckets {
+    by_resource: HashMap<String, BucketState>,
     /// How many there may be before the next look for those that can be forgotten.
     prune_above: usize,
 }
@@ -75,7 +75,7 @@ struct Limit {
 }
 
 /// One lane's requests.
-struct Traffic {
+struct BucketState {
     /// The configured limit, and the server's own where it has told it; none for grants. All of them are kept to.
     limits: Vec<Limit>,
     per_day: u64,
@@ -87,37 +87,37 @@ struct Traffic {
     queue: VecDeque<u64>,
     next_ticket: u64,
     /// Nothing is sent before this moment: the server said so.
-    held_until: Option<Duration>,
+    blocked_until: Option<Duration>,
     /// Nothing is sent before this moment, since the quota of the day is used up; and the reset that the server told, and when.
-    spent_until: Option<Duration>,
-    told_reset: Option<(Duration, Duration)>,
+    quota_spent_until: Option<Duration>,
+    reported_reset: Option<(Duration, Duration)>,
     day_ends: Duration,
     today: u64,
 }
 
 /// A request's place in its lane, from its departure to its answer.
 #[must_use]
-pub struct Place<'a> {
-    pace: &'a Pace,
-    lane: Lane<'a>,
-    departed: Duration,
+pub struct Permit<'a> {
+    rate_limiter: &'a RateLimiter,
+    bucket: Bucket<'a>,
+    sent_at: Duration,
 }
 
 /// A place in the queue, given up when the caller goes on or leaves.
 struct Ticket<'a> {
-    pace: &'a Pace,
-    lane: Lane<'a>,
+    rate_limiter: &'a RateLimiter,
+    bucket: Bucket<'a>,
     number: u64,
 }
 
-impl Pace {
-    pub fn new(limit: &RateLimit, clock: Arc<dyn Clock>) -> Pace {
-        Pace {
+impl RateLimiter {
+    pub fn new(limit: &RateLimit, clock: Arc<dyn Clock>) -> RateLimiter {
+        RateLimiter {
             clock,
             limit: Limit { requests: limit.requests as usize, per: Duration::from_millis(limit.per_ms) },
             per_day: limit.per_day,
             resources: Mutex::default(),
-            grants: Mutex::default(),
+            token_endpoint: Mutex::default(),
         }
     }
 
@@ -126,13 +126,13 @@ impl Pace {
     ///
     /// # Errors
     /// `RATE_LIMITED` at once when there will be none before the deadline; `CANCELLED`.
-    pub fn enter<'a>(&'a self, lane: Lane<'a>, deadline: &Deadline) -> Result<Place<'a>> {
+    pub fn acquire<'a>(&'a self, bucket: Bucket<'a>, deadline: &Deadline) -> Result<Permit<'a>> {
         let mut ticket: Option<Ticket> = None;
         loop {
-            let wait = self.with(lane, self.clock.monotonic(), |traffic, now| {
+            let wait = self.with(bucket, self.clock.monotonic(), |state, now| {
                 let number = ticket.as_ref().map(|ticket| ticket.number);
-                traffic.wait(number, now, deadline.remaining()).map_err(|wait| {
-                    let resource = lane.resource();
+                state.wait(number, now, deadline.remaining()).map_err(|wait| {
+                    let resource = bucket.resource();
                     Error::new(
                         Status::RateLimited,
                         format!("the rate limit of {resource} leaves no room before the deadline"),
@@ -143,10 +143,10 @@ impl Pace {
                 })
             })?;
             match wait {
-                None => return Ok(Place { pace: self, lane, departed: self.clock.monotonic() }),
+                None => return Ok(Permit { rate_limiter: self, bucket, sent_at: self.clock.monotonic() }),
                 Some(wait) => {
-                    ticket.get_or_insert_with(|| self.draw(lane, self.clock.monotonic()));
-                    deadline.sleep(wait.max(SHORTEST_WAIT))?;
+                    ticket.get_or_insert_with(|| self.take_ticket(bucket, self.clock.monotonic()));
+                    deadline.sleep(wait.max(MIN_WAIT))?;
                 }
             }
         }
@@ -155,139 +155,139 @@ impl Pace {
     /// The figures of the busiest resources.
     pub fn figures(&self) -> Value {
         let now = self.clock.monotonic();
-        let mut lanes = self.lanes(Lane::Resource(""));
-        let resources = lanes.traffic.len();
-        let mut busiest: Vec<_> = lanes.traffic.iter_mut().collect();
-        let (mut waiting, mut held) = (0, 0);
-        for (_, traffic) in &mut busiest {
-            traffic.forget_before(now);
-            waiting += traffic.queue.len();
-            held += usize::from(traffic.held_for(now).is_some());
+        let mut buckets = self.buckets(Bucket::Resource(""));
+        let resources = buckets.by_resource.len();
+        let mut busiest: Vec<_> = buckets.by_resource.iter_mut().collect();
+        let (mut waiting, mut blocked) = (0, 0);
+        for (_, state) in &mut busiest {
+            state.drop_expired(now);
+            waiting += state.queue.len();
+            blocked += usize::from(state.blocked_for(now).is_some());
         }
-        busiest.sort_by_key(|(_, traffic)| {
-            std::cmp::Reverse((
-                traffic.held_for(now),
-                traffic.queue.len(),
-                traffic.answered.len(),
-                traffic.today,
-            ))
+        busiest.sort_by_key(|(_, state)| {
+            std::cmp::Reverse((state.blocked_for(now), state.queue.len(), state.answered.len(), state.today))
         });
-        let shown = busiest.iter().take(MOST_SHOWN).map(|(resource_id, traffic)| {
-            let (limit, used) = traffic.tightest(now).unwrap_or((self.limit, 0));
+        let shown = busiest.iter().take(MAX_REPORTED).map(|(resource_id, state)| {
+            let (limit, used) = state.tightest(now).unwrap_or((self.limit, 0));
             json!({
                 "resourceId": resource_id,
                 "inWindow": used,
                 "requests": limit.requests,
                 "perMs": milliseconds(limit.per),
-                "today": traffic.today,
-                "perDay": traffic.per_day,
-                "waiting": traffic.queue.len(),
-                "heldForMs": traffic.held_for(now).map(milliseconds),
+                "today": state.today,
+                "perDay": state.per_day,
+                "waiting": state.queue.len(),
+                "heldForMs": state.blocked_for(now).map(milliseconds),
             })
         });
-        json!({"resources": resources, "waiting": waiting, "held": held, "busiest": shown.collect::<Value>()})
+        json!({"resources": resources, "waiting": waiting, "held": blocked, "busiest": shown.collect::<Value>()})
     }
 
-    fn draw<'a>(&'a self, lane: Lane<'a>, now: Duration) -> Ticket<'a> {
-        let number = self.with(lane, now, |traffic, _| traffic.join());
-        Ticket { pace: self, lane, number }
+    fn take_ticket<'a>(&'a self, bucket: Bucket<'a>, now: Duration) -> Ticket<'a> {
+        let number = self.with(bucket, now, |state, _| state.enqueue());
+        Ticket { rate_limiter: self, bucket, number }
     }
 
     /// Works on a lane, which is made if it is not there.
-    fn with<T>(&self, lane: Lane, now: Duration, work: impl FnOnce(&mut Traffic, Duration) -> T) -> T {
-        let mut lanes = self.lanes(lane);
-        if let Some(traffic) = lanes.traffic.get_mut(lane.resource()) {
-            return work(traffic, now);
+    fn with<T>(
+        &self,
+        bucket: Bucket,
+        now: Duration,
+        work: impl FnOnce(&mut BucketState, Duration) -> T,
+    ) -> T {
+        let mut buckets = self.buckets(bucket);
+        if let Some(state) = buckets.by_resource.get_mut(bucket.resource()) {
+            return work(state, now);
         }
-        lanes.prune(now);
-        let new = match lane {
-            Lane::Resource(_) => Traffic::new(vec![self.limit], self.per_day, now),
-            Lane::Grants(_) => Traffic::new(Vec::new(), u64::MAX, now),
+        buckets.prune(now);
+        let new = match bucket {
+            Bucket::Resource(_) => BucketState::new(vec![self.limit], self.per_day, now),
+            Bucket::TokenEndpoint(_) => BucketState::new(Vec::new(), u64::MAX, now),
         };
-        work(lanes.traffic.entry(lane.resource().to_owned()).or_insert(new), now)
+        work(buckets.by_resource.entry(bucket.resource().to_owned()).or_insert(new), now)
     }
 
-    fn lanes(&self, lane: Lane) -> MutexGuard<'_, Lanes> {
-        let lanes = match lane {
-            Lane::Resource(_) => &self.resources,
-            Lane::Grants(_) => &self.grants,
+    fn buckets(&self, bucket: Bucket) -> MutexGuard<'_, Buckets> {
+        let buckets = match bucket {
+            Bucket::Resource(_) => &self.resources,
+            Bucket::TokenEndpoint(_) => &self.token_endpoint,
         };
-        lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lanes {
+impl Buckets {
     fn prune(&mut self, now: Duration) {
-        if self.traffic.len() > self.prune_above.max(MOST_LANES) {
-            self.traffic.retain(|_, traffic| traffic.matters(now));
-            self.prune_above = 2 * self.traffic.len();
+        if self.by_resource.len() > self.prune_above.max(MAX_BUCKETS) {
+            self.by_resource.retain(|_, state| state.is_active(now));
+            self.prune_above = 2 * self.by_resource.len();
         }
     }
 }
 
-impl<'a> Lane<'a> {
+impl<'a> Bucket<'a> {
     fn resource(self) -> &'a str {
         match self {
-            Lane::Resource(resource) | Lane::Grants(resource) => resource,
+            Bucket::Resource(resource) | Bucket::TokenEndpoint(resource) => resource,
         }
     }
 }
 
-impl Place<'_> {
+impl Permit<'_> {
     /// Gives the place back with what the answer says about the limit: a lower one is kept to, and a 429 holds
     /// everyone back, for `pause` where it does not say how long.
-    pub fn leave(self, answer: Option<&Answer>, pause: Option<Duration>) {
-        let Some(answer) = answer else { return };
-        let configured = self.pace.limit;
-        self.pace.with(self.lane, self.pace.clock.monotonic(), |traffic, now| {
-            let of_resource = matches!(self.lane, Lane::Resource(_));
+    pub fn release(self, response: Option<&Response>, pause: Option<Duration>) {
+        let Some(response) = response else { return };
+        let configured = self.rate_limiter.limit;
+        self.rate_limiter.with(self.bucket, self.rate_limiter.clock.monotonic(), |state, now| {
+            let of_resource = matches!(self.bucket, Bucket::Resource(_));
             if of_resource {
-                traffic.learn(configured, answer, self.departed, now);
+                state.apply_headers(configured, response, self.sent_at, now);
             }
             // A spent day holds back by itself, for longer than any other hold.
-            let is_spent = of_resource && is_day_spent(&answer.headers);
-            if answer.status == 429
+            let is_spent = of_resource && is_day_spent(&response.headers);
+            if response.status == 429
                 && !is_spent
-                && let Some(hold) = wait_asked(answer).or(pause)
+                && let Some(block) = requested_delay(response).or(pause)
             {
-                traffic.hold(hold, now);
+                state.block(block, now);
             }
         });
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.pace.with(self.lane, self.pace.clock.monotonic(), Traffic::leave);
+        self.rate_limiter.with(self.bucket, self.rate_limiter.clock.monotonic(), BucketState::release);
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        self.pace.with(self.lane, self.pace.clock.monotonic(), |traffic, _| {
-            traffic.queue.retain(|number| *number != self.number);
+        self.rate_limiter.with(self.bucket, self.rate_limiter.clock.monotonic(), |state, _| {
+            state.queue.retain(|number| *number != self.number);
         });
     }
 }
 
-impl Traffic {
-    fn new(limits: Vec<Limit>, per_day: u64, now: Duration) -> Traffic {
-        Traffic {
+impl BucketState {
+    fn new(limits: Vec<Limit>, per_day: u64, now: Duration) -> BucketState {
+        BucketState {
             limits,
             per_day,
             answered: VecDeque::new(),
             under_way: 0,
             queue: VecDeque::new(),
             next_ticket: 0,
-            held_until: None,
-            spent_until: None,
-            told_reset: None,
+            blocked_until: None,
+            quota_spent_until: None,
+            reported_reset: None,
             day_ends: now + DAY,
             today: 0,
         }
     }
 
-    fn join(&mut self) -> u64 {
+    fn enqueue(&mut self) -> u64 {
         self.next_ticket += 1;
         self.queue.push_back(self.next_ticket);
         self.next_ticket
@@ -299,9 +299,9 @@ impl Traffic {
         &mut self,
         ticket: Option<u64>,
         now: Duration,
-        patience: Duration,
+        max_wait: Duration,
     ) -> Result<Option<Duration>, Duration> {
-        self.forget_before(now);
+        self.drop_expired(now);
         let ahead = self.queue.iter().take_while(|number| Some(**number) != ticket).count();
         let wait = self.until_free(ahead, now);
         if wait.is_zero() && ahead == 0 {
@@ -311,7 +311,7 @@ impl Traffic {
             self.today += 1;
             return Ok(None);
         }
-        if !wait.is_zero() && wait >= patience { Err(wait) } else { Ok(Some(wait)) }
+        if !wait.is_zero() && wait >= max_wait { Err(wait) } else { Ok(Some(wait)) }
     }
 
     /// How long until there is a place for somebody behind so many others, as far as can be known.
@@ -330,13 +330,13 @@ impl Traffic {
         if self.today.saturating_add(ahead as u64) >= self.per_day {
             free = free.max(self.day_ends);
         }
-        for until in [self.held_until, self.spent_until].into_iter().flatten() {
+        for until in [self.blocked_until, self.quota_spent_until].into_iter().flatten() {
             free = free.max(until);
         }
         free - now
     }
 
-    fn leave(&mut self, now: Duration) {
+    fn release(&mut self, now: Duration) {
         self.under_way -= 1;
         if !self.limits.is_empty() {
             self.answered.push_back(now);
@@ -344,13 +344,13 @@ impl Traffic {
     }
 
     /// Learns from the headers of an answer to a request that still has its place.
-    fn learn(&mut self, configured: Limit, answer: &Answer, departed: Duration, now: Duration) {
-        let number = |name: &str| number(&answer.headers, name);
+    fn apply_headers(&mut self, configured: Limit, response: &Response, sent_at: Duration, now: Duration) {
+        let number = |name: &str| number(&response.headers, name);
         let most = number("x-ratelimit-max").map(|most| usize::try_from(most).unwrap_or(usize::MAX));
         let interval = number("x-ratelimit-interval-milliseconds").map(Duration::from_millis);
         if let (Some(requests @ 1..), Some(per)) = (most, interval)
             && !per.is_zero()
-            && per <= LONGEST_HOLD
+            && per <= MAX_BLOCK
         {
             let server = Limit { requests, per };
             self.limits = if server == configured { vec![configured] } else { vec![configured, server] };
@@ -358,57 +358,63 @@ impl Traffic {
             if let Some(remaining) = number("x-ratelimit-remaining") {
                 let counted = requests.saturating_sub(usize::try_from(remaining).unwrap_or(usize::MAX));
                 // It counted when the request came: what has left our window since then may have been in its.
-                let others = counted.saturating_sub(self.in_window(server, departed));
-                self.answered.extend(std::iter::repeat_n(now, others.min(MOST_OTHERS)));
+                let others = counted.saturating_sub(self.in_window(server, sent_at));
+                self.answered.extend(std::iter::repeat_n(now, others.min(MAX_FOREIGN_REQUESTS)));
             }
         }
-        if let Some(remaining) = daily_remaining(&answer.headers) {
-            self.learn_of_day(
+        if let Some(remaining) = daily_remaining(&response.headers) {
+            self.apply_daily_quota(
                 remaining,
                 number("x-ratelimit-limit-daily"),
-                daily_reset(&answer.headers),
+                daily_reset(&response.headers),
                 now,
             );
         }
     }
 
     /// Learns what is left of the quota of the day, and when it is renewed.
-    fn learn_of_day(&mut self, remaining: u64, limit: Option<u64>, reset: Option<Duration>, now: Duration) {
+    fn apply_daily_quota(
+        &mut self,
+        remaining: u64,
+        limit: Option<u64>,
+        reset: Option<Duration>,
+        now: Duration,
+    ) {
         let reset = reset.map(|reset| {
             // Two answers tell the unit: milliseconds run down a thousand times faster than seconds do.
-            let in_seconds = self.told_reset.is_some_and(|(before, at)| {
+            let in_seconds = self.reported_reset.is_some_and(|(before, at)| {
                 let passed = before.saturating_sub(reset).as_millis();
                 let elapsed = now.saturating_sub(at);
                 elapsed >= Duration::from_secs(2)
                     && passed <= elapsed.as_millis() / 2
                     && passed.abs_diff(u128::from(elapsed.as_secs())) <= 2
-                    && before <= MOST_SECONDS
+                    && before <= MAX_RESET_IN_SECONDS
             });
-            self.told_reset = Some((reset, now));
+            self.reported_reset = Some((reset, now));
             if in_seconds { reset.saturating_mul(1000).min(DAY) } else { reset }
         });
         if remaining == 0 {
-            self.spent_until = Some(now + reset.unwrap_or(DAY_ASKED_AGAIN));
+            self.quota_spent_until = Some(now + reset.unwrap_or(DAILY_QUOTA_RECHECK));
             return;
         }
-        self.spent_until = None;
+        self.quota_spent_until = None;
         // If the server has counted far fewer requests than this client, its day has begun anew.
         if let Some(used) = limit.and_then(|limit| limit.checked_sub(remaining))
             && used < self.today / 2
         {
             (self.day_ends, self.today) = (now + DAY, used);
         }
-        if let Some(reset) = reset.filter(|reset| *reset > MOST_SECONDS) {
+        if let Some(reset) = reset.filter(|reset| *reset > MAX_RESET_IN_SECONDS) {
             self.day_ends = now + reset;
         }
     }
 
-    fn hold(&mut self, hold: Duration, now: Duration) {
-        let until = now + hold.min(LONGEST_HOLD);
-        self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
+    fn block(&mut self, block: Duration, now: Duration) {
+        let until = now + block.min(MAX_BLOCK);
+        self.blocked_until = Some(self.blocked_until.map_or(until, |blocked| blocked.max(until)));
     }
 
-    fn forget_before(&mut self, now: Duration) {
+    fn drop_expired(&mut self, now: Duration) {
         if now >= self.day_ends {
             (self.day_ends, self.today) = (now + DAY, 0);
         }
@@ -432,18 +438,18 @@ impl Traffic {
         limits.min_by_key(|(limit, used)| limit.requests.saturating_sub(*used))
     }
 
-    fn held_for(&self, now: Duration) -> Option<Duration> {
-        let until = self.held_until.max(self.spent_until)?;
+    fn blocked_for(&self, now: Duration) -> Option<Duration> {
+        let until = self.blocked_until.max(self.quota_spent_until)?;
         (until > now).then(|| until - now)
     }
 
     /// Whether a lane that was forgotten now would begin with another answer to the next request.
-    fn matters(&mut self, now: Duration) -> bool {
-        self.forget_before(now);
+    fn is_active(&mut self, now: Duration) -> bool {
+        self.drop_expired(now);
         self.under_way > 0
             || self.limits.iter().any(|limit| self.answered_in(limit.per, now) > 0)
             || !self.queue.is_empty()
-            || self.held_for(now).is_some()
+            || self.blocked_for(now).is_some()
             || self.today > self.per_day / 2
     }
 }
@@ -458,71 +464,83 @@ mod tests {
     use crate::clock::SystemClock;
     use ureq::http::HeaderName;
 
-    fn pace(requests: u32, per_ms: u64, per_day: u64) -> Pace {
-        Pace::new(&RateLimit { requests, per_ms, per_day }, Arc::new(SystemClock::new()))
+    fn rate_limiter(requests: u32, per_ms: u64, per_day: u64) -> RateLimiter {
+        RateLimiter::new(&RateLimit { requests, per_ms, per_day }, Arc::new(SystemClock::new()))
     }
 
-    const LOCATION: Lane = Lane::Resource("location");
+    const LOCATION: Bucket = Bucket::Resource("location");
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
-    impl Pace {
+    impl RateLimiter {
         /// Asks for a place and keeps it: `None`, or the wait.
-        fn ask(&self, lane: Lane, now: Duration) -> Option<Duration> {
-            self.with(lane, now, |traffic, now| traffic.wait(None, now, DAY * 2)).unwrap()
+        fn ask(&self, bucket: Bucket, now: Duration) -> Option<Duration> {
+            self.with(bucket, now, |state, now| state.wait(None, now, DAY * 2)).unwrap()
         }
 
-        fn answer(&self, now: Duration) {
-            self.with(LOCATION, now, Traffic::leave);
+        fn response(&self, now: Duration) {
+            self.with(LOCATION, now, BucketState::release);
         }
 
-        fn learn(&self, now: Duration, headers: &[(&'static str, u64)]) {
+        fn apply_headers(&self, now: Duration, headers: &[(&'static str, u64)]) {
             let headers =
                 headers.iter().map(|(name, value)| (HeaderName::from_static(name), (*value).into()));
-            let answer = Answer { status: 200, headers: headers.collect(), body: Vec::new().into() };
-            self.with(LOCATION, now, |traffic, now| traffic.learn(self.limit, &answer, now, now));
+            let response = Response { status: 200, headers: headers.collect(), body: Vec::new().into() };
+            self.with(LOCATION, now, |state, now| state.apply_headers(self.limit, &response, now, now));
         }
     }
 
     #[test]
     fn a_place_is_free_again_a_window_after_the_answer() {
-        let pace = pace(2, 1000, 100);
+        let rate_limiter = rate_limiter(2, 1000, 100);
         let start = seconds(1_000_000);
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        assert_eq!((pace.ask(LOCATION, at(0)), pace.ask(LOCATION, at(0))), (None, None));
-        assert_eq!(pace.ask(LOCATION, at(5000)), Some(seconds(1)), "both may be looked at this very moment");
-        pace.answer(at(5000));
-        pace.answer(at(5300));
-        assert_eq!(pace.ask(LOCATION, at(5999)), Some(Duration::from_millis(1)));
-        assert_eq!(pace.ask(LOCATION, at(6000)), None);
-        assert_eq!(pace.ask(LOCATION, at(6000)), Some(Duration::from_millis(300)));
-        assert_eq!(pace.ask(Lane::Resource("other"), at(6000)), None);
+        assert_eq!((rate_limiter.ask(LOCATION, at(0)), rate_limiter.ask(LOCATION, at(0))), (None, None));
+        assert_eq!(
+            rate_limiter.ask(LOCATION, at(5000)),
+            Some(seconds(1)),
+            "both may be looked at this very moment"
+        );
+        rate_limiter.response(at(5000));
+        rate_limiter.response(at(5300));
+        assert_eq!(rate_limiter.ask(LOCATION, at(5999)), Some(Duration::from_millis(1)));
+        assert_eq!(rate_limiter.ask(LOCATION, at(6000)), None);
+        assert_eq!(rate_limiter.ask(LOCATION, at(6000)), Some(Duration::from_millis(300)));
+        assert_eq!(rate_limiter.ask(Bucket::Resource("other"), at(6000)), None);
         for _ in 0..1000 {
-            assert_eq!(pace.ask(Lane::Grants("location"), at(6000)), None, "grants have no known limit");
+            assert_eq!(
+                rate_limiter.ask(Bucket::TokenEndpoint("location"), at(6000)),
+                None,
+                "grants have no known limit"
+            );
         }
     }
 
     #[test]
     fn those_who_wait_go_in_the_order_in_which_they_came() {
-        let pace = pace(1, 1000, 100);
+        let rate_limiter = rate_limiter(1, 1000, 100);
         let start = seconds(1_000_000);
-        assert_eq!(pace.ask(LOCATION, start), None);
-        pace.answer(start);
-        let tickets = [pace.draw(LOCATION, start), pace.draw(LOCATION, start), pace.draw(LOCATION, start)];
-        let wait = |ticket: &Ticket, now, patience| {
-            pace.with(LOCATION, now, |traffic, now| traffic.wait(Some(ticket.number), now, patience))
+        assert_eq!(rate_limiter.ask(LOCATION, start), None);
+        rate_limiter.response(start);
+        let tickets = [
+            rate_limiter.take_ticket(LOCATION, start),
+            rate_limiter.take_ticket(LOCATION, start),
+            rate_limiter.take_ticket(LOCATION, start),
+        ];
+        let wait = |ticket: &Ticket, now, max_wait| {
+            rate_limiter.with(LOCATION, now, |state, now| state.wait(Some(ticket.number), now, max_wait))
         };
         let [first, second, third] = tickets;
         assert_eq!(wait(&third, start, seconds(9)), Ok(Some(seconds(3))));
         assert_eq!(wait(&third, start, seconds(3)), Err(seconds(3)), "beyond its patience");
         let later = start + seconds(1);
         assert_eq!(wait(&second, later, seconds(9)), Ok(Some(seconds(1))), "the first comes first");
-        let newcomer = pace.with(LOCATION, later, |traffic, now| traffic.wait(None, now, seconds(9)));
+        let newcomer = rate_limiter.with(LOCATION, later, |state, now| state.wait(None, now, seconds(9)));
         assert_eq!(newcomer, Ok(Some(seconds(3))), "who comes later comes after them");
         assert_eq!(wait(&first, later, seconds(9)), Ok(None));
-        pace.answer(later);
+        rate_limiter.response(later);
         drop(second);
         assert_eq!(wait(&third, later + seconds(1), seconds(9)), Ok(None), "who left is not waited for");
     }
@@ -542,19 +560,19 @@ mod tests {
             (1, 86_400_000, 10, 600),
             (1, u64::MAX, 10, 600),
         ] {
-            let pace = pace(10, 1000, 1000);
+            let rate_limiter = rate_limiter(10, 1000, 1000);
             let start = seconds(1_000_000);
             let free = |now: Duration| {
-                let one = || pace.ask(LOCATION, now).is_none();
+                let one = || rate_limiter.ask(LOCATION, now).is_none();
                 let count = (0..).take_while(|_| one()).count();
-                (0..count).for_each(|_| pace.answer(now));
+                (0..count).for_each(|_| rate_limiter.response(now));
                 count
             };
-            pace.learn(start, &[(most, requests), (interval, per_ms)]);
+            rate_limiter.apply_headers(start, &[(most, requests), (interval, per_ms)]);
             let places: Vec<usize> =
                 (0..600).map(|tenth| free(start + Duration::from_millis(100 * tenth))).collect();
             assert_eq!((places[0], places.iter().sum()), (at_once, in_a_minute), "{requests} in {per_ms} ms");
-            pace.learn(start + seconds(60), &[(most, 10), (interval, 1000)]);
+            rate_limiter.apply_headers(start + seconds(60), &[(most, 10), (interval, 1000)]);
             assert_eq!(free(start + seconds(120)), 10, "the server has loosened its limit again");
         }
     }
@@ -569,12 +587,12 @@ mod tests {
             ]
         };
         for (remaining, places) in [(9, 9), (4, 4), (0, 0), (99, 9)] {
-            let pace = pace(10, 1000, 1000);
+            let rate_limiter = rate_limiter(10, 1000, 1000);
             let now = seconds(1_000_000);
-            assert_eq!(pace.ask(LOCATION, now), None);
-            pace.learn(now, &headers(remaining));
-            pace.answer(now);
-            let free = |now| (0..).take_while(|_| pace.ask(LOCATION, now).is_none()).count();
+            assert_eq!(rate_limiter.ask(LOCATION, now), None);
+            rate_limiter.apply_headers(now, &headers(remaining));
+            rate_limiter.response(now);
+            let free = |now| (0..).take_while(|_| rate_limiter.ask(LOCATION, now).is_none()).count();
             assert_eq!(free(now), places, "{remaining} left");
             assert_eq!(free(now + seconds(1)), 10 - places, "those of the others have left the window");
         }
@@ -582,40 +600,47 @@ mod tests {
 
     #[test]
     fn what_has_left_the_window_since_the_server_counted_is_not_taken_for_others() {
-        let pace = pace(10, 1000, 1000);
+        let rate_limiter = rate_limiter(10, 1000, 1000);
         let start = seconds(1_000_000);
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         for _ in 0..5 {
-            assert_eq!(pace.ask(LOCATION, at(0)), None);
-            pace.answer(at(0));
+            assert_eq!(rate_limiter.ask(LOCATION, at(0)), None);
+            rate_limiter.response(at(0));
         }
         // The server counts six when the next one comes; its answer arrives when five of them are over.
-        assert_eq!(pace.ask(LOCATION, at(990)), None);
+        assert_eq!(rate_limiter.ask(LOCATION, at(990)), None);
         let headers = [
             ("x-ratelimit-max", 10),
             ("x-ratelimit-interval-milliseconds", 1000),
             ("x-ratelimit-remaining", 4),
         ];
         let headers = headers.map(|(name, value)| (HeaderName::from_static(name), value.into()));
-        let answer = Answer { status: 200, headers: headers.into_iter().collect(), body: Vec::new().into() };
-        pace.with(LOCATION, at(1010), |traffic, now| traffic.learn(pace.limit, &answer, at(990), now));
-        assert_eq!((0..).take_while(|_| pace.ask(LOCATION, at(1010)).is_none()).count(), 9);
+        let response =
+            Response { status: 200, headers: headers.into_iter().collect(), body: Vec::new().into() };
+        rate_limiter.with(LOCATION, at(1010), |state, now| {
+            state.apply_headers(rate_limiter.limit, &response, at(990), now)
+        });
+        assert_eq!((0..).take_while(|_| rate_limiter.ask(LOCATION, at(1010)).is_none()).count(), 9);
     }
 
     #[test]
     fn a_refusal_holds_everyone_back_and_not_for_ever() {
         let start = seconds(1_000_000);
-        let pace = pace(10, 1000, 1000);
-        let hold = |seconds| {
-            pace.with(LOCATION, start, |traffic, now| traffic.hold(Duration::from_secs(seconds), now));
-            pace.ask(LOCATION, start)
+        let rate_limiter = rate_limiter(10, 1000, 1000);
+        let block = |seconds| {
+            rate_limiter.with(LOCATION, start, |state, now| state.block(Duration::from_secs(seconds), now));
+            rate_limiter.ask(LOCATION, start)
         };
-        assert_eq!(hold(7), Some(seconds(7)));
-        assert_eq!(hold(5), Some(seconds(7)), "the longer one counts");
-        assert_eq!(hold(u64::MAX), Some(LONGEST_HOLD));
-        assert_eq!(pace.ask(LOCATION, start + LONGEST_HOLD), None);
-        pace.learn(start + LONGEST_HOLD, &[("x-ratelimit-daily-remaining", 0)]);
-        assert_eq!(pace.ask(LOCATION, start + LONGEST_HOLD), Some(DAY_ASKED_AGAIN), "the day is used up");
+        assert_eq!(block(7), Some(seconds(7)));
+        assert_eq!(block(5), Some(seconds(7)), "the longer one counts");
+        assert_eq!(block(u64::MAX), Some(MAX_BLOCK));
+        assert_eq!(rate_limiter.ask(LOCATION, start + MAX_BLOCK), None);
+        rate_limiter.apply_headers(start + MAX_BLOCK, &[("x-ratelimit-daily-remaining", 0)]);
+        assert_eq!(
+            rate_limiter.ask(LOCATION, start + MAX_BLOCK),
+            Some(DAILY_QUOTA_RECHECK),
+            "the day is used up"
+        );
     }
 
     #[test]
@@ -623,25 +648,29 @@ mod tests {
         let [left, limit, reset] =
             ["x-ratelimit-daily-remaining", "x-ratelimit-limit-daily", "x-ratelimit-daily-reset"];
         let start = seconds(1_000_000);
-        let held = |headers: &[(&'static str, u64)]| {
-            let pace = pace(10, 1000, 1000);
-            pace.learn(start, headers);
-            pace.ask(LOCATION, start)
+        let blocked = |headers: &[(&'static str, u64)]| {
+            let rate_limiter = rate_limiter(10, 1000, 1000);
+            rate_limiter.apply_headers(start, headers);
+            rate_limiter.ask(LOCATION, start)
         };
-        assert_eq!(held(&[(left, 0), (reset, 84_322_000)]), Some(seconds(84_322)));
-        assert_eq!(held(&[(left, 0), (reset, 25_000)]), Some(seconds(25)));
-        assert_eq!(held(&[(left, 0), (reset, 90_000_000)]), Some(DAY_ASKED_AGAIN), "more than a day");
-        assert_eq!(held(&[(left, 1), (reset, 84_322_000)]), None);
+        assert_eq!(blocked(&[(left, 0), (reset, 84_322_000)]), Some(seconds(84_322)));
+        assert_eq!(blocked(&[(left, 0), (reset, 25_000)]), Some(seconds(25)));
+        assert_eq!(blocked(&[(left, 0), (reset, 90_000_000)]), Some(DAILY_QUOTA_RECHECK), "more than a day");
+        assert_eq!(blocked(&[(left, 1), (reset, 84_322_000)]), None);
 
         // A server that counts in seconds: the first hold is too short, the second is right.
-        let pace = pace(10, 1000, 1000);
-        pace.learn(start, &[(left, 0), (reset, 7_200)]);
-        assert_eq!(pace.ask(LOCATION, start), Some(Duration::from_millis(7_200)));
+        let rate_limiter = rate_limiter(10, 1000, 1000);
+        rate_limiter.apply_headers(start, &[(left, 0), (reset, 7_200)]);
+        assert_eq!(rate_limiter.ask(LOCATION, start), Some(Duration::from_millis(7_200)));
         let later = start + seconds(8);
-        pace.learn(later, &[(left, 0), (reset, 7_192)]);
-        assert_eq!(pace.ask(LOCATION, later), Some(seconds(7_192)));
-        pace.learn(later, &[(left, 900), (limit, 1000)]);
-        assert_eq!(pace.ask(LOCATION, later), None, "an answer that finds the day renewed ends the wait");
+        rate_limiter.apply_headers(later, &[(left, 0), (reset, 7_192)]);
+        assert_eq!(rate_limiter.ask(LOCATION, later), Some(seconds(7_192)));
+        rate_limiter.apply_headers(later, &[(left, 900), (limit, 1000)]);
+        assert_eq!(
+            rate_limiter.ask(LOCATION, later),
+            None,
+            "an answer that finds the day renewed ends the wait"
+        );
     }
 
     #[test]
@@ -649,19 +678,19 @@ mod tests {
         let [left, limit, reset] =
             ["x-ratelimit-daily-remaining", "x-ratelimit-limit-daily", "x-ratelimit-daily-reset"];
         let start = seconds(1_000_000);
-        let spent = |pace: &Pace| {
+        let spent = |rate_limiter: &RateLimiter| {
             for _ in 0..5 {
-                assert_eq!(pace.ask(LOCATION, start), None);
-                pace.answer(start);
+                assert_eq!(rate_limiter.ask(LOCATION, start), None);
+                rate_limiter.response(start);
             }
         };
-        let told = pace(10, 1000, 5);
-        told.learn(start, &[(left, 5), (limit, 5), (reset, 3_600_000)]);
+        let told = rate_limiter(10, 1000, 5);
+        told.apply_headers(start, &[(left, 5), (limit, 5), (reset, 3_600_000)]);
         spent(&told);
         assert_eq!(told.ask(LOCATION, start + seconds(60)), Some(seconds(3_540)), "until the reset");
-        let renewed = pace(10, 1000, 6);
+        let renewed = rate_limiter(10, 1000, 6);
         spent(&renewed);
-        renewed.learn(start, &[(left, 5), (limit, 6)]);
+        renewed.apply_headers(start, &[(left, 5), (limit, 6)]);
         for _ in 0..5 {
             assert_eq!(renewed.ask(LOCATION, start + seconds(60)), None, "the server has counted one");
         }
@@ -669,35 +698,42 @@ mod tests {
 
     #[test]
     fn lanes_that_say_nothing_any_more_are_forgotten() {
-        let pace = pace(10, 1000, 4);
+        let rate_limiter = rate_limiter(10, 1000, 4);
         let start = seconds(1_000_000);
         let visit = |name: &str, now| {
-            assert_eq!(pace.ask(Lane::Resource(name), now), None);
-            pace.with(Lane::Resource(name), now, Traffic::leave);
+            assert_eq!(rate_limiter.ask(Bucket::Resource(name), now), None);
+            rate_limiter.with(Bucket::Resource(name), now, BucketState::release);
         };
         for _ in 0..3 {
             visit("busy", start);
         }
-        for number in 0..3 * MOST_LANES {
+        for number in 0..3 * MAX_BUCKETS {
             visit(&number.to_string(), start);
         }
-        assert_eq!(pace.lanes(LOCATION).traffic.len(), 3 * MOST_LANES + 1, "all are in their window");
+        assert_eq!(
+            rate_limiter.buckets(LOCATION).by_resource.len(),
+            3 * MAX_BUCKETS + 1,
+            "all are in their window"
+        );
         visit("late", start + seconds(1));
-        for number in 0..5 * MOST_LANES {
+        for number in 0..5 * MAX_BUCKETS {
             visit(&number.to_string(), start + seconds(2 + number as u64));
         }
-        assert!(pace.lanes(LOCATION).traffic.len() <= 2 * MOST_LANES);
-        assert!(pace.lanes(LOCATION).traffic.contains_key("busy"), "more than half of its day is used up");
+        assert!(rate_limiter.buckets(LOCATION).by_resource.len() <= 2 * MAX_BUCKETS);
+        assert!(
+            rate_limiter.buckets(LOCATION).by_resource.contains_key("busy"),
+            "more than half of its day is used up"
+        );
     }
 
     #[test]
     fn a_day_has_its_own_limit() {
-        let pace = pace(10, 1000, 2);
+        let rate_limiter = rate_limiter(10, 1000, 2);
         let start = seconds(1_000_000);
-        assert_eq!((pace.ask(LOCATION, start), pace.ask(LOCATION, start)), (None, None));
-        assert_eq!(pace.ask(LOCATION, start + seconds(60)), Some(DAY - seconds(60)));
-        pace.answer(start);
-        pace.answer(start);
-        assert_eq!(pace.ask(LOCATION, start + DAY), None);
+        assert_eq!((rate_limiter.ask(LOCATION, start), rate_limiter.ask(LOCATION, start)), (None, None));
+        assert_eq!(rate_limiter.ask(LOCATION, start + seconds(60)), Some(DAY - seconds(60)));
+        rate_limiter.response(start);
+        rate_limiter.response(start);
+        assert_eq!(rate_limiter.ask(LOCATION, start + DAY), None);
     }
 }
