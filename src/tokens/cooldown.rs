@@ -190,7 +190,7 @@ mod tests {
     }
 
     /// How long a resource rests after a failure at that time.
-    fn check(cooldowns: &Cooldowns, error: &Error, now: Duration) -> Duration {
+    fn pause_after(cooldowns: &Cooldowns, error: &Error, now: Duration) -> Duration {
         cooldowns.failed("location", error, now);
         match cooldowns.check("location", now) {
             CooldownState::Over => Duration::ZERO,
@@ -204,11 +204,11 @@ mod tests {
         let (cooldowns, failed) = (Cooldowns::default(), Error::new(Status::Server, "503"));
         let mut now = Duration::ZERO;
         for _ in 0..10 {
-            now += rest(&cooldowns, &failed, now);
+            now += pause_after(&cooldowns, &failed, now);
         }
-        assert_eq!(rest(&cooldowns, &failed, now), MAX_PAUSE);
-        assert_eq!(rest(&cooldowns, &refusal(), now + MAX_PAUSE), FIRST_REFUSAL_PAUSE);
-        assert_eq!(rest(&cooldowns, &failed, now + Duration::from_secs(7200)), FIRST_PAUSE);
+        assert_eq!(pause_after(&cooldowns, &failed, now), MAX_PAUSE);
+        assert_eq!(pause_after(&cooldowns, &refusal(), now + MAX_PAUSE), FIRST_REFUSAL_PAUSE);
+        assert_eq!(pause_after(&cooldowns, &failed, now + Duration::from_secs(7200)), FIRST_PAUSE);
     }
 
     #[test]
