@@ -296,7 +296,7 @@ fn newest(page: &mut String, shown: usize, total: usize) {
     if shown < total {
         put!(
             page,
-            "<p class=\"soft note\">The newest {shown} of {total}. <a href=\"{PATH}?all\">Show all</a></p>\n"
+            "<p class=\"soft note\">Newest {shown} of {total}. <a href=\"{PATH}?all\">Show all</a></p>\n"
         );
     }
 }

@@ -125,18 +125,18 @@ class Handle:
         return count
 
     def offer(self) -> None:
-        """Offers these tokens to the store again: a list begins with that, and renews nothing."""
+        """Retries saving refused tokens: listing starts with that, and refreshes nothing."""
         self.call(library.ghl_tokens_list, _boundary.encode({"pageSize": 1}))
 
     def disconnect(self) -> None:
-        """Takes the library's way into Python away; returns when nobody is on it any more."""
+        """Removes the library's event callback; returns when no callback runs any more."""
         library.ghl_client_on_event(self._pointer, EventCallback(), None)
 
 
 class StoreHandle(Handle):
     """The same for a client whose store is written in Python.
 
-    Each of its calls may call back into Python, and what the store raises there becomes the cause of the call's error.
+    Any call may call back into Python. An exception of the store is the cause of the call's error.
     """
 
     __slots__ = ("_bridge",)

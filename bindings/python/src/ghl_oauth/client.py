@@ -672,7 +672,7 @@ class Client:
         """Verifies a webhook like :meth:`webhook_verify` and applies it to the stored tokens.
 
         INSTALL mints the location's token, or is remembered until its company's token arrives.
-        UNINSTALL deletes the token of the location, or the token of the company with those of its
+        UNINSTALL deletes the token of the location, or the tokens of the company and its
         locations. Deliveries may arrive in any order and repeatedly. Answer the vendor with success
         whatever ``applied`` says, and with status 429 for an error that is ``retryable``, so that
         the delivery is repeated.
@@ -910,7 +910,7 @@ def _camel(name: str) -> str:
 
 
 def _next_page_token(pagination: Any) -> str | None:
-    """The token of the next page of an API list, or None if there is none or it is unusable."""
+    """The token of the next page of an API list, or None if it is missing or unusable."""
     if not isinstance(pagination, dict) or flag(pagination.get("hasNextPage")) is False:
         return None
     token = pagination.get("nextPageToken")
