@@ -147,7 +147,7 @@ fn a_server_that_does_not_speak_tls_is_told_from_one_with_a_bad_certificate() {
         let error = call(&abi).fails(Status::Network);
         let message = error["message"].as_str().unwrap();
         assert!(
-            message.starts_with("127.0.0.1 does not speak TLS as it should, nothing was sent"),
+            message.starts_with("the TLS handshake with 127.0.0.1 failed, nothing was sent"),
             "{message}"
         );
         assert_eq!(emulator.connections() - before, 1);
@@ -487,7 +487,7 @@ fn a_connection_that_ends_under_a_request_is_a_lost_answer() {
                 if is_raw {
                     let error = outcome.fails(Status::Network);
                     let message = error["message"].as_str().unwrap();
-                    assert!(message.contains("broke before the answer"), "{message}");
+                    assert!(message.contains("broke before the response"), "{message}");
                     assert_eq!(sent(&emulator), [format!("{name} {first}")], "{kind:?}");
                 } else {
                     outcome.ok();
