@@ -362,9 +362,9 @@ impl HostStore {
 
     /// Reseals a record with the first key. Returns whether it still exists. The refresh lock
     /// excludes all writers that take it.
-    fn reseal_one(&self, id: &str, whole: &Deadline) -> Result<bool> {
-        let _lock = self.lock(id, &whole.renewed(RESEAL_STEP))?;
-        let deadline = whole.renewed(RESEAL_STEP);
+    fn reseal_one(&self, id: &str, overall: &Deadline) -> Result<bool> {
+        let _lock = self.lock(id, &overall.renewed(RESEAL_STEP))?;
+        let deadline = overall.renewed(RESEAL_STEP);
         match self.load(id, &deadline)? {
             Some(record) => self.save(&record, &deadline).map(|_| true),
             None => Ok(false),
@@ -527,19 +527,19 @@ impl Store for HostStore {
         Ok(next)
     }
 
-    fn reseal(&self, whole: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, overall: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
         let key_id = self.seal.key_id();
         if key_id.is_empty() {
             return Ok(resealed);
         }
         let by_another = |item: &StoredItem| item.sealed_with.as_str() != Some(&key_id);
-        let step = || whole.renewed(RESEAL_STEP);
+        let step = || overall.renewed(RESEAL_STEP);
         self.each_token(json!({"notSealedWith": key_id}), by_another, step, |item| {
             if !should_continue(resealed.sealed) {
                 return Ok(false);
             }
-            match self.reseal_one(&item.resource_id, whole) {
+            match self.reseal_one(&item.resource_id, overall) {
                 Ok(true) => resealed.sealed += 1,
                 Ok(false) => {}
                 Err(error) if error.status() == Status::Cancelled => return Err(error),

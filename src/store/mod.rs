@@ -308,7 +308,7 @@ pub fn resolve_paths(backend: &mut Backend) -> Result<()> {
 #[cfg_attr(not(all(feature = "sqlite", feature = "postgres")), allow(unused_variables))]
 pub fn open(
     backend: &Backend,
-    may_be_made: bool,
+    may_create: bool,
     timeouts: &Timeouts,
     host: Option<&Arc<dyn Host>>,
     seal: &Seal,
@@ -333,7 +333,7 @@ pub fn open(
         #[cfg(feature = "sqlite")]
         (Backend::Sqlite { path }, None) => {
             let deadline = Deadline::after(Duration::from_millis(timeouts.total_ms), &Arc::default());
-            Ok(Arc::new(SqliteStore::open_by(path, seal.clone(), may_be_made, &deadline)?))
+            Ok(Arc::new(SqliteStore::open_with_deadline(path, seal.clone(), may_create, &deadline)?))
         }
         _ => Ok(Arc::new(MemoryStore::default())),
     }

@@ -51,7 +51,7 @@ const LOCK_RESERVE: Duration = Duration::from_secs(30);
 const ROWS_AT_ONCE: usize = 500;
 
 /// How many records are sealed anew by one statement.
-const RESEALED_AT_ONCE: usize = 100;
+const RESEAL_BATCH: usize = 100;
 
 /// How long reading and writing so many records may take.
 const RESEAL_STEP: Duration = Duration::from_secs(30);
@@ -560,11 +560,11 @@ impl Store for PostgresStore {
         Ok(found.into_iter().next().flatten())
     }
 
-    fn reseal(&self, whole: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, overall: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
         let (client_id, first) = (self.seal.client_id(), self.seal.key_id());
         let others = self
-            .key_ids(&whole.renewed(RESEAL_STEP))?
+            .key_ids(&overall.renewed(RESEAL_STEP))?
             .into_iter()
             .filter(|key_id| *key_id != first && !first.is_empty());
         for key_id in others {
@@ -572,20 +572,20 @@ impl Store for PostgresStore {
                 let count = "SELECT count(*) FROM ghl_oauth_token WHERE client_id = $1 AND sealed_with = $2";
                 let params: [Param<'_>; 2] = [(&client_id, Type::TEXT), (&key_id, Type::TEXT)];
                 let found: Vec<i64> =
-                    self.read(count, &params, &whole.renewed(RESEAL_STEP), |found| found.try_get(0))?;
+                    self.read(count, &params, &overall.renewed(RESEAL_STEP), |found| found.try_get(0))?;
                 resealed.left += found.first().copied().unwrap_or_default().cast_unsigned();
                 resealed.fail(self.seal.missing_key(&key_id));
                 continue;
             }
             let select = format!(
-                "{} AND sealed_with = $2 AND resource_id > $3 ORDER BY resource_id LIMIT {RESEALED_AT_ONCE}",
+                "{} AND sealed_with = $2 AND resource_id > $3 ORDER BY resource_id LIMIT {RESEAL_BATCH}",
                 select_stored!()
             );
             let mut after = String::new();
             while should_continue(resealed.sealed) {
                 let params: [Param<'_>; 3] =
                     [(&client_id, Type::TEXT), (&key_id, Type::TEXT), (&after, Type::TEXT)];
-                let step = whole.renewed(RESEAL_STEP);
+                let step = overall.renewed(RESEAL_STEP);
                 let page = self.read(&select, &params, &step, stored_row)?;
                 let Some(last) = page.last() else { break };
                 after = last.resource_id.clone();
