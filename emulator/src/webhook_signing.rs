@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn signatures_hold_under_the_published_keys() {
+    fn signatures_verify_with_the_published_keys() {
         let keys = Keys::new(1);
         let public = keys.public();
         let (ed25519, rsa) = (of_pem(&public.ed25519), of_pem(&public.rsa));

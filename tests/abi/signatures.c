@@ -1,5 +1,5 @@
 /*
- * The ABI as it was promised: each function has exactly this type, each constant this number. Only compiled.
+ * The promised ABI: the exact type of each function and the value of each constant. Only compiled.
  */
 #include "ghl_oauth.h"
 

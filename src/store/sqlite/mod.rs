@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn saves_that_wait_at_the_same_time_are_written_together_and_fail_alone() {
+    fn concurrent_saves_are_committed_together_and_fail_separately() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
@@ -644,7 +644,7 @@ mod tests {
 
     /// It counts its versions from the beginning, so only its document tells it from the removed record.
     #[test]
-    fn a_record_that_came_back_while_it_was_sealed_anew_stays_what_it_is() {
+    fn record_restored_during_resealing_is_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let record = |access_token: &str| record("company", access_token);
