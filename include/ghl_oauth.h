@@ -705,6 +705,31 @@ int32_t ghl_tokens_import(struct ghl_client *client,
                           char **out_json);
 
 /**
+ * Moves the tokens of another client id in the same database to this client's: after a key rotation the app has a new
+ * client id, under which the store looks empty.
+ *
+ * For the stores "sqlite" and "postgres". Stop the programs that use the other client id first. Tokens stay as they are, and
+ * records that are sealed need their key among store.encryptionKeys. Each token is saved under this client id before it is
+ * deleted under the other one, so that an interrupted call loses nothing, and the same call again brings the rest. A token
+ * that is held under this client id stays, unless it is lost ("reauthorizationRequired"). To go back, adopt in the other
+ * direction. Whether the API honours a refresh token under the new client id is known after its next refresh. Any thread;
+ * waits for refreshes of the same resources, at most timeouts.totalMs for each.
+ *
+ * @param client       a client
+ * @param params_json  {"clientId"?, "resourceId"?, "dryRun"?}: the other client id; only this company or location; and whether
+ *                     to report only. Without "clientId" nothing is adopted, and "clients" names the client ids
+ * @param out_json     {"adopted", "skipped": [{"resourceId", "reason"}], "failed": [{"resourceId", "error"}], "clients":
+ *                     [{"clientId", "tokens"}]}: "failed" names the records that cannot be read, "clients" the other
+ *                     client ids that have tokens in the database, 100 at most, with their number; or the error; to be
+ *                     freed with ghl_string_free; may be NULL
+ * @return GHL_OK, also where all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_CONFIG for a store that holds the tokens
+ *         of one client id only; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+ */
+int32_t ghl_tokens_adopt(struct ghl_client *client,
+                         const char *params_json,
+                         char **out_json);
+
+/**
  * Exports tokens with their secrets, page by page, in the form that ghl_tokens_import reads.
  *
  * Two programs that both refresh an exported token burn it for each other: stop one first. What the store did not take is
@@ -938,7 +963,7 @@ int32_t ghl_webhook_verify(struct ghl_client *client,
  * is left alone.
  *
  * Deliveries may come in any order and any number of times. Answer the vendor with a success for GHL_OK, whatever
- * "applied" says; for an error that is retryable with a failure, so that the delivery is repeated. Any thread; waits at
+ * "applied" says; for an error that is retryable with 429, so that the delivery is repeated. Any thread; waits at
  * most timeouts.totalMs.
  *
  * @param client        a client

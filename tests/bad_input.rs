@@ -68,7 +68,7 @@ unsafe extern "C" fn apply(client: *mut ghl_client, headers: *const c_char, out:
 }
 
 /// Every function that takes a client and a text, with the name of the text.
-const TAKING_TEXT: [(&str, Call, &str); 18] = [
+const TAKING_TEXT: [(&str, Call, &str); 19] = [
     ("ghl_authorization_url", ghl_authorization_url, "params_json"),
     ("ghl_authorization_complete", ghl_authorization_complete, "params_json"),
     ("ghl_authorization_listen", ghl_authorization_listen, "params_json"),
@@ -79,6 +79,7 @@ const TAKING_TEXT: [(&str, Call, &str); 18] = [
     ("ghl_tokens_list", ghl_tokens_list, "params_json"),
     ("ghl_tokens_import", ghl_tokens_import, "tokens_json"),
     ("ghl_tokens_export", ghl_tokens_export, "params_json"),
+    ("ghl_tokens_adopt", ghl_tokens_adopt, "params_json"),
     ("ghl_tokens_maintain", maintain, "params_json"),
     ("ghl_tokens_mint", mint, "params_json"),
     ("ghl_webhook_verify", verify, "headers_json"),

@@ -358,3 +358,28 @@ fn table_of_contents_lists_every_page_of_docs_once() {
     pages.sort_unstable();
     assert_eq!(listed, pages);
 }
+
+/// A 429 is the only status that each published rule of the vendor repeats; a 500 or 503 is final by one of them.
+#[test]
+fn every_webhook_receiver_in_examples_and_documentation_answers_429_if_a_delivery_is_to_come_again() {
+    let receivers = [
+        ("examples/python/webhook_flask.py", "429 if error.retryable"),
+        ("examples/python/webhook_fastapi.py", "429 if error.retryable"),
+        ("examples/c/agency_server.c", "error.retryable ? 429"),
+        ("tests/agency_day/agency.py", "429 if error.retryable"),
+        ("tests/agency_day/agency.c", "error.retryable ? 429"),
+        ("tests/agency_day/agency.cpp", "error.retryable() ? 429"),
+        ("docs/webhooks.md", "**429**"),
+        ("README.md", "**429**"),
+    ];
+    for (name, answer) in receivers {
+        let text = page(name);
+        assert!(text.contains(answer), "{name}");
+        if !name.ends_with(".md") {
+            assert!(
+                !["500", "502", "503"].iter().any(|status| text.contains(&format!(" {status} "))),
+                "{name}"
+            );
+        }
+    }
+}

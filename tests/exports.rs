@@ -11,7 +11,7 @@ use ghl_oauth::Status;
 use ghl_oauth::internals::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
 
 /// The ABI. A released name is never removed.
-const EXPORTS: [&str; 29] = [
+const EXPORTS: [&str; 30] = [
     "ghl_abi_version",
     "ghl_access_token",
     "ghl_access_token_into",
@@ -33,6 +33,7 @@ const EXPORTS: [&str; 29] = [
     "ghl_string_free",
     "ghl_token_delete",
     "ghl_token_refresh",
+    "ghl_tokens_adopt",
     "ghl_tokens_export",
     "ghl_tokens_import",
     "ghl_tokens_list",

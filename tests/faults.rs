@@ -138,6 +138,7 @@ fn faults() -> Vec<Fault> {
         spoiled("2xx, not JSON", 200, FaultKind::NotJson),
         spoiled("2xx, compressed without being requested", 200, FaultKind::Gzip { marked: true }),
         spoiled("2xx, compressed without a header", 200, FaultKind::Gzip { marked: false }),
+        spoiled("2xx, the token of the location's company", 200, FaultKind::OtherOwner { owner_id: None }),
         answer("2xx, an HTML page", 200, page, None),
         answer("2xx, a JSON list", 200, "[]", None),
         redirect("301 to the same place", 301, None),

@@ -114,7 +114,36 @@ fn apps_sharing_a_database_see_only_their_own_records() {
     assert!(two.lock("company", &patience()).is_ok());
 }
 
-// ---- Tables ---------------------------------------------------------------------------------------------------------
+#[test]
+fn tokens_of_another_client_id_in_the_same_database_are_adopted_and_work() {
+    let Some(server) = shared() else { return };
+    let url = server.database().url();
+    let Fixture { emulator, client, company, .. } = Fixture::new(&url);
+    let ids = [company, emulator.location_ids().remove(0)];
+    client.access_token(&ids[1]).unwrap();
+
+    let mut config = Fixture::config(&emulator, &url);
+    config.client_id = "6600aabbccddeeff00112233-newkey".into();
+    let other = Client::new(&config).unwrap();
+    let adopt = |client: &Client, from: &str| {
+        let params = json!({"clientId": from, "dryRun": false});
+        client.tokens_adopt(&serde_json::from_value(params).unwrap()).unwrap()
+    };
+    assert!(other.access_token(&ids[0]).unwrap_err().help().unwrap().contains(emulator.client_id()));
+    let report = adopt(&other, emulator.client_id());
+    assert_eq!(report, json!({"adopted": 2, "skipped": [], "failed": [], "clients": []}));
+    assert!(other.access_token(&ids[1]).is_ok());
+
+    // And back, to the client id that the emulator knows.
+    let fresh = Fixture::client(&emulator, &url);
+    assert_eq!(adopt(&fresh, &config.client_id)["adopted"], 2);
+    for id in &ids {
+        fresh.token_refresh(id).unwrap();
+        assert!(emulator.access_token_is_live(fresh.access_token(id).unwrap().expose()));
+    }
+}
+
+// ---- Tables -----------------------------------------------------------------------------------------------------
 
 #[test]
 fn processes_that_start_simultaneously_create_the_tables_once() {

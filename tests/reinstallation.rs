@@ -395,3 +395,60 @@ fn undated_uninstall_without_an_id_is_applied_again_a_day_after_a_reinstallation
         }
     }
 }
+
+/// A stand with two connected companies of two locations each.
+fn two_companies() -> (Fixture, Abi) {
+    let options = Options { companies: 2, locations: 2, rate_limit: None, ..Options::default() };
+    let fixture = Fixture::of(Kind::Sqlite, options);
+    let abi = fixture.open();
+    for company_id in fixture.emulator.company_ids() {
+        abi.connect(&fixture.emulator, Decision::Company(company_id));
+    }
+    sent(&fixture.emulator);
+    (fixture, abi)
+}
+
+#[test]
+fn install_without_a_company_is_minted_from_the_company_that_lists_the_location() {
+    let (fixture, abi) = two_companies();
+    let companies = fixture.emulator.company_ids();
+    for company_id in &companies {
+        let location = fixture.emulator.open_location(company_id);
+        let automatic = body(&fixture, &install(&location), json!({"companyId": null, "userId": null}));
+        let applied = apply(&fixture, &abi, &automatic);
+        assert_eq!((&applied["applied"], &applied["reason"]), (&json!(true), &Value::Null), "{applied}");
+        assert_eq!(abi.listed(&location)["companyId"], *company_id);
+        abi.live_token(&fixture.emulator, &location);
+        let requests = sent(&fixture.emulator);
+        let lists = requests.iter().filter(|request| request.starts_with("list")).count();
+        assert!((1..=2).contains(&lists), "a request per company at most: {requests:?}");
+    }
+}
+
+#[test]
+fn install_without_a_company_that_no_company_lists_is_remembered_and_asked_for_rarely() {
+    let (fixture, abi) = two_companies();
+    let location = fixture.emulator.open_location(&fixture.emulator.company_ids()[1]);
+    let automatic = body(&fixture, &install(&location), json!({"companyId": null}));
+    fixture.emulator.uninstall(&location);
+    let applied = apply(&fixture, &abi, &automatic);
+    assert_eq!(applied["reason"], "remembered until its company's token is here", "{applied}");
+    for _ in 0..5 {
+        abi.access_token(&location).fails(Status::NotFound);
+        abi.tokens_maintain(json!({}), |_| true).ok();
+    }
+    assert_eq!(sent(&fixture.emulator), ["list 200", "list 200"], "each company was asked once");
+
+    // It is listed late, and found when the pause is over.
+    fixture.emulator.install_location(&location);
+    fixture.pass(MINUTE);
+    abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!(abi.listed(&location)["companyId"], fixture.emulator.company_ids()[1]);
+}
+
+#[test]
+fn location_of_which_no_install_told_is_not_looked_for_among_several_companies() {
+    let (fixture, abi) = two_companies();
+    abi.access_token("unknown").fails(Status::NotFound);
+    assert_eq!(sent(&fixture.emulator), Vec::<String>::new());
+}

@@ -1080,3 +1080,47 @@ fn maintenance_of_one_company_renews_only_its_tokens() {
     let none = abi.tokens_maintain(json!({"companyId": "unknown"}), |_| true).ok();
     assert_eq!((&none["checked"], &none["nextDueAt"]), (&json!(0), &Value::Null));
 }
+
+#[test]
+fn expired_token_is_not_handed_out_after_a_failed_refresh_and_the_caller_learns_when_consent_is_gone() {
+    let emulator = emulator(1);
+    let abi = hasty(&emulator);
+    let company = abi.connect_company(&emulator);
+    emulator.clock().advance(DAY);
+    emulator.inject(refreshes(), FaultKind::Reset { stage: Stage::BeforeProcessing });
+    for _ in 0..3 {
+        assert_ne!(abi.access_token(&company).0, 0, "a dead token is no token");
+    }
+    emulator.clear_faults();
+    abi.live_token(&emulator, &company);
+
+    let heard = abi.listen();
+    emulator.revoke_refresh_token(&company);
+    emulator.clock().advance(DAY);
+    for _ in 0..3 {
+        abi.access_token(&company).fails(Status::ReauthorizationRequired);
+    }
+    assert_eq!(heard.names(), [format!("token.reauthorizationRequired {company}")]);
+    assert_eq!(abi.listed(&company)["state"], "reauthorizationRequired");
+}
+
+#[test]
+fn minted_token_is_stored_with_its_company_so_that_a_later_process_can_mint_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
+    let options =
+        Options { companies: 2, locations: 1, location_refresh_tokens: false, ..Options::default() };
+    let emulator = Emulator::start(options).unwrap();
+    let abi = Abi::with(&emulator, store.clone());
+    let company = abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    // The answer to a mint names neither the company nor the class of the token.
+    abi.live_token(&emulator, &location);
+    abi.connect(&emulator, Decision::Company(emulator.company_ids()[1].clone()));
+    drop(abi);
+    let later = Abi::with(&emulator, store);
+    let listed = later.listed(&location);
+    assert_eq!((&listed["companyId"], &listed["userType"]), (&json!(company), &json!("Location")));
+    emulator.clock().advance(DAY);
+    later.live_token(&emulator, &location);
+}

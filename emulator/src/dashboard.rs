@@ -685,7 +685,7 @@ fn webhooks(page: &mut String, state: &State) {
          <div><label for=\"place\">Company or location</label>\n\
          <input id=\"place\" data-named-by-button list=\"places-list\" required autocomplete=\"off\"></div>\n\
          <div><label for=\"signature\">Signature</label>\n<select id=\"signature\" name=\"signature\">\n\
-         <option>both</option><option>ed25519</option><option>legacy</option><option>notAvailable</option>\
+         <option>ed25519</option><option>both</option><option>legacy</option><option>notAvailable</option>\
          <option>wrong</option></select></div>\n</div>\n<input type=\"hidden\" name=\"deliver\" value=\"true\" data-type=\"json\">\n\
          <p class=\"row\"><button value=\"install\">Send INSTALL</button><button value=\"uninstall\">Send UNINSTALL</button></p>\n\
          </form>\n<div id=\"live-webhooks\" data-live>\n",

@@ -23,10 +23,10 @@ const RSA_4096_INFO: [u8; 24] = [
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Signature {
-    /// `x-ghl-signature` (Ed25519) and `x-wh-signature` (RSA), the current default.
-    #[default]
+    /// `x-ghl-signature` (Ed25519) and `x-wh-signature` (RSA), as until September 2026.
     Both,
-    /// `x-ghl-signature` only.
+    /// `x-ghl-signature` only, the current default.
+    #[default]
     Ed25519,
     /// `x-wh-signature`, and `N/A` in `x-ghl-signature`.
     Legacy,

@@ -27,7 +27,7 @@ const BATCH: usize = 100;
 const SAVE_RETRY_TIME: Duration = Duration::from_secs(3);
 
 /// Which tokens are listed or exported.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ListParams {
     /// Only this company and its locations.

@@ -209,6 +209,10 @@ impl Abi {
         self.call(ghl_tokens_import, &params.to_string())
     }
 
+    pub fn tokens_adopt(&self, params: Value) -> Outcome {
+        self.call(ghl_tokens_adopt, &params.to_string())
+    }
+
     pub fn tokens_export(&self, params: Value) -> Outcome {
         self.call(ghl_tokens_export, &params.to_string())
     }

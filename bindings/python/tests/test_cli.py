@@ -347,6 +347,58 @@ class TokenTest(CliTest):
         self.assertEqual(process.wait(timeout=60), 1)
 
 
+class AdoptTest(CliTest):
+    OLD_ID = "6600aabbccddeeff00112233-oldkey"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.login()
+        self.ok("token", self.emulator.location_ids[0])
+        # As if the tokens had been granted to another key of the app.
+        database = sqlite3.connect(self.folder / "tokens.db")
+        with contextlib.closing(database), database:
+            database.execute("UPDATE token SET client_id = ?", (self.OLD_ID,))
+
+    def test_doctor_names_the_old_client_id_and_the_command(self) -> None:
+        check = self.checks(self.run_cli("doctor", "--json"))["client id"]
+        self.assertEqual(check["outcome"], "warning")
+        self.assertIn(f"{self.OLD_ID} (2)", check["message"])
+        self.assertIn(f"ghl-oauth adopt --from {self.OLD_ID}", check["help"])
+        self.ok("adopt", "--from", self.OLD_ID)
+        self.assertNotIn("client id", self.checks(self.run_cli("doctor", "--json")))
+
+    def test_tokens_of_the_old_client_id_are_listed_tried_and_adopted(self) -> None:
+        self.assertIn(f"{self.OLD_ID}  2", self.ok("adopt"))
+        company = self.emulator.company_id
+        tried = self.ok("adopt", "--from", self.OLD_ID, "--dry-run")
+        self.assertEqual(tried, "2 would be adopted, 0 skipped, 0 unreadable\n")
+        self.assertIn(self.OLD_ID, self.run_cli("token", company).stderr)
+        one = json.loads(self.ok("adopt", "--from", self.OLD_ID, "--resource", company, "--json"))
+        self.assertEqual((one["adopted"], one["clients"]), (1, [{"clientId": self.OLD_ID, "tokens": 1}]))
+        self.ok("refresh", company)
+        self.assertEqual(self.ok("adopt", "--from", self.OLD_ID), "1 adopted, 0 skipped, 0 unreadable\n")
+        self.assertTrue(self.ok("token", self.emulator.location_ids[0]).strip())
+
+    def test_token_that_is_skipped_is_named_with_the_reason(self) -> None:
+        self.login()
+        ended = self.run_cli("adopt", "--from", self.OLD_ID)
+        self.assertEqual((ended.returncode, ended.stdout), (0, "1 adopted, 1 skipped, 0 unreadable\n"))
+        self.assertIn(f"skipped {self.emulator.company_id}: a token is held under this client id", ended.stderr)
+
+    def test_memory_store_has_no_other_client_ids(self) -> None:
+        self.configure(store={"kind": "memory"})
+        ended = self.run_cli("adopt", "--from", self.OLD_ID)
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn("ghl_tokens_import", ended.stderr)
+
+    def test_client_adopts_and_reports(self) -> None:
+        with self.make_client(store=self.folder / "tokens.db") as client:
+            other = ghl_oauth.OtherClient(self.OLD_ID, 2)
+            self.assertEqual(client.tokens_adopt().clients, (other,))
+            done = client.tokens_adopt(self.OLD_ID)
+            self.assertEqual((done.adopted, done.skipped, done.failed, done.clients), (2, (), (), ()))
+
+
 class UnsavedTest(CliTest):
     """Another program locks the database while the response to a refresh is on its way."""
 
