@@ -1084,7 +1084,7 @@ fn maintenance_of_one_company_renews_only_its_tokens() {
 #[test]
 fn expired_token_is_not_handed_out_after_a_failed_refresh_and_the_caller_learns_when_consent_is_gone() {
     let emulator = emulator(1);
-    let abi = hasty(&emulator);
+    let abi = with_short_deadline(&emulator);
     let company = abi.connect_company(&emulator);
     emulator.clock().advance(DAY);
     emulator.inject(refreshes(), FaultKind::Reset { stage: Stage::BeforeProcessing });
