@@ -121,9 +121,7 @@ impl Pool {
         // If no connection can be made, making one again would fail again.
         let over = |failure| PgError::CallEnded(self.error(failure));
         let mut pooled = self.acquire(deadline)?;
-        pooled
-            .fill(priority, source, &StepDeadline::within(self.connect_timeout(), deadline))
-            .map_err(over)?;
+        pooled.fill(priority, source, &self.until_connected(deadline)).map_err(over)?;
         pooled.run(&StepDeadline::within(limit, deadline), work)
     }
 
@@ -171,7 +169,7 @@ impl Pool {
 
     /// A connection for a lock; to be given back by [`Pool::give_back`].
     pub fn connection(&self, source: Source, deadline: &Deadline) -> Result<Connection, PgError> {
-        let until = StepDeadline::within(self.connect_timeout(), deadline);
+        let until = self.until_connected(deadline);
         match source {
             Source::Idle => self.idle().map_or_else(|| self.connect(Priority::Normal, &until), Ok),
             Source::New => self.connect(Priority::Critical, &until),
@@ -219,6 +217,11 @@ impl Pool {
     /// How long it may take to have a connection: each server gets its time.
     fn connect_timeout(&self) -> Duration {
         self.connect_limit * u32::try_from(self.address.servers.len()).unwrap_or(1)
+    }
+
+    /// Until when a call waits for a connection: a pooler may queue the statement that checks it.
+    fn until_connected<'a>(&self, deadline: &'a Deadline) -> StepDeadline<'a> {
+        StepDeadline::within(self.connect_timeout() + second_attempt(STATEMENT_TIMEOUT, deadline), deadline)
     }
 
     /// Waits for a turn: so many statements run at a time.
