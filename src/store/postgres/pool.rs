@@ -22,8 +22,8 @@ const MAX_IN_USE: usize = 4;
 const MAX_IDLE: usize = 4;
 
 /// How long the answer to a statement is waited for before its connection counts as dead. A statement is tried twice, the
-/// second time on a new connection, and then for half of the time that the call has left if that is more: a connection that was
-/// made just now is not dead, and a pooler may let the statement queue.
+/// second time on a new connection. Not for longer: a holder of a lock that waits in a pooler's queue keeps a connection from
+/// those who could go on.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The least time for the first attempt, if half of the call's time is less.
@@ -99,13 +99,7 @@ impl Pool {
             };
             log::debug!("a statement is tried again: {}", failure.message());
             let work = async |client: &Client| work(client, again).await;
-            self.attempt(
-                Priority::Critical,
-                Source::New,
-                second_attempt(STATEMENT_TIMEOUT, deadline),
-                deadline,
-                work,
-            )
+            self.attempt(Priority::Critical, Source::New, STATEMENT_TIMEOUT, deadline, work)
         });
         outcome.map_err(|failure| self.error(failure))
     }
@@ -221,7 +215,7 @@ impl Pool {
 
     /// Until when a call waits for a connection: a pooler may queue the statement that checks it.
     fn until_connected<'a>(&self, deadline: &'a Deadline) -> StepDeadline<'a> {
-        StepDeadline::within(self.connect_timeout() + second_attempt(STATEMENT_TIMEOUT, deadline), deadline)
+        StepDeadline::within(self.connect_timeout() + STATEMENT_TIMEOUT, deadline)
     }
 
     /// Waits for a turn: so many statements run at a time.
@@ -292,11 +286,6 @@ impl Pool {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// How long the second attempt at a statement may take, and `least` at the least.
-pub fn second_attempt(least: Duration, deadline: &Deadline) -> Duration {
-    least.max(deadline.remaining() / 2)
 }
 
 /// Where a connection comes from.
