@@ -401,7 +401,8 @@ int32_t ghl_set_log_callback(ghl_log_callback callback,
  * @param out_json     "{}", or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, invalid UTF-8 or JSON, and an unknown,
  *         missing or mistyped key, named by the error's "parameter"; GHL_ERR_CONFIG for a value
- *         that cannot be used; GHL_ERR_STORE if the store cannot be opened
+ *         that cannot be used; GHL_ERR_STORE if the store cannot be opened; GHL_ERR_TIMEOUT if
+ *         another program blocks the database until timeouts.totalMs
  *
  * Example:
  *
@@ -764,25 +765,31 @@ int32_t ghl_tokens_import(struct ghl_client *client,
                           char **out_json);
 
 /**
- * Moves the tokens of another client id in the same database to this client's: after a key rotation the app has a new
- * client id, under which the store looks empty.
+ * Moves the tokens of another client id in the same database to this client's id. After a key
+ * rotation an app has a new client id, for which the store looks empty.
  *
- * For the stores "sqlite" and "postgres". Stop the programs that use the other client id first. Tokens stay as they are, and
- * records that are sealed need their key among store.encryptionKeys. Each token is saved under this client id before it is
- * deleted under the other one, so that an interrupted call loses nothing, and the same call again brings the rest. A token
- * that is held under this client id stays, unless it is lost ("reauthorizationRequired"). To go back, adopt in the other
- * direction. Whether the API honours a refresh token under the new client id is known after its next refresh. Any thread;
- * waits for refreshes of the same resources, at most timeouts.totalMs for each.
+ * For the stores "sqlite" and "postgres". Stop the programs that use the other client id first.
+ * The tokens do not change; encrypted records need their key in store.encryptionKeys. Each token
+ * is saved under this client id before it is deleted under the other one, so an interrupted call
+ * loses nothing and can be repeated. A token that is already held under this client id stays,
+ * unless its state is "reauthorizationRequired". To undo, adopt in the other direction. Only the
+ * next refresh shows whether the API accepts the refresh token under the new client id.
+ *
+ * Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each.
  *
  * @param client       a client
- * @param params_json  {"clientId"?, "resourceId"?, "dryRun"?}: the other client id; only this company or location; and whether
- *                     to report only. Without "clientId" nothing is adopted, and "clients" names the client ids
- * @param out_json     {"adopted", "skipped": [{"resourceId", "reason"}], "failed": [{"resourceId", "error"}], "clients":
- *                     [{"clientId", "tokens"}]}: "failed" names the records that cannot be read, "clients" the other
- *                     client ids that have tokens in the database, 100 at most, with their number; or the error; to be
- *                     freed with ghl_string_free; may be NULL
- * @return GHL_OK, also where all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_CONFIG for a store that holds the tokens
- *         of one client id only; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+ * @param params_json  {"clientId"?, "resourceId"?, "dryRun"?}: the other client id; a company or
+ *                     location to which the call is limited; whether to report without changes.
+ *                     Without "clientId" nothing is adopted, and "clients" names the other client
+ *                     ids
+ * @param out_json     {"adopted", "skipped": [{"resourceId", "reason"}], "failed": [{"resourceId",
+ *                     "error"}], "clients": [{"clientId", "tokens"}]}, or the error; free with
+ *                     ghl_string_free; may be NULL. "failed" names unreadable records, "clients"
+ *                     the other client ids with tokens in the database, at most 100, with the
+ *                     number of their tokens
+ * @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_CONFIG for a store
+ *         that holds the tokens of only one client id; GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+ *         GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_adopt(struct ghl_client *client,
                          const char *params_json,
