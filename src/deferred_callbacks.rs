@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_collected_is_told_by_whoever_posts_it() {
+    fn collected_messages_are_delivered_by_the_thread_that_posts_them() {
         let heard = Arc::new(Mutex::new(0));
         let ((), messages) = capture(|| {
             let _lock = defer();

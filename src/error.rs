@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_names_lead_back_to_the_status() {
+    fn numbers_and_names_map_back_to_the_status() {
         for status in Status::ALL {
             assert_eq!(Status::from_code(status.code()), Some(status));
             assert!(status.name().starts_with("GHL_ERR_"));
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_resource_is_kept() {
+    fn innermost_resource_is_kept() {
         let error =
             Error::new(Status::Network, "no answer").with_resource("location").with_resource("company");
         assert_eq!(error.resource_id(), Some("location"));

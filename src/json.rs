@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_key_and_no_value() {
+    fn refusals_name_the_key_and_not_the_value() {
         for (text, parameter) in [
             ("[1]", "config_json"),
             ("", "config_json"),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_casing_wins() {
+    fn newer_casing_wins() {
         let Value::Object(answer) =
             json!({"access_token": "old", "accessToken": "new", "_id": 1, "expires_in": "5", "scope": "a"})
         else {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_in_camel_case_after_one_reading() {
+    fn names_are_converted_to_camel_case() {
         for (name, camel) in [
             ("access_token", "accessToken"),
             ("access__token", "accessToken"),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_come_in_many_shapes() {
+    fn numbers_are_read_in_every_accepted_form() {
         for (value, expected) in [
             (json!(86399), Some(86399)),
             (json!(86399.9), Some(86399)),

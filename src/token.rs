@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_due_before_it_is_dead() {
+    fn token_is_due_before_it_expires() {
         let token = token(Some(0), 86_400_000);
         let margin = Duration::from_secs(300);
         assert!(token.is_fresh(0, margin));
@@ -281,14 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn a_short_life_shrinks_the_margin() {
+    fn short_lifetime_shrinks_the_margin() {
         assert!(token(Some(0), 60_000).is_fresh(44_000, Duration::from_secs(300)));
         assert!(!token(Some(0), 60_000).is_fresh(46_000, Duration::from_secs(300)));
         assert!(!token(None, 60_000).is_fresh(0, Duration::from_secs(300)));
     }
 
     #[test]
-    fn a_life_that_is_no_life_is_assumed() {
+    fn invalid_lifetime_is_replaced_by_a_default() {
         let assumed = ASSUMED_LIFETIME.as_millis() as i64;
         assert_eq!(expiry(1000, Some(86_399)), 86_400_000);
         for odd in [None, Some(0), Some(-5), Some(i64::MIN)] {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_does_not_change_the_owner() {
+    fn refresh_does_not_change_the_owner() {
         let mut company = token(None, 0);
         company.company_id = Some("company".into());
         let mut location = token(None, 0);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_resource_follows_the_answer() {
+    fn resource_is_determined_by_the_response() {
         let mut token = token(None, 0);
         token.company_id = Some("company".into());
         token.location_id = Some("location".into());

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_brought_in_and_told_on_the_calls_own_thread() {
+    fn every_result_is_delivered_on_the_calling_thread() {
         let (left, heard) = (AtomicUsize::new(1000), Arc::new(Mutex::new(Vec::new())));
         let results = run(
             4,
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_defect_is_a_result_and_the_others_go_on() {
+    fn panic_of_a_job_is_its_result_and_the_others_continue() {
         let left = AtomicUsize::new(100);
         let results = run(
             3,
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_whose_results_nobody_takes_end() {
+    fn workers_end_if_their_results_are_not_taken() {
         let made = AtomicUsize::new(0);
         run(2, || Some(made.fetch_add(1, Ordering::SeqCst)), |results| drop(results.next(LONG))).unwrap();
         assert!(made.load(Ordering::SeqCst) <= MAX_QUEUED_RESULTS + 4);

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_vendors_answers_become_codes() {
+    fn vendor_responses_map_to_status_codes() {
         use Status::*;
         for (status, body, expected, is_dead) in [
             (
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shape_is_read() {
+    fn every_error_shape_is_parsed() {
         let list = error(
             &response(
                 422,
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_repeats_of_our_secrets_is_censored() {
+    fn secrets_echoed_by_the_server_are_censored() {
         for body in [
             r#"{"message":"bad secret hunter2"}"#,
             r#"{"error":{"code":"X","message":"hunter2","details":{"got":["hunter2"]},"resolution":"not hunter2"}}"#,
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_found_in_every_spelling() {
+    fn secret_is_found_in_every_encoding() {
         let secret = "s+ec/r%et \"7&<ü>\\'~*";
         let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
         let url = form.replace('+', "%20").replace("%7E", "~");
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_token_is_not_shown_whosever_it_is() {
+    fn text_that_looks_like_a_token_is_never_shown() {
         let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJnaGwifQ.c2lnbmF0dXJl-_8";
         let words = format!("granted {token}, \"access_token\":\"{token}\", t=%22{token}%22 x");
         let shown = "granted …, \"access_token\":\"…\", t=%22…%22 x";

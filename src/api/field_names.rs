@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_field_name_is_sent_once_in_the_other_casing_which_is_remembered() {
+    fn refused_field_name_is_retried_once_in_the_other_casing_which_is_remembered() {
         for refused in [
             (400, "Missing parameter: client_id"),
             (422, "property clientId should not exist"),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_refusal_is_the_answer_and_both_casings_refused_end_with_the_first() {
+    fn other_refusals_are_returned_and_two_refused_casings_return_the_first_refusal() {
         for other in [
             (400, "Missing parameter: clientId"),
             (400, "Missing parameter: client_identity"),

@@ -80,7 +80,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn a_path_leads_nowhere_but_below_the_base_url() {
+    fn path_cannot_leave_the_base_url() {
         let mut config = Config::new("app-1", "s");
         config.base_url = "https://services.example/v3/".into();
         let clock: std::sync::Arc<dyn crate::clock::Clock> = std::sync::Arc::new(SystemClock::new());

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_spelling_of_a_field_wins_whatever_the_order() {
+    fn newer_spelling_of_a_field_wins_in_any_order() {
         for response in [
             r#"{"accessToken":"new","access_token":"old","expires_in":5,"token_type":"Bearer","_id":1}"#,
             r#"{"access_token":"old","_id":1,"token_type":"Bearer","accessToken":"new","expires_in":5}"#,
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_an_object_is_an_answer() {
+    fn token_response_must_be_an_object() {
         for response in ["", "[]", "null", "\"accessToken\"", "{\"accessToken\":\"a\"", "{} x"] {
             assert!(read(response).is_err(), "{response}");
         }

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_does_not_use_a_state_up() {
+    fn refused_redirect_does_not_consume_the_state() {
         let pending = Pending::new().unwrap();
         pending.begin("state", URI.to_owned(), Duration::ZERO);
         let refuse = |_: Option<&str>| Err::<(), _>(mismatch("something else is wrong"));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_is_as_good_as_before_and_no_better() {
+    fn restored_state_keeps_its_original_expiry() {
         let pending = Pending::new().unwrap();
         pending.begin("state", URI.to_owned(), Duration::ZERO);
         for _ in 0..2 {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_too_many_is_forgotten() {
+    fn oldest_state_is_dropped_at_the_limit() {
         let pending = Pending::new().unwrap();
         for number in 0..=MAX_PENDING {
             pending.begin(&number.to_string(), URI.to_owned(), Duration::from_millis(number as u64));

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_for_this_place_or_is_told_why_not() {
+    fn request_head_is_accepted_or_refused_with_a_reason() {
         let ours = "Host: app.example\r\n";
         let callback = "/oauth/callback?code=1&state=2";
         for (target, query) in [
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_not_judged_before_it_is_there() {
+    fn incomplete_request_head_is_not_judged() {
         let whole = get("/oauth/callback?code=1", "Host: app.example\r\n");
         for length in 0..whole.len() {
             assert_eq!(status(&whole[..length]), "", "{length}");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn any_change_of_a_byte_is_borne() {
+    fn request_head_with_any_changed_byte_does_not_panic() {
         let whole = get("/oauth/callback?code=1", "Host: app.example\r\nAccept: */*\r\n");
         for position in 0..whole.len() {
             for byte in 0..=u8::MAX {
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_port_of_a_redirect_uri_may_be_named_or_left_out() {
+    fn default_port_of_a_redirect_uri_is_optional() {
         for (uri, port, expected) in [
             ("https://a.example/", 81, "a.example:443 a.example 127.0.0.1:81 localhost:81"),
             ("https://a.example:8443", 81, "a.example:8443 127.0.0.1:81 localhost:81"),

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_is_wiped_and_none_beside_them() {
+    fn exactly_the_given_bytes_are_wiped() {
         for length in [0, 1, 7, 8, 64, 900] {
             let mut bytes = vec![0xaa_u8; length + 1];
             // SAFETY: the vector is longer than that.

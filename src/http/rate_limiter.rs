@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn place_is_free_one_window_after_the_response() {
+    fn permit_is_free_again_one_window_after_the_response() {
         let rate_limiter = rate_limiter(2, 1000, 100);
         let start = seconds(1_000_000);
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_requests_proceed_in_order_of_arrival() {
+    fn waiting_requests_are_served_in_order() {
         let rate_limiter = rate_limiter(1, 1000, 100);
         let start = seconds(1_000_000);
         assert_eq!(rate_limiter.ask(LOCATION, start), None);
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_of_the_server_applies_in_addition_to_the_configured_one() {
+    fn lower_limit_of_server_and_configuration_applies() {
         let (most, interval) = ("x-ratelimit-max", "x-ratelimit-interval-milliseconds");
         for (requests, per_ms, at_once, in_a_minute) in [
             (5, 1000, 5, 300),
@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_other_clients_in_the_window_are_counted() {
+    fn requests_of_other_programs_count_against_the_window() {
         let headers = |remaining| {
             [
                 ("x-ratelimit-max", 10),
@@ -619,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn own_requests_that_left_the_window_after_the_server_counted_are_not_attributed_to_others() {
+    fn own_requests_that_left_the_window_are_not_counted_as_foreign() {
         let rate_limiter = rate_limiter(10, 1000, 1000);
         let start = seconds(1_000_000);
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
@@ -645,7 +645,7 @@ mod tests {
     }
 
     #[test]
-    fn block_applies_to_all_requests_and_has_a_maximum() {
+    fn refusal_blocks_all_requests_for_a_limited_time() {
         let start = seconds(1_000_000);
         let rate_limiter = rate_limiter(10, 1000, 1000);
         let block = |seconds| {
@@ -665,7 +665,7 @@ mod tests {
     }
 
     #[test]
-    fn exhausted_daily_quota_blocks_until_its_reset_or_a_renewal() {
+    fn exhausted_daily_quota_blocks_until_its_reset_and_for_a_day_at_most() {
         let [left, limit, reset] =
             ["x-ratelimit-daily-remaining", "x-ratelimit-limit-daily", "x-ratelimit-daily-reset"];
         let start = seconds(1_000_000);
@@ -691,7 +691,7 @@ mod tests {
     }
 
     #[test]
-    fn daily_count_starts_over_with_the_day_of_the_server() {
+    fn daily_count_restarts_with_the_day_of_the_server() {
         let [left, limit, reset] =
             ["x-ratelimit-daily-remaining", "x-ratelimit-limit-daily", "x-ratelimit-daily-reset"];
         let start = seconds(1_000_000);
@@ -718,7 +718,7 @@ mod tests {
     }
 
     #[test]
-    fn inactive_buckets_are_removed() {
+    fn idle_buckets_are_dropped() {
         let rate_limiter = rate_limiter(10, 1000, 4);
         let start = seconds(1_000_000);
         let send = |name: &str, now| {
@@ -748,7 +748,7 @@ mod tests {
     }
 
     #[test]
-    fn daily_limit_applies_until_its_day_ends() {
+    fn daily_limit_is_counted_separately() {
         let rate_limiter = rate_limiter(10, 1000, 2);
         let start = seconds(1_000_000);
         assert_eq!((rate_limiter.ask(LOCATION, start), rate_limiter.ask(LOCATION, start)), (None, None));

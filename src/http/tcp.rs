@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn wait_for_input_ends_at_its_timeout() {
+    fn input_is_awaited_in_slices_until_the_deadline() {
         let (mut socket, mut server) = pair();
         let began = Instant::now();
         assert!(matches!(socket.await_input(within(120)), Err(Error::Timeout(_))));
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_with_unread_input_or_end_is_not_open() {
+    fn only_a_silent_connection_counts_as_open() {
         let (mut socket, mut server) = pair();
         assert!(socket.is_open());
         server.write_all(b"x").unwrap();

@@ -23,6 +23,8 @@ use std::sync::Arc;
 #[cfg(feature = "sqlite")]
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::config::{Backend, Config, Timeouts, make_absolute};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -140,6 +142,31 @@ pub trait Store: Send + Sync {
 
     /// Removes expired notes.
     fn prune_notes(&self, now_ms: i64, deadline: &Deadline) -> Result<()>;
+
+    /// Other client IDs with records in the same database, at most [`MAX_CLIENTS`]. Empty for a
+    /// store that holds the records of one app only.
+    fn other_clients(&self, _deadline: &Deadline) -> Result<Vec<OtherClient>> {
+        Ok(Vec::new())
+    }
+
+    /// The store of another app's records in the same database, with the same keys; `None` if the
+    /// store holds the records of one app only.
+    fn of_client(&self, _client_id: &str) -> Result<Option<Arc<dyn Store>>> {
+        Ok(None)
+    }
+}
+
+/// Maximum number of other client IDs that are reported.
+pub const MAX_CLIENTS: usize = 100;
+
+/// Another app with records in the same database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherClient {
+    /// Its client ID.
+    pub client_id: String,
+    /// Its number of records.
+    pub tokens: u64,
 }
 
 /// Prefix of a tombstone's key; the ID of the deleted resource follows.

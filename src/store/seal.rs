@@ -34,7 +34,7 @@ pub struct Seal(Arc<Inner>);
 
 struct Inner {
     client_id: String,
-    keys: Vec<Key>,
+    keys: Arc<[Key]>,
     plain_is_refused: bool,
 }
 
@@ -47,7 +47,7 @@ struct Key {
 impl Seal {
     /// A seal without keys: records stay plain.
     pub fn none(client_id: &str) -> Seal {
-        Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys: Vec::new(), plain_is_refused: false }))
+        Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys: Arc::new([]), plain_is_refused: false }))
     }
 
     /// A seal with keys, each 32 bytes in base64. The first key seals, every key opens. With
@@ -66,8 +66,14 @@ impl Seal {
                 .with_parameter(named)
             })
         };
-        let keys = keys.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+        let keys = keys.iter().enumerate().map(read).collect::<Result<Arc<[Key]>>>()?;
         Ok(Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys, plain_is_refused })))
+    }
+
+    /// The seal of another app, with the same keys.
+    pub fn of_client(&self, client_id: &str) -> Seal {
+        let (keys, plain_is_refused) = (Arc::clone(&self.0.keys), self.0.plain_is_refused);
+        Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys, plain_is_refused }))
     }
 
     /// The app that the records belong to.

@@ -224,6 +224,22 @@ impl Client {
         typed(self.core.tokens_import(ImportParams { tokens, replace, ..ImportParams::default() })?)
     }
 
+    /// Moves the tokens of another client ID in the same database to this client's, after a key
+    /// rotation. Without `client_id` nothing is moved; `clients` in the report names the client IDs.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`]; [`Status::Config`] for a store of one client ID;
+    /// [`Status::Store`].
+    pub fn tokens_adopt(
+        &self,
+        client_id: Option<&str>,
+        resource_id: Option<&str>,
+        dry_run: bool,
+    ) -> Result<serde_json::Value> {
+        let (client_id, resource_id) = (client_id.map(str::to_owned), resource_id.map(str::to_owned));
+        Ok(self.core.tokens_adopt(&crate::tokens::AdoptParams { client_id, resource_id, dry_run })?)
+    }
+
     /// Mints a token for many locations of a company, as fast as the rate limit allows. One failure
     /// does not stop the rest.
     ///

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ed25519_key_may_be_written_in_any_way() {
+    fn ed25519_key_is_accepted_in_every_format() {
         let pair = pair();
         let raw = pair.public_key().as_ref();
         let info = [&ED25519_INFO[..], raw].concat();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_cannot_be_used_is_refused_by_its_place() {
+    fn unusable_key_is_refused_by_position() {
         let raw = [7; 32];
         let info = [&ED25519_INFO[..], &raw].concat();
         for key in [

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn remote_servers_require_tls_unless_it_is_disabled() {
+    fn remote_connection_needs_tls_unless_disabled() {
         for (url, mode) in [
             ("postgres://u:p@db.example/app", SslMode::Require),
             ("postgres://u:p@db.example/app?sslmode=prefer", SslMode::Require),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn each_host_becomes_a_server_with_its_port() {
+    fn every_host_is_parsed_with_its_port() {
         let address = read("postgres://u:secret@one:6001,two:6002/app").unwrap();
         assert_eq!(address.name, "app on one:6001, two:6002");
         let address = read("postgres://u:secret@one,two/app").unwrap();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_url_is_not_quoted_in_the_error() {
+    fn unusable_url_is_not_quoted() {
         for url in [
             "host=localhost user=u password=hunter2",
             "mysql://u:hunter2@db/app",

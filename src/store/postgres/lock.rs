@@ -28,7 +28,7 @@ use ring::digest::{Context, SHA256};
 
 use super::connection::{Connection, first_column};
 use super::pg_error::PgError;
-use super::pool::{Pool, Source, second_attempt};
+use super::pool::{Pool, Source};
 use super::socket::StepDeadline;
 use crate::deadline::Deadline;
 use crate::error::Result;
@@ -55,7 +55,7 @@ const CHECK_TIMEOUT_MS: u64 = 150;
 /// Size of the semaphore, before it is halved for the first time.
 const SEMAPHORE_SIZE: u64 = 8;
 
-/// Time limit for the server's response; a second attempt has the limit of [`second_attempt`].
+/// Time limit for the server's response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 thread_local! {
@@ -125,9 +125,7 @@ pub fn lock(
         });
         let keys = [semaphore, Some(lock_key)];
         let source = if failures == 0 { Source::Idle } else { Source::New };
-        let timeout =
-            if failures == 0 { RESPONSE_TIMEOUT } else { second_attempt(RESPONSE_TIMEOUT, deadline) };
-        let limit = lock_timeout + timeout;
+        let limit = lock_timeout + RESPONSE_TIMEOUT;
         let outcome = match session.connection.take() {
             Some(connection) => Ok(connection),
             None => pool.connection(source, deadline),

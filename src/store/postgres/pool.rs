@@ -22,8 +22,8 @@ const MAX_IN_USE: usize = 4;
 const MAX_IDLE: usize = 4;
 
 /// Time limit for the response to a statement, after which its connection counts as dead. The
-/// statement is then repeated on a new connection, with half of the call's remaining time if that
-/// is longer: a new connection is not dead, but a pooler may queue the statement.
+/// statement is then repeated on a new connection, with the same limit: a lock's holder that waits
+/// longer in a pooler's queue would occupy a connection that others need.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Minimum time limit of the first attempt, for calls with little time.
@@ -99,13 +99,7 @@ impl Pool {
             };
             log::debug!("a statement is tried again: {}", failure.message());
             let work = async |client: &Client| work(client, again).await;
-            self.attempt(
-                Priority::Critical,
-                Source::New,
-                second_attempt(STATEMENT_TIMEOUT, deadline),
-                deadline,
-                work,
-            )
+            self.attempt(Priority::Critical, Source::New, STATEMENT_TIMEOUT, deadline, work)
         });
         outcome.map_err(|failure| self.error(failure))
     }
@@ -121,9 +115,7 @@ impl Pool {
         // Connecting has already tried every server, so a second attempt is useless.
         let final_error = |failure| PgError::CallEnded(self.error(failure));
         let mut pooled = self.acquire(deadline)?;
-        pooled
-            .fill(priority, source, &StepDeadline::within(self.connect_timeout(), deadline))
-            .map_err(final_error)?;
+        pooled.fill(priority, source, &self.until_connected(deadline)).map_err(final_error)?;
         pooled.run(&StepDeadline::within(limit, deadline), work)
     }
 
@@ -171,7 +163,7 @@ impl Pool {
 
     /// A connection for a lock; to be returned with [`Pool::give_back`].
     pub fn connection(&self, source: Source, deadline: &Deadline) -> Result<Connection, PgError> {
-        let until = StepDeadline::within(self.connect_timeout(), deadline);
+        let until = self.until_connected(deadline);
         match source {
             Source::Idle => self.idle().map_or_else(|| self.connect(Priority::Normal, &until), Ok),
             Source::New => self.connect(Priority::Critical, &until),
@@ -219,6 +211,12 @@ impl Pool {
     /// Time limit for connecting: `connect_limit` for each server.
     fn connect_timeout(&self) -> Duration {
         self.connect_limit * u32::try_from(self.address.servers.len()).unwrap_or(1)
+    }
+
+    /// The time limit for getting a connection, including the statement that checks it, which a
+    /// pooler may queue.
+    fn until_connected<'a>(&self, deadline: &'a Deadline) -> StepDeadline<'a> {
+        StepDeadline::within(self.connect_timeout() + STATEMENT_TIMEOUT, deadline)
     }
 
     /// Waits for permission to run a statement.
@@ -289,11 +287,6 @@ impl Pool {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The time limit of a second attempt: half of the remaining time, and at least `least`.
-pub fn second_attempt(least: Duration, deadline: &Deadline) -> Duration {
-    least.max(deadline.remaining() / 2)
 }
 
 /// Where a connection comes from.

@@ -26,7 +26,9 @@ use self::group_commit::{CommitGroup, PendingRow};
 pub use self::identity::locate;
 use super::file_lock::LockFolder;
 use super::row::{Resealing, Row, StoredRow};
-use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
+use super::{
+    DuePage, Lock, MAX_CLIENTS, Note, NotePage, OtherClient, Page, Query, Record, Resealed, Seal, Store,
+};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::token::UserType;
@@ -519,6 +521,39 @@ impl Store for SqliteStore {
         })?;
         Ok(())
     }
+
+    fn other_clients(&self, deadline: &Deadline) -> Result<Vec<OtherClient>> {
+        // A loose index scan, since there are few apps and many records.
+        let select = "WITH RECURSIVE client (id) AS (
+                SELECT MIN(client_id) FROM token
+                UNION ALL
+                SELECT (SELECT MIN(client_id) FROM token WHERE client_id > client.id)
+                FROM client WHERE client.id IS NOT NULL
+            )
+            SELECT id, (SELECT COUNT(*) FROM token WHERE client_id = id) FROM client
+            WHERE id IS NOT NULL AND id <> ?1 LIMIT ?2";
+        let most = i64::try_from(MAX_CLIENTS).unwrap_or(i64::MAX);
+        self.database.read(deadline, |connection| {
+            connection
+                .prepare_cached(select)?
+                .query_map(params![self.seal.client_id(), most], |row| {
+                    Ok(OtherClient {
+                        client_id: row.get(0)?,
+                        tokens: integer(row.get_ref(1)?).unsigned_abs(),
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    fn of_client(&self, client_id: &str) -> Result<Option<Arc<dyn Store>>> {
+        Ok(Some(Arc::new(SqliteStore {
+            database: Arc::clone(&self.database),
+            locks: self.locks.of_client(client_id),
+            seal: self.seal.of_client(client_id),
+            group: CommitGroup::default(),
+        })))
+    }
 }
 
 /// An unreadable document counts as empty.
@@ -602,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn concurrent_saves_share_one_transaction_and_fail_independently() {
+    fn concurrent_saves_are_committed_together_and_fail_separately() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
@@ -653,7 +688,7 @@ mod tests {
     /// The new record's version starts from 1 again, so only its document differs from the removed
     /// one.
     #[test]
-    fn record_that_is_recreated_during_a_reseal_is_not_overwritten() {
+    fn record_restored_during_resealing_is_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let record = |access_token: &str| record("company", access_token);

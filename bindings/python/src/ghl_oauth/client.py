@@ -13,6 +13,7 @@ from ._handle import Handle, StoreHandle
 from ._library import library
 from .errors import InvalidArgument
 from .models import (
+    Adoption,
     AuthorizationUrl,
     Event,
     FailedToken,
@@ -500,6 +501,28 @@ class Client:
         """
         documents = [token.to_json() if isinstance(token, Token) else dict(token) for token in tokens]
         return ImportResult.from_json(self._call_with(library.ghl_tokens_import, tokens=documents, replace=replace))
+
+    def tokens_adopt(
+        self, client_id: str | None = None, *, resource_id: str | None = None, dry_run: bool | None = None
+    ) -> Adoption:
+        """Moves the tokens of another client id in the same database to this client's, after a key rotation.
+
+        For SQLite and PostgreSQL. Stop the programs that use the other client id first. A token that is held under this
+        client id stays, unless its connection is lost. An interrupted call loses nothing: call again for the rest.
+
+        Args:
+            client_id: The other client id. Default: nothing is adopted, and :attr:`Adoption.clients` names the client
+                ids that have tokens in the database.
+            resource_id: Only this company or location. Default: all.
+            dry_run: Only report. Default: False.
+
+        Raises:
+            ConfigError: The store holds the tokens of one client id only.
+            StoreError: The store failed; some of the tokens are adopted, and the same call again brings the rest.
+        """
+        return Adoption.from_json(
+            self._call_with(library.ghl_tokens_adopt, clientId=client_id, resourceId=resource_id, dryRun=dry_run)
+        )
 
     def tokens_maintain(
         self,
