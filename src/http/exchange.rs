@@ -32,7 +32,7 @@ impl Exchange {
     }
 }
 
-/// Runs one exchange and returns its result, and whether any byte of the request was written.
+/// Runs one exchange. Returns its result, and whether any byte of the request was written.
 /// Cancelling the call ends a wait, unless the request was sent and must not be abandoned.
 pub fn run<T>(deadline: &Deadline, idempotency: Idempotency, work: impl FnOnce() -> T) -> (T, bool) {
     let abandons = idempotency.may_be_abandoned();

@@ -63,7 +63,7 @@ pub struct Request<'a> {
     pub method: Method,
     /// The URL.
     pub uri: Uri,
-    /// Headers, in addition to those that every request carries.
+    /// Additional headers; every request also carries `Accept` and `User-Agent`.
     pub headers: Vec<(HeaderName, &'a str)>,
     /// The bearer token.
     pub bearer: Option<&'a Secret>,
@@ -86,8 +86,8 @@ pub struct Response {
 }
 
 impl Drop for Response {
-    /// Clears the body first: the allocator then wipes it in one pass, which is faster than
-    /// `Zeroizing` byte by byte.
+    /// Clears the body first: `Zeroizing` then wipes it as spare capacity, in one pass instead of
+    /// byte by byte.
     fn drop(&mut self) {
         self.body.clear();
     }

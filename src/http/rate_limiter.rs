@@ -85,8 +85,8 @@ struct BucketState {
     per_day: u64,
     /// When the latest requests were answered, in ascending order.
     answered: VecDeque<Duration>,
-    /// The number of requests in flight.
-    under_way: usize,
+    /// The number of unanswered requests.
+    in_flight: usize,
     /// Tickets of the waiting requests, in order of arrival.
     queue: VecDeque<u64>,
     next_ticket: u64,
@@ -282,7 +282,7 @@ impl BucketState {
             limits,
             per_day,
             answered: VecDeque::new(),
-            under_way: 0,
+            in_flight: 0,
             queue: VecDeque::new(),
             next_ticket: 0,
             blocked_until: None,
@@ -313,7 +313,7 @@ impl BucketState {
         let wait = self.until_free(ahead, now);
         if wait.is_zero() && ahead == 0 {
             self.queue.pop_front();
-            self.under_way += 1;
+            self.in_flight += 1;
             self.today += 1;
             return Ok(None);
         }
@@ -343,7 +343,7 @@ impl BucketState {
     }
 
     fn release(&mut self, now: Duration) {
-        self.under_way -= 1;
+        self.in_flight -= 1;
         if !self.limits.is_empty() {
             self.answered.push_back(now);
         }
@@ -360,7 +360,7 @@ impl BucketState {
         {
             let server = Limit { requests, per };
             self.limits = if server == configured { vec![configured] } else { vec![configured, server] };
-            // The server's count, less this client's requests, is that of other clients.
+            // Counted requests beyond this client's own were made by other clients.
             if let Some(remaining) = number("x-ratelimit-remaining") {
                 let counted = requests.saturating_sub(usize::try_from(remaining).unwrap_or(usize::MAX));
                 // The server counted when the request arrived, so requests that have left the
@@ -379,7 +379,7 @@ impl BucketState {
         }
     }
 
-    /// Applies the reported rest of the daily quota, and the time until it is renewed.
+    /// Applies the reported remaining daily quota, and the time until it is renewed.
     fn apply_daily_quota(
         &mut self,
         remaining: u64,
@@ -433,7 +433,7 @@ impl BucketState {
     }
 
     fn in_window(&self, limit: Limit, now: Duration) -> usize {
-        self.answered_in(limit.per, now) + self.under_way
+        self.answered_in(limit.per, now) + self.in_flight
     }
 
     fn answered_in(&self, per: Duration, now: Duration) -> usize {
@@ -454,7 +454,7 @@ impl BucketState {
     /// Whether removing the bucket could change the result for its next request.
     fn is_active(&mut self, now: Duration) -> bool {
         self.drop_expired(now);
-        self.under_way > 0
+        self.in_flight > 0
             || self.limits.iter().any(|limit| self.answered_in(limit.per, now) > 0)
             || !self.queue.is_empty()
             || self.blocked_for(now).is_some()

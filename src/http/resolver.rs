@@ -18,7 +18,7 @@ const MAX_ADDRESSES: usize = 16;
 /// Maximum duration of a lookup.
 const MAX_LOOKUP_TIME: Duration = Duration::from_secs(86_400);
 
-/// Parses a literal address, or looks up a name before the connect timeout. Cancelling the call
+/// Parses a literal address, or looks up a name within the connect timeout. Cancelling the call
 /// ends the lookup.
 #[derive(Debug, Default)]
 pub struct Resolver(());

@@ -89,7 +89,7 @@ pub fn is_day_spent(headers: &HeaderMap) -> bool {
     daily_remaining(headers) == Some(0)
 }
 
-/// The rest of the daily quota.
+/// The remaining daily quota.
 pub fn daily_remaining(headers: &HeaderMap) -> Option<u64> {
     number(headers, "x-ratelimit-daily-remaining")
 }

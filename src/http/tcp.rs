@@ -12,7 +12,7 @@ use ureq::unversioned::transport::{
 
 use super::exchange;
 
-/// Interval in which a wait for input checks for cancellation.
+/// Interval at which a wait for input checks for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Granularity of the write timeout. With the exact remaining time, each request would set the

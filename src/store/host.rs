@@ -274,10 +274,10 @@ impl HostStore {
         self.host.remove(id).map_err(|error| refused(&error, "remove").with_resource(id))
     }
 
-    /// One page of the host's list, after the ID `after`, and the token of the next page. Sorts the
+    /// One page of the host's list after the ID `after`, and the ID to continue after. Sorts the
     /// items by ID and filters them, since the host may ignore conditions, and may return
-    /// everything in any order as a single page. A page with a next page must be in order, because
-    /// missing items could not be detected otherwise.
+    /// everything in any order as a single page. If there is a next page, the items must be in
+    /// order: missing items could not be detected otherwise.
     fn page(
         &self,
         query: &Value,
@@ -360,8 +360,8 @@ impl HostStore {
         }
     }
 
-    /// Reseals a record with the first key. Returns whether it still exists. The refresh lock
-    /// excludes all writers that take it.
+    /// Reseals a record with the first key, under its refresh lock. Returns whether it still
+    /// exists.
     fn reseal_one(&self, id: &str, overall: &Deadline) -> Result<bool> {
         let _lock = self.lock(id, &overall.renewed(RESEAL_STEP))?;
         let deadline = overall.renewed(RESEAL_STEP);
@@ -385,7 +385,7 @@ impl StoredItem {
         self.company_id.as_str() == Some(company_id)
     }
 
-    /// The version, if it is possible. Each save increments it by one.
+    /// The version, unless it is 0, or too large to have been reached by increments of one.
     fn known_version(&self) -> Option<u64> {
         self.version.get().copied().filter(|version| (1..=i64::MAX.unsigned_abs()).contains(version))
     }
@@ -406,7 +406,7 @@ impl StoredItem {
         Ok(StoredRow { resource_id: self.resource_id, version, document: Zeroizing::new(document) })
     }
 
-    /// An unreadable document counts as empty.
+    /// Converts the item to a note. An unreadable document counts as empty.
     fn into_note(self) -> Note {
         let document = self.document.and_then(|text| serde_json::from_str(text.expose()).ok());
         Note {
@@ -442,7 +442,7 @@ impl Store for HostStore {
         let item = token_item(&row)?;
         let mut expected = record.version;
         if expected == UNKNOWN_VERSION && self.version(&row.resource_id, deadline)? == Some(UNKNOWN_VERSION) {
-            // The host cannot compare a version that is not readable.
+            // The host cannot compare an unreadable version, so the record is removed first.
             self.remove(&row.resource_id, deadline)?;
             expected = 0;
         }

@@ -45,7 +45,7 @@ pub use sqlite::SqliteStore;
 
 /// Storage for one [`Record`] per company or location, and a few [`Note`]s.
 ///
-/// A successful save survives a crash, as far as the kind of store can. Every call ends by its
+/// A successful save is durable, as far as the kind of store allows. Every call ends by its
 /// deadline, with `TIMEOUT`, or soon after its cancellation, with `CANCELLED`. A write that fails
 /// with `TIMEOUT` or `STORE` may still have been carried out.
 pub trait Store: Send + Sync {
@@ -87,8 +87,8 @@ pub trait Store: Send + Sync {
     /// A page of records, ordered by resource ID.
     fn list(&self, query: &Query, deadline: &Deadline) -> Result<Page>;
 
-    /// A page of at most `limit` records whose renewal time is within `renewals`: all of them, or
-    /// those of a company and its locations. `after` is the `next` of the previous page. Ordered by
+    /// A page of at most `limit` resources whose renewal time is within `renewals`, optionally only
+    /// of a company and its locations. `after` is the `next` of the previous page. Ordered by
     /// renewal time, if the store supports that.
     fn due(
         &self,
@@ -251,7 +251,7 @@ pub struct Page {
     pub records: Vec<Record>,
     /// The records of the page that cannot be read.
     pub unreadable: Vec<Unreadable>,
-    /// The id to continue after, when there are more.
+    /// The ID to continue after, if there are more.
     pub next: Option<String>,
 }
 

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::fork_safety;
 use crate::signal::Signal;
 
-/// Interval in which a wait checks for cancellation.
+/// Interval at which a wait checks for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The locks of all resources.
@@ -64,8 +64,8 @@ impl Lock for ProcessLock {}
 
 impl Drop for ProcessLock {
     fn drop(&mut self) {
-        // In a forked child, another thread may have been changing the copied state during the
-        // fork.
+        // A forked child must not use its copy of the state, which another thread may have been
+        // changing during the fork.
         if self.generation != fork_safety::generation() {
             return;
         }

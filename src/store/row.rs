@@ -25,7 +25,7 @@ pub struct Row {
 }
 
 /// A resealed record: the new row, and the document that it replaces. Comparing the version is not
-/// enough, because a record that was removed and saved again starts from version 1.
+/// enough, because a record that was removed and saved again may have the same version.
 pub struct Resealing {
     /// The same version of the record, sealed with the first key.
     pub row: Row,

@@ -1,5 +1,6 @@
 //! Encryption at rest (AEAD): seals a record's document with ChaCha20-Poly1305 (RFC 8439) and a
 //! random nonce. The cipher is fast even without AES instructions, and runs under valgrind.
+//!
 //! The associated data binds a document to its app, resource and version. Opening therefore detects
 //! a row that was copied to another resource, and an old document under a newer version. Format:
 //! the byte 1, key ID (8 bytes), nonce (12), ciphertext, tag (16). A plain document is JSON, which
@@ -116,8 +117,8 @@ impl Seal {
         Ok(())
     }
 
-    /// Reseals a page of rows. `put` writes those that are unchanged and returns their number.
-    /// Documents that cannot be opened are added to `resealed.failures`.
+    /// Reseals a page of rows. `put` writes the rows that are unchanged in the store and returns
+    /// their number. Documents that cannot be opened are added to `resealed.failures`.
     ///
     /// # Errors
     /// The errors of `put`.

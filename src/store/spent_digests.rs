@@ -1,4 +1,4 @@
-//! Digests of used refresh tokens: enough to recognise a token, not enough to use it.
+//! Digests of used refresh tokens: enough to recognize a token, not enough to use it.
 
 use std::sync::Arc;
 

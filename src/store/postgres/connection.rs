@@ -54,7 +54,7 @@ impl Connection {
             left -= 1;
             match PollSocket::tcp(address, &share) {
                 Ok(socket) => return Connection::handshake(socket, server, trust, &handshake, until),
-                Err(over @ PgError::CallEnded(_)) => return Err(over),
+                Err(ended @ PgError::CallEnded(_)) => return Err(ended),
                 Err(failure) => last = failure,
             }
         }
@@ -102,17 +102,17 @@ impl Connection {
         let mut work = pin!(work(client));
         // Reset below, unless an early return or panic interrupts the exchange.
         *is_broken = true;
-        let mut over = false;
+        let mut has_ended = false;
         let outcome = block_on(socket, until, |context| {
             let end = poll_messages(driver, context);
-            over |= end.is_some();
+            has_ended |= end.is_some();
             match (work.as_mut().poll(context), end) {
                 (Poll::Ready(outcome), _) => Poll::Ready(outcome.map_err(PgError::from)),
                 (Poll::Pending, Some(end)) => Poll::Ready(Err(end)),
                 (Poll::Pending, None) => Poll::Pending,
             }
         });
-        *is_broken = over || !matches!(outcome, Ok(_) | Err(PgError::Rejected { .. }));
+        *is_broken = has_ended || !matches!(outcome, Ok(_) | Err(PgError::Rejected { .. }));
         outcome
     }
 

@@ -44,7 +44,8 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 /// The same under contention for a pooler's connections: practically no wait.
 const NO_WAIT: Duration = Duration::from_millis(1);
 
-/// Additional time for a response; a longer one shows that a pooler queues statements.
+/// A response that takes this much longer than the lock timeout shows that a pooler queues
+/// statements.
 const QUEUE_THRESHOLD: Duration = Duration::from_millis(50);
 
 /// How long the check statement may take once the lock is held, in milliseconds. Otherwise the lock
@@ -197,7 +198,7 @@ fn take(
         idle_limit.as_millis(),
     );
     let rows = connection.run(until, async |client| client.simple_query(&batch).await)?;
-    // A standby grants advisory locks as well, but not the ones that other clients use.
+    // A standby grants advisory locks as well, but independently of the primary.
     let read_only = rows.iter().any(|row| first_column(std::slice::from_ref(row)) == Some("on"));
     if read_only {
         connection.mark_broken();

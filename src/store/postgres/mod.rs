@@ -3,13 +3,13 @@
 //! Every statement is its own transaction and leaves no session state, so that it works through a
 //! pooler in transaction mode. A statement that gets no response within five seconds is repeated
 //! once, on a new connection to whichever of the URL's servers accepts writes by then. A write
-//! whose response was lost is recognised when it is repeated. The call's deadline and cancellation
+//! whose response was lost is recognized when it is repeated. The call's deadline and cancellation
 //! end every wait: for the pool, name resolution, a connection, or a response.
 //!
-//! A successful save is on the server's disk, even if the role or server sets `synchronous_commit =
-//! off`; a stricter setting, which waits for standbys, still applies. Replaced and removed rows
-//! disappear when the server next vacuums the table, and later from its WAL and backups. Sealing
-//! protects them there.
+//! A successful save is on the server's disk, even if `synchronous_commit` is off for the role or
+//! the server; a stricter setting, which waits for standbys, still applies. Replaced and removed
+//! rows disappear when the server next vacuums the table, and later from its WAL and backups.
+//! Sealing protects them until then.
 
 mod address;
 mod connection;
@@ -88,7 +88,7 @@ macro_rules! select_stored {
     };
 }
 
-/// The version in a resource's tombstone; 0 if there is none, or if it cannot be read.
+/// The version in a resource's tombstone; 0 without a tombstone, or if it is unreadable.
 macro_rules! deleted_version {
     ($resource_id:literal) => {
         concat!(
@@ -206,7 +206,7 @@ const OWN_NOTES: &str = concat!(
        AND t.expires_at = r.expires_at AND t.document = r.document"
 );
 
-/// A store in a PostgreSQL database, for the records of one app. The tables may hold those of
+/// A store in a PostgreSQL database, for the records of one app. The tables may hold the records of
 /// several apps; the client ID is part of each key.
 pub struct PostgresStore {
     pool: Arc<Pool>,
@@ -220,8 +220,8 @@ type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl PostgresStore {
     /// Connects, and creates or migrates the tables. Trusts the certificates in the PEM file
-    /// `ca_bundle` in addition to the platform's. The records are those of the app that `seal`
-    /// belongs to.
+    /// `ca_bundle` in addition to the platform's. `seal` determines the app whose records the store
+    /// holds.
     ///
     /// # Errors
     /// `CONFIG` for an unusable URL or file; `STORE` if no server accepts writes, or the tables
@@ -738,7 +738,7 @@ fn named(error: &Error, record: &Record) -> Error {
     error.clone().with_resource(&record.resource_id)
 }
 
-/// NULL in a column is an unreadable record; a column of another type is an error of the table.
+/// Converts a row. A NULL document makes the record unreadable; a wrong column type is an error.
 fn stored_row(found: &Found) -> Result<StoredRow, tokio_postgres::Error> {
     Ok(StoredRow {
         resource_id: found.try_get(0)?,
@@ -747,7 +747,7 @@ fn stored_row(found: &Found) -> Result<StoredRow, tokio_postgres::Error> {
     })
 }
 
-/// An unreadable document counts as empty.
+/// Reads a note. An unreadable document counts as empty.
 fn read_note(found: &Found) -> Result<Note, tokio_postgres::Error> {
     let document: Option<&[u8]> = found.try_get(4)?;
     Ok(Note {

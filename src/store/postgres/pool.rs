@@ -32,7 +32,7 @@ const MIN_FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 /// How long calls with [`Priority::Normal`] fail with the last connection error.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(1);
 
-/// Interval in which a wait checks for its deadline and cancellation.
+/// Interval at which a wait checks for its deadline and cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The connections to one database.
@@ -137,22 +137,22 @@ impl Pool {
 
     /// Whether a statement completes within `limit`.
     pub fn is_responsive(&self, limit: Duration, deadline: &Deadline) -> Result<bool> {
-        let answer = |source| {
+        let probe = |source| {
             let mut pooled = self.acquire(deadline)?;
             // The time limit starts here, so that this process's own statements do not count.
             let until = StepDeadline::within(limit, deadline);
-            let answer = pooled
+            let response = pooled
                 .fill(Priority::Critical, source, &until)
                 .and_then(|()| pooled.run(&until, async |client| client.simple_query("SELECT 1").await));
-            match (answer, until.left()) {
+            match (response, until.left()) {
                 (Ok(_), _) => Ok(true),
                 (Err(_), Err(PgError::Timeout)) => Ok(false),
                 (Err(failure), _) => Err(failure),
             }
         };
         // Only use shows whether an idle connection is dead.
-        let outcome = answer(Source::Idle).or_else(|failure| match failure {
-            PgError::ConnectionLost(_) => answer(Source::New),
+        let outcome = probe(Source::Idle).or_else(|failure| match failure {
+            PgError::ConnectionLost(_) => probe(Source::New),
             failure => Err(failure),
         });
         match outcome {
@@ -260,7 +260,7 @@ impl Pool {
                     self.state().last_failure = None;
                     return Ok(connection);
                 }
-                Err(over @ PgError::CallEnded(_)) => return Err(over),
+                Err(ended @ PgError::CallEnded(_)) => return Err(ended),
                 Err(failure) => failures.push((server, failure)),
             }
         }
@@ -289,7 +289,7 @@ impl Pool {
     }
 }
 
-/// Where a connection comes from.
+/// Which connection to use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// An idle one, if there is any, or a new one.

@@ -20,7 +20,7 @@ use super::pg_error::PgError;
 use crate::deadline::Deadline;
 use crate::fork_safety::{self, descriptors};
 
-/// Interval in which a wait checks for cancellation.
+/// Interval at which a wait checks for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Time until a dead peer is detected: 10 + 3 × 5 seconds on an idle connection, 10 seconds if sent
@@ -57,7 +57,7 @@ impl<'a> StepDeadline<'a> {
         StepDeadline { ends: Some(Instant::now() + limit), deadline }
     }
 
-    /// The remaining time. If there is none: [`PgError::CallEnded`] if the call has ended,
+    /// The remaining time. Fails with [`PgError::CallEnded`] if the call has ended, or with
     /// [`PgError::Timeout`] if only this step has.
     pub fn left(&self) -> Result<Duration, PgError> {
         self.deadline.check().map_err(PgError::CallEnded)?;

@@ -27,7 +27,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Trusts the platform's certificates, and those of a PEM file.
+    /// Trusts the certificates of the platform and of a PEM file.
     ///
     /// # Errors
     /// `CONFIG` for a file that cannot be used.
@@ -101,12 +101,12 @@ impl tokio_postgres::tls::TlsStream for PgTlsStream {
     }
 }
 
-/// The hash function for `tls-server-end-point`: that of the certificate's signature, or SHA-256
-/// instead of MD5 and SHA-1 (RFC 5929, section 4.1). `None` if the signature algorithm has no hash
-/// function, or names it in its parameters.
+/// The hash function for `tls-server-end-point` (RFC 5929, section 4.1): the certificate's
+/// signature hash, with SHA-256 replacing MD5 and SHA-1. `None` if the signature algorithm has no
+/// hash function, or names it in its parameters.
 fn signature_digest(certificate: &[u8]) -> Option<&'static digest::Algorithm> {
-    // Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm SEQUENCE { OBJECT IDENTIFIER, …
-    // }, … }
+    // Certificate ::= SEQUENCE {
+    //     tbsCertificate, signatureAlgorithm SEQUENCE { OBJECT IDENTIFIER, … }, … }
     let (certificate, _) = element(SEQUENCE, certificate)?;
     let (_, rest) = element(SEQUENCE, certificate)?;
     let (algorithm, _) = element(SEQUENCE, rest)?;

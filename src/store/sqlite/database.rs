@@ -77,7 +77,7 @@ struct Handle {
 enum AttemptError {
     /// Another program holds a required lock.
     Busy,
-    /// The files at the paths are not those that the handle has open.
+    /// The files at the paths are no longer the open ones.
     Replaced,
     /// A foreign close dropped SQLite's locks, maybe during the transaction.
     Unlocked,
@@ -149,6 +149,8 @@ impl Database {
         Ok(guard.map(|guard| WriteAccess { database: self, _guard: guard }))
     }
 
+    /// Runs a query on the reader.
+    ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn read<T>(
@@ -389,7 +391,7 @@ impl WriteAccess<'_> {
     /// Like [`Database::write`], with access already taken.
     ///
     /// # Errors
-    /// Those of [`Database::write`].
+    /// As for [`Database::write`].
     pub fn write<T>(
         &self,
         deadline: &Deadline,
@@ -433,7 +435,7 @@ impl Handle {
         size().is_some_and(|size| size > in_file.cast_signed())
     }
 
-    /// Whether the open files are those that another process would open now.
+    /// Whether the open files are still the files at the paths.
     fn is_current(&self) -> bool {
         cfg!(not(unix)) || self.paths.files().is_ok_and(|files| files == self.files)
     }

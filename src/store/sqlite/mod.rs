@@ -85,7 +85,7 @@ impl SqliteStore {
     /// Like [`SqliteStore::open`], with a deadline. Creates the database only if `may_create`.
     ///
     /// # Errors
-    /// Those of [`SqliteStore::open`]; `TIMEOUT`.
+    /// As for [`SqliteStore::open`]; `TIMEOUT`.
     pub fn open_with_deadline(
         path: &Path,
         seal: Seal,
@@ -556,7 +556,7 @@ impl Store for SqliteStore {
     }
 }
 
-/// An unreadable document counts as empty.
+/// Reads a note. An unreadable document counts as empty.
 fn read_note(row: &rusqlite::Row) -> rusqlite::Result<Note> {
     let document = row.get_ref(4)?.as_bytes().unwrap_or_default();
     Ok(Note {

@@ -7,7 +7,7 @@ use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::signal::Signal;
 
-/// Interval in which a wait checks for cancellation.
+/// Interval at which a wait checks for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The mutex.
