@@ -255,7 +255,7 @@ fn untrusted(request: &Request, tls: &rustls::Error) -> Error {
     }
     Error::new(Status::Network, format!("the TLS handshake with {host} failed, nothing was sent: {tls}"))
         .with_help(
-            "check that the URL is that of an HTTPS server, and that no proxy intercepts the connection",
+            "check that the URL points to an HTTPS server, and that no proxy intercepts the connection",
         )
 }
 

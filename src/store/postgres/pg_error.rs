@@ -73,7 +73,9 @@ impl PgError {
         }
         let help = match &self {
             PgError::Rejected { code, .. } => help(code),
-            _ => "check the server and the network; new tokens are kept in memory until it works again",
+            _ => {
+                "check the server and the network; new tokens are kept in memory until the database works again"
+            }
         };
         let message = format!("the database {database} failed: {}", self.message());
         Error::new(Status::Store, message).with_help(help)
