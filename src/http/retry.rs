@@ -23,8 +23,8 @@ const MAX_REFUSAL: usize = 16 * 1024;
 pub fn after_response(response: &Response, idempotency: Idempotency) -> Option<RequestedDelay> {
     match response.status {
         429 => Some(requested_delay(response)),
-        // With `Retry-After` the server refused the request before it acted. Without, a gateway may
-        // have answered after forwarding the request.
+        // With `Retry-After`, the server refused the request before it acted. Without it, a gateway
+        // may have answered after forwarding the request.
         503 if has_retry_after(response) => Some(requested_delay(response)),
         500.. if idempotency == Idempotency::Idempotent => Some(requested_delay(response)),
         400..=499 if idempotency == Idempotency::Idempotent && is_transient(response) => {

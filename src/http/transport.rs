@@ -40,7 +40,7 @@ impl<C: Connector> Connector for TimedConnector<C> {
         exchange::set_connect_by(Some(by));
         let result = self.connect_by(by, details);
         exchange::set_connect_by(outer);
-        // Reports the connect timeout, whichever step it ended.
+        // Whichever step times out, the error names the connect timeout.
         result.map_err(|error| match error {
             Error::Timeout(_) => Error::Timeout(details.timeout.reason),
             error => error,

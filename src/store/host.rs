@@ -43,9 +43,8 @@ const RESEAL_STEP: Duration = Duration::from_secs(5);
 /// deleted and replaced like any other.
 const UNKNOWN_VERSION: u64 = 1 << 62;
 
-/// The host's callbacks. They may be called by any thread, and concurrently. The only lock of the
-/// library that is held during a call and for which another call may wait is the refresh lock of
-/// the resource.
+/// The host's callbacks. They may be called by any thread, and concurrently. During a callback, the
+/// library holds no lock that another call may wait for, except the resource's refresh lock.
 ///
 /// `CONFLICT` from [`Host::save`] and `TIMEOUT` from [`Host::lock`] are regular results. Every
 /// other error means that the store failed.

@@ -55,7 +55,7 @@ impl Seal {
     /// `plain_is_refused`, opening a plain document fails.
     ///
     /// # Errors
-    /// `CONFIG` for an invalid key. The message calls the keys `named`.
+    /// `CONFIG` for an invalid key; `named` is the name of the setting in the message.
     pub fn new(client_id: &str, keys: &[Secret], plain_is_refused: bool, named: &str) -> Result<Seal> {
         let read = |(index, text): (usize, &Secret)| {
             Key::read(text).ok_or_else(|| {

@@ -560,7 +560,7 @@ impl Store for PostgresStore {
             params.push((company_id, Type::TEXT));
             of_company = "AND company_id = $2";
         }
-        // The addition keeps the planner from scanning the renewal index, over all companies.
+        // `+ 0` keeps the planner from scanning the renewal index across all companies.
         let first = if company_id.is_some() { "renew_at + 0" } else { "renew_at" };
         let select = format!("SELECT min({first}) FROM ghl_oauth_token WHERE client_id = $1 {of_company}");
         let found: Vec<Option<i64>> = self.read(&select, &params, deadline, |found| found.try_get(0))?;

@@ -76,8 +76,9 @@ impl Pool {
         Pool { address, trust, connect_limit, state, freed, preferred }
     }
 
-    /// Runs statements, and repeats them once if no response arrives. The second argument of `work`
-    /// is true if an earlier run may have been executed. `work` must be idempotent.
+    /// Runs statements, and repeats them once after a lost response or a temporary rejection. The
+    /// second argument of `work` is true if an earlier run may have been executed. `work` must be
+    /// idempotent.
     ///
     /// # Errors
     /// `TIMEOUT` or `CANCELLED` if the call has ended; `STORE` if the server failed.

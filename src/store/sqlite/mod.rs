@@ -165,7 +165,8 @@ impl SqliteStore {
             if batch.len() > 1 {
                 match self.put_all(connection, batch.iter().map(|pending| &pending.row), may_be_written) {
                     Err(error) if is_busy(&error) => {
-                        // The other threads may give up until the next attempt.
+                        // Back to the queue, so that the other threads may give up before the next
+                        // attempt.
                         self.group.give_back(&mut batch);
                         return Err(error);
                     }
