@@ -79,7 +79,11 @@ MUTATIONS = {
         ),
     ],
     "clock that is set back revives a dead token": [
-        ("tokens/schedule.rs", "Some(known) => known.min(left),", "Some(known) => if ON { left } else { known.min(left) },"),
+        (
+            "tokens/schedule.rs",
+            "Some(known) => known.min(left),",
+            "Some(known) => if ON { left } else { known.min(left) },",
+        ),
     ],
     "refresh is sent without the lock": [
         (

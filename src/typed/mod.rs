@@ -19,13 +19,13 @@ use crate::error::{Error, Result, Status};
 use crate::request::RequestParams;
 use crate::secret::Secret;
 use crate::store::Host;
-use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams};
+use crate::tokens::{AdoptParams, ImportParams, ListParams, MaintainParams, MintParams};
 use crate::webhook::Headers;
 
 pub use results::{
-    AuthorizationUrl, Body, Event, Exported, FailedToken, ImportReport, Location, LocationPage,
-    MaintainProgress, MaintainReport, MintProgress, MintReport, Response, SkippedToken, TokenInfo, TokenPage,
-    TokenState, Webhook, WebhookOutcome,
+    AdoptReport, AuthorizationUrl, Body, ClientTokens, Event, Exported, FailedToken, ImportReport, Location,
+    LocationPage, MaintainProgress, MaintainReport, MintProgress, MintReport, Response, SkippedToken,
+    TokenInfo, TokenPage, TokenState, UnadoptedToken, Webhook, WebhookOutcome,
 };
 
 /// A client: one app, its tokens, and the way to the API. Share it between threads by reference or
@@ -235,9 +235,9 @@ impl Client {
         client_id: Option<&str>,
         resource_id: Option<&str>,
         dry_run: bool,
-    ) -> Result<serde_json::Value> {
+    ) -> Result<AdoptReport> {
         let (client_id, resource_id) = (client_id.map(str::to_owned), resource_id.map(str::to_owned));
-        Ok(self.core.tokens_adopt(&crate::tokens::AdoptParams { client_id, resource_id, dry_run })?)
+        typed(self.core.tokens_adopt(&AdoptParams { client_id, resource_id, dry_run })?)
     }
 
     /// Mints a token for many locations of a company, as fast as the rate limit allows. One failure

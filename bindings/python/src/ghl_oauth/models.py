@@ -323,7 +323,7 @@ class MintProgress:
     total: int | None
     """The number of locations; None while unknown."""
     per_second: float
-    """Locations processed per second, except locations that already had a token."""
+    """Locations processed per second, without those that already had a token."""
     seconds_left: int | None
     """The estimated time left; None while unknown."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
