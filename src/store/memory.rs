@@ -26,7 +26,7 @@ impl MemoryStore {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the tombstone is the one that a first record follows.
+    /// Whether a first record follows the stored tombstone.
     fn follows_tombstone(&self, record: &Record) -> bool {
         let notes = self.all_notes();
         let tombstone = notes.get(&format!("{TOMBSTONE}{}", record.resource_id));

@@ -137,7 +137,7 @@ pub trait Store: Send + Sync {
     fn prune_notes(&self, now_ms: i64, deadline: &Deadline) -> Result<()>;
 }
 
-/// What the keys of tombstones begin with: the id of the deleted resource follows.
+/// The prefix of a tombstone's key, before the id of the deleted resource.
 pub const TOMBSTONE: &str = "deleted/";
 
 /// A held refresh lock; dropping it gives it back.
