@@ -1,4 +1,4 @@
-//! Maintenance: one pass of proactive refresh over the tokens that are due, for the host's
+//! Maintenance: one pass of proactive refresh over the tokens that are due, run by the host's
 //! scheduler.
 
 use std::cell::{Cell, RefCell};
@@ -20,61 +20,63 @@ use crate::store::{DuePage, Resealed};
 use crate::token::valid_id;
 use crate::worker_pool::{self, Received};
 
-/// How many due records are looked up at a time.
+/// Due records per page.
 const PAGE: usize = 100;
 
-/// When a renewal whose end is unknown is tried again by a pass that is still at work then: twice within the 30 seconds
-/// in which the server gives the same answer. The next pass may come too late for that.
+/// A renewal with an unknown outcome is retried at this interval during the same pass: twice within
+/// the 30-second replay window. The next pass may come too late.
 const RETRY_AFTER: Duration = Duration::from_secs(8);
 const RETRY_BEFORE: Duration = Duration::from_secs(25);
 
-/// What is maintained.
+/// Options of a maintenance pass.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct MaintainParams {
     /// Only this company and its locations. Default: all.
     pub company_id: Option<String>,
-    /// How many tokens are renewed at once, 1 to 64. Default: 1, on the thread of the call.
+    /// Concurrent renewals, 1 to 64. Default: 1, on the caller's thread.
     pub concurrency: Option<i64>,
 }
 
-/// What is due, a page at a time, for whoever has time for the next.
+/// A queue of due resources, filled one page at a time.
 struct DueQueue<'a> {
     tokens: &'a Tokens,
     company_id: Option<&'a str>,
-    /// The time of one look at the store.
+    /// Makes the deadline of one store access.
     deadline: &'a (dyn Fn() -> Deadline + Sync),
     now_ms: i64,
     state: Mutex<QueueState>,
-    /// Notified when a page came, or could not be had.
+    /// Notified after each attempt to load a page.
     turned: Signal,
 }
 
-/// Which renewals a page holds.
+/// The range of renewal times of a page.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Range {
-    /// Renewals whose time has come.
+    /// Renewal times up to now.
     #[default]
     Due,
-    /// Those so far in the future that a wrong clock may have computed them: each is looked at.
+    /// Renewal times so far ahead that a wrong clock may have computed them: each record is
+    /// checked.
     TooFar,
 }
 
-/// What is left of a page, and where the next one begins, if there is one.
+/// The rest of the current page, and the position of the next one.
 #[derive(Default)]
 struct QueueState {
     resource_ids: std::vec::IntoIter<String>,
     range: Range,
     after: Option<String>,
-    /// Those at work. One that has just written down its intent is due again, and stands on a later page.
+    /// Resources that are being renewed. A saved intent makes a resource due again, so it may also
+    /// be on a later page.
     under_way: HashSet<String>,
-    /// Those whose end is unknown, in the order in which their next attempt comes.
+    /// Renewals with an unknown outcome, in the order of their retries.
     unresolved: VecDeque<Unresolved>,
-    /// Whether a worker looks up the next page, without the lock.
+    /// Whether a worker is loading the next page. It does not hold the lock meanwhile.
     is_turning: bool,
 }
 
-/// A renewal whose end is unknown. The times are uptimes.
+/// A renewal with an unknown outcome. Times are uptimes.
 struct Unresolved {
     resource_id: String,
     began: Duration,
@@ -82,15 +84,15 @@ struct Unresolved {
     error: Error,
 }
 
-/// What is next.
+/// The next step of a worker.
 enum NextStep {
-    /// To renew, for the first time at that uptime.
+    /// Renew this resource; its first attempt was at this uptime.
     Renew(String, Duration),
-    /// Nothing more: one that failed, and that the pass does not last long enough to try again.
+    /// Report this failure: the pass ends before the next retry.
     GiveUp(String, Error),
 }
 
-/// What a pass did so far.
+/// The results of a pass so far.
 struct Pass<'a> {
     checked: u64,
     refreshed: u64,
@@ -100,15 +102,15 @@ struct Pass<'a> {
 }
 
 impl Tokens {
-    /// Renews every token of which less than the runway is left, takes up refreshes whose end is unknown, offers to the
-    /// store what it did not take, mints for the locations whose INSTALL came when that could not be done, and seals anew
-    /// what another key than the first sealed, or none. One failure does not stop the rest.
+    /// Renews every token that has less than its runway left, including refreshes with an unknown
+    /// outcome. Also retries the save of unsaved copies, mints for pending INSTALLs, and reseals
+    /// records that are not sealed with the first key. One failure does not stop the rest.
     ///
-    /// `deadline` gives each renewal its own time; the pass as a whole ends when all is done or cancelled.
+    /// `deadline` limits each renewal; the whole pass has no time limit, but can be cancelled.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter; `CANCELLED`, also when `progress` ends it; `STORE` when the store cannot be
-    /// read. What was renewed by then is saved.
+    /// `INVALID_ARGUMENT` with the parameter's name; `CANCELLED`, also if `progress` stops the
+    /// pass; `STORE` if the store cannot be read. Tokens renewed before the error are saved.
     pub fn maintain(
         &self,
         params: &MaintainParams,
@@ -149,7 +151,7 @@ impl Tokens {
         }))
     }
 
-    /// Renews so many tokens at a time, and shows `see` what became of each.
+    /// Renews the queued tokens with up to `workers` workers, and passes each outcome to `see`.
     fn renew_all(
         &self,
         due: &DueQueue,
@@ -182,7 +184,7 @@ impl Tokens {
         )?
     }
 
-    /// What became of the next one; `None` when there is none.
+    /// Renews the next token and returns its outcome; `None` if none is left.
     fn renew_next(
         &self,
         due: &DueQueue,
@@ -210,12 +212,12 @@ impl Tokens {
         Ok(None)
     }
 
-    /// Whether the end of a resource's last refresh is unknown.
+    /// Whether the outcome of the resource's last refresh is unknown.
     fn has_unknown_outcome(&self, resource_id: &str, deadline: &Deadline) -> bool {
         self.records.load(resource_id, deadline).ok().flatten().is_some_and(|record| record.intent.is_some())
     }
 
-    /// Seals what another key than the first sealed, or none, and tells of each hundred.
+    /// Reseals records that are not sealed with the first key. Reports progress after every 100.
     fn reseal(&self, pass: &Pass) -> Result<Resealed> {
         let (reported, ended) = (Cell::new(0), RefCell::new(None));
         let resealed = self.records.store().reseal(&pass.whole, &|sealed| {
@@ -237,7 +239,7 @@ impl Tokens {
         }
         let renewed = self.renewed(resource_id, Want::Runway, None, deadline);
         let is_asked_for = !was_held && self.maintained().remove(resource_id).unwrap_or(true);
-        // A pass over the tokens of a whole fleet must not bring them all into this process's memory.
+        // Maintenance must not fill the cache with tokens that no caller has asked for.
         if !was_held && !is_asked_for && !self.records.is_unsaved(resource_id) {
             self.cache.forget(resource_id);
         }
@@ -246,7 +248,7 @@ impl Tokens {
 }
 
 impl<'a> DueQueue<'a> {
-    /// Those that are to be renewed by now, of a company or of all; the first page of them is looked up at once.
+    /// Creates the queue for one company or all, and loads the first page.
     fn new(
         tokens: &'a Tokens,
         company_id: Option<&'a str>,
@@ -260,8 +262,8 @@ impl<'a> DueQueue<'a> {
         Ok(due)
     }
 
-    /// The next one. A worker that finds none left looks up the next page, while those before it are still at work: one
-    /// renewal that takes long holds up no other.
+    /// The next step. When the queue is empty, a worker loads the next page while the others are
+    /// still busy, so a slow renewal does not delay the rest.
     fn next(&self, whole: &Deadline) -> Result<Option<NextStep>> {
         loop {
             let seen = self.turned.count();
@@ -282,7 +284,7 @@ impl<'a> DueQueue<'a> {
                 self.state().take_in(page);
                 continue;
             }
-            // While others are at work there is time to come back to what is in doubt.
+            // Retry unknown outcomes only while other renewals are running.
             if state.unresolved.is_empty()
                 || state.unresolved.len() == state.under_way.len()
                 || whole.is_cancelled()
@@ -293,29 +295,29 @@ impl<'a> DueQueue<'a> {
                 );
             }
             drop(state);
-            // A cancellation is noticed by the next look.
+            // The next iteration checks for cancellation.
             let _ = whole.renewed(2 * PROGRESS_INTERVAL).sleep(PROGRESS_INTERVAL);
         }
     }
 
-    /// One that was given out failed, and nobody knows what the server did: it comes again in a while.
+    /// Schedules a retry of a renewal with an unknown outcome.
     fn retry_later(&self, resource_id: String, began: Duration, error: Error) {
         let failed = self.tokens.clock.uptime();
         self.state().unresolved.push_back(Unresolved { resource_id, began, failed, error });
     }
 
-    /// One that was given out is no longer at work.
+    /// Marks a resource as finished.
     fn done(&self, resource_id: &str) {
         self.state().under_way.remove(resource_id);
     }
 
-    /// How many are at hand; as many as anybody can want where there are more pages.
+    /// The number of queued resources, or `usize::MAX` if there are more pages.
     fn available(&self) -> usize {
         let state = self.state();
         if state.after.is_some() { usize::MAX } else { state.resource_ids.len() }
     }
 
-    /// A page of resources that are due.
+    /// Loads a page of due resources.
     fn page(&self, range: Range, after: Option<&str>) -> Result<DuePage> {
         let deadline = (self.deadline)();
         let renewals = match range {
@@ -325,7 +327,7 @@ impl<'a> DueQueue<'a> {
         let store = self.tokens.records.store();
         let mut page = store.due(self.company_id, &renewals, after, PAGE, &deadline)?;
         if range == Range::TooFar {
-            // Most of these have a long life. One that cannot be read cannot be renewed.
+            // Most of these are long-lived tokens. An unreadable record cannot be renewed.
             let is_due = |id: &String| {
                 let record = self.tokens.records.load(id, &deadline).ok().flatten();
                 record.is_some_and(|record| !self.tokens.schedule.has_runway(&record))
@@ -340,7 +342,7 @@ impl<'a> DueQueue<'a> {
     }
 }
 
-/// A worker's look-up of a page. However it ends, the other workers go on.
+/// Marks the loading of a page; wakes the other workers when dropped.
 struct Turning<'a>(&'a DueQueue<'a>);
 
 impl Drop for Turning<'_> {
@@ -351,7 +353,7 @@ impl Drop for Turning<'_> {
 }
 
 impl QueueState {
-    /// One in doubt whose time has come, or the next of the page.
+    /// The next retry if its time has come, otherwise the next resource of the page.
     fn next_at_hand(&mut self, now: Duration) -> Option<NextStep> {
         if self.unresolved.front().is_some_and(|unresolved| now >= unresolved.failed + RETRY_AFTER)
             && let Some(again) = self.unresolved.pop_front()
@@ -363,7 +365,7 @@ impl QueueState {
         Some(NextStep::Renew(resource_id, now))
     }
 
-    /// The page to look up next. It is taken away: after a failure there is no second look.
+    /// The position of the next page. Taken out, so a failed load is not repeated.
     fn next_page(&mut self) -> Option<(Range, Option<String>)> {
         match (self.after.take(), self.range) {
             (Some(after), range) => Some((range, Some(after))),
@@ -378,8 +380,8 @@ impl QueueState {
     fn take_in(&mut self, page: DuePage) {
         let mut resource_ids = page.resource_ids;
         resource_ids.retain(|id| !self.under_way.contains(id));
-        // Processes that work through the same page at the same time begin at different places of it, so that they meet
-        // each other's work as done, and not as under way.
+        // Start at a random position: concurrent processes then mostly find each other's renewals
+        // finished, instead of waiting for them.
         let begin = random::up_to(resource_ids.len().saturating_sub(1) as u64);
         resource_ids.rotate_left(usize::try_from(begin).unwrap_or(0));
         (self.resource_ids, self.after) = (resource_ids.into_iter(), page.next);
@@ -391,7 +393,7 @@ impl<'a> Pass<'a> {
         Pass { checked: 0, refreshed: 0, failed: Vec::new(), whole, progress }
     }
 
-    /// Counts a token, and tells of it.
+    /// Counts an outcome and reports progress.
     fn count(&mut self, resource_id: &str, outcome: Result<()>) -> Result<()> {
         self.checked += 1;
         match outcome {
@@ -403,7 +405,7 @@ impl<'a> Pass<'a> {
         self.report_progress(0)
     }
 
-    /// Tells how far the work is; an error when it should end.
+    /// Reports progress; returns an error if the pass should stop.
     fn report_progress(&self, resealed: u64) -> Result<()> {
         let so_far = json!({
             "checked": self.checked,
@@ -412,9 +414,9 @@ impl<'a> Pass<'a> {
             "failed": self.failed.len(),
         });
         if !(self.progress)(&so_far) {
-            return Err(stopped("the progress callback ended the work"));
+            return Err(stopped("the progress callback stopped the call"));
         }
-        // It may have been the callback that cancelled.
+        // The callback may have cancelled the call.
         match self.whole.is_cancelled() {
             true => Err(stopped("the call was cancelled")),
             false => Ok(()),

@@ -1,7 +1,8 @@
-//! Bulk mint of location tokens: as fast as the rate limit allows, saved in batches, resumable.
+//! Bulk mint of location tokens with a worker pool: limited by the rate limiter, saved in batches,
+//! resumable.
 //!
-//! A mint spends nothing, so it needs no lock: two processes that mint for the same location both get a token that
-//! works, and the store keeps one of them.
+//! A mint consumes nothing, so it needs no lock: two processes that mint for the same location both
+//! get a valid token, and the store keeps one of them.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,61 +22,62 @@ use crate::store::{Record, Standing};
 use crate::token::valid_id;
 use crate::worker_pool::{self, Received, Results};
 
-/// How many mints are under way at once, unless the caller wishes otherwise: ten a second are allowed, and an answer
-/// may take most of a second.
+/// Default number of concurrent mints: ten per second are allowed, and a response may take most of
+/// a second.
 const DEFAULT_CONCURRENCY: i64 = 8;
 
-/// The most tokens that are saved at once.
+/// Maximum number of tokens per save.
 const BATCH: usize = 256;
 
-/// So many failures in a row that are nobody's fault end the work: the network or the API is down.
+/// Stops the work after this many consecutive failures that are not specific to a location: the
+/// network or the API is down.
 const MAX_CONSECUTIVE_FAILURES: u32 = 25;
 
-/// With fewer locations at hand than this, the next page of them is fetched: out of many, two processes seldom choose the
-/// same.
+/// Fetches the next page when fewer locations than this are queued. Workers choose at random from
+/// the queue, so that two processes rarely mint for the same location.
 const REFILL_BELOW: usize = 900;
 
-/// The longest time that the work waits because the server wants to be left in peace.
+/// The longest wait for a rate limit before the work stops.
 const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(900);
 
-/// Whose tokens are minted.
+/// Selects the locations to mint for.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MintParams {
-    /// The company; required.
+    /// The company. Required.
     pub company_id: String,
-    /// These locations.
+    /// Mint for these locations.
     pub location_ids: Option<Vec<String>>,
-    /// Instead of a list: every location with the app. Default: false.
+    /// Mint for all locations with the app installed, instead of a list. Default: false.
     #[serde(default)]
     pub installed: bool,
-    /// The app, with `installed`. Default: the part of the client id before its first `-`.
+    /// The app id, with `installed`. Default: the part of the client id before its first `-`.
     pub app_id: Option<String>,
-    /// Mint for locations whose token is not due, too. Default: false.
+    /// Mint even if the stored token is not due. Default: false.
     #[serde(default)]
     pub force: bool,
-    /// How many requests are under way at once, 1 to 64. Default: 8.
+    /// Concurrent requests, 1 to 64. Default: 8.
     pub concurrency: Option<i64>,
 }
 
-/// What became of one location.
+/// The outcome for one location.
 enum MintOutcome {
-    /// Its token is not due.
+    /// The stored token is not due.
     Fresh,
-    /// A new token, not saved yet.
+    /// A new token, not yet saved.
     Minted(Box<Record>),
     Failed(String, Error),
 }
 
 impl Tokens {
-    /// Mints for every location that has no token, or one that is due. One failure does not stop the rest.
+    /// Mints for every location whose token is missing or due. One failure does not stop the rest.
     ///
-    /// `deadline` gives each request its own time; the work as a whole ends when all is done or cancelled.
+    /// `deadline` limits each request; the whole call has no time limit, but can be cancelled.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter; `CANCELLED`, also when `progress` ends it; what is wrong with the
-    /// company's token; `STORE` when the tokens cannot be saved; and what the network or the API say when they fail
-    /// again and again. What was minted by then is saved.
+    /// `INVALID_ARGUMENT` with the parameter's name; `CANCELLED`, also if `progress` stops the
+    /// call; the error of the company's token; `STORE` if tokens cannot be saved; the errors of the
+    /// network or the API after repeated failures. Tokens minted before the error are saved.
     pub fn mint_all(
         &self,
         params: MintParams,
@@ -84,7 +86,7 @@ impl Tokens {
     ) -> Result<Value> {
         let workers = workers(params.concurrency, DEFAULT_CONCURRENCY)?;
         let queue = LocationQueue::new(&params)?;
-        let of_list = params.installed;
+        let is_list = params.installed;
         let job = MintJob {
             whole: deadline().ended_by(&queue.stopped),
             queue,
@@ -100,7 +102,7 @@ impl Tokens {
         match job.queue.end() {
             Some(error) => Err(error),
             None => {
-                if of_list && tally.total() == 0 {
+                if is_list && tally.total() == 0 {
                     log::warn!(
                         "{}: its list of installed locations is empty; right after a consent that can last for some \
                          seconds: ask again",
@@ -112,7 +114,7 @@ impl Tokens {
         }
     }
 
-    /// Mints for the next location; `None` when there is none, or nothing more can come of the work.
+    /// Mints for the next location; `None` if none is left or the work was stopped.
     fn mint_next(&self, job: &MintJob<impl Fn() -> Deadline>) -> Option<MintOutcome> {
         let list = |params: &InstalledLocationsParams| self.list_locations(params, &job.deadline());
         let error = match job.queue.next(list) {
@@ -129,7 +131,7 @@ impl Tokens {
             }
             Err(error) => error,
         };
-        // At once: the other hands need not find out, too.
+        // Stop the other workers before they fail in the same way.
         job.queue.stop(error);
         None
     }
@@ -137,9 +139,9 @@ impl Tokens {
     fn mint_one(&self, location_id: &str, job: &MintJob<impl Fn() -> Deadline>) -> Result<MintOutcome> {
         let deadline = job.deadline();
         let held = match self.records.load(location_id, &deadline) {
-            // Nothing can be read of it: a new token repairs it.
+            // Replace an unreadable record with a new token.
             Err(error) if error.is_unreadable() => {
-                log::warn!("{location_id}: its record cannot be read, and is minted anew: {error}");
+                log::warn!("{location_id}: minting a new token, since the record cannot be read: {error}");
                 None
             }
             held => held?,
@@ -152,7 +154,7 @@ impl Tokens {
             {
                 return Ok(MintOutcome::Fresh);
             }
-            // A location that consented by itself keeps an installation of its own.
+            // A location with its own consent is refreshed, so that it keeps its installation.
             if !job.force && held.own_consent && held.standing == Standing::Good && held.is_refreshable() {
                 return self.renewed(location_id, Want::Runway, None, &deadline).map(|_| MintOutcome::Fresh);
             }
@@ -178,7 +180,7 @@ impl Tokens {
         }
     }
 
-    /// Takes in what the crew brings: saves it, tells of it, and counts.
+    /// Saves, counts and reports the workers' results until they are done.
     fn collect_results(
         &self,
         job: &MintJob<impl Fn() -> Deadline>,
@@ -201,7 +203,7 @@ impl Tokens {
                         break;
                     }
                 }
-                // Whatever else is there already goes along.
+                // Add further results only if they are ready.
                 timeout = Duration::ZERO;
             }
             if let Err(error) = self.save_and_publish_all(batch, &job.whole) {
@@ -214,14 +216,14 @@ impl Tokens {
                 reported_at = job.whole.now();
                 should_continue = progress(&tally.progress(job.queue.total(), reported_at));
                 if !should_continue {
-                    job.queue.stop(stopped("the progress callback ended the work"));
+                    job.queue.stop(stopped("the progress callback stopped the call"));
                 }
             }
         }
         tally
     }
 
-    /// Saves new tokens at the price of one.
+    /// Saves a batch of new tokens in one transaction and publishes them.
     fn save_and_publish_all(&self, mut records: Vec<Record>, deadline: &Deadline) -> Result<()> {
         let save_deadline = deadline.at_least(SAVE_TIME);
         let mut changes = Vec::with_capacity(records.len());
@@ -259,7 +261,7 @@ impl Tokens {
                     self.publish_if_cached(&record);
                     self.emit(&Event::Minted, &record.resource_id, Some(record.token.expires_at));
                 }
-                // In memory goes what is nowhere else. What was deleted meanwhile is dropped: it cost nothing.
+                // Unsaved tokens are kept in memory. Tokens of deleted resources are dropped.
                 saved => drop(self.publish_saved(&record, Origin::Mint, saved, &Event::Minted, changes)),
             }
         }
@@ -267,24 +269,24 @@ impl Tokens {
     }
 }
 
-/// What all the hands work on.
+/// The state that the workers share.
 struct MintJob<'a, D> {
     queue: LocationQueue,
     company_id: String,
     force: bool,
-    /// Of this only the cancellation counts.
+    /// Used only for cancellation.
     whole: Deadline,
     deadline: &'a D,
 }
 
 impl<D: Fn() -> Deadline> MintJob<'_, D> {
-    /// The patience for one request.
+    /// The deadline for one request.
     fn deadline(&self) -> Deadline {
         (self.deadline)().ended_by(&self.queue.stopped)
     }
 
-    /// Whether an error says nothing about the location, and the next one would meet it as well: one about the company's
-    /// token, or a refusal of every mint. Each further try could burn another token of the company.
+    /// Whether an error would affect every location: an error of the company's token, or a refusal
+    /// of all mints. Each further attempt could consume another refresh token of the company.
     fn is_fatal(&self, error: &Error) -> bool {
         error.resource_id() == Some(&self.company_id)
             || ends_every_mint(error)
@@ -292,12 +294,12 @@ impl<D: Fn() -> Deadline> MintJob<'_, D> {
     }
 }
 
-/// The locations that are still to be looked at.
+/// The queue of locations.
 struct LocationQueue {
     state: Mutex<QueueState>,
-    /// Where the list of installed locations goes on. Held by whoever fetches the next page.
+    /// The next page of installed locations. Locked by the worker that fetches it.
     pages: Mutex<Option<Pages>>,
-    /// Raised with the end: whoever waits for a place in the pace must not wait on.
+    /// Raised when the work stops, to end waits for the rate limiter.
     stopped: Arc<Cancellation>,
 }
 
@@ -314,10 +316,13 @@ impl LocationQueue {
         let (mut state, mut pages) = (QueueState::default(), None);
         match &params.location_ids {
             Some(_) if params.installed => {
-                return Err(Error::invalid_argument("installed", "give locationIds or installed, not both"));
+                return Err(Error::invalid_argument(
+                    "installed",
+                    "both locationIds and \"installed\": true are given",
+                ));
             }
             Some(_) if params.app_id.is_some() => {
-                return Err(Error::invalid_argument("appId", "appId goes with installed"));
+                return Err(Error::invalid_argument("appId", "appId requires \"installed\": true"));
             }
             Some(location_ids) => {
                 for (index, location_id) in location_ids.iter().enumerate() {
@@ -347,7 +352,8 @@ impl LocationQueue {
         Ok(LocationQueue { state: Mutex::new(state), pages: Mutex::new(pages), stopped: Arc::default() })
     }
 
-    /// The next location. Where few are left, the next page of them is fetched first, by one while the others go on.
+    /// Takes the next location. If few are queued, one worker fetches the next page while the
+    /// others continue.
     fn next(
         &self,
         fetch: impl Fn(&InstalledLocationsParams) -> Result<Map<String, Value>>,
@@ -361,7 +367,7 @@ impl LocationQueue {
             if let Some(next) = self.state().take() {
                 return Ok(next);
             }
-            // Somebody else is fetching: what comes of it is waited for.
+            // Wait for the worker that fetches the next page.
             let page_lock = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
             if page_lock.is_none() {
                 return Ok(self.state().take().flatten());
@@ -390,18 +396,18 @@ impl LocationQueue {
         Ok(())
     }
 
-    /// Gives out no more, and wakes whoever waits; the first reason counts.
+    /// Stops the work and wakes waiting workers. Only the first error is kept.
     fn stop(&self, error: Error) {
         self.state().end.get_or_insert(error);
         self.stopped.raise();
     }
 
-    /// Why it was stopped, if it was.
+    /// The error that stopped the work, if any.
     fn end(&self) -> Option<Error> {
         self.state().end.clone()
     }
 
-    /// How many locations there are, where that is known.
+    /// The number of locations, if known.
     fn total(&self) -> Option<u64> {
         self.state().total
     }
@@ -412,9 +418,8 @@ impl LocationQueue {
 }
 
 impl QueueState {
-    /// The next location, `Some(None)` when the work was ended, `None` when nothing is left for now.
-    ///
-    /// In no order: processes that do the same work at the same time seldom meet at the same location.
+    /// Takes a random location, so that processes with the same work rarely choose the same one.
+    /// `Some(None)` if the work was stopped; `None` if the queue is empty.
     fn take(&mut self) -> Option<Option<String>> {
         if self.end.is_some() {
             return Some(None);
@@ -430,7 +435,7 @@ fn total_of(page: &Map<String, Value>) -> Option<u64> {
     total.as_u64().or_else(|| total.as_str()?.parse().ok())
 }
 
-/// What has come of the work so far.
+/// The results so far.
 struct Tally {
     began: Duration,
     minted: u64,
@@ -453,17 +458,17 @@ impl Tally {
                 batch.push(*record);
             }
             MintOutcome::Failed(location_id, error) => {
-                let nobodys_fault =
+                let is_general =
                     [Status::Network, Status::Timeout, Status::Server, Status::Protocol, Status::Store];
-                // A firewall's page says nothing about the location.
+                // A proxy's error page says nothing about the location.
                 let is_page = error.api().is_some_and(|fault| !fault.is_of_api);
-                let counts = is_page || nobodys_fault.contains(&error.status());
+                let counts = is_page || is_general.contains(&error.status());
                 self.in_a_row = if counts { self.in_a_row + 1 } else { 0 };
                 self.failed.push(failure("locationId", &location_id, &error));
                 if self.in_a_row >= MAX_CONSECUTIVE_FAILURES {
-                    queue.stop(error.with_help(
-                        "it failed again and again; what was minted is saved: call again for the rest",
-                    ));
+                    queue.stop(
+                        error.with_help("call again later for the rest; the tokens minted so far are saved"),
+                    );
                 }
             }
         }
@@ -471,7 +476,7 @@ impl Tally {
 
     fn progress(&self, total: Option<u64>, now: Duration) -> Value {
         let (done, failed) = (self.minted + self.fresh, self.failed.len() as u64);
-        // What was fresh already took no time, and says nothing about the rest.
+        // Fresh tokens took no time: exclude them from the rate.
         let per_second = (self.minted + failed) as f64 / (now - self.began).as_secs_f64().max(0.001);
         let left = total.map(|total| total.saturating_sub(done + failed));
         let seconds_left = left.filter(|left| *left == 0 || per_second > 0.0).map(|left| match left {

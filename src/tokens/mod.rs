@@ -1,8 +1,10 @@
-//! The token manager: a live access token for a company or location, whatever happened to the last one.
+//! The token manager: returns a valid access token for a company or location, and refreshes or
+//! mints one when necessary.
 //!
-//! [`Tokens::access_token`] is the promise. A token that is fresh in memory is handed out at once. Otherwise one caller
-//! per resource takes the store's lock, reads the store again, renews what is still due, saves it, and only then hands it
-//! out. The other callers get the old token while it is valid, and wait for the new one if it is not.
+//! [`Tokens::access_token`] returns a token that is fresh in the cache at once. Otherwise one
+//! caller per resource (single flight) takes the store's lock, reads the store again, renews the
+//! token if it is still due, saves it, and only then publishes it. Meanwhile the other callers get
+//! the old token if it is still valid, and wait for the new one if it is not.
 
 mod adoption;
 mod bulk;
@@ -55,22 +57,23 @@ use schedule::Schedule;
 use token_cache::{CachedToken, StaleReason, TokenCache};
 pub use transfer::{ImportParams, ListParams};
 
-/// How long a caller who has a valid token waits for a lock or for a store that is busy.
+/// How long a caller with a valid token waits for a lock or a busy store.
 const BRIEF_WAIT: Duration = Duration::from_millis(100);
 
-/// How long an unsaved token waits for its resource's lock before it is offered at another time.
+/// How long the save of an unsaved copy waits for the lock before it is put off.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
-/// The time that a new token has to be saved, however little of the call's own time is left: its predecessor is spent.
+/// Minimum time to save a new token, even if the call's deadline is closer: the old refresh token
+/// is already spent.
 const SAVE_TIME: Duration = Duration::from_secs(1);
 
-/// How often a consent tries to read what is stored.
+/// How often a consent tries to read the stored record.
 const READS: u32 = 3;
 
 /// How long a deletion waits for a refresh of the same token.
 const DELETION_LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// How long unsaved tokens are offered when the client is closed.
+/// How long `close` retries the save of unsaved copies.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The tokens of one app.
@@ -84,16 +87,18 @@ pub struct Tokens {
     flights: Flights<(String, Want), Result<Secret>>,
     companies: Companies,
     cooldowns: Cooldowns,
-    /// The resources that maintenance renews now and that no caller held, with whether a caller has asked meanwhile.
+    /// Resources that maintenance is renewing and that were not cached; `true` once a caller asks
+    /// for one of them.
     maintained: Mutex<HashMap<String, bool>>,
-    /// Digests of access tokens that the API called dead although they were new.
+    /// Digests of access tokens that the API rejected although they were just granted.
     rejected_new_tokens: Mutex<HashMap<String, Digest>>,
-    /// Advice about another client id with tokens in the same database, once that was looked for.
+    /// Set after the first search for another client id with tokens in the same database: the
+    /// advice to the user, if one was found.
     other_client: OnceLock<Option<String>>,
     counters: Counters,
 }
 
-/// How often something happened since the client was made.
+/// Event counts since the client was created.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Tokens refreshed.
@@ -104,21 +109,21 @@ pub struct Counters {
     pub failed: AtomicU64,
 }
 
-/// What a caller needs of a renewal.
+/// The result that a caller needs from a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Want {
-    /// A token that is not due yet; an old one that still lives will do if the renewal fails.
+    /// A token that is not due; a valid old token is accepted if the renewal fails.
     Fresh,
-    /// Another token than the one that the caller knows.
+    /// A token other than the caller's.
     Another,
-    /// The same, and the server is asked even while the resource is left alone.
+    /// Like `Another`, but requested explicitly: the hold of an inactive location is ignored.
     Now,
     /// A token with more than its runway left.
     Runway,
 }
 
 impl Tokens {
-    /// The tokens that `store` keeps.
+    /// A token manager for the records in `store`.
     pub fn new(
         api: Arc<Api>,
         store: Arc<dyn Store>,
@@ -143,11 +148,11 @@ impl Tokens {
         }
     }
 
-    /// A live access token. The usual way: a look into memory.
+    /// Returns a valid access token, usually from the cache.
     ///
     /// # Errors
-    /// `NOT_FOUND`, `REAUTHORIZATION_REQUIRED`, `LOCATION_INACTIVE`, and what the API, the network or the store say
-    /// when the old token is dead, too.
+    /// `NOT_FOUND`, `REAUTHORIZATION_REQUIRED`, `LOCATION_INACTIVE`; if the old token has expired,
+    /// also the errors of the API, the network and the store.
     pub fn access_token(&self, resource_id: &str, deadline: impl FnOnce() -> Deadline) -> Result<Secret> {
         match self.with_fresh(resource_id, Secret::clone) {
             Some(access_token) => Ok(access_token),
@@ -159,21 +164,21 @@ impl Tokens {
         }
     }
 
-    /// Gives a token that is fresh in memory to `take`; no I/O, no wait, no allocation.
+    /// Passes a token that is fresh in the cache to `take`, without I/O, waiting or allocation.
     pub fn with_fresh<T>(&self, resource_id: &str, take: impl FnOnce(&Secret) -> T) -> Option<T> {
         self.cache.with_fresh(resource_id, self.clock.uptime(), take)
     }
 
-    /// Whether this process holds a valid token of a resource in memory.
+    /// Whether a valid token of the resource is cached.
     #[cfg(test)]
     pub fn holds_valid(&self, resource_id: &str) -> bool {
         self.cache.unexpired(resource_id, self.clock.uptime()).is_some()
     }
 
-    /// Refreshes, or mints, now, whatever the clock says.
+    /// Refreshes or mints a token now, whether it is due or not.
     ///
     /// # Errors
-    /// As [`Tokens::access_token`]; an old token that is still valid does not hide a failure here.
+    /// As [`Tokens::access_token`], but a valid old token does not hide a failure.
     pub fn refresh(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let named = |error: Error| error.with_resource(resource_id);
@@ -182,7 +187,7 @@ impl Tokens {
         self.metadata(resource_id, &deadline.at_least(SAVE_TIME))?.ok_or_else(|| not_found(resource_id))
     }
 
-    /// Deletes a token here; the API does not learn of it. A record that cannot be read is deleted as well.
+    /// Deletes a record, even an unreadable one. The API is not notified.
     ///
     /// # Errors
     /// `NOT_FOUND`, `STORE`, `TIMEOUT`, `CANCELLED`.
@@ -199,22 +204,22 @@ impl Tokens {
         }
     }
 
-    /// Takes over a token that a person's consent gave.
+    /// Saves a token that was granted by a user's consent.
     ///
     /// # Errors
-    /// `PROTOCOL` when the answer does not say whose token it is. A store that fails does not lose the token: it
-    /// is held in memory, and its state is `unsaved`.
+    /// `PROTOCOL` if the response does not name the token's owner. If the store fails, the token is
+    /// kept in memory, and its state is `unsaved`.
     pub fn save_consented(&self, token: Token, deadline: &Deadline) -> Result<Value> {
         let owner = token.resource_id().filter(|id| valid_id("resourceId", id).is_ok()).map(str::to_owned);
         let Some(resource_id) = owner else {
             return Err(Error::new(
                 Status::Protocol,
-                "the API granted a token without saying for which company or location",
+                "the API granted a token without naming its company or location",
             )
-            .with_help("let the user consent again, and report this to the vendor with the trace id"));
+            .with_help("let the user consent again, and report the trace id to the vendor"));
         };
         let _deferred = deferred_callbacks::defer();
-        // The code is spent: whatever happens to the lock, the token must be kept.
+        // The authorization code is spent: the token is saved even without the lock.
         let lock = self.records.lock(&resource_id, deadline);
         let kind = token.kind();
         let record = self.save_for_owner(&resource_id, token, None, deadline);
@@ -226,11 +231,12 @@ impl Tokens {
         Ok(self.describe(&record))
     }
 
-    /// Keeps a token under the owner that it names: a consent gave it, which begins an installation, or another owner's
-    /// refresh, which `spent` the refresh token of this one.
+    /// Saves a token under the owner that it names. Without `spent` the token comes from a consent,
+    /// which begins an installation. Otherwise it comes from a refresh of another resource, which
+    /// consumed the refresh token of `spent`.
     ///
     /// # Errors
-    /// `NOT_FOUND` if the owner was deleted: only a consent brings it back.
+    /// `NOT_FOUND` if the owner was deleted: only a consent restores it.
     fn save_for_owner(
         &self,
         resource_id: &str,
@@ -242,7 +248,7 @@ impl Tokens {
         let save_deadline = deadline.at_least(SAVE_TIME);
         let begins = is_consent.then(|| self.clock.wall_ms());
         let as_of = self.records.count();
-        // A consent replaces what is stored: an unsaved copy may be older than that.
+        // A consent replaces the stored token; an unsaved copy may be older than that.
         let held = match is_consent {
             true => self.load_for_consent(resource_id, &save_deadline),
             false => self.records.load(resource_id, &save_deadline),
@@ -267,14 +273,14 @@ impl Tokens {
             Err(_) => (unread(), Origin::ConsentUnread),
         };
         let origin = match spent {
-            // Only the row that holds the spent refresh token is replaced unread.
+            // Without having read the row, replace it only if it holds the spent refresh token.
             Some(spent) if record.version == 0 => Origin::Refresh(Arc::clone(spent)),
             _ => origin,
         };
         let installed_at = record.installed_at.or(Some(self.clock.wall_ms()));
         let own_consent = record.token.kind() == UserType::Location && (is_consent || record.own_consent);
         let mut record = Record { installed_at, own_consent, ..record };
-        // An answer without a refresh token leaves the old one in use.
+        // A response without a refresh token leaves the old one valid (RFC 6749, section 6).
         let is_used_up = record.token.refresh_token.is_some();
         if let Some(spent) = spent.and_then(|spent| spent.refresh_token.as_ref()).filter(|_| is_used_up) {
             record.spent.add(&SpentDigest::of(spent));
@@ -283,8 +289,8 @@ impl Tokens {
         Ok(record)
     }
 
-    /// The stored record that a consent replaces. A store that fails is asked again: without an answer the consent is
-    /// compared with what is stored by the clock.
+    /// Loads the stored record that a consent replaces. Retries if the store fails: without the
+    /// record, only the clock tells which of the two tokens is newer.
     fn load_for_consent(&self, resource_id: &str, save_deadline: &Deadline) -> Result<Option<Record>> {
         let mut reads = 1;
         loop {
@@ -298,20 +304,19 @@ impl Tokens {
         }
     }
 
-    /// Forgets the token of a resource that this process has in memory: the next caller reads the store.
+    /// Removes a resource's token from the cache; the next caller reads the store.
     pub fn invalidate(&self, resource_id: &str) {
         if !self.records.is_unsaved(resource_id) {
             self.cache.forget(resource_id);
         }
     }
 
-    /// Offers every unsaved token to the store again and again, for the last time.
+    /// Retries the save of every unsaved copy until all are saved or the time is up.
     pub fn close(&self, deadline: &Deadline) {
         let deadline = deadline.at_least(CLOSE_TIMEOUT).within(CLOSE_TIMEOUT);
         loop {
-            let refused = |id: &String| {
-                self.offer_for_the_last_time(id, &deadline).err().map(|error| (id.clone(), error))
-            };
+            let refused =
+                |id: &String| self.retry_save_on_close(id, &deadline).err().map(|error| (id.clone(), error));
             let left: Vec<(String, Error)> = self.records.unsaved_ids().iter().filter_map(refused).collect();
             if left.is_empty() {
                 return;
@@ -319,7 +324,7 @@ impl Tokens {
             if deadline.sleep(BRIEF_WAIT).is_err() {
                 for (resource_id, error) in left {
                     log::error!(
-                        "{resource_id}: its newest token was never saved, and is lost with its client: {error}"
+                        "{resource_id}: the newest token was never saved and is lost when the client closes: {error}"
                     );
                 }
                 return;
@@ -327,10 +332,11 @@ impl Tokens {
         }
     }
 
-    /// The raw mint, with the company's token from here unless one is given. Stores nothing.
+    /// Mints a location token without saving it. Uses the company's stored token unless
+    /// `params.access_token` is set.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for an empty id; else as [`Tokens::access_token`].
+    /// `INVALID_ARGUMENT` for an empty id; otherwise as [`Tokens::access_token`].
     pub fn location_token(&self, params: &LocationTokenParams, deadline: &Deadline) -> Result<Token> {
         valid_id("companyId", &params.company_id)?;
         valid_id("locationId", &params.location_id)?;
@@ -346,10 +352,12 @@ impl Tokens {
         .map_err(|error| error.with_resource(&params.location_id))
     }
 
-    /// The list of a company's locations, with the company's token from here unless one is given.
+    /// Lists a company's locations. Uses the company's stored token unless `params.access_token` is
+    /// set.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; else as [`Tokens::access_token`].
+    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; otherwise as
+    /// [`Tokens::access_token`].
     pub fn installed_locations(
         &self,
         params: &InstalledLocationsParams,
@@ -362,7 +370,7 @@ impl Tokens {
         Ok(page)
     }
 
-    /// The same list, and nothing is remembered of it.
+    /// Like [`Tokens::installed_locations`], but does not remember the locations.
     fn list_locations(
         &self,
         params: &InstalledLocationsParams,
@@ -376,27 +384,27 @@ impl Tokens {
         .map_err(|error| error.with_resource(company_id))
     }
 
-    /// Wakes every waiting call, to see whether it was cancelled.
+    /// Wakes all waiting calls so that they check for cancellation.
     pub fn wake_all(&self) {
         self.flights.wake_all();
     }
 
-    /// What happened since the client was made.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// How many access tokens this process holds in memory.
+    /// The number of cached access tokens.
     pub fn cached_count(&self) -> usize {
         self.cache.len()
     }
 
-    /// How many new tokens the store did not take yet.
+    /// The number of unsaved copies.
     pub fn unsaved_count(&self) -> usize {
         self.records.unsaved_count()
     }
 
-    /// Makes a call with a company's token; one that the API calls dead is refreshed, once.
+    /// Calls the API with a company's token; if the API rejects a stored token, refreshes it and
+    /// repeats the call once.
     fn with_bearer<T>(
         &self,
         company_id: &str,
@@ -410,7 +418,8 @@ impl Tokens {
         }
     }
 
-    /// The same with the token that is held. The store, other callers and locks are waited for until `waits`.
+    /// Calls the API with the company's stored token. Waits for the store, locks and other callers
+    /// no longer than `waits`.
     fn with_company_bearer<T>(
         &self,
         company_id: &str,
@@ -418,7 +427,7 @@ impl Tokens {
         waits: &Deadline,
         call: impl Fn(&Secret) -> Result<T, Failure>,
     ) -> Result<T> {
-        // A company's token comes from a consent or an import; only a location's can be minted.
+        // A company's token comes from a consent or an import; only location tokens can be minted.
         if !self.has_company(company_id, waits)? {
             return Err(Error::new(
                 Status::NotFound,
@@ -437,13 +446,14 @@ impl Tokens {
     }
 
     fn has_company(&self, company_id: &str, deadline: &Deadline) -> Result<bool> {
-        // Only a company's token mints: the one in memory was one when it was put there.
+        // Only a company's token can mint; the id may belong to a location.
         let record = self.records.load(company_id, deadline)?;
         Ok(record.is_some_and(|record| record.token.kind() == UserType::Company))
     }
 
-    /// Makes a call with a resource's token. Where the outcome says that it is dead, it is refreshed and the call repeated,
-    /// once. A token that was refused although it was new is not refreshed again: that would burn one at each call.
+    /// Makes a call with a resource's token. If `is_dead` says that the token was rejected,
+    /// refreshes it and repeats the call once. A token that was rejected when it was new is not
+    /// refreshed again: otherwise every call would use up a refresh token.
     pub(crate) fn with_live_token<T>(
         &self,
         resource_id: &str,
@@ -491,7 +501,8 @@ impl Tokens {
         self.rejected_new_tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A renewed token: a single flight for all callers who want the same. A caller with a valid token waits for no flight.
+    /// Renews a token in a single flight per resource and `want`. Followers with a valid token do
+    /// not wait for it.
     fn renewed(
         &self,
         resource_id: &str,
@@ -502,7 +513,8 @@ impl Tokens {
         self.renewed_beside(resource_id, want, known, deadline, deadline)
     }
 
-    /// The same, for a caller that waits for other callers, for locks and for the store until `others` only.
+    /// Like [`Tokens::renewed`], but waits for other callers, locks and the store only until
+    /// `others`.
     fn renewed_beside(
         &self,
         resource_id: &str,
@@ -531,7 +543,8 @@ impl Tokens {
                         return Ok(valid);
                     }
                     match flight.wait(others)? {
-                        // The leader left for reasons of its own, or brought what this caller knows already.
+                        // The leader panicked, was cancelled or timed out, or returned the token
+                        // that this caller already knows: try again.
                         None => {}
                         Some(Err(error)) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {
                         }
@@ -548,13 +561,13 @@ impl Tokens {
         self.maintained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A token that is valid now, be it due or not: from memory, else from the store.
+    /// A valid token, due or not, from the cache or the store.
     fn valid(&self, resource_id: &str, deadline: &Deadline) -> Option<Secret> {
         self.cache.unexpired(resource_id, self.clock.uptime()).or_else(|| {
             let changes = self.cache.changes(resource_id);
             let record = self.records.load(resource_id, &deadline.within(BRIEF_WAIT)).ok().flatten()?;
             let is_valid = !self.schedule.left(&record, &self.cache).is_zero();
-            // It stays valid in memory, also if the store fails next.
+            // Cached so that it can still be served if the store fails.
             is_valid.then(|| {
                 self.serve_stale(changes, &record, StaleReason::Due);
                 record.token.access_token.clone()
@@ -566,7 +579,7 @@ impl Tokens {
         Ok(self.records.load(resource_id, deadline)?.map(|record| self.describe(&record)))
     }
 
-    /// A record's metadata, with what only this process knows.
+    /// A record's metadata, including whether it is unsaved in this process.
     fn describe(&self, record: &Record) -> Value {
         match self.records.unsaved_copy(&record.resource_id) {
             Some(unsaved) => {
@@ -578,8 +591,8 @@ impl Tokens {
         }
     }
 
-    /// Saves a new token, then publishes it, and answers with the access token. It is published as well if the store
-    /// refuses it: then this process is all that holds it, and offers it again with backoff.
+    /// Saves a new token, publishes it and returns the access token. If the save fails, the token
+    /// is served from memory and the save is retried with backoff.
     ///
     /// # Errors
     /// `NOT_FOUND` if the resource was deleted meanwhile.
@@ -601,7 +614,8 @@ impl Tokens {
         self.publish_saved(record, origin, saved, event, changes)
     }
 
-    /// Publishes a new token after the attempt to save it, unless it was deleted since `changes` was the number.
+    /// Publishes a new token after the attempt to save it, unless the cache has changed since
+    /// `changes`.
     fn publish_saved(
         &self,
         record: &Record,
@@ -627,7 +641,8 @@ impl Tokens {
             }
             Err(error) => {
                 let as_of = self.records.count();
-                // The record first: a caller who reads it without the lock notices a token that is published after that.
+                // Keep the copy before publishing: a reader without the lock that loads the record
+                // in between notices the later change of the cache.
                 match self.records.keep_unsaved(record.clone(), origin) {
                     Keeping::Kept => {}
                     Keeping::Deleted => {
@@ -635,7 +650,9 @@ impl Tokens {
                         return Err(deleted_meanwhile(resource_id));
                     }
                     Keeping::Newer => {
-                        log::warn!("{resource_id}: a token of an earlier grant was not saved: {error}");
+                        log::warn!(
+                            "{resource_id}: an older token was not saved; a newer one is kept: {error}"
+                        );
                         return Ok(record.token.access_token.clone());
                     }
                 }
@@ -648,10 +665,10 @@ impl Tokens {
         Ok(record.token.access_token.clone())
     }
 
-    /// Offers a resource's unsaved token to the store again, under the resource's lock.
+    /// Retries the save of a resource's unsaved copy under the resource's lock.
     ///
     /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: it is still unsaved.
+    /// `STORE`, `TIMEOUT`, `CANCELLED`: the copy is still unsaved.
     fn retry_save(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         if !self.records.is_unsaved(resource_id) {
             return Ok(());
@@ -661,14 +678,16 @@ impl Tokens {
         self.retry_save_locked(resource_id, true, deadline)
     }
 
-    /// The same, without the lock if that cannot be had: a save is a compare-and-swap, and the client ends.
-    fn offer_for_the_last_time(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
+    /// Like [`Tokens::retry_save`], but proceeds without the lock if it is not free: the save is a
+    /// compare-and-swap, and the client is closing.
+    fn retry_save_on_close(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         let _deferred = deferred_callbacks::defer();
         let _lock = self.records.lock(resource_id, &deadline.within(LOCK_WAIT)).ok();
         self.retry_save_locked(resource_id, true, deadline)
     }
 
-    /// The same, for a caller that has the lock; if not `now`, only when its time has come.
+    /// Like [`Tokens::retry_save`], for a caller that holds the lock. Unless `now`, only if the
+    /// next attempt is due.
     fn retry_save_locked(&self, resource_id: &str, now: bool, deadline: &Deadline) -> Result<()> {
         let as_of = self.records.count();
         let publish = |record: &Record| self.publish(record, as_of);
@@ -682,7 +701,7 @@ impl Tokens {
                 Err(error)
             }
             SaveRetry::Done(copy, Saved::Deleted) => {
-                log::warn!("{resource_id}: it was deleted, and its unsaved token is dropped");
+                log::warn!("{resource_id}: the unsaved token was dropped because the resource was deleted");
                 self.cache.forget(resource_id);
                 self.dropped(&copy.record, &copy.origin);
                 Ok(())
@@ -696,7 +715,7 @@ impl Tokens {
         }
     }
 
-    /// Deletes a token, unless it is one that stays: see [`Records::delete`].
+    /// Deletes a record if `should_delete` agrees; see [`Records::delete`].
     fn delete_if(
         &self,
         resource_id: &str,
@@ -704,7 +723,7 @@ impl Tokens {
         should_delete: impl Fn(&Record) -> bool,
         deadline: &Deadline,
     ) -> Result<Deletion> {
-        // A refresh that is under way is waited for, but not for long: it cannot bring the token back.
+        // Wait only briefly for a running refresh: it cannot restore a deleted record.
         let lock = match self.records.lock(resource_id, &deadline.within(DELETION_LOCK_WAIT)) {
             Err(error) if error.status() == Status::Timeout => None,
             lock => Some(lock?),
@@ -714,9 +733,8 @@ impl Tokens {
             .delete(resource_id, at_ms, should_delete, deadline)
             .map_err(|error| error.with_resource(resource_id))?;
         drop(lock);
-        // Another process may have deleted the record: what this one has in memory ends with it.
         if deletion == Deletion::Kept {
-            // A copy that is older than the row may have been dropped: the next caller reads the row.
+            // The newest copy may have been dropped: the next caller reads the store.
             self.cache.forget(resource_id);
         }
         if deletion == Deletion::Deleted
@@ -727,7 +745,7 @@ impl Tokens {
         Ok(deletion)
     }
 
-    /// Forgets what this process knows of a token that was deleted.
+    /// Drops all state of a deleted resource.
     fn forget_deleted(&self, resource_id: &str) {
         self.rejected_new_tokens().remove(resource_id);
         self.cooldowns.clear(resource_id);
@@ -735,7 +753,8 @@ impl Tokens {
         self.emit(&Event::Deleted, resource_id, None);
     }
 
-    /// Holds the token of a record in memory, unless this process deleted the resource since the count was `as_of`.
+    /// Caches the token of a record, unless this process deleted the resource after the count
+    /// `as_of`.
     fn publish(&self, record: &Record, as_of: u64) {
         loop {
             let changes = self.cache.changes(&record.resource_id);
@@ -748,8 +767,9 @@ impl Tokens {
         }
     }
 
-    /// Holds a token for as long as it is valid, but due at once: a newer one may be stored, so the next caller reads the
-    /// store. What is held tells for how long the token lives, whatever the wall clock says then.
+    /// Caches a token as valid but due: the store may hold a newer one, so the next caller reads
+    /// it. The entry keeps the token's expiry by the uptime, independent of later changes of the
+    /// wall clock.
     fn publish_due(&self, record: &Record) {
         let (resource_id, company_id) = (&record.resource_id, record.token.company_id.as_deref());
         loop {
@@ -765,27 +785,26 @@ impl Tokens {
         }
     }
 
-    /// Holds the token of a record in memory, unless tokens came or went since `changes` was the number; see
+    /// Caches the token of a record, unless the cache has changed since `changes`; see
     /// [`TokenCache::publish`].
     fn publish_since(&self, changes: u64, record: &Record) -> bool {
         self.cache.publish(&record.resource_id, self.cache_entry(record), Some(changes))
     }
 
-    /// Holds the token of a record in memory if an older token is held there already. Tokens that no caller has asked for are
-    /// better off in the store: the first caller finds them there.
+    /// Caches the token of a record if the resource is cached already. Otherwise the first caller
+    /// finds it in the store.
     fn publish_if_cached(&self, record: &Record) {
         self.cache.replace(&record.resource_id, self.cache_entry(record));
     }
 
-    /// The entry in memory of a record: its access token, until when it is fresh, and when it dies, by the uptime. A token that
-    /// is not saved is fresh until it is to be offered again.
+    /// The cache entry of a record. An unsaved token is fresh only until its next save attempt.
     fn cache_entry(&self, record: &Record) -> CachedToken {
         let (uptime, left) = (self.clock.uptime(), self.schedule.left(record, &self.cache));
         let mut fresh_until = uptime + left.saturating_sub(self.schedule.margin(&record.token));
         if let Some(next_save_at) = self.records.next_save_at(&record.resource_id) {
             fresh_until = fresh_until.min(next_save_at);
         }
-        // A store in memory has this token as well, and the text is there once.
+        // The memory store shares this token: cloning it allocates no second string.
         let access_token = match Arc::strong_count(&record.token) {
             1 => record.token.access_token.compact(),
             _ => record.token.access_token.clone(),
@@ -794,23 +813,22 @@ impl Tokens {
         CachedToken::new(access_token, company_id, fresh_until, uptime + left)
     }
 
-    /// The error for a token that is dropped since its resource was deleted. By a wrong clock, a consent that came after the
-    /// deletion seems older. Then the user must consent again, and an event tells the host.
+    /// The error for a token that was dropped because its resource was deleted. A wrong clock can
+    /// make a consent seem older than a deletion that it followed; then the user must consent
+    /// again, and an event notifies the host.
     fn dropped(&self, record: &Record, origin: &Origin) -> Error {
         let resource_id = &record.resource_id;
-        // The token of an INSTALL has the origin of a consent as well, and is minted again.
+        // The mint for an INSTALL has the origin of a consent as well, but it can be repeated.
         let is_consent = record.own_consent || record.token.kind() == UserType::Company;
         if !(is_consent && origin.is_consent()) {
             return deleted_meanwhile(resource_id);
         }
-        log::error!(
-            "{resource_id}: its new consent is dropped, since a deletion seems to have come after it"
-        );
+        log::error!("{resource_id}: the token of a consent was dropped because a later deletion is recorded");
         let error = Error::new(
             Status::ReauthorizationRequired,
-            format!("a deletion of {resource_id} seems to have come after its consent"),
+            format!("the token of {resource_id} was dropped because a deletion is dated after its consent"),
         )
-        .with_help("set the clocks of all hosts, and let the user consent again (authorization_url)")
+        .with_help("synchronize the clocks of all hosts, then let the user consent again (authorization_url)")
         .with_resource(resource_id);
         self.emit(&Event::ReauthorizationRequired(error.clone()), resource_id, Some(record.token.expires_at));
         error
@@ -825,7 +843,7 @@ impl Tokens {
     }
 }
 
-/// What is kept of a token that must not be kept itself.
+/// A digest that identifies a token without storing it.
 fn digest_of(token: &Secret) -> Digest {
     digest(&SHA256, token.expose().as_bytes())
 }
@@ -840,12 +858,11 @@ fn not_found(resource_id: &str) -> Error {
 }
 
 fn deleted_meanwhile(resource_id: &str) -> Error {
-    Error::new(Status::NotFound, format!("{resource_id} was deleted while its token was renewed"))
+    Error::new(Status::NotFound, format!("{resource_id} was deleted while its token was being renewed"))
         .with_help("let the user consent again (authorization_url), or import a token")
         .with_resource(resource_id)
 }
 
-/// The metadata of a record that cannot be read.
 fn unreadable(resource_id: &str) -> Value {
     serde_json::json!({"resourceId": resource_id, "state": "unreadable"})
 }

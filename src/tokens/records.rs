@@ -1,13 +1,15 @@
-//! Records with conflict resolution, tombstones, and unsaved copies: new tokens that the store did
-//! not take yet. Conflicts between writers are resolved here, and deletions are made to last.
+//! Records with conflict resolution, tombstones, and unsaved copies (new tokens whose save failed).
 //!
-//! - **Deletion wins.** A deletion leaves a tombstone: a note with the last version of the record. A token whose record
-//!   is gone was deleted meanwhile and is dropped. A first record continues the versions after the tombstone, so that no
-//!   old copy fits a new record by its version. A first save compares the tombstone in the same step, if the store can.
-//! - **A later copy stays.** Copies and deletions of this process are counted, and a record carries the count of the
-//!   moment at which it was read. So a refresh that ends does not drop the unsaved copy of a consent that came while it was
-//!   under way, and a token that is on its way when its resource is deleted is not kept.
-//! - **A conflict is decided by what the row holds,** never by comparing clocks: see [`Origin`].
+//! - **Deletions are final.** A deletion leaves a tombstone: a note with the last version of the
+//!   record. If a record is gone when its new token is saved, it was deleted meanwhile, and the
+//!   token is dropped. A new record continues the version numbers after the tombstone, so a
+//!   compare-and-swap with an old copy cannot succeed. If the store supports it, the first save
+//!   checks the tombstone in the same transaction.
+//! - **Newer copies win.** Each process counts its unsaved copies and deletions, and every loaded
+//!   record carries the count at that time. So a refresh that finishes late does not replace the
+//!   unsaved copy of a consent that came meanwhile, and a token in flight is dropped if its
+//!   resource was deleted.
+//! - **Conflicts are resolved by the content of the row,** not by comparing clocks: see [`Origin`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,63 +24,63 @@ use crate::secret::Secret;
 use crate::store::{Lock, Note, Page, Query, Record, SpentDigests, Standing, Store, TOMBSTONE};
 use crate::token::Token;
 
-/// The list in which every tombstone stands.
+/// The list that contains all tombstones.
 pub const TOMBSTONES: &str = "deleted";
 
-/// How long a tombstone and the digests of spent refresh tokens are kept: longer than a refresh token can live.
+/// Retention of tombstones and of spent digests: longer than a refresh token can live.
 pub const RETENTION_MS: i64 = 400 * 86_400_000;
 
-/// How often a save is tried against other writers.
+/// How often a save is repeated after conflicts with other writers.
 const MAX_ATTEMPTS: u32 = 8;
 
-/// Above this many deletions, the ones older than the longest call are forgotten.
+/// Above this many remembered deletions, those older than `MAX_CALL` are pruned.
 const MANY: usize = 4096;
 
-/// Longer than a call can be under way with a record that it has read.
+/// An upper bound on how long a call works with a record that it has loaded.
 const MAX_CALL: Duration = Duration::from_secs(3600);
 
-/// The origin of a new token. It decides what happens if another writer changed the row meanwhile.
+/// The origin of a new token, which decides conflicts with other writers.
 #[derive(Debug, Clone)]
 pub enum Origin {
-    /// A refresh, which spent the refresh token of this one. The new token replaces it and no other.
+    /// A refresh that consumed the refresh token of this token. Replaces only this token.
     Refresh(Arc<Token>),
-    /// A mint: spends nothing, so a good token that another writer saved stays.
+    /// A mint. It consumes nothing, so a good token of another writer wins.
     Mint,
-    /// A person's consent, given while the store held this token, if any. It replaces that token and its successors. It
-    /// does not replace the token of a later consent.
+    /// A user's consent, given while the store held this token, if any. Replaces that token and its
+    /// successors, but not the token of a later consent.
     Consent(Option<Arc<Token>>),
-    /// The same, if the store could not be read at that time: then the later beginning of an installation counts.
+    /// A consent given while the store could not be read: the later installation wins.
     ConsentUnread,
 }
 
-/// The end of a save of a new token.
+/// The outcome of saving a new token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Saved {
-    /// It is stored.
+    /// The token is stored.
     Ours,
-    /// Another writer's token is stored, and stays. The record is now that one.
+    /// Another writer's token is stored and wins; the record was replaced by it.
     Theirs,
-    /// The resource was deleted meanwhile: the token is dropped.
+    /// The resource was deleted meanwhile; the token is dropped.
     Deleted,
 }
 
-/// A new token that only this process holds.
+/// An unsaved copy: a new token that only this process holds.
 struct Unsaved {
     record: Record,
     origin: Origin,
-    /// The count at which it came.
+    /// The count when the copy was added.
     came: u64,
-    /// How often the store refused it.
+    /// Failed save attempts since then.
     refusals: u32,
-    /// When it is offered again, by the uptime.
+    /// The uptime of the next save attempt.
     next_save_at: Duration,
 }
 
 /// A deletion by this process.
 struct Deleted {
-    /// The count at which it ended.
+    /// The count when the deletion was complete.
     ended: u64,
-    /// The time of the deletion, by the wall clock: a consent after it counts.
+    /// Wall-clock time of the deletion; a later consent survives it.
     at_ms: i64,
     uptime: Duration,
 }
@@ -86,35 +88,35 @@ struct Deleted {
 /// The unsaved copies and the recent deletions of this process.
 #[derive(Default)]
 struct Overlay {
-    /// Counts the unsaved copies and deletions.
+    /// Incremented by every unsaved copy and deletion.
     count: u64,
     unsaved: HashMap<String, Unsaved>,
     deleted: HashMap<String, Deleted>,
 }
 
-/// The end of an attempt to keep a token that the store refused.
+/// The outcome of keeping a token whose save failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeping {
-    /// It is kept, and offered again.
+    /// Kept; the save is retried.
     Kept,
-    /// A newer token came meanwhile, and stays.
+    /// A newer unsaved copy exists and wins.
     Newer,
-    /// This process deleted the resource meanwhile: the token is dropped.
+    /// This process deleted the resource meanwhile; the token is dropped.
     Deleted,
 }
 
-/// The end of an attempt to save an unsaved copy.
+/// The outcome of retrying the save of an unsaved copy.
 pub enum SaveRetry {
-    /// There was none, or its next attempt is not due.
+    /// No copy exists, or its next attempt is not due.
     Nothing,
-    /// The record that is stored now, and how that came about.
-    Done(Box<Offered>, Saved),
-    /// The store still refuses it.
+    /// The stored record, and whose token it holds.
+    Done(Box<SavedCopy>, Saved),
+    /// The save failed again.
     Refused(Error),
 }
 
-/// An unsaved copy after its offer.
-pub struct Offered {
+/// An unsaved copy after its save.
+pub struct SavedCopy {
     pub record: Record,
     pub origin: Origin,
 }
@@ -127,17 +129,16 @@ pub struct Records {
 }
 
 impl Records {
-    /// The records of `store`, and no unsaved copies.
+    /// The records in `store`, without unsaved copies.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Records {
         Records { store, clock, overlay: Mutex::default() }
     }
 
-    /// The store beneath.
     pub fn store(&self) -> &dyn Store {
         self.store.as_ref()
     }
 
-    /// The newest record: the unsaved copy, else the stored one.
+    /// The newest record: the unsaved copy if there is one, otherwise the stored record.
     pub fn load(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
         let as_of = {
             let overlay = self.overlay();
@@ -149,18 +150,18 @@ impl Records {
         Ok(self.store.load(resource_id, deadline)?.map(|record| Record { as_of, ..record }))
     }
 
-    /// The stored record, whatever unsaved copy there is.
+    /// The stored record, ignoring an unsaved copy.
     pub fn load_stored(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
         let as_of = self.count();
         Ok(self.store.load(resource_id, deadline)?.map(|record| Record { as_of, ..record }))
     }
 
-    /// Whether this process deleted a resource since the count was `as_of`.
+    /// Whether this process deleted a resource after the count `as_of`.
     pub fn was_deleted_since(&self, resource_id: &str, as_of: u64) -> bool {
         self.overlay().deleted.get(resource_id).is_some_and(|deleted| deleted.ended > as_of)
     }
 
-    /// The count of unsaved copies and deletions, for a record that is about to be made.
+    /// The current count of unsaved copies and deletions, as `as_of` for a new record.
     pub fn count(&self) -> u64 {
         self.overlay().count
     }
@@ -170,7 +171,7 @@ impl Records {
         self.store.lock(resource_id, deadline).map_err(|error| error.with_resource(resource_id))
     }
 
-    /// A page of the store's records; unsaved copies replace older ones.
+    /// A page of the stored records, with unsaved copies in place.
     pub fn list(&self, query: &Query, deadline: &Deadline) -> Result<Page> {
         let Page { mut records, mut unreadable, next } = self.store.list(query, deadline)?;
         let overlay = self.overlay();
@@ -191,7 +192,7 @@ impl Records {
         Ok(Page { unreadable, next: page.next.or(next), ..page })
     }
 
-    /// A record that no store has seen, to be saved after the tombstone of its predecessor, if there is one.
+    /// A record that was never stored. Continues the versions of a deleted predecessor.
     pub fn new_record(&self, resource_id: String, token: Token, deadline: &Deadline) -> Result<Record> {
         let as_of = self.count();
         let predecessor = self.last_deleted(&resource_id, deadline)?;
@@ -199,10 +200,10 @@ impl Records {
         Ok(Record { predecessor, as_of, installed_at, ..Record::new(resource_id, token) })
     }
 
-    /// Saves a new token. `record` becomes what is stored.
+    /// Saves a new token and updates `record` to the stored state.
     ///
     /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: then it is not saved as far as is known.
+    /// `STORE`, `TIMEOUT`, `CANCELLED`: the token is not known to be saved.
     pub fn save(&self, record: &mut Record, origin: &Origin, deadline: &Deadline) -> Result<Saved> {
         if record.version == 0 && !self.outlives_deletion(record, origin, deadline)? {
             return Ok(Saved::Deleted);
@@ -226,11 +227,11 @@ impl Records {
                 }
             }
         }
-        Err(Error::new(Status::Store, "the store's record changes faster than it can be saved")
+        Err(Error::new(Status::Store, "the record was changed by other writers at every attempt to save it")
             .with_resource(&record.resource_id))
     }
 
-    /// After a conflict: what it means, or `None` if the save is to be tried again.
+    /// Resolves a conflict; `None` if the save should be repeated.
     pub fn resolve(
         &self,
         record: &mut Record,
@@ -238,7 +239,7 @@ impl Records {
         deadline: &Deadline,
     ) -> Result<Option<Saved>> {
         let stored = match self.store.load(&record.resource_id, deadline) {
-            // Nothing can be read of it, so nothing is lost by a new token.
+            // An unreadable record has nothing to lose.
             Err(error) if error.is_unreadable() => {
                 record.version = self.store.version(&record.resource_id, deadline)?.unwrap_or(0);
                 return Ok(None);
@@ -260,8 +261,8 @@ impl Records {
         }
     }
 
-    /// Whether a token whose record is not stored may be saved. If the record was deleted since the token was granted, it
-    /// may not: unless the deletion was of an installation that ended before this token's consent.
+    /// Whether a token without a stored record may be saved: not if the record was deleted since
+    /// the token was granted, unless the token's consent is later than that deletion.
     fn outlives_deletion(&self, record: &mut Record, origin: &Origin, deadline: &Deadline) -> Result<bool> {
         let tombstone = self.tombstone(&record.resource_id, deadline)?;
         let last_deleted = tombstone.as_ref().map_or(0, Note::deleted_version);
@@ -276,18 +277,18 @@ impl Records {
         Ok(is_of_later_consent)
     }
 
-    /// After the first save of a record: a deletion that came between looked for a record before it was there. A store that
-    /// compares tombstones needs no second look.
+    /// Checks for a deletion that ran concurrently with a record's first save and so missed the
+    /// record. Not needed if the store compares tombstones.
     pub fn confirm_first(&self, record: &mut Record, origin: &Origin, deadline: &Deadline) -> Result<Saved> {
         if self.store.compares_tombstones() {
             return Ok(Saved::Ours);
         }
         let mut first = Record { version: 0, ..record.clone() };
-        // The record is stored: if the tombstone cannot be read now, that is what counts.
+        // The record is stored: if the tombstone cannot be read, assume no deletion.
         if self.outlives_deletion(&mut first, origin, deadline).unwrap_or(true) {
             return Ok(Saved::Ours);
         }
-        // Another process may have found it already: an intent, or a successor, does not keep it.
+        // Another process may have added an intent or a successor; delete those as well.
         let is_ours = |held: &Record| {
             let spent = |ours: &Secret| held.has_spent(ours);
             same_token(&held.token, &record.token) || record.token.refresh_token.as_ref().is_some_and(spent)
@@ -296,22 +297,23 @@ impl Records {
         Ok(Saved::Deleted)
     }
 
-    /// Writes down how a resource stands; its token stays what it is.
+    /// Saves the record's standing and intent; the token is unchanged.
     ///
     /// # Errors
-    /// `CONFLICT` if another writer was first; `STORE`, `TIMEOUT`, `CANCELLED`.
+    /// `CONFLICT` if another writer saved first; `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn note_standing(&self, record: &mut Record, deadline: &Deadline) -> Result<()> {
         let saved = self.store.save(record, deadline);
         record.version = saved.map_err(|error| error.with_resource(&record.resource_id))?;
-        // Its token was saved along.
+        // The save included the token of the unsaved copy.
         self.drop_unsaved(record);
         Ok(())
     }
 
-    /// Deletes a record and leaves a tombstone of that time, whatever others write meanwhile. `should_delete` decides
-    /// by the record whether it is deleted; a record that cannot be read is.
+    /// Deletes a record and leaves a tombstone dated `at_ms`, whatever other writers do meanwhile.
+    /// `should_delete` decides on readable records; an unreadable one is always deleted.
     ///
-    /// The tombstone is written before the record is looked for: a first save that comes between finds it.
+    /// The tombstone is written before the search for the record, so a concurrent first save finds
+    /// it.
     pub fn delete(
         &self,
         resource_id: &str,
@@ -328,13 +330,14 @@ impl Records {
                 }
                 stored => stored?.map(|record| (record.version, Some(record))),
             };
-            // Row and copy may be of different installations: each is judged by itself.
-            let (dropped, staying) = self.judge_unsaved(resource_id, &should_delete);
+            // The row and the copy may belong to different installations: judge each by itself.
+            let (dropped, staying) = self.drop_unsaved_if(resource_id, &should_delete);
             was_there |= dropped.is_some();
             let stored_stays = stored
                 .as_ref()
                 .is_some_and(|(_, record)| record.as_ref().is_some_and(|record| !should_delete(record)));
-            // The copy of a later consent does not need the row of the installation that ended; any other copy does.
+            // The copy of a later consent does not need the row of the ended installation; any
+            // other copy does.
             let row_is_needed =
                 staying.as_ref().is_some_and(|origin| !origin.is_consent() || stored.is_none());
             if stored_stays || row_is_needed {
@@ -345,7 +348,8 @@ impl Records {
             let spent = newest.map(|record| record.spent.clone()).unwrap_or_default();
             self.write_tombstone(resource_id, TombstoneContents { at_ms, version, spent: &spent }, deadline)?;
             if version == 0 {
-                // A first save after the tombstone was written finds it; one before it is found here.
+                // A first save after the tombstone finds the tombstone; an earlier one is found
+                // here.
                 if self.store.version(resource_id, deadline)?.is_some() {
                     continue;
                 }
@@ -360,8 +364,9 @@ impl Records {
         }
     }
 
-    /// Drops the unsaved copy if it goes, and answers it; or answers the origin of a copy that stays.
-    fn judge_unsaved(
+    /// Drops the unsaved copy and returns it if `should_delete` agrees; otherwise returns the
+    /// origin of the copy.
+    fn drop_unsaved_if(
         &self,
         resource_id: &str,
         should_delete: &impl Fn(&Record) -> bool,
@@ -373,8 +378,8 @@ impl Records {
         }
     }
 
-    /// Notes a deletion that is done, and drops a copy that came while it ran; answers whether there was one. A token that is
-    /// on its way is not kept from now on.
+    /// Remembers a completed deletion, so that tokens in flight are dropped. Drops a copy that was
+    /// added during the deletion, and returns whether there was one.
     fn deletion_ended(
         &self,
         resource_id: &str,
@@ -397,8 +402,8 @@ impl Records {
         is_ended && overlay.unsaved.remove(resource_id).is_some()
     }
 
-    /// Deletes many records that were just listed, by one transaction if the store can do that. Answers the resources that
-    /// another writer changed meanwhile: they are to be looked at again.
+    /// Deletes many records that were just listed, in one transaction if the store supports it.
+    /// Returns the resources that another writer changed meanwhile, for another look.
     pub fn delete_listed(&self, records: &[Record], at_ms: i64, deadline: &Deadline) -> Result<Vec<String>> {
         let mut notes = Vec::with_capacity(records.len());
         for record in records {
@@ -429,12 +434,12 @@ impl Records {
         Ok(again)
     }
 
-    /// The last version of a deleted record; 0 if none was deleted.
+    /// The last version of a deleted record, or 0.
     pub fn last_deleted(&self, resource_id: &str, deadline: &Deadline) -> Result<u64> {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map_or(0, Note::deleted_version))
     }
 
-    /// When a record was last deleted, in milliseconds since the epoch, if one was.
+    /// When the record was last deleted, in milliseconds since the epoch.
     pub fn last_deletion_ms(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<i64>> {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map(deleted_at))
     }
@@ -456,12 +461,15 @@ impl Records {
                 saved => return saved.map_err(|error| error.with_resource(resource_id)),
             }
         }
-        Err(Error::new(Status::Store, "the tombstone of a record changes faster than it can be saved")
-            .with_resource(resource_id))
+        Err(Error::new(
+            Status::Store,
+            "the tombstone was changed by other writers at every attempt to save it",
+        )
+        .with_resource(resource_id))
     }
 
-    /// A tombstone that comes after the last one, and after the version that is deleted. It keeps the digests of spent
-    /// refresh tokens.
+    /// The tombstone that follows `last`, with a version above `last` and the deleted
+    /// record. Keeps the digests of spent refresh tokens.
     fn next_tombstone(&self, resource_id: &str, last: Option<Note>, contents: TombstoneContents) -> Note {
         let last_version = last.as_ref().map_or(0, Note::deleted_version);
         let older = last.as_ref().map(spent_of).unwrap_or_default();
@@ -479,13 +487,13 @@ impl Records {
         }
     }
 
-    /// The digests of spent refresh tokens that a tombstone keeps.
+    /// The digests of spent refresh tokens in the tombstone.
     pub fn spent_before_deletion(&self, resource_id: &str, deadline: &Deadline) -> Result<SpentDigests> {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map(spent_of).unwrap_or_default())
     }
 
-    /// Keeps a new token that the store refused: it is offered again, with backoff. A deletion or a newer token that came
-    /// since its record was read goes before it.
+    /// Keeps a new token whose save failed and schedules a retry with backoff. A deletion or a
+    /// newer token since the record was read takes precedence.
     pub fn keep_unsaved(&self, record: Record, origin: Origin) -> Keeping {
         let resource_id = record.resource_id.clone();
         let next_save_at = self.clock.uptime() + backoff(0);
@@ -505,7 +513,7 @@ impl Records {
         Keeping::Kept
     }
 
-    /// Offers the unsaved copy of a resource to the store, if its time has come, or in any case if `now`.
+    /// Retries the save of an unsaved copy; unless `now`, only if the next attempt is due.
     pub fn retry_save(&self, resource_id: &str, now: bool, deadline: &Deadline) -> SaveRetry {
         let uptime = self.clock.uptime();
         let (mut record, origin) = match self.overlay().unsaved.get(resource_id) {
@@ -517,17 +525,17 @@ impl Records {
         let offered = Arc::clone(&record.token);
         let saved = self.save(&mut record, &origin, deadline);
         let unsaved = &mut self.overlay().unsaved;
-        // A newer token may have come meanwhile: it has its own turn.
-        let is_the_same = |unsaved: &Unsaved| Arc::ptr_eq(&unsaved.record.token, &offered);
+        // A newer copy that was added meanwhile keeps its own schedule.
+        let is_same = |unsaved: &Unsaved| Arc::ptr_eq(&unsaved.record.token, &offered);
         match saved {
             Ok(saved) => {
-                if unsaved.get(resource_id).is_some_and(is_the_same) {
+                if unsaved.get(resource_id).is_some_and(is_same) {
                     unsaved.remove(resource_id);
                 }
-                SaveRetry::Done(Box::new(Offered { record, origin }), saved)
+                SaveRetry::Done(Box::new(SavedCopy { record, origin }), saved)
             }
             Err(error) => {
-                if let Some(unsaved) = unsaved.get_mut(resource_id).filter(|unsaved| is_the_same(unsaved)) {
+                if let Some(unsaved) = unsaved.get_mut(resource_id).filter(|unsaved| is_same(unsaved)) {
                     unsaved.refusals += 1;
                     unsaved.next_save_at = uptime + backoff(unsaved.refusals);
                 }
@@ -536,23 +544,22 @@ impl Records {
         }
     }
 
-    /// When an unsaved copy is offered again, by the uptime.
+    /// The uptime of the next attempt to save the unsaved copy.
     pub fn next_save_at(&self, resource_id: &str) -> Option<Duration> {
         self.overlay().unsaved.get(resource_id).map(|unsaved| unsaved.next_save_at)
     }
 
-    /// The unsaved copy of a resource.
     pub fn unsaved_copy(&self, resource_id: &str) -> Option<Record> {
         self.overlay().unsaved.get(resource_id).map(|unsaved| unsaved.record.clone())
     }
 
-    /// Whether there is an unsaved copy of a resource.
+    /// Whether a resource has an unsaved copy.
     pub fn is_unsaved(&self, resource_id: &str) -> bool {
         self.overlay().unsaved.contains_key(resource_id)
     }
 
-    /// Drops the unsaved copy, since a token of that origin was saved or refused for good. A copy that came since its record
-    /// was read may be newer and stays: the store decides when it is offered.
+    /// Drops the unsaved copy after a token of this origin was saved or rejected. A copy that was
+    /// added since the record was read may be newer and stays; the store decides when it is saved.
     pub fn forget_older(&self, record: &Record, origin: &Origin) {
         let mut overlay = self.overlay();
         if overlay.unsaved.get(&record.resource_id).is_some_and(|unsaved| !unsaved.is_newer(record, origin)) {
@@ -560,7 +567,7 @@ impl Records {
         }
     }
 
-    /// Drops this unsaved copy, unless a newer one has come.
+    /// Drops this unsaved copy, but not a newer one.
     fn drop_unsaved(&self, copy: &Record) {
         let unsaved = &mut self.overlay().unsaved;
         if unsaved.get(&copy.resource_id).is_some_and(|held| Arc::ptr_eq(&held.record.token, &copy.token)) {
@@ -568,14 +575,14 @@ impl Records {
         }
     }
 
-    /// The resources that have an unsaved copy.
+    /// The resources that have an unsaved copy, sorted.
     pub fn unsaved_ids(&self) -> Vec<String> {
         let mut ids: Vec<String> = self.overlay().unsaved.keys().cloned().collect();
         ids.sort_unstable();
         ids
     }
 
-    /// How many unsaved copies there are.
+    /// The number of unsaved copies.
     pub fn unsaved_count(&self) -> usize {
         self.overlay().unsaved.len()
     }
@@ -585,7 +592,7 @@ impl Records {
     }
 }
 
-/// The content of a tombstone about the record that is deleted.
+/// The part of a tombstone that comes from the deleted record.
 #[derive(Clone, Copy)]
 struct TombstoneContents<'a> {
     at_ms: i64,
@@ -593,19 +600,19 @@ struct TombstoneContents<'a> {
     spent: &'a SpentDigests,
 }
 
-/// The end of a deletion.
+/// The outcome of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
-    /// The record is gone.
+    /// The record was deleted.
     Deleted,
-    /// There was no record.
+    /// No record existed.
     NotFound,
-    /// The record is one that stays.
+    /// The record was kept.
     Kept,
 }
 
 impl Unsaved {
-    /// Whether it came after `record` was read, and a token of that origin must not replace it.
+    /// Whether the copy was added after `record` was read and must not be replaced by this origin.
     fn is_newer(&self, record: &Record, origin: &Origin) -> bool {
         self.came > record.as_of && self.origin.rank() >= origin.rank()
     }
@@ -617,8 +624,7 @@ impl Origin {
         matches!(self, Origin::Consent(_) | Origin::ConsentUnread)
     }
 
-    /// The order in which tokens that were granted at the same time replace each other: a mint can be repeated, and a refresh
-    /// cannot be.
+    /// Precedence among tokens granted at the same time: a mint can be repeated, a refresh cannot.
     fn rank(&self) -> u8 {
         match self {
             Origin::Mint => 0,
@@ -632,11 +638,11 @@ impl Origin {
         let is_spent =
             |refresh_token: &Option<_>| refresh_token.as_ref().is_some_and(|token| stored.has_spent(token));
         let is_lost = matches!(stored.standing, Standing::ReauthorizationRequired { .. });
-        // A mint can be repeated, and ends with its company.
+        // A location's own consent replaces a minted token, which can be minted again.
         let is_first_consent = matches!(self, Origin::Consent(None) | Origin::ConsentUnread);
         let is_minted = ours.own_consent && !stored.own_consent;
         let replaces_mint = is_first_consent && is_minted;
-        // A mint for a newer INSTALL is of a later installation.
+        // A mint for a newer INSTALL belongs to a later installation.
         let outlives_mint = is_minted && stored.installed_at() <= ours.installed_at();
         match self {
             _ if is_spent(&ours.token.refresh_token) => false,
@@ -652,7 +658,8 @@ impl Origin {
     }
 }
 
-/// Whether two records hold the same grant: the same refresh token, or without one the same access token.
+/// Whether two tokens are of the same grant: they have the same refresh token, or neither has one
+/// and the access tokens are equal.
 pub fn same_token(one: &Token, other: &Token) -> bool {
     match (&one.refresh_token, &other.refresh_token) {
         (Some(one), Some(other)) => one.matches(other.expose()),
@@ -665,7 +672,7 @@ fn key(resource_id: &str) -> String {
     format!("{TOMBSTONE}{resource_id}")
 }
 
-/// The resource of a tombstone.
+/// The resource that a tombstone belongs to.
 pub fn resource_of(tombstone: &Note) -> Option<&str> {
     tombstone.key.strip_prefix(TOMBSTONE)
 }
@@ -679,7 +686,7 @@ fn spent_of(tombstone: &Note) -> SpentDigests {
     serde_json::from_value(spent).unwrap_or_default()
 }
 
-/// The pause before an unsaved copy is offered again, after so many further refusals.
+/// The delay before the next save attempt, after this many failed retries.
 fn backoff(refusals: u32) -> Duration {
     Duration::from_secs(1 << refusals.min(6))
 }
@@ -715,7 +722,7 @@ mod tests {
         }
     }
 
-    /// A stored record, as a refresh reads it, and what comes of the refresh.
+    /// A stored record as read by a refresh, and the result of that refresh.
     fn refreshed(records: &Records) -> (Record, Origin) {
         let mut first = records.new_record(ID.into(), token("old"), &patience()).unwrap();
         records.save(&mut first, &Origin::Consent(None), &patience()).unwrap();
@@ -737,7 +744,7 @@ mod tests {
     }
 
     #[test]
-    fn unsaved_consent_stays_when_a_refresh_ends_that_began_before_it() {
+    fn unsaved_consent_survives_an_earlier_refresh_that_completes_later() {
         for saves in [false, true] {
             let records = records();
             let (mut refreshed, of_refresh) = refreshed(&records);
@@ -756,7 +763,7 @@ mod tests {
     }
 
     #[test]
-    fn consent_replaces_the_unsaved_copy_of_a_refresh_that_ended_meanwhile() {
+    fn unsaved_consent_replaces_the_unsaved_copy_of_a_concurrent_refresh() {
         let records = records();
         let (refreshed, of_refresh) = refreshed(&records);
         let (consent, of_consent) = consent(&records);
@@ -766,7 +773,7 @@ mod tests {
     }
 
     #[test]
-    fn token_on_its_way_during_a_deletion_is_not_kept_unless_it_is_a_later_consent() {
+    fn token_in_flight_during_a_deletion_is_dropped_unless_its_consent_is_later() {
         let records = records();
         let (refreshed, of_refresh) = refreshed(&records);
         let (consent, of_consent) = consent(&records);
@@ -780,7 +787,7 @@ mod tests {
     }
 
     #[test]
-    fn deletion_of_an_earlier_installation_removes_its_row_beneath_a_later_consent() {
+    fn deletion_of_an_earlier_installation_keeps_the_unsaved_copy_of_a_later_consent() {
         let records = records();
         refreshed(&records);
         let (consent, of_consent) = consent(&records);

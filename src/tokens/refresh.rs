@@ -16,29 +16,29 @@ use crate::token::{CLOCK_TOLERANCE_MS, Token, UserType};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long before the end of a valid token its holder stops waiting for a new one.
+/// How long before its valid token expires a caller stops waiting for a new one.
 const EXPIRY_RESERVE: Duration = Duration::from_secs(1);
 
-/// Whether an error is that of an attempt: the host is told of those.
+/// How a failed renewal is reported: only `Failed` counts as a failure and emits an event.
 #[derive(Clone, Copy, PartialEq)]
 enum Attempt {
     Failed,
-    /// Another caller or process is at it, or the store is busy.
+    /// Another caller or process is renewing the token, or the store is busy.
     Busy,
     NotMade,
 }
 
-/// What a look at the record without its lock shows.
+/// The result of a check of the record before its lock is taken.
 enum Precheck {
-    /// A token that another caller or process renewed.
+    /// Another caller or process has renewed the token.
     Taken(Secret),
-    /// Nothing can be tried now, for that reason.
+    /// No attempt is allowed now, for this reason.
     NotNow(Error),
-    /// It is to be renewed.
+    /// The token must be renewed.
     Due,
 }
 
-/// Why no token came of a renewal.
+/// Why a renewal returned no token.
 struct RenewalError {
     error: Error,
     attempt: Attempt,
@@ -50,28 +50,29 @@ impl From<Error> for RenewalError {
     }
 }
 
-/// How long one flight may wait, and for what.
+/// The deadlines of one flight.
 struct Deadlines {
-    /// For the server: the call's own deadline, or the end of the valid token that the caller has, if that comes first.
+    /// For the server: the call's own deadline, or shortly before the caller's valid token expires.
     call: Deadline,
-    /// For locks and for the store before anything is sent: brief, if the caller has a valid token.
+    /// For locks, and for the store before the request: brief if the caller has a valid token.
     store: Deadline,
     /// Whether the caller has a valid token.
     has_valid: bool,
 }
 
 impl Deadlines {
-    /// That of a caller who has no valid token, as far as is known.
+    /// The deadlines of a caller without a known valid token.
     fn of(deadline: &Deadline, others: &Deadline) -> Deadlines {
         Deadlines { call: deadline.clone(), store: others.clone(), has_valid: false }
     }
 
-    /// For other callers, and for the store once the lock is held: brief, if the caller has a valid token.
+    /// For waits for other callers and for the company: brief if the caller has a valid token.
     fn waits(&self) -> &Deadline {
         if self.has_valid { &self.store } else { &self.call }
     }
 
-    /// The caller has a valid token for so long: it does not wait for others, and leads a refresh while the token lasts.
+    /// The caller has a token that is valid for `left`: it does not wait for others, and stops
+    /// leading a refresh before that token expires.
     fn shorten(&mut self, left: Duration) {
         if !self.has_valid {
             self.has_valid = true;
@@ -84,8 +85,8 @@ impl Deadlines {
 }
 
 impl Tokens {
-    /// A token that fulfils `want`: another caller's, or a new one. Runs once at a time per resource, across all
-    /// who share the store.
+    /// Returns a token that satisfies `want`, renewed by this caller or another. Runs once
+    /// at a time per resource among all processes that share the store.
     pub(super) fn renew(
         &self,
         resource_id: &str,
@@ -121,9 +122,10 @@ impl Tokens {
         self.fall_back(error, resource_id, want, attempt, &deadlines)
     }
 
-    /// The part without the lock of this resource. A token that another process renewed is used. If a location is to be
-    /// minted, its company's token is renewed first: a caller that waits for that must hold nothing that the company's
-    /// refresh needs, and a lock can be a place in a pool of connections.
+    /// The part of a renewal that runs without the resource's lock. Uses a token that another
+    /// process has renewed. Before a location is minted, renews its company's token: a caller that
+    /// waits for the company must not hold a lock, since a lock may occupy a pooled connection that
+    /// the company's refresh needs.
     fn precheck(
         &self,
         resource_id: &str,
@@ -132,13 +134,12 @@ impl Tokens {
         deadlines: &mut Deadlines,
     ) -> Result<Precheck> {
         if self.records.is_unsaved(resource_id) {
-            // A token that the store still refuses stays in memory, and was logged.
+            // If the save fails again, the failure is logged and the copy stays in memory.
             let _ = self.retry_save_when_due(resource_id, &deadlines.store.within(BRIEF_WAIT));
         }
         let changes = self.cache.changes(resource_id);
         let record = self.records.load(resource_id, &deadlines.store)?;
         if record.is_none() {
-            // Another process deleted it: what this process has in memory ends with it.
             self.cache.forget(resource_id);
         }
         if let Some(record) = &record {
@@ -147,7 +148,8 @@ impl Tokens {
                     self.cooldowns.clear(resource_id);
                     return Ok(Precheck::Taken(record.token.access_token.clone()));
                 }
-                // Another token came or went meanwhile, perhaps this one: the record is read again under the lock.
+                // The cache changed meanwhile, perhaps to this token: read the record again under
+                // the lock.
                 if want == Want::Fresh {
                     deadlines.shorten(self.schedule.left(record, &self.cache));
                 }
@@ -158,12 +160,12 @@ impl Tokens {
             }
             let left = self.schedule.left(record, &self.cache);
             if want == Want::Fresh && !left.is_zero() {
-                // The other callers get it meanwhile.
+                // Other callers are served this token during the renewal.
                 deadlines.shorten(left);
                 self.serve_stale(changes, record, StaleReason::Due);
             }
         }
-        // A caller with a valid token comes as seldom as the backoff of that token lets it.
+        // For a caller with a valid token, the cache already applies the backoff.
         if want == Want::Fresh && !deadlines.has_valid {
             match self.cooldowns.check(resource_id, deadlines.call.now()) {
                 CooldownState::Over => {}
@@ -182,14 +184,15 @@ impl Tokens {
             company_id => company_id?,
         };
         if self.with_fresh(&company_id, |_| ()).is_none() && self.has_company(&company_id, waits)? {
-            // A caller with a valid token leads the company's refresh, but does not wait if another caller leads it.
+            // A caller with a valid token may lead the company's refresh, but does not wait for
+            // another leader.
             self.renewed_beside(&company_id, Want::Fresh, None, &deadlines.call, waits)
                 .map_err(|error| error.with_resource(&company_id))?;
         }
         Ok(Precheck::Due)
     }
 
-    /// Offers an unsaved token again if its time has come and its lock is free.
+    /// Retries the save of an unsaved copy if its next attempt is due.
     fn retry_save_when_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         let is_due = self.records.next_save_at(resource_id).is_some_and(|at| at <= self.clock.uptime());
         if is_due { self.retry_save(resource_id, deadline) } else { Ok(()) }
@@ -204,20 +207,20 @@ impl Tokens {
         deadlines: &Deadlines,
     ) -> Result<Secret, RenewalError> {
         let _lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;
-        // A token that the store still refuses stays in memory, and was logged.
+        // If the save fails again, the failure is logged and the copy stays in memory.
         let _ = self.retry_save_locked(resource_id, true, &deadlines.store);
         let mut tries = 0;
         loop {
             tries += 1;
             match self.renew_locked(resource_id, want, known, deadlines) {
-                // Another writer does not keep to the lock: what it wrote is looked at first.
+                // Another writer ignored the lock: read its record first.
                 Err(RenewalError { error, .. }) if error.status() == Status::Conflict && tries < 3 => {}
                 outcome => return outcome,
             }
         }
     }
 
-    /// What is done under the lock, with the record as it is now.
+    /// One attempt under the lock, with the stored record.
     fn renew_locked(
         &self,
         resource_id: &str,
@@ -243,13 +246,13 @@ impl Tokens {
         }
     }
 
-    /// Whether a record already is what the caller wants.
+    /// Whether the record already satisfies the caller.
     fn satisfies(&self, record: &Record, want: Want, known: Option<&Secret>) -> bool {
         match want {
             Want::Fresh => self.schedule.is_fresh(record, &self.cache),
-            // The time of an inactive location's next attempt says nothing about its token.
+            // The renewal time of an inactive location says nothing about its token.
             Want::Runway => record.standing == Standing::Good && self.schedule.has_runway(record),
-            // Another caller or process renewed it after this caller looked.
+            // Another caller or process renewed the token after this caller read it.
             Want::Another | Want::Now => {
                 known.is_some_and(|known| !known.matches(record.token.access_token.expose()))
                     && !self.schedule.left(record, &self.cache).is_zero()
@@ -257,8 +260,8 @@ impl Tokens {
         }
     }
 
-    /// A failed refresh is hidden from callers while the old access token is still valid, unless they asked for a new one.
-    /// If the store fails as well, the token in memory serves.
+    /// A failed refresh is hidden from callers while the old access token is still valid, unless
+    /// they asked for a new one. If the store fails as well, the cached token is served.
     fn fall_back(
         &self,
         error: Error,
@@ -268,16 +271,17 @@ impl Tokens {
         deadlines: &Deadlines,
     ) -> Result<Secret> {
         let changes = self.cache.changes(resource_id);
-        // Cancelled or not, this look is brief and needs a moment.
+        // Allow at least a brief read, even if the call was cancelled.
         let record = self.records.load(resource_id, &deadlines.store.at_least(BRIEF_WAIT).within(LOCK_WAIT));
-        // A token that no store knows any more was deleted; memory stands in for a store that fails.
+        // A record that is missing from the store was deleted; the cache only stands in for a store
+        // that fails.
         let in_memory = match record {
             Ok(None) => None,
-            // By the uptime after the load, which may have taken a while.
+            // Read the clock after the load, which may have been slow.
             _ => self.cache.unexpired(resource_id, self.clock.uptime()),
         };
         let stored = record.ok().flatten();
-        // That consent is needed stands in the record, if there is one: then the server is not asked anyway.
+        // The record remembers that consent is required, so no cooldown is needed.
         let is_remembered = error.status() == Status::ReauthorizationRequired && stored.is_some();
         if attempt == Attempt::Failed && !is_remembered {
             self.cooldowns.failed(resource_id, &error, deadlines.call.now());
@@ -301,21 +305,21 @@ impl Tokens {
         }
     }
 
-    /// Keeps an old token in memory for the callers that come meanwhile.
+    /// Keeps serving an old token from the cache.
     pub(super) fn serve_stale(&self, changes: u64, record: &Record, stale_reason: StaleReason) {
         let left = self.schedule.left(record, &self.cache);
         let token = (record.token.access_token.clone(), record.token.company_id.as_deref());
         self.cache.serve_stale(changes, &record.resource_id, token, self.clock.uptime(), left, stale_reason);
     }
 
-    /// The error of a resource that must not be asked for again yet.
+    /// The error of a resource whose state forbids a renewal, if it does.
     pub(super) fn blocked_by_state(&self, record: &Record, want: Want, deadline: &Deadline) -> Option<Error> {
         match &record.standing {
             Standing::Good => None,
-            // A person asks.
+            // An explicit refresh ignores the hold.
             Standing::Inactive { .. } if want == Want::Now => None,
             Standing::Inactive { since_ms } => {
-                // A clock that was set back must not hold it back for longer.
+                // A clock that was set back must not extend the hold.
                 let passed = self.clock.wall_ms().saturating_sub(*since_ms);
                 let left = INACTIVE_HOLD_MS - passed;
                 (0..INACTIVE_HOLD_MS).contains(&passed).then(|| {
@@ -324,7 +328,7 @@ impl Tokens {
                         .with_retry_after(Some(Duration::from_millis(left.unsigned_abs())))
                 })
             }
-            // Found by a clock that was ahead: the server is asked, and it is written down anew.
+            // The refusal is dated in the future by a wrong clock: ask the server again.
             Standing::ReauthorizationRequired { since_ms, .. }
                 if *since_ms > self.clock.wall_ms().saturating_add(CLOCK_TOLERANCE_MS) =>
             {
@@ -342,7 +346,8 @@ impl Tokens {
         }
     }
 
-    /// Whether the location's company got new consent after the location's token was refused, or has a token again.
+    /// Whether the company got a new consent after the location's token was refused, or has a valid
+    /// token again after it lacked one.
     fn has_newer_company(&self, record: &Record, deadline: &Deadline) -> bool {
         let Standing::ReauthorizationRequired { since_ms, lacks_company, .. } = record.standing else {
             return false;
@@ -357,7 +362,7 @@ impl Tokens {
             .is_some_and(|company| lacks_company || company.installed_at() > since_ms)
     }
 
-    /// Spends the refresh token.
+    /// Sends the refresh token and handles the response; the caller holds the lock.
     fn refresh_locked(
         &self,
         mut record: Record,
@@ -368,12 +373,13 @@ impl Tokens {
         let Some(refresh_token) = record.token.refresh_token.clone() else {
             return Ok(self.mint(&record.resource_id, Some(&record), deadline, deadlines.waits())?);
         };
-        // An earlier use had no answer, here or in a process that died: this one may find the token spent.
+        // An intent without a result: an earlier request, perhaps of a process that died, may have
+        // consumed the token.
         let now = self.clock.wall_ms();
         let first_sent_ago = record.intent.map(|intent| now.saturating_sub(intent.since_ms));
         let mut retry = RefreshRetry::new(first_sent_ago, self.clock.uptime());
         record.intent.get_or_insert(Intent { since_ms: now });
-        // If the intent cannot be written down, the successor could not be saved: then nothing is spent.
+        // Without a saved intent the new token could not be saved either: do not spend the old one.
         self.note_standing(&mut record, &deadlines.store).map_err(before_sending)?;
 
         let kind = Some(record.token.kind());
@@ -385,37 +391,40 @@ impl Tokens {
                     Tokens::count(&self.counters.refreshed);
                     return Ok(self.refreshed(record, token, deadline)?);
                 }
-                // The refresh token is a company's that was stored under a location, or the reverse. The answer says whose.
+                // A company's refresh token stored under a location, or the reverse: let the server
+                // decide the kind. The response names the owner.
                 Err(failure) if params.user_type.is_some() && says_other_kind(&failure.error) => {
                     params.user_type = None;
                     continue;
                 }
                 Err(failure) => failure,
             };
-            // A pass of maintenance comes back by itself.
+            // Maintenance retries later.
             let must_succeed = want != Want::Runway && self.schedule.left(&record, &self.cache).is_zero();
             let pause = retry.after(&failure, self.clock.uptime(), must_succeed, deadline.remaining());
             let Some(pause) = pause else {
                 return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
             };
             if let Err(over) = deadline.sleep(pause) {
-                // Called invalid once, after a lost answer, is no verdict yet: the next call continues from here.
+                // A single refusal after a lost response is not a verdict: the next call continues
+                // from here.
                 let no_verdict = failure.outcome == Outcome::Refused || over.status() == Status::Cancelled;
                 let failure =
                     if no_verdict { Failure { error: over, outcome: Outcome::Unknown } } else { failure };
                 return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
             }
-            log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
+            log::warn!("retrying the refresh of {}: {}", record.resource_id, failure.error);
             Tokens::count(&self.api.counters().repeated);
         }
     }
 
-    /// The answer to a refresh: filed under the owner that it names.
+    /// Saves the new token under the owner that the response names.
     fn refreshed(&self, mut record: Record, token: Token, deadline: &Deadline) -> Result<Secret> {
         let spent = Arc::clone(&record.token);
-        // As long as it is not known, the beginning is taken from the first token: the next one has a later time.
+        // Until the installation time is known, derive it from the first token: later tokens have
+        // later times.
         record.installed_at.get_or_insert(record.installed_at());
-        // An answer without a refresh token leaves the old one in use (RFC 6749, section 6).
+        // A response without a refresh token leaves the old one valid (RFC 6749, section 6).
         let is_used_up =
             |old: &&Secret| token.refresh_token.as_ref().is_some_and(|new| !new.matches(old.expose()));
         if let Some(refresh_token) = spent.refresh_token.as_ref().filter(is_used_up) {
@@ -429,35 +438,35 @@ impl Tokens {
         self.save_and_publish(&mut record, Origin::Refresh(spent), &Event::Refreshed, deadline)
     }
 
-    /// The refresh token belonged to another owner, whose new token came back: it is kept there. Only the old access token
-    /// of this resource is left.
+    /// Handles a refresh token that belonged to another owner: saves the new token for that owner,
+    /// and leaves this resource without a refresh token.
     fn refreshed_another(&self, mut record: Record, token: Token, deadline: &Deadline) -> Result<Secret> {
         let resource_id = record.resource_id.clone();
         let owner = token.resource_id().map(str::to_owned);
         log::error!(
-            "{resource_id}: its refresh token was that of {}, whose token came back and is kept there",
+            "{resource_id}: the stored refresh token belongs to {}; the new token is saved there",
             owner.as_deref().unwrap_or("an unknown owner")
         );
-        // The owner's record knows that refresh token as spent as well.
+        // The owner's record lists that refresh token as spent.
         let spent = Arc::clone(&record.token);
-        let filed = owner.as_deref().map(|owner| self.save_for_owner(owner, token, Some(&spent), deadline));
-        let error = Error::new(Status::Protocol, "the refresh was answered with the token of another owner")
-            .with_help("the stored refresh token belongs to another company or location; import the right one, or let the user consent again")
+        let saved = owner.as_deref().map(|owner| self.save_for_owner(owner, token, Some(&spent), deadline));
+        let error = Error::new(Status::Protocol, "the refresh returned a token of another owner")
+            .with_help("import the resource's own token, or let the user consent again (authorization_url)")
             .with_resource(&resource_id);
-        if let Some(Err(unfiled)) = filed {
-            log::error!("{resource_id}: that token could not be kept: {unfiled}");
+        if let Some(Err(save_error)) = saved {
+            log::error!("{resource_id}: the token of the other owner could not be saved: {save_error}");
         }
         Arc::make_mut(&mut record.token).refresh_token = None;
         record.intent = None;
         self.without_refresh_token(record, error, deadline)
     }
 
-    /// A refresh that gave no token: what is now known is written down.
+    /// Records the outcome of a refresh that returned no token.
     fn failed(
         &self,
         mut record: Record,
         failure: Failure,
-        in_doubt: bool,
+        may_be_spent: bool,
         deadline: &Deadline,
     ) -> Result<Secret> {
         let Failure { error, outcome } = failure;
@@ -469,56 +478,60 @@ impl Tokens {
                 record.standing = Standing::Inactive { since_ms: self.clock.wall_ms() };
                 record.intent = None;
             }
-            // The token was not looked at; unless an earlier use is in doubt, it is as good as before. A page that is not the
-            // API's does not tell.
+            // The API did not examine the token, for example if a proxy answered: its state is
+            // unchanged.
             (Outcome::Refused, _) if error.http_status().is_some() && !error.is_verdict() => {}
-            (Outcome::Refused | Outcome::NothingHappened, _) if !in_doubt => record.intent = None,
+            (Outcome::Refused | Outcome::NothingHappened, _) if !may_be_spent => record.intent = None,
             _ => {}
         }
         if outcome == Outcome::NothingHappened && error.status() == Status::Timeout {
             self.cooldowns.unreachable(&record.resource_id, &error, deadline.now());
         }
-        if let Err(unnoted) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
-            log::error!("{}: the end of a refresh could not be written down: {unnoted}", record.resource_id);
+        if let Err(save_error) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
+            log::error!("{}: the outcome of a refresh could not be saved: {save_error}", record.resource_id);
         }
         Err(error)
     }
 
-    /// The refresh token is spent, expired or unknown.
+    /// Handles a refresh token that the server called spent, expired or unknown.
     fn on_invalid_grant(&self, record: Record, error: Error, deadline: &Deadline) -> Result<Secret> {
-        // A host that does not share the lock may have rotated it.
+        // A writer that ignores the lock may have rotated it.
         if let Some(stored) = self.records.store().load(&record.resource_id, &deadline.at_least(SAVE_TIME))? {
             let same = match (&stored.token.refresh_token, &record.token.refresh_token) {
                 (Some(theirs), Some(ours)) => theirs.matches(ours.expose()),
                 (theirs, ours) => theirs.is_none() == ours.is_none(),
             };
             if !same {
-                let rotated = "another process replaced the refresh token meanwhile";
+                let rotated = "another process replaced the refresh token";
                 return Err(Error::new(Status::Conflict, rotated).with_resource(&record.resource_id));
             }
         }
         self.without_refresh_token(record, error, deadline)
     }
 
-    /// No refresh token is left: a location is minted from its company's token, if the API allows it. Otherwise only a
-    /// person's consent helps.
+    /// Handles the loss of the refresh token: mints a location's token if the API allows it;
+    /// otherwise only a new consent helps.
     fn without_refresh_token(&self, mut record: Record, error: Error, deadline: &Deadline) -> Result<Secret> {
         let mut lacks_company = false;
         if record.token.kind() == UserType::Location {
-            // A minted token may come without a refresh token, and must not keep the spent one.
+            // The minted token may come without a refresh token: do not carry over the spent one.
             let mut stripped = record.clone();
             Arc::make_mut(&mut stripped.token).refresh_token = None;
             match self.mint(&record.resource_id, Some(&stripped), deadline, deadline) {
-                // No company to mint with, or none that may: then only consent is left.
+                // No company can mint for this location: consent is required.
                 Err(mint) if is_verdict_on_mint(&mint) => {
                     lacks_company = mint.resource_id().is_some_and(|id| id != record.resource_id);
-                    log::warn!("{}: no new token from its company: {mint}", record.resource_id);
+                    log::warn!(
+                        "{}: no token could be minted with the company's token: {mint}",
+                        record.resource_id
+                    );
                 }
-                // The next call tries again: with the record as it was, or without its refresh token if that is another's.
+                // Temporary failure: the next call retries. If the refresh token was removed, save
+                // that.
                 Err(mint) if record.token.refresh_token.is_none() => {
-                    if let Err(unnoted) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
+                    if let Err(save_error) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
                         log::error!(
-                            "{}: a lost refresh token could not be written down: {unnoted}",
+                            "{}: the removal of the refresh token could not be saved: {save_error}",
                             record.resource_id
                         );
                     }
@@ -532,9 +545,9 @@ impl Tokens {
         record.standing =
             Standing::ReauthorizationRequired { since_ms: self.clock.wall_ms(), reason, lacks_company };
         record.intent = None;
-        if let Err(unnoted) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
+        if let Err(save_error) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
             log::error!(
-                "{}: that consent is needed could not be written down: {unnoted}",
+                "{}: the need for a new consent could not be saved: {save_error}",
                 record.resource_id
             );
         }
@@ -547,7 +560,8 @@ impl Tokens {
         Err(error)
     }
 
-    /// Mints a location's token from its company's. Spends nothing. The company's token is waited for until `waits`.
+    /// Mints a location token with the company's token. Consumes no refresh token. Waits for the
+    /// company's token until `waits`.
     fn mint(
         &self,
         location_id: &str,
@@ -558,14 +572,14 @@ impl Tokens {
         if let Some(record) = record
             && record.token.kind() == UserType::Company
         {
-            return Err(reauthorization_required("the company's token came without a refresh token"));
+            return Err(reauthorization_required("the company's token has no refresh token"));
         }
         let company_id = self.company_of(location_id, record, waits)?;
         let mut record = self.minted(location_id, &company_id, record, deadline, waits)?;
         self.save_and_publish(&mut record, Origin::Mint, &Event::Minted, deadline)
     }
 
-    /// A location's record with a token that was minted just now, and that is not saved yet.
+    /// Mints a token and returns the location's record with it, not yet saved.
     pub(super) fn minted(
         &self,
         location_id: &str,
@@ -574,7 +588,7 @@ impl Tokens {
         deadline: &Deadline,
         waits: &Deadline,
     ) -> Result<Record> {
-        // Before the mint: a deletion that comes from now on is noticed when the token is saved.
+        // Read before the mint, so that a later deletion is noticed when the token is saved.
         let as_of = self.records.count();
         let last_deleted = match record {
             Some(_) => 0,
@@ -611,20 +625,20 @@ impl Tokens {
         Ok(record)
     }
 
-    /// Writes down how a resource stands; its token stays what it is.
+    /// Saves the record's standing and intent; the token is unchanged.
     fn note_standing(&self, record: &mut Record, deadline: &Deadline) -> Result<()> {
         record.renew_at = self.schedule.renewal(record);
         self.records.note_standing(record, deadline)
     }
 }
 
-/// A lock or a store that is busy, before anything was sent.
+/// Classifies a failure before the request: a lock or store timeout means busy.
 fn before_sending(error: Error) -> RenewalError {
     let attempt = if error.status() == Status::Timeout { Attempt::Busy } else { Attempt::Failed };
     RenewalError { error, attempt }
 }
 
-/// Whether a mint failed for a reason that leaves only consent: no company to mint with, or the API's own refusal.
+/// Whether a failed mint leaves only consent: no company can mint, or the API refused.
 fn is_verdict_on_mint(error: &Error) -> bool {
     match error.status() {
         Status::NotFound | Status::ReauthorizationRequired => {
@@ -635,7 +649,7 @@ fn is_verdict_on_mint(error: &Error) -> bool {
     }
 }
 
-/// A record with a new token in the place of the old one.
+/// The record with its token replaced.
 fn replaced(mut record: Record, token: Token) -> Record {
     record.token = Arc::new(token.completed_from(&record.token));
     record.standing = Standing::Good;
