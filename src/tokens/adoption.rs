@@ -1,8 +1,8 @@
 //! Key rotation: taking over the records that another client id has in the same database.
 //!
-//! A record is moved: saved under this client id first, then deleted under the other one. A process that dies in between
-//! leaves it in both places, and the next adoption recognises the copy and deletes the other. If it stayed in both places, two
-//! programs could spend the same refresh token.
+//! A record is moved: saved under this client id first, then deleted under the other one. A process
+//! that dies in between leaves it in both places, and the next adoption recognises the copy and
+//! deletes the other. If it stayed in both places, two programs could spend the same refresh token.
 
 use std::sync::Arc;
 
@@ -54,12 +54,13 @@ enum Adoption {
 }
 
 impl Tokens {
-    /// Moves the tokens of another client id in the same database to this one. A token that is held here and not lost is never
-    /// replaced. `deadline` gives each record its own time.
+    /// Moves the tokens of another client id in the same database to this one. A token that is held
+    /// here and not lost is never replaced. `deadline` gives each record its own time.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter; `CONFIG` if the store holds one client id only; `STORE`, `TIMEOUT`,
-    /// `CANCELLED`: then some tokens are taken over, and the same call again brings the rest.
+    /// `INVALID_ARGUMENT`, naming the parameter; `CONFIG` if the store holds one client id only;
+    /// `STORE`, `TIMEOUT`, `CANCELLED`: then some tokens are taken over, and the same call again
+    /// brings the rest.
     pub fn adopt_from(
         &self,
         own_client_id: &str,
@@ -148,7 +149,8 @@ impl Tokens {
         self.records.store().other_clients(deadline)
     }
 
-    /// Adds to an error that says that no token is held whether the database holds tokens of another client id.
+    /// Adds to an error that says that no token is held whether the database holds tokens of
+    /// another client id.
     pub fn explain_not_held(&self, error: Error, deadline: impl FnOnce() -> Deadline) -> Error {
         if error.status() != Status::NotFound || error.api().is_some() {
             return error;
@@ -222,8 +224,8 @@ impl Tokens {
                 self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
             }
         }
-        // The time of the tombstone is the beginning of the installation, so that an adoption in the other direction is not
-        // taken for older than a deletion.
+        // The time of the tombstone is the beginning of the installation, so that an adoption in
+        // the other direction is not taken for older than a deletion.
         other.delete(resource_id, installed_at, |record| same_token(&record.token, &token), deadline)?;
         Ok(None)
     }
@@ -251,7 +253,8 @@ impl Tokens {
         {
             return Ok(Adoption::Left("it was deleted under this client id"));
         }
-        // A refusal was a verdict under the other client id: the next refresh tells what this one is worth.
+        // A refusal was a verdict under the other client id: the next refresh tells what this one
+        // is worth.
         let mut record = Record { version: 0, standing: Standing::Good, ..theirs };
         match &held {
             Some(held) => {

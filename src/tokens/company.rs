@@ -16,8 +16,8 @@ use crate::token::UserType;
 /// How many companies are read at a time.
 const PAGE: usize = 100;
 
-/// How long a location that no company lists is left alone, and how long at most after several times: each time costs a
-/// request per company.
+/// How long a location that no company lists is left alone, and how long at most after several
+/// times: each time costs a request per company.
 const MIN_PAUSE: Duration = Duration::from_secs(30);
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -60,7 +60,8 @@ impl Companies {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the companies may be asked for a location now. The next time is later, unless the location is found.
+    /// Whether the companies may be asked for a location now. The next time is later, unless the
+    /// location is found.
     fn may_ask(&self, location_id: &str, uptime: Duration) -> bool {
         let mut unlisted = self.unlisted();
         let times = match unlisted.get(location_id) {
@@ -80,9 +81,10 @@ impl Companies {
 }
 
 impl Tokens {
-    /// The company whose token can mint for a location. An INSTALL that is newer than the installation held names it;
-    /// otherwise the record does, or a list, or the only company that is held. If several are held, and an INSTALL does not
-    /// name its company, each company's list is asked for the location.
+    /// The company whose token can mint for a location. An INSTALL that is newer than the
+    /// installation held names it; otherwise the record does, or a list, or the only company that
+    /// is held. If several are held, and an INSTALL does not name its company, each company's list
+    /// is asked for the location.
     ///
     /// # Errors
     /// `NOT_FOUND` if no company is held, or if several are; `STORE`, `TIMEOUT`, `CANCELLED`.
@@ -122,7 +124,8 @@ impl Tokens {
         }
     }
 
-    /// The company that lists a location as installed, after asking each company that is held, with pauses that grow.
+    /// The company that lists a location as installed, after asking each company that is held, with
+    /// pauses that grow.
     fn company_that_lists(&self, location_id: &str, deadline: &Deadline) -> Result<Option<String>> {
         if !self.companies.may_ask(location_id, self.clock.uptime()) {
             return Ok(None);

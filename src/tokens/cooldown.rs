@@ -11,11 +11,13 @@ use crate::error::{Error, Status};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(8);
 
-/// The same after a refusal that only a consent or a configuration cures; four times as long each time.
+/// The same after a refusal that only a consent or a configuration cures; four times as long each
+/// time.
 const FIRST_REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 const MAX_REFUSAL_PAUSE: Duration = Duration::from_secs(300);
 
-/// A caller waits out a rest up to this length, and gets the last error at once during a longer one.
+/// A caller waits out a rest up to this length, and gets the last error at once during a longer
+/// one.
 const MAX_INLINE_WAIT: Duration = Duration::from_secs(1);
 
 /// Above this many resting resources, entries whose rest ended long ago are removed.
@@ -41,8 +43,8 @@ struct Failures {
 }
 
 impl Failures {
-    /// Counts a failure; answers the end of the rest that it causes. After as long a time without a failure as the longest
-    /// rest takes, the count starts again.
+    /// Counts a failure; answers the end of the rest that it causes. After as long a time without a
+    /// failure as the longest rest takes, the count starts again.
     fn add(&mut self, now: Duration, (first, factor, longest): (Duration, u32, Duration)) -> Duration {
         if now > self.rested + longest {
             self.count = 0;
@@ -83,7 +85,8 @@ impl Cooldowns {
         }
     }
 
-    /// No connection to the server was made in time. The error alone does not tell that from a wait for other callers.
+    /// No connection to the server was made in time. The error alone does not tell that from a wait
+    /// for other callers.
     pub fn unreachable(&self, resource_id: &str, error: &Error, now: Duration) {
         self.rests(resource_id, Kind::Transient, error, now);
     }
@@ -123,7 +126,8 @@ enum Kind {
     Permanent,
 }
 
-/// Which pause a failure calls for; none for a failure that asked nothing of the server, or that the record remembers.
+/// Which pause a failure calls for; none for a failure that asked nothing of the server, or that
+/// the record remembers.
 fn kind(error: &Error) -> Option<Kind> {
     match error.status() {
         Status::Network | Status::Server | Status::Protocol | Status::RateLimited => Some(Kind::Transient),

@@ -40,7 +40,8 @@ pub enum Role<'a, K: Hash + Eq, T: Clone> {
     Follower(Arc<Flight<T>>),
 }
 
-/// The right and the duty to do the work. Dropped without a landing, it wakes the others to try again.
+/// The right and the duty to do the work. Dropped without a landing, it wakes the others to try
+/// again.
 pub struct Leader<'a, K: Hash + Eq, T: Clone> {
     flights: &'a Flights<K, T>,
     key: K,
@@ -206,7 +207,8 @@ mod models {
         Deadline::after(Duration::from_secs(3600), cancellation)
     }
 
-    /// What every caller does: leads, or waits, and boards again after a leader that went without a result.
+    /// What every caller does: leads, or waits, and boards again after a leader that went without a
+    /// result.
     fn call(flights: &TestFlights, work: impl Fn() -> usize, deadline: &Deadline) -> Result<usize> {
         loop {
             match flights.join("resource") {
@@ -276,7 +278,8 @@ mod models {
             };
             cancellation.raise();
             flights.wake_all();
-            // The leader lands only after the waiter has left: had the wake been lost, the model would not end.
+            // The leader lands only after the waiter has left: had the wake been lost, the model
+            // would not end.
             assert_eq!(waiter.join().unwrap().unwrap_err().status(), Status::Cancelled);
             leader.complete(1);
         });

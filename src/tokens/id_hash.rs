@@ -1,12 +1,13 @@
 //! A fast seeded hash function for ids: one multiplication for each eight bytes.
 //!
-//! It is seeded anew for each client, and no stronger than that. std's is made for keys that an attacker chooses; what is
-//! entered here are the ids of companies and locations whose tokens the API granted.
+//! It is seeded anew for each client, and no stronger than that. std's is made for keys that an
+//! attacker chooses; what is entered here are the ids of companies and locations whose tokens the
+//! API granted.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// The multiplier of Knuth's MMIX generator. A random one in its place is one of those that hardly move some bits, about
-/// once in sixteen times.
+/// The multiplier of Knuth's MMIX generator. A random one in its place is one of those that hardly
+/// move some bits, about once in sixteen times.
 const MULTIPLIER: u64 = 6_364_136_223_846_793_005;
 
 /// A random seed.

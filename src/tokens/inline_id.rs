@@ -3,7 +3,8 @@
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 
-/// So many bytes that an id is no larger than a text that lies elsewhere, with its length and its capacity.
+/// So many bytes that an id is no larger than a text that lies elsewhere, with its length and its
+/// capacity.
 const INLINE_CAPACITY: usize = 22;
 
 pub enum InlineId {

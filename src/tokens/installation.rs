@@ -1,6 +1,5 @@
-//! Installations, as webhooks report them: last-write-wins by time, in any order, more than once.
-//! What was last said of each place is written down, so that an older word never undoes a newer
-//! one.
+//! Installation state from webhooks: the latest event by timestamp wins, so deliveries may be
+//! repeated or out of order. The last state of each company and location is stored as a note.
 
 use std::collections::HashSet;
 
@@ -15,66 +14,68 @@ use crate::event::Event;
 use crate::store::{Note, Query, Record, Standing};
 use crate::token::CLOCK_TOLERANCE_MS;
 
-/// How long an UNINSTALL and a delivery's id are remembered. The vendor repeats a delivery for two hours.
+/// Retention of UNINSTALLs and delivery ids. The vendor repeats a delivery for two hours.
 pub const DELIVERY_RETENTION_MS: i64 = 7 * 86_400_000;
 
-/// The list of the locations whose INSTALL waits for a token.
+/// The list of pending INSTALLs: their locations still need a token.
 pub(super) const UNMINTED: &str = "unminted";
 
 const KEY: &str = "installation/";
 
-/// INSTALLs that are no further apart tell of the same installation: a consent, and the webhooks that follow it.
+/// INSTALLs that are no further apart belong to the same installation: a consent and the webhooks
+/// that follow it.
 const SAME_INSTALLATION_MS: i64 = 1_000;
 
 /// How many records or notes are read at a time.
 const PAGE: usize = 100;
 
-/// How many remembered locations are minted for within the call that brings their company's token; maintenance, or the
-/// first use, does the rest.
+/// Maximum number of pending INSTALLs that are minted in the call that brings the company's token.
+/// Maintenance or the first use mints for the rest.
 const MAX_MINTS_PER_CALL: usize = 10;
 
-/// What became of a delivery.
+/// The outcome of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WebhookOutcome {
-    /// Whether it was the newest word on its company or location.
+    /// Whether the delivery was the latest state of its company or location.
     pub applied: bool,
-    /// Why not, or what is still to come.
+    /// Why it was not applied, or why no token was minted yet.
     pub reason: Option<&'static str>,
 }
 
 impl WebhookOutcome {
-    /// A delivery that changes nothing.
+    /// A delivery that has no effect.
     pub const fn ignored(reason: &'static str) -> WebhookOutcome {
         WebhookOutcome { applied: false, reason: Some(reason) }
     }
 
-    /// That of a delivery about several locations: applied if it is for one of them, with the first reason given.
+    /// Combines the outcomes for several locations: applied if at least one was; the first reason
+    /// is kept.
     pub fn of_all(each: Vec<WebhookOutcome>) -> WebhookOutcome {
         let applied = each.iter().any(|outcome| outcome.applied);
         WebhookOutcome { applied, reason: each.iter().find_map(|outcome| outcome.reason) }
     }
 }
 
-/// The last word on a company or location.
+/// The last known state of a company or location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct InstallationState {
-    /// When it was said, in milliseconds since the epoch.
+    /// The time of the event, in milliseconds since the epoch.
     pub(super) at_ms: i64,
     pub(super) installed: bool,
     pub(super) company_id: Option<String>,
 }
 
-/// The record of a location, if there is one, and whether it cannot be read.
+/// A location's record, if it exists and is readable.
 struct LoadedRecord {
     record: Option<Record>,
     is_unreadable: bool,
 }
 
 impl Tokens {
-    /// The app was installed on a location: its token is minted now, if its company's token is here. Otherwise, and if the
-    /// mint fails, the location is remembered. A token of an earlier installation, or of another company, is replaced: it
-    /// may be dead, and minting is free.
+    /// Handles the INSTALL of a location. Mints its token if the company's token is available; if
+    /// it is not, or if the mint fails, the INSTALL stays pending. Replaces a token of an earlier
+    /// installation or of another company: it may be dead, and a mint costs nothing.
     ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`.
@@ -91,8 +92,8 @@ impl Tokens {
         if !last.installed {
             return Ok(WebhookOutcome::ignored("a later UNINSTALL was applied"));
         }
-        // Looked at after the note is written, as the company's UNINSTALL looks for notes after its own: of two that come
-        // at once, one sees the other.
+        // Read after the note is saved; the company's UNINSTALL does the reverse. So of two
+        // concurrent events at least one sees the other.
         if let Some(company_id) = &last.company_id
             && let Some(company) = self
                 .last_installation_state(company_id, deadline)?
@@ -104,7 +105,8 @@ impl Tokens {
         Ok(WebhookOutcome { applied: true, reason: self.mint_installed(location_id, &last, deadline)? })
     }
 
-    /// The app was removed from a location: its token is deleted, unless its installation began after that.
+    /// Handles the UNINSTALL of a location: deletes its token, unless the token's installation is
+    /// later.
     ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`.
@@ -117,7 +119,8 @@ impl Tokens {
         let state = InstallationState { at_ms, installed: false, company_id: None };
         let last = self.update_installation_state(location_id, state, deadline)?;
         if last.installed {
-            // Installed anew: a token of the earlier time ends all the same, and a new one is due.
+            // Installed again: the older token is deleted all the same, and a new one must be
+            // minted.
             self.set_list(location_id, UNMINTED, deadline)?;
         }
         let end = self.delete_if(location_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
@@ -130,11 +133,13 @@ impl Tokens {
         })
     }
 
-    /// The app was removed from a company: its token and its locations' tokens are deleted, and their INSTALLs forgotten,
-    /// unless their installation began after that, or is a location's own.
+    /// Handles the UNINSTALL of a company: deletes its token and the tokens of its locations, and
+    /// drops their pending INSTALLs. Keeps later installations and locations with their own
+    /// consent.
     ///
     /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: then some are deleted already, and the repetition deletes the rest.
+    /// `STORE`, `TIMEOUT`, `CANCELLED`: some tokens are deleted, and a repeated delivery deletes
+    /// the rest.
     pub fn company_uninstalled(
         &self,
         company_id: &str,
@@ -143,7 +148,7 @@ impl Tokens {
     ) -> Result<WebhookOutcome> {
         let state = InstallationState { at_ms, installed: false, company_id: None };
         self.update_installation_state(company_id, state.clone(), deadline)?;
-        // The company first: without its token none of its locations gets a new one meanwhile.
+        // The company first: without its token, no location can be minted meanwhile.
         let company = self.delete_if(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
         let mut deleted = company == Deletion::Deleted;
         let mut query = Query { company_id: Some(company_id.to_owned()), limit: PAGE, ..Query::default() };
@@ -162,9 +167,10 @@ impl Tokens {
                 None => break,
             }
         }
-        // Another process may have deleted some of its locations, which this one has in memory.
+        // Another process may have deleted locations that are cached here.
         self.cache.forget_company(company_id, &staying);
-        // The list shows a copy that stays in place of its row, which may be of the installation that ended.
+        // The list shows an unsaved copy instead of its row; that row may belong to the ended
+        // installation.
         for location_id in self.records.unsaved_ids() {
             let copy = self.records.unsaved_copy(&location_id);
             let is_its = copy.is_some_and(|copy| copy.token.company_id.as_deref() == Some(company_id));
@@ -186,15 +192,15 @@ impl Tokens {
         })
     }
 
-    /// Whether an UNINSTALL of that time ends the installation of a record. A beginning in the future was read off a wrong
-    /// clock, and says nothing.
+    /// Whether an UNINSTALL at `at_ms` ends the record's installation. An installation dated in the
+    /// future comes from a wrong clock and does not count as later.
     fn ends_by(&self, record: &Record, at_ms: i64) -> bool {
         let began = record.installed_at();
         began <= at_ms || began > self.clock.wall_ms().saturating_add(CLOCK_TOLERANCE_MS)
     }
 
-    /// Deletes the tokens of a company's locations that were just listed. Locations that were installed anew since then are to
-    /// get others.
+    /// Deletes the listed tokens of a company's locations. Locations that were installed again
+    /// later are queued for a mint.
     fn delete_all_if(&self, listed: &[Record], at_ms: i64, deadline: &Deadline) -> Result<bool> {
         if listed.is_empty() {
             return Ok(false);
@@ -211,7 +217,7 @@ impl Tokens {
         for record in listed {
             let resource_id = &record.resource_id;
             if changed.contains(resource_id) {
-                // Another writer was first: what it wrote is looked at.
+                // Another writer changed the record: judge it again.
                 let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
                 deleted |= self.delete_if(resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
             } else {
@@ -222,25 +228,25 @@ impl Tokens {
         Ok(deleted)
     }
 
-    /// A company's token is here: mints for a few of the locations that waited for it. What fails is left to
-    /// maintenance.
+    /// Mints for a few pending INSTALLs after a company's token arrived. Maintenance retries
+    /// failures.
     pub(super) fn mint_pending(&self, company_id: &str, deadline: &Deadline) {
         let mut minted = 0;
-        let told = self.mint_remembered(Some(company_id), &|| deadline.clone(), |location_id, outcome| {
+        let result = self.mint_all_pending(Some(company_id), &|| deadline.clone(), |location_id, outcome| {
             minted += 1;
             if let Err(error) = &outcome {
-                log::warn!("{location_id}: its INSTALL is remembered, and no token could be minted: {error}");
+                log::warn!("{location_id}: no token could be minted; its INSTALL stays pending: {error}");
             }
             Ok(outcome.is_ok() && minted < MAX_MINTS_PER_CALL)
         });
-        if let Err(error) = told {
-            log::warn!("{company_id}: its remembered INSTALLs could not be looked at: {error}");
+        if let Err(error) = result {
+            log::warn!("{company_id}: its pending INSTALLs could not be read: {error}");
         }
     }
 
-    /// Mints for the locations that were installed before they could be minted for, of a company or of all. `each` hears
-    /// of every attempt, and answers whether to continue.
-    pub(super) fn mint_remembered(
+    /// Mints for the pending INSTALLs of one company or all. `each` gets every outcome and returns
+    /// whether to continue.
+    pub(super) fn mint_all_pending(
         &self,
         company_id: Option<&str>,
         deadline: &dyn Fn() -> Deadline,
@@ -264,7 +270,7 @@ impl Tokens {
         })
     }
 
-    /// Whether the app was installed on a location after its token was refused.
+    /// Whether the app was installed again on a location after its token was refused.
     pub(super) fn has_newer_installation(&self, record: &Record, deadline: &Deadline) -> bool {
         let Standing::ReauthorizationRequired { since_ms, .. } = record.standing else {
             return false;
@@ -273,7 +279,7 @@ impl Tokens {
         last.is_some_and(|last| last.installed && last.at_ms > since_ms)
     }
 
-    /// Whether the installation that is held, or that an INSTALL told of, began after that time.
+    /// Whether the installation in the record or in the last INSTALL is later than `at_ms`.
     ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`.
@@ -285,8 +291,8 @@ impl Tokens {
             || installed.is_some_and(|state| state.at_ms > at_ms))
     }
 
-    /// When the installation began of which a token was minted at that time: with the last INSTALL, if that is newer than the
-    /// installation held.
+    /// When the installation of a newly minted token began: at the last INSTALL, if it is newer
+    /// than the record's installation.
     pub(super) fn installation_begin(
         &self,
         location_id: &str,
@@ -307,11 +313,12 @@ impl Tokens {
         }
     }
 
-    /// After the first save of a minted token: its company's UNINSTALL may have looked for locations before it was there.
+    /// Checks after the first save of a minted token for a concurrent UNINSTALL of its company,
+    /// which may have missed the record.
     pub(super) fn confirm_mint(&self, record: &Record, saved: Saved, deadline: &Deadline) -> Result<Saved> {
         let company_id = record.token.company_id.as_deref().filter(|_| saved == Saved::Ours);
         let Some(company_id) = company_id else { return Ok(saved) };
-        // The token is stored: if the company's last word cannot be read now, that is what counts.
+        // The token is stored: if the company's state cannot be read, assume no UNINSTALL.
         let last = self.last_installation_state(company_id, deadline).ok().flatten();
         let began = record.installed_at();
         match last.filter(|last| last.uninstalled_after(began)) {
@@ -328,7 +335,7 @@ impl Tokens {
         }
     }
 
-    /// Mints for a location that was just installed. Answers why there is no token yet, or nothing if there is one.
+    /// Mints for a location that was just installed. Returns why there is no token yet, or `None`.
     fn mint_installed(
         &self,
         location_id: &str,
@@ -347,13 +354,14 @@ impl Tokens {
         match self.mint_pending_location(location_id, &held, installed, deadline) {
             Ok(()) => Ok(None),
             Err(error) => {
-                log::warn!("{location_id}: installed, but no token could be minted: {error}");
+                log::warn!("{location_id}: installed, but no token could be minted yet: {error}");
                 Ok(Some("remembered, since no token could be minted yet"))
             }
         }
     }
 
-    /// Mints, and removes the location from the list of those that wait, if it was minted or the API refuses for good.
+    /// Mints for a pending INSTALL, and removes it from the list after success or a permanent
+    /// refusal.
     fn mint_pending_location(
         &self,
         location_id: &str,
@@ -362,16 +370,17 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<()> {
         let minted = match &held.record {
-            // Nothing can be read of what is held: a mint repairs it.
+            // A mint replaces the unreadable record.
             None if held.is_unreadable => self.mint_new(location_id, deadline),
-            // The record is of an earlier installation: only a mint helps, and no refresh of the old token.
+            // The record belongs to an earlier installation: its refresh token is of no use.
             Some(record) if installed.requires_mint(record) => self.mint_new(location_id, deadline),
-            // A token that the API refused is not asked for again, though its time is not over.
+            // If the API has just rejected this token, do not return it again although it has not
+            // expired.
             Some(record) => {
                 self.renewed(location_id, Want::Another, Some(&record.token.access_token), deadline).map(drop)
             }
             None => {
-                // Another process deleted the token that this process has in memory.
+                // Another process may have deleted a token that is cached here.
                 self.cache.forget(location_id);
                 self.renewed(location_id, Want::Fresh, None, deadline).map(drop)
             }
@@ -379,26 +388,27 @@ impl Tokens {
         let for_good = |error: &Error| {
             matches!(error.status(), Status::Forbidden | Status::InvalidRequest) && error.is_verdict()
         };
-        // A token that is in memory only is lost with this process: then the next one mints again.
+        // An unsaved token is lost if this process ends: keep the INSTALL pending.
         if minted.as_ref().err().is_none_or(for_good) && !self.records.is_unsaved(location_id) {
             self.set_list(location_id, "", deadline)?;
         }
         minted
     }
 
-    /// Mints under the location's lock, whatever is held.
+    /// Mints under the location's lock, whatever the record holds.
     fn mint_new(&self, location_id: &str, deadline: &Deadline) -> Result<()> {
         let _deferred = deferred_callbacks::defer();
         let _lock = self.records.lock(location_id, deadline)?;
         let record = self.load_record(location_id, deadline)?.record;
         let company_id = self.company_of(location_id, record.as_ref(), deadline)?;
         let mut minted = self.minted(location_id, &company_id, record.as_ref(), deadline, deadline)?;
-        // The mint is of the newer installation: it replaces the token held, be that good or not.
+        // The mint belongs to the newer installation: like a consent, it replaces even a good
+        // token.
         let origin = Origin::Consent(record.map(|record| record.token));
         self.save_and_publish(&mut minted, origin, &Event::Minted, deadline).map(drop)
     }
 
-    /// The record of a location, readable or not.
+    /// Loads a location's record, tolerating an unreadable one.
     fn load_record(&self, location_id: &str, deadline: &Deadline) -> Result<LoadedRecord> {
         match self.records.load(location_id, deadline) {
             Err(error) if error.is_unreadable() => Ok(LoadedRecord { record: None, is_unreadable: true }),
@@ -406,7 +416,7 @@ impl Tokens {
         }
     }
 
-    /// The company whose token is here and can mint for a location.
+    /// The company that can mint for a location, if its token is stored.
     fn minting_company(
         &self,
         location_id: &str,
@@ -420,7 +430,7 @@ impl Tokens {
         Ok(self.has_company(&company_id, deadline)?.then_some(company_id))
     }
 
-    /// Writes a word on a company or location down, unless a later one is known; answers the one that stands.
+    /// Saves a state unless a later one is known, and returns the one that is in force.
     fn update_installation_state(
         &self,
         resource_id: &str,
@@ -432,7 +442,7 @@ impl Tokens {
                 if !state.is_newer_than(&last) {
                     return Err(last);
                 }
-                // An automatic INSTALL may leave the company out that an earlier one named.
+                // An automatic INSTALL may omit the company that an earlier one named.
                 state.company_id = state.company_id.take().or(last.company_id);
             }
             note.list = if state.installed { UNMINTED.into() } else { String::new() };
@@ -445,21 +455,21 @@ impl Tokens {
         })
     }
 
-    /// Puts an installed location on a list, or with an empty name on no list.
+    /// Moves an installed location to a list, or off all lists if `list` is empty.
     fn set_list(&self, location_id: &str, list: &str, deadline: &Deadline) -> Result<()> {
         self.change(location_id, deadline, |last, note| match last {
             Some(last) if last.installed && note.list != list => {
                 note.list = list.into();
                 Ok(last)
             }
-            // Nothing to change, and the caller does not ask what stands.
+            // Nothing to change; the caller ignores the state.
             last => Err(last.unwrap_or(InstallationState { at_ms: 0, installed: false, company_id: None })),
         })
         .map(drop)
     }
 
-    /// Changes what is written down of a place. `change` gets the last word, and answers the new one, or with `Err` the
-    /// one that stands as it is; asked again if another writer was faster.
+    /// Changes a stored state with compare-and-swap. `change` gets the last state and returns the
+    /// new one, or `Err` with the state to leave in force. It is called again after a conflict.
     fn change(
         &self,
         resource_id: &str,
@@ -490,11 +500,14 @@ impl Tokens {
                 saved => return saved.map(|()| state).map_err(|error| error.with_resource(resource_id)),
             }
         }
-        Err(Error::new(Status::Store, "what is remembered of a place changes faster than it can be saved")
-            .with_resource(resource_id))
+        Err(Error::new(
+            Status::Store,
+            "the installation state was changed by other writers at every attempt to save it",
+        )
+        .with_resource(resource_id))
     }
 
-    /// The last word on a company or location, if it still counts.
+    /// The last known state of a company or location, unless it has expired.
     pub(super) fn last_installation_state(
         &self,
         resource_id: &str,
@@ -503,13 +516,13 @@ impl Tokens {
         Ok(self.records.store().note(&key(resource_id), deadline)?.and_then(|note| self.read(&note)))
     }
 
-    /// The content of a note, until it expires.
+    /// The state in a note, unless it has expired.
     fn read(&self, note: &Note) -> Option<InstallationState> {
         let lasts = note.expires_at > self.clock.wall_ms();
         serde_json::from_value(note.document.clone()).ok().filter(|_| lasts)
     }
 
-    /// Goes through the locations that wait for a token, as long as `work` wants to.
+    /// Calls `work` for every pending INSTALL until it returns false.
     fn for_each_unminted(
         &self,
         deadline: &dyn Fn() -> Deadline,
@@ -538,25 +551,26 @@ fn is_good(record: &Record) -> bool {
 }
 
 impl InstallationState {
-    /// Whether this UNINSTALL came after an INSTALL at that time.
+    /// Whether this is an UNINSTALL later than `at_ms`.
     fn uninstalled_after(&self, at_ms: i64) -> bool {
         !self.installed && self.at_ms > at_ms
     }
 
-    /// Whether this INSTALL is of a later installation than a record.
+    /// Whether this INSTALL belongs to a later installation than the record.
     pub(super) fn begins_after(&self, record: &Record) -> bool {
         self.at_ms > record.installed_at().saturating_add(SAME_INSTALLATION_MS)
     }
 
-    /// Whether the token of a record may be dead by this INSTALL: it is of a later installation, or names another company.
+    /// Whether the record's token may be dead after this INSTALL: the installation is later, or the
+    /// company is another.
     fn requires_mint(&self, record: &Record) -> bool {
         let held = record.token.company_id.as_ref();
         let names_another = self.company_id.as_ref().zip(held).is_some_and(|(named, held)| named != held);
         self.begins_after(record) || (names_another && self.at_ms >= record.installed_at())
     }
 
-    /// Whether this is the later word. Of two at the same time INSTALL counts, whichever came first: what was wrongly
-    /// minted is refused by the API, what was wrongly deleted is lost.
+    /// Whether this state is later. At the same time INSTALL wins in either order: the API rejects
+    /// a token minted in error, but a token deleted in error is lost.
     fn is_newer_than(&self, other: &InstallationState) -> bool {
         (self.at_ms, self.installed) > (other.at_ms, other.installed)
     }

@@ -134,7 +134,7 @@ impl Tokens {
         let whole = pass.whole.clone();
         let due = DueQueue::new(self, company_id, &deadline)?;
         self.renew_all(&due, workers, (&whole, &deadline), |id, outcome| pass.count(id, outcome))?;
-        self.mint_remembered(company_id, &deadline, |id, outcome| pass.count(id, outcome).map(|()| true))?;
+        self.mint_all_pending(company_id, &deadline, |id, outcome| pass.count(id, outcome).map(|()| true))?;
         let resealed = if company_id.is_none() { self.reseal(&pass)? } else { Resealed::default() };
         for error in &resealed.failures {
             pass.failed.push(json!({"resourceId": error.resource_id(), "error": error.to_json()["error"]}));

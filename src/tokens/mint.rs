@@ -104,8 +104,8 @@ impl Tokens {
             None => {
                 if is_list && tally.total() == 0 {
                     log::warn!(
-                        "{}: its list of installed locations is empty; right after a consent that can last for some \
-                         seconds: ask again",
+                        "{}: the list of installed locations is empty; it can lag some seconds behind a consent, \
+                         so try again",
                         job.company_id
                     );
                 }

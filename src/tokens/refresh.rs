@@ -413,7 +413,7 @@ impl Tokens {
                     if no_verdict { Failure { error: over, outcome: Outcome::Unknown } } else { failure };
                 return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
             }
-            log::warn!("retrying the refresh of {}: {}", record.resource_id, failure.error);
+            log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
             Tokens::count(&self.api.counters().repeated);
         }
     }

@@ -1,5 +1,5 @@
-//! Retry policy of a refresh: backoff with jitter within the replay window, in which the server repeats its answer for a
-//! refresh token that it has already consumed.
+//! Retry policy of a refresh: backoff with jitter within the replay window, in which the server
+//! repeats its answer for a refresh token that it has already consumed.
 
 use std::time::Duration;
 
@@ -7,21 +7,23 @@ use crate::api::{Failure, Outcome};
 use crate::error::Status;
 use crate::random;
 
-/// How often a refresh whose end is unknown is sent within one flight, if the caller can do without it for now.
+/// How often a refresh whose end is unknown is sent within one flight, if the caller can do without
+/// it for now.
 const ATTEMPTS: u32 = 3;
 
-/// The pause before a refresh token that was called invalid is tried once more, when its last use had no answer: far
-/// shorter than that half minute.
+/// The pause before a refresh token that was called invalid is tried once more, when its last use
+/// had no answer: far shorter than that half minute.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The same where the server may still be at work on what it was too slow to answer.
 const LONG_PAUSE: Duration = Duration::from_secs(4);
 
-/// How long a caller who has no other token goes on after the first answer was lost: longer than most breaks, and short
-/// enough to leave the better part of that half minute to whoever asks next.
+/// How long a caller who has no other token goes on after the first answer was lost: longer than
+/// most breaks, and short enough to leave the better part of that half minute to whoever asks next.
 const MUST_SUCCEED_FOR: Duration = Duration::from_secs(4);
 
-/// What must be left for the answer of an attempt that is not necessary: what it spends must not get lost.
+/// What must be left for the answer of an attempt that is not necessary: what it spends must not
+/// get lost.
 const RESERVE: Duration = Duration::from_secs(3);
 
 /// How long the server gives the same answer again to who sends the same refresh token.
@@ -57,8 +59,8 @@ impl RefreshRetry {
         self.may_be_spent
     }
 
-    /// The pause before the next attempt, if there is to be one, after a failure at that uptime. `must_succeed` says that the
-    /// caller has no other token, `left` how much of its time is left.
+    /// The pause before the next attempt, if there is to be one, after a failure at that uptime.
+    /// `must_succeed` says that the caller has no other token, `left` how much of its time is left.
     pub fn after(
         &mut self,
         failure: &Failure,

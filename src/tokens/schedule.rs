@@ -13,8 +13,8 @@ use crate::token::{NEVER, Token, USUAL_LIFETIME_MS};
 /// How long a location that the API calls inactive is left alone.
 pub const INACTIVE_HOLD_MS: i64 = 60_000;
 
-/// A renewal further in the future than this was computed by a wrong clock, or belongs to an unusually long life: the
-/// record is looked at.
+/// A renewal further in the future than this was computed by a wrong clock, or belongs to an
+/// unusually long life: the record is looked at.
 pub const MAX_RENEWAL_AHEAD_MS: i64 = 2 * USUAL_LIFETIME_MS;
 
 /// The policy of renewal, and the clocks that it goes by.
@@ -34,9 +34,9 @@ impl Schedule {
         token.margin(self.policy.margin())
     }
 
-    /// The life that is left of a record's token, as far as is known. A token that this process holds in memory ages by
-    /// the uptime there, so a wall clock that is set back does not revive it. The age of another token that was granted
-    /// in the future is not known.
+    /// The life that is left of a record's token, as far as is known. A token that this process
+    /// holds in memory ages by the uptime there, so a wall clock that is set back does not revive
+    /// it. The age of another token that was granted in the future is not known.
     pub fn left(&self, record: &Record, cache: &TokenCache) -> Duration {
         let now = self.clock.wall_ms();
         let left = record.token.left(now);
@@ -53,8 +53,8 @@ impl Schedule {
             && self.left(record, cache) > self.margin(&record.token)
     }
 
-    /// When maintenance renews a token: as soon as less than its runway is left, at once if the end of a refresh is
-    /// unknown, never if only a person can help.
+    /// When maintenance renews a token: as soon as less than its runway is left, at once if the end
+    /// of a refresh is unknown, never if only a person can help.
     pub fn renewal(&self, record: &Record) -> i64 {
         let token = &record.token;
         match record.standing {
@@ -70,7 +70,8 @@ impl Schedule {
         }
     }
 
-    /// Whether a token has more than its runway left. A token that was granted in the future has not: its age is unknown.
+    /// Whether a token has more than its runway left. A token that was granted in the future has
+    /// not: its age is unknown.
     pub fn has_runway(&self, record: &Record) -> bool {
         let now = self.clock.wall_ms();
         let renewal = self.renewal(record);

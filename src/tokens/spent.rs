@@ -1,7 +1,8 @@
 //! Replay protection for imports: digests of spent refresh tokens. An import of a spent token is
 //! refused by them, as long as the token could matter.
 //!
-//! A record keeps the last ones, so that a refresh writes no second row. The older ones move to notes, many at a time.
+//! A record keeps the last ones, so that a refresh writes no second row. The older ones move to
+//! notes, many at a time.
 
 use serde_json::json;
 

@@ -1,13 +1,15 @@
 //! A striped read-write lock: readers on different stripes share no cache line.
 //!
-//! Taking a usual read lock writes to it. Two threads that read the same thing then pass one cache line to and fro, and
-//! together read hardly more than one alone. Here each thread has a lock that is nearly its own, and none of the readers
-//! writes what another one reads. The price is the writer's, who takes all of them.
+//! Taking a usual read lock writes to it. Two threads that read the same thing then pass one cache
+//! line to and fro, and together read hardly more than one alone. Here each thread has a lock that
+//! is nearly its own, and none of the readers writes what another one reads. The price is the
+//! writer's, who takes all of them.
 //!
-//! The value is there once. Each lock holds a reference to it, which is counted and never copied while it may be read;
-//! a writer that holds all locks takes all references but one away, so that the value is its own to change, and puts
-//! them back before it lets go. So a reader sees the value before a change or after it, and whoever begins to read
-//! after a writer has let go sees what that one wrote.
+//! The value is there once. Each lock holds a reference to it, which is counted and never copied
+//! while it may be read; a writer that holds all locks takes all references but one away, so that
+//! the value is its own to change, and puts them back before it lets go. So a reader sees the value
+//! before a change or after it, and whoever begins to read after a writer has let go sees what that
+//! one wrote.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
@@ -18,7 +20,8 @@ use loom::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(ghl_loom))]
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// So many threads read without meeting. Of more than these, some share a lock, as readers usually do.
+/// So many threads read without meeting. Of more than these, some share a lock, as readers usually
+/// do.
 const STRIPES: usize = if cfg!(ghl_loom) { 2 } else { 8 };
 
 pub struct StripedLock<T> {
@@ -59,7 +62,8 @@ impl<T> StripedLock<T> {
         ReadGuard { stripe: stripe.read().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// Waits for everybody. Two writers take the stripes in the same order, so neither waits for the other for ever.
+    /// Waits for everybody. Two writers take the stripes in the same order, so neither waits for
+    /// the other for ever.
     pub fn write(&self) -> WriteGuard<'_, T> {
         let mut stripes =
             self.stripes.each_ref().map(|stripe| stripe.0.write().unwrap_or_else(PoisonError::into_inner));

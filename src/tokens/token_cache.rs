@@ -16,14 +16,16 @@ pub struct CachedToken {
     access_token: Secret,
     /// The uptime in milliseconds until which it needs no second thought.
     fresh_until: u64,
-    /// So many milliseconds later the API refuses it. More than fit are 49 days: it is given up rather too early.
+    /// So many milliseconds later the API refuses it. More than fit are 49 days: it is given up
+    /// rather too early.
     valid_for_ms: u32,
     /// Refreshes that failed since the last one that did not.
     failures: u8,
     company: CompanyTag,
 }
 
-/// A short hash of the company that a token belongs to. Two companies may share one: then both are forgotten together.
+/// A short hash of the company that a token belongs to. Two companies may share one: then both are
+/// forgotten together.
 type CompanyTag = [u8; 3];
 
 /// The tag of a token whose company is not known.
@@ -82,8 +84,8 @@ impl StaleReason {
 
 /// Access tokens by resource. All times are uptimes.
 ///
-/// A change is seen by every call that begins after it. Readers write nothing that another reader reads: two threads get
-/// twice the tokens of one, of one resource as of several.
+/// A change is seen by every call that begins after it. Readers write nothing that another reader
+/// reads: two threads get twice the tokens of one, of one resource as of several.
 pub struct TokenCache {
     /// Apart from what is written all the time beside it.
     shards: Box<[StripedLock<Shard>; SHARDS]>,
@@ -126,7 +128,8 @@ impl TokenCache {
         Some(cached.access_token.clone())
     }
 
-    /// For how long the API still takes the token of a resource, be it due or not; `None` for a dead one.
+    /// For how long the API still takes the token of a resource, be it due or not; `None` for a
+    /// dead one.
     pub fn unexpired_for(&self, resource_id: &str, uptime: Duration) -> Option<Duration> {
         let valid_until = self.read(resource_id).get(resource_id)?.valid_until();
         let left = valid_until.checked_sub(milliseconds(uptime)).filter(|left| *left > 0)?;
@@ -146,8 +149,9 @@ impl TokenCache {
         self.read(resource_id).changes
     }
 
-    /// Holds a token that was just granted, or loaded. One that was loaded without the resource's lock, when `changes`
-    /// was the number, is held only if it is that still: else it may have been deleted or replaced meanwhile.
+    /// Holds a token that was just granted, or loaded. One that was loaded without the resource's
+    /// lock, when `changes` was the number, is held only if it is that still: else it may have been
+    /// deleted or replaced meanwhile.
     pub fn publish(&self, resource_id: &str, cached: CachedToken, changes: Option<u64>) -> bool {
         let mut shard = self.write(resource_id);
         let current = changes.is_none_or(|changes| changes == shard.changes);
@@ -167,8 +171,9 @@ impl TokenCache {
         }
     }
 
-    /// Keeps an old token in use for `reason`, which gets the number of failed refreshes in a row; `failed` counts one
-    /// more. A token that was deleted or replaced since `changes` was the number stays what it is.
+    /// Keeps an old token in use for `reason`, which gets the number of failed refreshes in a row;
+    /// `failed` counts one more. A token that was deleted or replaced since `changes` was the
+    /// number stays what it is.
     pub fn serve_stale(
         &self,
         changes: u64,
@@ -196,7 +201,8 @@ impl TokenCache {
         shard.tokens.remove(resource_id.as_bytes());
     }
 
-    /// Forgets a company's tokens and those whose company is not known, except the tokens of these resources.
+    /// Forgets a company's tokens and those whose company is not known, except the tokens of these
+    /// resources.
     pub fn forget_company(&self, company_id: &str, except: &HashSet<String>) {
         let except: HashSet<&[u8]> = except.iter().map(String::as_bytes).collect();
         let company = company_tag(Some(company_id));
@@ -235,10 +241,12 @@ impl Shard {
     }
 }
 
-/// The part that an id is in. Its end is enough to spread ids evenly, and costs less than the map's hash of the whole.
+/// The part that an id is in. Its end is enough to spread ids evenly, and costs less than the map's
+/// hash of the whole.
 fn shard_index(resource_id: &str) -> usize {
     let end = resource_id.as_bytes().last_chunk().copied().unwrap_or_default();
-    // The uppermost bits of a product hang on all bits of its factors; this one is 2⁶⁴ divided by the golden ratio.
+    // The uppermost bits of a product hang on all bits of its factors; this one is 2⁶⁴ divided by
+    // the golden ratio.
     (u64::from_le_bytes(end).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SHARDS.ilog2())) as usize
 }
 

@@ -20,13 +20,13 @@ use crate::secret::Secret;
 use crate::store::{Page, Query, Record, SpentDigest, Standing, Unreadable};
 use crate::token::{NEVER, NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text, valid_id};
 
-/// How many imported tokens are saved at once.
+/// Imported tokens per save, and records per page.
 const BATCH: usize = 100;
 
-/// How long a list is held up by tokens that the store did not take.
+/// How long a list may be delayed by retries for unsaved copies.
 const SAVE_RETRY_TIME: Duration = Duration::from_secs(3);
 
-/// Which tokens are listed or exported.
+/// Selects the tokens to list or export.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ListParams {
@@ -36,7 +36,7 @@ pub struct ListParams {
     pub user_type: Option<UserType>,
     /// Items per page, 1 to 1,000. Default: 100.
     pub page_size: Option<i64>,
-    /// Where to go on: the last page's `nextPageToken`.
+    /// The last page's `nextPageToken`, to continue from there.
     pub page_token: Option<String>,
 }
 
@@ -44,21 +44,21 @@ pub struct ListParams {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImportParams {
-    /// One object per token, in either casing.
+    /// One object per token, with keys in camel case or snake case.
     pub tokens: Vec<Map<String, Value>>,
     /// Whether an older token may replace a newer one. Default: false.
     #[serde(default)]
     pub replace: bool,
-    /// Accepted and left alone, so that a page of an export can be imported as it came.
+    /// Ignored, so that a page of an export can be imported unchanged.
     #[serde(default)]
     pub next_page_token: Option<IgnoredAny>,
-    /// The same.
+    /// Ignored as well.
     #[serde(default)]
     pub failed: Option<IgnoredAny>,
 }
 
 impl Tokens {
-    /// A page of metadata; never a secret.
+    /// Returns a page of token metadata, without secrets.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a page size out of range; `STORE`; `CANCELLED`.
@@ -68,7 +68,7 @@ impl Tokens {
         Ok(with_failed(json!({"items": items, "nextPageToken": page.next}), &page.unreadable))
     }
 
-    /// A page of whole tokens, secrets included, as [`Tokens::import`] reads them.
+    /// Returns a page of tokens with secrets, in the format of [`Tokens::import`].
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a page size out of range; `STORE`; `CANCELLED`.
@@ -78,17 +78,19 @@ impl Tokens {
         Ok(with_failed(json!({"tokens": tokens, "nextPageToken": page.next}), &page.unreadable))
     }
 
-    /// Takes over tokens that were granted elsewhere, such as the sessions that the vendor's SDKs store.
+    /// Imports tokens that were granted elsewhere, such as the sessions that the vendor's SDKs
+    /// store.
     ///
-    /// What cannot be imported is skipped and named with the reason; the rest is imported. Imported tokens are not held in
-    /// memory until a caller asks for them.
+    /// Tokens that cannot be imported are skipped and reported with the reason. Imported tokens are
+    /// not cached until a caller asks for them.
     ///
     /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: then some of the tokens are imported, and the same import again brings the rest.
+    /// `STORE`, `TIMEOUT`, `CANCELLED`: some tokens are imported, and repeating the call imports
+    /// the rest.
     pub fn import(&self, params: ImportParams, deadline: &Deadline) -> Result<Value> {
         let mut report = Report::default();
         let mut entries = read_all(params.tokens, self.clock.wall_ms(), &mut report).into_iter();
-        // A store that cannot list may still save: then each first save looks for its own tombstone.
+        // A store that cannot list may still save: then read the tombstone of each resource.
         let deleted = match self.deleted(deadline) {
             Err(error) if error.status() == Status::Store => None,
             deleted => Some(deleted?),
@@ -101,7 +103,8 @@ impl Tokens {
             deadline.check()?;
             self.import_batch(batch, deleted.as_ref(), params.replace, &mut report, deadline)?;
         }
-        // A move of many companies is not held up: there, maintenance mints for the locations that waited.
+        // Do not delay an import of several companies: maintenance mints for their pending
+        // INSTALLs.
         if let [company_id] = &report.companies[..] {
             self.mint_pending(company_id, deadline);
         }
@@ -109,7 +112,7 @@ impl Tokens {
         Ok(json!({"imported": report.imported, "skipped": report.skipped}))
     }
 
-    /// The resources that were deleted from the store: their imports are looked at one by one.
+    /// All resources that have a tombstone; each of their imports is checked individually.
     fn deleted(&self, deadline: &Deadline) -> Result<HashSet<String>> {
         let (mut deleted, mut after) = (HashSet::new(), None);
         loop {
@@ -122,7 +125,8 @@ impl Tokens {
         }
     }
 
-    /// Saves a batch all at once as if none of it was held: the store refuses what is, and that is looked at one by one.
+    /// Saves a batch as new records in one step; imports that conflict with an existing record are
+    /// then checked individually.
     fn import_batch(
         &self,
         batch: Vec<Entry>,
@@ -141,7 +145,7 @@ impl Tokens {
                 None => self.records.last_deleted(&resource_id, deadline).is_ok_and(|version| version > 0),
             };
             if was_deleted
-                // The store does not know of a token that it did not take yet.
+                // The store does not know the unsaved copy.
                 || self.records.is_unsaved(&resource_id)
                 || self.shares_family_token(&resource_id, &entry.token, deadline)?.is_some()
             {
@@ -167,11 +171,12 @@ impl Tokens {
                 Ok(_) => {
                     self.publish_if_cached(&record);
                     self.imported(&record, report);
-                    // Granted here while the store was busy, and not taken then: which one stays is decided as ever.
+                    // A grant that could not be saved earlier competes with the import as usual.
                     let _ = self.retry_save(&record.resource_id, deadline);
                 }
                 Err(error) if error.status() == Status::Conflict => {
-                    // Before the save there was no tombstone: a deletion that came since goes before the import.
+                    // No tombstone existed before the save: a deletion since then overrides the
+                    // import.
                     match self.records.last_deleted(&record.resource_id, deadline) {
                         Ok(0) => held.push(entry),
                         Ok(_) => {
@@ -189,7 +194,8 @@ impl Tokens {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Takes over a token of a resource that has one, or had one. A record that cannot be read concerns this resource only.
+    /// Imports a token for a resource that has, or had, a record. An unreadable record fails this
+    /// entry only.
     fn take_over(&self, entry: Entry, replace: bool, report: &mut Report, deadline: &Deadline) -> Result<()> {
         let index = entry.index;
         let resource_id = entry.token.resource_id().unwrap_or_default().to_owned();
@@ -210,7 +216,7 @@ impl Tokens {
         Ok(())
     }
 
-    /// Replaces the token that is held, or says why not.
+    /// Replaces the stored token, or returns why not.
     fn replace_held(
         &self,
         resource_id: &str,
@@ -221,7 +227,7 @@ impl Tokens {
         let refused = |why: &str| Ok(Err(why.to_owned()));
         let _lock = self.records.lock(resource_id, deadline)?;
         let held = match self.records.load(resource_id, deadline) {
-            // With `replace` a record that cannot be read is repaired.
+            // With `replace`, an unreadable record is overwritten.
             Err(error) if error.is_unreadable() && replace => None,
             held => held?,
         };
@@ -231,31 +237,29 @@ impl Tokens {
             && held.token.access_token.matches(token.access_token.expose())
             && !replace
         {
-            return refused("this very token is held already");
+            return refused("this token is already stored");
         }
         if let Some(refresh_token) = &token.refresh_token
             && (self.records.has_spent(resource_id, refresh_token, held.as_ref(), deadline)?
                 || self.company_has_spent(resource_id, &token, refresh_token, deadline)?)
         {
-            return refused("its refresh token was spent already, by a refresh of this store");
+            return refused("its refresh token was already spent by a refresh through this store");
         }
         if token.kind() == UserType::Location
             && let Some(other) = self.shares_family_token(resource_id, &token, deadline)?
         {
-            return Ok(Err(format!(
-                "its refresh token is held as that of {other}: two owners cannot share one"
-            )));
+            return Ok(Err(format!("its refresh token is stored for {other}; two owners cannot share one")));
         }
         if let Some(held) = held.as_ref().filter(|_| !replace) {
             let lost = matches!(held.standing, Standing::ReauthorizationRequired { .. });
             if !is_dated && !lost {
                 return refused(
-                    "a token is held, and this one does not say when it expires (expiresAt): the one held may be newer; \
-                     \"replace\": true takes this one all the same",
+                    "a token is stored, and this one has no expiry (expiresAt), so it may be older; \
+                     \"replace\": true imports this one anyway",
                 );
             }
             if held.token.expires_at > token.expires_at && !lost {
-                return refused("a newer token is held; \"replace\": true takes this one all the same");
+                return refused("a newer token is stored; \"replace\": true imports this one anyway");
             }
         }
         let mut record = match &held {
@@ -266,11 +270,11 @@ impl Tokens {
         };
         record.installed_at = None;
         if record.version == 0 {
-            // A record that cannot be read is replaced all the same.
+            // Take the version of an unreadable record, to overwrite it.
             record.version = self.records.store().version(resource_id, deadline)?.unwrap_or(0);
         }
         record.renew_at = self.schedule.renewal(&record);
-        // Unlike a fresh grant, an import can be given again: it is not kept when the store does not take it.
+        // An import can be repeated, so a failed save leaves no unsaved copy.
         let origin = Origin::Consent(held.map(|held| held.token));
         match self.records.save(&mut record, &origin, deadline)? {
             Saved::Ours => {}
@@ -283,7 +287,7 @@ impl Tokens {
         Ok(Ok(record))
     }
 
-    /// Whether the company of a location's token has spent that refresh token as its own.
+    /// Whether the company of a location's token has already spent this refresh token as its own.
     fn company_has_spent(
         &self,
         resource_id: &str,
@@ -300,23 +304,27 @@ impl Tokens {
         self.records.has_spent(company_id, refresh_token, company.as_ref(), deadline)
     }
 
-    /// Removes a company's refresh token from the locations that hold it as theirs. They are minted from now on.
+    /// Removes a company's refresh token from locations that hold it as their own. From then on
+    /// they are minted.
     fn take_back_refresh_token(&self, token: &Token, deadline: &Deadline) -> Result<()> {
         let company_id = token.resource_id().unwrap_or_default();
         let (mut last, mut tries) = (None, 0);
         while let Some(location_id) = self.shares_family_token(company_id, token, deadline)? {
             deadline.check()?;
-            // A store that lists what it does not load, or another writer that is always faster, ends this.
+            // Give up if the same location is found repeatedly: the list is stale, or another
+            // writer keeps changing the record.
             tries = if last.as_ref() == Some(&location_id) { tries + 1 } else { 0 };
             if tries == 3 {
-                log::warn!("{location_id}: it still holds its company's refresh token");
+                log::warn!("{location_id}: its record still holds the company's refresh token");
                 return Ok(());
             }
             let _lock = self.records.lock(&location_id, deadline)?;
             let record = self.records.load(&location_id, deadline)?;
             let record = record.filter(|record| same_token(&record.token, token));
             if let Some(mut record) = record {
-                log::warn!("{location_id}: its refresh token is its company's; from now on it is minted");
+                log::warn!(
+                    "{location_id}: its refresh token belongs to the company and was removed; tokens are minted from now on"
+                );
                 Arc::make_mut(&mut record.token).refresh_token = None;
                 record.renew_at = self.schedule.renewal(&record);
                 match self.records.note_standing(&mut record, deadline) {
@@ -330,8 +338,8 @@ impl Tokens {
         Ok(())
     }
 
-    /// The company, or the location of the same company, that holds the refresh token of an import for another owner, or
-    /// has spent it.
+    /// Another owner that holds the refresh token of an import or has spent it: the company, or a
+    /// location of the same company.
     fn shares_family_token(
         &self,
         resource_id: &str,
@@ -369,7 +377,7 @@ impl Tokens {
         }
     }
 
-    /// What a stored import means for this process, and for the report.
+    /// Reports an imported token and emits its event.
     fn imported(&self, record: &Record, report: &mut Report) {
         let resource_id = &record.resource_id;
         self.cooldowns.clear(resource_id);
@@ -391,11 +399,12 @@ impl Tokens {
                 valid_id(parameter, id)?;
             }
         }
-        // Whatever the store did not take is offered again first, so that the list shows it.
-        let offering = deadline.renewed(SAVE_RETRY_TIME.min(deadline.remaining()));
+        // Save unsaved copies first, so that the page contains them.
+        let retry_deadline = deadline.renewed(SAVE_RETRY_TIME.min(deadline.remaining()));
         for resource_id in self.records.unsaved_ids() {
-            // What fails stays in the list as `unsaved`, and was logged. A store that is down is not asked for each.
-            match offering.check().and_then(|()| self.retry_save(&resource_id, &offering)) {
+            // Failures are logged, and the token is listed as `unsaved`. Stop at the first one: the
+            // store may be down.
+            match retry_deadline.check().and_then(|()| self.retry_save(&resource_id, &retry_deadline)) {
                 Ok(()) => {}
                 Err(error) if error.status() == Status::Cancelled => return Err(error),
                 Err(_) => break,
@@ -411,12 +420,12 @@ impl Tokens {
     }
 }
 
-/// What became of an import.
+/// The result of an import.
 #[derive(Default)]
 struct Report {
     imported: u64,
     skipped: Vec<Value>,
-    /// The companies among the imported.
+    /// The imported companies.
     companies: Vec<String>,
 }
 
@@ -428,14 +437,14 @@ impl Report {
 
 /// An imported token.
 struct Entry {
-    /// Its place in the import.
+    /// The index in the import.
     index: usize,
     token: Token,
-    /// Whether it says when it expires. Without that its age is not known.
+    /// Whether the entry names its expiry; otherwise its age is unknown.
     is_dated: bool,
 }
 
-/// A page that names the records that cannot be read under `failed`, if there are any.
+/// Adds the unreadable records to a page as `failed`, if there are any.
 fn with_failed(mut page: Value, unreadable: &[Unreadable]) -> Value {
     if !unreadable.is_empty() {
         let failed = unreadable.iter().map(|row| failure("resourceId", &row.resource_id, &row.error));
@@ -444,8 +453,9 @@ fn with_failed(mut page: Value, unreadable: &[Unreadable]) -> Value {
     page
 }
 
-/// Reads an import. Skips entries that are not tokens, and refresh tokens that another entry brings. A company's entry
-/// comes before the entries of locations that hold its refresh token: a refresh of it is answered with the company's token.
+/// Parses an import. Skips entries that are not tokens, and entries whose refresh token another
+/// owner has as well. A company takes precedence over its locations, since a refresh returns the
+/// company's token.
 fn read_all(tokens: Vec<Map<String, Value>>, now_ms: i64, report: &mut Report) -> Vec<Entry> {
     let mut entries = Vec::new();
     for (index, entry) in tokens.into_iter().enumerate() {
@@ -469,7 +479,8 @@ fn read_all(tokens: Vec<Map<String, Value>>, now_ms: i64, report: &mut Report) -
         let first = digest(entry).and_then(|digest| owners.get(&digest));
         let other = first.filter(|first| **first != owner(entry));
         if let Some(other) = other {
-            let reason = format!("the same refresh token is given for {other}: two owners cannot share one");
+            let reason =
+                format!("another entry has the same refresh token for {other}; two owners cannot share one");
             report.skip(entry.index, Some(&owner(entry)), &reason);
         }
         other.is_none()
@@ -477,7 +488,7 @@ fn read_all(tokens: Vec<Map<String, Value>>, now_ms: i64, report: &mut Report) -
     entries
 }
 
-/// Reads an imported token, and whether it says when it expires; the refusal names the field.
+/// Parses one entry; returns the token and whether it names its expiry. Errors name the field.
 fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String> {
     let mut fields = in_camel_case(entry);
     let refresh_token = take_string(&mut fields, "refreshToken").map(Secret::new);
@@ -495,7 +506,8 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String>
         }
         Some(_) => take_integer(&mut fields, name).map(Some).ok_or_else(|| format!("{name} is not a number")),
     };
-    // The vendor's SDKs call it `expire_at`. The first that is there decides; what the others say does not matter.
+    // The vendor's SDKs use `expire_at`. The first field that is present decides; later ones are
+    // ignored.
     let expires_at = match number("expiresAt")? {
         None => number("expireAt")?,
         known => known,
@@ -506,12 +518,12 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String>
     }
     let is_dated = expires_at.is_some() && access_token.is_some();
     let (issued_at, expires_at) = match (expires_at, expires_in) {
-        // Nothing to hand out: due at once.
+        // No access token: due at once.
         _ if access_token.is_none() => (None, 0),
         (Some(expires_at), _) => (None, expires_at),
         (None, Some(seconds)) => (Some(now_ms), expiry(now_ms, Some(seconds))),
-        // Of unknown age: with a refresh token it is renewed at its first use. Without one it is a private integration
-        // token, which never expires.
+        // Unknown age: a token with a refresh token is due at first use. Without one it is a
+        // private integration token, which never expires.
         (None, None) if refresh_token.is_some() => (None, now_ms),
         (None, None) => (None, NEVER),
     };
@@ -549,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_of_the_vendor_are_imported() {
+    fn sessions_of_the_vendor_sdk_are_imported() {
         let token = read_json(json!({
             "access_token": "old", "accessToken": "new", "refresh_token": "r", "expire_at": "1700000000000",
             "userType": "Company", "companyId": "c", "scope": "a b", "resourceId": "c"
@@ -562,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_age_makes_a_token_due_at_once() {
+    fn token_of_unknown_age_is_due_at_once() {
         let token = read_json(json!({"accessToken": "a", "refreshToken": "r", "locationId": "l"})).unwrap();
         assert!(!token.is_alive(1_000_000));
         let only =
@@ -585,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_field() {
+    fn parse_error_names_the_field() {
         for (entry, field) in [
             (json!({"companyId": "c"}), "accessToken"),
             (json!({"accessToken": "a"}), "companyId"),
