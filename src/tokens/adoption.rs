@@ -1,8 +1,8 @@
-//! Key rotation: taking over the records that another client id has in the same database.
+//! Key rotation: adopts the records of another client id in the same database.
 //!
-//! A record is moved: saved under this client id first, then deleted under the other one. A process
-//! that dies in between leaves it in both places, and the next adoption recognises the copy and
-//! deletes the other. If it stayed in both places, two programs could spend the same refresh token.
+//! Adoption moves a record: it is saved under this client id, then deleted under the other. If the
+//! process dies in between, the next adoption recognizes the copy and deletes the original. A
+//! record that stayed under both ids could let two programs spend the same refresh token.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ use crate::event::Event;
 use crate::store::{OtherClient, Query, Record, Standing};
 use crate::token::valid_id;
 
-/// How many records or notes are read at a time.
+/// Records or notes per page.
 const PAGE: usize = 100;
 
-/// Whose tokens are taken over.
+/// Selects the tokens to adopt.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AdoptParams {
-    /// The other client id. Without it nothing is taken over.
+    /// The other client id. Without it, nothing is adopted.
     pub client_id: Option<String>,
     /// Only this company or location. Default: all.
     pub resource_id: Option<String>,
@@ -43,24 +43,25 @@ struct Report {
     failed: Vec<Value>,
 }
 
-/// The decision about one record of the other client id.
+/// The decision about one record.
 enum Adoption {
-    /// It is taken over: as this record, which replaces this one.
+    /// Save this record; the second is the stored record that it replaces.
     Taken(Box<Record>, Option<Box<Record>>),
-    /// This client id holds the same token, or a successor of it.
+    /// This client id already holds the same token or a successor.
     Copied,
-    /// It stays, for this reason.
+    /// Leave the record, for this reason.
     Left(&'static str),
 }
 
 impl Tokens {
-    /// Moves the tokens of another client id in the same database to this one. A token that is held
-    /// here and not lost is never replaced. `deadline` gives each record its own time.
+    /// Moves the tokens of another client id in the same database to this one. A token that is
+    /// already stored here is replaced only if its connection was lost. `deadline` limits the work
+    /// on each record.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter; `CONFIG` if the store holds one client id only;
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: then some tokens are taken over, and the same call again
-    /// brings the rest.
+    /// `INVALID_ARGUMENT` with the parameter's name; `CONFIG` if the store holds only one client
+    /// id; `STORE`, `TIMEOUT`, `CANCELLED`: some tokens are adopted, and repeating the call adopts
+    /// the rest.
     pub fn adopt_from(
         &self,
         own_client_id: &str,
@@ -75,12 +76,12 @@ impl Tokens {
             valid_id("clientId", client_id)?;
             if client_id == own_client_id {
                 let error = Error::invalid_argument("clientId", "clientId is this client's own id");
-                return Err(error.with_help("give the client id that was used before"));
+                return Err(error.with_help("give the app's previous client id"));
             }
             let Some(store) = self.records.store().of_client(client_id)? else {
                 return Err(Error::new(
                     Status::Config,
-                    "this store holds the tokens of one client id only, so there is no other to adopt from",
+                    "this store holds only one client id, so there is no other to adopt from",
                 )
                 .with_help("export with the other client id (ghl_tokens_export), and import with this one (ghl_tokens_import)")
                 .with_parameter("store.kind"));
@@ -125,7 +126,7 @@ impl Tokens {
         if dry_run { Ok(()) } else { self.adopt_installations(other, deadline) }
     }
 
-    /// Takes over one record, and reports the outcome.
+    /// Adopts one record and reports the outcome.
     fn adopt_into(
         &self,
         report: &mut Report,
@@ -149,8 +150,7 @@ impl Tokens {
         self.records.store().other_clients(deadline)
     }
 
-    /// Adds to an error that says that no token is held whether the database holds tokens of
-    /// another client id.
+    /// Adds a hint to a `NOT_FOUND` error if the database holds tokens of another client id.
     pub fn explain_not_held(&self, error: Error, deadline: impl FnOnce() -> Deadline) -> Error {
         if error.status() != Status::NotFound || error.api().is_some() {
             return error;
@@ -164,19 +164,20 @@ impl Tokens {
         }
     }
 
-    /// Whether the database holds tokens of another client id: looked at once, with a warning.
+    /// Searches the database for tokens of another client id, once; logs a warning and returns a
+    /// hint if there are any.
     pub fn look_for_rotation(&self, deadline: impl FnOnce() -> Deadline) -> Option<&str> {
         if self.other_client.get().is_none() {
             let other = self.other_clients(&deadline()).ok()?.into_iter().next();
             let help = other.as_ref().map(|OtherClient { client_id, .. }| {
                 format!("if the app's client id was {client_id} before, adopt its tokens (ghl_tokens_adopt)")
             });
-            // Outside of any lock: the host's logger may call the library.
+            // No lock is held here: the host's logger may call the library.
             if self.other_client.set(help).is_ok()
                 && let Some(OtherClient { client_id, tokens }) = other
             {
                 log::warn!(
-                    "the store holds no such token of this client id, but {tokens} of the client id {client_id}: if the app's \
+                    "the store has no such token for this client id, but {tokens} for the client id {client_id}; if the app's \
                      client id changed, adopt them (ghl_tokens_adopt, or ghl-oauth adopt --from {client_id})"
                 );
             }
@@ -184,7 +185,7 @@ impl Tokens {
         self.other_client.get()?.as_deref()
     }
 
-    /// Takes over one record. Answers why not, if it is left.
+    /// Adopts one record; returns the reason if it was left.
     fn adopt_one(
         &self,
         other: &Records,
@@ -201,7 +202,7 @@ impl Tokens {
             });
         }
         let _deferred = deferred_callbacks::defer();
-        // A refresh under the other client id ends first: until then the stored token may be spent.
+        // Wait for a refresh under the other client id, which may be spending the stored token.
         let _theirs = other.lock(resource_id, deadline)?;
         let _ours = self.records.lock(resource_id, deadline)?;
         let Some(theirs) = other.load(resource_id, deadline)? else {
@@ -224,8 +225,8 @@ impl Tokens {
                 self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
             }
         }
-        // The time of the tombstone is the beginning of the installation, so that an adoption in
-        // the other direction is not taken for older than a deletion.
+        // Date the tombstone with the start of the installation, so that it does not block a later
+        // adoption in the other direction.
         other.delete(resource_id, installed_at, |record| same_token(&record.token, &token), deadline)?;
         Ok(None)
     }
@@ -234,7 +235,7 @@ impl Tokens {
         let resource_id = &theirs.resource_id;
         let held = match self.records.load(resource_id, deadline) {
             Err(error) if error.is_unreadable() => {
-                return Ok(Adoption::Left("the token that is held under this client id cannot be read"));
+                return Ok(Adoption::Left("the record under this client id cannot be read"));
             }
             held => held?,
         };
@@ -253,8 +254,8 @@ impl Tokens {
         {
             return Ok(Adoption::Left("it was deleted under this client id"));
         }
-        // A refusal was a verdict under the other client id: the next refresh tells what this one
-        // is worth.
+        // A refusal under the other client id says nothing about this one: let the next refresh
+        // decide.
         let mut record = Record { version: 0, standing: Standing::Good, ..theirs };
         match &held {
             Some(held) => {
@@ -267,7 +268,7 @@ impl Tokens {
         Ok(Adoption::Taken(Box::new(record), held.map(Box::new)))
     }
 
-    /// Takes over the INSTALLs that wait for a token, unless there is a word on the location here.
+    /// Adopts pending INSTALLs of locations that have no state under this client id.
     fn adopt_installations(&self, other: &Records, deadline: &impl Fn() -> Deadline) -> Result<()> {
         let mut after = None;
         loop {

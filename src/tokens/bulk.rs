@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result, Status};
 
-/// Told how far the work is; answers whether to go on.
+/// A progress callback; returns whether to continue.
 pub type Progress<'a> = &'a dyn Fn(&Value) -> bool;
 
-/// How often the caller is told how far the work is, and how long a result is waited for at a time.
+/// The interval of progress reports, and the longest single wait for a result.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How many requests may be under way at once: what is wanted, or the usual.
+/// The number of workers: `wanted`, or `usual` by default.
 pub fn workers(wanted: Option<i64>, usual: i64) -> Result<usize> {
     let wanted = wanted.unwrap_or(usual);
     usize::try_from(wanted).ok().filter(|wanted| (1..=64).contains(wanted)).ok_or_else(|| {
@@ -20,12 +20,13 @@ pub fn workers(wanted: Option<i64>, usual: i64) -> Result<usize> {
     })
 }
 
-/// A token that nothing came of, as reports list it: under `named`, the report's name for its id.
+/// A failure in a report; `named` is the key for the id.
 pub fn failure(named: &str, id: &str, error: &Error) -> Value {
     json!({named: id, "error": error.to_json()["error"]})
 }
 
-/// The end of the work before it was done.
+/// The error of a call that was stopped early.
 pub fn stopped(why: &str) -> Error {
-    Error::new(Status::Cancelled, why).with_help("what was renewed is saved; call again for the rest")
+    Error::new(Status::Cancelled, why)
+        .with_help("call again for the rest; the tokens renewed so far are saved")
 }

@@ -1,4 +1,4 @@
-//! The company of a location, which must be known before its token can be minted.
+//! Finds the company of a location, whose token is needed to mint the location's token.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,34 +13,33 @@ use crate::error::{Error, Result, Status};
 use crate::store::{Query, Record};
 use crate::token::UserType;
 
-/// How many companies are read at a time.
+/// Companies per page.
 const PAGE: usize = 100;
 
-/// How long a location that no company lists is left alone, and how long at most after several
-/// times: each time costs a request per company.
+/// Backoff for a location that no company lists: each search costs one request per company.
 const MIN_PAUSE: Duration = Duration::from_secs(30);
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// How many locations that no company lists are remembered.
+/// Maximum number of remembered locations that no company lists.
 const MAX_UNLISTED: usize = 10_000;
 
-/// The companies of locations that were seen in lists.
+/// A cache of the companies of locations, filled from location lists.
 #[derive(Default)]
 pub struct Companies {
     seen: Mutex<HashMap<String, String>>,
     unlisted: Mutex<HashMap<String, Unlisted>>,
 }
 
-/// A location that was in no company's list.
+/// A location that no company listed.
 #[derive(Clone, Copy)]
 struct Unlisted {
     times: u32,
-    /// When the companies are asked again, by the uptime.
-    asked_again: Duration,
+    /// The uptime of the next search.
+    next_search_at: Duration,
 }
 
 impl Companies {
-    /// Remembers the locations of a company's list.
+    /// Remembers the locations in a page of a company's list.
     pub fn remember(&self, company_id: &str, page: &Map<String, Value>) {
         let mut companies = self.seen();
         for location_id in location_ids(page) {
@@ -60,34 +59,34 @@ impl Companies {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the companies may be asked for a location now. The next time is later, unless the
-    /// location is found.
-    fn may_ask(&self, location_id: &str, uptime: Duration) -> bool {
+    /// Whether a search for the location is allowed now. Extends its backoff.
+    fn may_search(&self, location_id: &str, uptime: Duration) -> bool {
         let mut unlisted = self.unlisted();
         let times = match unlisted.get(location_id) {
-            Some(last) if last.asked_again > uptime => return false,
+            Some(last) if last.next_search_at > uptime => return false,
             last => last.map_or(0, |last| last.times),
         };
         if unlisted.len() >= MAX_UNLISTED {
-            unlisted.retain(|_, last| last.asked_again > uptime);
+            unlisted.retain(|_, last| last.next_search_at > uptime);
             if unlisted.len() >= MAX_UNLISTED {
                 return false;
             }
         }
         let pause = MIN_PAUSE.saturating_mul(1 << times.min(10)).min(MAX_PAUSE);
-        unlisted.insert(location_id.to_owned(), Unlisted { times: times + 1, asked_again: uptime + pause });
+        unlisted
+            .insert(location_id.to_owned(), Unlisted { times: times + 1, next_search_at: uptime + pause });
         true
     }
 }
 
 impl Tokens {
-    /// The company whose token can mint for a location. An INSTALL that is newer than the
-    /// installation held names it; otherwise the record does, or a list, or the only company that
-    /// is held. If several are held, and an INSTALL does not name its company, each company's list
-    /// is asked for the location.
+    /// The company that can mint for a location: the company that a newer INSTALL names, otherwise
+    /// the record's company, a remembered one, or the only company in the store. If there are
+    /// several and an INSTALL is pending, searches their location lists.
     ///
     /// # Errors
-    /// `NOT_FOUND` if no company is held, or if several are; `STORE`, `TIMEOUT`, `CANCELLED`.
+    /// `NOT_FOUND` if no company is stored or the choice is ambiguous; `STORE`, `TIMEOUT`,
+    /// `CANCELLED`.
     pub(super) fn company_of(
         &self,
         location_id: &str,
@@ -111,7 +110,7 @@ impl Tokens {
             (None, _) => Err(not_found(location_id)),
             (Some(_), false) => {
                 if installed.is_some()
-                    && let Some(company_id) = self.company_that_lists(location_id, deadline)?
+                    && let Some(company_id) = self.search_companies(location_id, deadline)?
                 {
                     return Ok(company_id);
                 }
@@ -124,10 +123,9 @@ impl Tokens {
         }
     }
 
-    /// The company that lists a location as installed, after asking each company that is held, with
-    /// pauses that grow.
-    fn company_that_lists(&self, location_id: &str, deadline: &Deadline) -> Result<Option<String>> {
-        if !self.companies.may_ask(location_id, self.clock.uptime()) {
+    /// Searches the location lists of all stored companies, with backoff.
+    fn search_companies(&self, location_id: &str, deadline: &Deadline) -> Result<Option<String>> {
+        if !self.companies.may_search(location_id, self.clock.uptime()) {
             return Ok(None);
         }
         let mut query = Query { user_type: Some(UserType::Company), limit: PAGE, ..Query::default() };
@@ -151,8 +149,10 @@ impl Tokens {
                         self.companies.unlisted().remove(location_id);
                         return Err(error);
                     }
-                    // One company that cannot be asked says nothing about the others.
-                    Err(error) => log::debug!("{location_id}: a company's list could not be asked: {error}"),
+                    // The other companies can still be searched.
+                    Err(error) => {
+                        log::debug!("{location_id}: a company's location list could not be read: {error}")
+                    }
                 }
             }
             match page.next {

@@ -1,5 +1,4 @@
-//! Exponential backoff after failures: a resource whose refresh failed is not asked for again for a
-//! growing time.
+//! Cooldowns: exponential backoff per resource after failed refreshes and mints.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,67 +6,67 @@ use std::time::Duration;
 
 use crate::error::{Error, Status};
 
-/// The first pause after a failure that may pass by itself, and the longest one; doubled each time.
+/// Backoff after a transient failure: first and longest pause; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(8);
 
-/// The same after a refusal that only a consent or a configuration cures; four times as long each
-/// time.
+/// Backoff after a refusal that only a new consent or configuration resolves; multiplied by four
+/// each time.
 const FIRST_REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 const MAX_REFUSAL_PAUSE: Duration = Duration::from_secs(300);
 
-/// A caller waits out a rest up to this length, and gets the last error at once during a longer
-/// one.
+/// A caller waits out a cooldown up to this length; during a longer one it gets the last error at
+/// once.
 const MAX_INLINE_WAIT: Duration = Duration::from_secs(1);
 
-/// Above this many resting resources, entries whose rest ended long ago are removed.
+/// Above this many entries, those whose cooldown ended long ago are removed.
 const PRUNE_ABOVE: usize = 4096;
 
-/// The resources that rest. Times are read from the monotonic clock.
+/// Cooldowns by resource. Times are from the monotonic clock.
 #[derive(Default)]
 pub struct Cooldowns(Mutex<HashMap<String, Cooldown>>);
 
 struct Cooldown {
     until: Duration,
     error: Error,
-    passing: Failures,
-    lasting: Failures,
+    transient: Failures,
+    permanent: Failures,
 }
 
-/// The failures of one kind in a row.
+/// Consecutive failures of one kind.
 #[derive(Default)]
 struct Failures {
     count: u32,
-    /// When the rest after the last one ended.
-    rested: Duration,
+    /// The end of the last pause.
+    paused_until: Duration,
 }
 
 impl Failures {
-    /// Counts a failure; answers the end of the rest that it causes. After as long a time without a
-    /// failure as the longest rest takes, the count starts again.
+    /// Counts a failure and returns the end of its pause. The count restarts after a failure-free
+    /// time of the longest pause.
     fn add(&mut self, now: Duration, (first, factor, longest): (Duration, u32, Duration)) -> Duration {
-        if now > self.rested + longest {
+        if now > self.paused_until + longest {
             self.count = 0;
         }
         let pause = longest.min(first.saturating_mul(factor.saturating_pow(self.count.min(16))));
         self.count += 1;
-        self.rested = now + pause;
-        self.rested
+        self.paused_until = now + pause;
+        self.paused_until
     }
 }
 
-/// The reaction of a caller to a resource that rests.
+/// The state of a resource's cooldown.
 pub enum CooldownState {
-    /// It does not rest.
+    /// No cooldown.
     Over,
-    /// Wait so long, then ask.
+    /// Wait this long, then send.
     Short(Duration),
-    /// Give up with the last error.
+    /// Return the last error.
     Long(Error),
 }
 
 impl Cooldowns {
-    /// The reaction of a caller now.
+    /// The current state for a caller.
     pub fn check(&self, resource_id: &str, now: Duration) -> CooldownState {
         let entries = self.entries();
         let Some(cooldown) = entries.get(resource_id) else { return CooldownState::Over };
@@ -78,20 +77,20 @@ impl Cooldowns {
         }
     }
 
-    /// A renewal failed: the next one waits, longer each time.
+    /// Starts or extends the cooldown after a failed renewal, if its kind calls for one.
     pub fn failed(&self, resource_id: &str, error: &Error, now: Duration) {
         if let Some(kind) = kind(error) {
-            self.rests(resource_id, kind, error, now);
+            self.start(resource_id, kind, error, now);
         }
     }
 
-    /// No connection to the server was made in time. The error alone does not tell that from a wait
-    /// for other callers.
+    /// Starts a cooldown after a connect timeout. The error alone does not distinguish it from a
+    /// wait for another caller.
     pub fn unreachable(&self, resource_id: &str, error: &Error, now: Duration) {
-        self.rests(resource_id, Kind::Transient, error, now);
+        self.start(resource_id, Kind::Transient, error, now);
     }
 
-    fn rests(&self, resource_id: &str, kind: Kind, error: &Error, now: Duration) {
+    fn start(&self, resource_id: &str, kind: Kind, error: &Error, now: Duration) {
         let mut entries = self.entries();
         if entries.len() >= PRUNE_ABOVE {
             entries.retain(|_, cooldown| cooldown.until + MAX_REFUSAL_PAUSE > now);
@@ -99,17 +98,17 @@ impl Cooldowns {
         let cooldown = entries.entry(resource_id.to_owned()).or_insert_with(|| Cooldown {
             until: now,
             error: error.clone(),
-            passing: Failures::default(),
-            lasting: Failures::default(),
+            transient: Failures::default(),
+            permanent: Failures::default(),
         });
         cooldown.error = error.clone();
         cooldown.until = match kind {
-            Kind::Transient => cooldown.passing.add(now, (FIRST_PAUSE, 2, MAX_PAUSE)),
-            Kind::Permanent => cooldown.lasting.add(now, (FIRST_REFUSAL_PAUSE, 4, MAX_REFUSAL_PAUSE)),
+            Kind::Transient => cooldown.transient.add(now, (FIRST_PAUSE, 2, MAX_PAUSE)),
+            Kind::Permanent => cooldown.permanent.add(now, (FIRST_REFUSAL_PAUSE, 4, MAX_REFUSAL_PAUSE)),
         };
     }
 
-    /// Something changed: a renewal succeeded, or there is a new token or none.
+    /// Ends the cooldown, after a success, a new token or a deletion.
     pub fn clear(&self, resource_id: &str) {
         self.entries().remove(resource_id);
     }
@@ -120,14 +119,13 @@ impl Cooldowns {
 }
 
 enum Kind {
-    /// It may pass by itself.
+    /// May resolve by itself.
     Transient,
-    /// A consent or a configuration cures it.
+    /// Needs a new consent or configuration.
     Permanent,
 }
 
-/// Which pause a failure calls for; none for a failure that asked nothing of the server, or that
-/// the record remembers.
+/// The kind of a failure; `None` if no request was sent, or if the record remembers the failure.
 fn kind(error: &Error) -> Option<Kind> {
     match error.status() {
         Status::Network | Status::Server | Status::Protocol | Status::RateLimited => Some(Kind::Transient),
@@ -155,7 +153,7 @@ mod tests {
         Error::new(Status::Forbidden, "no").with_api(403, fault)
     }
 
-    /// How many requests a caller who asks 20 times a second makes in that time.
+    /// The number of requests within `seconds` by a caller that tries 20 times a second.
     fn requests(error: &Error, seconds: u64) -> u32 {
         let (cooldowns, mut requests) = (Cooldowns::default(), 0);
         for tick in 0..seconds * 20 {
@@ -176,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn short_cooldown_is_waited_for_and_a_long_one_returns_the_last_error() {
+    fn short_cooldown_is_waited_out_and_a_long_one_returns_the_last_error() {
         let cooldowns = Cooldowns::default();
         cooldowns.failed("location", &refusal(), Duration::ZERO);
         assert!(matches!(
@@ -185,7 +183,7 @@ mod tests {
         ));
         cooldowns.failed("location", &refusal(), FIRST_REFUSAL_PAUSE);
         let CooldownState::Long(error) = cooldowns.check("location", FIRST_REFUSAL_PAUSE) else {
-            panic!("a long rest")
+            panic!("a long cooldown")
         };
         assert_eq!((error.status(), error.retry_after()), (Status::Forbidden, Some(FIRST_REFUSAL_PAUSE * 4)));
         assert!(matches!(cooldowns.check("another", FIRST_REFUSAL_PAUSE), CooldownState::Over));
@@ -193,7 +191,7 @@ mod tests {
         assert!(matches!(cooldowns.check("location", FIRST_REFUSAL_PAUSE), CooldownState::Over));
     }
 
-    /// How long a resource rests after a failure at that time.
+    /// The cooldown after a failure at `now`.
     fn pause_after(cooldowns: &Cooldowns, error: &Error, now: Duration) -> Duration {
         cooldowns.failed("location", error, now);
         match cooldowns.check("location", now) {
@@ -204,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_hours_ago_and_of_another_kind_make_no_rest_longer() {
+    fn old_failures_and_failures_of_another_kind_do_not_extend_a_cooldown() {
         let (cooldowns, failed) = (Cooldowns::default(), Error::new(Status::Server, "503"));
         let mut now = Duration::ZERO;
         for _ in 0..10 {
@@ -216,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn server_that_cannot_be_reached_in_time_is_left_alone() {
+    fn connect_timeout_starts_a_cooldown() {
         let cooldowns = Cooldowns::default();
         cooldowns.unreachable("location", &Error::new(Status::Timeout, "no connection"), Duration::ZERO);
         assert!(matches!(cooldowns.check("location", Duration::ZERO), CooldownState::Short(FIRST_PAUSE)));

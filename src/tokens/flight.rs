@@ -1,5 +1,5 @@
 //! Single flight: the first caller for a key does the work, and the others wait for its result.
-//! Knows nothing of tokens.
+//! Generic over key and result.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,12 +14,12 @@ use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::signal::Signal;
 
-/// The flights that are under way.
+/// The open flights.
 pub struct Flights<K, T> {
     open: Mutex<HashMap<K, Arc<Flight<T>>>>,
 }
 
-/// One piece of work that several callers wait for.
+/// One piece of work that several callers share.
 pub struct Flight<T> {
     state: Mutex<State<T>>,
     changed: Signal,
@@ -28,19 +28,19 @@ pub struct Flight<T> {
 enum State<T> {
     Running,
     Completed(T),
-    /// The leader went without a result: it panicked.
+    /// The leader was dropped without a result, for example by a panic.
     Abandoned,
 }
 
-/// A caller's part in a flight.
+/// A caller's role in a flight.
 pub enum Role<'a, K: Hash + Eq, T: Clone> {
-    /// Does the work, and lands it.
+    /// Does the work and completes the flight.
     Leader(Leader<'a, K, T>),
     /// Waits for the result.
     Follower(Arc<Flight<T>>),
 }
 
-/// The right and the duty to do the work. Dropped without a landing, it wakes the others to try
+/// The leader must call [`Leader::complete`]. If it is dropped first, the followers wake and try
 /// again.
 pub struct Leader<'a, K: Hash + Eq, T: Clone> {
     flights: &'a Flights<K, T>,
@@ -54,7 +54,7 @@ impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
         Flights { open: Mutex::new(HashMap::new()) }
     }
 
-    /// Takes a seat: the first caller leads.
+    /// Joins the flight for `key`, or opens it as its leader.
     pub fn join(&self, key: K) -> Role<'_, K, T> {
         let mut open = self.open();
         if let Some(flight) = open.get(&key) {
@@ -65,7 +65,7 @@ impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
         Role::Leader(Leader { flights: self, key, flight, completed: false })
     }
 
-    /// Wakes every passenger to look at its deadline again.
+    /// Wakes all followers to check their deadlines.
     pub fn wake_all(&self) {
         for flight in self.open().values() {
             flight.changed.notify();
@@ -84,10 +84,10 @@ impl<T> Flight<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a flight that nobody can board any more.
+    /// Ends a flight that is no longer open to new followers.
     fn end(flight: &Arc<Self>, end: State<T>) {
         *flight.state() = end;
-        // Without passengers there is nobody to wake, which would be a call of the system.
+        // Without followers, save the system call.
         if Arc::strong_count(flight) > 1 {
             flight.changed.notify();
         }
@@ -95,10 +95,10 @@ impl<T> Flight<T> {
 }
 
 impl<T: Clone> Flight<T> {
-    /// Waits for the result; `None` when the leader went without one.
+    /// Waits for the result; `None` if the leader was dropped without one.
     ///
     /// # Errors
-    /// `TIMEOUT` or `CANCELLED`, by the waiter's own deadline.
+    /// `TIMEOUT` or `CANCELLED`, by the follower's own deadline.
     pub fn wait(&self, deadline: &Deadline) -> Result<Option<T>> {
         loop {
             let seen = self.changed.count();
@@ -113,7 +113,7 @@ impl<T: Clone> Flight<T> {
 }
 
 impl<K: Hash + Eq, T: Clone> Leader<'_, K, T> {
-    /// Ends the flight: whoever comes from now on begins a new one.
+    /// Completes the flight; later callers start a new one.
     pub fn complete(mut self, result: T) {
         self.completed = true;
         self.flights.open().remove(&self.key);
@@ -185,13 +185,13 @@ mod tests {
             flights.wake_all();
             assert_eq!(waiter.join().unwrap().unwrap_err().status(), Status::Cancelled);
         });
-        let Role::Follower(flight) = flights.join("a") else { panic!("the flight goes on") };
+        let Role::Follower(flight) = flights.join("a") else { panic!("the flight is still open") };
         leader.complete(1);
         assert_eq!(flight.wait(&deadline(&cancellation)).unwrap(), Some(1));
     }
 }
 
-/// Every interleaving of a few threads, by loom.
+/// Loom models: all interleavings of a few threads.
 #[cfg(all(test, ghl_loom))]
 mod models {
     use super::*;
@@ -207,8 +207,7 @@ mod models {
         Deadline::after(Duration::from_secs(3600), cancellation)
     }
 
-    /// What every caller does: leads, or waits, and boards again after a leader that went without a
-    /// result.
+    /// A typical caller: leads, or follows and joins again if the leader was dropped.
     fn call(flights: &TestFlights, work: impl Fn() -> usize, deadline: &Deadline) -> Result<usize> {
         loop {
             match flights.join("resource") {
@@ -245,7 +244,7 @@ mod models {
                 })
                 .collect();
             let results: Vec<usize> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
-            // A late joiner flies anew; who came in time shares the first result.
+            // A late caller starts a new flight; the others share the first result.
             assert!(results.iter().all(|result| (1..=done.load(Ordering::SeqCst)).contains(result)));
         });
     }
@@ -273,13 +272,13 @@ mod models {
                 let (flights, deadline) = (flights.clone(), deadline(&cancellation));
                 thread::spawn(move || match flights.join("resource") {
                     Role::Follower(flight) => flight.wait(&deadline).map(|_| ()),
-                    Role::Leader(_) => panic!("the flight is still under way"),
+                    Role::Leader(_) => panic!("the flight is still open"),
                 })
             };
             cancellation.raise();
             flights.wake_all();
-            // The leader lands only after the waiter has left: had the wake been lost, the model
-            // would not end.
+            // The leader completes only after the waiter has returned: a lost wakeup would hang the
+            // model.
             assert_eq!(waiter.join().unwrap().unwrap_err().status(), Status::Cancelled);
             leader.complete(1);
         });

@@ -1,13 +1,12 @@
-//! A fast seeded hash function for ids: one multiplication for each eight bytes.
+//! A fast seeded hash function for ids, with one multiplication per eight bytes.
 //!
-//! It is seeded anew for each client, and no stronger than that. std's is made for keys that an
-//! attacker chooses; what is entered here are the ids of companies and locations whose tokens the
-//! API granted.
+//! The seed is random per client; beyond that it does not resist collision attacks, unlike std's
+//! SipHash. It need not: the keys are ids of companies and locations whose tokens the API granted.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// The multiplier of Knuth's MMIX generator. A random one in its place is one of those that hardly
-/// move some bits, about once in sixteen times.
+/// The multiplier of Knuth's MMIX generator. About one in sixteen random multipliers mixes some
+/// bits poorly.
 const MULTIPLIER: u64 = 6_364_136_223_846_793_005;
 
 /// A random seed.
@@ -37,7 +36,7 @@ impl BuildHasher for IdHash {
 impl IdHasher {
     fn mix(&mut self, word: u64) {
         let product = u128::from(self.state ^ word) * u128::from(MULTIPLIER);
-        // Both halves, since each bit of a product hangs on the lower bits of its factors alone.
+        // Fold both halves: each bit of a product depends only on the lower bits of its factors.
         self.state = product as u64 ^ (product >> 64) as u64;
     }
 }
@@ -52,7 +51,7 @@ impl Hasher for IdHasher {
         if rest.is_empty() {
             return;
         }
-        // The last eight bytes, some of them once more; what is shorter is filled up.
+        // The last eight bytes, overlapping the previous word; shorter input is padded with zeros.
         let last = bytes.last_chunk().copied().unwrap_or_else(|| {
             let mut filled = [0; 8];
             filled[..rest.len()].copy_from_slice(rest);
@@ -61,7 +60,7 @@ impl Hasher for IdHasher {
         self.mix(u64::from_le_bytes(last));
     }
 
-    /// The length of a slice, which std tells first, and `write` sees for itself.
+    /// Ignores std's length prefix of a slice: `write` hashes the length itself.
     fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {
@@ -93,7 +92,7 @@ mod tests {
                 (0..4096).map(|index| hash.hash_one(format!("location{index:012}").as_bytes())).collect();
             for bit in 0..64 {
                 let set = hashes.iter().filter(|hash| *hash >> bit & 1 == 1).count();
-                // Ten times the standard deviation to each side.
+                // Ten standard deviations to each side.
                 assert!((1728..=2368).contains(&set), "bit {bit}: {set} of 4096");
             }
         }

@@ -3,8 +3,7 @@
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 
-/// So many bytes that an id is no larger than a text that lies elsewhere, with its length and its
-/// capacity.
+/// The largest capacity that keeps `InlineId` as small as a `String`.
 const INLINE_CAPACITY: usize = 22;
 
 pub enum InlineId {
@@ -33,7 +32,7 @@ impl InlineId {
     }
 }
 
-/// Looked up by the bytes of an id.
+/// Allows lookups by the bytes of an id.
 impl Borrow<[u8]> for InlineId {
     fn borrow(&self) -> &[u8] {
         self.bytes()

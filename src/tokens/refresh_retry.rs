@@ -1,5 +1,5 @@
 //! Retry policy of a refresh: backoff with jitter within the replay window, in which the server
-//! repeats its answer for a refresh token that it has already consumed.
+//! repeats its response for a refresh token that it has already consumed.
 
 use std::time::Duration;
 
@@ -7,60 +7,62 @@ use crate::api::{Failure, Outcome};
 use crate::error::Status;
 use crate::random;
 
-/// How often a refresh whose end is unknown is sent within one flight, if the caller can do without
-/// it for now.
+/// Attempts per flight after unknown outcomes, if the caller still has a valid token.
 const ATTEMPTS: u32 = 3;
 
-/// The pause before a refresh token that was called invalid is tried once more, when its last use
-/// had no answer: far shorter than that half minute.
+/// The pause before a retry, also to confirm a refusal of a token that may have been spent; far
+/// shorter than the replay window.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The same where the server may still be at work on what it was too slow to answer.
+/// Used instead of `PAUSE` to confirm a refusal after a timeout: the server may still be processing
+/// the first request.
 const LONG_PAUSE: Duration = Duration::from_secs(4);
 
-/// How long a caller who has no other token goes on after the first answer was lost: longer than
-/// most breaks, and short enough to leave the better part of that half minute to whoever asks next.
+/// How long a caller without a valid token retries after the first lost response: longer than most
+/// interruptions, but most of the replay window is left for the next call.
 const MUST_SUCCEED_FOR: Duration = Duration::from_secs(4);
 
-/// What must be left for the answer of an attempt that is not necessary: what it spends must not
-/// get lost.
+/// Minimum time left for the response of an optional attempt: a response after the deadline would
+/// be lost.
 const RESERVE: Duration = Duration::from_secs(3);
 
-/// How long the server gives the same answer again to who sends the same refresh token.
+/// Replay window: how long the server repeats its response for a consumed refresh token.
 const REPLAY_WINDOW_MS: i64 = 30_000;
 
-/// What is known of the uses of a refresh token while its renewal is under way.
+/// The state of the attempts to use one refresh token.
 #[derive(Debug)]
 pub struct RefreshRetry {
     attempts: u32,
     may_be_spent: bool,
-    /// Until when, by the uptime, a caller may insist; `None` where no answer was lost of late.
+    /// The uptime until which a caller that must succeed retries; `None` if no response was lost
+    /// within the replay window.
     must_succeed_until: Option<Duration>,
-    was_called_invalid: bool,
-    /// Whether the last answer that was lost was one that did not come in time.
-    was_silent: bool,
+    was_refused: bool,
+    /// Whether the last unknown outcome was a timeout.
+    timed_out: bool,
 }
 
 impl RefreshRetry {
-    /// Nothing was sent yet, or another flight sent it for the first time so many milliseconds ago.
+    /// Starts the attempts. `first_sent_ago_ms` is the age of an earlier request without a
+    /// response, if there was one.
     pub fn new(first_sent_ago_ms: Option<i64>, uptime: Duration) -> RefreshRetry {
-        let may_still_be_had = first_sent_ago_ms.is_some_and(|ago| (0..REPLAY_WINDOW_MS).contains(&ago));
+        let is_replayable = first_sent_ago_ms.is_some_and(|ago| (0..REPLAY_WINDOW_MS).contains(&ago));
         RefreshRetry {
             attempts: 0,
             may_be_spent: first_sent_ago_ms.is_some(),
-            must_succeed_until: may_still_be_had.then_some(uptime + MUST_SUCCEED_FOR),
-            was_called_invalid: false,
-            was_silent: false,
+            must_succeed_until: is_replayable.then_some(uptime + MUST_SUCCEED_FOR),
+            was_refused: false,
+            timed_out: false,
         }
     }
 
-    /// Whether a use of the token had no answer.
+    /// Whether an earlier request may have consumed the token.
     pub fn may_be_spent(&self) -> bool {
         self.may_be_spent
     }
 
-    /// The pause before the next attempt, if there is to be one, after a failure at that uptime.
-    /// `must_succeed` says that the caller has no other token, `left` how much of its time is left.
+    /// The pause before the next attempt after a failure at `uptime`, or `None` to give up.
+    /// `must_succeed` means that the caller has no valid token; `left` is its remaining time.
     pub fn after(
         &mut self,
         failure: &Failure,
@@ -71,10 +73,10 @@ impl RefreshRetry {
         self.attempts += 1;
         let error = &failure.error;
         match failure.outcome {
-            // The server may need a moment to know its own newest token.
+            // The server may need a moment to recognize its newest token.
             Outcome::Refused if error.status() == Status::ReauthorizationRequired => {
-                let is_verdict = !self.may_be_spent || std::mem::replace(&mut self.was_called_invalid, true);
-                let pause = if self.was_silent { LONG_PAUSE } else { PAUSE };
+                let is_verdict = !self.may_be_spent || std::mem::replace(&mut self.was_refused, true);
+                let pause = if self.timed_out { LONG_PAUSE } else { PAUSE };
                 return (!is_verdict).then_some(pause);
             }
             Outcome::Refused => return None,
@@ -82,9 +84,9 @@ impl RefreshRetry {
             Outcome::Unknown => {
                 self.may_be_spent = true;
                 self.must_succeed_until.get_or_insert(uptime + MUST_SUCCEED_FOR);
-                self.was_silent = error.status() == Status::Timeout;
+                self.timed_out = error.status() == Status::Timeout;
                 if self.attempts < ATTEMPTS {
-                    // A lost answer is asked for again at once; a server that fails gets a moment.
+                    // Repeat at once after a lost response; pause after an error response.
                     let at_once = self.attempts == 1 && error.http_status().is_none();
                     return Some(if at_once { Duration::ZERO } else { PAUSE });
                 }
@@ -92,7 +94,7 @@ impl RefreshRetry {
         }
         let until = self.must_succeed_until.filter(|_| must_succeed)?;
         let backoff = PAUSE * (1 << (self.attempts - 1).min(2));
-        // Those that began together need not go on together.
+        // Jitter separates processes that started together.
         let half = backoff / 2;
         let jitter = random::up_to(u64::try_from(half.as_millis()).unwrap_or(0));
         let pause = (half + Duration::from_millis(jitter)).max(error.retry_after().unwrap_or_default());
@@ -116,7 +118,7 @@ mod tests {
         failure(Status::Network, Outcome::Unknown)
     }
 
-    fn invalid() -> Failure {
+    fn refused() -> Failure {
         failure(Status::ReauthorizationRequired, Outcome::Refused)
     }
 
@@ -124,7 +126,7 @@ mod tests {
         failure(Status::Network, Outcome::NothingHappened)
     }
 
-    /// A pause that is longer than half of this, and no longer than this.
+    /// Whether a pause is between half of `most` and `most`.
     fn is_about(pause: Option<Duration>, most: Duration) -> bool {
         pause.is_some_and(|pause| (most / 2..=most).contains(&pause))
     }
@@ -150,20 +152,20 @@ mod tests {
         for must_succeed in [false, true] {
             let mut retry = RefreshRetry::new(None, START);
             assert_eq!(retry.after(&unreachable(), START, must_succeed, AMPLE), None);
-            assert_eq!(retry.after(&invalid(), START, must_succeed, AMPLE), None);
+            assert_eq!(retry.after(&refused(), START, must_succeed, AMPLE), None);
             assert!(!retry.may_be_spent());
         }
     }
 
     #[test]
     fn refusal_after_an_earlier_unknown_outcome_is_confirmed_once() {
-        for (ago, goes_on) in [(0, true), (29_999, true), (30_000, false), (-1, false)] {
+        for (ago, retries) in [(0, true), (29_999, true), (30_000, false), (-1, false)] {
             let mut retry = RefreshRetry::new(Some(ago), START);
             assert!(retry.may_be_spent());
-            assert_eq!(retry.after(&unreachable(), START, true, AMPLE).is_some(), goes_on, "{ago} ms");
-            assert_eq!(retry.after(&invalid(), START, true, AMPLE), Some(PAUSE));
-            assert_eq!(retry.after(&unreachable(), START, true, AMPLE).is_some(), goes_on);
-            assert_eq!(retry.after(&invalid(), START, true, AMPLE), None, "called invalid twice");
+            assert_eq!(retry.after(&unreachable(), START, true, AMPLE).is_some(), retries, "{ago} ms");
+            assert_eq!(retry.after(&refused(), START, true, AMPLE), Some(PAUSE));
+            assert_eq!(retry.after(&unreachable(), START, true, AMPLE).is_some(), retries);
+            assert_eq!(retry.after(&refused(), START, true, AMPLE), None, "refused twice");
         }
     }
 
@@ -184,8 +186,8 @@ mod tests {
             retry.after(&failure(Status::Timeout, Outcome::Unknown), START, false, AMPLE),
             Some(Duration::ZERO)
         );
-        assert_eq!(retry.after(&invalid(), START, false, AMPLE), Some(LONG_PAUSE));
-        assert_eq!(retry.after(&invalid(), START, false, AMPLE), None);
+        assert_eq!(retry.after(&refused(), START, false, AMPLE), Some(LONG_PAUSE));
+        assert_eq!(retry.after(&refused(), START, false, AMPLE), None);
     }
 
     #[test]

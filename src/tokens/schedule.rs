@@ -10,33 +10,33 @@ use crate::config::Refresh;
 use crate::store::{Record, Standing};
 use crate::token::{NEVER, Token, USUAL_LIFETIME_MS};
 
-/// How long a location that the API calls inactive is left alone.
+/// How long no token is requested for a location that the API calls inactive.
 pub const INACTIVE_HOLD_MS: i64 = 60_000;
 
-/// A renewal further in the future than this was computed by a wrong clock, or belongs to an
-/// unusually long life: the record is looked at.
+/// A renewal time further ahead than this comes from a wrong clock or an unusually long lifetime:
+/// maintenance checks the record.
 pub const MAX_RENEWAL_AHEAD_MS: i64 = 2 * USUAL_LIFETIME_MS;
 
-/// The policy of renewal, and the clocks that it goes by.
+/// The refresh policy and its clock.
 pub struct Schedule {
     clock: Arc<dyn Clock>,
     policy: Refresh,
 }
 
 impl Schedule {
-    /// A schedule by that policy.
+    /// A schedule with that policy.
     pub fn new(clock: Arc<dyn Clock>, policy: Refresh) -> Schedule {
         Schedule { clock, policy }
     }
 
-    /// How long before its death a token counts as due.
+    /// How long before its expiry a token is due.
     pub fn margin(&self, token: &Token) -> Duration {
         token.margin(self.policy.margin())
     }
 
-    /// The life that is left of a record's token, as far as is known. A token that this process
-    /// holds in memory ages by the uptime there, so a wall clock that is set back does not revive
-    /// it. The age of another token that was granted in the future is not known.
+    /// The remaining lifetime of a record's token. A cached token ages by the uptime, so it is not
+    /// revived when the wall clock is set back. An uncached token that was issued in the future has
+    /// an unknown age and counts as expired.
     pub fn left(&self, record: &Record, cache: &TokenCache) -> Duration {
         let now = self.clock.wall_ms();
         let left = record.token.left(now);
@@ -47,14 +47,14 @@ impl Schedule {
         }
     }
 
-    /// Whether a record's token needs no renewal before it is handed out.
+    /// Whether the token can be served without a renewal.
     pub fn is_fresh(&self, record: &Record, cache: &TokenCache) -> bool {
         !record.token.is_issued_in_future(self.clock.wall_ms())
             && self.left(record, cache) > self.margin(&record.token)
     }
 
-    /// When maintenance renews a token: as soon as less than its runway is left, at once if the end
-    /// of a refresh is unknown, never if only a person can help.
+    /// When maintenance renews a token: when less than its runway is left; now if the outcome of a
+    /// refresh is unknown; never if only a consent helps.
     pub fn renewal(&self, record: &Record) -> i64 {
         let token = &record.token;
         match record.standing {
@@ -70,8 +70,8 @@ impl Schedule {
         }
     }
 
-    /// Whether a token has more than its runway left. A token that was granted in the future has
-    /// not: its age is unknown.
+    /// Whether a token has more than its runway left; false for a token that was issued in the
+    /// future, whose age is unknown.
     pub fn has_runway(&self, record: &Record) -> bool {
         let now = self.clock.wall_ms();
         let renewal = self.renewal(record);

@@ -1,8 +1,8 @@
-//! Replay protection for imports: digests of spent refresh tokens. An import of a spent token is
-//! refused by them, as long as the token could matter.
+//! Replay protection for imports: digests of spent refresh tokens, used to refuse an import of a
+//! spent token.
 //!
-//! A record keeps the last ones, so that a refresh writes no second row. The older ones move to
-//! notes, many at a time.
+//! A record keeps the latest digests, so a refresh writes only one row. Older ones move to notes in
+//! batches.
 
 use serde_json::json;
 
@@ -13,15 +13,15 @@ use crate::error::{Result, Status};
 use crate::secret::Secret;
 use crate::store::{Note, Record, SpentDigest, SpentDigests};
 
-/// How many digests a record keeps at most, and how many of them move to a note together.
+/// Maximum number of digests in a record, and how many move to a note at once.
 const IN_RECORD: usize = 64;
 const IN_NOTE: usize = 48;
 
-/// How many notes are read at a time.
+/// Notes per page.
 const PAGE: usize = 16;
 
 impl Records {
-    /// Adds a refresh token that was spent. `record` is saved by the caller.
+    /// Adds a spent refresh token to `record`, which the caller saves.
     pub fn add_spent(
         &self,
         record: &mut Record,
@@ -42,7 +42,7 @@ impl Records {
         };
         match self.store().save_note(&note, deadline) {
             Ok(()) => record.spent.forget_oldest(IN_NOTE),
-            // The same digests, moved by an attempt whose record was not saved.
+            // An earlier attempt moved these digests, but its record was not saved.
             Err(error) if error.status() == Status::Conflict => {}
             Err(error) if record.spent.len() > 2 * IN_RECORD => {
                 log::warn!("{}: digests of spent refresh tokens are forgotten: {error}", record.resource_id);
@@ -52,7 +52,7 @@ impl Records {
         }
     }
 
-    /// Whether this store has spent a refresh token of a resource, of which it holds `record` now.
+    /// Whether this store has spent a refresh token of a resource; `record` is the stored record.
     pub fn has_spent(
         &self,
         resource_id: &str,

@@ -1,15 +1,13 @@
 //! A striped read-write lock: readers on different stripes share no cache line.
 //!
-//! Taking a usual read lock writes to it. Two threads that read the same thing then pass one cache
-//! line to and fro, and together read hardly more than one alone. Here each thread has a lock that
-//! is nearly its own, and none of the readers writes what another one reads. The price is the
-//! writer's, who takes all of them.
+//! Acquiring an ordinary read lock writes to it, so concurrent readers move its cache line between
+//! cores and hardly scale. Here each thread uses one of several locks (stripes), so readers rarely
+//! write to the same line. In return, a writer must acquire all stripes.
 //!
-//! The value is there once. Each lock holds a reference to it, which is counted and never copied
-//! while it may be read; a writer that holds all locks takes all references but one away, so that
-//! the value is its own to change, and puts them back before it lets go. So a reader sees the value
-//! before a change or after it, and whoever begins to read after a writer has let go sees what that
-//! one wrote.
+//! The value exists once. Each stripe holds an `Arc` of it, which readers do not clone. A writer
+//! that holds all stripes drops all references but one, so `Arc::get_mut` gives it exclusive
+//! access, and restores them before it unlocks. So a reader sees the value either before or after a
+//! write, and a reader that starts after a write has ended sees that write.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
@@ -20,27 +18,26 @@ use loom::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(ghl_loom))]
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// So many threads read without meeting. Of more than these, some share a lock, as readers usually
-/// do.
+/// The number of stripes. More threads than this share stripes.
 const STRIPES: usize = if cfg!(ghl_loom) { 2 } else { 8 };
 
 pub struct StripedLock<T> {
     stripes: [Stripe<T>; STRIPES],
 }
 
-/// In cache lines of its own: two of 64 bytes, since processors fetch them in pairs.
+/// Aligned to two cache lines of 64 bytes, since processors prefetch them in pairs.
 #[repr(align(128))]
 struct Stripe<T>(RwLock<SharedValue<T>>);
 
-/// Absent only while a writer holds all stripes.
+/// `None` only while a writer holds all stripes.
 type SharedValue<T> = Option<Arc<T>>;
 
-/// The value, as it stays while this lives.
+/// Shared access to the value.
 pub struct ReadGuard<'a, T> {
     stripe: RwLockReadGuard<'a, SharedValue<T>>,
 }
 
-/// The value, and nobody else at it.
+/// Exclusive access to the value.
 pub struct WriteGuard<'a, T> {
     value: SharedValue<T>,
     stripes: [RwLockWriteGuard<'a, SharedValue<T>>; STRIPES],
@@ -52,7 +49,7 @@ impl<T> StripedLock<T> {
         StripedLock { stripes: std::array::from_fn(|_| Stripe(RwLock::new(Some(Arc::clone(&value))))) }
     }
 
-    /// Waits for a writer, and for no reader.
+    /// Waits for a writer, but not for readers.
     pub fn read(&self) -> ReadGuard<'_, T> {
         self.read_as(thread_index())
     }
@@ -62,12 +59,12 @@ impl<T> StripedLock<T> {
         ReadGuard { stripe: stripe.read().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// Waits for everybody. Two writers take the stripes in the same order, so neither waits for
-    /// the other for ever.
+    /// Waits for all readers and writers. All writers acquire the stripes in the same order, so
+    /// they cannot deadlock.
     pub fn write(&self) -> WriteGuard<'_, T> {
         let mut stripes =
             self.stripes.each_ref().map(|stripe| stripe.0.write().unwrap_or_else(PoisonError::into_inner));
-        // Each reference goes as the next one comes: the last is the only one.
+        // Each step drops the previous reference: the last one is unique.
         let value = stripes.iter_mut().fold(None, |_, stripe| stripe.take());
         WriteGuard { value, stripes }
     }
@@ -77,7 +74,7 @@ impl<T> Deref for ReadGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.stripe.as_ref().unwrap_or_else(|| unreachable!("a writer puts the value back before it lets go"))
+        self.stripe.as_ref().unwrap_or_else(|| unreachable!("a writer restores the value before it unlocks"))
     }
 }
 
@@ -92,11 +89,11 @@ impl<T> Deref for WriteGuard<'_, T> {
 impl<T> DerefMut for WriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         let only = self.value.as_mut().and_then(Arc::get_mut);
-        only.unwrap_or_else(|| unreachable!("a reader holds its lock for as long as it reads"))
+        only.unwrap_or_else(|| unreachable!("a reader holds its stripe while it reads"))
     }
 }
 
-/// Puts the value back, after a panic, too; the locks are let go afterwards.
+/// Restores the value, also after a panic; the stripes unlock afterwards.
 impl<T> Drop for WriteGuard<'_, T> {
     fn drop(&mut self) {
         for stripe in &mut self.stripes {
@@ -105,7 +102,7 @@ impl<T> Drop for WriteGuard<'_, T> {
     }
 }
 
-/// Threads are numbered as they come, so that those which are few do not meet.
+/// A sequential number for each thread, so that the first `STRIPES` threads do not share a stripe.
 fn thread_index() -> usize {
     static NEXT_INDEX: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
@@ -194,14 +191,14 @@ mod tests {
     }
 }
 
-/// Every interleaving of a few threads, by loom.
+/// Loom models: all interleavings of a few threads.
 #[cfg(all(test, ghl_loom))]
 mod models {
     use super::*;
     use loom::thread;
 
     #[test]
-    fn write_is_seen_completely_and_on_every_stripe() {
+    fn write_is_atomic_and_visible_on_every_stripe() {
         loom::model(|| {
             let pair = Arc::new(StripedLock::new((0, 0)));
             let readers: Vec<_> = (0..STRIPES)

@@ -1,4 +1,4 @@
-//! The in-memory token cache, sharded by id. Stale tokens are served while a refresh runs.
+//! The in-memory token cache, sharded by id. Serves stale tokens while a refresh runs.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -9,26 +9,25 @@ use super::inline_id::InlineId;
 use super::striped_lock::{ReadGuard, StripedLock, WriteGuard};
 use crate::secret::Secret;
 
-/// So many parts that a reader rarely meets a writer, and that a part which grows is moved quickly.
+/// Enough shards that readers rarely meet a writer, and that a growing map is rehashed quickly.
 const SHARDS: usize = 16;
 
 pub struct CachedToken {
     access_token: Secret,
-    /// The uptime in milliseconds until which it needs no second thought.
+    /// The uptime in milliseconds until which the token is served without a check.
     fresh_until: u64,
-    /// So many milliseconds later the API refuses it. More than fit are 49 days: it is given up
-    /// rather too early.
+    /// How long after `fresh_until` the token is still valid. Limited to 49 days, which only
+    /// shortens its use.
     valid_for_ms: u32,
-    /// Refreshes that failed since the last one that did not.
+    /// Consecutive failed refreshes.
     failures: u8,
     company: CompanyTag,
 }
 
-/// A short hash of the company that a token belongs to. Two companies may share one: then both are
-/// forgotten together.
+/// A short hash of a token's company. On a collision, both companies are forgotten together.
 type CompanyTag = [u8; 3];
 
-/// The tag of a token whose company is not known.
+/// The tag of an unknown company.
 const UNKNOWN: CompanyTag = [0; 3];
 
 fn company_tag(company_id: Option<&str>) -> CompanyTag {
@@ -42,7 +41,7 @@ fn company_tag(company_id: Option<&str>) -> CompanyTag {
 }
 
 impl CachedToken {
-    /// A token of that company, fresh and alive until those uptimes.
+    /// A token that is fresh and valid until these uptimes.
     pub fn new(
         access_token: Secret,
         company_id: Option<&str>,
@@ -50,7 +49,7 @@ impl CachedToken {
         valid_until: Duration,
     ) -> CachedToken {
         let (fresh_until, valid_until) = (milliseconds(fresh_until), milliseconds(valid_until));
-        // One that dies before it is due is fresh no longer than it lives.
+        // A token that expires before it is due is fresh only until it expires.
         let fresh_until = fresh_until.min(valid_until);
         let valid_for_ms = u32::try_from(valid_until - fresh_until).unwrap_or(u32::MAX);
         CachedToken { access_token, fresh_until, valid_for_ms, failures: 0, company: company_tag(company_id) }
@@ -61,14 +60,14 @@ impl CachedToken {
     }
 }
 
-/// Why an old token that is due stays in use.
+/// Why a token that is due is still served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StaleReason {
-    /// Its refresh failed: exponential backoff, up to 64 seconds.
+    /// Its refresh failed: exponential backoff up to 64 seconds.
     Failed,
-    /// Another caller or process refreshes it, or the store is busy.
+    /// Another caller or process is refreshing it, or the store is busy.
     Busy,
-    /// This caller refreshes it: the others get the old one meanwhile.
+    /// This caller is refreshing it; the others are served the old token.
     Due,
 }
 
@@ -84,16 +83,16 @@ impl StaleReason {
 
 /// Access tokens by resource. All times are uptimes.
 ///
-/// A change is seen by every call that begins after it. Readers write nothing that another reader
-/// reads: two threads get twice the tokens of one, of one resource as of several.
+/// A change is visible to every call that starts after it. Readers on different threads write to no
+/// shared cache line, so reads scale even for a single resource.
 pub struct TokenCache {
-    /// Apart from what is written all the time beside it.
+    /// Boxed, to share no cache line with fields that are written often.
     shards: Box<[StripedLock<Shard>; SHARDS]>,
 }
 
 struct Shard {
     tokens: HashMap<InlineId, CachedToken, IdHash>,
-    /// How often a token came or went.
+    /// The number of changes so far.
     changes: u64,
 }
 
@@ -104,7 +103,7 @@ impl TokenCache {
         TokenCache { shards: Box::new(std::array::from_fn(shard)) }
     }
 
-    /// Gives a token that is fresh to `take`.
+    /// Passes a fresh token to `take`.
     pub fn with_fresh<T>(
         &self,
         resource_id: &str,
@@ -116,27 +115,26 @@ impl TokenCache {
         Some(take(&cached.access_token))
     }
 
-    /// Whether any token of a resource is held.
+    /// Whether a token of the resource is cached.
     pub fn contains(&self, resource_id: &str) -> bool {
         self.read(resource_id).get(resource_id).is_some()
     }
 
-    /// A token that the API still takes, be it due or not.
+    /// A token that has not expired, due or not.
     pub fn unexpired(&self, resource_id: &str, uptime: Duration) -> Option<Secret> {
         let shard = self.read(resource_id);
         let cached = shard.get(resource_id).filter(|cached| milliseconds(uptime) < cached.valid_until())?;
         Some(cached.access_token.clone())
     }
 
-    /// For how long the API still takes the token of a resource, be it due or not; `None` for a
-    /// dead one.
+    /// The remaining lifetime of the resource's token, due or not; `None` if it has expired.
     pub fn unexpired_for(&self, resource_id: &str, uptime: Duration) -> Option<Duration> {
         let valid_until = self.read(resource_id).get(resource_id)?.valid_until();
         let left = valid_until.checked_sub(milliseconds(uptime)).filter(|left| *left > 0)?;
         Some(Duration::from_millis(left))
     }
 
-    /// The life that is left of this very token, if it is held; zero for a dead one.
+    /// The remaining lifetime of this token if it is cached; zero if it has expired.
     pub fn left(&self, resource_id: &str, access_token: &Secret, uptime: Duration) -> Option<Duration> {
         let shard = self.read(resource_id);
         let cached =
@@ -144,14 +142,14 @@ impl TokenCache {
         Some(Duration::from_millis(cached.valid_until().saturating_sub(milliseconds(uptime))))
     }
 
-    /// A number that is another one as soon as a token of this resource comes or goes.
+    /// A counter that increases with every change of the resource's shard.
     pub fn changes(&self, resource_id: &str) -> u64 {
         self.read(resource_id).changes
     }
 
-    /// Holds a token that was just granted, or loaded. One that was loaded without the resource's
-    /// lock, when `changes` was the number, is held only if it is that still: else it may have been
-    /// deleted or replaced meanwhile.
+    /// Caches a token. With `changes`, the value of [`TokenCache::changes`] before the record was
+    /// loaded without a lock, only if nothing has changed since: otherwise the token may have been
+    /// deleted or replaced. Returns whether it was cached.
     pub fn publish(&self, resource_id: &str, cached: CachedToken, changes: Option<u64>) -> bool {
         let mut shard = self.write(resource_id);
         let current = changes.is_none_or(|changes| changes == shard.changes);
@@ -161,7 +159,7 @@ impl TokenCache {
         current
     }
 
-    /// Holds a token in the place of another one. Where none is held, it is a change all the same.
+    /// Caches a token if the resource is cached already. Counts as a change in either case.
     pub fn replace(&self, resource_id: &str, cached: CachedToken) {
         let mut shard = self.write(resource_id);
         if shard.get(resource_id).is_some() {
@@ -171,9 +169,8 @@ impl TokenCache {
         }
     }
 
-    /// Keeps an old token in use for `reason`, which gets the number of failed refreshes in a row;
-    /// `failed` counts one more. A token that was deleted or replaced since `changes` was the
-    /// number stays what it is.
+    /// Serves an old token for the time that `reason` allows, unless the cache has changed since
+    /// `changes`. `Failed` counts one more failed refresh.
     pub fn serve_stale(
         &self,
         changes: u64,
@@ -194,15 +191,14 @@ impl TokenCache {
         shard.put(resource_id, CachedToken { failures, ..cached });
     }
 
-    /// Forgets a resource.
+    /// Removes a resource.
     pub fn forget(&self, resource_id: &str) {
         let mut shard = self.write(resource_id);
         shard.changes += 1;
         shard.tokens.remove(resource_id.as_bytes());
     }
 
-    /// Forgets a company's tokens and those whose company is not known, except the tokens of these
-    /// resources.
+    /// Removes the tokens of a company, and those of unknown companies, except for these resources.
     pub fn forget_company(&self, company_id: &str, except: &HashSet<String>) {
         let except: HashSet<&[u8]> = except.iter().map(String::as_bytes).collect();
         let company = company_tag(Some(company_id));
@@ -216,7 +212,7 @@ impl TokenCache {
         }
     }
 
-    /// How many tokens are held.
+    /// The number of cached tokens.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().tokens.len()).sum()
     }
@@ -241,16 +237,15 @@ impl Shard {
     }
 }
 
-/// The part that an id is in. Its end is enough to spread ids evenly, and costs less than the map's
-/// hash of the whole.
+/// The shard of an id. The last eight bytes spread ids evenly and are cheaper than a hash of the
+/// whole id.
 fn shard_index(resource_id: &str) -> usize {
     let end = resource_id.as_bytes().last_chunk().copied().unwrap_or_default();
-    // The uppermost bits of a product hang on all bits of its factors; this one is 2⁶⁴ divided by
-    // the golden ratio.
+    // Fibonacci hashing: multiply by 2⁶⁴ divided by the golden ratio, and take the highest bits.
     (u64::from_le_bytes(end).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SHARDS.ilog2())) as usize
 }
 
-/// Cut, not rounded: a token is due rather too early than too late.
+/// Rounded down: a token is due too early rather than too late.
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -282,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn short_and_unusual_ids_are_accepted() {
+    fn ids_of_any_length_and_script_are_accepted() {
         let cache = TokenCache::new();
         let ids = ["", "a", "b", "sevenab", "eightabc", "ninéabcd", "ß"];
         for id in ids {
@@ -310,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn every_thread_sees_the_newest_token_and_no_removed_one() {
+    fn threads_see_the_newest_token_and_no_removed_token() {
         let cache = TokenCache::new();
         cache.publish("gone", token("0".into()), None);
         cache.forget("gone");
@@ -355,12 +350,12 @@ mod tests {
         assert!(!publish(&old, Some(loaded)));
         assert_eq!(held().as_deref(), Some("new"));
 
-        // A failed refresh of a token that was deleted meanwhile does not bring it back.
+        // A failed refresh does not restore a token that was deleted meanwhile.
         let loaded = cache.changes("location");
         cache.forget("location");
         cache.serve_stale(loaded, "location", (old.clone(), None), Duration::ZERO, HOUR, StaleReason::Failed);
         assert_eq!(held(), None);
-        // A token that came into the store alone is a change as well.
+        // A token that was saved without being cached is a change as well.
         let loaded = cache.changes("location");
         cache.replace("location", token("new".into()));
         assert_eq!(held(), None);
