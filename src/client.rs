@@ -1,4 +1,4 @@
-//! The client, the entry point of the library: builds the parts and gives each call its deadline.
+//! The client, the entry point of the library: builds the components and gives each call its deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,11 +22,9 @@ use crate::token::Token;
 use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens};
 use crate::webhook::{Headers, Verifier, Webhooks};
 
-/// A client: one app, its tokens, and the way to the API. Share it between threads.
+/// A client for one app and its tokens. Share it between threads.
 ///
-/// A forked child may go on using it: there it opens its own store, connections and locks at the first call. A memory
-/// store begins empty in the child, since two processes that refresh the same token without a common store would
-/// burn it for each other.
+/// A forked child may keep using it: at its first call, the child opens its own store, connections and locks. A memory store starts empty in the child, because two processes that refresh the same token without a shared store would invalidate it for each other.
 pub struct Client {
     config: Config,
     backend: Backend,
@@ -37,13 +35,13 @@ pub struct Client {
     parts: Parts,
 }
 
-/// What one process works with, and what its forked child made in its place.
+/// The components of one process, and those that its forked child built for itself.
 struct Parts {
     own: ProcessLocal<Work>,
     of_child: OnceBox<Parts>,
 }
 
-/// The parts that hold sockets, handles and locks.
+/// The components that hold sockets, handles and locks.
 struct Work {
     api: Arc<Api>,
     tokens: Arc<Tokens>,
@@ -56,15 +54,15 @@ struct Work {
 }
 
 impl Client {
-    /// A client by the system's clock.
+    /// A client that uses the system's clock.
     ///
     /// # Errors
-    /// `CONFIG`, naming the key; `STORE` when the store cannot be opened.
+    /// `CONFIG`, naming the key; `STORE` if the store cannot be opened.
     pub fn new(config: &Config) -> Result<Client> {
         Client::with_clock(config, Arc::new(SystemClock::new()))
     }
 
-    /// A client by a clock of one's own; for tests.
+    /// A client with another clock; for tests.
     ///
     /// # Errors
     /// As [`Client::new`].
@@ -72,7 +70,7 @@ impl Client {
         Client::build(config.clone(), None, clock)
     }
 
-    /// A client whose tokens a store of the host's own keeps. `config.store` needs no kind then.
+    /// A client with a custom store, implemented by the host. `config.store.kind` may be left at its default.
     ///
     /// # Errors
     /// As [`Client::new`].
@@ -89,7 +87,7 @@ impl Client {
         let mut backend = config.store.backend()?;
         let events = Arc::new(Events::default());
         let seal = store::seal(&config)?;
-        // From here on the seal has them.
+        // The seal holds them now.
         config.store.encryption_keys.clear();
         config.http.ca_bundle_path.iter_mut().for_each(make_absolute);
         store::resolve_paths(&mut backend)?;
@@ -98,7 +96,7 @@ impl Client {
         Ok(Client { config, backend, host, seal, clock, events, parts })
     }
 
-    /// The parts of this process; a forked child makes its own.
+    /// The components of this process; a forked child builds its own.
     fn work(&self) -> Result<&Work> {
         let mut parts = &self.parts;
         loop {
@@ -107,7 +105,7 @@ impl Client {
                 None => {
                     parts = parts.of_child.get_or_try_init(|| {
                         let (timeouts, host) = (&self.config.timeouts, self.host.as_ref());
-                        // The parent had the database open: one that is gone must not be made anew.
+                        // The parent had the database open: if the file is missing now, it must not be created again.
                         let store = || store::open(&self.backend, false, timeouts, host, &self.seal);
                         Parts::new(&self.config, store, &self.clock, &self.events).map(Box::new)
                     })?;
@@ -116,7 +114,7 @@ impl Client {
         }
     }
 
-    /// The parts of this process, where there are any yet.
+    /// The components of this process, if they have been built.
     fn work_so_far(&self) -> Option<&Work> {
         let mut parts = &self.parts;
         loop {
@@ -127,18 +125,18 @@ impl Client {
         }
     }
 
-    /// Ends every call that is waiting with `CANCELLED`; calls made afterwards work as ever.
+    /// Ends every waiting call with `CANCELLED`; later calls are not affected.
     ///
-    /// A refresh whose request was sent runs on, on the thread that sent it, until its answer is saved.
+    /// A refresh whose request has been sent continues on its thread until the response is saved.
     pub fn cancel(&self) {
-        // Where there are no parts yet, nobody waits.
+        // Without components no call is waiting.
         if let Some(work) = self.work_so_far() {
             work.cancellation.raise();
             work.tokens.wake_all();
         }
     }
 
-    /// Figures for an operator; never a secret.
+    /// Statistics for monitoring; contains no secret.
     ///
     /// # Errors
     /// `STORE`, in a forked child that cannot open its store.
@@ -163,15 +161,15 @@ impl Client {
         }))
     }
 
-    /// Sets, or with `None` takes away, the listener for events.
+    /// Sets the listener for events, or removes it with `None`.
     pub fn on_event(&self, listener: Option<Listener>) {
         self.events.listen(listener);
     }
 
-    /// `POST /oauth/token` as it is; stores nothing.
+    /// A plain call of `POST /oauth/token`; stores nothing.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a missing parameter; else what the API or the network says.
+    /// `INVALID_ARGUMENT` for a missing parameter; errors of the API and the network.
     pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
         let work = self.work()?;
         work.api
@@ -179,25 +177,25 @@ impl Client {
             .map_err(Error::from)
     }
 
-    /// `POST /oauth/location-token` as it is; stores nothing.
+    /// A plain call of `POST /oauth/location-token`; stores nothing.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for an empty id; else as [`Client::access_token`].
+    /// `INVALID_ARGUMENT` for an empty ID; otherwise as [`Client::access_token`].
     pub fn oauth_location_token(&self, params: &LocationTokenParams) -> Result<Token> {
         let work = self.work()?;
         work.tokens.location_token(params, &work.deadline())
     }
 
-    /// `GET /oauth/installed-locations`: one page, or with `all` every item.
+    /// `GET /oauth/installed-locations`: one page, or all items with `all`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; else as [`Client::access_token`].
+    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; otherwise as [`Client::access_token`].
     pub fn oauth_installed_locations(&self, params: &InstalledLocationsParams) -> Result<Map<String, Value>> {
         let work = self.work()?;
         work.tokens.installed_locations(params, &work.deadline())
     }
 
-    /// The link to send a person to; see [`Authorization::url`].
+    /// The URL of the consent page; see [`Authorization::url`].
     ///
     /// # Errors
     /// `INVALID_ARGUMENT`, naming the parameter.
@@ -205,7 +203,7 @@ impl Client {
         self.work()?.authorization.url(params)
     }
 
-    /// From the redirect to a stored token; see [`Authorization::complete`].
+    /// Exchanges the code of a redirect and stores the token; see [`Authorization::complete`].
     ///
     /// # Errors
     /// As [`Authorization::complete`].
@@ -214,7 +212,7 @@ impl Client {
         work.authorization.complete(params, &work.deadline())
     }
 
-    /// From a browser that comes back to a port of this machine to a stored token; see [`Authorization::listen`].
+    /// Waits for the redirect on a loopback port and stores the token; see [`Authorization::listen`].
     ///
     /// # Errors
     /// As [`Authorization::listen`].
@@ -223,7 +221,7 @@ impl Client {
         work.authorization.listen(params, &work.deadline())
     }
 
-    /// A live access token; see [`Tokens::access_token`].
+    /// A valid access token; see [`Tokens::access_token`].
     ///
     /// # Errors
     /// As [`Tokens::access_token`].
@@ -232,7 +230,7 @@ impl Client {
         work.tokens.access_token(resource_id, || work.deadline())
     }
 
-    /// Gives a token that is fresh in memory to `take`; `None` where a call to [`Client::access_token`] is due.
+    /// Passes the cached token to `take` if it is fresh; on `None`, call [`Client::access_token`].
     pub fn with_fresh_token<T>(&self, resource_id: &str, take: impl FnOnce(&Secret) -> T) -> Option<T> {
         self.work().ok()?.tokens.with_fresh(resource_id, take)
     }
@@ -273,7 +271,7 @@ impl Client {
         work.tokens.export(params, &work.deadline())
     }
 
-    /// Takes tokens over; see [`Tokens::import`].
+    /// Imports tokens; see [`Tokens::import`].
     ///
     /// # Errors
     /// As [`Tokens::import`].
@@ -282,7 +280,7 @@ impl Client {
         work.tokens.import(params, &work.deadline())
     }
 
-    /// Any endpoint with a live token; see [`Requests::send`].
+    /// Sends a request to any endpoint with a valid token; see [`Requests::send`].
     ///
     /// # Errors
     /// As [`Requests::send`].
@@ -291,7 +289,7 @@ impl Client {
         work.requests.send(params, &work.deadline())
     }
 
-    /// Mints for many locations; see [`Tokens::mint_all`].
+    /// Mints tokens for many locations; see [`Tokens::mint_all`].
     ///
     /// # Errors
     /// As [`Tokens::mint_all`].
@@ -300,7 +298,7 @@ impl Client {
         work.tokens.mint_all(params, progress, || work.deadline())
     }
 
-    /// One pass over what is due; see [`Tokens::maintain`].
+    /// Renews all tokens that are due; see [`Tokens::maintain`].
     ///
     /// # Errors
     /// As [`Tokens::maintain`].
@@ -309,7 +307,7 @@ impl Client {
         work.tokens.maintain(params, progress, || work.deadline())
     }
 
-    /// Checks a webhook's signature, and answers with what it says; see [`Webhooks::verify`].
+    /// Verifies a webhook's signature and parses it; see [`Webhooks::verify`].
     ///
     /// # Errors
     /// As [`Webhooks::verify`].
@@ -317,7 +315,7 @@ impl Client {
         self.work()?.webhooks.verify(body, headers)
     }
 
-    /// The same, and does to the tokens what it says; see [`Webhooks::apply`].
+    /// Verifies a webhook and applies it to the tokens; see [`Webhooks::apply`].
     ///
     /// # Errors
     /// As [`Webhooks::apply`].
@@ -328,7 +326,7 @@ impl Client {
 }
 
 impl Drop for Work {
-    /// Offers tokens that were never saved to the store for the last time. In a forked child it is not dropped.
+    /// Makes a last attempt to save unsaved tokens. A forked child never drops its parent's components.
     fn drop(&mut self) {
         self.tokens.close(&self.deadline());
     }
