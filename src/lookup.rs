@@ -1,5 +1,4 @@
-//! Name resolution (DNS) with a deadline and cancellation. Each lookup runs on a short-lived thread of its own, because the
-//! system's `getaddrinfo` accepts no time limit and cannot be cancelled.
+//! Name resolution (DNS) with a deadline and cancellation. Each lookup runs on its own short-lived thread, because the system's `getaddrinfo` has no timeout and cannot be cancelled.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,20 +8,19 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// The interval in which a wait checks for its deadline and its cancellation.
+/// How often a wait checks its deadline and cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The system started no thread for a lookup: this process, its user or its container is at its limit of threads, or
-/// memory is short. Nothing was sent.
+/// No thread could be started for a lookup: the process, its user or its container has reached a thread limit, or memory is low. Nothing was sent.
 #[derive(Debug)]
 pub struct ThreadSpawnError(io::Error);
 
 impl ThreadSpawnError {
-    /// The advice for an operator.
+    /// The help text of the error.
     pub const HELP: &str =
         "raise the limit of threads (ulimit -u, or pids.max of the container), then try again";
 
-    /// Whether this is why a lookup failed.
+    /// Whether `error` was caused by this.
     pub fn is_cause_of(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|cause| cause.is::<ThreadSpawnError>())
     }
@@ -30,18 +28,16 @@ impl ThreadSpawnError {
 
 impl fmt::Display for ThreadSpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no thread could be started for the lookup of its name: {}", self.0)
+        write!(f, "no thread could be started to resolve the host name: {}", self.0)
     }
 }
 
 impl StdError for ThreadSpawnError {}
 
-/// The addresses of a host. `left` tells how long the caller still waits, or the error that ends the wait; it is called
-/// again at short intervals.
+/// The addresses of a host. `left` is polled for the time that the caller still waits, or for the error that ends the wait.
 ///
 /// # Errors
-/// That of `left`; an `io::Error` if the name has no address, and one that holds [`ThreadSpawnError`] if no thread
-/// could be started.
+/// The error of `left`; an `io::Error` if the name has no address; one that wraps [`ThreadSpawnError`] if no thread could be started.
 pub fn addresses<E: From<io::Error>>(
     host: &str,
     port: u16,
@@ -54,7 +50,7 @@ pub fn addresses<E: From<io::Error>>(
     run(move || name.to_socket_addrs().map(Iterator::collect), spawn, left)
 }
 
-/// Runs `lookup` on the thread that `spawn` starts, and waits for its result.
+/// Runs `lookup` on a thread from `spawn` and waits for its result.
 fn run<E: From<io::Error>>(
     lookup: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
     spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
@@ -98,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn lookup_without_a_thread_is_an_error_that_names_the_reason() {
+    fn failure_to_start_a_thread_is_named_in_the_error() {
         let no_thread = |_: Box<dyn FnOnce() + Send>| Err(io::ErrorKind::WouldBlock.into());
         let error = run::<io::Error>(|| Ok(Vec::new()), no_thread, || Ok(HOUR)).unwrap_err();
         assert!(ThreadSpawnError::is_cause_of(&error), "{error:?}");
@@ -108,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn wait_for_a_lookup_that_hangs_ends_with_the_error_of_its_caller() {
+    fn wait_for_a_hanging_lookup_ends_with_the_callers_error() {
         let (release, hang) = channel::<()>();
         let mut asked = 0;
         let left = || {
