@@ -8,10 +8,13 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::error::{Error, Result, Status};
 
-/// Reads the certificates of the PEM file that the configuration names under `key`. Called when the client is created, so that a bad file fails then and not at a later connection. Ignores other PEM sections, such as private keys.
+/// Reads the certificates of the PEM file that the configuration names under `key`. Called when the
+/// client is created, so that a bad file fails then and not at a later connection. Ignores other
+/// PEM sections, such as private keys.
 ///
 /// # Errors
-/// `CONFIG`, naming the key, if the file cannot be read, has no certificate, or has one that cannot be a trust anchor.
+/// `CONFIG`, naming the key, if the file cannot be read, has no certificate, or has one that cannot
+/// be a trust anchor.
 pub fn read(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let refused = |why: String| {
         Error::new(Status::Config, format!("{key} cannot be used: {}: {why}", path.display()))

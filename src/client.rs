@@ -1,4 +1,5 @@
-//! The client, the entry point of the library: builds the components and gives each call its deadline.
+//! The client, the entry point of the library: builds the components and gives each call its
+//! deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +25,9 @@ use crate::webhook::{Headers, Verifier, Webhooks};
 
 /// A client for one app and its tokens. Share it between threads.
 ///
-/// A forked child may keep using it: at its first call, the child opens its own store, connections and locks. A memory store starts empty in the child, because two processes that refresh the same token without a shared store would invalidate it for each other.
+/// A forked child may keep using it: at its first call, the child opens its own store, connections
+/// and locks. A memory store starts empty in the child, because two processes that refresh the same
+/// token without a shared store would invalidate it for each other.
 pub struct Client {
     config: Config,
     backend: Backend,
@@ -70,7 +73,8 @@ impl Client {
         Client::build(config.clone(), None, clock)
     }
 
-    /// A client with a custom store, implemented by the host. `config.store.kind` may be left at its default.
+    /// A client with a custom store, implemented by the host. `config.store.kind` may be left at
+    /// its default.
     ///
     /// # Errors
     /// As [`Client::new`].
@@ -105,7 +109,8 @@ impl Client {
                 None => {
                     parts = parts.of_child.get_or_try_init(|| {
                         let (timeouts, host) = (&self.config.timeouts, self.host.as_ref());
-                        // The parent had the database open: if the file is missing now, it must not be created again.
+                        // The parent had the database open: if the file is missing now, it must not
+                        // be created again.
                         let store = || store::open(&self.backend, false, timeouts, host, &self.seal);
                         Parts::new(&self.config, store, &self.clock, &self.events).map(Box::new)
                     })?;
@@ -189,7 +194,8 @@ impl Client {
     /// `GET /oauth/installed-locations`: one page, or all items with `all`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; otherwise as [`Client::access_token`].
+    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; otherwise as
+    /// [`Client::access_token`].
     pub fn oauth_installed_locations(&self, params: &InstalledLocationsParams) -> Result<Map<String, Value>> {
         let work = self.work()?;
         work.tokens.installed_locations(params, &work.deadline())
@@ -212,7 +218,8 @@ impl Client {
         work.authorization.complete(params, &work.deadline())
     }
 
-    /// Waits for the redirect on a loopback port and stores the token; see [`Authorization::listen`].
+    /// Waits for the redirect on a loopback port and stores the token; see
+    /// [`Authorization::listen`].
     ///
     /// # Errors
     /// As [`Authorization::listen`].
@@ -326,7 +333,8 @@ impl Client {
 }
 
 impl Drop for Work {
-    /// Makes a last attempt to save unsaved tokens. A forked child never drops its parent's components.
+    /// Makes a last attempt to save unsaved tokens. A forked child never drops its parent's
+    /// components.
     fn drop(&mut self) {
         self.tokens.close(&self.deadline());
     }

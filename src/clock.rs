@@ -1,4 +1,5 @@
-//! Wall clock, uptime, the monotonic clock for deadlines, and all waits, behind one trait, so that tests can move the time and the simulation can replace it.
+//! Wall clock, uptime, the monotonic clock for deadlines, and all waits, behind one trait, so that
+//! tests can move the time and the simulation can replace it.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -7,7 +8,9 @@ use crate::signal::Signal;
 
 /// All time readings and waits of the library.
 ///
-/// When a token is loaded, its stored expiry is compared with `wall_ms`. From then on `uptime` decides, so that a jump of the wall clock neither expires a valid token nor revives an expired one.
+/// When a token is loaded, its stored expiry is compared with `wall_ms`. From then on `uptime`
+/// decides, so that a jump of the wall clock neither expires a valid token nor revives an expired
+/// one.
 pub trait Clock: Send + Sync {
     /// Milliseconds since the Unix epoch.
     fn wall_ms(&self) -> i64;
@@ -20,7 +23,8 @@ pub trait Clock: Send + Sync {
         STARTED.get_or_init(Instant::now).elapsed()
     }
 
-    /// Blocks the thread until the count of `signal` differs from `seen`, for at most `timeout`. May return early.
+    /// Blocks the thread until the count of `signal` differs from `seen`, for at most `timeout`.
+    /// May return early.
     fn wait(&self, signal: &Signal, seen: u64, timeout: Duration) {
         signal.block(seen, timeout);
     }

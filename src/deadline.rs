@@ -63,7 +63,8 @@ impl Deadline {
         Deadline { end: Some(Arc::clone(end)), ..self }
     }
 
-    /// A deadline `total` from now for another phase of the same call. A cancellation since the call began still counts.
+    /// A deadline `total` from now for another phase of the same call. A cancellation since the
+    /// call began still counts.
     #[must_use]
     pub fn renewed(&self, total: Duration) -> Deadline {
         Deadline { ends: self.now() + total, total, ..self.clone() }
@@ -75,7 +76,8 @@ impl Deadline {
         Deadline { ends: self.ends.min(self.now() + most), ..self.clone() }
     }
 
-    /// A deadline at least `least` from now that ignores cancellations: for work that must be finished, such as saving a token whose predecessor is used up.
+    /// A deadline at least `least` from now that ignores cancellations: for work that must be
+    /// finished, such as saving a token whose predecessor is used up.
     #[must_use]
     pub fn at_least(&self, least: Duration) -> Deadline {
         static NEVER: OnceLock<Arc<Cancellation>> = OnceLock::new();
@@ -125,7 +127,8 @@ impl Deadline {
         Error::new(Status::Timeout, message).with_help("try again, or raise timeouts.totalMs")
     }
 
-    /// Waits until the count of `signal` differs from `seen`, at most until the deadline. May return early.
+    /// Waits until the count of `signal` differs from `seen`, at most until the deadline. May
+    /// return early.
     pub fn wait(&self, signal: &Signal, seen: u64) {
         self.clock.wait(signal, seen, self.remaining());
     }

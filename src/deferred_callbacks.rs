@@ -1,4 +1,5 @@
-//! Deferred callbacks: the host's functions run when this thread holds no lock of the library, so they may call the library again (re-entrancy).
+//! Deferred callbacks: the host's functions run when this thread holds no lock of the library, so
+//! they may call the library again (re-entrancy).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,7 +19,8 @@ struct State {
     queue: DeferredCalls,
 }
 
-/// Defers this thread's callbacks until the outermost guard is dropped. Create it before taking a lock, so that it is dropped after the lock is released.
+/// Defers this thread's callbacks until the outermost guard is dropped. Create it before taking a
+/// lock, so that it is dropped after the lock is released.
 pub struct DeferGuard(());
 
 /// Defers this thread's callbacks.
@@ -27,7 +29,8 @@ pub fn defer() -> DeferGuard {
     DeferGuard(())
 }
 
-/// Runs `work` and returns its callbacks instead of running them, so that another thread can run them.
+/// Runs `work` and returns its callbacks instead of running them, so that another thread can run
+/// them.
 pub fn capture<T>(work: impl FnOnce() -> T) -> (T, DeferredCalls) {
     STATE.with_borrow_mut(|state| state.depth += 1);
     let result = work();

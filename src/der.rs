@@ -1,6 +1,7 @@
 //! DER (ITU-T X.690): one tag-length-value element at a time.
 
-/// The content of the first element, which must have the tag `tag`, and the bytes after the element.
+/// The content of the first element, which must have the tag `tag`, and the bytes after the
+/// element.
 pub fn element(tag: u8, input: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&length, rest) = input.strip_prefix(&[tag])?.split_first()?;
     let (length, rest) = match length {

@@ -64,7 +64,8 @@ impl Status {
 /// An error response of the API, whichever of its error formats it has.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ApiFault {
-    /// The machine-readable code: `error` (RFC 6749, section 5.2), or `code` of the `{"error": {…}}` envelope.
+    /// The machine-readable code: `error` (RFC 6749, section 5.2), or `code` of the `{"error":
+    /// {…}}` envelope.
     pub code: Option<String>,
     /// The server's message; several messages are joined with `; `.
     pub message: Option<String>,
@@ -74,7 +75,8 @@ pub struct ApiFault {
     pub resolution: Option<String>,
     /// The server's ID of the request, for the vendor's support.
     pub trace_id: Option<String>,
-    /// Whether the response was a JSON object, so that it came from the API. A page of a proxy or a firewall says nothing about a token.
+    /// Whether the response was a JSON object, so that it came from the API. A page of a proxy or a
+    /// firewall says nothing about a token.
     pub is_of_api: bool,
 }
 
@@ -210,7 +212,8 @@ impl Error {
         self
     }
 
-    /// Whether a stored record exists but cannot be read: it is damaged, or sealed with a key that is not configured.
+    /// Whether a stored record exists but cannot be read: it is damaged, or sealed with a key that
+    /// is not configured.
     pub fn is_unreadable(&self) -> bool {
         self.0.is_unreadable
     }

@@ -23,7 +23,8 @@ pub struct CannedAnswer {
     pub body: Vec<u8>,
 }
 
-/// Answers this thread's requests with these responses, one each, then repeats the last one. With an empty list, requests are sent over the network again.
+/// Answers this thread's requests with these responses, one each, then repeats the last one. With
+/// an empty list, requests are sent over the network again.
 pub fn answer_with(answers: Vec<CannedAnswer>) {
     ANSWERS.set(answers.into());
 }

@@ -8,7 +8,8 @@ use crate::secret::Secret;
 
 /// Parses a caller's JSON object. The error names an unknown or mistyped key.
 ///
-/// `argument` is the name of the document in errors. Errors never repeat a value, because it may be a secret.
+/// `argument` is the name of the document in errors. Errors never repeat a value, because it may be
+/// a secret.
 pub fn read<T: DeserializeOwned>(argument: &str, text: &str) -> Result<T> {
     if !text.trim_start().starts_with('{') {
         return Err(Error::invalid_argument(argument, format!("{argument} is not a JSON object")));
@@ -16,7 +17,8 @@ pub fn read<T: DeserializeOwned>(argument: &str, text: &str) -> Result<T> {
     let mut source = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut source).map_err(|error| {
         let path = error.path().to_string();
-        // serde_json reports some type errors as syntax errors (a number instead of an identifier): parse the text again to tell them apart.
+        // serde_json reports some type errors as syntax errors (a number instead of an identifier):
+        // parse the text again to tell them apart.
         match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => refusal(argument, &path, error.inner()),
             Err(error) => malformed(argument, &error),
@@ -51,14 +53,17 @@ fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
         let key = if path == "." { quoted() } else { format!("{path}.{}", quoted()) };
         return Error::invalid_argument(&key, format!("{argument} lacks the required key {key:?}"));
     }
-    let expected =
-        text.rsplit_once("expected ").filter(|_| error.is_data()).map_or("a string", |(_, expected)| expected);
+    let expected = text
+        .rsplit_once("expected ")
+        .filter(|_| error.is_data())
+        .map_or("a string", |(_, expected)| expected);
     let expected = expected.split(" at line ").next().unwrap_or(expected);
     let key = if path == "." { argument } else { path };
     Error::invalid_argument(key, format!("{key:?} in {argument} has the wrong type: expected {expected}"))
 }
 
-/// Renames the fields of a response to camelCase. If a field is present in both spellings, camelCase wins: the API introduced it later, and the other may be a leftover.
+/// Renames the fields of a response to camelCase. If a field is present in both spellings,
+/// camelCase wins: the API introduced it later, and the other may be a leftover.
 pub fn in_camel_case(answer: Map<String, Value>) -> Map<String, Value> {
     if answer.keys().all(|name| camel_case(name).is_none()) {
         return answer;
@@ -79,7 +84,8 @@ pub fn in_camel_case(answer: Map<String, Value>) -> Map<String, Value> {
     fields
 }
 
-/// `access_token` as `accessToken`; `None` if nothing changes. Leading underscores stay, as in the API's `_id`.
+/// `access_token` as `accessToken`; `None` if nothing changes. Leading underscores stay, as in the
+/// API's `_id`.
 pub fn camel_case(name: &str) -> Option<String> {
     if !name.trim_start_matches('_').contains('_') {
         return None;

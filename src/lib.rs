@@ -2,7 +2,10 @@
 //!
 //! # From Rust
 //!
-//! [`Client`] has one method for each function of the C ABI, with typed parameters ([`params`]) and typed results. [`Config`] configures it. An [`Error`] has a [`Status`]. Results and enums are `non_exhaustive` and parameters have defaults, so that a new version can add fields. Everything else is internal; `docs/architecture.md` describes the layers.
+//! [`Client`] has one method for each function of the C ABI, with typed parameters ([`params`]) and
+//! typed results. [`Config`] configures it. An [`Error`] has a [`Status`]. Results and enums are
+//! `non_exhaustive` and parameters have defaults, so that a new version can add fields. Everything
+//! else is internal; `docs/architecture.md` describes the layers.
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! Name resolution (DNS) with a deadline and cancellation. Each lookup runs on its own short-lived thread, because the system's `getaddrinfo` has no timeout and cannot be cancelled.
+//! Name resolution (DNS) with a deadline and cancellation. Each lookup runs on its own short-lived
+//! thread, because the system's `getaddrinfo` has no timeout and cannot be cancelled.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,7 +12,8 @@ use std::time::Duration;
 /// How often a wait checks its deadline and cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// No thread could be started for a lookup: the process, its user or its container has reached a thread limit, or memory is low. Nothing was sent.
+/// No thread could be started for a lookup: the process, its user or its container has reached a
+/// thread limit, or memory is low. Nothing was sent.
 #[derive(Debug)]
 pub struct ThreadSpawnError(io::Error);
 
@@ -34,10 +36,12 @@ impl fmt::Display for ThreadSpawnError {
 
 impl StdError for ThreadSpawnError {}
 
-/// The addresses of a host. `left` is polled for the time that the caller still waits, or for the error that ends the wait.
+/// The addresses of a host. `left` is polled for the time that the caller still waits, or for the
+/// error that ends the wait.
 ///
 /// # Errors
-/// The error of `left`; an `io::Error` if the name has no address; one that wraps [`ThreadSpawnError`] if no thread could be started.
+/// The error of `left`; an `io::Error` if the name has no address; one that wraps
+/// [`ThreadSpawnError`] if no thread could be started.
 pub fn addresses<E: From<io::Error>>(
     host: &str,
     port: u16,

@@ -1,4 +1,5 @@
-//! Panic scope: a thread-local flag that marks code of the library, so that the panic hook prints nothing for its panics.
+//! Panic scope: a thread-local flag that marks code of the library, so that the panic hook prints
+//! nothing for its panics.
 
 use std::cell::Cell;
 

@@ -58,7 +58,8 @@ mod seeded {
         STATE.set(seed);
     }
 
-    /// Knuth's linear congruential generator (MMIX). Only the upper bits are used, as the lower ones have short periods.
+    /// Knuth's linear congruential generator (MMIX). Only the upper bits are used, as the lower
+    /// ones have short periods.
     pub fn next() -> Option<u64> {
         let state =
             STATE.get()?.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

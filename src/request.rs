@@ -29,7 +29,8 @@ pub struct RequestParams {
     /// Additional headers; they override the default ones.
     #[serde(default)]
     pub headers: Map<String, Value>,
-    /// A string is sent unchanged; other values as JSON, or as a form if the content type is that of a form.
+    /// A string is sent unchanged; other values as JSON, or as a form if the content type is that
+    /// of a form.
     pub body: Option<Value>,
     /// A body of arbitrary bytes, instead of `body`.
     pub body_base64: Option<String>,
@@ -49,10 +50,13 @@ impl Requests {
         Requests { api, tokens }
     }
 
-    /// Sends a request under the rate limiter and the retry rules. After a 401 for an invalid token, refreshes the token and repeats the request once. Any response is a success, whatever its status: `{"status", "headers", "body", "bodyEncoding"}`.
+    /// Sends a request under the rate limiter and the retry rules. After a 401 for an invalid
+    /// token, refreshes the token and repeats the request once. Any response is a success, whatever
+    /// its status: `{"status", "headers", "body", "bodyEncoding"}`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter; with a resource, those of [`Tokens::access_token`]; errors of the network; `RATE_LIMITED`.
+    /// `INVALID_ARGUMENT`, naming the parameter; with a resource, those of
+    /// [`Tokens::access_token`]; errors of the network; `RATE_LIMITED`.
     pub fn send(&self, params: &RequestParams, deadline: &Deadline) -> Result<Value> {
         let method = method(&params.method)?;
         let uri = self.api.target(&params.path, &pairs("query", &params.query)?)?;
@@ -145,7 +149,8 @@ fn headers(params: &RequestParams) -> Result<Vec<(HeaderName, &str)>> {
         let refused = |why: &str| Error::invalid_argument(key.clone(), format!("{key} {why}"));
         let known = HeaderName::try_from(name).map_err(|_| refused("is not a valid header name"))?;
         let Value::String(value) = value else { return Err(refused("must be a string")) };
-        HeaderValue::try_from(value).map_err(|_| refused("contains a character that is not allowed in a header"))?;
+        HeaderValue::try_from(value)
+            .map_err(|_| refused("contains a character that is not allowed in a header"))?;
         if !is_caller_settable(&known) {
             return Err(refused("is set by the library"));
         }

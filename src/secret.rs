@@ -14,14 +14,16 @@ pub struct Secret(Repr);
 enum Repr {
     /// Shared with its clones.
     Shared(Arc<Shared>),
-    /// Owned by one secret, without the reference counts and the spare capacity: saves about a twentieth of the memory of a token.
+    /// Owned by one secret, without the reference counts and the spare capacity: saves about a
+    /// twentieth of the memory of a token.
     Unique(Zeroizing<Box<str>>),
 }
 
 struct Shared(Zeroizing<String>);
 
 impl Drop for Shared {
-    /// Clears the string first: zeroize then overwrites it in one piece as spare capacity instead of byte by byte.
+    /// Clears the string first: zeroize then overwrites it in one piece as spare capacity instead
+    /// of byte by byte.
     fn drop(&mut self) {
         self.0.clear();
     }

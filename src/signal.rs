@@ -1,6 +1,8 @@
 //! An event count: threads wait for a change of some state without holding the lock of that state.
 //!
-//! A waiter reads [`Signal::count`], checks the state, and waits for the count to change if the state is not as needed. A notification between the check and the wait changes the count, so no wakeup is lost.
+//! A waiter reads [`Signal::count`], checks the state, and waits for the count to change if the
+//! state is not as needed. A notification between the check and the wait changes the count, so no
+//! wakeup is lost.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -34,7 +36,9 @@ impl Signal {
         self.changed.notify_all();
     }
 
-    /// Blocks the thread until the count differs from `seen`, for at most `timeout`. May return early, so check the state again. Use [`Clock::wait`](crate::clock::Clock::wait) instead, which a simulated clock can replace.
+    /// Blocks the thread until the count differs from `seen`, for at most `timeout`. May return
+    /// early, so check the state again. Use [`Clock::wait`](crate::clock::Clock::wait) instead,
+    /// which a simulated clock can replace.
     pub fn block(&self, seen: u64, timeout: Duration) {
         let count = self.lock();
         if *count == seen {

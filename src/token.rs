@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
-/// The lifetime that is assumed if `expires_in` is missing (RFC 6749, section 5.1, makes it optional) or not positive: long enough to avoid a refresh loop, far shorter than the usual day.
+/// The lifetime that is assumed if `expires_in` is missing (RFC 6749, section 5.1, makes it
+/// optional) or not positive: long enough to avoid a refresh loop, far shorter than the usual day.
 pub const ASSUMED_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// The lifetime of the vendor's tokens, for a token whose own lifetime is unknown.
@@ -18,7 +19,8 @@ pub const USUAL_LIFETIME_MS: i64 = 86_400_000;
 /// The expiry of a token that never expires, in milliseconds since the epoch: the end of year 9999.
 pub const NEVER: i64 = 253_402_300_799_000;
 
-/// How far `issued_at` may lie in the future, because the clocks of machines differ. Beyond that, the clock was or is wrong.
+/// How far `issued_at` may lie in the future, because the clocks of machines differ. Beyond that,
+/// the clock was or is wrong.
 pub const CLOCK_TOLERANCE_MS: i64 = 300_000;
 
 /// The longest lifetime that is accepted.
@@ -108,7 +110,8 @@ impl Token {
         names_kind || named.is_some_and(|named| named != resource_id)
     }
 
-    /// Copies from the older token what the response to a refresh omits, such as the refresh token. The owner never changes.
+    /// Copies from the older token what the response to a refresh omits, such as the refresh token.
+    /// The owner never changes.
     #[must_use]
     pub fn completed_from(mut self, older: &Token) -> Token {
         fn keep<T: Clone>(newer: &mut Option<T>, older: &Option<T>) {
@@ -140,7 +143,8 @@ impl Token {
         u64::try_from(lifetime).ok().map(Duration::from_millis)
     }
 
-    /// The time until expiry at `now_ms`; zero if expired. Never more than the lifetime, even if the clock was wrong at the grant.
+    /// The time until expiry at `now_ms`; zero if expired. Never more than the lifetime, even if
+    /// the clock was wrong at the grant.
     pub fn left(&self, now_ms: i64) -> Duration {
         let left = Duration::from_millis(u64::try_from(self.expires_at.saturating_sub(now_ms)).unwrap_or(0));
         match self.lifetime() {
@@ -152,12 +156,14 @@ impl Token {
         }
     }
 
-    /// Whether `issued_at` lies in the future of `now_ms`. The token's age is unknown then, so it is due.
+    /// Whether `issued_at` lies in the future of `now_ms`. The token's age is unknown then, so it
+    /// is due.
     pub fn is_issued_in_future(&self, now_ms: i64) -> bool {
         self.issued_at.is_some_and(|issued_at| issued_at > now_ms.saturating_add(CLOCK_TOLERANCE_MS))
     }
 
-    /// How long before its expiry the token is due: `margin`, but at most a quarter of the lifetime. Otherwise a short-lived token would be refreshed at every call.
+    /// How long before its expiry the token is due: `margin`, but at most a quarter of the
+    /// lifetime. Otherwise a short-lived token would be refreshed at every call.
     pub fn margin(&self, margin: Duration) -> Duration {
         self.lifetime().map_or(margin, |lifetime| margin.min(lifetime / 4))
     }

@@ -11,7 +11,8 @@ use crate::error::{Error, Result, Status};
 use crate::lookup::ThreadSpawnError;
 use crate::panic_scope;
 
-/// How many results may be queued, so that fast workers wait for the collector instead of using up memory.
+/// How many results may be queued, so that fast workers wait for the collector instead of using up
+/// memory.
 const MAX_QUEUED_RESULTS: usize = 64;
 
 type WorkerMessage<T> = (Option<Result<T>>, DeferredCalls);
@@ -29,7 +30,8 @@ pub enum Received<T> {
     Closed,
 }
 
-/// Runs `workers` threads, each of which calls `work` until it returns `None`, and passes their results to `collect` on this thread. A panic ends its thread.
+/// Runs `workers` threads, each of which calls `work` until it returns `None`, and passes their
+/// results to `collect` on this thread. A panic ends its thread.
 ///
 /// # Errors
 /// `NETWORK` if no thread could be started; nothing was sent then.
@@ -48,15 +50,13 @@ pub fn run<T: Send, R>(
         }
         drop(sender);
         if threads.is_empty() {
-            return Err(Error::new(
-                Status::Network,
-                "no worker thread could be started; nothing was sent",
-            )
-            .with_help(ThreadSpawnError::HELP));
+            return Err(Error::new(Status::Network, "no worker thread could be started; nothing was sent")
+                .with_help(ThreadSpawnError::HELP));
         }
         let results = Results(receiver);
         let collected = collect(&results);
-        // Disconnects the channel, so that threads that still have work end at their next result instead of blocking the joins below.
+        // Disconnects the channel, so that threads that still have work end at their next result
+        // instead of blocking the joins below.
         drop(results);
         for thread in threads {
             // A panic has been delivered as a result.

@@ -1,4 +1,5 @@
-//! Error mapping: maps every form of the API's error responses to a [`Status`], and redacts secrets.
+//! Error mapping: maps every form of the API's error responses to a [`Status`], and redacts
+//! secrets.
 
 use serde_json::{Map, Value};
 
@@ -6,7 +7,8 @@ use super::EXCERPT;
 use crate::error::{ApiFault, Error, Status};
 use crate::http::{Response, requested_delay};
 
-/// The messages of the 401s that a new access token fixes. After any other 401 a refresh would be useless.
+/// The messages of the 401s that a new access token fixes. After any other 401 a refresh would be
+/// useless.
 const DEAD_TOKEN: [&str; 2] = ["invalid jwt", "access token is invalid"];
 
 /// The help text for an app version that the API or its consent page does not find.
@@ -39,7 +41,8 @@ fn words_of(fault: &ApiFault) -> String {
     fault.message.as_deref().filter(|_| fault.is_of_api).unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Whether a rejected mint means that mints for all other locations will be rejected as well: the company's token is invalid or lacks the scope, or the API version is wrong.
+/// Whether a rejected mint means that mints for all other locations will be rejected as well: the
+/// company's token is invalid or lacks the scope, or the API version is wrong.
 pub fn ends_every_mint(error: &Error) -> bool {
     let words = error.api().map(words_of).unwrap_or_default();
     let of_all = ["not authorized for this scope", "version header"];
@@ -47,13 +50,15 @@ pub fn ends_every_mint(error: &Error) -> bool {
         || error.http_status() == Some(401) && of_all.iter().any(|part| words.contains(part))
 }
 
-/// Whether the API timed out internally, perhaps after processing the request: `Command timed out`, with any HTTP status.
+/// Whether the API timed out internally, perhaps after processing the request: `Command timed out`,
+/// with any HTTP status.
 pub fn is_transient(fault: &ApiFault) -> bool {
     let in_code = fault.code.as_deref().is_some_and(|code| code.eq_ignore_ascii_case("command timed out"));
     fault.is_of_api && (in_code || words_of(fault).contains("command timed out"))
 }
 
-/// Whether an error says that the token is of the other kind (company or location). A refresh token in the request was not used up then.
+/// Whether an error says that the token is of the other kind (company or location). A refresh token
+/// in the request was not used up then.
 pub fn says_other_kind(error: &Error) -> bool {
     let words = error.api().map(words_of).unwrap_or_default();
     error.http_status() == Some(401) && words.contains("user type mismatch")
@@ -107,10 +112,9 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
             Status::Forbidden,
             "use the other kind of token for this endpoint, the company's or the location's",
         ),
-        401 if says("not accessible from this token") => (
-            Status::Forbidden,
-            "check that the app is installed in this location, and for which company",
-        ),
+        401 if says("not accessible from this token") => {
+            (Status::Forbidden, "check that the app is installed in this location, and for which company")
+        }
         401 if names("invalid client credentials") => (
             Status::Unauthorized,
             "check clientId and clientSecret: both must be from the same client key, which may have been deleted",
@@ -119,9 +123,10 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
             Status::Unauthorized,
             "import the current token from the account's settings: this one was rotated or deleted",
         ),
-        401 if DEAD_TOKEN.iter().any(|dead| words.contains(dead)) => {
-            (Status::Unauthorized, "check that the app is still installed; the API no longer accepts the access token")
-        }
+        401 if DEAD_TOKEN.iter().any(|dead| words.contains(dead)) => (
+            Status::Unauthorized,
+            "check that the app is still installed; the API no longer accepts the access token",
+        ),
         401 => (Status::Unauthorized, "check clientId and clientSecret, and that the app is still installed"),
         403 => (
             Status::Forbidden,
@@ -209,7 +214,8 @@ fn censored(details: Value, secrets: &[&str]) -> Value {
     }
 }
 
-/// Redacts these secrets in any encoding, and everything that looks like a JWT: a failing server may quote a token that it has just issued and the library does not know yet.
+/// Redacts these secrets in any encoding, and everything that looks like a JWT: a failing server
+/// may quote a token that it has just issued and the library does not know yet.
 pub fn without_secrets(words: &str, secrets: &[&str]) -> String {
     let mut words = words.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
@@ -222,7 +228,8 @@ pub fn without_secrets(words: &str, secrets: &[&str]) -> String {
     without(&words, jwt)
 }
 
-/// Replaces every match of `length`, which returns the length of a match at the start of its argument, in bytes.
+/// Replaces every match of `length`, which returns the length of a match at the start of its
+/// argument, in bytes.
 fn without(words: &str, length: impl Fn(&str) -> Option<usize>) -> String {
     let mut kept = String::with_capacity(words.len());
     let mut rest = words;
@@ -241,7 +248,8 @@ fn without(words: &str, length: impl Fn(&str) -> Option<usize>) -> String {
     kept
 }
 
-/// The length of the secret at the start of these words, with each character plain or escaped (URL, form, JSON or HTML).
+/// The length of the secret at the start of these words, with each character plain or escaped (URL,
+/// form, JSON or HTML).
 fn spelled(words: &str, secret: &str) -> Option<usize> {
     let mut rest = words.as_bytes();
     for byte in secret.bytes() {
@@ -280,7 +288,8 @@ fn escaped(words: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// The length of the JWT at the start of these words. `eyJ` is its header's `{"` in base64; the minimum length excludes words such as "keyJob".
+/// The length of the JWT at the start of these words. `eyJ` is its header's `{"` in base64; the
+/// minimum length excludes words such as "keyJob".
 fn jwt(words: &str) -> Option<usize> {
     const MIN_LENGTH: usize = 20;
     if !words.starts_with("eyJ") {

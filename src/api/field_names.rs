@@ -1,4 +1,5 @@
-//! Field-name negotiation: requests use camelCase until the server asks for snake_case. The vendor documents both, and an endpoint rejects a request with both.
+//! Field-name negotiation: requests use camelCase until the server asks for snake_case. The vendor
+//! documents both, and an endpoint rejects a request with both.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,7 +23,8 @@ impl Casing {
         Casing(!self.0)
     }
 
-    /// Whether the server rejected this casing: it reports an unknown field, or a missing field of the other casing. It checks the names before it processes any value.
+    /// Whether the server rejected this casing: it reports an unknown field, or a missing field of
+    /// the other casing. It checks the names before it processes any value.
     fn is_refused(self, error: &Error, names: &[Name]) -> bool {
         let words = error.api().and_then(|fault| fault.message.as_deref()).unwrap_or_default();
         let says = |name: &Name| {
@@ -42,12 +44,14 @@ fn is_missing(words: &str, name: &str) -> bool {
     })
 }
 
-/// The casing that one endpoint accepts, learned from its rejections and kept until the client is closed.
+/// The casing that one endpoint accepts, learned from its rejections and kept until the client is
+/// closed.
 #[derive(Debug, Default)]
 pub struct FieldNames(AtomicBool);
 
 impl FieldNames {
-    /// Sends a request in the known casing, and again in the other one if the server rejects the names.
+    /// Sends a request in the known casing, and again in the other one if the server rejects the
+    /// names.
     pub fn send<T>(&self, names: &[Name], send: impl Fn(Casing) -> Result<T, Failure>) -> Result<T, Failure> {
         let casing = Casing(self.0.load(Ordering::Relaxed));
         let first = send(casing);

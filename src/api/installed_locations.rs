@@ -73,7 +73,8 @@ impl Api {
     /// Lists the locations of a company: one page, or all.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; `PROTOCOL` if the page tokens form a cycle; errors of the API and the network.
+    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; `PROTOCOL` if the page
+    /// tokens form a cycle; errors of the API and the network.
     pub fn installed_locations(
         &self,
         params: &InstalledLocationsParams,
@@ -148,7 +149,8 @@ impl Api {
         if let Some(Value::Object(pagination)) = page.remove("pagination") {
             page.insert("pagination".into(), in_camel_case(pagination).into());
         }
-        // A truncated list must not pass for a complete one, nor a response without a list for an empty one.
+        // A truncated list must not pass for a complete one, nor a response without a list for an
+        // empty one.
         let incomplete = |why| {
             let trace_id = fault::trace_id(&reply.response, &page, &reply.secrets);
             Err(reply.unexpected(why, ApiFault { trace_id, ..ApiFault::default() }))
@@ -204,7 +206,8 @@ pub fn location_ids(page: &Map<String, Value>) -> impl Iterator<Item = &str> {
     location_ids_where(page, |_| true)
 }
 
-/// The IDs of a page's locations with the app installed. A page contains others as well if the server ignores the filter.
+/// The IDs of a page's locations with the app installed. A page contains others as well if the
+/// server ignores the filter.
 pub fn installed_location_ids(page: &Map<String, Value>) -> impl Iterator<Item = &str> {
     location_ids_where(page, |item| {
         item.get("isInstalled").is_none_or(|flag| !matches!(flag, Value::Bool(false)) && flag != "false")

@@ -1,4 +1,5 @@
-//! `POST /oauth/location-token` (the vendor's `get-location-access-token`): mints a location's token with its company's token.
+//! `POST /oauth/location-token` (the vendor's `get-location-access-token`): mints a location's
+//! token with its company's token.
 
 use serde::Deserialize;
 use ureq::http::Method;

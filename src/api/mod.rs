@@ -72,7 +72,8 @@ pub struct Failure {
 /// The effect that a failed call had on the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// No effect: it was not sent, or refused before it was processed (429, or 503 with `Retry-After`).
+    /// No effect: it was not sent, or refused before it was processed (429, or 503 with
+    /// `Retry-After`).
     NothingHappened,
     /// Unknown: it was sent, and no readable response arrived.
     Unknown,
@@ -196,7 +197,8 @@ fn uri(base_url: &str, path: &str, query: Option<&str>) -> Result<Uri, InvalidUr
     })
 }
 
-/// The error for a URL that is too long, the only way in which encoded pairs make it invalid. Names the parameter with the longest value.
+/// The error for a URL that is too long, the only way in which encoded pairs make it invalid. Names
+/// the parameter with the longest value.
 fn too_long(query: &str) -> Error {
     let pairs = form_urlencoded::parse(query.as_bytes());
     let longest = pairs.max_by_key(|(_, value)| value.len()).map(|(name, _)| name);
@@ -217,7 +219,8 @@ struct EndpointRequest<'a> {
     bucket: Option<Bucket<'a>>,
 }
 
-/// Encodes a form. The names must need no encoding. The result is zeroized after use, because it may contain secrets.
+/// Encodes a form. The names must need no encoding. The result is zeroized after use, because it
+/// may contain secrets.
 fn form<'a>(
     fields: impl IntoIterator<Item = (&'a str, &'a str), IntoIter: Clone>,
 ) -> (&'static str, Zeroizing<Vec<u8>>) {
@@ -241,7 +244,8 @@ fn form<'a>(
     (FORM, Zeroizing::new(form.into_bytes()))
 }
 
-/// Whether a value needs no form encoding, as most tokens and IDs. No early exit, so that the compiler can vectorize the loop.
+/// Whether a value needs no form encoding, as most tokens and IDs. No early exit, so that the
+/// compiler can vectorize the loop.
 fn is_unreserved(value: &str) -> bool {
     value
         .bytes()
@@ -268,12 +272,14 @@ impl SuccessResponse<'_> {
         Ok(json::in_camel_case(self.read()?))
     }
 
-    /// The failure for a response that violates the API's contract. The request may have had its effect.
+    /// The failure for a response that violates the API's contract. The request may have had its
+    /// effect.
     fn unexpected(&self, why: &str, fault: ApiFault) -> Failure {
         let status = self.response.status;
-        let error = Error::new(Status::Protocol, format!("the API answered {status}, but the response {why}"))
-            .with_help("try again; a proxy may have answered instead of the API")
-            .with_api(status, fault);
+        let error =
+            Error::new(Status::Protocol, format!("the API answered {status}, but the response {why}"))
+                .with_help("try again; a proxy may have answered instead of the API")
+                .with_api(status, fault);
         Failure { error, outcome: Outcome::Unknown }
     }
 }

@@ -39,10 +39,12 @@ impl Api {
         })
     }
 
-    /// Sends a request, by default with the configured `Version` header, and returns the response whatever its status.
+    /// Sends a request, by default with the configured `Version` header, and returns the response
+    /// whatever its status.
     ///
     /// # Errors
-    /// Errors of the network; `RATE_LIMITED` if the rate limiter gives no permit before the deadline.
+    /// Errors of the network; `RATE_LIMITED` if the rate limiter gives no permit before the
+    /// deadline.
     pub fn send<'a>(
         &'a self,
         mut request: Request<'a>,

@@ -1,4 +1,5 @@
-//! `POST /oauth/token` (the vendor's `get-access-token`): the token endpoint (RFC 6749, sections 4.1.3, 4.4 and 6).
+//! `POST /oauth/token` (the vendor's `get-access-token`): the token endpoint (RFC 6749, sections
+//! 4.1.3, 4.4 and 6).
 
 use std::sync::atomic::Ordering;
 
@@ -72,9 +73,11 @@ pub struct TokenParams {
 /// How a token request is retried, and which rate-limiter bucket it uses.
 #[derive(Debug, Clone, Copy)]
 pub enum TokenRetry<'a> {
-    /// A code or a refresh token is sent again only if the request certainly had no effect. Uses no bucket.
+    /// A code or a refresh token is sent again only if the request certainly had no effect. Uses no
+    /// bucket.
     SingleUse,
-    /// A refresh that the caller repeats within the server's replay window: each attempt ends early enough to leave time for another. A 429 delays other refreshes of this company or location.
+    /// A refresh that the caller repeats within the server's replay window: each attempt ends early
+    /// enough to leave time for another. A 429 delays other refreshes of this company or location.
     Replay {
         /// The company or location.
         resource_id: &'a str,
@@ -199,7 +202,8 @@ impl Api {
     }
 }
 
-/// A code that is rejected after the first response was lost was used up by the first request, whatever the message says.
+/// A code that is rejected after the first response was lost was used up by the first request,
+/// whatever the message says.
 fn spent_code_error(failure: Failure) -> Failure {
     match (failure.error.http_status(), failure.error.api().cloned()) {
         (Some(status @ (400 | 401)), Some(fault)) if failure.outcome == Outcome::Refused => {
@@ -213,7 +217,8 @@ fn spent_code_error(failure: Failure) -> Failure {
     }
 }
 
-/// Without a code in the request, "Authorization code not found" can only mean the client credentials.
+/// Without a code in the request, "Authorization code not found" can only mean the client
+/// credentials.
 fn client_credentials_error(failure: Failure, grant_type: GrantType) -> Failure {
     let fault = failure.error.api().cloned();
     match (failure.error.http_status(), fault) {

@@ -52,12 +52,15 @@ pub struct UrlParams {
 pub struct CompleteParams {
     /// The full URL to which the browser was redirected, with its query.
     pub redirect_url: Secret,
-    /// The `state` from the browser's session. Required if another process built the URL. Default: the state of any URL that this client built.
+    /// The `state` from the browser's session. Required if another process built the URL. Default:
+    /// the state of any URL that this client built.
     pub state: Option<Secret>,
-    /// Accept a redirect without a `state`, as after an installation that was started inside the marketplace. Default: false.
+    /// Accept a redirect without a `state`, as after an installation that was started inside the
+    /// marketplace. Default: false.
     #[serde(default)]
     pub allow_missing_state: bool,
-    /// The redirect URI of the consent. Required if it is not the configured one and another process built the URL.
+    /// The redirect URI of the consent. Required if it is not the configured one and another
+    /// process built the URL.
     pub redirect_uri: Option<String>,
     /// The kind of token to request. Default: the kind of the installation.
     pub user_type: Option<UserType>,
@@ -67,13 +70,15 @@ pub struct CompleteParams {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ListenParams {
-    /// The port on 127.0.0.1, 1 to 65,535. Default: the port of the redirect URI, if that is `http` on `localhost` or `127.0.0.1`. Required behind a tunnel.
+    /// The port on 127.0.0.1, 1 to 65,535. Default: the port of the redirect URI, if that is `http`
+    /// on `localhost` or `127.0.0.1`. Required behind a tunnel.
     pub port: Option<u64>,
     /// The longest wait for the browser, in milliseconds, 1 to 3,600,000. Default: 300,000.
     pub timeout_ms: u64,
     /// As in [`CompleteParams::state`].
     pub state: Option<Secret>,
-    /// As in [`CompleteParams::allow_missing_state`]. During the wait, any page in the user's browser can then end the wait and inject its own code.
+    /// As in [`CompleteParams::allow_missing_state`]. During the wait, any page in the user's
+    /// browser can then end the wait and inject its own code.
     pub allow_missing_state: bool,
     /// The redirect URI of the consent. Default: the configured one.
     pub redirect_uri: Option<String>,
@@ -149,7 +154,8 @@ impl Authorization {
     /// Builds the URL of the consent page: `{"url", "state"}`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` if the scopes or the redirect URI are neither given nor configured, or a value is malformed.
+    /// `INVALID_ARGUMENT` if the scopes or the redirect URI are neither given nor configured, or a
+    /// value is malformed.
     pub fn url(&self, params: UrlParams) -> Result<Value> {
         let scopes = params.scopes.unwrap_or_else(|| self.scopes.clone());
         if scopes.is_empty() {
@@ -180,10 +186,14 @@ impl Authorization {
         Ok(json!({"url": url, "state": state.expose()}))
     }
 
-    /// Verifies the redirect, exchanges its code and stores the token. Returns the token's metadata.
+    /// Verifies the redirect, exchanges its code and stores the token. Returns the token's
+    /// metadata.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a URL that is not this app's redirect; `CONSENT_DENIED`; `STATE_MISMATCH` for a `state` that is missing, unknown, expired or already used; `REAUTHORIZATION_REQUIRED` if the API rejects the code; errors of the network and the store. After a retryable error the same redirect may be passed again.
+    /// `INVALID_ARGUMENT` for a URL that is not this app's redirect; `CONSENT_DENIED`;
+    /// `STATE_MISMATCH` for a `state` that is missing, unknown, expired or already used;
+    /// `REAUTHORIZATION_REQUIRED` if the API rejects the code; errors of the network and the store.
+    /// After a retryable error the same redirect may be passed again.
     pub fn complete(&self, params: &CompleteParams, deadline: &Deadline) -> Result<Value> {
         let redirect = Redirect::read(params.redirect_url.expose())?;
         not_blank(params.state.as_ref())?;
@@ -196,25 +206,27 @@ impl Authorization {
         self.exchange(consented, params.user_type, deadline)
     }
 
-    /// Waits on a loopback port for the redirect, completes the consent like [`Authorization::complete`], and shows the result in the browser. Refuses all other requests without ending the wait.
+    /// Waits on a loopback port for the redirect, completes the consent like
+    /// [`Authorization::complete`], and shows the result in the browser. Refuses all other requests
+    /// without ending the wait.
     ///
-    /// The wait for the browser takes at most `timeout_ms`; the exchange then has the full duration of `deadline`.
+    /// The wait for the browser takes at most `timeout_ms`; the exchange then has the full duration
+    /// of `deadline`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter, also if the port is in use; `TIMEOUT` if no redirect arrives; `CANCELLED`; otherwise as [`Authorization::complete`].
+    /// `INVALID_ARGUMENT`, naming the parameter, also if the port is in use; `TIMEOUT` if no
+    /// redirect arrives; `CANCELLED`; otherwise as [`Authorization::complete`].
     pub fn listen(&self, params: &ListenParams, deadline: &Deadline) -> Result<Value> {
         let redirect_uri = self.redirect_uri(params.redirect_uri.as_deref())?;
         let redirect_target = absolute_url(&redirect_uri).ok_or_else(not_absolute)?;
         not_blank(params.state.as_ref())?;
         let port = params.port(&redirect_target)?;
         let wait = deadline.renewed(params.wait_timeout()?);
-        // Not `NETWORK`: that status is retryable and about the API, and the same port would still be in use.
+        // Not `NETWORK`: that status is retryable and about the API, and the same port would still
+        // be in use.
         let receiver = Receiver::bind(port, &redirect_target).map_err(|error| {
-            Error::invalid_argument(
-                "port",
-                format!("cannot listen on port {port} of 127.0.0.1: {error}"),
-            )
-            .with_help("stop the program that uses the port, or point the tunnel to another port")
+            Error::invalid_argument("port", format!("cannot listen on port {port} of 127.0.0.1: {error}"))
+                .with_help("stop the program that uses the port, or point the tunnel to another port")
         })?;
         log::info!("waiting for a consent on 127.0.0.1:{port}");
         let expected = Expected {

@@ -1,4 +1,5 @@
-//! The static HTML pages of the loopback server. No page contains text from a request or from the API.
+//! The static HTML pages of the loopback server. No page contains text from a request or from the
+//! API.
 
 /// A page, with its status line.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Pending consents, keyed by their `state` parameter (CSRF protection, RFC 6749, section 10.12). A state is single use and valid for an hour.
+//! Pending consents, keyed by their `state` parameter (CSRF protection, RFC 6749, section 10.12). A
+//! state is single use and valid for an hour.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,8 @@ const LINK_LIFETIME: Duration = Duration::from_secs(3600);
 /// The maximum number of pending consents. Beyond it the oldest is dropped.
 const MAX_PENDING: usize = 10_000;
 
-/// The HMAC of a state under a random key. An attacker can neither choose nor learn the digest, so the duration of a lookup reveals nothing about valid states.
+/// The HMAC of a state under a random key. An attacker can neither choose nor learn the digest, so
+/// the duration of a lookup reveals nothing about valid states.
 type Digest = [u8; 32];
 
 /// The pending consents of one client.
@@ -64,7 +66,8 @@ impl Pending {
         insert(&mut self.consents(), self.digest(state), consent);
     }
 
-    /// Uses up a state, unless `check` fails. `check` gets the redirect URI of the consent, or `None` if this client did not build its URL.
+    /// Uses up a state, unless `check` fails. `check` gets the redirect URI of the consent, or
+    /// `None` if this client did not build its URL.
     ///
     /// # Errors
     /// `STATE_MISMATCH` for a state that was used or has expired; the error of `check`.
@@ -75,7 +78,8 @@ impl Pending {
         check: impl FnOnce(Option<&str>) -> Result<T>,
     ) -> Result<(T, ConsumedState)> {
         let digest = self.digest(state);
-        // Lookup and update are one critical section, so that of two concurrent uses only one succeeds.
+        // Lookup and update are one critical section, so that of two concurrent uses only one
+        // succeeds.
         let mut consents = self.consents();
         let before = match consents.get(&digest) {
             None => None,
@@ -96,7 +100,8 @@ impl Pending {
         Ok((checked, ConsumedState { digest, number, before }))
     }
 
-    /// Restores a used state, because its exchange may still succeed. Does nothing if the state has been used or issued again since.
+    /// Restores a used state, because its exchange may still succeed. Does nothing if the state has
+    /// been used or issued again since.
     pub fn restore(&self, used: ConsumedState) {
         let mut consents = self.consents();
         let is_that_use =

@@ -1,6 +1,8 @@
-//! The loopback redirect server (RFC 8252, section 7.3): waits on a local port for the browser's redirect. Knows sockets and HTTP, but not consents.
+//! The loopback redirect server (RFC 8252, section 7.3): waits on a local port for the browser's
+//! redirect. Knows sockets and HTTP, but not consents.
 //!
-//! Every program on this machine and every page in a browser can connect. A request that is not the expected redirect gets an error page; it neither delays the others nor ends the wait.
+//! Every program on this machine and every page in a browser can connect. A request that is not the
+//! expected redirect gets an error page; it neither delays the others nor ends the wait.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,16 +19,19 @@ use crate::error::Result;
 use super::page::{MALFORMED, MISDIRECTED, NOT_ALLOWED, NOT_EXPECTED, NOT_FOUND, Page, TOO_LARGE};
 use super::redirect;
 
-/// The polling interval of the sockets. The library starts no thread for this wait, which must also end promptly when cancelled.
+/// The polling interval of the sockets. The library starts no thread for this wait, which must also
+/// end promptly when cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The longest request header, in bytes. Browsers send the cookies of all local servers, as cookies are not bound to a port.
+/// The longest request header, in bytes. Browsers send the cookies of all local servers, as cookies
+/// are not bound to a port.
 const MAX_HEAD: usize = 16 * 1024;
 
 /// The maximum number of header lines.
 const MAX_HEADERS: usize = 100;
 
-/// The maximum number of open connections; browsers open some in advance. Beyond it the oldest is closed, so that idle connections cannot block the redirect.
+/// The maximum number of open connections; browsers open some in advance. Beyond it the oldest is
+/// closed, so that idle connections cannot block the redirect.
 const MAX_CONNECTIONS: usize = 64;
 
 /// A listening port.
@@ -39,7 +44,8 @@ pub struct Receiver {
 /// The path and hosts that the redirect must have.
 struct CallbackTarget {
     path: String,
-    /// Accepted `Host` values: the redirect URI's, and the local ones, which a tunnel may substitute. Others are refused against DNS rebinding.
+    /// Accepted `Host` values: the redirect URI's, and the local ones, which a tunnel may
+    /// substitute. Others are refused against DNS rebinding.
     hosts: Vec<String>,
 }
 
@@ -80,7 +86,8 @@ impl Receiver {
         }
     }
 
-    /// Accepts waiting connections, at most [`MAX_CONNECTIONS`], so that a flood cannot delay the deadline check.
+    /// Accepts waiting connections, at most [`MAX_CONNECTIONS`], so that a flood cannot delay the
+    /// deadline check.
     fn accept(&mut self) {
         for _ in 0..MAX_CONNECTIONS {
             let Ok((stream, _)) = self.listener.accept() else { return };
@@ -133,7 +140,8 @@ impl Connection {
         // The buffer is never full here: a full one has been answered.
         match self.stream.read(&mut self.head[self.filled..]) {
             Ok(0) => return ConnectionState::Closed,
-            // Drain the input after the response: closing a socket with unread data resets the connection, and the browser would not show the page.
+            // Drain the input after the response: closing a socket with unread data resets the
+            // connection, and the browser would not show the page.
             Ok(_) if self.answered => return ConnectionState::Open,
             Ok(count) => self.filled += count,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
@@ -159,7 +167,8 @@ impl Connection {
     }
 }
 
-/// Sends the page. It is the first output of the connection, so it fits into the socket's send buffer.
+/// Sends the page. It is the first output of the connection, so it fits into the socket's send
+/// buffer.
 fn send(stream: &mut TcpStream, page: &Page) -> io::Result<()> {
     stream.write_all(page.response().as_bytes())?;
     stream.shutdown(Shutdown::Write)
@@ -179,7 +188,8 @@ impl CallbackTarget {
         CallbackTarget { path: redirect_uri.path().to_owned(), hosts }
     }
 
-    /// The query of the request in these bytes, without a fragment. `None` while its header is incomplete; the error page if it is not the redirect.
+    /// The query of the request in these bytes, without a fragment. `None` while its header is
+    /// incomplete; the error page if it is not the redirect.
     fn query<'a>(&self, bytes: &'a [u8]) -> Result<Option<&'a str>, &'static Page> {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut request = Request::new(&mut headers);

@@ -1,4 +1,5 @@
-//! The authorization response (RFC 6749, section 4.1.2): the URL to which the browser was redirected, and its query.
+//! The authorization response (RFC 6749, section 4.1.2): the URL to which the browser was
+//! redirected, and its query.
 
 use ureq::http::Uri;
 use zeroize::Zeroizing;
@@ -6,7 +7,8 @@ use zeroize::Zeroizing;
 use crate::config::absolute_url;
 use crate::error::{Error, Result};
 
-/// A redirect: its target and its parameters, which are zeroized on drop because the code is a secret.
+/// A redirect: its target and its parameters, which are zeroized on drop because the code is a
+/// secret.
 pub struct Redirect {
     target: Uri,
     parameters: Vec<(String, Zeroizing<String>)>,
@@ -60,7 +62,8 @@ impl Redirect {
             && self.target.path() == expected.path()
     }
 
-    /// The only difference from that redirect URI, if it is one that a proxy or a typing error causes.
+    /// The only difference from that redirect URI, if it is one that a proxy or a typing error
+    /// causes.
     pub fn slight_difference(&self, redirect_uri: &str) -> Option<&'static str> {
         let expected = absolute_url(redirect_uri)?;
         let bare = |uri: &Uri| uri.path().trim_end_matches('/').to_owned();

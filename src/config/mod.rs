@@ -35,10 +35,12 @@ pub struct Config {
     /// The scopes that a consent requests. Default: none; each call must name them.
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// The base URL of the API; may have a path prefix. Default: `https://services.leadconnectorhq.com`.
+    /// The base URL of the API; may have a path prefix. Default:
+    /// `https://services.leadconnectorhq.com`.
     #[serde(default = "default_base_url")]
     pub base_url: String,
-    /// The consent page. Default: `https://marketplace.gohighlevel.com/v2/oauth/chooselocation`. White label: `https://marketplace.leadconnectorhq.com/v2/oauth/chooselocation`.
+    /// The consent page. Default: `https://marketplace.gohighlevel.com/v2/oauth/chooselocation`.
+    /// White label: `https://marketplace.leadconnectorhq.com/v2/oauth/chooselocation`.
     #[serde(default = "default_authorize_url")]
     pub authorize_url: String,
     /// The value of the `Version` header. Default: `v3`.
@@ -97,19 +99,25 @@ pub struct StoreConfig {
     /// The database file of `sqlite`.
     #[serde(default)]
     pub path: Option<PathBuf>,
-    /// The database of `postgres`: `postgres://user:password@host:port/database`, percent-encoded. For failover, list several hosts separated by commas. TLS is required unless the host is loopback or the URL has `sslmode=disable`.
+    /// The database of `postgres`: `postgres://user:password@host:port/database`, percent-encoded.
+    /// For failover, list several hosts separated by commas. TLS is required unless the host is
+    /// loopback or the URL has `sslmode=disable`.
     #[serde(default)]
     pub url: Option<Secret>,
-    /// A PEM file of root certificates to trust in addition to the platform's, for the connection to the database. Read when the client is created. Default: none.
+    /// A PEM file of root certificates to trust in addition to the platform's, for the connection
+    /// to the database. Read when the client is created. Default: none.
     #[serde(default)]
     pub ca_bundle_path: Option<PathBuf>,
-    /// Keys for encryption at rest, each 32 bytes in base64. The first one encrypts, all decrypt. Default: none.
+    /// Keys for encryption at rest, each 32 bytes in base64. The first one encrypts, all decrypt.
+    /// Default: none.
     #[serde(default)]
     pub encryption_keys: Vec<Secret>,
-    /// A file with one such key per line, instead of `encryption_keys`. Read when the client is created. Default: none.
+    /// A file with one such key per line, instead of `encryption_keys`. Read when the client is
+    /// created. Default: none.
     #[serde(default)]
     pub encryption_keys_path: Option<PathBuf>,
-    /// Whether to reject stored tokens that are not encrypted. Default: false, so that an existing store can be encrypted.
+    /// Whether to reject stored tokens that are not encrypted. Default: false, so that an existing
+    /// store can be encrypted.
     #[serde(default)]
     pub sealed_only: bool,
 }
@@ -134,7 +142,9 @@ impl Default for StoreConfig {
 pub struct Timeouts {
     /// Name resolution, connecting, also through a proxy, and the TLS handshake. Default: 10,000.
     pub connect_ms: u64,
-    /// One attempt to refresh, connecting included, if enough time for another attempt remains; the same refresh is then sent again. Default: 12,000, so that two attempts fit into the server's replay window of 30 s.
+    /// One attempt to refresh, connecting included, if enough time for another attempt remains; the
+    /// same refresh is then sent again. Default: 12,000, so that two attempts fit into the server's
+    /// replay window of 30 s.
     pub answer_ms: u64,
     /// A whole call, including waits and retries. Default: 30,000.
     pub total_ms: u64,
@@ -152,7 +162,8 @@ impl Default for Timeouts {
 pub struct Retry {
     /// The maximum number of attempts. Default: 3.
     pub max_attempts: u32,
-    /// The upper bound of the random delay before the second attempt, in milliseconds; doubled for each further attempt. Default: 200.
+    /// The upper bound of the random delay before the second attempt, in milliseconds; doubled for
+    /// each further attempt. Default: 200.
     pub base_delay_ms: u64,
     /// The maximum delay, in milliseconds, unless the server requests a longer one. Default: 5,000.
     pub max_delay_ms: u64,
@@ -186,9 +197,11 @@ impl Default for RateLimit {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Refresh {
-    /// The time before expiry, in seconds, from which a call refreshes the token; at most a quarter of its lifetime. Default: 300.
+    /// The time before expiry, in seconds, from which a call refreshes the token; at most a quarter
+    /// of its lifetime. Default: 300.
     pub margin_seconds: u64,
-    /// The remaining share of the lifetime, in percent, below which maintenance renews a token. Default: 25.
+    /// The remaining share of the lifetime, in percent, below which maintenance renews a token.
+    /// Default: 25.
     pub runway_percent: u8,
 }
 
@@ -223,9 +236,11 @@ impl Default for Limits {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// An HTTP proxy: `http://user:password@host:port`, percent-encoded. Default: none; environment variables are ignored.
+    /// An HTTP proxy: `http://user:password@host:port`, percent-encoded. Default: none; environment
+    /// variables are ignored.
     pub proxy: Option<Secret>,
-    /// A PEM file of root certificates to trust in addition to the platform's. Read when the client is created. Default: none.
+    /// A PEM file of root certificates to trust in addition to the platform's. Read when the client
+    /// is created. Default: none.
     pub ca_bundle_path: Option<PathBuf>,
     /// Appended to the `User-Agent` header. Default: none.
     pub user_agent_suffix: Option<String>,
@@ -233,7 +248,8 @@ pub struct HttpConfig {
     pub allow_insecure_http: bool,
 }
 
-/// The vendor's Ed25519 key, as third parties quote it from the vendor's webhook guide; see docs/webhooks.md.
+/// The vendor's Ed25519 key, as third parties quote it from the vendor's webhook guide; see
+/// docs/webhooks.md.
 pub const VENDOR_ED25519_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
     MCowBQYDK2VwAyEAi2HR1srL4o18O8BRa7gVJY7G7bupbN3H9AwJrHCDiOg=\n\
     -----END PUBLIC KEY-----";
@@ -242,11 +258,14 @@ pub const VENDOR_ED25519_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Webhook {
-    /// The public keys for `x-ghl-signature`: PEM, hex or base64 of the 32 bytes or of the SubjectPublicKeyInfo. Default: [`VENDOR_ED25519_KEY`].
+    /// The public keys for `x-ghl-signature`: PEM, hex or base64 of the 32 bytes or of the
+    /// SubjectPublicKeyInfo. Default: [`VENDOR_ED25519_KEY`].
     pub ed25519_public_keys: Vec<String>,
-    /// The public keys for the older `x-wh-signature`: PEM, hex or base64 of the SubjectPublicKeyInfo or of PKCS#1. Default: none, so that this header is not accepted.
+    /// The public keys for the older `x-wh-signature`: PEM, hex or base64 of the
+    /// SubjectPublicKeyInfo or of PKCS#1. Default: none, so that this header is not accepted.
     pub rsa_public_keys: Vec<String>,
-    /// The maximum age of a delivery, in seconds. Default: unlimited, because the vendor repeats deliveries for hours.
+    /// The maximum age of a delivery, in seconds. Default: unlimited, because the vendor repeats
+    /// deliveries for hours.
     pub max_age_seconds: Option<u64>,
 }
 
@@ -298,7 +317,8 @@ impl Config {
     /// Parses and validates a configuration in JSON.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for an unknown, missing or mistyped key; `CONFIG` as [`Config::validate`].
+    /// `INVALID_ARGUMENT` for an unknown, missing or mistyped key; `CONFIG` as
+    /// [`Config::validate`].
     pub fn from_json(text: &str) -> Result<Config> {
         let config: Config = json::read("config_json", text)?;
         config.validate()?;

@@ -8,8 +8,8 @@ use ureq::http::Uri;
 use super::refused;
 use crate::error::Result;
 
-/// Checks a URL that the library requests or the user's browser opens: TLS, except for loopback hosts or if
-/// `http.allowInsecureHttp` is set.
+/// Checks a URL that the library requests or the user's browser opens: TLS, except for loopback
+/// hosts or if `http.allowInsecureHttp` is set.
 pub(super) fn check_endpoint(key: &str, url: &str, allow_insecure_http: bool) -> Result<()> {
     let uri = absolute(key, url)?;
     let host = uri.host().unwrap_or_default();
@@ -29,7 +29,8 @@ pub(super) fn absolute(key: &str, url: &str) -> Result<Uri> {
     absolute_url(url).ok_or_else(|| refused(key, "it must be an absolute URL"))
 }
 
-/// Parses a URL with a scheme and a host. An invalid port is an error: ignoring it would select the default port.
+/// Parses a URL with a scheme and a host. An invalid port is an error: ignoring it would select the
+/// default port.
 pub(crate) fn absolute_url(url: &str) -> Option<Uri> {
     let uri: Uri = url.parse().ok()?;
     let authority = uri.scheme().and(uri.authority())?;
@@ -38,7 +39,8 @@ pub(crate) fn absolute_url(url: &str) -> Option<Uri> {
     (!host.is_empty() && has_port == authority.port_u16().is_some()).then_some(uri)
 }
 
-/// Whether a URL's host is this machine, so that no one else can read unencrypted traffic. Accepts IPv6 addresses with and without brackets.
+/// Whether a URL's host is this machine, so that no one else can read unencrypted traffic. Accepts
+/// IPv6 addresses with and without brackets.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")

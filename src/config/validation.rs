@@ -51,7 +51,10 @@ impl Config {
 fn one_word(key: &str, value: &str) -> Result<()> {
     not_blank(key, value)?;
     if value.trim() != value || value.chars().any(char::is_control) {
-        return Err(refused(key, "it must not begin or end with white space, or contain a control character"));
+        return Err(refused(
+            key,
+            "it must not begin or end with white space, or contain a control character",
+        ));
     }
     Ok(())
 }

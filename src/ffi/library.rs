@@ -1,4 +1,4 @@
-//! Library functions in C: versions, status names, and freeing of strings.
+//! C functions for versions, status names, and freeing strings.
 
 use std::ffi::{CStr, c_char};
 
@@ -60,6 +60,6 @@ pub extern "C" fn ghl_status_name(status: i32) -> *const c_char {
 /// @param string  a string from this library, or NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_string_free(string: *mut c_char) {
-    // SAFETY: the header requires a text of this library, freed once.
+    // SAFETY: the header requires a string of this library, freed once.
     unsafe { string::release(string) }
 }

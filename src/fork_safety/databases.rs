@@ -1,6 +1,9 @@
-//! The registry of open SQLite databases, which are closed before a fork, and a read-write lock over all of them.
+//! The registry of open SQLite databases, which are closed before a fork, and a read-write lock
+//! over all of them.
 //!
-//! SQLite tracks its file locks per process. A forked child inherits this state without the locks, so even a new handle in the child would be wrong. Every handle is therefore closed before a fork and reopened at its next use.
+//! SQLite tracks its file locks per process. A forked child inherits this state without the locks,
+//! so even a new handle in the child would be wrong. Every handle is therefore closed before a fork
+//! and reopened at its next use.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 

@@ -1,4 +1,5 @@
-//! The fork generation, a counter of forks, and values that belong to one process: [`ProcessLocal`].
+//! The fork generation, a counter of forks, and values that belong to one process:
+//! [`ProcessLocal`].
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,6 +1,7 @@
 //! The public Rust API: a client with typed results.
 //!
-//! Each method makes the same call of the core as the C function of the same name, and parses the same JSON document into a typed result.
+//! Each method makes the same call of the core as the C function of the same name, and parses the
+//! same JSON document into a typed result.
 
 pub mod params;
 mod results;
@@ -29,7 +30,9 @@ pub use results::{
 
 /// A client for one app and its tokens. Share it between threads by reference or in an `Arc`.
 ///
-/// Every call ends by its deadline (`timeouts.totalMs` of the configuration), or earlier by [`Client::cancel`]. Dropping the client makes a last attempt to save tokens that could not be saved before.
+/// Every call ends by its deadline (`timeouts.totalMs` of the configuration), or earlier by
+/// [`Client::cancel`]. Dropping the client makes a last attempt to save tokens that could not be
+/// saved before.
 ///
 /// A program that stores its tokens in SQLite:
 ///
@@ -81,10 +84,13 @@ impl Client {
 
     /// A valid access token for a company or a location.
     ///
-    /// A token that is not due is returned from memory. Otherwise it is refreshed, or minted with the token of the location's company, once for all concurrent callers, and saved before it is returned.
+    /// A token that is not due is returned from memory. Otherwise it is refreshed, or minted with
+    /// the token of the location's company, once for all concurrent callers, and saved before it is
+    /// returned.
     ///
     /// # Errors
-    /// [`Status::NotFound`], [`Status::ReauthorizationRequired`], [`Status::LocationInactive`]; errors of the API, the network and the store.
+    /// [`Status::NotFound`], [`Status::ReauthorizationRequired`], [`Status::LocationInactive`];
+    /// errors of the API, the network and the store.
     ///
     /// ```no_run
     /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
@@ -119,7 +125,8 @@ impl Client {
     /// Checks the redirect from the consent page, exchanges its code, and stores the token.
     ///
     /// # Errors
-    /// [`Status::StateMismatch`], [`Status::ConsentDenied`], [`Status::ReauthorizationRequired`] if the API rejects the code; errors of the API, the network and the store.
+    /// [`Status::StateMismatch`], [`Status::ConsentDenied`], [`Status::ReauthorizationRequired`] if
+    /// the API rejects the code; errors of the API, the network and the store.
     ///
     /// ```no_run
     /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
@@ -134,7 +141,8 @@ impl Client {
         typed(self.core.authorization_complete(params)?)
     }
 
-    /// Waits on a port of 127.0.0.1 for the redirect from the consent page, and completes the consent.
+    /// Waits on a port of 127.0.0.1 for the redirect from the consent page, and completes the
+    /// consent.
     ///
     /// # Errors
     /// As [`Client::authorization_complete`]; [`Status::Timeout`] if no redirect arrives.
@@ -150,7 +158,8 @@ impl Client {
         typed(self.core.token_refresh(resource_id)?)
     }
 
-    /// Deletes a token from the store, without telling the API. Returns the deleted token's metadata.
+    /// Deletes a token from the store, without telling the API. Returns the deleted token's
+    /// metadata.
     ///
     /// # Errors
     /// [`Status::NotFound`], [`Status::Store`].
@@ -184,7 +193,8 @@ impl Client {
         typed(self.core.tokens_list(params)?)
     }
 
-    /// One page of the stored tokens with their secrets, in the form that [`Client::tokens_import`] accepts.
+    /// One page of the stored tokens with their secrets, in the form that [`Client::tokens_import`]
+    /// accepts.
     ///
     /// # Errors
     /// As [`Client::tokens_list`].
@@ -194,10 +204,12 @@ impl Client {
 
     /// Imports tokens from another program: one JSON object each, in camelCase or snake_case.
     ///
-    /// Tokens that are older than a stored one, or of unknown age, are skipped and reported, unless `replace` is set.
+    /// Tokens that are older than a stored one, or of unknown age, are skipped and reported, unless
+    /// `replace` is set.
     ///
     /// # Errors
-    /// [`Status::Store`], [`Status::Timeout`], [`Status::Cancelled`]; the same import can then be repeated.
+    /// [`Status::Store`], [`Status::Timeout`], [`Status::Cancelled`]; the same import can then be
+    /// repeated.
     ///
     /// ```
     /// use ghl_oauth::{Client, Config};
@@ -212,12 +224,14 @@ impl Client {
         typed(self.core.tokens_import(ImportParams { tokens, replace, ..ImportParams::default() })?)
     }
 
-    /// Mints tokens for many locations of a company, as fast as the rate limit allows. One failure does not stop the rest.
+    /// Mints tokens for many locations of a company, as fast as the rate limit allows. One failure
+    /// does not stop the rest.
     ///
     /// `progress` is called a few times a second on this thread; returning `false` stops the call.
     ///
     /// # Errors
-    /// [`Status::InvalidArgument`]; [`Status::Cancelled`] if `progress` stopped the call; the errors of [`Client::access_token`] for the company.
+    /// [`Status::InvalidArgument`]; [`Status::Cancelled`] if `progress` stopped the call; the
+    /// errors of [`Client::access_token`] for the company.
     ///
     /// ```no_run
     /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
@@ -240,7 +254,8 @@ impl Client {
         typed(self.core.tokens_mint(params, &|document| reported(document, &progress))?)
     }
 
-    /// Renews all tokens that are due, and retries saving unsaved ones. Call it every few minutes, or at [`MaintainReport::next_due_at`].
+    /// Renews all tokens that are due, and retries saving unsaved ones. Call it every few minutes,
+    /// or at [`MaintainReport::next_due_at`].
     ///
     /// `progress` is called as for [`Client::tokens_mint`].
     ///
@@ -272,7 +287,8 @@ impl Client {
         self.core.oauth_installed_locations(params).map(LocationPage::from)
     }
 
-    /// Sends a request to any endpoint of the API with a valid token. A response with any HTTP status is a success.
+    /// Sends a request to any endpoint of the API with a valid token. A response with any HTTP
+    /// status is a success.
     ///
     /// # Errors
     /// [`Status::InvalidArgument`]; otherwise as [`Client::access_token`].
@@ -335,7 +351,8 @@ impl Client {
         self.core.cancel();
     }
 
-    /// Sets the listener for events, replacing the previous one. It runs on a thread that is inside a call, without any lock, and may use the client.
+    /// Sets the listener for events, replacing the previous one. It runs on a thread that is inside
+    /// a call, without any lock, and may use the client.
     pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
         self.core.on_event(Some(Arc::new(move |document: &Value| match typed(document.clone()) {
             Ok(event) => listener(&event),
@@ -343,7 +360,8 @@ impl Client {
         })));
     }
 
-    /// Statistics for monitoring, with the keys that `ghl_client_stats` documents. New versions may add keys.
+    /// Statistics for monitoring, with the keys that `ghl_client_stats` documents. New versions may
+    /// add keys.
     ///
     /// # Errors
     /// [`Status::Store`], in a forked child that cannot open its store.

@@ -1,4 +1,5 @@
-//! The parameters of the calls. Optional fields have defaults: use `..Default::default()`, or assign the fields after calling a constructor.
+//! The parameters of the calls. Optional fields have defaults: use `..Default::default()`, or
+//! assign the fields after calling a constructor.
 
 pub use crate::api::InstalledLocationsParams;
 pub use crate::authorization::{CompleteParams, ListenParams, UrlParams};

@@ -43,7 +43,8 @@ result! {
     AuthorizationUrl {
         /// The URL for the user's browser.
         url: String,
-        /// The `state`. Keep it in the browser's session if another process may complete the consent.
+        /// The `state`. Keep it in the browser's session if another process may complete the
+        /// consent.
         state: Secret,
     }
 }
@@ -92,7 +93,8 @@ result! {
 result! {
     /// A token that could not be renewed, minted, saved or read.
     FailedToken {
-        /// The company or location; `None` if the error concerns an encryption key of the store, and thus many tokens.
+        /// The company or location; `None` if the error concerns an encryption key of the store,
+        /// and thus many tokens.
         #[serde(alias = "locationId")]
         resource_id: Option<String>,
         /// The reason.
@@ -125,7 +127,8 @@ result! {
 #[cfg_attr(test, serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Exported {
-    /// One object per token, in the form that [`Client::tokens_import`](crate::Client::tokens_import) accepts.
+    /// One object per token, in the form that
+    /// [`Client::tokens_import`](crate::Client::tokens_import) accepts.
     pub tokens: Vec<Map<String, Value>>,
     /// [`ListParams::page_token`](crate::params::ListParams::page_token) of the next page; `None`
     /// after the last page.
@@ -348,7 +351,7 @@ result! {
         /// `INSTALL`, `ContactCreate` and so on.
         #[serde(rename = "type")]
         kind: Option<String>,
-        /// The same for every repetition of a delivery.
+        /// The delivery's ID, which its repetitions share.
         webhook_id: Option<String>,
         /// The time of the event, if the delivery has one.
         #[serde(rename = "timestampMs", deserialize_with = "read_moment")]

@@ -1,4 +1,5 @@
-//! Tests that each typed result has every key of its document: in unit tests, unknown keys are refused.
+//! Tests that each typed result has every key of its document: in unit tests, unknown keys are
+//! refused.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};

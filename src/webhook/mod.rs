@@ -1,4 +1,5 @@
-//! Webhooks: signature verification and the effect of INSTALL and UNINSTALL on tokens, idempotent and in any order.
+//! Webhooks: signature verification and the effect of INSTALL and UNINSTALL on tokens, idempotent
+//! and in any order.
 
 mod public_key;
 mod signature;
@@ -70,7 +71,9 @@ impl Webhooks {
     /// Verifies and parses a delivery of any type. Changes nothing.
     ///
     /// # Errors
-    /// `SIGNATURE_INVALID` for a delivery that is too old or not signed by a configured key; `INVALID_ARGUMENT` for a signed body that is not a JSON object, or a signature header that is not a string.
+    /// `SIGNATURE_INVALID` for a delivery that is too old or not signed by a configured key;
+    /// `INVALID_ARGUMENT` for a signed body that is not a JSON object, or a signature header that
+    /// is not a string.
     pub fn verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
         let delivery = self.open(body, headers)?;
         Ok(json!({
@@ -86,7 +89,8 @@ impl Webhooks {
     /// Applies an INSTALL or UNINSTALL of this app to the tokens; ignores other deliveries.
     ///
     /// # Errors
-    /// As [`Webhooks::verify`]; `STORE`, `TIMEOUT` and `CANCELLED`, after which the vendor must repeat the delivery.
+    /// As [`Webhooks::verify`]; `STORE`, `TIMEOUT` and `CANCELLED`, after which the vendor must
+    /// repeat the delivery.
     pub fn apply(&self, body: &[u8], headers: &Headers, deadline: &Deadline) -> Result<Value> {
         let delivery = self.open(body, headers)?;
         let (location_id, company_id) = (delivery.id("locationId"), delivery.id("companyId"));
@@ -125,7 +129,8 @@ impl Webhooks {
                         }
                         _ => WebhookOutcome::ignored("a company's token requires a consent"),
                     };
-                    // Last: after a crash before this line the repetition is applied again, which is harmless.
+                    // Last: after a crash before this line the repetition is applied again, which
+                    // is harmless.
                     self.mark_as_seen(key, &delivery, deadline)?;
                     outcome
                 }
@@ -164,7 +169,11 @@ impl Webhooks {
         Ok(Delivery { signed, payload, at_ms })
     }
 
-    /// Whether a delivery was applied before. The key decides if the body has an ID or a timestamp. Otherwise a new event looks like a repetition, so it counts as one if no installation has begun since, or if it arrives when the vendor would repeat the last one. When in doubt it is not applied: the API rejects a token that is wrongly kept, but a token that is wrongly deleted is lost.
+    /// Whether a delivery was applied before. The key decides if the body has an ID or a timestamp.
+    /// Otherwise a new event looks like a repetition, so it counts as one if no installation has
+    /// begun since, or if it arrives when the vendor would repeat the last one. When in doubt it is
+    /// not applied: the API rejects a token that is wrongly kept, but a token that is wrongly
+    /// deleted is lost.
     fn is_repetition(
         &self,
         key: &str,
@@ -249,7 +258,8 @@ impl Delivery {
         ids
     }
 
-    /// The key that repetitions of this delivery share: the digest of its ID, or of its body if it has no ID.
+    /// The key that repetitions of this delivery share: the digest of its ID, or of its body if it
+    /// has no ID.
     fn key(&self, body: &[u8]) -> String {
         let (kind, identity) = match self.webhook_id() {
             Some(id) => ("id", id.as_bytes()),

@@ -15,7 +15,8 @@ pub(super) const ED25519_INFO: [u8; 12] =
 const RSA_ALGORITHM: [u8; 13] =
     [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 
-/// Base64 with optional padding. Unused bits of the last character must be zero, so that a signature has only one encoding.
+/// Base64 with optional padding. Unused bits of the last character must be zero, so that a
+/// signature has only one encoding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -68,7 +69,8 @@ pub fn ed25519_key(bytes: &[u8]) -> Result<[u8; 32], &'static str> {
     bytes.strip_prefix(&ED25519_INFO).unwrap_or(bytes).try_into().map_err(|_| "it is not an Ed25519 key")
 }
 
-/// Parses an RSA key: an RSAPublicKey (PKCS#1), or a SubjectPublicKeyInfo with one. Returns the RSAPublicKey.
+/// Parses an RSA key: an RSAPublicKey (PKCS#1), or a SubjectPublicKeyInfo with one. Returns the
+/// RSAPublicKey.
 pub fn rsa_key(bytes: &[u8]) -> Result<&[u8], &'static str> {
     let pkcs1 = rsa_of_info(bytes).unwrap_or(bytes);
     let (modulus, exponent) = rsa_numbers(pkcs1).ok_or("it is not an RSA key")?;

@@ -1,4 +1,5 @@
-//! Webhook signature verification: Ed25519, or the older RSA PKCS#1 v1.5, over the raw bytes of the body.
+//! Webhook signature verification: Ed25519, or the older RSA PKCS#1 v1.5, over the raw bytes of the
+//! body.
 
 use std::fmt;
 
@@ -55,7 +56,8 @@ impl Verifier {
     /// Verifies the signature of a delivery.
     ///
     /// # Errors
-    /// `SIGNATURE_INVALID` unless the signature was made with a configured key; `INVALID_ARGUMENT` for a signature header that is not a string.
+    /// `SIGNATURE_INVALID` unless the signature was made with a configured key; `INVALID_ARGUMENT`
+    /// for a signature header that is not a string.
     pub fn verify(&self, body: &[u8], headers: &Headers) -> Result<Signed> {
         if let Some(signature) = headers.signature(HEADER)? {
             if self.ed25519.is_empty() {

@@ -5,7 +5,8 @@ use serde_json::Value;
 /// Smaller numbers are seconds. This limit is the year 1973 in milliseconds and 5138 in seconds.
 const FIRST_MILLISECONDS: i64 = 100_000_000_000;
 
-/// Parses a timestamp: RFC 3339, as the vendor sends it (`2025-06-25T06:57:06.225Z`), or a number. Returns milliseconds since the epoch.
+/// Parses a timestamp: RFC 3339, as the vendor sends it (`2025-06-25T06:57:06.225Z`), or a number.
+/// Returns milliseconds since the epoch.
 pub fn read(timestamp: &Value) -> Option<i64> {
     match timestamp {
         Value::String(text) => from_rfc3339(text.trim()).or_else(|| from_number(text.trim().parse().ok()?)),
@@ -61,7 +62,8 @@ fn numbers<const N: usize>(text: &str, separator: char) -> Option<[i64; N]> {
     parts.next().is_none().then_some(numbers)
 }
 
-/// The days from the epoch to a Gregorian date. Years start in March here, so that the leap day is the last day.
+/// The days from the epoch to a Gregorian date. Years start in March here, so that the leap day is
+/// the last day.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days_of_years = year * 365 + year / 4 - year / 100 + year / 400;
