@@ -38,7 +38,7 @@ pub struct Client {
     parts: Parts,
 }
 
-/// The components of one process, and those that its forked child built for itself.
+/// The components of one process, and the components that its forked child built for itself.
 struct Parts {
     own: ProcessLocal<Work>,
     of_child: OnceBox<Parts>,

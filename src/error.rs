@@ -61,7 +61,7 @@ impl Status {
     }
 }
 
-/// An error response of the API, whichever of its error formats it has.
+/// An error response of the API, in any of its formats.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ApiFault {
     /// The machine-readable code: `error` (RFC 6749, section 5.2), or `code` of the `{"error":

@@ -4,8 +4,8 @@
 //!
 //! [`Client`] has one method for each function of the C ABI, with typed parameters ([`params`]) and
 //! typed results. [`Config`] configures it. An [`Error`] has a [`Status`]. Results and enums are
-//! `non_exhaustive` and parameters have defaults, so that a new version can add fields. Everything
-//! else is internal; `docs/architecture.md` describes the layers.
+//! `non_exhaustive` and parameters have defaults, so that a new version can add fields. All other
+//! items are internal; `docs/architecture.md` describes the layers.
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 

@@ -51,11 +51,11 @@ impl Requests {
     }
 
     /// Sends a request under the rate limiter and the retry rules. After a 401 for an invalid
-    /// token, refreshes the token and repeats the request once. Any response is a success, whatever
-    /// its status: `{"status", "headers", "body", "bodyEncoding"}`.
+    /// token, refreshes the token and repeats the request once. A response of any status is a
+    /// success: `{"status", "headers", "body", "bodyEncoding"}`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter; with a resource, those of
+    /// `INVALID_ARGUMENT`, naming the parameter; with a resource, the errors of
     /// [`Tokens::access_token`]; errors of the network; `RATE_LIMITED`.
     pub fn send(&self, params: &RequestParams, deadline: &Deadline) -> Result<Value> {
         let method = method(&params.method)?;

@@ -754,7 +754,7 @@ fn all_pages_come_as_one_list() {
 }
 
 #[test]
-fn pages_that_lead_in_a_circle_end_in_an_error() {
+fn page_tokens_that_form_a_cycle_are_an_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let params = json!({"companyId": "c", "accessToken": "some access token", "all": true});

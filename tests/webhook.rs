@@ -645,16 +645,16 @@ fn what_does_not_concern_the_tokens_of_this_app_is_left_alone() {
     for (body, resource_id, reason) in [
         (gone(json!({"appId": "other"})), json!(location), "it is about another app"),
         (gone(json!({"appId": null})), json!(location), "it is about another app"),
-        (gone(json!({"type": "LocationUpdate"})), json!(location), "this type does not concern tokens"),
-        (gone(json!({"type": "uninstall"})), json!(location), "this type does not concern tokens"),
-        (gone(json!({"type": null})), json!(location), "this type does not concern tokens"),
+        (gone(json!({"type": "LocationUpdate"})), json!(location), "its type does not concern tokens"),
+        (gone(json!({"type": "uninstall"})), json!(location), "its type does not concern tokens"),
+        (gone(json!({"type": null})), json!(location), "its type does not concern tokens"),
         (gone(json!({"locationId": null})), Value::Null, "it names neither a location nor a company"),
         (gone(json!({"locationId": "a\nb"})), Value::Null, "it names neither a location nor a company"),
         (gone(json!({"locationId": 7})), Value::Null, "it names neither a location nor a company"),
         (
             body(&emulator, &install(&company), json!({})),
             json!(company),
-            "a company's token comes by consent",
+            "a company's token requires a consent",
         ),
     ] {
         let applied = apply(&abi, &emulator, &body);

@@ -39,8 +39,8 @@ impl Api {
         })
     }
 
-    /// Sends a request, by default with the configured `Version` header, and returns the response
-    /// whatever its status.
+    /// Sends a request, by default with the configured `Version` header. Returns responses of any
+    /// status.
     ///
     /// # Errors
     /// Errors of the network; `RATE_LIMITED` if the rate limiter gives no permit before the
@@ -58,7 +58,7 @@ impl Api {
     }
 }
 
-/// Whether a caller may set a header: not those of the connection, and not `User-Agent`.
+/// Whether a caller may set a header. The library sets connection headers and `User-Agent` itself.
 pub fn is_caller_settable(name: &HeaderName) -> bool {
     let ours = [
         header::HOST,

@@ -118,7 +118,7 @@ impl TokenParams {
 impl Api {
     /// Requests a token. Stores nothing.
     ///
-    /// If the response to a code is lost, the code is sent a second time, whatever `retry` says.
+    /// If the response to a code is lost, the code is sent a second time, regardless of `retry`.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a missing parameter; errors of the API and the network.
@@ -202,8 +202,7 @@ impl Api {
     }
 }
 
-/// A code that is rejected after the first response was lost was used up by the first request,
-/// whatever the message says.
+/// After a lost response, any rejection of the code means that the first request used it up.
 fn spent_code_error(failure: Failure) -> Failure {
     match (failure.error.http_status(), failure.error.api().cloned()) {
         (Some(status @ (400 | 401)), Some(fault)) if failure.outcome == Outcome::Refused => {

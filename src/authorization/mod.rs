@@ -111,7 +111,7 @@ pub struct Authorization {
     pending: Pending,
 }
 
-/// What the caller expects of a redirect.
+/// The caller's requirements for a redirect.
 struct Expected<'a> {
     state: Option<&'a Secret>,
     allow_missing_state: bool,
@@ -245,7 +245,7 @@ impl Authorization {
                 format!("no redirect from the consent page within {} ms", params.timeout_ms),
             )
             .with_help(
-                "listen again, with a new URL if the last one is more than an hour old, or raise timeoutMs",
+                "listen again, with a new link if the last one is more than an hour old, or raise timeoutMs",
             ),
             _ => error,
         })?;

@@ -147,7 +147,7 @@ pub fn mismatch(why: &str) -> Error {
         Status::StateMismatch,
         format!("the redirect does not belong to a consent of this client: {why}"),
     )
-    .with_help("start again with a new URL; if no user started a consent, this may be a CSRF attack")
+    .with_help("start again with a new link; if no user started a consent, this may be a CSRF attack")
 }
 
 #[cfg(test)]

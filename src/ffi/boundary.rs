@@ -14,7 +14,7 @@ use super::string;
 use crate::error::{Error, Result, Status};
 use crate::{json, panic_scope};
 
-/// Runs one call. Writes its JSON, or that of the error, to `out` unless `out` is NULL.
+/// Runs one call and writes its JSON, or the error JSON, to `out` unless `out` is NULL.
 ///
 /// # Safety
 /// `out` is NULL or valid for a write.

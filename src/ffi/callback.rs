@@ -1,4 +1,5 @@
-//! A callback slot: many threads can call the host's function while another one replaces it.
+//! A replaceable callback slot: any number of threads can call the host's function during a
+//! replacement.
 
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

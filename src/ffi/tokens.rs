@@ -131,7 +131,7 @@ fn too_small(size: usize, needed: usize) -> Error {
         .with_help("call again with a buffer of *length bytes")
 }
 
-/// Passes the token to `take`: from the cache if it is fresh, which avoids a copy.
+/// Passes the token to `take`, from the cache if it is fresh.
 ///
 /// # Safety
 /// As the exported functions.

@@ -109,7 +109,7 @@ impl Headers {
         match values[..] {
             [] | ["" | ABSENT] => Ok(None),
             [value] => Ok(Some(value)),
-            // Ambiguous: a proxy may have checked another one.
+            // Ambiguous: a proxy may have checked a different value.
             _ => Err(refused(&format!("the header {name} is present more than once"))),
         }
     }

@@ -34,10 +34,10 @@ class PagesTest(unittest.TestCase):
     def test_a_list_can_begin_anywhere(self) -> None:
         self.assertEqual(list(ghl_oauth.Pages(BOOK.__getitem__, "c")), [3])
 
-    def test_a_circle_is_an_error_and_not_an_endless_list(self) -> None:
+    def test_page_tokens_that_form_a_cycle_are_an_error(self) -> None:
         for back in ("a", "b"):
-            circle: dict[str | None, tuple[list[int], str | None]] = {"a": ([1], "b"), "b": ([2], back)}
-            pages = ghl_oauth.Pages(circle.__getitem__, "a")
+            cycle: dict[str | None, tuple[list[int], str | None]] = {"a": ([1], "b"), "b": ([2], back)}
+            pages = ghl_oauth.Pages(cycle.__getitem__, "a")
             self.assertEqual(next(pages), 1)
             with self.assertRaises(ghl_oauth.ProtocolError):
                 next(pages)
