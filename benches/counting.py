@@ -1,4 +1,4 @@
-"""Instructions of user space, counted by valgrind's callgrind, and the programs in C whose calls are counted."""
+"""Counts user-space instructions of C programs with valgrind's callgrind."""
 
 import os
 import re
@@ -7,16 +7,16 @@ import tempfile
 
 
 def compile_c(source, program, include, folder, *libraries):
-    """Builds a program against the library that lies in a folder."""
+    """Builds a program against the library in a folder."""
     checked = ["-O2", "-Wall", "-Wextra", "-Werror"]
     paths = [f"-I{include}", f"-L{folder}", f"-Wl,-rpath,{folder}"]
     subprocess.run(["cc", *checked, source, "-o", program, *paths, *libraries], check=True)
 
 
 def instructions(run, few, many, profile=None, environment=None):
-    """Instructions per call: what comes before and after the calls cancels out.
+    """Instructions per call; start-up and shutdown cancel out.
 
-    ``run`` makes the command of a program that makes so many calls.
+    ``run`` returns the command of a program that makes the given number of calls.
     """
     totals = []
     with tempfile.TemporaryDirectory() as folder:

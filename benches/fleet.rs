@@ -1,6 +1,6 @@
-//! A million tokens in a durable store, and what a refresh costs it: `cargo bench --bench fleet`. `GHL_BENCH_TOKENS` sets
-//! another number, `GHL_BENCH_STORE` names one of the stores. PostgreSQL's is a server of the bench's own, where Debian's
-//! `postgresql` is installed.
+//! A million tokens in a persistent store, and the cost of a refresh: `cargo bench --bench fleet`.
+//! `GHL_BENCH_TOKENS` sets another number, `GHL_BENCH_STORE` selects one store. The benchmark
+//! starts its own PostgreSQL server if Debian's `postgresql` is installed.
 
 mod measure;
 mod population;
@@ -23,7 +23,7 @@ use population::{company_id, location_id, token};
 use postgres_server::Server;
 use serde_json::{Value, json};
 
-/// How many tokens are imported by one call.
+/// The number of tokens per import.
 const IMPORT: usize = 10_000;
 
 const DAY_MS: i64 = 86_400_000;
@@ -74,7 +74,8 @@ fn postgres(tokens: usize) {
     refreshes(&server, &json!({"kind": "postgres", "url": database.url()}));
 }
 
-/// What so many refreshes cost the server, and how much one takes longer than with a store in memory.
+/// The cost of refreshes for the server, and the additional time of a refresh compared with a
+/// memory store.
 fn refreshes(server: &Server, store: &Value) {
     const REFRESHES: u32 = 500;
     let emulator = Emulator::start(Options { rate_limit: None, ..Options::default() }).unwrap();
@@ -97,7 +98,7 @@ fn refreshes(server: &Server, store: &Value) {
     }
 }
 
-/// Fills a store, and measures what a worker asks of it.
+/// Fills a store, and measures the operations of a worker.
 fn measure(tokens: usize, store: &Value) {
     let config = json!({"clientId": "app-1", "clientSecret": "secret", "store": store, "timeouts": {"totalMs": 600_000}});
     let config = Config::from_json(&config.to_string()).unwrap();
@@ -171,8 +172,10 @@ fn measure(tokens: usize, store: &Value) {
     timed("nothing due", || {
         assert!(store.due(None, &(i64::MIN..=0), None, 100, &patience()).unwrap().resource_ids.is_empty())
     });
-    timed("when the next one is due", || drop(store.next_renewal(None, &patience())));
-    timed("the same of one company", || drop(store.next_renewal(Some(&company_id(tokens / 2)), &patience())));
+    timed("next due time", || drop(store.next_renewal(None, &patience())));
+    timed("next due time of one company", || {
+        drop(store.next_renewal(Some(&company_id(tokens / 2)), &patience()))
+    });
 
     let (mut loads, mut saves) = (Vec::new(), Vec::new());
     for index in (0..tokens).step_by((tokens / 500).max(1)) {
@@ -201,7 +204,7 @@ fn size(folder: &Path) -> u64 {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
 }
 
-/// A deadline that nothing here reaches.
+/// A deadline that no operation reaches.
 fn patience() -> Deadline {
     Deadline::after(Duration::from_secs(60), &Default::default())
 }

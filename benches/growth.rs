@@ -1,6 +1,6 @@
-//! How the costs grow, tenfold or twofold at a time, as rows of a table: `cargo bench --bench growth -- CURVE …`, of
-//! `tokens`, `locations`, `processes` and `hosts`, or all of them; `--quick` measures less. `benches/growth/plot.py` draws
-//! them.
+//! Growth of costs in steps of ten or two, printed as table rows: `cargo bench --bench growth --
+//! CURVE …` with `tokens`, `locations`, `processes`, `hosts`, or all of them by default; `--quick`
+//! measures less. `benches/growth/plot.py` draws the curves.
 
 mod measure;
 mod population;
@@ -31,7 +31,7 @@ use serde_json::{Map, Value, json};
 use worker::Worker;
 use zeroize::Zeroizing;
 
-/// What another process is started with: its configuration.
+/// The environment variable with the configuration of a child process.
 const WORK: &str = "GHL_BENCH_GROWTH";
 
 fn main() {
@@ -68,10 +68,10 @@ fn milliseconds(time: Duration) -> f64 {
 
 // ---- Per token ------------------------------------------------------------------------------------------------------
 
-/// What a client's calls take with a thousand tokens up to ten to the given power.
+/// The time of a client's calls with a thousand to ten to the given power of tokens.
 fn tokens(most: u32) {
-    let client = Client::with_host(&Config::new("app-1", "secret"), Arc::new(MadeUp)).unwrap();
-    // With the first one comes what is needed once.
+    let client = Client::with_host(&Config::new("app-1", "secret"), Arc::new(SyntheticStore)).unwrap();
+    // The first token includes one-time costs.
     client.access_token(&population::location_id(0)).unwrap();
     let (before, mut held) = (resident(), 1);
     for count in (3..=most).map(|power| 10_usize.pow(power)) {
@@ -95,7 +95,7 @@ fn tokens(most: u32) {
         row("tokens", count, "open_ms", timed(|| drop(open())));
         let (backend, seal) = (sqlite.store.backend().unwrap(), store::seal(&sqlite).unwrap());
         let store = store::open(&backend, true, &sqlite.timeouts, None, &seal).unwrap();
-        // In the middle: neither the first page nor the last.
+        // In the middle: neither the first nor the last page.
         let after = Some(population::location_id(count / 2 + 1));
         let query = Query { after, limit: 100, ..Query::default() };
         row("tokens", count, "list_ms", timed(|| drop(store.list(&query, &patience()).unwrap())));
@@ -117,10 +117,11 @@ fn tokens(most: u32) {
     }
 }
 
-/// A store that has a live token for whoever is asked for, and keeps none: what a client holds is then all that grows.
-struct MadeUp;
+/// A store that returns a live token for every id and keeps nothing, so that only the client's
+/// memory grows.
+struct SyntheticStore;
 
-impl Host for MadeUp {
+impl Host for SyntheticStore {
     fn load(&self, id: &str) -> Result<Option<Zeroizing<String>>> {
         let token = Token {
             access_token: "a".repeat(900).into(),
@@ -174,8 +175,8 @@ fn import(client: &Client, indexes: std::ops::Range<usize>, now: i64) {
     }
 }
 
-/// In nanoseconds: tokens that are live in memory are copied, a thousand of them in turns. In runs so short that other
-/// work on the machine seldom comes between.
+/// The nanoseconds for copying a token that is live in memory, using a thousand tokens in turn. The
+/// runs are short, so other programs rarely interrupt one.
 fn lookup(client: &Client, count: usize) -> f64 {
     const CALLS: usize = 2_000;
     let ids: Vec<String> = (0..1000).map(|place| population::location_id(place * count / 1000)).collect();
@@ -205,7 +206,7 @@ fn timed(mut work: impl FnMut()) -> f64 {
     milliseconds(median(&mut times))
 }
 
-/// Durable saves of records from all over the table.
+/// Persistent saves of records from the whole table.
 fn saves(store: &dyn Store, count: usize) -> f64 {
     let mut times = Vec::new();
     for index in (0..count).step_by((count / 200).max(1)) {
@@ -219,8 +220,9 @@ fn saves(store: &dyn Store, count: usize) -> f64 {
 
 // ---- Per location ---------------------------------------------------------------------------------------------------
 
-/// A company's locations are minted under a limit of 100 requests in a quarter of a second, a fortieth of the API's
-/// window: what the library adds to each request weighs forty times as much.
+/// Mints the locations of a company under a limit of 100 requests per quarter of a second, a
+/// fortieth of the API's window, so the overhead of the library per request weighs forty times as
+/// much.
 fn mint(locations: usize) {
     const REQUESTS: u32 = 100;
     const PER_MS: u64 = 250;
@@ -240,7 +242,7 @@ fn mint(locations: usize) {
     assert_eq!(report["minted"], locations);
     let requests = emulator.requests();
     let refused = requests.iter().filter(|request| request.status == 429).count();
-    // The first window is full at once, and each further one waits for the one before it.
+    // The first window is filled at once, and each further window waits for the previous one.
     let windows = (requests.len() - refused - 1) / REQUESTS as usize;
     let dictated = PER_MS as f64 * windows as f64;
     row("locations", locations, "mint_ms", milliseconds(took) / locations as f64);
@@ -250,13 +252,13 @@ fn mint(locations: usize) {
 
 // ---- Per process and per host ---------------------------------------------------------------------------------------
 
-/// How many locations each process refreshes, one after the other.
+/// The number of locations that each process refreshes in sequence.
 const LOCATIONS: usize = 4;
 
-/// How many callers of each process wait for one token.
+/// The number of callers in each process that wait for one token.
 const CALLERS: usize = 8;
 
-/// How long the server takes for the refresh that all wait for.
+/// The time of the server for the refresh that all callers wait for.
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 
 fn work(config: &Config) {
@@ -276,7 +278,8 @@ fn work(config: &Config) {
     }
 }
 
-/// Refreshes one after the other for so long: how many, how many failed, and the microseconds of the slowest.
+/// Refreshes in sequence for a time: the number of refreshes and failures, and the slowest one in
+/// microseconds.
 fn refresh(client: &Client, time: Duration, ids: &[&str]) -> Value {
     let (mut done, mut failed, mut slowest) = (0, 0, Duration::ZERO);
     let began = Instant::now();
@@ -294,7 +297,7 @@ fn refresh(client: &Client, time: Duration, ids: &[&str]) -> Value {
     json!([done, failed, slowest.as_micros() as u64])
 }
 
-/// Lets callers ask for a dead token at once, and answers how long the last of them waited, in microseconds.
+/// Lets several callers request an expired token at once. Returns the longest wait in microseconds.
 fn ask(client: &Client, id: &str) -> u64 {
     let ask = || {
         let began = Instant::now();
@@ -307,7 +310,7 @@ fn ask(client: &Client, id: &str) -> u64 {
     })
 }
 
-/// Processes with one store at a server without a limit.
+/// Processes with one store and a server without a rate limit.
 struct Fixture {
     emulator: Emulator,
     config: Value,
@@ -335,7 +338,7 @@ impl Fixture {
         (0..count).map(|_| Worker::start(&mut this)).collect()
     }
 
-    /// All of them refresh for so long; answers with the refreshes of a second.
+    /// All processes refresh for a time. Returns the refreshes per second.
     fn refresh(&self, curve: &str, workers: &mut [Worker], time: Duration) {
         for (worker, ids) in workers.iter_mut().zip(self.ids.chunks(LOCATIONS)) {
             worker.say(&format!("refresh {} {}", time.as_millis(), ids.join(" ")));
@@ -349,14 +352,15 @@ impl Fixture {
         row(curve, workers.len(), "slowest_ms", slowest as f64 / 1e3);
     }
 
-    /// All callers of all processes ask for a token that is dead.
+    /// All callers of all processes request an expired token.
     fn stampede(&self, curve: &str, count: usize) {
         self.emulator.respond_latency(ROUND_TRIP);
         let company = self.emulator.company_id();
         let mut longest: Vec<u64> = (0..3)
             .map(|_| {
                 self.expire(&company);
-                // New ones each time: who has met a token goes by its own clock, and not by what is stored.
+                // New processes each time: a process that has loaded a token uses its own clock
+                // instead of the stored expiry.
                 let mut workers = self.workers(count);
                 let before = self.emulator.refreshes();
                 workers.iter_mut().for_each(|worker| worker.say(&format!("ask {company}")));
@@ -369,7 +373,7 @@ impl Fixture {
         row(curve, count, "stampede_ms", median(&mut longest) as f64 / 1e3);
     }
 
-    /// Makes a stored token as old as if a day had passed.
+    /// Ages a stored token by a day.
     fn expire(&self, id: &str) {
         let params = serde_json::from_value(json!({"companyId": id, "userType": "Company"})).unwrap();
         let mut page = self.client.tokens_export(&params).unwrap();
@@ -391,8 +395,8 @@ fn processes(is_quick: bool) {
     }
 }
 
-/// How often the two pages that SQLite writes for a save can be written and synced in a second. Other work on the machine
-/// comes between, so it is the time that a tenth of them keep to that counts: what the disk allows.
+/// The number of times per second that the two pages of a SQLite save can be written and synced.
+/// Other programs interfere, so the fastest tenth counts: the limit of the disk.
 fn syncs(path: &std::path::Path) -> f64 {
     let (mut file, pages) = (File::create(path).unwrap(), vec![0x5a; 2 * (4096 + 24)]);
     let write = |_| {
@@ -418,7 +422,7 @@ fn hosts(is_quick: bool) {
         let connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
         let connections: f64 = database.sql(connections).parse().unwrap();
         row("hosts", count, "connections", connections - 1.0);
-        // A session tells what it did when it ends, or a while later.
+        // A session reports its statistics when it ends or a moment later.
         drop(workers);
         thread::sleep(Duration::from_secs(1));
         let each = (active_ms(&database) - spent) / (fixture.emulator.refreshes() - refreshed) as f64;
@@ -426,7 +430,7 @@ fn hosts(is_quick: bool) {
     }
 }
 
-/// How long the server's sessions have worked on statements in all.
+/// The total time that the server's sessions spent on statements.
 fn active_ms(database: &Database) -> f64 {
     database
         .sql("SELECT active_time FROM pg_stat_database WHERE datname = current_database()")
@@ -438,7 +442,7 @@ fn doubled(most: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(1), |count| Some(count * 2)).take_while(move |count| *count <= most)
 }
 
-/// A deadline that nothing here reaches.
+/// A deadline that no operation reaches.
 fn patience() -> Deadline {
     Deadline::after(Duration::from_secs(60), &Default::default())
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Holds the instructions of the calls that matter most against benches/guard.json; see benches/README.md.
+"""Compares the instruction counts of the most important calls with benches/guard.json; see benches/README.md.
 
     benches/guard.py [--update] [--library FILE] [--emulator FILE]
 
-A count that is more than 5 % above the file's fails; one that is more than 5 % below is noted, since the file then lets
-the next rise through. ``--update`` writes the file anew. Without ``--library`` and ``--emulator`` both are built.
+A count more than 5 % above the file fails; a count more than 5 % below is reported, because the file would then hide
+the next increase. ``--update`` rewrites the file. Without ``--library`` and ``--emulator`` both are built.
 
 Needs gcc and valgrind.
 """
@@ -24,23 +24,24 @@ FILE = ROOT / "benches" / "guard.json"
 BUILT = ROOT / "target" / "guard"
 ROOM = 0.05
 
-# The calls, and how often each is made: few and many.
+# The calls, and the two numbers of repetitions.
 CALLS = {
     "ghl_access_token_into": ("into", 100, 2100),
     "ghl_access_token with ghl_string_free": ("owned", 100, 2100),
     "ghl_token_refresh": ("refresh", 50, 250),
 }
 
-# glibc takes other routines for copying on other processors; these switches leave it those that every x86-64 has. valgrind
-# shows a program the same processor on every machine, but for AVX2 where there is none, for which memchr and ring look.
-# So the counts hang on the compiler, on libc, and on whether there is AVX2: the file says with which it was counted.
+# glibc selects copy routines by processor; these switches leave only the ones that every x86-64
+# processor has. valgrind emulates the same processor on every machine except for AVX2, which memchr
+# and ring detect. The counts therefore depend on the compiler, on libc, and on AVX2: the file
+# records all three.
 PLAIN = {
     "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-AVX2_Usable,-ERMS,-AVX512F,-AVX512VL,-BMI2"
 }
 
 
 def count(library, emulator):
-    """Instructions per call, by the call's name."""
+    """Instructions per call, by the name of the call."""
     BUILT.mkdir(parents=True, exist_ok=True)
     program = BUILT / "calls"
     compile_c(ROOT / "benches" / "guard" / "calls.c", program, ROOT / "include", library.parent, "-lghl_oauth")
@@ -48,7 +49,7 @@ def count(library, emulator):
 
     def command(kind, calls):
         if kind == "refresh":
-            # A new one each time: the refresh spends it.
+            # A new token each time: the refresh spends it.
             config, token = emulator.config, emulator.grant(emulator.location_ids[0])[0]
         else:
             config, token = {"clientId": "app-1", "clientSecret": "secret"}, live
@@ -61,7 +62,7 @@ def count(library, emulator):
 
 
 def counted_with():
-    """What the counts hang on beside the library's sources."""
+    """The environment that influences the counts."""
     compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout
     cpu = pathlib.Path("/proc/cpuinfo")
     return {
@@ -72,10 +73,10 @@ def counted_with():
 
 
 def judge(counts, file, here):
-    """Prints each count; answers whether none has risen too far."""
+    """Prints the counts. Returns whether all are within the limit."""
     there = file["countedWith"]
     others = [f"{key}: {there[key]} in the file, {value} here" for key, value in here.items() if there[key] != value]
-    # Another processor has other instructions; another compiler or libc makes a difference that is to be looked at.
+    # Another processor has other instructions; a difference in compiler or libc needs a look.
     comparable = there["machine"] == here["machine"]
     good = True
     for name, now in counts.items():
@@ -91,15 +92,15 @@ def judge(counts, file, here):
                 "  If the change is worth them, accept them: python3 benches/guard.py --update, and commit the file."
             )
         elif comparable and change < -ROOM:
-            print("  note: fewer than the file says. Bring it up to date: python3 benches/guard.py --update")
+            print("  note: fewer than in the file. Update it: python3 benches/guard.py --update")
     if others:
-        print(f"  note: not counted alike ({'; '.join(others)}).")
+        print(f"  note: counted in another environment ({'; '.join(others)}).")
     return good
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--update", action="store_true", help="write the file anew")
+    parser.add_argument("--update", action="store_true", help="rewrite the file")
     parser.add_argument("--library", type=pathlib.Path, help="libghl_oauth.so of a release build")
     parser.add_argument("--emulator", type=pathlib.Path, help="the emulator's program")
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-//! What asking for a live token costs through the C ABI: `cargo bench --bench hot_path`. Medians of repeated runs, by the
-//! processor time of the thread, so that other programs weigh less; in brackets how many times the floor that is, a copy
-//! of the token into a buffer and nothing else.
+//! The cost of a request for a live token through the C ABI: `cargo bench --bench hot_path`.
+//! Medians of repeated runs by thread CPU time, which other programs affect less. In brackets the
+//! ratio to the minimum, a plain copy of the token into a buffer.
 //!
-//! Two threads are measured by the clock on the wall, too, since waiting takes no processor time. With fewer cores than
-//! there are threads (callers, refresher, emulator), only the processor time says something.
+//! Two threads are also measured by wall time, because blocking uses no CPU time. On a machine with
+//! fewer cores than threads (callers, refresher, emulator) only the CPU time is meaningful.
 
 mod stage;
 
@@ -27,7 +27,7 @@ use serde_json::json;
 const CALLS: u32 = 100_000;
 const RUNS: usize = 11;
 const TOKEN: [u8; 900] = [b't'; 900];
-/// The locations that are refreshed meanwhile.
+/// The number of locations that are refreshed concurrently.
 const REFRESHED: usize = 8;
 
 #[derive(Clone, Copy)]
@@ -82,7 +82,7 @@ fn two_threads(client: Handle) {
     for (what, ids) in PAIRS {
         row(&format!("two threads, {what}"), |ask| {
             let ids = ids.map(id);
-            // In turns, so that what else goes on meets both.
+            // Interleaved, so that other programs affect both alike.
             let runs: Vec<[f64; 2]> = (0..RUNS)
                 .map(|_| {
                     let (one, two) = (together(client, &ids[..1], ask), together(client, &ids, ask));
@@ -95,9 +95,9 @@ fn two_threads(client: Handle) {
     }
 }
 
-const PAIRS: [(&str, [usize; 2]); 2] = [("each its resource", [3, 500]), ("one resource", [3, 3])];
+const PAIRS: [(&str, [usize; 2]); 2] = [("one resource each", [3, 500]), ("one resource", [3, 3])];
 
-/// One thread refreshes a few locations of the emulator's over and over, while others ask for tokens that are not theirs.
+/// One thread keeps refreshing a few locations of the emulator while others request other tokens.
 fn while_others_are_refreshed() {
     let options = Options { locations: REFRESHED, rate_limit: None, ..Options::default() };
     let emulator = Emulator::start(options).unwrap();
@@ -120,7 +120,7 @@ fn while_others_are_refreshed() {
         });
         let began = (Instant::now(), refreshes.load(Ordering::Relaxed));
         let callers: [(&str, &[usize]); 3] =
-            [("one caller", &[3]), ("two, each its resource", &[3, 500]), ("two, one resource", &[3, 3])];
+            [("one caller", &[3]), ("two, one resource each", &[3, 500]), ("two, one resource", &[3, 3])];
         for (what, ids) in callers {
             let ids: Vec<CString> = ids.iter().copied().map(id).collect();
             row(&format!("while {REFRESHED} others are refreshed: {what}"), |ask| {
@@ -140,7 +140,7 @@ fn row(what: &str, measure: impl Fn(Ask) -> String) {
     println!("{what}: {}", columns.join(", "));
 }
 
-/// Nanoseconds of processor time.
+/// Nanoseconds of CPU time.
 fn per_call(call: &mut dyn FnMut()) -> f64 {
     let began = processor_time();
     for _ in 0..CALLS {
@@ -149,14 +149,14 @@ fn per_call(call: &mut dyn FnMut()) -> f64 {
     (processor_time() - began).as_nanos() as f64 / f64::from(CALLS)
 }
 
-/// Nanoseconds for a call of one thread: by the clock on the wall until the last one is done, and by what the slowest
-/// one took of a processor.
+/// Nanoseconds per call of one thread: wall time until the last thread is done, and CPU time of the
+/// slowest thread.
 struct Took {
     wall: f64,
     processor: f64,
 }
 
-/// A thread for each of the ids, which all begin at once.
+/// One thread per id; all start at once.
 fn together(client: Handle, ids: &[CString], ask: Ask) -> Took {
     let start = Barrier::new(ids.len() + 1);
     let (began, processor) = std::thread::scope(|scope| {
@@ -201,7 +201,7 @@ fn copy(token: &[u8]) {
 fn into(client: Handle, id: &CStr) {
     let mut buffer = std::mem::MaybeUninit::<[c_char; 1024]>::uninit();
     let mut length = 1024;
-    // SAFETY: a living client, a terminated id, and a buffer of that length.
+    // SAFETY: a valid client, a NUL-terminated id, and a buffer of the given length.
     let status = unsafe {
         ghl_access_token_into(client.0, id.as_ptr(), buffer.as_mut_ptr().cast(), &mut length, null_mut())
     };
@@ -211,7 +211,7 @@ fn into(client: Handle, id: &CStr) {
 
 fn owned(client: Handle, id: &CStr) {
     let mut token: *mut c_char = null_mut();
-    // SAFETY: a living client and a terminated id; the token is freed once.
+    // SAFETY: a valid client and a NUL-terminated id; the token is freed once.
     unsafe {
         assert_eq!(ghl_access_token(client.0, id.as_ptr(), &mut token, null_mut()), 0);
         ghl_string_free(black_box(token));
@@ -220,7 +220,7 @@ fn owned(client: Handle, id: &CStr) {
 
 fn refresh(client: Handle, id: &CStr) {
     let mut metadata: *mut c_char = null_mut();
-    // SAFETY: a living client and a terminated id; the metadata is freed once.
+    // SAFETY: a valid client and a NUL-terminated id; the metadata is freed once.
     unsafe {
         assert_eq!(ghl_token_refresh(client.0, id.as_ptr(), &mut metadata), 0);
         ghl_string_free(metadata);
@@ -228,7 +228,7 @@ fn refresh(client: Handle, id: &CStr) {
 }
 
 fn free(client: Handle) {
-    // SAFETY: made by `client_from`, freed once.
+    // SAFETY: created by `client_from`, freed once.
     unsafe { ghl_client_free(client.0) };
 }
 

@@ -1,12 +1,13 @@
-//! A hundred thousand tokens that all die within an hour, renewed by maintenance and by callers at once, at a server
-//! that loses answers and fails: `cargo bench --bench load`. `GHL_BENCH_TOKENS` sets another number,
-//! `GHL_BENCH_STORE=memory` the other store, `GHL_BENCH_PROCESSES` the numbers of processes (`1,2`).
+//! A hundred thousand tokens that expire within an hour, renewed by maintenance and by callers with
+//! a server that loses responses and fails: `cargo bench --bench load`. `GHL_BENCH_TOKENS` sets
+//! another number, `GHL_BENCH_STORE=memory` selects the memory store, `GHL_BENCH_PROCESSES` the
+//! numbers of processes (`1,2`).
 //!
-//! The hour passes faster than the world's: everybody's clock, the emulator's too, is the same fast one; the library's is
-//! the one that its tests move, by `Client::with_clock`. The window in which the server repeats a lost answer is as much
-//! longer, so that it is 30 s of the world's time, as the library's own pauses are. The limit on requests is the API's,
-//! 100 in 10 s for each company and location, by the world's time; it does not count refreshes, and so only those
-//! connections meet it that have to be minted anew.
+//! The hour is accelerated: all clocks, including the emulator's, run at the same higher speed; the
+//! library gets its clock through `Client::with_clock`. The replay window of the server is longer
+//! by the same factor, so that it lasts 30 s of real time like the pauses of the library. The rate
+//! limit is the one of the API, 100 requests in 10 s of real time for each company and location; it
+//! does not count refreshes, so only connections that are minted again are limited.
 
 mod measure;
 mod stage;
@@ -34,29 +35,29 @@ use worker::Worker;
 
 const COMPANIES: usize = 100;
 
-/// How long a token lives.
+/// The lifetime of a token.
 const LIFE_SECONDS: i64 = 86_399;
 
-/// The hour in which all of them die.
+/// The hour in which all tokens expire.
 const HOUR_MS: i64 = 3_600_000;
 
-/// How long that hour takes, for each token.
+/// The real duration of that hour per token.
 const HOUR_FOR_EACH: Duration = Duration::from_micros(1_000);
 
-/// How many refreshes maintenance has under way, and how many callers there are, in all processes together.
+/// The numbers of concurrent refreshes and callers, over all processes.
 const WORKERS: usize = 64;
 const CALLERS: usize = 16;
 
-/// How long a caller works with a token before it asks for another one.
+/// The time for which a caller uses a token before it requests another.
 const THINKS: Duration = Duration::from_millis(10);
 
-/// How long the server remembers what it answered, in the world's seconds.
+/// The replay window of the server in real seconds.
 const WINDOW_SECONDS: f64 = 30.0;
 
-/// How long a run may take; a stall shows as one that does.
+/// The limit of a run, which only a stall exceeds.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// What another process is started with.
+/// The environment variable with the task of a child process.
 const WORK: &str = "GHL_BENCH_LOAD";
 
 fn main() {
@@ -67,10 +68,10 @@ fn main() {
     let processes = env::var("GHL_BENCH_PROCESSES").unwrap_or_else(|_| "1,2".into());
     let in_memory = env::var("GHL_BENCH_STORE").is_ok_and(|store| store == "memory");
     let fixture = Fixture::fill(tokens, in_memory);
-    for deaths in [Deaths::WithinTheHour, Deaths::AllAtOnce] {
+    for expiry in [Expiry::WithinTheHour, Expiry::AllAtOnce] {
         for processes in processes.split(',').map(|number| number.parse().unwrap()) {
             if processes == 1 || !in_memory {
-                fixture.run(processes, deaths);
+                fixture.run(processes, expiry);
             }
         }
     }
@@ -78,7 +79,7 @@ fn main() {
 
 // ---- The clock ------------------------------------------------------------------------------------------------------
 
-/// A clock that goes faster than the system's, the same for all who know when it was set, to what, and how fast it is.
+/// A clock faster than the system clock, equal in all processes with the same setting.
 struct FastClock(Mutex<Setting>);
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -89,7 +90,7 @@ struct Setting {
 }
 
 impl FastClock {
-    /// One that goes as the system's does.
+    /// A clock with the speed of the system clock.
     fn real() -> FastClock {
         let now = now_ms();
         FastClock(Mutex::new(Setting { set_at_ms: now, shows_ms: now, factor: 1.0 }))
@@ -115,19 +116,19 @@ impl Clock for FastClock {
     }
 }
 
-// ---- A process that renews and asks ---------------------------------------------------------------------------------
+// ---- A process that renews and requests tokens ----------------------------------------------------------------------
 
-/// What one process met.
+/// The observations of one process.
 #[derive(Default)]
-struct Met {
-    /// How long callers waited for tokens that were not in memory, in microseconds.
+struct Observations {
+    /// The waiting times of callers whose token was not in memory, in microseconds.
     waits: Vec<u64>,
-    /// How many asked, and what they were told instead of a token.
+    /// The number of requests, and the errors returned instead of a token.
     asked: u64,
     errors: BTreeMap<String, u64>,
     passes: u64,
     checked: u64,
-    /// What maintenance reported as failed.
+    /// Failures reported by maintenance.
     failed: BTreeMap<String, u64>,
 }
 
@@ -148,7 +149,7 @@ fn other_process(work: &Value) {
         std::io::stdin().read_line(&mut line).unwrap();
         end.store(true, Ordering::SeqCst);
     });
-    let met = workload(&client, &ids, number("callers"), number("hands"), &is_over);
+    let met = run_workload(&client, &ids, number("callers"), number("hands"), &is_over);
     let stats = client.stats().unwrap();
     println!(
         "{}",
@@ -174,9 +175,15 @@ fn ids_of(client: &Client) -> Vec<String> {
     }
 }
 
-/// Maintains, and lets callers ask, until it is over and nothing is due any more.
-fn workload(client: &Client, ids: &[String], callers: usize, hands: usize, is_over: &AtomicBool) -> Met {
-    let met = Mutex::new(Met::default());
+/// Runs maintenance and callers until the hour has passed and no token is due.
+fn run_workload(
+    client: &Client,
+    ids: &[String],
+    callers: usize,
+    hands: usize,
+    is_over: &AtomicBool,
+) -> Observations {
+    let met = Mutex::new(Observations::default());
     thread::scope(|scope| {
         for number in 0..callers {
             let met = &met;
@@ -214,9 +221,9 @@ fn workload(client: &Client, ids: &[String], callers: usize, hands: usize, is_ov
     met.into_inner().unwrap()
 }
 
-/// A caller that asks for one token after the other, as chance has it.
-fn ask(client: &Client, ids: &[String], number: u64, is_over: &AtomicBool) -> Met {
-    let mut met = Met::default();
+/// A caller that requests random tokens in sequence.
+fn ask(client: &Client, ids: &[String], number: u64, is_over: &AtomicBool) -> Observations {
+    let mut met = Observations::default();
     let mut chance = u64::from(std::process::id()) << 8 | number | 1;
     while !is_over.load(Ordering::SeqCst) {
         // xorshift64
@@ -238,13 +245,14 @@ fn ask(client: &Client, ids: &[String], number: u64, is_over: &AtomicBool) -> Me
     met
 }
 
-// ---- The server, and the account ------------------------------------------------------------------------------------
+// ---- Server and final check -----------------------------------------------------------------------------------------
 
 #[derive(Clone, Copy, PartialEq)]
-enum Deaths {
-    /// The first dies as the hour begins, the last as it ends; no maintenance came in the last quarter of their lives.
+enum Expiry {
+    /// The first token expires at the beginning of the hour, the last at its end; no maintenance
+    /// ran during the last quarter of their lives.
     WithinTheHour,
-    /// Nobody came before they had all died.
+    /// No call was made before all tokens had expired.
     AllAtOnce,
 }
 
@@ -254,7 +262,7 @@ struct Fixture {
     clock: Arc<FastClock>,
     config: Value,
     tokens: usize,
-    /// The client of a store in memory, which is the store, too.
+    /// The client of a memory store, which is also the store.
     in_memory: Option<Client>,
     _folder: tempfile::TempDir,
 }
@@ -273,12 +281,13 @@ impl Fixture {
         let config = stage::configuration(&emulator, store);
         let began = now_ms();
         let clock = Arc::new(FastClock::real());
-        // Nobody minds the limit while the yard is filled.
+        // The rate limit does not apply to the setup.
         let mut unpaced = config.clone();
         unpaced["rateLimit"] = json!({"requests": 1_000_000, "perMs": 1, "perDay": 1_000_000_000});
         let unpaced = Config::from_json(&unpaced.to_string()).unwrap();
         let client = Client::with_clock(&unpaced, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
-        // The first company's tokens die when an hour begins, a day from now, and the last one's when it ends.
+        // The tokens of the first company expire at the beginning of an hour a day from now, the
+        // last company's at its end.
         let filled = Instant::now();
         for (index, company) in emulator.company_ids().iter().enumerate() {
             let dies_at = began + LIFE_SECONDS * 1000 + HOUR_MS * index as i64 / companies as i64;
@@ -296,18 +305,18 @@ impl Fixture {
         Fixture { emulator, clock, config, tokens, in_memory, _folder: folder }
     }
 
-    /// The moments at which the first and the last token die, by the store.
-    fn deaths(&self) -> (i64, i64) {
+    /// The first and the last expiry in the store.
+    fn expiry(&self) -> (i64, i64) {
         let times = self.held().into_iter().map(|token| token["expiresAt"].as_i64().unwrap());
         let times: Vec<i64> = times.collect();
         (*times.iter().min().unwrap(), *times.iter().max().unwrap())
     }
 
-    fn run(&self, processes: usize, deaths: Deaths) {
-        let (first, last) = self.deaths();
-        let (shows_ms, factor) = match deaths {
-            Deaths::AllAtOnce => (last + 1000, 1.0),
-            Deaths::WithinTheHour => {
+    fn run(&self, processes: usize, expiry: Expiry) {
+        let (first, last) = self.expiry();
+        let (shows_ms, factor) = match expiry {
+            Expiry::AllAtOnce => (last + 1000, 1.0),
+            Expiry::WithinTheHour => {
                 let hour_takes = HOUR_FOR_EACH * self.tokens as u32;
                 (first, HOUR_MS as f64 / 1000.0 / hour_takes.as_secs_f64())
             }
@@ -344,9 +353,11 @@ impl Fixture {
             (reports, took)
         });
         let spent = processor_time() - spent_before;
-        let what = match deaths {
-            Deaths::WithinTheHour => format!("all die within an hour, which takes {:.0} s", 3600.0 / factor),
-            Deaths::AllAtOnce => "all are dead".to_owned(),
+        let what = match expiry {
+            Expiry::WithinTheHour => {
+                format!("all expire within an hour, which takes {:.0} s", 3600.0 / factor)
+            }
+            Expiry::AllAtOnce => "all have expired".to_owned(),
         };
         let (store, count) = (self.config["store"]["kind"].as_str().unwrap(), reports.len());
         println!("{} tokens, {store}, {count} process(es); {what}", self.tokens);
@@ -402,7 +413,8 @@ impl Fixture {
         println!("  {} minted anew, {} unsaved", sum("minted"), sum("unsaved"));
     }
 
-    /// One answer in a hundred is lost after the token was rotated, one in twenty is a failure of the server's.
+    /// One response in a hundred is lost after the token was rotated, one in twenty is a server
+    /// error.
     fn inject(&self) -> [FaultId; 3] {
         let refreshes =
             |share| Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).probability(share);
@@ -420,7 +432,7 @@ impl Fixture {
         ]
     }
 
-    /// What the store holds, secrets included.
+    /// The stored tokens, including secrets.
     fn held(&self) -> Vec<Value> {
         let opened;
         let client = match &self.in_memory {
@@ -443,7 +455,7 @@ impl Fixture {
         }
     }
 
-    /// Whether the store holds a token for everyone, and the server honours it.
+    /// Asserts that the store has a token for every resource and that the server accepts it.
     fn audit(&self) {
         let live = self.emulator.live_refresh_tokens();
         let live: HashMap<&str, &str> =
@@ -457,19 +469,19 @@ impl Fixture {
         };
         let honoured = held.iter().filter(is_honoured).count();
         let lost = self.tokens - honoured;
-        println!("  audit: {} held, {honoured} of them honoured by the server, lost: {lost}", held.len());
+        println!("  audit: {} stored, {honoured} of them accepted by the server, lost: {lost}", held.len());
         assert_eq!((held.len(), lost), (self.tokens, 0), "tokens were lost");
     }
 }
 
-/// Starts processes that know whom to ask for, and wait for the clock.
+/// Starts processes that know their resources and wait for the clock.
 fn start(processes: usize, config: &Value) -> Vec<Worker> {
     let work = json!({"config": config, "callers": CALLERS / processes, "hands": WORKERS / processes});
     let start = |_| Worker::start(Command::new(env::current_exe().unwrap()).env(WORK, work.to_string()));
     (0..processes).map(start).collect()
 }
 
-/// Those who renew and ask: other processes, or a thread of this one.
+/// The renewing and requesting side: other processes, or threads of this one.
 enum Workload<'scope> {
     There(Vec<Worker>),
     Here(Arc<AtomicBool>, thread::ScopedJoinHandle<'scope, Value>),
@@ -482,7 +494,7 @@ impl<'scope> Workload<'scope> {
         let work = scope.spawn(move || {
             let minted = |client: &Client| client.stats().unwrap()["tokens"]["minted"].as_u64().unwrap();
             let before = minted(client);
-            let met = workload(client, &ids_of(client), CALLERS, WORKERS, &end);
+            let met = run_workload(client, &ids_of(client), CALLERS, WORKERS, &end);
             json!({
                 "waits": met.waits, "asked": met.asked, "errors": met.errors, "passes": met.passes,
                 "checked": met.checked, "failed": met.failed, "minted": minted(client) - before, "unsaved": 0,

@@ -1,8 +1,10 @@
-//! Ten thousand locations minted under the rate limit, by one process and by two that share a store and the limit: how
-//! long it takes beside the time that the limit itself dictates, and how many requests the server refuses.
+//! Mints ten thousand locations under the rate limit, by one process and by two that share a store
+//! and the limit: the time compared with the minimum that the limit allows, and the number of
+//! refused requests.
 //!
-//! The window is a twentieth of the API's, 100 requests in half a second, so that the run takes a minute and not
-//! twenty; what the library adds to each request weighs twenty times as much here.
+//! The window is a twentieth of the API's, 100 requests in half a second, so that the run takes one
+//! minute instead of twenty; the overhead of the library per request weighs twenty times as much
+//! here.
 
 mod stage;
 
@@ -18,7 +20,7 @@ const LOCATIONS: usize = 10_000;
 const REQUESTS: u32 = 100;
 const PER_MS: u64 = 500;
 
-/// What a child is started with: its configuration and the company.
+/// The environment variable with the configuration and the company of a child process.
 const WORK: &str = "GHL_BENCH_MINT";
 
 fn main() {
@@ -65,7 +67,7 @@ fn run(processes: usize) {
     let requests = emulator.requests();
     let refused = requests.iter().filter(|request| request.status == 429).count();
     let admitted = requests.len() - refused;
-    // The first window is full at once, and each further one waits for the one before it.
+    // The first window is filled at once, and each further window waits for the previous one.
     let dictated = Duration::from_millis(PER_MS) * u32::try_from((admitted - 1) / REQUESTS as usize).unwrap();
     let over = took.as_secs_f64() / dictated.as_secs_f64() * 100.0 - 100.0;
     println!(

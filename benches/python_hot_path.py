@@ -1,11 +1,11 @@
-"""What a live token costs from Python: `client.access_token` by the processor time of the thread, median of 21 runs.
+"""The cost of a live token in Python: thread CPU time of `client.access_token`, median of 21 runs.
 
     python3 benches/python_hot_path.py [PYTHON …]
 
-Each PYTHON must have the package; default: this one. Without it installed, PYTHONPATH and GHL_OAUTH_LIBRARY lead to it.
-Where a PYTHON has the vendor's SDK (gohighlevel-api-client==3.0.0), too, it is asked the same: a company's token that
-lies in its session storage in memory, as each of its calls looks it up. The floor is a call through ctypes that does
-nothing, `ghl_abi_version`.
+Each PYTHON must have the package; default: this interpreter. If it is not installed, set PYTHONPATH and
+GHL_OAUTH_LIBRARY. If a PYTHON also has the vendor's SDK (gohighlevel-api-client==3.0.0), it is measured as well: the
+lookup of a company token in its in-memory session storage, which each of its calls does. The baseline is an empty call
+through ctypes, `ghl_abi_version`.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ print(json.dumps(report))
 
 
 def main() -> None:
-    """Measures each Python that is named."""
+    """Measures each given interpreter."""
     print(f"{'Python':<10} {'floor':>10} {'ours':>10} {'vendor':>10} {'ratio':>7}")
     for python in sys.argv[1:] or [sys.executable]:
         run = subprocess.run([python, "-c", PROGRAM], stdout=subprocess.PIPE, check=True)
         took = json.loads(run.stdout)
-        # What the loop and its lambda take is taken off; the vendor's loop has no lambda.
+        # Subtracts the loop and its lambda; the vendor's loop has no lambda.
         ours = took["ours"] - took["nothing"]
         line = f"{took['python']:<10} {took['floor']:>7.0f} ns {ours:>7.0f} ns"
         if took["vendor"] is not None:

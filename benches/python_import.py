@@ -1,10 +1,10 @@
-"""What `import ghl_oauth` costs: milliseconds and megabytes above a Python that does nothing, the least of 41 runs.
+"""The cost of `import ghl_oauth`: milliseconds and megabytes above an empty program, minimum of 41 runs.
 
-The least, since whatever else the machine does can only add.
+The minimum, because other programs can only add time.
 
     python3 benches/python_import.py [PYTHON …]
 
-Each PYTHON must have the package; default: this one. Without it installed, PYTHONPATH and GHL_OAUTH_LIBRARY lead to it.
+Each PYTHON must have the package; default: this interpreter. If it is not installed, set PYTHONPATH and GHL_OAUTH_LIBRARY.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ print(json.dumps([1000 * (ended - begun), peak / 1e6, len(set(sys.modules) - bef
 
 
 def measure(python: str, statement: str) -> tuple[float, float, int, str]:
-    """Milliseconds, megabytes at the peak, modules, and the Python's version."""
+    """Milliseconds, peak megabytes, number of modules, and the Python version."""
     runs = [
         json.loads(subprocess.run([python, "-c", PROGRAM % statement], stdout=subprocess.PIPE, check=True).stdout)
         for _ in range(RUNS)
@@ -36,7 +36,7 @@ def measure(python: str, statement: str) -> tuple[float, float, int, str]:
 
 
 def main() -> None:
-    """Measures each Python that is named."""
+    """Measures each given interpreter."""
     print(f"{'Python':<10} {'import':>10} {'memory':>10} {'modules':>10}")
     for python in sys.argv[1:] or [sys.executable]:
         _, nothing, _, _ = measure(python, "pass")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What calls through the library cost beside the same calls by libcurl and cJSON; see benches/README.md.
+"""Compares calls through the library with the same calls by libcurl and cJSON; see benches/README.md.
 
 usage: benches/request.py [--quick] [one] [threads] [tls]
 """
@@ -38,7 +38,7 @@ openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 
 
 
 def build_ours():
-    """Builds the library as it ships and the emulator: built together, they would share the features of their crates."""
+    """Builds the library and the emulator separately: one build would unify the features of their crates."""
     cargo = ["cargo", "--quiet"]
     library = [*cargo, "rustc", "--release", "-p", "ghl-oauth", "--lib", "--crate-type=cdylib"]
     subprocess.run(library, cwd=ROOT, check=True)
@@ -46,7 +46,7 @@ def build_ours():
 
 
 def build():
-    """Builds all, the programs too."""
+    """Builds the library, the emulator and the programs."""
     build_ours()
     BUILT.mkdir(exist_ok=True)
     for name, libraries in PROGRAMS.items():
@@ -55,7 +55,7 @@ def build():
 
 
 def post(url, body, content_type, headers=()):
-    """The answer's status line, headers and body."""
+    """The status line, headers and body of a response."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc)
     connection.request("POST", parts.path, body, {"Content-Type": content_type, "Version": "v3", **dict(headers)})
@@ -67,7 +67,7 @@ def post(url, body, content_type, headers=()):
 
 
 class Emulator:
-    """The emulator, its rate limit lifted, and what it needs to know of the app."""
+    """The emulator without a rate limit, and the credentials of its app."""
 
     def __init__(self, program=TARGET / "ghl-oauth-emulator"):
         command = [program, "--port", "0", "--rate-limit", "off", "--locations", str(MANY)]
@@ -89,7 +89,7 @@ class Emulator:
         return post(url, json.dumps(document), "application/json")[1]
 
     def grant(self, location_id=None):
-        """A token of a location's own or of the company's, and the answer that granted it."""
+        """A token of a location or of the company, and the response that granted it."""
         config = self.config
         query = urllib.parse.urlencode(
             {
@@ -118,7 +118,7 @@ class Emulator:
         return token, answer
 
     def tokens(self, threads, refresh_tokens=True):
-        """The company's, and those of so many locations."""
+        """The token of the company, and the tokens of the given number of locations."""
         tokens = [self.grant()[0]] + [self.grant(location_id)[0] for location_id in self.location_ids[:threads]]
         if not refresh_tokens:
             for token in tokens[1:]:
@@ -126,13 +126,13 @@ class Emulator:
         return {"tokens": tokens}
 
     def worked(self):
-        """The processor's time that it took so far, in microseconds."""
+        """Its CPU time so far, in microseconds."""
         threads = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
         return sum(int(thread.read_text().split()[0]) for thread in threads) / 1000
 
 
 class Server:
-    """The server that answers with bytes made beforehand, as the emulator would answer."""
+    """A server that sends prepared responses of the emulator."""
 
     def __init__(self, emulator, mode):
         folder = BUILT / mode
@@ -141,7 +141,7 @@ class Server:
         bearer = {"Authorization": f"Bearer {emulator.grant()[0]['accessToken']}"}
         form = {"companyId": emulator.company_id, "locationId": emulator.location_ids[0]}
         minted, minting = emulator.ask("location-token", form, bearer)
-        # One answer for all locations.
+        # One response for all locations.
         del minted["locationId"]
         for name, body, answer in (("token", token, granted), ("location-token", minted, minting)):
             self.write(folder / name, body, answer, mode)
@@ -166,7 +166,7 @@ class Server:
         path.write_bytes(f"HTTP/1.1 200 OK\r\n{head}\r\n{text}".encode())
 
     def figures(self):
-        """Connections so far, how many of them resumed a TLS session, and the processor's time in microseconds."""
+        """The numbers of connections and of resumed TLS sessions so far, and the CPU time in microseconds."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return [int(number) for number in self.process.stdout.readline().split()]
@@ -176,7 +176,7 @@ class Server:
 
 
 def certificate():
-    """A CA and its certificate for the server, made once."""
+    """A CA and the server certificate, created once."""
     if not (BUILT / "server.pem").exists():
         (BUILT / "names").write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
         for command in CERTIFICATE.strip().replace("\n    ", " ").split("\n"):
@@ -193,7 +193,7 @@ class Bench:
         self.tokens = None
 
     def command(self, program, calls):
-        # The server that answers anything needs no new ones.
+        # The server with prepared responses accepts any token.
         if self.tokens is None or self.server is None:
             self.tokens = json.dumps(self.emulator.tokens(self.threads, self.call != "mint-kept"))
         config = json.dumps((self.server or self.emulator).config)
@@ -202,7 +202,7 @@ class Bench:
         return [BUILT / program, self.calls_of[program], *counts, config, self.tokens, *ids]
 
     def run(self, program):
-        """One run of a program: what it prints, and the server's time for a call."""
+        """One run of a program: its output, and the server's CPU time per call."""
         command, server = self.command(program, self.calls), self.server or self.emulator
         before = server.worked()
         done = subprocess.run(command, capture_output=True, text=True)
@@ -219,7 +219,7 @@ class Bench:
 
     def measure(self, name):
         counts = {program: self.instructions(program) for program in BOTH}
-        # In turns, so that what else goes on meets both.
+        # Interleaved, so that other programs affect both alike.
         runs = {program: [] for program in BOTH}
         for _ in range(RUNS):
             for program in BOTH:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How large the shipped library is, and which crates it is made of; see benches/README.md.
+"""The size of the released library, and the share of each crate; see benches/README.md.
 
     python3 benches/size.py [--crates 12] [--check BYTES FILE]
 
-With --check nothing is built: it fails where the library, or the one in a wheel, has more bytes than that.
+With --check nothing is built: it fails if the library, or the one in a wheel, is larger than BYTES.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ BUILDS = {
     "without SQLite": ["--no-default-features", "--features=wiping-allocator"],
     "with SQLite and PostgreSQL": ["--features=postgres"],
 }
-# Crates whose functions are C or assembly, by their symbols' beginnings.
+# Crates with functions in C or assembly, by the prefixes of their symbols.
 NAMES_OF_C = {
     "ring": ("ring_core", "x25519", "k25519", "fe_", "ge_", "sc_", "p256", "p384", "ecp_", "fiat", "gcm_", "aes")
 }
 
 
 def build(features: list[str]) -> Path:
-    """The shared library as cargo-c and the wheel build it, but with its symbols."""
+    """The shared library as built by cargo-c and the wheel, but with symbols."""
     command = ["cargo", "rustc", "--quiet", "--locked", "--release", "--lib", "--crate-type=cdylib", *features]
     command += ["--target-dir=target/size", "--message-format=json"]
     environment = {**os.environ, "CARGO_PROFILE_RELEASE_STRIP": "none"}
@@ -42,7 +42,7 @@ def build(features: list[str]) -> Path:
         message = json.loads(line)
         if message["reason"] == "compiler-artifact" and message["target"]["name"] == "ghl_oauth":
             return Path(message["filenames"][0])
-    raise FileNotFoundError("cargo rustc made no library")
+    raise FileNotFoundError("cargo rustc built no library")
 
 
 def stripped(library: Path) -> int:
@@ -63,7 +63,7 @@ def size_of(file: Path) -> int:
 
 
 def crate_of(symbol: str) -> str:
-    """Whose code it is; of a generic function, the crate that wrote it, and not the one that needed it."""
+    """The crate of a symbol; for a generic function, the crate that defines it."""
     if "<" not in symbol and "::" not in symbol:
         if symbol.startswith(("_Z", "_R")):
             return "?"
@@ -73,7 +73,7 @@ def crate_of(symbol: str) -> str:
 
 
 def crates(library: Path) -> collections.Counter[str]:
-    """Bytes of code for each crate. Tables, unwinding and relocations are not in it."""
+    """Bytes of code per crate, without tables, unwinding data and relocations."""
     command = ["nm", "--demangle", "--print-size", "--defined-only", library]
     symbols = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     sizes: collections.Counter[str] = collections.Counter()

@@ -1,5 +1,6 @@
-//! What comes before the first call: `cargo bench --bench start`. The library is loaded, and `ghl_client_new` makes the first
-//! client of a process and a second one. Each figure is the median of that many fresh processes.
+//! The cost before the first call: `cargo bench --bench start`. Loads the library, and creates the
+//! first and a second client of a process with `ghl_client_new`. Each figure is the median of
+//! 41 fresh processes.
 
 use std::env;
 use std::ffi::{CString, c_char, c_void};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 const PROCESSES: usize = 41;
 
-/// The platform's certificates in one file, on most systems with Linux.
+/// The platform's certificates in one file, on most Linux systems.
 const CERTIFICATES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 fn main() {
@@ -38,7 +39,7 @@ fn main() {
     let sqlite =
         |name: String| config(json!({"store": {"kind": "sqlite", "path": folder.path().join(name)}}));
     report("ghl_client_new, SQLite, a new file", "client", |run| sqlite(format!("new-{run}.db")));
-    report("ghl_client_new, SQLite, a file that is there", "client", |_| sqlite("new-0.db".into()));
+    report("ghl_client_new, SQLite, an existing file", "client", |_| sqlite("new-0.db".into()));
     if let Some(bundle) = CERTIFICATES.iter().find(|file| Path::new(file).exists()) {
         report("ghl_client_new, http.caBundlePath with the platform's certificates", "client", |_| {
             config(json!({"http": {"caBundlePath": bundle}}))
@@ -49,7 +50,7 @@ fn main() {
     });
 }
 
-/// What a process of its own measures.
+/// Measures in a child process.
 fn one(what: &str, argument: String) -> Vec<Duration> {
     let argument = CString::new(argument).unwrap();
     match what {
@@ -66,7 +67,7 @@ fn one(what: &str, argument: String) -> Vec<Duration> {
             let times = (0..2).map(|_| {
                 let mut client: *mut ghl_client = null_mut();
                 let began = Instant::now();
-                // SAFETY: a terminated text and a place for the client.
+                // SAFETY: a NUL-terminated text and a valid pointer for the client.
                 let status = unsafe { ghl_client_new(argument.as_ptr(), &mut client, null_mut()) };
                 let took = began.elapsed();
                 assert_eq!(status, 0);
@@ -75,7 +76,7 @@ fn one(what: &str, argument: String) -> Vec<Duration> {
             });
             let times = times.collect();
             for client in clients {
-                // SAFETY: made above, freed once.
+                // SAFETY: created above, freed once.
                 unsafe { ghl_client_free(client) };
             }
             times
@@ -83,11 +84,11 @@ fn one(what: &str, argument: String) -> Vec<Duration> {
     }
 }
 
-/// Loads the shared library, all of its symbols bound, and calls it once.
+/// Loads the shared library, binds all of its symbols, and calls it once.
 #[cfg(unix)]
 fn load(path: &CString) -> Duration {
     let began = Instant::now();
-    // SAFETY: terminated texts, and a function of that type.
+    // SAFETY: NUL-terminated texts, and a function of this type.
     unsafe {
         let library: *mut c_void = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
         assert!(!library.is_null());
@@ -104,7 +105,7 @@ fn load(_: &CString) -> Duration {
     Duration::ZERO
 }
 
-/// The shared library of this very build.
+/// The shared library of this build.
 fn library() -> Option<PathBuf> {
     let file = env::current_exe().ok()?.with_file_name(format!("libghl_oauth{}", env::consts::DLL_SUFFIX));
     (cfg!(unix) && file.exists()).then_some(file)

@@ -1,5 +1,5 @@
-//! What keeping tokens costs: `cargo bench --bench store`. Each figure stands beside what it is compared with, measured
-//! in turns in the same run; medians.
+//! The cost of storing tokens: `cargo bench --bench store`. Medians, each next to its baseline from
+//! the same interleaved run.
 
 mod measure;
 
@@ -24,14 +24,15 @@ fn main() {
     hundred_thousand(&folder.path().join("many.db"));
 }
 
-/// A save against the one thing it cannot do without: writing as many bytes to a file, and one fsync.
+/// A save compared with its minimum: writing the same number of bytes to a file, and one fsync.
 fn durable_save(folder: &Path) {
     let store = SqliteStore::open(&folder.join("save.db"), Seal::none("app-1")).unwrap();
     let mut record = record(0);
     record.version = store.save(&record, &patience()).unwrap();
     let mut file = OpenOptions::new().create(true).append(true).open(folder.join("plain")).unwrap();
     let bytes = record.to_document().unwrap();
-    // What SQLite writes for it: a page of the table and one of an index, each with its head.
+    // The pages that SQLite writes for it: one of the table and one of an index, each with its
+    // header.
     let pages = vec![0x5a; 2 * (4096 + 24)];
     let (mut saves, mut syncs, mut page_syncs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..500 {
@@ -56,13 +57,13 @@ fn durable_save(folder: &Path) {
     }
 }
 
-/// The store, and a client, with as many tokens as a large agency has.
+/// The store, and a client, with the number of tokens of a large agency.
 fn hundred_thousand(path: &Path) {
     let mut config = Config::new("app-1", "secret");
     config.store.kind = "sqlite".into();
     config.store.path = Some(path.to_owned());
     {
-        // One transaction for the lot, since this is about reading them.
+        // A single transaction, because only reads are measured.
         let store = SqliteStore::open(path, Seal::none("app-1")).unwrap();
         drop(store);
         let mut connection = rusqlite::Connection::open(path).unwrap();
@@ -162,7 +163,7 @@ fn record(index: usize) -> Record {
     Record::new(resource_id(index), token)
 }
 
-/// A deadline that nothing here reaches.
+/// A deadline that no operation reaches.
 fn patience() -> Deadline {
     Deadline::after(Duration::from_secs(60), &Default::default())
 }

@@ -1,6 +1,6 @@
-//! How many webhooks one core verifies: `cargo bench --bench webhook`. Through the C ABI, a real INSTALL of the
-//! emulator, JSON of headers and result included; medians, by the processor time of the thread, so that other programs
-//! on the machine count for less.
+//! The number of webhooks that one core verifies: `cargo bench --bench webhook`. Uses the C ABI
+//! with a real INSTALL of the emulator, including the JSON of headers and result; medians of thread
+//! CPU time, which other programs affect less.
 
 use std::ffi::CString;
 use std::hint::black_box;
@@ -40,19 +40,15 @@ fn main() {
     for (what, function, body, signature) in [
         ("ghl_webhook_verify, Ed25519", ghl_webhook_verify as Function, &install, Signature::Ed25519),
         ("ghl_webhook_verify, RSA of 4,096 bits", ghl_webhook_verify, &install, Signature::Legacy),
-        (
-            "ghl_webhook_apply of a type that is left alone, Ed25519",
-            ghl_webhook_apply,
-            &contact,
-            Signature::Ed25519,
-        ),
+        ("ghl_webhook_apply of an ignored type, Ed25519", ghl_webhook_apply, &contact, Signature::Ed25519),
     ] {
         let headers = emulator.sign_webhook(body.as_bytes(), signature).into_iter();
         let headers: Map<String, Value> = headers.map(|(name, value)| (name, value.into())).collect();
         let headers = CString::new(Value::from(headers).to_string()).unwrap();
         report(what, || {
             let mut document = null_mut();
-            // SAFETY: a living client, a body of that length, and valid pointers; the document is freed once.
+            // SAFETY: a valid client, a body of the given length, and valid pointers; the document
+            // is freed once.
             unsafe {
                 let code = function(client, body.as_ptr(), body.len(), headers.as_ptr(), &mut document);
                 assert_eq!(code, 0);
@@ -60,17 +56,17 @@ fn main() {
             }
         });
     }
-    // SAFETY: made by `client_from`, freed once.
+    // SAFETY: created by `client_from`, freed once.
     unsafe { ghl_client_free(client) };
 }
 
-/// The signature alone, by the library that checks it.
+/// The minimum: only the signature check by the crypto library.
 fn floor(body: &[u8]) {
     use ring::signature::{Ed25519KeyPair, KeyPair};
     let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
     let signature = pair.sign(body);
     let key = UnparsedPublicKey::new(&ED25519, pair.public_key().as_ref());
-    report("the floor: ring's Ed25519 over the same body", || {
+    report("minimum: ring's Ed25519 over the same body", || {
         assert!(black_box(&key).verify(black_box(body), signature.as_ref()).is_ok());
     });
 }

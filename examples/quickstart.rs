@@ -1,7 +1,8 @@
-//! The whole life of a connection, on the embedded emulator: `cargo run --example quickstart`.
+//! The whole life of a connection, with the embedded emulator: `cargo run --example quickstart`.
 //!
-//! Each step says what the program calls, what went over the wire for it, and what came back. With the real API
-//! only the configuration differs: no `base_url` and `authorize_url`, and your app's own id and secret.
+//! Each step prints the call, the requests on the wire, and the result. For the real API only the
+//! configuration differs: omit `base_url` and `authorize_url`, and use the id and secret of your
+//! app.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             company_id: Some(company.clone()),
             page_size: Some(2),
             page_token: page_token.take(),
-            // The others have no token.
+            // The other locations have no token.
             is_installed: Some(true),
             ..InstalledLocationsParams::default()
         })?;
@@ -74,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tour.sent();
     tour.came_back(&shortened(minted.expose()));
 
-    tour.step("access_token: the same again, from memory");
+    tour.step("access_token: the same token again, from memory");
     let began = Instant::now();
     let again = client.access_token(&location)?;
     let took = began.elapsed();
@@ -113,7 +114,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Prints the steps.
 struct Tour<'a> {
     emulator: &'a Emulator,
     shown: usize,
@@ -126,7 +126,7 @@ impl Tour<'_> {
         println!("\n{:>2}. {what}", self.steps);
     }
 
-    /// What went over the wire since the last time.
+    /// Prints the requests since the last call.
     fn sent(&mut self) {
         let requests = self.emulator.requests();
         for request in &requests[self.shown..] {
@@ -139,7 +139,7 @@ impl Tour<'_> {
             println!("    -> {} {}{query}{body}  ({})", request.method, request.path, request.status);
         }
         if requests.len() == self.shown {
-            println!("    -> nothing was sent");
+            println!("    -> no request");
         }
         self.shown = requests.len();
     }
@@ -149,13 +149,13 @@ impl Tour<'_> {
     }
 }
 
-/// The beginning of a secret, and how long it is.
+/// The beginning of a secret, and its length.
 fn shortened(secret: &str) -> String {
     let beginning: String = secret.chars().take(12).collect();
     format!("{beginning}… ({} bytes)", secret.len())
 }
 
-/// A query or form with its secrets shortened.
+/// A query or form with shortened secrets.
 fn without_secrets(form: &str) -> String {
     let (before, fields) = form.split_once('?').map_or(("", form), |(before, fields)| (before, fields));
     let fields: Vec<String> = fields
@@ -170,7 +170,7 @@ fn without_secrets(form: &str) -> String {
     if before.is_empty() { fields.join("&") } else { format!("{before}?{}", fields.join("&")) }
 }
 
-/// The emulator's clock as the library's, so that a day can pass for both.
+/// Provides the emulator's clock to the library, so that a day can pass for both.
 struct EmulatorClock {
     clock: ghl_oauth_emulator::Clock,
     started_ms: i64,

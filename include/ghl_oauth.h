@@ -19,25 +19,29 @@
  *     ghl_string_free(error);
  *     ghl_client_free(client);
  *
- * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code, and writes one JSON document to out_json
- *     (out_error), where it has one: the result, or {"error": {"status", "message", "help", "parameter", "retryable", "retryAfterMs",
- *     "resourceId", "httpStatus", "traceId", "api"}}. "message" says what happened, "help" what to do, "parameter" which
- *     argument or key is wrong, "retryable" whether the same call may succeed later, "api" what the server said. Where
- *     only the code matters, that parameter may be NULL.
+ * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code. If it has an out_json (or
+ *     out_error) parameter, it writes one JSON document there: the result, or {"error": {"status",
+ *     "message", "help", "parameter", "retryable", "retryAfterMs", "resourceId", "httpStatus",
+ *     "traceId", "api"}}. "message" says what happened, "help" what to do, "parameter" which argument
+ *     or key is wrong, "retryable" whether the same call may succeed later, "api" what the server
+ *     said. Pass NULL if only the code matters.
  *
- * Ownership.  Every out-pointer that is not NULL is set to NULL or 0 on entry. Every char * that is handed out is the
- *     caller's, to be freed with ghl_string_free, which accepts NULL and wipes the text. Texts that go in are read
- *     during the call only. They are NUL-terminated UTF-8; NULL and bad UTF-8 are refused with the parameter's name,
- *     and JSON with an unknown or mistyped key with the key's name.
+ * Ownership.  Every out-pointer that is not NULL is set to NULL or 0 on entry. The caller owns every
+ *     char * that the library returns and frees it with ghl_string_free, which accepts NULL and wipes
+ *     the string. Input strings are NUL-terminated UTF-8 and are read during the call only. NULL and
+ *     invalid UTF-8 are refused with the name of the parameter, unknown and mistyped JSON keys with
+ *     the name of the key.
  *
- * Threads.  A client may be used from any number of threads at once. Free it after the last call on it has returned.
- *     The library keeps no threads: a short one looks a host name up, and ghl_tokens_mint and ghl_tokens_maintain take
- *     some along while they last. Callbacks must not unwind. Those for events, progress and the log run on a thread that
- *     is inside a call, with no lock of the library held, and may call the library, except ghl_client_free; those of a
- *     store must not call their client: see ghl_store_callbacks.
+ * Threads.  Any number of threads may use a client at once. Free it after the last call on it has
+ *     returned. The library keeps no background threads: name lookups run on a short-lived thread,
+ *     ghl_tokens_mint and ghl_tokens_maintain on worker threads that end before the call returns.
+ *     Callbacks must not unwind. Event, progress and log callbacks run on a thread that is inside a
+ *     call, while the library holds no lock, and may call the library, except ghl_client_free. The
+ *     callbacks of a store must not call their client: see ghl_store_callbacks.
  *
- * Quiet.  The library installs no signal handler, writes to neither stdout nor stderr, and reads no environment
- *     variable, save SSL_CERT_FILE and SSL_CERT_DIR where the platform's certificates are found through them.
+ * Side effects.  The library installs no signal handler, writes to neither stdout nor stderr, and
+ *     reads no environment variable, except SSL_CERT_FILE and SSL_CERT_DIR on platforms that keep
+ *     trusted certificates in files.
  */
 
 #ifndef GHL_OAUTH_H
@@ -170,64 +174,71 @@ typedef int32_t ghl_status;
 /**
  * A client: one app, its tokens, and its connections to the API.
  *
- * Made by ghl_client_new, freed by ghl_client_free, usable from any number of threads at once.
+ * Created by ghl_client_new and freed by ghl_client_free. Any number of threads may use it at
+ * once.
  */
 typedef struct ghl_client ghl_client;
 
 /**
- * Receives the library's log.
+ * Receives the library's log messages.
  *
- * Runs on any thread that is inside a call, with no lock of the library held. It may call the library, but not
- * ghl_set_log_callback; what the library logs meanwhile on this thread is dropped. It must not unwind (no C++
- * exception, no longjmp).
+ * Called on a thread that is inside a library call, while the library holds no lock. The callback
+ * may call the library, except ghl_set_log_callback; messages that the library logs on this thread
+ * meanwhile are dropped. It must not unwind (no C++ exception, no longjmp).
  *
  * @param level    1 error, 2 warning, 3 information, 4 debug, 5 trace
- * @param message  NUL-terminated UTF-8, valid until the callback returns; never holds a secret
- * @param context  what was given to ghl_set_log_callback
+ * @param message  NUL-terminated UTF-8, valid until the callback returns; never contains a secret
+ * @param context  the context passed to ghl_set_log_callback
  */
 typedef void (*ghl_log_callback)(int32_t level,
                                  const char *message,
                                  void *context);
 
 /**
- * Receives events as JSON: {"type", "resourceId", "at", "expiresAt"[, "error"]}, times in milliseconds since the
- * epoch, never a secret. The types are token.saved, token.refreshed, token.minted, token.deleted,
- * token.reauthorizationRequired, token.refreshFailed and token.unsaved.
+ * Receives events as JSON: {"type", "resourceId", "at", "expiresAt"[, "error"]}. Times are
+ * milliseconds since the epoch; an event never contains a secret. The types are token.saved,
+ * token.refreshed, token.minted, token.deleted, token.reauthorizationRequired, token.refreshFailed
+ * and token.unsaved.
  *
- * Runs on a thread that is inside a call, with no lock of the library held. It may call the library, but not
- * ghl_client_free; it must not unwind (no C++ exception, no longjmp).
+ * Called on a thread that is inside a library call, while the library holds no lock. The callback
+ * may call the library, except ghl_client_free. It must not unwind (no C++ exception, no longjmp).
  *
  * @param event_json  NUL-terminated UTF-8, valid until the callback returns
- * @param context     what was given to ghl_client_on_event
+ * @param context     the context passed to ghl_client_on_event
  */
 typedef void (*ghl_event_callback)(const char *event_json,
                                    void *context);
 
 /**
- * A store of the host's own: where a client made by ghl_client_new_with_store keeps its tokens.
+ * A custom store: the host's functions that keep the tokens of a client made by
+ * ghl_client_new_with_store.
  *
- * The library asks for single records by id, and seals them where store.encryptionKeys are given. A record is one JSON
- * object, to be kept as it is and given back as it was. That of a token is
- * {"kind": "token", "resourceId", "version": 1 and up, "userType": "Company" or "Location", "companyId" (or null),
- * "renewAt" (milliseconds since the epoch), "sealedWith", "document"}, and that of a note, whose id begins with "~note/",
- * {"kind": "note", "resourceId", "version", "list", "expiresAt" (milliseconds since the epoch), "document"}.
+ * The library reads and writes single records by id, and encrypts them if store.encryptionKeys is
+ * set. A record is one JSON object, which the store must return unchanged. The record of a token
+ * is {"kind": "token", "resourceId", "version": 1 and up, "userType": "Company" or "Location",
+ * "companyId" (or null), "renewAt" (milliseconds since the epoch), "sealedWith", "document"}. The
+ * record of a note, whose id begins with "~note/", is {"kind": "note", "resourceId", "version",
+ * "list", "expiresAt" (milliseconds since the epoch), "document"}.
  *
- * "document" of a token holds its secrets, in clear unless it is sealed; a note holds none. The other fields are there to
- * look records up by. Ids are up to 300 bytes of UTF-8 without control characters, and come from outside: never build a
- * path or a statement from one as it is.
+ * The "document" of a token contains its secrets, in clear text unless it is encrypted; a note
+ * contains no secret. The other fields serve for queries. Ids are up to 300 bytes of UTF-8 without
+ * control characters and come from outside: never insert one into a path or an SQL statement
+ * without escaping.
  *
- * What each callback returns: GHL_OK; from save GHL_ERR_CONFLICT, from lock GHL_ERR_TIMEOUT; anything else is a failure,
- * which the caller of the library gets as GHL_ERR_STORE with the number in its message. Tokens that could not be saved are
- * kept in memory and offered again.
+ * Each callback returns GHL_OK or a failure code. GHL_ERR_CONFLICT from save and GHL_ERR_TIMEOUT
+ * from lock have their own meaning, given below; every other code is a failure that the caller of
+ * the library receives as GHL_ERR_STORE with the number in the message. A token that could not be
+ * saved is kept in memory, and the save is retried.
  *
- * Threads: callbacks may be called from any thread, several at once: from those that are inside a call on the client,
- * and from those that ghl_tokens_mint and ghl_tokens_maintain take along while they last. None of the library's locks is held meanwhile but the
- * refresh lock of the resource. A callback must not unwind, and must not call the client that it serves, which refuses it
- * with GHL_ERR_INVALID_ARGUMENT; ghl_client_cancel, other clients, and functions without a client are allowed, and
- * ghl_client_free of that client is not.
+ * Threads: the library may call several callbacks at once, from any thread that is inside a call
+ * on the client and from the worker threads of ghl_tokens_mint and ghl_tokens_maintain. It holds
+ * no lock meanwhile except the refresh lock of the resource. A callback must not unwind. It must
+ * not call its own client: such calls fail with GHL_ERR_INVALID_ARGUMENT, and ghl_client_free of
+ * that client is not allowed. ghl_client_cancel, calls on other clients, and functions without a
+ * client are allowed.
  *
- * Texts given to a callback live until it returns. In a forked child the same callbacks go on serving the client, so the
- * host's own handles must be fit for that; destroy is not called there.
+ * Strings passed to a callback are valid until it returns. A forked child keeps using the same
+ * callbacks, so the host's own handles must survive a fork; destroy is not called in the child.
  */
 typedef struct ghl_store_callbacks {
     /**
@@ -235,79 +246,86 @@ typedef struct ghl_store_callbacks {
      */
     size_t size;
     /**
-     * Passed to each callback as it is; may be NULL.
+     * Passed to each callback unchanged; may be NULL.
      */
     void *context;
     /**
-     * Writes a copy of the record to *out_record_json, or NULL when there is none. With a failure, *out_record_json may
-     * be a text that says why, which the caller gets to read, unless it begins as JSON does. Required.
+     * Writes a copy of the record to *out_record_json, or NULL if there is no such record. On
+     * failure, *out_record_json may be an explanation, which becomes part of the error message
+     * unless it begins like JSON. Required.
      */
     int32_t (*load)(void *context,
                     const char *resource_id,
                     char **out_record_json);
     /**
-     * Saves a record, provided that the "version" of the stored one is expected_version (0: there is none yet); else
-     * GHL_ERR_CONFLICT. Look and save in one step that no other process can come between, and return only when the
-     * record would survive a crash: the token that it replaces is worthless already. Required.
+     * Saves a record if the "version" of the stored record equals expected_version (0: no record
+     * exists); otherwise returns GHL_ERR_CONFLICT. Compare and save in one atomic step across
+     * processes, and return only when the record would survive a crash: the token that it replaces
+     * is already invalid. Required.
      */
     int32_t (*save)(void *context,
                     const char *resource_id,
                     const char *record_json,
                     uint64_t expected_version);
     /**
-     * Removes a record; GHL_OK also where there is none. Required.
+     * Removes a record; returns GHL_OK if there is no such record. Required.
      */
     int32_t (*remove)(void *context,
                       const char *resource_id);
     /**
-     * Writes a page to *out_page_json: {"items": [records…], "nextPageToken": the last item's "resourceId", or null on
-     * the last page}. A small store may answer every query with all its records and null.
+     * Writes a page to *out_page_json: {"items": [records…], "nextPageToken": the "resourceId" of
+     * the last item, or null on the last page}. A small store may answer every query with all its
+     * records and null.
      *
-     * A large one looks at the query: it answers with the records whose ids come after "pageToken" (if given) in the order
-     * of their bytes, and with "pageSize" of them at most. Every other field is a condition: "kind", "companyId", "userType"
-     * and "list" equal that of the record; "renewBy": its renewAt is at most that; "expiredBy": its expiresAt is at most
-     * that; "notSealedWith": its sealedWith is another. Conditions are there to save work, since the library passes over
-     * what does not fulfil them; one that is not known must be left out of account. With "withoutDocuments": true the items
-     * need no "document". A failure may be explained as that of load. Required.
+     * A large store evaluates the query: it returns the records whose ids come after "pageToken"
+     * (if given) in byte order, at most "pageSize" of them. Every other field is a filter: "kind",
+     * "companyId", "userType" and "list" equal the record's field; "renewBy": the record's renewAt
+     * is not later; "expiredBy": its expiresAt is not later; "notSealedWith": its sealedWith
+     * differs. Filters only save work, because the library skips records that do not match; ignore
+     * a filter that you do not know. If "withoutDocuments" is true, the items need no "document".
+     * A failure may be explained as in load. Required.
      */
     int32_t (*list)(void *context,
                     const char *query_json,
                     char **out_page_json);
     /**
-     * Takes the lock of an id, against all who share the store, waiting for at most timeout_ms milliseconds; GHL_ERR_TIMEOUT
-     * when it is not free by then. The lock must come free when its holder dies. Threads of this process are kept apart by
-     * the library. A thread may hold the locks of several ids. NULL, and unlock as well: then only the threads of this
-     * process are kept apart, and two processes that refresh the same token can lose it.
+     * Takes the lock of an id, across all processes that share the store, and waits for at most
+     * timeout_ms milliseconds; returns GHL_ERR_TIMEOUT if the lock is still taken then. The lock
+     * must be released when its holder dies. The library itself keeps the threads of this process
+     * apart. One thread may hold the locks of several ids. May be NULL together with unlock: then
+     * only the threads of this process are kept apart, and two processes that refresh the same
+     * token can lose it.
      */
     int32_t (*lock)(void *context,
                     const char *resource_id,
                     uint64_t timeout_ms);
     /**
-     * Gives the lock back, on the thread that took it.
+     * Releases the lock, on the thread that took it.
      */
     void (*unlock)(void *context,
                    const char *resource_id);
     /**
-     * Frees what load and list handed out. NULL: the host frees it itself, no sooner than at the next callback on the same
-     * thread.
+     * Frees a string that load or list returned. May be NULL: then the host frees the string
+     * itself, not before the next callback on the same thread.
      */
     void (*free_string)(void *context,
                         char *string);
     /**
-     * Called once, when the client is freed, or could not be made: then the context is no longer used. May be NULL.
+     * Called once, when the client is freed or could not be created: the context is no longer
+     * used. May be NULL.
      */
     void (*destroy)(void *context);
 } ghl_store_callbacks;
 
 /**
- * Told how far a long work is; answers whether to go on.
+ * Reports the progress of a long call and decides whether it continues.
  *
- * Runs on the thread that made the call, with no lock of the library held. It may call the library, but not
- * ghl_client_free; it must not unwind (no C++ exception, no longjmp).
+ * Called on the thread that made the call, while the library holds no lock. The callback may call
+ * the library, except ghl_client_free. It must not unwind (no C++ exception, no longjmp).
  *
  * @param progress_json  NUL-terminated UTF-8, valid until the callback returns
- * @param context        what was given with the callback
- * @return 0 to go on; anything else ends the work with GHL_ERR_CANCELLED
+ * @param context        the context passed with the callback
+ * @return 0 to continue; any other value ends the call with GHL_ERR_CANCELLED
  */
 typedef int32_t (*ghl_progress_callback)(const char *progress_json,
                                          void *context);
@@ -317,7 +335,8 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * The version of this ABI: 1. It rises when something is added; what exists never changes its meaning.
+ * The version of this ABI. It is raised when something is added; existing items never change their
+ * meaning.
  *
  * Any thread; never fails.
  */
@@ -326,58 +345,64 @@ uint32_t ghl_abi_version(void);
 /**
  * The version of the library, such as "0.1.0".
  *
- * Any thread; never fails. The text is static: do not free it.
+ * Any thread; never fails. The string is static: do not free it.
  */
 const char *ghl_version(void);
 
 /**
- * The name of a status, such as "GHL_ERR_RATE_LIMITED"; "GHL_ERR_UNKNOWN" for a number that is none.
+ * The name of a status, such as "GHL_ERR_RATE_LIMITED", or "GHL_ERR_UNKNOWN" for an unknown
+ * number.
  *
- * Any thread; never fails. The text is static: do not free it.
+ * Any thread; never fails. The string is static: do not free it.
  *
- * @param status  what a call returned
+ * @param status  the return value of a call
  */
 const char *ghl_status_name(int32_t status);
 
 /**
- * Frees a text that the library handed out, after wiping it.
+ * Wipes and frees a string that the library returned.
  *
- * Any thread; never fails. The text may have been changed by its owner before: it carries its own length.
+ * Any thread; never fails. The caller may have modified the string: its length is stored
+ * separately.
  *
- * @param string  a text from this library, or NULL
+ * @param string  a string from this library, or NULL
  */
 void ghl_string_free(char *string);
 
 /**
- * Sets, or with NULL takes away, the receiver of the library's log, for the whole process.
+ * Sets the log callback of the whole process, or removes it if NULL.
  *
- * Returns once the receiver that was set before no longer runs, so that its context may then be freed. Any
- * thread, but not from inside the callback. Without a receiver nothing is logged anywhere.
+ * Returns once the previous callback is no longer running, so its context may then be freed. Any
+ * thread, but not from inside the callback. Without a callback nothing is logged.
  *
- * @param callback   the receiver, or NULL
- * @param context    passed to the callback as it is; may be NULL
- * @param max_level  0 nothing, 1 errors, 2 and warnings, 3 and information, 4 and debug, 5 everything
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for another max_level, from inside the callback, or where a Rust host
- *         has set a logger of its own
+ * @param callback   the callback, or NULL
+ * @param context    passed to the callback unchanged; may be NULL
+ * @param max_level  the most detailed level that is reported: 0 nothing, 1 errors, 2 warnings, 3
+ *                   information, 4 debug, 5 trace
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for another max_level, when called from inside the
+ *         callback, or if a Rust host has installed its own logger
  */
 int32_t ghl_set_log_callback(ghl_log_callback callback,
                              void *context,
                              int32_t max_level);
 
 /**
- * Makes a client. Nothing is sent to the API. The store is opened, which for postgres means a connection; what is read
- * beside it is http.caBundlePath, store.caBundlePath and store.encryptionKeysPath.
+ * Creates a client. Sends nothing to the API. Opens the store, which for postgres means a
+ * connection, and reads the files named by http.caBundlePath, store.caBundlePath and
+ * store.encryptionKeysPath.
  *
- * Where the platform keeps its certificates in files, the first request through TLS reads the environment variables
- * SSL_CERT_FILE and SSL_CERT_DIR. No other is read by any function.
+ * On platforms that keep trusted certificates in files, the first TLS request reads the
+ * environment variables SSL_CERT_FILE and SSL_CERT_DIR. No function reads any other environment
+ * variable.
  *
- * @param config_json  the configuration, one JSON object; only "clientId" and "clientSecret" are required. The other
- *                     keys and their defaults: docs/configuration.md
+ * @param config_json  the configuration, one JSON object; only "clientId" and "clientSecret" are
+ *                     required. The other keys and their defaults: docs/configuration.md
  * @param out_client   the client, to be freed with ghl_client_free; NULL on error
- * @param out_json     "{}", or the error; to be freed with ghl_string_free; may be NULL
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, bad UTF-8, bad JSON, and an unknown, missing or mistyped key,
- *         which the error's "parameter" names; GHL_ERR_CONFIG for a value that cannot be used; GHL_ERR_STORE when the
- *         store cannot be opened
+ * @param out_json     "{}", or the error; free with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, invalid UTF-8 or JSON, and an unknown,
+ *         missing or mistyped key, named by the error's "parameter"; GHL_ERR_CONFIG for a value
+ *         that cannot be used; GHL_ERR_STORE if the store cannot be opened; GHL_ERR_TIMEOUT if
+ *         another program blocks the database until timeouts.totalMs
  *
  * Example:
  *
@@ -397,74 +422,87 @@ int32_t ghl_client_new(const char *config_json,
                        char **out_json);
 
 /**
- * Frees a client, its connections and what it holds in memory. Tokens that a durable store keeps stay there. A token that
- * the store did not take yet is offered to it for up to 5 s; an error is logged if it is lost.
+ * Frees a client, its connections and its memory. Tokens in a durable store stay there. A token
+ * that the store has not accepted yet is offered to it for up to 5 s; if the store still refuses
+ * it, the loss is logged as an error.
  *
- * Call it after the last call on the client has returned (ghl_client_cancel hastens that), and not from inside a
- * callback. Any thread.
+ * Call it after the last call on the client has returned (ghl_client_cancel hastens that), and
+ * never from a callback. Any thread.
  *
  * @param client  a client, or NULL
  */
 void ghl_client_free(struct ghl_client *client);
 
 /**
- * Ends every call that is waiting at this moment with GHL_ERR_CANCELLED; calls made afterwards work as ever.
+ * Ends every call that is in progress on the client with GHL_ERR_CANCELLED; later calls are not
+ * affected.
  *
- * Any thread; never fails. A refresh whose request was sent runs on, on the thread that sent it, until its answer is
- * saved: that is the price of single-use tokens. Waiting callers of that refresh return at once.
+ * Any thread; never fails. Exception: a refresh whose request was sent continues, on the thread
+ * that sent it, until its answer is saved, because its refresh token is spent. Other callers that
+ * wait for this refresh return at once.
  *
  * @param client  a client, or NULL
  */
 void ghl_client_cancel(struct ghl_client *client);
 
 /**
- * Figures for an operator: requests sent, repeated and unanswered; tokens in memory, refreshed, minted, failed, and
- * those that the store did not take yet; and how the pace of the busiest companies and locations stands: requests in
- * the present window and today, the limits that hold now, how many calls wait, and how long the server wants to be left
- * in peace. Never a secret.
+ * Statistics for monitoring: requests and tokens since the client was created, and the state of
+ * the rate limiter for the companies and locations with the most requests. Never contains a
+ * secret.
+ *
+ * "unanswered" counts requests that got no answer, "unsaved" tokens that the store has not
+ * accepted yet. In "busiest", "inWindow" of "requests" per "perMs" milliseconds and "today" of
+ * "perDay" are used; "heldForMs" is how much longer the server's last 429 blocks requests, or
+ * null.
  *
  * Any thread; does not wait.
  *
  * @param client    a client
- * @param out_json  {"version", "requests": {"sent", "repeated", "unanswered"}, "tokens": {"inMemory", "unsaved",
- *                  "refreshed", "minted", "failed"}, "pace": {"resources", "waiting", "held", "busiest": [{"resourceId",
- *                  "inWindow", "requests", "perMs", "today", "perDay", "waiting", "heldForMs" (null where it is not
- *                  held)}, …]}}, or the error; to be freed with ghl_string_free; may be NULL
+ * @param out_json  {"version", "requests": {"sent", "repeated", "unanswered"}, "tokens":
+ *                  {"inMemory", "unsaved", "refreshed", "minted", "failed"}, "pace": {"resources",
+ *                  "waiting", "held", "busiest": [{"resourceId", "inWindow", "requests", "perMs",
+ *                  "today", "perDay", "waiting", "heldForMs"}, …]}}, or the error; free with
+ *                  ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client
  */
 int32_t ghl_client_stats(const struct ghl_client *client,
                          char **out_json);
 
 /**
- * Sets, or with NULL takes away, the receiver of this client's events.
+ * Sets the event callback of this client, or removes it if NULL.
  *
- * Returns once the receiver that was set before no longer runs, so that its context may then be freed. Any thread,
- * but not from inside the callback.
+ * Returns once the previous callback is no longer running, so its context may then be freed. Any
+ * thread, but not from inside the callback.
  *
  * @param client    a client
- * @param callback  the receiver, or NULL
- * @param context   passed to the callback as it is; may be NULL
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client, or from inside the callback
+ * @param callback  the callback, or NULL
+ * @param context   passed to the callback unchanged; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client, or when called from inside the
+ *         callback
  */
 int32_t ghl_client_on_event(struct ghl_client *client,
                             ghl_event_callback callback,
                             void *context);
 
 /**
- * Makes a client whose tokens are kept by a store of the host's own.
+ * Creates a client whose tokens are kept by a custom store. In all other respects it works like
+ * ghl_client_new.
  *
- * As ghl_client_new in everything else. "store" may be left out of the configuration; where it is given, its kind is
- * "callbacks" ("memory" counts as left out), and it may name encryptionKeys, encryptionKeysPath and sealedOnly. Without a lock among the callbacks the log gets a warning, since tokens are
- * safe only as long as no other process uses them.
+ * "store" may be omitted from the configuration. If present, its kind is "callbacks" ("memory" is
+ * treated as omitted), and it may contain encryptionKeys, encryptionKeysPath and sealedOnly.
+ * Without lock callbacks the library logs a warning, because tokens are then safe only while no
+ * other process uses them.
  *
  * @param config_json  as for ghl_client_new
- * @param store        the callbacks; copied, so the struct need not outlive the call. What is behind its size must be
- *                     zero. Its destroy is called also when this function fails, unless store is NULL or its size too small
+ * @param store        the callbacks; copied, so the struct need not outlive the call. Bytes beyond
+ *                     the fields that this version knows must be zero. destroy is called even if
+ *                     this function fails, unless store is NULL or its size is too small
  * @param out_client   the client, to be freed with ghl_client_free; NULL on error
- * @param out_json     {"lock": "host"}, or "process" where the callbacks have no lock; or the error; to be freed with
- *                     ghl_string_free; may be NULL
- * @return what ghl_client_new returns; GHL_ERR_INVALID_ARGUMENT also for a callback that is missing, which the error's
- *         "parameter" names ("store.load"), and for lock without unlock or the other way round
+ * @param out_json     {"lock": "host"}, or {"lock": "process"} without lock callbacks; or the
+ *                     error; free with ghl_string_free; may be NULL
+ * @return the results of ghl_client_new; also GHL_ERR_INVALID_ARGUMENT for a missing callback,
+ *         named by the error's "parameter" ("store.load"), and for lock without unlock or unlock
+ *         without lock
  */
 int32_t ghl_client_new_with_store(const char *config_json,
                                   const struct ghl_store_callbacks *store,
@@ -472,14 +510,15 @@ int32_t ghl_client_new_with_store(const char *config_json,
                                   char **out_json);
 
 /**
- * Makes the link to send a person to (RFC 6749, 4.1.1). Nothing is sent.
+ * Builds the URL of the consent page (RFC 6749, section 4.1.1). Sends nothing.
  *
- * The link is good for one consent within an hour. Any thread; does not wait.
+ * The URL is valid for one consent within one hour. Any thread; does not wait.
  *
  * @param client       a client
- * @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?}; scopes and redirect URI
- *                     default to the configured ones, "state" to 256 random bits
- * @param out_json     {"url", "state"}, or the error; to be freed with ghl_string_free; may be NULL
+ * @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?};
+ *                     scopes and redirect URI default to the configured ones, "state" to 256
+ *                     random bits
+ * @param out_json     {"url", "state"}, or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT
  *
  * Example:
@@ -497,24 +536,29 @@ int32_t ghl_authorization_url(struct ghl_client *client,
                               char **out_json);
 
 /**
- * Checks what the consent page sent back, exchanges the code and stores the token (RFC 6749, 4.1.2 and 4.1.3).
+ * Checks the redirect from the consent page, exchanges its code for a token and stores the token
+ * (RFC 6749, sections 4.1.2 and 4.1.3).
  *
- * The answer decides whose token it is: an app made for locations can be installed by a company. After an error that is
- * retryable the same redirect may be given again. Any thread; waits for the answer, at most timeouts.totalMs.
+ * The API's answer decides who owns the token: a company can install an app that is made for
+ * locations. After a retryable error the same redirect may be passed again. Any thread; waits for
+ * the answer, at most timeouts.totalMs.
  *
  * @param client       a client
- * @param params_json  {"redirectUrl": the whole URL that the browser was sent to, "state"?, "allowMissingState"?,
- *                     "redirectUri"?, "userType"? ("Company" | "Location")}; "state" is the one that the host keeps
- *                     for this browser session, needed where another process made the link; "allowMissingState": true
- *                     accepts an installation that was started inside the marketplace, which comes without one;
- *                     "redirectUri" is that of the link, where another process made it with one that is not configured
- * @param out_json     the stored token's metadata {"resourceId", "userType", "companyId", "locationId", "scope",
- *                     "expiresAt", "refreshable", "state"}, or the error; to be freed with ghl_string_free; may be NULL
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a URL that is not the app's redirect, GHL_ERR_CONSENT_DENIED,
- *         GHL_ERR_STATE_MISMATCH, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code, GHL_ERR_UNAUTHORIZED for refused
- *         client credentials, GHL_ERR_FORBIDDEN, GHL_ERR_NOT_FOUND, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
- *         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
- *         GHL_ERR_CANCELLED
+ * @param params_json  {"redirectUrl": the full URL to which the browser was redirected, "state"?,
+ *                     "allowMissingState"?, "redirectUri"?, "userType"? ("Company" | "Location")}.
+ *                     Pass "state", as kept in the browser session, if another process built the
+ *                     URL. "allowMissingState": true accepts an installation that was started
+ *                     inside the marketplace, which has no state. Pass "redirectUri" if another
+ *                     process built the URL with a redirect URI that is not the configured one
+ * @param out_json     the metadata of the stored token {"resourceId", "userType", "companyId",
+ *                     "locationId", "scope", "expiresAt", "refreshable", "state"}, or the error;
+ *                     free with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a URL that is not the app's redirect,
+ *         GHL_ERR_CONSENT_DENIED, GHL_ERR_STATE_MISMATCH, GHL_ERR_REAUTHORIZATION_REQUIRED for a
+ *         refused code, GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_FORBIDDEN,
+ *         GHL_ERR_NOT_FOUND, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
+ *         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER,
+ *         GHL_ERR_PROTOCOL, GHL_ERR_STORE, GHL_ERR_CANCELLED
  *
  * Example:
  *
@@ -532,47 +576,53 @@ int32_t ghl_authorization_complete(struct ghl_client *client,
                                    char **out_json);
 
 /**
- * Waits for the browser on a port of this machine, and completes the consent as ghl_authorization_complete does.
+ * Waits for the redirect on a loopback port, then completes the consent like
+ * ghl_authorization_complete.
  *
- * For development, and for programs without a web server of their own: let an HTTPS tunnel lead from the redirect URI
- * to the port, show the person the link of ghl_authorization_url, and call this. It listens on 127.0.0.1 alone. The
- * first redirect with the right "state" ends the wait; the browser gets a plain page that says whether it worked, and
- * the port is closed. Whatever else comes (other paths, methods and hosts, other states, connections that say
- * nothing) is refused, and waited past. Several threads may listen at once, on ports of their own.
+ * For development and for programs without a web server: point an HTTPS tunnel from the redirect
+ * URI to the port, show the user the URL of ghl_authorization_url, and call this function. It
+ * listens on 127.0.0.1 only. The first redirect with the expected "state" ends the wait: the
+ * browser shows a plain page that reports success or failure, and the port is closed. Everything
+ * else (other paths, methods, hosts and states, idle connections) is refused without ending the
+ * wait. Several threads may listen at once on different ports.
  *
- * Any thread; waits for the browser at most "timeoutMs", then for the exchange at most timeouts.totalMs.
- * ghl_client_cancel ends the wait at once.
+ * Any thread; waits at most "timeoutMs" for the browser, then at most timeouts.totalMs for the
+ * exchange. ghl_client_cancel ends the wait at once.
  *
  * @param client       a client
- * @param params_json  {"port"?, "timeoutMs"?, "state"?, "allowMissingState"?, "redirectUri"?, "userType"?}; "port" is
- *                     1 to 65535, and defaults to that of the redirect URI where it is http on localhost or 127.0.0.1;
- *                     "timeoutMs" is 1 to 3600000, by default 300000; "redirectUri" is that of the link, by default
- *                     the configured one; the others as in ghl_authorization_complete: with "allowMissingState", any
- *                     page in the person's browser can end the wait, and slip in a code of its own
- * @param out_json     the stored token's metadata, as ghl_authorization_complete gives it, or the error; to be freed
- *                     with ghl_string_free; may be NULL
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, for a port that is taken, too; GHL_ERR_TIMEOUT when nobody came back;
- *         GHL_ERR_CANCELLED; after the redirect, the errors of ghl_authorization_complete
+ * @param params_json  {"port"?, "timeoutMs"?, "state"?, "allowMissingState"?, "redirectUri"?,
+ *                     "userType"?}. "port": 1 to 65535; by default the port of the redirect URI,
+ *                     if that is http on localhost or 127.0.0.1. "timeoutMs": 1 to 3600000, by
+ *                     default 300000. "redirectUri": by default the configured one. The others are
+ *                     as for ghl_authorization_complete; with "allowMissingState" any page in the
+ *                     user's browser can end the wait and inject its own code
+ * @param out_json     the metadata of the stored token, as for ghl_authorization_complete, or the
+ *                     error; free with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, also for a port that is in use; GHL_ERR_TIMEOUT if no
+ *         redirect arrived; GHL_ERR_CANCELLED; after the redirect, the errors of
+ *         ghl_authorization_complete
  */
 int32_t ghl_authorization_listen(struct ghl_client *client,
                                  const char *params_json,
                                  char **out_json);
 
 /**
- * A live access token for a company or location: from memory while it is fresh; else refreshed, or minted for a
- * location of a company that is held, by one caller while the others wait.
+ * Returns a valid access token for a company or location: from memory while it is fresh; otherwise
+ * refreshed, or minted if the resource is a location whose company's token is held. One caller
+ * renews the token while the others wait.
  *
- * Any thread; waits at most timeouts.totalMs, and only when a token is due. While an old token still lives, a
- * failed refresh does not fail the caller.
+ * Any thread; waits at most timeouts.totalMs, and only when the token is due for renewal. A failed
+ * renewal is hidden from callers while the old access token is still valid.
  *
  * @param client       a client
  * @param resource_id  a company id or a location id
- * @param out_token    the bare token, to be freed with ghl_string_free, which wipes it; NULL on error; may be NULL
- * @param out_error    NULL, or the error; to be freed with ghl_string_free; may be NULL
+ * @param out_token    the access token; free with ghl_string_free, which wipes it; NULL on error;
+ *                     may be NULL
+ * @param out_error    NULL, or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_REAUTHORIZATION_REQUIRED,
- *         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_UNAUTHORIZED, GHL_ERR_FORBIDDEN, GHL_ERR_INVALID_REQUEST,
- *         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE,
- *         GHL_ERR_CANCELLED
+ *         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_UNAUTHORIZED, GHL_ERR_FORBIDDEN,
+ *         GHL_ERR_INVALID_REQUEST, GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
+ *         GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_STORE, GHL_ERR_CANCELLED
  *
  * Example:
  *
@@ -593,17 +643,18 @@ int32_t ghl_access_token(struct ghl_client *client,
                          char **out_error);
 
 /**
- * ghl_access_token into a buffer of the caller's own: no allocation while the token is fresh.
+ * Like ghl_access_token, but writes into the caller's buffer: no allocation while the token is
+ * fresh.
  *
- * The buffer holds an empty text on error, and is the caller's to wipe.
+ * On error the buffer contains an empty string. The caller wipes the buffer.
  *
  * @param client       a client
  * @param resource_id  a company id or a location id
- * @param buffer       where the token goes, NUL-terminated; may be NULL where *length is 0
- * @param length       in: the buffer's size in bytes; out: the bytes needed, NUL included, 0 on other errors than
- *                     GHL_ERR_BUFFER_TOO_SMALL
- * @param out_error    NULL, or the error; to be freed with ghl_string_free; may be NULL
- * @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; and what ghl_access_token returns
+ * @param buffer       receives the token, NUL-terminated; may be NULL if *length is 0
+ * @param length       in: the size of the buffer in bytes; out: the bytes needed, including the
+ *                     NUL; 0 on errors other than GHL_ERR_BUFFER_TOO_SMALL
+ * @param out_error    NULL, or the error; free with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; the errors of ghl_access_token
  *
  * Example:
  *
@@ -622,50 +673,56 @@ int32_t ghl_access_token_into(struct ghl_client *client,
                               char **out_error);
 
 /**
- * Refreshes, or mints, now, whatever the clock says.
+ * Refreshes or mints the token now, even if it is still fresh.
  *
- * Callers at the same moment share one refresh. The server is asked even while an inactive location, or a resource whose
- * last refreshes failed, is left alone. Any thread; waits at most timeouts.totalMs.
+ * Concurrent callers share one refresh. The server is asked even during the backoff after failed
+ * refreshes and while the location is known to be inactive. Any thread; waits at most
+ * timeouts.totalMs.
  *
  * @param client       a client
  * @param resource_id  a company id or a location id
- * @param out_json     the new token's metadata, as ghl_authorization_complete gives it, or the error; to be freed with
- *                     ghl_string_free; may be NULL
- * @return GHL_OK; what ghl_access_token returns. An old token that still lives does not hide a failure here
+ * @param out_json     the metadata of the new token, as for ghl_authorization_complete, or the
+ *                     error; free with ghl_string_free; may be NULL
+ * @return GHL_OK; the errors of ghl_access_token. A valid old token does not hide a failure here
  */
 int32_t ghl_token_refresh(struct ghl_client *client,
                           const char *resource_id,
                           char **out_json);
 
 /**
- * Deletes a token here, in memory and in the store. The API does not learn of it: the app stays installed.
+ * Deletes a token from memory and from the store. The API is not told: the app stays installed.
  *
- * A refresh or mint of it that is under way does not bring it back. A record that cannot be read is deleted as well. Any
- * thread; waits for a refresh of the same resource, at most 5 s.
+ * A refresh or mint in progress does not bring the token back. An unreadable record is deleted as
+ * well. Any thread; waits for a refresh of the same resource, at most 5 s.
  *
  * @param client       a client
  * @param resource_id  a company id or a location id
- * @param out_json     the deleted token's metadata, or {"resourceId", "state": "unreadable"}, or the error; to be freed
- *                     with ghl_string_free; may be NULL
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+ * @param out_json     the metadata of the deleted token, or {"resourceId", "state": "unreadable"},
+ *                     or the error; free with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+ *         GHL_ERR_CANCELLED
  */
 int32_t ghl_token_delete(struct ghl_client *client,
                          const char *resource_id,
                          char **out_json);
 
 /**
- * Lists the tokens held, page by page: metadata, never a secret.
+ * Lists the stored tokens page by page: metadata without secrets.
  *
- * Tokens that the store did not take are offered to it again first; those that it still does not take are listed as
- * "unsaved", as long as it can be read. Any thread; waits for the API only where such a token is being refreshed, at most 3 s.
+ * First retries the save of tokens that the store has not accepted yet; those that it still
+ * refuses are listed with the state "unsaved" if the store can be read. Any thread; waits at most
+ * 3 s, and only if such a token is being refreshed.
  *
  * @param client       a client
- * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000, default 100),
- *                     "pageToken"?}; "companyId" lists the company and its locations
- * @param out_json     {"items": [{metadata}], "nextPageToken", "failed"?: [{"resourceId", "error"}]}, "nextPageToken" null
- *                     on the last page, or the error; to be freed with ghl_string_free; may be NULL. A metadata's
- *                     "state" is "ok", "inactive", "reauthorizationRequired" or "unsaved". "failed" names the records of
- *                     the page that cannot be read: damaged, or sealed with a key that is not given
+ * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000,
+ *                     default 100), "pageToken"?}; "companyId" selects the company and its
+ *                     locations
+ * @param out_json     {"items": [{metadata}], "nextPageToken", "failed"?: [{"resourceId",
+ *                     "error"}]}, or the error; free with ghl_string_free; may be NULL.
+ *                     "nextPageToken" is null on the last page. The "state" of an item is "ok",
+ *                     "inactive", "reauthorizationRequired" or "unsaved". "failed" names the
+ *                     unreadable records of the page: damaged, or encrypted with a key that is not
+ *                     configured
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
  *
  * Example:
@@ -683,37 +740,72 @@ int32_t ghl_tokens_list(struct ghl_client *client,
                         char **out_json);
 
 /**
- * Takes over tokens that were granted elsewhere: from an export, or as the vendor's SDKs store them.
+ * Imports tokens that were granted elsewhere: from an export, or in the form in which the vendor's
+ * SDKs store them.
+ *
+ * An older token, or one without "expiresAt", does not replace a good one unless "replace" is
+ * true. A refresh token that this store has spent is always skipped, and so is a second owner of
+ * the same refresh token. A token with neither an expiry nor a refresh token never expires.
  *
  * Any thread; waits for refreshes of the same resources, at most timeouts.totalMs.
  *
  * @param client       a client
- * @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since the epoch) or
- *                     "expiresIn" (seconds from now), "userType", "companyId", "locationId", "scope", …}], "replace"?};
- *                     snake_case is read as well ("access_token", "expire_at", …), and the camelCase spelling wins. An
- *                     older token, or one without "expiresAt", does not replace a good one unless "replace" is true. A
- *                     refresh token that this store has spent is skipped in any case, and so is a second owner with the
- *                     same refresh token. A token with neither an expiry nor a refresh token never expires
- * @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error; to be freed with
- *                     ghl_string_free; may be NULL
- * @return GHL_OK, also where all were skipped; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
- *         GHL_ERR_CANCELLED; after one of the latter three some of the tokens are imported, and the same import again
- *         brings the rest
+ * @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since
+ *                     the epoch) or "expiresIn" (seconds from now), "userType", "companyId",
+ *                     "locationId", "scope", …}], "replace"?}; snake_case is accepted as well
+ *                     ("access_token", "expire_at", …); camelCase takes precedence
+ * @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error;
+ *                     free with ghl_string_free; may be NULL
+ * @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_STORE,
+ *         GHL_ERR_TIMEOUT and GHL_ERR_CANCELLED, after which some of the tokens are imported and
+ *         the same import can be repeated
  */
 int32_t ghl_tokens_import(struct ghl_client *client,
                           const char *tokens_json,
                           char **out_json);
 
 /**
+ * Moves the tokens of another client id in the same database to this client's id. After a key
+ * rotation an app has a new client id, for which the store looks empty.
+ *
+ * For the stores "sqlite" and "postgres". Stop the programs that use the other client id first.
+ * The tokens do not change; encrypted records need their key in store.encryptionKeys. Each token
+ * is saved under this client id before it is deleted under the other one, so an interrupted call
+ * loses nothing and can be repeated. A token that is already held under this client id stays,
+ * unless its state is "reauthorizationRequired". To undo, adopt in the other direction. Only the
+ * next refresh shows whether the API accepts the refresh token under the new client id.
+ *
+ * Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each.
+ *
+ * @param client       a client
+ * @param params_json  {"clientId"?, "resourceId"?, "dryRun"?}: the other client id; a company or
+ *                     location to which the call is limited; whether to report without changes.
+ *                     Without "clientId" nothing is adopted, and "clients" names the other client
+ *                     ids
+ * @param out_json     {"adopted", "skipped": [{"resourceId", "reason"}], "failed": [{"resourceId",
+ *                     "error"}], "clients": [{"clientId", "tokens"}]}, or the error; free with
+ *                     ghl_string_free; may be NULL. "failed" names unreadable records, "clients"
+ *                     the other client ids with tokens in the database, at most 100, with the
+ *                     number of their tokens
+ * @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_CONFIG for a store
+ *         that holds the tokens of only one client id; GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+ *         GHL_ERR_CANCELLED
+ */
+int32_t ghl_tokens_adopt(struct ghl_client *client,
+                         const char *params_json,
+                         char **out_json);
+
+/**
  * Exports tokens with their secrets, page by page, in the form that ghl_tokens_import reads.
  *
- * Two programs that both refresh an exported token burn it for each other: stop one first. What the store did not take is
- * exported, too, as long as it can be read. Any thread; waits as ghl_tokens_list does.
+ * Two programs that both refresh an exported token invalidate it for each other: stop one of them
+ * first. Tokens that the store has not accepted yet are exported as well if the store can be read.
+ * Any thread; waits like ghl_tokens_list.
  *
  * @param client       a client
  * @param params_json  as for ghl_tokens_list
- * @param out_json     {"tokens": […], "nextPageToken", "failed"? as for ghl_tokens_list}, or the error; to be freed with
- *                     ghl_string_free, which wipes it; may be NULL
+ * @param out_json     {"tokens": […], "nextPageToken", "failed"? as for ghl_tokens_list}, or the
+ *                     error; free with ghl_string_free, which wipes it; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_export(struct ghl_client *client,
@@ -721,28 +813,33 @@ int32_t ghl_tokens_export(struct ghl_client *client,
                           char **out_json);
 
 /**
- * One pass over the tokens that are due, for the host's scheduler: refreshes or mints each of which less than
- * refresh.runwayPercent is left, takes up refreshes whose end is unknown, offers to the store what it did not take, and
- * mints for the locations whose INSTALL webhook came when that could not be done. At last, whatever another key than the
- * first of store.encryptionKeys sealed, or none, is sealed with that one.
+ * Renews every token that is due, in one pass, for the host's scheduler: refreshes or mints each
+ * token with less than refresh.runwayPercent of its life left, resolves refreshes whose outcome is
+ * unknown, retries saves that the store refused, and mints for locations whose INSTALL webhook
+ * could not be served at the time. Finally encrypts all records that are not encrypted with the
+ * first of store.encryptionKeys.
  *
- * Call it every few minutes; "nextDueAt" says when there will be something to do. One failure does not stop the rest.
- * Several processes may do so at the same time, and share the work. Any thread; waits until all is done, each token at
- * most timeouts.totalMs. With "concurrency" the library works on threads of its own for that time, which end before the
- * call does; the callbacks for progress and events run on the calling thread.
+ * Call it every few minutes; "nextDueAt" says when the next token is due. One failure does not
+ * stop the rest. Several processes may run it at the same time and share the work. Any thread;
+ * waits until all is done, at most timeouts.totalMs for each token. With "concurrency" above 1 the
+ * call runs worker threads, which end before it returns; progress and event callbacks run on the
+ * calling thread.
  *
  * @param client       a client
- * @param params_json  {"companyId"?, "concurrency"?}: only that company and its locations, and nothing is sealed; how many tokens are renewed at
- *                     once, 1 to 64, default 1
- * @param progress     called after each token, and each hundred that are sealed, with {"checked", "refreshed", "resealed",
- *                     "failed"}; may be NULL
- * @param context      passed to the callback as it is; may be NULL
- * @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId", "error"}], "nextDueAt"}:
- *                     "unsealed" counts what should have been sealed, but cannot be opened or changed meanwhile; an
- *                     "error" is what ghl_token_refresh returns; "nextDueAt" is in milliseconds since the epoch, or
- *                     null; or the error; to be freed with ghl_string_free; may be NULL. A token that the store still
- *                     refuses is among the "failed"
- * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+ * @param params_json  {"companyId"?, "concurrency"?}; "companyId" restricts the pass to that
+ *                     company and its locations, without the encryption; "concurrency" is the
+ *                     number of concurrent renewals, 1 to 64, default 1
+ * @param progress     called after each token, and after each hundred encrypted records, with
+ *                     {"checked", "refreshed", "resealed", "failed"}; may be NULL
+ * @param context      passed to the callback unchanged; may be NULL
+ * @param out_json     {"checked", "refreshed", "resealed", "unsealed", "failed": [{"resourceId",
+ *                     "error"}], "nextDueAt"}, or the error; free with ghl_string_free; may be
+ *                     NULL. "unsealed" counts records that could not be encrypted because they are
+ *                     unreadable or were changed meanwhile; an "error" is an error of
+ *                     ghl_token_refresh; "nextDueAt" is in milliseconds since the epoch, or null.
+ *                     A token that the store still refuses is listed in "failed"
+ * @return GHL_OK, even if some failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+ *         GHL_ERR_CANCELLED
  *
  * Example:
  *
@@ -761,27 +858,33 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
                             char **out_json);
 
 /**
- * Mints tokens for many locations of a company: for a list, or for every location where the app is installed. As fast as
- * the company's rate limit allows; a location whose token is not due costs nothing, so that a second run does what the
- * first one left. One failure does not stop the rest. Right after a consent the API's list of installed locations can be
- * empty for some seconds: "total" is 0 then, and a second run finds them.
+ * Mints tokens for many locations of a company: for a list of locations, or for all that have the
+ * app installed.
  *
- * Any thread; waits until all is done. For that time the library works on threads of its own, which end before the call
- * does; the callbacks for progress and events run on the calling thread.
+ * Runs as fast as the company's rate limit allows. A location whose token is not due is skipped,
+ * so a second run continues where the first one stopped. One failure does not stop the rest. For
+ * some seconds after a consent the API may list no installed locations: "total" is 0 then, and a
+ * later run finds them.
+ *
+ * Any thread; waits until all is done. The call runs worker threads, which end before it returns;
+ * progress and event callbacks run on the calling thread.
  *
  * @param client       a client
- * @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true, "appId"?}; and "force"?
- *                     (true: also where a token is not due), "concurrency"? (requests under way at once, 1 to 64,
- *                     default 8)
- * @param progress     called about four times a second, and at the end, with {"done", "failed", "total", "perSecond",
- *                     "secondsLeft"}; "total" and "secondsLeft" are null as long as they are not known; may be NULL
- * @param context      passed to the callback as it is; may be NULL
- * @param out_json     {"total", "minted", "fresh", "failed": [{"locationId", "error"}]}, where an "error" is what
- *                     ghl_token_refresh returns, or the error; to be freed with ghl_string_free; may be NULL
- * @return GHL_OK, also where some failed; GHL_ERR_INVALID_ARGUMENT; what ghl_access_token returns for the company;
- *         GHL_ERR_STORE when new tokens cannot be saved; GHL_ERR_CANCELLED; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
- *         GHL_ERR_SERVER, GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED when the server wants
- *         to be left in peace for more than 15 minutes. What was minted before an error is saved
+ * @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true,
+ *                     "appId"?}; also "force"? (true: mint tokens that are not due as well),
+ *                     "concurrency"? (concurrent requests, 1 to 64, default 8)
+ * @param progress     called about four times a second, and at the end, with {"done", "failed",
+ *                     "total", "perSecond", "secondsLeft"}; "total" and "secondsLeft" are null
+ *                     while unknown; may be NULL
+ * @param context      passed to the callback unchanged; may be NULL
+ * @param out_json     {"total", "minted", "fresh", "failed": [{"locationId", "error"}]}, or the
+ *                     error; free with ghl_string_free; may be NULL. An "error" is an error of
+ *                     ghl_token_refresh
+ * @return GHL_OK, even if some failed; GHL_ERR_INVALID_ARGUMENT; the errors of ghl_access_token
+ *         for the company; GHL_ERR_STORE if new tokens cannot be saved; GHL_ERR_CANCELLED;
+ *         GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER or GHL_ERR_PROTOCOL after 25 such
+ *         failures in a row; GHL_ERR_RATE_LIMITED if the server demands a pause of more than 15
+ *         minutes. Tokens minted before an error are saved
  *
  * Example:
  *
@@ -800,92 +903,105 @@ int32_t ghl_tokens_mint(struct ghl_client *client,
                         char **out_json);
 
 /**
- * POST /oauth/token (operation get-access-token; RFC 6749, 4.1.3, 4.4 and 6), as it is. Stores nothing: a program
- * that uses it keeps its own tokens. ghl_authorization_complete and ghl_access_token are the managed way.
+ * Sends POST /oauth/token (operation get-access-token; RFC 6749, sections 4.1.3, 4.4 and 6) and
+ * returns its answer. Stores nothing: the caller keeps the token. ghl_authorization_complete and
+ * ghl_access_token are the managed way.
  *
- * A refresh whose answer is lost is not repeated here: call again at once with the same refresh token. Any thread;
- * waits for the answer, at most timeouts.totalMs.
+ * A refresh whose answer is lost is not repeated: call again at once with the same refresh token.
+ * Any thread; waits for the answer, at most timeouts.totalMs.
  *
  * @param client       a client
- * @param params_json  {"grantType": "authorization_code" | "refresh_token" | "client_credentials", "code"?,
- *                     "refreshToken"?, "userType"? ("Company" | "Location"), "redirectUri"?, "clientId"?,
- *                     "clientSecret"?}; the client's id and secret default to the configured ones
- * @param out_json     the API's answer in camelCase with "expiresAt" (milliseconds since the epoch) added, or the
- *                     error; to be freed with ghl_string_free; may be NULL
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code or refresh token,
- *         GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_FORBIDDEN, GHL_ERR_NOT_FOUND,
- *         GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST, GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
- *         GHL_ERR_SERVER, GHL_ERR_PROTOCOL, GHL_ERR_CANCELLED
+ * @param params_json  {"grantType": "authorization_code" | "refresh_token" | "client_credentials",
+ *                     "code"?, "refreshToken"?, "userType"? ("Company" | "Location"),
+ *                     "redirectUri"?, "clientId"?, "clientSecret"?}; client id and secret default
+ *                     to the configured ones
+ * @param out_json     the API's answer in camelCase with "expiresAt" (milliseconds since the
+ *                     epoch) added, or the error; free with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code or
+ *         refresh token, GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_FORBIDDEN,
+ *         GHL_ERR_NOT_FOUND, GHL_ERR_LOCATION_INACTIVE, GHL_ERR_INVALID_REQUEST,
+ *         GHL_ERR_RATE_LIMITED, GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER,
+ *         GHL_ERR_PROTOCOL, GHL_ERR_CANCELLED
  */
 int32_t ghl_oauth_token(struct ghl_client *client,
                         const char *params_json,
                         char **out_json);
 
 /**
- * POST /oauth/location-token (operation get-location-access-token), as it is: mints a location's token from its
- * company's. Stores nothing; ghl_access_token is the managed way.
+ * Sends POST /oauth/location-token (operation get-location-access-token) and returns its answer:
+ * mints a location's token from its company's. Stores nothing; ghl_access_token is the managed
+ * way.
  *
  * Any thread; waits for the answer, at most timeouts.totalMs.
  *
  * @param client       a client
- * @param params_json  {"companyId", "locationId", "accessToken"?}; the company's token defaults to the one held here,
- *                     refreshed if need be
- * @param out_json     the API's answer in camelCase with "expiresAt", "userType" and "companyId" added, or the error;
- *                     to be freed with ghl_string_free; may be NULL
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token, GHL_ERR_FORBIDDEN,
- *         GHL_ERR_UNAUTHORIZED, and what ghl_access_token returns
+ * @param params_json  {"companyId", "locationId", "accessToken"?}; "accessToken" defaults to the
+ *                     stored token of the company, refreshed if necessary
+ * @param out_json     the API's answer in camelCase with "expiresAt", "userType" and "companyId"
+ *                     added, or the error; free with ghl_string_free; may be NULL
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token,
+ *         GHL_ERR_FORBIDDEN, GHL_ERR_UNAUTHORIZED, the errors of ghl_access_token
  */
 int32_t ghl_oauth_location_token(struct ghl_client *client,
                                  const char *params_json,
                                  char **out_json);
 
 /**
- * GET /oauth/installed-locations (operation get-installed-location): one page of a company's locations, or all.
+ * Sends GET /oauth/installed-locations (operation get-installed-location) and returns one page of
+ * a company's locations, or all of them.
  *
  * Any thread; waits for the answer, at most timeouts.totalMs for all pages together.
  *
  * @param client       a client
- * @param params_json  {"companyId", "appId"?, "pageSize"? (1 to 100), "pageToken"?, "query"?, "isInstalled"?,
- *                     "restrictToUserLocations"?, "versionId"?, "onTrial"?, "planId"?, "locationId"?, "all"?,
- *                     "accessToken"?}; "appId" defaults to the part of the client id before its first "-", the token to
- *                     the company's, and "all": true follows the pages to their end
- * @param out_json     {"items": [{"_id", "name", "address", …}], "pagination": {"nextPageToken", …}, …}, or the error;
- *                     to be freed with ghl_string_free; may be NULL. The items are as the API sent them; one that is no
- *                     object, or whose "_id" is no text or an empty one, is passed over by ghl_tokens_mint and by the
- *                     typed bindings
- * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token, GHL_ERR_FORBIDDEN,
- *         GHL_ERR_UNAUTHORIZED, GHL_ERR_PROTOCOL for pages that lead in a circle, and what ghl_access_token returns
+ * @param params_json  {"companyId", "appId"?, "pageSize"? (1 to 100), "pageToken"?, "query"?,
+ *                     "isInstalled"?, "restrictToUserLocations"?, "versionId"?, "onTrial"?,
+ *                     "planId"?, "locationId"?, "all"?, "accessToken"?}. "appId" defaults to the
+ *                     part of the client id before its first "-", "accessToken" to the stored
+ *                     token of the company; "all": true fetches all pages
+ * @param out_json     {"items": [{"_id", "name", "address", …}], "pagination": {"nextPageToken",
+ *                     …}, …}, or the error; free with ghl_string_free; may be NULL. The items are
+ *                     unchanged from the API. ghl_tokens_mint and the typed bindings skip an item
+ *                     that is not an object or whose "_id" is not a non-empty string
+ * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token,
+ *         GHL_ERR_FORBIDDEN, GHL_ERR_UNAUTHORIZED, GHL_ERR_PROTOCOL for pages that form a cycle,
+ *         the errors of ghl_access_token
  */
 int32_t ghl_oauth_installed_locations(struct ghl_client *client,
                                       const char *params_json,
                                       char **out_json);
 
 /**
- * Sends a request to any endpoint of the API, with a live token and the configured Version, and gives the answer back
- * whole.
+ * Sends a request to any endpoint of the API with a valid access token and the configured Version
+ * header, and returns the answer.
  *
- * Paced by the rate limit of the company or location. A 401 that says that the access token is dead makes the library
- * refresh it and send the request again, once. Repeated within the deadline: after 429, after 503 with Retry-After, and
- * where it surely was not sent; GET, HEAD and OPTIONS also after a break, any 5xx and "Command timed out". Redirects are
- * not followed. Any thread; waits for the answer, at most timeouts.totalMs; ghl_client_cancel ends it at once, though a
- * request that was sent may have been processed.
+ * The rate limiter of the company or location applies. If a 401 says that the access token is
+ * invalid, the library refreshes it and repeats the request once. Within the deadline it also
+ * repeats after 429, after 503 with Retry-After, and if the request certainly was not sent; GET,
+ * HEAD and OPTIONS in addition after a broken connection, any 5xx and "Command timed out".
+ * Redirects are not followed. Any thread; waits for the answer, at most timeouts.totalMs.
+ * ghl_client_cancel ends it at once, but the server may have processed a request that was already
+ * sent.
  *
  * @param client        a client
- * @param request_json  {"method": "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS", "path": one that begins
- *                      with "/", or a URL below baseUrl, "query"?: {name: text, number, boolean or a list of them},
- *                      "headers"?: {name: text}, "body"?, "bodyBase64"?, "resourceId"?: whose token goes along; none
- *                      without it}. A "body" that is a text is sent as it is, with the content type text/plain unless
- *                      the headers name another; anything else as JSON, or an object as a form where the content type
- *                      is application/x-www-form-urlencoded. "bodyBase64" stands for a body of any bytes. Not to be set
- *                      among the headers: what belongs to the connection, User-Agent, and Authorization beside
- *                      "resourceId"
- * @param out_json      {"status", "headers": {name in lower case: text}, "body", "bodyEncoding": "json" | "text" |
- *                      "base64"}, or the error; to be freed with ghl_string_free; may be NULL. "body" is JSON where the
- *                      answer calls itself that and is; else a text where it is UTF-8; else base64
- * @return GHL_OK for every answer, also one with status 404, 429 or 500: the caller knows what it means;
- *         GHL_ERR_INVALID_ARGUMENT, which the error's "parameter" names; with a resource what ghl_access_token returns;
- *         GHL_ERR_RATE_LIMITED where the pace leaves no room before the deadline; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT,
- *         GHL_ERR_PROTOCOL for an answer that is no HTTP or longer than limits.responseBytes, GHL_ERR_CANCELLED
+ * @param request_json  {"method": "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" |
+ *                      "OPTIONS", "path": begins with "/", or a URL below baseUrl, "query"?:
+ *                      {name: string, number, boolean or a list of them}, "headers"?: {name:
+ *                      string}, "body"?, "bodyBase64"?, "resourceId"?}. "resourceId" selects the
+ *                      token; without it the request has no token. A "body" that is a string is
+ *                      sent unchanged, as text/plain unless the headers name another content type;
+ *                      an object is sent as a form if the content type is
+ *                      application/x-www-form-urlencoded; every other body is sent as JSON.
+ *                      "bodyBase64" is a binary body. The headers must not contain connection
+ *                      headers, User-Agent, or Authorization together with "resourceId"
+ * @param out_json      {"status", "headers": {lower-case name: string}, "body", "bodyEncoding":
+ *                      "json" | "text" | "base64"}, or the error; free with ghl_string_free; may
+ *                      be NULL. "body" is JSON if the answer is declared as JSON and parses;
+ *                      otherwise a string if it is UTF-8; otherwise base64
+ * @return GHL_OK for every HTTP answer, including status 404, 429 or 500;
+ *         GHL_ERR_INVALID_ARGUMENT, named by the error's "parameter"; with a "resourceId" the
+ *         errors of ghl_access_token; GHL_ERR_RATE_LIMITED if the rate limit leaves no room before
+ *         the deadline; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED; GHL_ERR_PROTOCOL for
+ *         an answer that is not HTTP or longer than limits.responseBytes
  *
  * Example:
  *
@@ -904,22 +1020,25 @@ int32_t ghl_request(struct ghl_client *client,
                     char **out_json);
 
 /**
- * Checks that a webhook is the vendor's, and parses it. Changes nothing.
+ * Verifies the signature of a webhook and parses it. Changes nothing.
  *
- * The signature is that of the body byte for byte: pass what came over the wire, never JSON that was parsed and written
- * again. x-ghl-signature (Ed25519) counts where it is there; x-wh-signature (RSA) only without it, and only where
- * webhook.rsaPublicKeys has keys. "N/A" means absent. Any thread; does not wait.
+ * The signature covers the raw body: pass the bytes that were received, never JSON that was parsed
+ * and serialized again. x-ghl-signature (Ed25519) takes precedence; x-wh-signature (RSA) is used
+ * only without it, and only if webhook.rsaPublicKeys contains keys. The value "N/A" means absent.
+ * Any thread; does not wait.
  *
  * @param client        a client
- * @param body          the raw body; may be NULL where body_len is 0
+ * @param body          the raw body; may be NULL if body_len is 0
  * @param body_len      its length in bytes
- * @param headers_json  an object of the request's header names, in any case, to their values: texts, or lists of texts;
- *                      other headers than the two are ignored
- * @param out_json      {"type", "webhookId", "timestampMs", "scheme": "ed25519" | "rsa-sha256", "keyIndex", "payload"}:
- *                      the first three null where the delivery does not say, the key's place in its list, and the parsed
- *                      body; or the error; to be freed with ghl_string_free; may be NULL
- * @return GHL_OK; GHL_ERR_SIGNATURE_INVALID for a delivery that no configured key signed, or one older than
- *         webhook.maxAgeSeconds; GHL_ERR_INVALID_ARGUMENT, also for a signed body that is no JSON object
+ * @param headers_json  an object that maps the request's header names, in any case, to a string or
+ *                      a list of strings; headers other than these two are ignored
+ * @param out_json      {"type", "webhookId", "timestampMs", "scheme": "ed25519" | "rsa-sha256",
+ *                      "keyIndex", "payload"}, or the error; free with ghl_string_free; may be
+ *                      NULL. The first three are null if the delivery lacks them; "keyIndex" is
+ *                      the index of the key in its list; "payload" is the parsed body
+ * @return GHL_OK; GHL_ERR_SIGNATURE_INVALID if no configured key made the signature, or the
+ *         delivery is older than webhook.maxAgeSeconds; GHL_ERR_INVALID_ARGUMENT, also for a
+ *         signed body that is not a JSON object
  */
 int32_t ghl_webhook_verify(struct ghl_client *client,
                            const uint8_t *body,
@@ -928,27 +1047,29 @@ int32_t ghl_webhook_verify(struct ghl_client *client,
                            char **out_json);
 
 /**
- * Checks a webhook as ghl_webhook_verify does, and does to the tokens what it says.
+ * Verifies a webhook like ghl_webhook_verify and applies it to the stored tokens.
  *
- * INSTALL of a location, or of several ("locationIds"): its token is minted in this call if its company's token is here;
- * otherwise, and if the mint fails, the location is remembered, and minted for when the company's token comes, by
- * ghl_tokens_maintain, or at its first use. A token of an earlier installation, or of another company, is replaced.
- * UNINSTALL: the location's token is deleted, or the company's with the tokens of its locations, unless their
- * installation began later; locations that consented by themselves stay. Every other delivery, and one for another app,
- * is left alone.
+ * INSTALL of one or several locations ("locationIds"): mints their tokens in this call if the
+ * company's token is held. If the mint fails or the company's token is missing, the location is
+ * remembered and minted later: when the company's token arrives, by ghl_tokens_maintain, or at its
+ * first use. A token from an earlier installation, or from another company, is replaced.
+ * UNINSTALL: deletes the token of the location, or the token of the company with those of its
+ * locations, unless the installation began after the UNINSTALL; locations with a consent of their
+ * own stay. All other deliveries, and those for another app, are ignored.
  *
- * Deliveries may come in any order and any number of times. Answer the vendor with a success for GHL_OK, whatever
- * "applied" says; for an error that is retryable with a failure, so that the delivery is repeated. Any thread; waits at
- * most timeouts.totalMs.
+ * Deliveries may arrive in any order and repeatedly. Answer the vendor with success for GHL_OK,
+ * whatever "applied" says, and with status 429 for a retryable error, so that the delivery is
+ * repeated. Any thread; waits at most timeouts.totalMs.
  *
  * @param client        a client
- * @param body          the raw body; may be NULL where body_len is 0
+ * @param body          the raw body; may be NULL if body_len is 0
  * @param body_len      its length in bytes
  * @param headers_json  as for ghl_webhook_verify
- * @param out_json      {"type", "resourceId", "applied", "reason"?}: the location's or the company's id, or null; "reason"
- *                      says why it was not applied, or what is still to come; or the error; to be freed with
- *                      ghl_string_free; may be NULL
- * @return as ghl_webhook_verify; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+ * @param out_json      {"type", "resourceId", "applied", "reason"?}, or the error; free with
+ *                      ghl_string_free; may be NULL. "resourceId" is the location's or the
+ *                      company's id, or null; "reason" says why the delivery was not applied, or
+ *                      what remains to be done
+ * @return the results of ghl_webhook_verify; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
  *
  * Example:
  *

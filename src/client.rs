@@ -20,7 +20,7 @@ use crate::request::{RequestParams, Requests};
 use crate::secret::Secret;
 use crate::store::{self, Host, Seal, Store};
 use crate::token::Token;
-use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens};
+use crate::tokens::{AdoptParams, ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens};
 use crate::webhook::{Headers, Verifier, Webhooks};
 
 /// A client for one app and its tokens. Share it between threads.
@@ -234,7 +234,8 @@ impl Client {
     /// As [`Tokens::access_token`].
     pub fn access_token(&self, resource_id: &str) -> Result<Secret> {
         let work = self.work()?;
-        work.tokens.access_token(resource_id, || work.deadline())
+        let token = work.tokens.access_token(resource_id, || work.deadline());
+        token.map_err(|error| work.tokens.explain_not_held(error, || work.deadline()))
     }
 
     /// Passes the cached token to `take` if it is fresh; on `None`, call [`Client::access_token`].
@@ -248,7 +249,8 @@ impl Client {
     /// As [`Tokens::refresh`].
     pub fn token_refresh(&self, resource_id: &str) -> Result<Value> {
         let work = self.work()?;
-        work.tokens.refresh(resource_id, &work.deadline())
+        let metadata = work.tokens.refresh(resource_id, &work.deadline());
+        metadata.map_err(|error| work.tokens.explain_not_held(error, || work.deadline()))
     }
 
     /// Deletes a token; see [`Tokens::delete`].
@@ -266,7 +268,11 @@ impl Client {
     /// As [`Tokens::list`].
     pub fn tokens_list(&self, params: &ListParams) -> Result<Value> {
         let work = self.work()?;
-        work.tokens.list(params, &work.deadline())
+        let page = work.tokens.list(params, &work.deadline())?;
+        if *params == ListParams::default() && page["items"].as_array().is_some_and(Vec::is_empty) {
+            work.tokens.look_for_rotation(|| work.deadline());
+        }
+        Ok(page)
     }
 
     /// A page of tokens with their secrets; see [`Tokens::export`].
@@ -287,13 +293,24 @@ impl Client {
         work.tokens.import(params, &work.deadline())
     }
 
+    /// Moves the tokens of another client ID in the same database to this client; see
+    /// [`Tokens::adopt_from`].
+    ///
+    /// # Errors
+    /// As [`Tokens::adopt_from`].
+    pub fn tokens_adopt(&self, params: &AdoptParams) -> Result<Value> {
+        let work = self.work()?;
+        work.tokens.adopt_from(&self.config.client_id, params, || work.deadline())
+    }
+
     /// Sends a request to any endpoint with a valid token; see [`Requests::send`].
     ///
     /// # Errors
     /// As [`Requests::send`].
     pub fn request(&self, params: &RequestParams) -> Result<Value> {
         let work = self.work()?;
-        work.requests.send(params, &work.deadline())
+        let answer = work.requests.send(params, &work.deadline());
+        answer.map_err(|error| work.tokens.explain_not_held(error, || work.deadline()))
     }
 
     /// Mints tokens for many locations; see [`Tokens::mint_all`].

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uptime_goes_forward() {
+    fn uptime_never_goes_backward() {
         let clock = SystemClock::new();
         let earlier = clock.uptime();
         let next = std::iter::repeat_with(|| clock.uptime()).find(|now| *now != earlier);

@@ -306,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_is_found_by_its_number() {
+    fn numbers_and_names_map_back_to_the_status() {
         for status in Status::ALL {
             assert_eq!(Status::from_code(status.code()), Some(status));
             assert!(status.name().starts_with("GHL_ERR_"));
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn first_resource_of_an_error_is_kept() {
+    fn innermost_resource_is_kept() {
         let error =
             Error::new(Status::Network, "no answer").with_resource("location").with_resource("company");
         assert_eq!(error.resource_id(), Some("location"));

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn error_names_the_key_but_not_its_value() {
+    fn refusals_name_the_key_and_not_the_value() {
         for (text, parameter) in [
             ("[1]", "config_json"),
             ("", "config_json"),
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn camel_case_field_wins_over_snake_case() {
+    fn newer_casing_wins() {
         let Value::Object(answer) =
             json!({"access_token": "old", "accessToken": "new", "_id": 1, "expires_in": "5", "scope": "a"})
         else {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn conversion_to_camel_case_is_idempotent() {
+    fn names_are_converted_to_camel_case() {
         for (name, camel) in [
             ("access_token", "accessToken"),
             ("access__token", "accessToken"),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn integer_is_read_from_numbers_and_strings() {
+    fn numbers_are_read_in_every_accepted_form() {
         for (value, expected) in [
             (json!(86399), Some(86399)),
             (json!(86399.9), Some(86399)),

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn failure_to_start_a_thread_is_named_in_the_error() {
+    fn lookup_without_a_thread_is_an_error_with_the_reason() {
         let no_thread = |_: Box<dyn FnOnce() + Send>| Err(io::ErrorKind::WouldBlock.into());
         let error = run::<io::Error>(|| Ok(Vec::new()), no_thread, || Ok(HOUR)).unwrap_err();
         assert!(ThreadSpawnError::is_cause_of(&error), "{error:?}");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn wait_for_a_hanging_lookup_ends_with_the_callers_error() {
+    fn wait_for_a_stalled_lookup_ends_with_the_error_of_its_caller() {
         let (release, hang) = channel::<()>();
         let mut asked = 0;
         let left = || {

@@ -102,12 +102,12 @@ mod tests {
     use super::{Repr, Secret};
 
     #[test]
-    fn debug_output_hides_the_secret() {
+    fn debug_output_shows_nothing() {
         assert!(!format!("{:?}", Secret::new("hunter2".into())).contains("hunter2"));
     }
 
     #[test]
-    fn compact_clone_is_unique_unless_the_secret_is_shared() {
+    fn secret_has_no_second_copy_unless_it_is_shared() {
         let secret = Secret::new("token".into());
         let alone = secret.compact();
         assert!(matches!(alone.0, Repr::Unique(_)) && matches!(alone.compact().0, Repr::Unique(_)));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn comparison_covers_the_length_and_every_byte() {
+    fn comparison_detects_every_difference_in_length_and_bytes() {
         let secret = Secret::new("abc".into());
         assert!(secret.matches("abc"));
         for other in ["", "ab", "abcd", "abd", "xbc"] {

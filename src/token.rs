@@ -284,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn short_lifetime_reduces_the_margin() {
+    fn short_lifetime_shrinks_the_margin() {
         assert!(token(Some(0), 60_000).is_fresh(44_000, Duration::from_secs(300)));
         assert!(!token(Some(0), 60_000).is_fresh(46_000, Duration::from_secs(300)));
         assert!(!token(None, 60_000).is_fresh(0, Duration::from_secs(300)));
     }
 
     #[test]
-    fn missing_or_invalid_lifetime_gets_a_default() {
+    fn invalid_lifetime_is_replaced_by_a_default() {
         let assumed = ASSUMED_LIFETIME.as_millis() as i64;
         assert_eq!(expiry(1000, Some(86_399)), 86_400_000);
         for odd in [None, Some(0), Some(-5), Some(i64::MIN)] {
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn resource_follows_the_user_type() {
+    fn resource_is_determined_by_the_response() {
         let mut token = token(None, 0);
         token.company_id = Some("company".into());
         token.location_id = Some("location".into());

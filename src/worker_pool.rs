@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn results_and_callbacks_arrive_on_the_calling_thread() {
+    fn every_result_is_delivered_on_the_calling_thread() {
         let (left, heard) = (AtomicUsize::new(1000), Arc::new(Mutex::new(Vec::new())));
         let results = run(
             4,
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn panic_of_a_worker_is_a_result_and_the_other_workers_continue() {
+    fn panic_of_a_job_is_its_result_and_the_others_continue() {
         let left = AtomicUsize::new(100);
         let results = run(
             3,
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_end_when_their_results_are_no_longer_read() {
+    fn workers_end_if_their_results_are_not_taken() {
         let made = AtomicUsize::new(0);
         run(2, || Some(made.fetch_add(1, Ordering::SeqCst)), |results| drop(results.next(LONG))).unwrap();
         assert!(made.load(Ordering::SeqCst) <= MAX_QUEUED_RESULTS + 4);

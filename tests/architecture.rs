@@ -1,10 +1,10 @@
-//! The layers that docs/architecture.md draws: who may use whom, held against the sources.
+//! Checks the module dependencies of the sources against the layers of docs/architecture.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The layers, the highest first. A module uses what stands in the layers below its own, and nothing beside it.
+/// The layers, highest first. A module may only use modules of lower layers.
 const LAYERS: [&[&str]; 10] = [
     &["ffi", "typed"],
     &["client"],
@@ -18,13 +18,13 @@ const LAYERS: [&[&str]; 10] = [
     &["der", "lookup", "signal"],
 ];
 
-/// What a module must not know although it is lower: a store knows no HTTP and no time, the transport no tokens.
+/// Forbidden uses of lower modules: a store uses neither HTTP nor time, the transport no tokens.
 const BLIND: [(&str, &str); 3] = [("store", "http"), ("store", "clock"), ("http", "token")];
 
-/// The door of cargo-fuzz, that no build of the library has: the transport asks it for answers.
+/// The hook of cargo-fuzz, absent in builds of the library: the transport reads responses from it.
 const DOOR: (&str, &str) = ("http", "fuzzing");
 
-/// The simulation of the tests uses every layer, and no build of the library has it.
+/// The simulation uses every layer and exists only in tests.
 const SIMULATION: &str = "simulation";
 
 /// What only these places may use. `ureq::http`, the vocabulary of URLs and headers, is for everyone.
@@ -53,7 +53,7 @@ const OWNERS: [(&str, &[&str]); 12] = [
 ];
 
 #[test]
-fn every_arrow_points_down() {
+fn modules_use_only_lower_layers() {
     let rank = |module: &str| LAYERS.iter().position(|layer| layer.contains(&module));
     let mut wrong = Vec::new();
     for (path, code) in sources() {
@@ -61,10 +61,10 @@ fn every_arrow_points_down() {
         if [DOOR.1, SIMULATION, "lib"].contains(&module.as_str()) {
             continue;
         }
-        let own = rank(&module).unwrap_or_else(|| panic!("{module} stands in no layer"));
+        let own = rank(&module).unwrap_or_else(|| panic!("{module} is in no layer"));
         assert!(
             !code.contains("super::super"),
-            "{path} climbs out of its folder: name the path from `crate`"
+            "{path} leaves its folder with `super`: use a path from `crate`"
         );
         for used in used_modules(&code) {
             let arrow = (module.as_str(), used.as_str());
@@ -74,11 +74,11 @@ fn every_arrow_points_down() {
             }
         }
     }
-    assert!(wrong.is_empty(), "arrows that do not point down:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "uses of a module that is not in a lower layer:\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn every_module_stands_in_one_layer() {
+fn every_module_belongs_to_one_layer() {
     let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
     let declared: BTreeSet<&str> = lib
         .lines()
@@ -88,11 +88,11 @@ fn every_module_stands_in_one_layer() {
     let in_layers: Vec<&str> =
         LAYERS.iter().flat_map(|layer| layer.iter().copied()).chain([DOOR.1, SIMULATION]).collect();
     assert_eq!(declared, BTreeSet::from_iter(in_layers.iter().copied()));
-    assert_eq!(declared.len(), in_layers.len(), "none stands in two");
+    assert_eq!(declared.len(), in_layers.len(), "no module is in two layers");
 }
 
 #[test]
-fn the_page_lists_the_modules_in_the_order_of_their_layers() {
+fn architecture_page_lists_the_modules_in_layer_order() {
     let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
     let rows = page.lines().filter(|line| line.starts_with("| `"));
     let listed: Vec<&str> = rows
@@ -105,7 +105,7 @@ fn the_page_lists_the_modules_in_the_order_of_their_layers() {
 }
 
 #[test]
-fn what_belongs_to_one_place_is_used_there_only() {
+fn restricted_items_are_used_only_in_their_modules() {
     let mut seen = BTreeMap::new();
     for (path, code) in sources() {
         let code = code.replace("ureq::http::", "");
@@ -118,7 +118,7 @@ fn what_belongs_to_one_place_is_used_there_only() {
             *seen.entry(name).or_insert(0) += 1;
         }
     }
-    assert_eq!(seen.len(), OWNERS.len(), "some belong nowhere any more: {seen:?}");
+    assert_eq!(seen.len(), OWNERS.len(), "some are unused: {seen:?}");
 }
 
 #[test]
@@ -134,9 +134,9 @@ fn transport_gets_sections_of_the_configuration_but_not_the_client_secret() {
     assert!(sections.contains("Retry") && !sections.contains("Config"), "{sections:?}");
 }
 
-/// Modules of one folder that use each other in a circle cannot be understood, or tested, one at a time.
+/// Modules of a folder must not depend on each other in a cycle.
 #[test]
-fn modules_of_a_folder_form_no_circle() {
+fn modules_of_a_folder_form_no_cycle() {
     let mut folders: BTreeMap<String, Arrows> = BTreeMap::new();
     for (path, code) in sources().into_iter().filter(|(path, _)| !path.starts_with(SIMULATION)) {
         for (at, _) in path.match_indices('/') {
@@ -163,12 +163,12 @@ fn modules_of_a_folder_form_no_circle() {
     }
     for (folder, arrows) in folders {
         let circle = circle(arrows);
-        assert!(circle.is_empty(), "modules of {folder} use each other in a circle: {circle:?}");
+        assert!(circle.is_empty(), "modules of {folder} form a cycle: {circle:?}");
     }
 }
 
 #[test]
-fn circles_are_found() {
+fn module_cycles_are_found() {
     let arrows = |pairs: &[(&str, &str)]| {
         let mut arrows = Arrows::new();
         pairs.iter().for_each(|(from, to)| add_arrow(&mut arrows, from, to));
@@ -187,9 +187,9 @@ fn circles_are_found() {
     assert_eq!(imports, [("a", 1), ("c", 1), ("d", 1), ("e", 2)]);
 }
 
-/// The compiler denies unsafe code in the whole crate; this sees to it that nobody but `ffi` is let off.
+/// The compiler denies unsafe code in the crate; only `ffi` may lift the denial.
 #[test]
-fn only_ffi_has_unsafe_code() {
+fn only_ffi_contains_unsafe_code() {
     let (ffi, rest): (Vec<_>, Vec<_>) =
         sources().into_iter().partition(|(path, _)| path.starts_with("ffi/") || path == "lib.rs");
     assert!(ffi.len() > 5 && rest.len() > 20, "{} and {} files", ffi.len(), rest.len());
@@ -206,7 +206,7 @@ fn only_ffi_has_unsafe_code() {
 }
 
 #[test]
-fn arrows_are_found_however_they_are_written() {
+fn module_references_are_found_in_every_notation() {
     let code = "use crate::http::{Bucket, Response};\nuse crate::{\n    panic_scope,\n    json::{read, write}, token::Token,\n};\n\
                 fn f() -> crate::error::Result<()> { crate::random::bytes() }";
     let found = used_modules(code);
@@ -218,14 +218,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The files of `src`, by their paths in it, without comments.
+/// The files of `src` by relative path, without comments.
 fn sources() -> Vec<(String, String)> {
     let sources = code_below(&root().join("src"), "rs", "//");
     assert!(sources.len() > 40, "{} files", sources.len());
     sources
 }
 
-/// The files below a folder with that extension, by their paths in it, without comments.
+/// The files below a folder with this extension, by relative path, without comments.
 fn code_below(folder: &Path, extension: &str, comment: &str) -> Vec<(String, String)> {
     fn collect(folder: &Path, wanted: &str, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -248,7 +248,7 @@ fn code_below(folder: &Path, extension: &str, comment: &str) -> Vec<(String, Str
     paths.into_iter().map(read).collect()
 }
 
-/// Which modules of a folder each of them uses.
+/// The modules that each module of a folder uses.
 type Arrows = BTreeMap<String, BTreeSet<String>>;
 
 fn add_arrow(arrows: &mut Arrows, file: &str, used: &str) {
@@ -258,8 +258,8 @@ fn add_arrow(arrows: &mut Arrows, file: &str, used: &str) {
     }
 }
 
-/// Adds what a file, by its path in the folder, uses of the folder: through `super` if it stands in it, and through the
-/// folder's path. Tests stand at the end of a file, and may use everything.
+/// Adds the modules of a folder that a file uses: through `super` if the file is directly in it, and through the path
+/// of the folder. Tests are at the end of a file and may use everything.
 fn add_arrows(arrows: &mut Arrows, file: &str, code: &str, prefix: &str) {
     if ["mod.rs", "lib.rs", "main.rs"].contains(&file) {
         return;
@@ -272,21 +272,21 @@ fn add_arrows(arrows: &mut Arrows, file: &str, code: &str, prefix: &str) {
     used.iter().for_each(|used| add_arrow(arrows, file, used));
 }
 
-/// The modules of its package that a Python module imports, and how many dots lead to each.
+/// The modules of its package that a Python module imports, with the number of dots of each import.
 fn python_imports(code: &str) -> Vec<(String, usize)> {
     let mut imports = Vec::new();
     for line in code.lines().filter_map(|line| line.trim().strip_prefix("from ")) {
         let name = line.trim_start_matches('.');
         let levels = line.len() - name.len();
         let Some((module, names)) = name.split_once(" import ").filter(|_| levels > 0) else { continue };
-        // `from . import a, b` names modules; `from .a import b` what is in one.
+        // `from . import a, b` names modules; `from .a import b` names an item of one.
         let modules = if module.is_empty() { names } else { module.split('.').next().unwrap() };
         imports.extend(modules.split(',').map(|name| (name.trim().to_owned(), levels)));
     }
     imports
 }
 
-/// The modules that stand on a circle of arrows, or between two.
+/// The modules on a cycle, or on a path between two cycles.
 fn circle(mut arrows: Arrows) -> Arrows {
     loop {
         let users = arrows.clone();
@@ -307,12 +307,12 @@ fn module_of(path: &str) -> String {
     path.split('/').next().unwrap().trim_end_matches(".rs").to_owned()
 }
 
-/// The top-level modules that a piece of code names: `crate::name`, and each name of `crate::{…}`.
+/// The top-level modules named in a piece of code: `crate::name`, and each name of `crate::{…}`.
 fn used_modules(code: &str) -> BTreeSet<String> {
     modules_after(code, "crate::")
 }
 
-/// The modules that a piece of code names after a prefix: `prefix::name`, and each name of `prefix::{…}`.
+/// The modules named after a prefix: `prefix::name`, and each name of `prefix::{…}`.
 fn modules_after(code: &str, prefix: &str) -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
     for (at, found) in code.match_indices(prefix) {
@@ -340,14 +340,14 @@ fn modules_after(code: &str, prefix: &str) -> BTreeSet<String> {
     modules
 }
 
-/// A module's name; a type, as `crate::Client`, has none.
+/// The name of a module, or nothing for a type such as `crate::Client`.
 fn first_word(code: &str) -> Option<String> {
     let word: String =
         code.chars().take_while(|letter| letter.is_ascii_lowercase() || *letter == '_').collect();
     (!word.is_empty()).then_some(word)
 }
 
-/// Whether code names a path that begins so.
+/// Whether code contains a path with this prefix.
 fn uses(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, _)| {
         let before = code[..at].chars().next_back();

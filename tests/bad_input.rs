@@ -1,4 +1,5 @@
-//! What a caller can get wrong, function by function: refused by name, nothing sent, nothing broken.
+//! Invalid arguments of every function are refused by name, send no request and leave the client
+//! usable.
 
 mod support;
 
@@ -12,25 +13,25 @@ use ghl_oauth_emulator::{Emulator, Notice, Signature};
 use serde_json::{Value, json};
 
 use support::{
-    Abi, DAY, Outcome, PanickingClock, config, emulator, free_port, sent, shows_none_of, signed, take,
+    Abi, DAY, Outcome, PanickingClock, config, contains_none_of, emulator, free_port, sent, signed, take,
 };
 
 type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
 
 unsafe extern "C" fn maintain(client: *mut ghl_client, params: *const c_char, out: *mut *mut c_char) -> i32 {
-    // SAFETY: as the caller vouches.
+    // SAFETY: guaranteed by the caller.
     unsafe { ghl_tokens_maintain(client, params, None, ptr::null_mut(), out) }
 }
 
 unsafe extern "C" fn mint(client: *mut ghl_client, params: *const c_char, out: *mut *mut c_char) -> i32 {
-    // SAFETY: as the caller vouches.
+    // SAFETY: guaranteed by the caller.
     unsafe { ghl_tokens_mint(client, params, None, ptr::null_mut(), out) }
 }
 
-/// `ghl_access_token`, whose token is thrown away.
+/// `ghl_access_token`; the token is discarded.
 unsafe extern "C" fn access(client: *mut ghl_client, resource: *const c_char, out: *mut *mut c_char) -> i32 {
     let mut token = ptr::dangling_mut();
-    // SAFETY: as the caller vouches.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let code = ghl_access_token(client, resource, &mut token, out);
         assert_eq!(code == 0, !token.is_null(), "a token, or an error");
@@ -39,7 +40,7 @@ unsafe extern "C" fn access(client: *mut ghl_client, resource: *const c_char, ou
     }
 }
 
-/// `ghl_access_token_into` with room enough.
+/// `ghl_access_token_into` with a sufficiently large buffer.
 unsafe extern "C" fn access_into(
     client: *mut ghl_client,
     resource: *const c_char,
@@ -47,27 +48,27 @@ unsafe extern "C" fn access_into(
 ) -> i32 {
     let mut buffer = [b'x' as c_char; 4096];
     let mut length = buffer.len();
-    // SAFETY: as the caller vouches.
+    // SAFETY: guaranteed by the caller.
     let code = unsafe { ghl_access_token_into(client, resource, buffer.as_mut_ptr(), &mut length, out) };
     assert_eq!(code == 0, buffer[0] != 0, "a token, or an empty text");
-    assert_eq!(code == 0, length > 1, "the bytes needed, or none");
+    assert_eq!(code == 0, length > 1, "the required size, or 0");
     code
 }
 
-/// `ghl_webhook_verify` of a body that has nothing in it.
+/// `ghl_webhook_verify` of an empty object.
 unsafe extern "C" fn verify(client: *mut ghl_client, headers: *const c_char, out: *mut *mut c_char) -> i32 {
-    // SAFETY: as the caller vouches.
+    // SAFETY: guaranteed by the caller.
     unsafe { ghl_webhook_verify(client, b"{}".as_ptr(), 2, headers, out) }
 }
 
-/// `ghl_webhook_apply` of the same.
+/// `ghl_webhook_apply` of an empty object.
 unsafe extern "C" fn apply(client: *mut ghl_client, headers: *const c_char, out: *mut *mut c_char) -> i32 {
-    // SAFETY: as the caller vouches.
+    // SAFETY: guaranteed by the caller.
     unsafe { ghl_webhook_apply(client, b"{}".as_ptr(), 2, headers, out) }
 }
 
-/// Every function that takes a client and a text, and the text's name.
-const TAKING_TEXT: [(&str, Call, &str); 18] = [
+/// Every function that takes a client and a text, with the name of the text.
+const TAKING_TEXT: [(&str, Call, &str); 19] = [
     ("ghl_authorization_url", ghl_authorization_url, "params_json"),
     ("ghl_authorization_complete", ghl_authorization_complete, "params_json"),
     ("ghl_authorization_listen", ghl_authorization_listen, "params_json"),
@@ -78,6 +79,7 @@ const TAKING_TEXT: [(&str, Call, &str); 18] = [
     ("ghl_tokens_list", ghl_tokens_list, "params_json"),
     ("ghl_tokens_import", ghl_tokens_import, "tokens_json"),
     ("ghl_tokens_export", ghl_tokens_export, "params_json"),
+    ("ghl_tokens_adopt", ghl_tokens_adopt, "params_json"),
     ("ghl_tokens_maintain", maintain, "params_json"),
     ("ghl_tokens_mint", mint, "params_json"),
     ("ghl_webhook_verify", verify, "headers_json"),
@@ -88,7 +90,7 @@ const TAKING_TEXT: [(&str, Call, &str); 18] = [
     ("ghl_token_delete", ghl_token_delete, "resource_id"),
 ];
 
-/// A document that each function accepts, as far as it goes.
+/// A document that each function accepts.
 fn good(name: &str, emulator: &Emulator) -> String {
     match name {
         "ghl_authorization_complete" => json!({"redirectUrl": "https://app.example/"}).to_string(),
@@ -109,7 +111,7 @@ fn good(name: &str, emulator: &Emulator) -> String {
     }
 }
 
-/// One call with pointers that may be anything.
+/// One call with arbitrary pointers.
 fn call(function: Call, client: *mut ghl_client, text: *const c_char) -> Outcome {
     let mut document = ptr::dangling_mut();
     // SAFETY: the pointers are valid, or NULL.
@@ -117,7 +119,6 @@ fn call(function: Call, client: *mut ghl_client, text: *const c_char) -> Outcome
     if code == 0 && document.is_null() { Outcome(0, Value::Null) } else { Outcome::read(code, document) }
 }
 
-/// A client that holds the company's token.
 fn connected(emulator: &Emulator) -> Abi {
     let abi = Abi::new(emulator);
     abi.connect_company(emulator);
@@ -125,10 +126,10 @@ fn connected(emulator: &Emulator) -> Abi {
     abi
 }
 
-/// Whatever came before: nothing was sent for it, and all works.
+/// Asserts that the preceding calls sent no request and that the client works.
 #[track_caller]
 fn works_on(abi: &Abi, emulator: &Emulator) {
-    assert_eq!(sent(emulator), [""; 0], "bad input was sent");
+    assert_eq!(sent(emulator), [""; 0], "a request was sent for invalid input");
     abi.token_refresh(&emulator.company_id()).ok();
     abi.token_delete(&abi.live_location(emulator)).ok();
     sent(emulator);
@@ -139,7 +140,7 @@ trait LiveLocation {
 }
 
 impl LiveLocation for Abi {
-    /// A location whose token is minted now.
+    /// A location whose token has just been minted.
     fn live_location(&self, emulator: &Emulator) -> String {
         let location = emulator.location_ids()[0].clone();
         self.live_token(emulator, &location);
@@ -148,7 +149,7 @@ impl LiveLocation for Abi {
 }
 
 #[test]
-fn a_null_or_a_text_that_is_no_utf8_is_refused_by_its_name() {
+fn null_or_invalid_utf8_argument_is_refused_by_name() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     let broken = CString::new([b'{', 0xff, b'}']).unwrap();
@@ -162,7 +163,7 @@ fn a_null_or_a_text_that_is_no_utf8_is_refused_by_its_name() {
         ] {
             let error = call(function, client, text).refuses(parameter);
             assert!(error["message"].as_str().unwrap().contains(parameter), "{name}: {error}");
-            // Where nobody wants to know why, the code is all.
+            // The caller may ignore the error document.
             // SAFETY: valid pointers, or NULL.
             let code = unsafe { function(client, text, ptr::null_mut()) };
             assert_eq!(code, Status::InvalidArgument.code(), "{name}");
@@ -172,7 +173,7 @@ fn a_null_or_a_text_that_is_no_utf8_is_refused_by_its_name() {
 }
 
 #[test]
-fn the_result_may_be_unwanted() {
+fn null_result_pointer_is_accepted() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     for (name, function, _) in TAKING_TEXT {
@@ -199,7 +200,7 @@ fn the_result_may_be_unwanted() {
 }
 
 #[test]
-fn functions_without_a_text_bear_null_too() {
+fn functions_without_text_arguments_accept_null() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     let invalid = Status::InvalidArgument.code();
@@ -222,7 +223,7 @@ fn functions_without_a_text_bear_null_too() {
 }
 
 #[test]
-fn a_document_that_is_no_json_object_is_refused_by_its_name() {
+fn document_that_is_not_a_json_object_is_refused_by_name() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     let deep = format!("{{\"companyId\":{}", "[".repeat(100_000));
@@ -260,11 +261,11 @@ fn a_document_that_is_no_json_object_is_refused_by_its_name() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_by_its_name_in_every_document() {
+fn unknown_key_is_refused_by_name_in_every_document() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     for (name, function, parameter) in TAKING_TEXT {
-        // Headers have any name.
+        // Headers may have any name.
         if matches!(parameter, "resource_id" | "headers_json") {
             continue;
         }
@@ -279,7 +280,7 @@ fn an_unknown_key_is_refused_by_its_name_in_every_document() {
 }
 
 #[test]
-fn a_wrong_value_is_refused_by_its_key_and_not_repeated() {
+fn invalid_value_is_refused_by_key_and_not_repeated() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     let secret = "a-secret-in-the-wrong-place";
@@ -307,7 +308,7 @@ fn a_wrong_value_is_refused_by_its_key_and_not_repeated() {
         ),
         (ghl_authorization_complete, json!({"redirectUrl": "https://a/", "userType": secret}), "userType"),
         (ghl_authorization_complete, json!({"redirectUrl": "https://a/", "redirectUri": 7}), "redirectUri"),
-        // The configured redirect URI leads to no port of this machine.
+        // The configured redirect URI names no port of this machine.
         (ghl_authorization_listen, json!({}), "port"),
         (ghl_authorization_listen, json!({"port": 0}), "port"),
         (ghl_authorization_listen, json!({"port": 65_536}), "port"),
@@ -441,13 +442,13 @@ fn a_wrong_value_is_refused_by_its_key_and_not_repeated() {
         let outcome = abi.call(function, &document.to_string());
         let error = outcome.fails(Status::InvalidArgument);
         assert_eq!(error["parameter"], key, "{document}: {error}");
-        shows_none_of(&error.to_string(), &[secret]);
+        contains_none_of(&error.to_string(), &[secret]);
     }
     works_on(&abi, &emulator);
 }
 
 #[test]
-fn a_name_out_of_a_list_that_is_no_text_is_refused_by_its_key() {
+fn enum_value_that_is_not_a_string_is_refused_by_key() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     for wrong in [json!(null), json!(7), json!(true), json!([]), json!({})] {
@@ -465,7 +466,7 @@ fn a_name_out_of_a_list_that_is_no_text_is_refused_by_its_key() {
 }
 
 #[test]
-fn an_id_that_is_none_is_refused_before_anything_happens() {
+fn invalid_id_is_refused_before_any_request() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     let long = "x".repeat(256);
@@ -480,7 +481,7 @@ fn an_id_that_is_none_is_refused_before_anything_happens() {
         }
     }
     works_on(&abi, &emulator);
-    // An id of another form is the server's to judge.
+    // The server decides about ids of another form.
     for id in ["é", "../../etc/passwd", "a+b&c=d", &long[1..]] {
         abi.access_token(id).fails(Status::Forbidden);
     }
@@ -488,7 +489,7 @@ fn an_id_that_is_none_is_refused_before_anything_happens() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
+fn unusable_configuration_is_refused_by_key() {
     let emulator = emulator(1);
     let working = config(&emulator, json!({}));
     let secret = "a-secret-in-the-wrong-place";
@@ -556,12 +557,12 @@ fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
         let error = outcome.fails(status);
         assert_eq!(error["parameter"], key, "{changes}: {error}");
         assert!(error["message"].as_str().unwrap().contains(key.rsplit('.').next().unwrap()), "{error}");
-        shows_none_of(&error.to_string(), &[secret, emulator.client_secret()]);
+        contains_none_of(&error.to_string(), &[secret, emulator.client_secret()]);
     }
     for missing in ["clientId", "clientSecret"] {
         let mut config = working.clone();
         config.as_object_mut().unwrap().remove(missing);
-        let Err(outcome) = Abi::open(&config) else { panic!("{missing} is not missed") };
+        let Err(outcome) = Abi::open(&config) else { panic!("{missing} is not required") };
         outcome.refuses(missing);
     }
     for fine in
@@ -572,7 +573,7 @@ fn a_configuration_that_cannot_be_used_is_refused_by_its_key() {
 }
 
 #[test]
-fn a_client_is_not_made_from_anything_else() {
+fn client_is_not_created_from_an_invalid_configuration_or_pointer() {
     let good = CString::new(json!({"clientId": "a-1", "clientSecret": "s"}).to_string()).unwrap();
     let broken = CString::new([b'{', 0xff, b'}']).unwrap();
     let lists: Vec<CString> =
@@ -600,7 +601,7 @@ fn a_client_is_not_made_from_anything_else() {
 }
 
 #[test]
-fn a_buffer_takes_the_token_whole_or_not_at_all() {
+fn buffer_gets_the_whole_token_or_nothing() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     let company = emulator.company_id();
@@ -609,7 +610,7 @@ fn a_buffer_takes_the_token_whole_or_not_at_all() {
     let resource = CString::new(company).unwrap();
     let into = |buffer: *mut c_char, length: *mut usize| {
         let mut error = ptr::dangling_mut();
-        // SAFETY: as long as the length says.
+        // SAFETY: the buffer has the given length.
         let code =
             unsafe { ghl_access_token_into(abi.handle(), resource.as_ptr(), buffer, length, &mut error) };
         if code == 0 {
@@ -624,18 +625,18 @@ fn a_buffer_takes_the_token_whole_or_not_at_all() {
         let mut length = size;
         into(buffer.as_mut_ptr().cast(), &mut length).ok();
         assert_eq!((length, &buffer[..needed - 1], buffer[needed - 1]), (needed, token.as_bytes(), 0));
-        assert!(buffer[needed..].iter().all(|byte| *byte == b'x'), "nothing is written behind it");
+        assert!(buffer[needed..].iter().all(|byte| *byte == b'x'), "no write beyond the buffer");
     }
     for size in [1, 2, needed - 1] {
         let mut buffer = vec![b'x'; size];
         let mut length = size;
         let error = into(buffer.as_mut_ptr().cast(), &mut length).fails(Status::BufferTooSmall);
         assert_eq!((length, buffer[0], &error["parameter"]), (needed, 0, &json!("buffer")), "{error}");
-        assert!(buffer[1..].iter().all(|byte| *byte == b'x'), "no part of a token is left in it");
+        assert!(buffer[1..].iter().all(|byte| *byte == b'x'), "the buffer contains no part of a token");
     }
     let mut length = 0;
     into(ptr::null_mut(), &mut length).fails(Status::BufferTooSmall);
-    assert_eq!(length, needed, "this is how one asks for the size");
+    assert_eq!(length, needed, "a query for the size");
     let mut length = 100;
     into(ptr::null_mut(), &mut length).refuses("buffer");
     assert_eq!(length, 0);
@@ -645,18 +646,20 @@ fn a_buffer_takes_the_token_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_body_is_its_bytes_and_none_are_none() {
+fn body_is_read_by_length_and_an_empty_body_is_accepted() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     let empty = CString::new(signed(&emulator, b"", Signature::Ed25519).to_string()).unwrap();
     for function in [ghl_webhook_verify, ghl_webhook_apply] {
         let pass = |body: *const u8, length| {
             let mut document = ptr::dangling_mut();
-            // SAFETY: a living client, valid pointers or NULL, and nothing is read where the length is refused.
+            // SAFETY: a valid client, and pointers that are valid or NULL; nothing is read if the
+            // length is refused.
             let code = unsafe { function(abi.handle(), body, length, empty.as_ptr(), &mut document) };
             Outcome::read(code, document)
         };
-        // An empty body is one, signed here, and no JSON object: so the signature was looked at.
+        // An empty body is accepted and signed here, but is not a JSON object: the signature was
+        // checked.
         for body in [ptr::null(), b"xyz".as_ptr()] {
             let error = pass(body, 0).refuses("body");
             assert!(error["message"].as_str().unwrap().contains("not a JSON object"), "{error}");
@@ -672,13 +675,13 @@ fn a_body_is_its_bytes_and_none_are_none() {
 }
 
 #[test]
-fn a_text_may_be_changed_by_its_owner_before_it_is_freed() {
+fn returned_string_may_be_modified_before_it_is_freed() {
     let emulator = emulator(1);
     let abi = connected(&emulator);
     let company = CString::new(emulator.company_id()).unwrap();
     for change in [0, 1, 500] {
         let (mut token, mut error) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: valid pointers, and a token is longer than this.
+        // SAFETY: valid pointers, and a token is longer than the written text.
         unsafe {
             assert_eq!(ghl_access_token(abi.handle(), company.as_ptr(), &mut token, &mut error), 0);
             token.add(change).write(0);
@@ -689,7 +692,7 @@ fn a_text_may_be_changed_by_its_owner_before_it_is_freed() {
 }
 
 #[test]
-fn a_defect_inside_is_an_error_and_the_client_works_on() {
+fn panic_is_an_internal_error_and_the_client_keeps_working() {
     let emulator = emulator(1);
     let panicking_clock = PanickingClock::new(&emulator);
     let abi = Abi::by(&emulator, json!({}), Arc::<PanickingClock>::clone(&panicking_clock));
@@ -724,11 +727,11 @@ fn a_defect_inside_is_an_error_and_the_client_works_on() {
     for (name, call) in calls {
         panicking_clock.set(1);
         let error = call().fails(Status::Internal);
-        assert!(panicking_clock.has_sprung(), "{name}");
+        assert!(panicking_clock.disarm(), "{name}");
         assert_eq!(error["retryable"], false);
         assert!(
             !error.to_string().contains("the trap"),
-            "{name}: what a panic says may be a secret: {error}"
+            "{name}: a panic message may contain a secret: {error}"
         );
         if name != "ghl_token_delete" {
             call().ok();
@@ -740,7 +743,7 @@ fn a_defect_inside_is_an_error_and_the_client_works_on() {
 }
 
 #[test]
-fn a_defect_at_any_moment_of_a_refresh_costs_no_connection() {
+fn panic_at_any_step_of_a_refresh_loses_no_connection() {
     let emulator = emulator(1);
     let panicking_clock = PanickingClock::new(&emulator);
     let abi = Abi::by(&emulator, json!({}), Arc::<PanickingClock>::clone(&panicking_clock));
@@ -750,7 +753,7 @@ fn a_defect_at_any_moment_of_a_refresh_costs_no_connection() {
         emulator.clock().advance(DAY);
         panicking_clock.set(moment);
         let outcome = abi.access_token(&company);
-        if !panicking_clock.has_sprung() {
+        if !panicking_clock.disarm() {
             outcome.ok();
             break;
         }
@@ -759,6 +762,6 @@ fn a_defect_at_any_moment_of_a_refresh_costs_no_connection() {
         assert_eq!(abi.listed(&company)["state"], "ok");
         moments = moment;
     }
-    assert!(moments >= 4, "the trap was sprung {moments} times");
+    assert!(moments >= 4, "the clock panicked {moments} times");
     assert_eq!(emulator.live_refresh_tokens().len(), 1);
 }

@@ -1,5 +1,5 @@
-//! However much the server sends, the library holds no more of it than `limits.responseBytes`. The only test of its
-//! process, whose memory it watches.
+//! The library buffers at most `limits.responseBytes` of a response of any size. The only test of
+//! its process, whose memory it measures.
 
 mod support;
 
@@ -11,10 +11,11 @@ use serde_json::json;
 
 use support::{Abi, emulator};
 
-/// More than the answers, the emulator's own blocks and the allocator's slack take; far less than what is sent.
+/// More than the responses, the emulator's blocks and the allocator's overhead need; far less than
+/// is sent.
 const MOST: u64 = 8 << 20;
 
-/// The most memory that this process had since the last look, in bytes.
+/// The peak memory of this process since the last call, in bytes.
 fn peak() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -24,14 +25,14 @@ fn peak() -> Option<u64> {
 }
 
 #[test]
-fn an_answer_of_any_size_costs_little_memory() {
+fn response_of_any_size_uses_bounded_memory() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
     let list = || abi.oauth_installed_locations(json!({"companyId": company}));
     list().ok();
     let Some(_) = peak() else {
-        println!("left out: the peak of memory, which only Linux tells and resets (/proc/self/clear_refs)");
+        println!("skipped: peak memory needs /proc/self/clear_refs of Linux");
         return;
     };
     let before = peak().unwrap();

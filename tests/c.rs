@@ -1,6 +1,6 @@
-//! The C programs: compiled as a user would, with all warnings as errors, and run against an emulator; under valgrind,
-//! too, where it is there.
-#![cfg(unix)] // The options are those of a Unix compiler.
+//! C programs: compiled like user code with all warnings as errors, and run against an emulator,
+//! also under valgrind if installed.
+#![cfg(unix)] // Uses options of Unix compilers.
 
 mod built;
 mod support;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use support::{Abi, person};
 
 fn passes(mut program: Command, what: &str) -> String {
-    // Cargo's own search path may lead to the library of an older build.
+    // The search path of Cargo may contain the library of an older build.
     program.env("LD_LIBRARY_PATH", built::folder());
     let output = program.output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -35,7 +35,7 @@ fn plainly(program: &Path, arguments: &[&str]) {
     passes(run, &program.display().to_string());
 }
 
-/// Neither a wrong access nor a leak, be it only a possible one.
+/// Neither an invalid access nor a possible leak.
 fn under_valgrind(program: &Path, arguments: &[&str]) {
     if let Some(mut run) = valgrind(program) {
         run.args(arguments);
@@ -43,10 +43,10 @@ fn under_valgrind(program: &Path, arguments: &[&str]) {
     }
 }
 
-/// A program under valgrind, where that is there.
+/// The program under valgrind, if installed.
 fn valgrind(program: &Path) -> Option<Command> {
     if Command::new("valgrind").arg("--version").output().is_err() {
-        println!("left out: {} under valgrind, which is not here; install valgrind", program.display());
+        println!("skipped: {} under valgrind, which is not installed", program.display());
         return None;
     }
     let mut run = Command::new("valgrind");
@@ -62,7 +62,8 @@ fn valgrind(program: &Path) -> Option<Command> {
     Some(run)
 }
 
-/// What misuse.c and threads.c work with: a configuration, tokens that are due, and their resources, the company first.
+/// Input of misuse.c and threads.c: a configuration, due tokens, and their resources with the
+/// company first.
 fn due_tokens(emulator: &Emulator) -> Vec<String> {
     let client = Abi::new(emulator);
     let mut resources = vec![client.connect_company(emulator)];
@@ -77,8 +78,8 @@ fn due_tokens(emulator: &Emulator) -> Vec<String> {
     [emulator.configuration(), tokens.to_string()].into_iter().chain(resources).collect()
 }
 
-/// Runs a program twice, each time with tokens of its own: refresh tokens serve once.
-fn plainly_and_under_valgrind(source: &str) {
+/// Runs a program twice, each time with its own tokens, because a refresh token is valid once.
+fn run_with_and_without_valgrind(source: &str) {
     let folder = tempfile::tempdir().unwrap();
     let program = program(source, folder.path());
     for run in [plainly, under_valgrind] {
@@ -89,12 +90,12 @@ fn plainly_and_under_valgrind(source: &str) {
 }
 
 #[test]
-fn misuse_is_refused_and_breaks_nothing() {
-    plainly_and_under_valgrind("tests/abi/misuse.c");
+fn misuse_is_refused_without_damage() {
+    run_with_and_without_valgrind("tests/abi/misuse.c");
 }
 
 #[test]
-fn misuse_is_tried_with_every_function() {
+fn misuse_test_covers_every_function() {
     let header = fs::read_to_string(Path::new(built::ROOT).join("include/ghl_oauth.h")).unwrap();
     let misuse = fs::read_to_string(Path::new(built::ROOT).join("tests/abi/misuse.c")).unwrap();
     let declared = header.lines().filter(|line| !line.starts_with([' ', '*', '/', '#']));
@@ -104,35 +105,35 @@ fn misuse_is_tried_with_every_function() {
         .collect();
     assert!(names.len() > 20, "{names:?}");
     for name in names {
-        assert!(misuse.contains(name), "{name} is not misused");
+        assert!(misuse.contains(name), "{name} is not covered");
     }
 }
 
 #[test]
 fn eight_threads_share_a_client() {
-    plainly_and_under_valgrind("tests/abi/threads.c");
+    run_with_and_without_valgrind("tests/abi/threads.c");
 }
 
 #[test]
-fn the_header_is_plain_c99_and_cpp11() {
+fn header_compiles_as_c99_and_cpp11() {
     for (standard, language) in [(C99, "c"), ("-std=c11", "c"), ("-std=c++11", "c++"), ("-std=c++17", "c++")]
     {
         let mut compile = compiler(if language == "c" { C99 } else { standard });
         compile.args([standard, "-x", language, "-fsyntax-only"]);
         compile.arg(if language == "c" { "tests/abi/signatures.c" } else { "include/ghl_oauth.h" });
         if language == "c++" {
-            // Included twice, as by two headers of a host's.
+            // Included twice, as by two headers of a host.
             compile.args(["-include", "include/ghl_oauth.h", "-include", "bindings/c/ghl_oauth_typed.h"]);
         }
         match compile.arg("-Wno-pragma-once-outside-header").stderr(Stdio::inherit()).status() {
             Ok(status) => assert!(status.success(), "{standard}"),
-            Err(error) => println!("left out: {standard}, no C++ compiler here ({error}); install g++"),
+            Err(error) => println!("skipped: {standard}, C++ compiler does not start ({error}); install g++"),
         }
     }
 }
 
 #[test]
-fn a_c_program_goes_through_the_whole_flow() {
+fn c_program_goes_through_the_whole_flow() {
     let emulator = Emulator::start(Options { locations: 5, ..Options::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/typed.c", folder.path());
@@ -185,7 +186,7 @@ fn every_parameter_of_the_typed_calls_reaches_the_api() {
         let mut browser = loop {
             match TcpStream::connect(host) {
                 Ok(browser) => break browser,
-                Err(_) => assert!(run.try_wait().unwrap().is_none(), "it ended before it listened"),
+                Err(_) => assert!(run.try_wait().unwrap().is_none(), "the program exited before it listened"),
             }
             thread::yield_now();
         };
@@ -240,7 +241,7 @@ fn every_parameter_of_the_typed_calls_reaches_the_api() {
 }
 
 #[test]
-fn what_is_listed_without_an_id_is_no_location_in_c() {
+fn locations_listed_without_an_id_are_skipped_in_c() {
     let emulator = Emulator::start(Options::default()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/odd_locations.c", folder.path());
@@ -264,7 +265,7 @@ fn unreadable_tokens_are_in_the_failed_lists_of_typed_pages() {
 }
 
 #[test]
-fn the_example_connects_and_visits_every_location() {
+fn example_connects_and_visits_every_location() {
     let emulator = Emulator::start(Options { locations: 12, ..Options::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let program = program("examples/c/quickstart.c", folder.path());
@@ -284,14 +285,14 @@ fn the_example_connects_and_visits_every_location() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
 }
 
-/// Several processes on a folder of files that the C program keeps, sealed and in clear.
+/// Several processes share a folder of files that the C program manages, sealed and in plain text.
 #[test]
-fn the_folder_store_is_shared_by_processes_and_loses_nothing() {
+fn folder_store_shared_by_processes_loses_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let program = program("examples/c/folder_store.c", folder.path());
     let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
     for store in [json!({"kind": "callbacks"}), json!({"kind": "callbacks", "encryptionKeys": [key]})] {
-        // Each token is due as soon as it is there, so that every call refreshes or finds another's.
+        // Each token is due at once, so every call refreshes or uses the token of another process.
         let emulator =
             Emulator::start(Options { locations: 2, access_token_seconds: 1, ..Options::default() }).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -334,11 +335,11 @@ fn the_folder_store_is_shared_by_processes_and_loses_nothing() {
         }
         assert!(run(&["token", &emulator.location_ids()[0]]).0);
         assert!(run(&["delete", &company]).0);
-        assert!(!run(&["delete", &company]).0, "it is gone");
+        assert!(!run(&["delete", &company]).0, "the record is deleted");
     }
 }
 
-/// The agency's server with its input and its output.
+/// The agency server with its input and its output.
 struct Server {
     child: Child,
     input: ChildStdin,
@@ -346,7 +347,7 @@ struct Server {
 }
 
 impl Server {
-    /// Starts it for a company that has consented, and waits until its locations are minted.
+    /// Starts it for a connected company and waits until its locations are minted.
     fn start(mut run: Command, emulator: &Emulator, folder: &Path) -> Server {
         let config = stored(emulator, folder);
         Abi::open(&config).unwrap().connect_company(emulator);
@@ -368,12 +369,12 @@ impl Server {
         writeln!(self.input, "{line}").unwrap();
     }
 
-    /// The next line that it writes.
+    /// The next line of its output.
     fn answer(&mut self) -> String {
-        self.output.next().expect("it has ended").unwrap()
+        self.output.next().expect("the program has exited").unwrap()
     }
 
-    /// Hands a webhook over, and returns what it would be answered.
+    /// Passes a webhook to the server and returns its response.
     fn webhook(&mut self, emulator: &Emulator, notice: &Notice, signature: Signature) -> String {
         let body = emulator.webhook(notice);
         let headers = support::signed(emulator, body.as_bytes(), signature);
@@ -388,14 +389,14 @@ fn ended_well(mut child: Child, folder: &Path) {
     assert!(status.success(), "{status}: {}", fs::read_to_string(folder.join("log")).unwrap());
 }
 
-/// A configuration with a store in that folder, by which a call that nobody cancels outlasts the patience of a test.
+/// A configuration with a store in the folder and a deadline longer than the patience of a test.
 fn stored(emulator: &Emulator, folder: &Path) -> Value {
     let store = json!({"kind": "sqlite", "path": folder.join("tokens.db")});
     support::config(emulator, json!({"store": store, "timeouts": {"totalMs": 120_000}}))
 }
 
-/// Runs the agency's server twice, each time with a company of its own, whose locations are so many.
-fn the_agency_server(locations: usize, check: impl Fn(Server, &Emulator, &Path)) {
+/// Runs the agency server twice, each time with another company that has this number of locations.
+fn run_agency_server(locations: usize, check: impl Fn(Server, &Emulator, &Path)) {
     let folder = tempfile::tempdir().unwrap();
     let program = program("examples/c/agency_server.c", folder.path());
     for run in [Some(Command::new(&program)), valgrind(&program)].into_iter().flatten() {
@@ -406,8 +407,8 @@ fn the_agency_server(locations: usize, check: impl Fn(Server, &Emulator, &Path))
 }
 
 #[test]
-fn the_agency_server_follows_the_webhooks_and_visits_every_location() {
-    the_agency_server(24, |mut server, emulator, folder| {
+fn agency_server_applies_webhooks_and_visits_every_location() {
+    run_agency_server(24, |mut server, emulator, folder| {
         let locations = emulator.location_ids();
         let (gone, back) = (&locations[0], &locations[1]);
         let uninstall = Notice::Uninstall(gone.clone());
@@ -420,7 +421,7 @@ fn the_agency_server_follows_the_webhooks_and_visits_every_location() {
             let uninstall = Notice::Uninstall(id.clone());
             assert_eq!(server.webhook(emulator, &uninstall, Signature::Ed25519), "200 UNINSTALL applied");
         }
-        // Later than that by the emulator's clock, however fast all this goes.
+        // Later by the clock of the emulator, independent of the real time.
         emulator.clock().advance(Duration::from_secs(1));
         emulator.install_location(back);
         let install = Notice::Install(back.clone());
@@ -434,9 +435,9 @@ fn the_agency_server_follows_the_webhooks_and_visits_every_location() {
         visits.sort();
         expected.sort();
         assert_eq!(visits, expected);
-        assert_eq!(emulator.requests().len(), 23, "every token was there");
+        assert_eq!(emulator.requests().len(), 23, "every token was stored");
 
-        // Told again, and the end of the input with it: what is left to do is done.
+        // The end of the input follows at once: queued work is still finished.
         server.tell("visit all");
         let Server { child, input, output } = server;
         drop(input);
@@ -455,14 +456,14 @@ fn the_agency_server_follows_the_webhooks_and_visits_every_location() {
 }
 
 #[test]
-fn a_signal_ends_the_agency_server_in_the_midst_of_its_calls() {
-    the_agency_server(24, |mut server, emulator, folder| {
+fn signal_ends_the_agency_server_during_its_calls() {
+    run_agency_server(24, |mut server, emulator, folder| {
         let hold = emulator.hold(Rule::on(Endpoint::Location), Stage::BeforeProcessing);
         server.tell("visit all");
         hold.wait_for(16);
         let kill = Command::new("kill").args(["-TERM", &server.child.id().to_string()]).status();
         assert!(kill.unwrap().success());
-        // Its input stays open, and its requests unanswered.
+        // Its input stays open and its requests get no response.
         let Server { child, input, output } = server;
         let (ended, rest) = mpsc::channel();
         thread::spawn(move || ended.send(output.map(Result::unwrap).collect::<Vec<_>>()));
@@ -480,7 +481,7 @@ fn a_signal_ends_the_agency_server_in_the_midst_of_its_calls() {
     });
 }
 
-/// The functions of Rust's standard library that wait, each with the end of its name in the symbol table.
+/// Blocking functions of the Rust standard library, by the end of their symbol names.
 const WAITING: [(&str, &str); 6] = [
     ("MUTEX_LOCK", "5Mutex14lock_contended"),
     ("RWLOCK_READ", "6RwLock14read_contended"),
@@ -490,7 +491,7 @@ const WAITING: [(&str, &str); 6] = [
     ("ONCE_CALL", "3sys4sync4once5futexNtB5_4Once4call"),
 ];
 
-/// A program with the static library, both compiled for the thread sanitizer.
+/// A program and the static library, both compiled for ThreadSanitizer.
 fn sanitized(source: &str, definition: &str, library: &Path, folder: &Path) -> PathBuf {
     let output = |mut command: Command| {
         let output = command.output().unwrap();
@@ -506,7 +507,8 @@ fn sanitized(source: &str, definition: &str, library: &Path, folder: &Path) -> P
         let symbol = symbols
             .lines()
             .find_map(|line| line.split_whitespace().last().filter(|symbol| symbol.ends_with(ending)));
-        let symbol = symbol.unwrap_or_else(|| panic!("this compiler's standard library has no {ending}"));
+        let symbol =
+            symbol.unwrap_or_else(|| panic!("the standard library of this compiler has no {ending}"));
         shim.args([format!("-DREAL_{name}=__real_{symbol}"), format!("-DWRAP_{name}=__wrap_{symbol}")]);
         wrapped.push(symbol.to_owned());
     }
@@ -531,9 +533,9 @@ fn sanitized(source: &str, definition: &str, library: &Path, folder: &Path) -> P
 }
 
 #[test]
-fn the_thread_sanitizer_finds_no_race_but_one_of_its_own() {
+fn thread_sanitizer_reports_only_its_known_false_positive() {
     let Some(library) = std::env::var_os("GHL_THREAD_SANITIZED").map(PathBuf::from) else {
-        println!("left out: the thread sanitizer; .ci/run says how to build the library for it");
+        println!("skipped: ThreadSanitizer; .ci/run shows how to build the library for it");
         return;
     };
     for (source, definition, store) in [
@@ -555,7 +557,7 @@ fn the_thread_sanitizer_finds_no_race_but_one_of_its_own() {
         let report = String::from_utf8_lossy(&run.stderr);
         assert_eq!(String::from_utf8_lossy(&run.stdout), "passed\n", "{report}");
         if definition == "-DGHL_TEST_RACE" {
-            assert!(report.contains("data race"), "the sanitizer is off: {report}");
+            assert!(report.contains("data race"), "the sanitizer is not active: {report}");
             assert!(report.contains("tests/abi/threads.c"), "{report}");
         } else {
             assert!(run.status.success() && report.is_empty(), "{source}, {store}: {report}");

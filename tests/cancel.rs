@@ -1,4 +1,4 @@
-//! Cancelling: whoever waits leaves at once, and what was sent and cannot be taken back goes on.
+//! Cancellation: waiting callers return at once, and requests that spend a token continue.
 
 mod support;
 
@@ -9,13 +9,13 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
 use serde_json::json;
 
-use support::{Abi, DAY, Outcome, crowd, emulator, fields, sent};
+use support::{Abi, DAY, Outcome, call_concurrently, emulator, fields, sent};
 
 fn refreshes() -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken)
 }
 
-/// A client that holds the company's token, which has died since.
+/// A client whose company token has expired.
 fn with_a_dead_token(emulator: &Emulator) -> (Abi, String) {
     let abi = Abi::new(emulator);
     let company = abi.connect_company(emulator);
@@ -25,7 +25,7 @@ fn with_a_dead_token(emulator: &Emulator) -> (Abi, String) {
 }
 
 #[test]
-fn whoever_waits_for_a_refresh_leaves_at_once_and_the_refresh_goes_on_and_is_saved() {
+fn cancelled_waiter_returns_at_once_and_the_refresh_continues_and_is_saved() {
     let emulator = emulator(1);
     let (abi, company) = with_a_dead_token(&emulator);
     for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
@@ -39,21 +39,22 @@ fn whoever_waits_for_a_refresh_leaves_at_once_and_the_refresh_goes_on_and_is_sav
                 left.fetch_add(1, Ordering::SeqCst);
                 outcome
             };
-            let outcomes = crowd(16, wait, || abi.cancel_until(|| left.load(Ordering::SeqCst) == 16));
+            let outcomes =
+                call_concurrently(16, wait, || abi.cancel_until(|| left.load(Ordering::SeqCst) == 16));
             for outcome in outcomes {
                 let error = outcome.fails(Status::Cancelled);
                 assert_eq!((&error["retryable"], &error["resourceId"]), (&json!(true), &json!(company)));
             }
-            assert!(!leader.is_finished(), "the refresh is still under way");
+            assert!(!leader.is_finished(), "the refresh is still in progress");
             assert_eq!(hold.arrived(), 1);
             hold.release();
-            // Its own caller gets what it brought.
+            // The leader still returns the new token to its own caller.
             let token = leader.join().unwrap().text();
             assert!(emulator.access_token_is_live(&token));
             assert_eq!(abi.live_token(&emulator, &company), token);
         });
         assert_eq!(sent(&emulator), ["refresh 200"]);
-        // What was saved is the server's newest refresh token.
+        // The saved refresh token is the newest one of the server.
         emulator.clock().advance(DAY);
     }
     abi.live_token(&emulator, &company);
@@ -61,7 +62,7 @@ fn whoever_waits_for_a_refresh_leaves_at_once_and_the_refresh_goes_on_and_is_sav
 }
 
 #[test]
-fn a_held_exchange_of_a_code_goes_on_until_its_token_is_stored() {
+fn cancelled_code_exchange_continues_until_its_token_is_stored() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = emulator.company_id();
@@ -80,7 +81,7 @@ fn a_held_exchange_of_a_code_goes_on_until_its_token_is_stored() {
     assert_eq!(sent(&emulator), ["code 200"]);
 }
 
-/// A call that may be abandoned, and the requests that it makes.
+/// A call that may be aborted, and the endpoint of its requests.
 type Abandoned = (&'static str, Endpoint, fn(&Abi, &Emulator) -> Outcome);
 
 const ABANDONED: [Abandoned; 4] = [
@@ -96,7 +97,7 @@ const ABANDONED: [Abandoned; 4] = [
 ];
 
 #[test]
-fn a_held_request_that_spends_nothing_is_abandoned_and_the_client_works_on() {
+fn cancelled_request_that_spends_nothing_is_aborted_and_the_client_keeps_working() {
     for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
         for (name, endpoint, call) in ABANDONED {
             let emulator = emulator(1);
@@ -110,7 +111,7 @@ fn a_held_request_that_spends_nothing_is_abandoned_and_the_client_works_on() {
                 abi.cancel_until(|| caller.is_finished());
                 caller.join().unwrap().fails(Status::Cancelled);
             });
-            // The server sees that nobody waits any more, and nothing was sent again.
+            // The server sees the disconnect, and nothing was sent again.
             hold.wait_until_empty();
             assert_eq!(hold.arrived(), 1, "{name}");
             hold.release();
@@ -120,7 +121,7 @@ fn a_held_request_that_spends_nothing_is_abandoned_and_the_client_works_on() {
 }
 
 #[test]
-fn a_stalled_body_is_abandoned_too() {
+fn cancelled_request_with_a_stalled_body_is_aborted() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -138,11 +139,11 @@ fn a_stalled_body_is_abandoned_too() {
 }
 
 #[test]
-fn a_pause_between_two_attempts_ends_with_a_cancellation() {
+fn cancellation_ends_a_pause_between_two_attempts() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
-    // Inside the deadline, so that the library waits instead of answering.
+    // Shorter than the deadline, so that the library waits instead of returning an error.
     let limited = FaultKind::Status {
         status: 429,
         body: String::new(),
@@ -167,12 +168,12 @@ fn a_pause_between_two_attempts_ends_with_a_cancellation() {
         });
         assert_eq!(emulator.strikes(fault), count);
     }
-    // The refresh that was cancelled between its attempts has spent nothing.
+    // The refresh that was cancelled between its attempts has spent no token.
     assert_eq!((emulator.refreshes(), abi.listed(&company)["state"].as_str()), (0, Some("ok")));
 }
 
 #[test]
-fn a_caller_who_insists_on_a_token_ends_with_a_cancellation() {
+fn cancellation_ends_the_retries_of_a_forced_refresh() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -181,20 +182,20 @@ fn a_caller_who_insists_on_a_token_ends_with_a_cancellation() {
     thread::scope(|scope| {
         let caller = scope.spawn(|| abi.access_token(&company));
         while emulator.strikes(fault) < 3 {
-            assert!(!caller.is_finished(), "it gave up");
+            assert!(!caller.is_finished(), "the call gave up");
             thread::yield_now();
         }
         abi.cancel_until(|| caller.is_finished());
         caller.join().unwrap().fails(Status::Cancelled);
     });
-    // The next call goes on with what was in doubt.
+    // The next call continues the refresh of unknown outcome.
     emulator.clear_faults();
     abi.live_token(&emulator, &company);
     assert_eq!(emulator.refreshes(), 1);
 }
 
 #[test]
-fn a_wait_for_the_pace_ends_with_a_cancellation() {
+fn cancellation_ends_a_wait_for_the_rate_limiter() {
     let emulator = emulator(1);
     let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 1, "perMs": 25_000}}));
     let company = abi.connect_company(&emulator);
@@ -202,7 +203,7 @@ fn a_wait_for_the_pace_ends_with_a_cancellation() {
     list().ok();
     sent(&emulator);
     let done = AtomicUsize::new(0);
-    let outcomes = crowd(
+    let outcomes = call_concurrently(
         1,
         || {
             let outcome = list();
@@ -218,7 +219,7 @@ fn a_wait_for_the_pace_ends_with_a_cancellation() {
 }
 
 #[test]
-fn a_wait_for_a_resource_that_is_being_refreshed_ends_with_a_cancellation() {
+fn cancellation_ends_a_wait_for_a_resource_that_is_being_refreshed() {
     let emulator = emulator(1);
     let (abi, company) = with_a_dead_token(&emulator);
     let tokens = abi.tokens_export(json!({})).ok()["tokens"].clone();
@@ -239,9 +240,10 @@ fn a_wait_for_a_resource_that_is_being_refreshed_ends_with_a_cancellation() {
                 done.fetch_add(1, Ordering::SeqCst);
                 outcome
             };
-            let outcomes = crowd(1, waiting, || abi.cancel_until(|| done.load(Ordering::SeqCst) == 1));
+            let outcomes =
+                call_concurrently(1, waiting, || abi.cancel_until(|| done.load(Ordering::SeqCst) == 1));
             for Outcome(code, document) in outcomes {
-                // A pass of maintenance that is cancelled at its last token has nothing left to stop.
+                // Maintenance that is cancelled at its last token has nothing left to stop.
                 let listed = &document["failed"][0]["error"]["status"];
                 assert!(
                     code == Status::Cancelled.code() || (code == 0 && listed == Status::Cancelled.name()),
@@ -257,7 +259,7 @@ fn a_wait_for_a_resource_that_is_being_refreshed_ends_with_a_cancellation() {
 }
 
 #[test]
-fn maintenance_ends_between_two_tokens() {
+fn cancelled_maintenance_ends_between_two_tokens() {
     for by_progress in [true, false] {
         let emulator = emulator(3);
         let abi = Abi::new(&emulator);
@@ -280,12 +282,12 @@ fn maintenance_ends_between_two_tokens() {
         assert!(error["help"].as_str().unwrap().contains("call again"), "{error}");
         assert_eq!((told, sent(&emulator)), (2, vec!["refresh 200".to_owned(); 2]));
         let rest = abi.tokens_maintain(json!({}), |_| true).ok();
-        assert_eq!(rest["refreshed"], 2, "what was renewed is saved, and the rest is done now");
+        assert_eq!(rest["refreshed"], 2, "the renewed tokens were saved, and the others are renewed now");
     }
 }
 
 #[test]
-fn a_cancellation_ends_nothing_that_comes_after_it() {
+fn cancellation_does_not_affect_later_calls() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     abi.cancel();

@@ -1,4 +1,4 @@
-//! What a clock that jumps does to a token, and a server that does not say how long its token lives.
+//! Clock jumps, and tokens without a lifetime in the response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,7 +13,7 @@ use serde_json::json;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// The two clocks of a machine, each to be moved by itself.
+/// The wall clock and the uptime clock of a machine, moved independently.
 struct Clocks {
     wall_ms: AtomicI64,
     uptime_ms: AtomicI64,
@@ -66,7 +66,7 @@ impl Fixture {
         self.client.authorization_complete(&params).unwrap();
     }
 
-    /// How many refreshes it took, all in all, once a token was asked for.
+    /// The total number of refreshes after one request for the token.
     fn refreshes_after_asking(&self) -> u64 {
         let token = self.client.access_token(&self.company).unwrap();
         assert!(self.emulator.access_token_is_live(token.expose()));
@@ -75,20 +75,20 @@ impl Fixture {
 }
 
 #[test]
-fn a_wall_clock_that_jumps_does_nothing_to_a_token_in_memory() {
+fn wall_clock_jump_does_not_affect_a_token_in_memory() {
     let fixture = Fixture::new();
     for jump in [10 * DAY_MS, 400 * DAY_MS, -800 * DAY_MS] {
         fixture.clocks.wall_ms.fetch_add(jump, Ordering::SeqCst);
         assert_eq!(fixture.refreshes_after_asking(), 0, "{jump}");
     }
-    // It ages all the same, by the clock that does not jump.
+    // The token still ages by the monotonic clock.
     fixture.clocks.uptime_ms.fetch_add(DAY_MS, Ordering::SeqCst);
     assert_eq!(fixture.refreshes_after_asking(), 1);
     assert_eq!(fixture.refreshes_after_asking(), 1);
 }
 
 #[test]
-fn a_wall_clock_that_is_ahead_costs_a_process_that_starts_one_refresh() {
+fn wall_clock_ahead_causes_one_refresh_in_a_new_process() {
     let fixture = Fixture::new();
     fixture.clocks.wall_ms.fetch_add(2 * DAY_MS, Ordering::SeqCst);
     let started = Client::with_clock(&fixture.config, Arc::clone(&fixture.clocks) as Arc<dyn Clock>).unwrap();
@@ -99,7 +99,7 @@ fn a_wall_clock_that_is_ahead_costs_a_process_that_starts_one_refresh() {
 }
 
 #[test]
-fn a_life_that_the_server_does_not_tell_is_an_assumed_one() {
+fn missing_token_lifetime_is_replaced_by_a_default() {
     for (expires_in, life_ms) in [
         (ExpiresIn::Absent, ASSUMED_LIFETIME.as_millis() as i64),
         (ExpiresIn::Value(json!(0)), ASSUMED_LIFETIME.as_millis() as i64),
@@ -114,7 +114,7 @@ fn a_life_that_the_server_does_not_tell_is_an_assumed_one() {
         let items = fixture.client.tokens_list(&Default::default()).unwrap();
         let expires_at = items["items"][0]["expiresAt"].as_i64().unwrap();
         assert_eq!(expires_at - fixture.clocks.wall_ms(), life_ms, "{expires_in:?}");
-        // No answer makes the library refresh at every call.
+        // No response causes a refresh on every call.
         assert_eq!(fixture.refreshes_after_asking(), 0, "{expires_in:?}");
         fixture.clocks.uptime_ms.fetch_add(life_ms, Ordering::SeqCst);
         fixture.clocks.wall_ms.fetch_add(life_ms, Ordering::SeqCst);
@@ -124,7 +124,7 @@ fn a_life_that_the_server_does_not_tell_is_an_assumed_one() {
 }
 
 #[test]
-fn while_the_store_cannot_be_read_a_token_in_memory_goes_on_until_it_dies() {
+fn token_in_memory_is_used_until_it_expires_while_the_store_cannot_be_read() {
     let fixture = Fixture::new();
     let old = fixture.client.access_token(&fixture.company).unwrap();
     let database = rusqlite::Connection::open(fixture.config.store.path.as_ref().unwrap()).unwrap();
@@ -133,7 +133,7 @@ fn while_the_store_cannot_be_read_a_token_in_memory_goes_on_until_it_dies() {
         fixture.clocks.uptime_ms.fetch_add(ms, Ordering::SeqCst);
         fixture.clocks.wall_ms.fetch_add(ms, Ordering::SeqCst);
     };
-    // Inside the margin it is due; nothing is sent, since what would come back could not be kept.
+    // Inside the margin the token is due, but no refresh is sent whose result could not be saved.
     pass(DAY_MS - 200_000);
     assert!(fixture.client.access_token(&fixture.company).unwrap().matches(old.expose()));
     assert_eq!(fixture.emulator.refreshes(), 0);

@@ -1,6 +1,6 @@
-//! The C and C++ code in the documentation: compiled as users do, and run where it is a whole program. CMake's stands in
-//! `tests/install.rs`.
-#![cfg(unix)] // The options are those of a Unix compiler.
+//! The C and C++ code in the documentation: compiled like user code, and run if it is a complete
+//! program. `tests/install.rs` covers the CMake code.
+#![cfg(unix)] // Uses options of Unix compilers.
 
 mod built;
 
@@ -28,7 +28,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The blocks in this language: where they stand, and their text.
+/// The code blocks of a language: their location and text.
 fn blocks(language: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for page in pages() {
@@ -44,7 +44,7 @@ fn blocks(language: &str) -> Vec<(String, String)> {
     found
 }
 
-/// A part of a program is put into a function that has a client.
+/// Wraps a fragment into a function that has a client.
 fn whole(block: &str, language: &str) -> String {
     match (block.contains("#include"), language) {
         (true, _) => block.to_owned(),
@@ -78,7 +78,7 @@ fn the_blocks_compile(language: &str, standard: &str, at_least: usize) {
         }
         assert!(compile.status().unwrap().success(), "{place} does not compile");
         if is_program {
-            // It holds no token, so it says so, and sends nothing.
+            // The program has no token, reports that, and sends no request.
             let mut run = Command::new(&program);
             let output =
                 run.current_dir(folder.path()).env("LD_LIBRARY_PATH", built::folder()).output().unwrap();
@@ -125,34 +125,34 @@ fn examples_in_the_header_compile_and_call_their_function() {
 }
 
 #[test]
-fn the_c_code_in_the_documentation_compiles_and_runs() {
+fn c_code_in_the_documentation_compiles_and_runs() {
     the_blocks_compile("c", built::C99, 1);
 }
 
 #[test]
-fn the_cpp_code_in_the_documentation_compiles_and_runs() {
+fn cpp_code_in_the_documentation_compiles_and_runs() {
     the_blocks_compile("cpp", "-std=c++17", 9);
 }
 
 #[test]
-fn every_shell_block_is_a_script() {
+fn every_shell_block_is_a_valid_script() {
     let blocks = blocks("sh");
     assert!(blocks.len() > 10, "{}", blocks.len());
     for (name, block) in blocks {
         let parsed = Command::new("bash").args(["-n", "-c", &block]).output().unwrap();
         assert!(parsed.status.success(), "{name}: {}", String::from_utf8_lossy(&parsed.stderr));
-        // What it names of this repository is there.
+        // Referenced files of this repository exist.
         let folders = ["./bindings/", ".ci/", "benches/", "bindings/", "examples/"];
         let is_ours =
             |word: &&str| !word.contains('$') && folders.iter().any(|folder| word.starts_with(folder));
         for word in block.split_whitespace().filter(is_ours) {
-            assert!(Path::new(built::ROOT).join(word).exists(), "{name}: there is no {word}");
+            assert!(Path::new(built::ROOT).join(word).exists(), "{name}: {word} does not exist");
         }
     }
 }
 
 #[test]
-fn every_json_block_is_read_and_configurations_are_accepted() {
+fn every_json_block_is_valid_and_configurations_are_accepted() {
     let blocks = blocks("json");
     assert!(blocks.len() > 2, "{}", blocks.len());
     for (name, block) in blocks {
@@ -161,7 +161,7 @@ fn every_json_block_is_read_and_configurations_are_accepted() {
         if document.get("store").is_some() {
             document["clientId"] = "app-1".into();
             document["clientSecret"] = "s".into();
-            // The command line's own.
+            // A key of the command line only.
             document.as_object_mut().unwrap().remove("clientSecretFile");
             let config = ghl_oauth::Config::from_json(&document.to_string());
             assert!(config.is_ok(), "{name}: {:?}", config.err());

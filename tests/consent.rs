@@ -1,4 +1,4 @@
-//! Consent: whom a redirect may come from, and what becomes of its code.
+//! Consent: validation of redirects, and the exchange of their codes.
 
 mod support;
 
@@ -17,12 +17,12 @@ fn codes() -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::AuthorizationCode)
 }
 
-/// A company's consent to a link of this client: where the browser is sent.
+/// A company's consent to a link of this client. Returns the redirect URL.
 fn consented(abi: &Abi, emulator: &Emulator) -> String {
     abi.consent(emulator, Decision::Company(emulator.company_id()))
 }
 
-/// A URL with one parameter of its query changed, or without it.
+/// The URL with one query parameter changed or removed.
 fn with_parameter(url: &str, name: &str, value: Option<&str>) -> String {
     let mut parameters = query(url);
     match value {
@@ -35,7 +35,7 @@ fn with_parameter(url: &str, name: &str, value: Option<&str>) -> String {
 }
 
 #[test]
-fn a_redirect_without_the_right_state_is_refused_and_its_code_not_sent() {
+fn redirect_without_the_right_state_is_refused_and_its_code_not_sent() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let (one, two) = (consented(&abi, &emulator), consented(&abi, &emulator));
@@ -74,7 +74,7 @@ fn a_redirect_without_the_right_state_is_refused_and_its_code_not_sent() {
 }
 
 #[test]
-fn a_state_is_good_once() {
+fn state_is_valid_once() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let redirect_url = consented(&abi, &emulator);
@@ -93,12 +93,12 @@ fn a_state_is_good_once() {
 }
 
 #[test]
-fn of_two_that_bring_the_same_redirect_at_once_one_is_served() {
+fn same_redirect_completed_twice_concurrently_succeeds_once() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let redirect_url = consented(&abi, &emulator);
     let hold = emulator.hold(codes(), Stage::BeforeProcessing);
-    let mut results = support::crowd(
+    let mut results = support::call_concurrently(
         8,
         || abi.authorization_complete(json!({"redirectUrl": redirect_url})).0,
         || hold.release(),
@@ -111,13 +111,13 @@ fn of_two_that_bring_the_same_redirect_at_once_one_is_served() {
 }
 
 #[test]
-fn a_link_is_good_for_an_hour() {
+fn consent_link_is_valid_for_an_hour() {
     for (age, accepted) in [(59 * MINUTE, true), (61 * MINUTE, false)] {
         let emulator = emulator(1);
         let abi = Abi::new(&emulator);
         let link = abi.authorization_url(json!({})).ok();
         emulator.clock().advance(age);
-        // The code itself is fresh.
+        // The code itself is valid.
         let decision = Decision::Company(emulator.company_id());
         let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
         let outcome = abi.authorization_complete(json!({"redirectUrl": redirect_url}));
@@ -131,7 +131,7 @@ fn a_link_is_good_for_an_hour() {
 }
 
 #[test]
-fn an_installation_from_inside_the_marketplace_comes_without_a_state() {
+fn marketplace_installation_without_a_state_is_accepted_only_on_request() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let link = abi.authorization_url(json!({})).ok();
@@ -150,7 +150,7 @@ fn an_installation_from_inside_the_marketplace_comes_without_a_state() {
 }
 
 #[test]
-fn a_state_that_the_host_keeps_is_good_in_another_process_and_there_once() {
+fn state_kept_by_the_host_is_valid_once_in_another_process() {
     let emulator = emulator(1);
     let (here, there) = (Abi::new(&emulator), Abi::new(&emulator));
     let redirect_url = consented(&here, &emulator);
@@ -166,7 +166,7 @@ fn a_state_that_the_host_keeps_is_good_in_another_process_and_there_once() {
 }
 
 #[test]
-fn the_hosts_own_state_comes_back_to_it() {
+fn state_chosen_by_the_host_is_returned_to_it() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let link = abi.authorization_url(json!({"state": "user 7 & browser é"})).ok();
@@ -177,7 +177,7 @@ fn the_hosts_own_state_comes_back_to_it() {
 }
 
 #[test]
-fn a_refusal_by_the_person_says_so() {
+fn denied_consent_has_its_own_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let denied = abi.consent(&emulator, Decision::Deny);
@@ -187,16 +187,16 @@ fn a_refusal_by_the_person_says_so() {
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("access_denied The app was not wanted"), "{message}");
     assert_eq!(error["retryable"], false);
-    // An answer to a link is an answer: the state is used up.
+    // A denied consent is an answer to its link: the state is consumed.
     abi.authorization_complete(json!({"redirectUrl": denied})).fails(Status::StateMismatch);
     assert_eq!(sent(&emulator), [""; 0]);
-    // Whoever slips a refusal in without a state is not believed either.
+    // A forged denial without a valid state is refused as well.
     let forged = with_parameter(&abi.consent(&emulator, Decision::Deny), "state", Some("forged"));
     abi.authorization_complete(json!({"redirectUrl": forged})).fails(Status::StateMismatch);
 }
 
 #[test]
-fn a_url_that_is_not_the_apps_redirect_is_refused() {
+fn url_that_does_not_match_the_redirect_uri_is_refused() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     for target in [
@@ -226,7 +226,7 @@ fn a_url_that_is_not_the_apps_redirect_is_refused() {
 }
 
 #[test]
-fn each_link_is_completed_by_the_redirect_uri_that_it_had() {
+fn each_link_is_completed_with_its_own_redirect_uri() {
     let uris = ["https://app.example/oauth/callback", "https://other.example/back?tenant=7"];
     let options = Options { redirect_uris: uris.map(str::to_owned).to_vec(), ..Options::default() };
     let emulator = Emulator::start(options).unwrap();
@@ -243,7 +243,7 @@ fn each_link_is_completed_by_the_redirect_uri_that_it_had() {
 }
 
 #[test]
-fn a_link_of_another_process_is_completed_by_the_redirect_uri_that_the_host_names() {
+fn link_of_another_process_is_completed_with_the_redirect_uri_from_the_host() {
     let uri = "https://other.example/back";
     let options = Options { redirect_uris: vec![uri.to_owned()], ..Options::default() };
     let emulator = Emulator::start(options).unwrap();
@@ -263,7 +263,7 @@ fn a_link_of_another_process_is_completed_by_the_redirect_uri_that_the_host_name
 }
 
 #[test]
-fn a_url_that_is_refused_does_not_use_the_state_up() {
+fn refused_url_does_not_consume_the_state() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let redirect_url = consented(&abi, &emulator);
@@ -275,13 +275,14 @@ fn a_url_that_is_refused_does_not_use_the_state_up() {
 }
 
 #[test]
-fn of_two_that_vouch_for_the_same_state_at_once_one_is_served() {
+fn same_host_state_completed_twice_concurrently_succeeds_once() {
     let emulator = emulator(1);
     let (here, there) = (Abi::new(&emulator), Abi::new(&emulator));
     let redirect_url = consented(&here, &emulator);
     let params = json!({"redirectUrl": redirect_url, "state": query(&redirect_url)["state"]});
     let hold = emulator.hold(codes(), Stage::BeforeProcessing);
-    let mut results = support::crowd(8, || there.authorization_complete(params.clone()).0, || hold.release());
+    let mut results =
+        support::call_concurrently(8, || there.authorization_complete(params.clone()).0, || hold.release());
     results.sort_unstable();
     let mut expected = [Status::StateMismatch.code(); 8];
     expected[0] = 0;
@@ -290,7 +291,7 @@ fn of_two_that_vouch_for_the_same_state_at_once_one_is_served() {
 }
 
 #[test]
-fn two_consents_at_once_do_not_get_in_each_others_way() {
+fn concurrent_consents_do_not_interfere() {
     let emulator = Emulator::start(Options { companies: 2, ..Options::default() }).unwrap();
     let abi = Abi::new(&emulator);
     let companies = emulator.company_ids();
@@ -324,7 +325,7 @@ fn two_consents_at_once_do_not_get_in_each_others_way() {
 }
 
 #[test]
-fn a_code_whose_answer_is_lost_is_tried_once_more_and_no_further() {
+fn code_with_a_lost_response_is_sent_once_more_and_no_further() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let redirect_url = consented(&abi, &emulator);
@@ -339,7 +340,7 @@ fn a_code_whose_answer_is_lost_is_tried_once_more_and_no_further() {
     assert_eq!(abi.stats()["requests"]["repeated"], 1);
     assert_eq!(sent(&emulator), ["code 200", "code 401"]);
     assert_eq!(abi.tokens_list(json!({})).ok()["items"], json!([]));
-    // The person consents again, and all is well.
+    // A new consent works.
     abi.connect_company(&emulator);
     abi.live_token(&emulator, &emulator.company_id());
 
@@ -348,14 +349,14 @@ fn a_code_whose_answer_is_lost_is_tried_once_more_and_no_further() {
     let complete = json!({"redirectUrl": redirect_url});
     abi.authorization_complete(complete.clone()).fails(Status::Network);
     assert_eq!(emulator.strikes(fault), 2);
-    // Whether the code is spent, only the server knows. Its refusal is the last word.
+    // Only the server knows whether the code is spent. Its refusal is final.
     emulator.clear_faults();
     abi.authorization_complete(complete.clone()).fails(Status::ReauthorizationRequired);
     abi.authorization_complete(complete).fails(Status::StateMismatch);
 }
 
 #[test]
-fn a_consent_outlives_a_failure_that_is_worth_another_attempt() {
+fn consent_can_be_completed_again_after_a_retryable_failure() {
     let emulator = emulator(1);
     let abi = Abi::with(&emulator, json!({"retry": {"maxAttempts": 1}}));
     let other = Abi::with(&emulator, json!({}));
@@ -383,7 +384,7 @@ fn a_consent_outlives_a_failure_that_is_worth_another_attempt() {
     ] {
         let redirect_url = consented(&abi, &emulator);
         let state = query(&redirect_url)["state"].clone();
-        // By the client that made the link, and by one for which the host vouches.
+        // By the client that made the link, and by one that gets the state from the host.
         for complete in
             [json!({"redirectUrl": redirect_url}), json!({"redirectUrl": redirect_url, "state": state})]
         {
@@ -403,7 +404,7 @@ fn a_consent_outlives_a_failure_that_is_worth_another_attempt() {
 }
 
 #[test]
-fn a_code_that_never_arrived_is_exchanged_by_the_second_attempt() {
+fn code_that_never_reached_the_server_is_exchanged_by_the_second_attempt() {
     for kind in [
         FaultKind::Reset { stage: Stage::BeforeProcessing },
         FaultKind::Status {
@@ -432,7 +433,7 @@ fn a_code_that_never_arrived_is_exchanged_by_the_second_attempt() {
 }
 
 #[test]
-fn a_refused_code_is_not_tried_again() {
+fn refused_code_is_not_retried() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let wrong = with_parameter(&consented(&abi, &emulator), "code", Some("wrong"));
@@ -443,7 +444,7 @@ fn a_refused_code_is_not_tried_again() {
 }
 
 #[test]
-fn whose_token_it_is_the_answer_decides() {
+fn token_response_determines_the_owner() {
     let emulator = emulator(3);
     let (company, location) = (emulator.company_id(), emulator.location_ids()[1].clone());
     let some = Decision::CompanyWithLocations { company: company.clone(), locations: vec![location.clone()] };
@@ -474,7 +475,7 @@ fn whose_token_it_is_the_answer_decides() {
 }
 
 #[test]
-fn a_token_of_nobody_is_not_stored() {
+fn token_without_an_owner_is_not_stored() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let body = json!({"accessToken": "some access token", "refreshToken": "r", "expiresIn": 86399});
@@ -488,12 +489,12 @@ fn a_token_of_nobody_is_not_stored() {
     emulator.inject(codes(), kind);
     let redirect_url = consented(&abi, &emulator);
     let error = abi.authorization_complete(json!({"redirectUrl": redirect_url})).fails(Status::Protocol);
-    support::shows_none_of(&error.to_string(), &["some access token"]);
+    support::contains_none_of(&error.to_string(), &["some access token"]);
     assert_eq!(abi.tokens_list(json!({})).ok()["items"], json!([]));
 }
 
 #[test]
-fn a_new_consent_takes_the_place_of_the_old_one() {
+fn new_consent_replaces_the_old_token() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -502,7 +503,7 @@ fn a_new_consent_takes_the_place_of_the_old_one() {
     let second = abi.live_token(&emulator, &company);
     assert_ne!(first, second);
     assert_eq!(abi.tokens_list(json!({})).ok()["items"].as_array().unwrap().len(), 1);
-    // The refresh token, too, is the new one; that of the first consent is not touched.
+    // The refresh token is also the new one; the first one is unchanged on the server.
     let live = |emulator: &Emulator| -> Vec<String> {
         emulator.live_refresh_tokens().into_iter().map(|token| token.refresh_token).collect()
     };

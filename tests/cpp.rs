@@ -1,6 +1,6 @@
-//! The C++ header: compiled as users do, by two compilers and with all warnings as errors, and run against an emulator
-//! under the address and undefined-behaviour sanitizers.
-#![cfg(unix)] // The options are those of a Unix compiler.
+//! The C++ header: compiled like user code by two compilers with all warnings as errors, and run
+//! against an emulator under the address and undefined-behaviour sanitizers.
+#![cfg(unix)] // Uses options of Unix compilers.
 
 mod built;
 mod support;
@@ -25,14 +25,15 @@ const SOURCES: [&str; 8] = [
     "tests/abi/cpp_memory.cpp",
 ];
 
-/// Both sanitizers; the leaks are found by the first.
+/// Both sanitizers. The first one also detects leaks.
 const SANITIZERS: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"];
 
 fn without_exceptions(source: &str) -> &'static [&'static str] {
     if source.ends_with("cpp_unthrown.cpp") { &["-fno-exceptions", "-fno-rtti"] } else { &[] }
 }
 
-/// Compiles a program, under the sanitizers where their libraries are there, and links it with the library.
+/// Compiles a program, with sanitizers if their libraries are installed, and links it with the
+/// library.
 fn program(source: &str, folder: &Path) -> PathBuf {
     fs::write(folder.join("empty.cpp"), "int main() {}\n").unwrap();
     let mut attempt = Command::new("c++");
@@ -40,9 +41,7 @@ fn program(source: &str, folder: &Path) -> PathBuf {
     let sanitizers: &[&str] = if attempt.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
         &SANITIZERS
     } else {
-        println!(
-            "left out: {source} under the sanitizers, whose libraries are not here (apt-get install g++)"
-        );
+        println!("skipped: {source} with sanitizers, which are not installed (apt-get install g++)");
         &[]
     };
     let program = folder.join(Path::new(source).file_stem().unwrap());
@@ -57,7 +56,7 @@ fn program(source: &str, folder: &Path) -> PathBuf {
     program
 }
 
-/// Runs a program, which must succeed, and returns what it wrote.
+/// Runs a program, which must succeed, and returns its output.
 fn run(program: &Path, arguments: &[&str]) -> String {
     let mut run = Command::new(program);
     run.args(arguments).env("LD_LIBRARY_PATH", built::folder());
@@ -71,9 +70,9 @@ fn passes(mut run: Command) -> String {
     out.into_owned()
 }
 
-/// What is linked by the other tests is compiled by g++ as C++17.
+/// The other tests link programs that g++ compiles as C++17.
 #[test]
-fn the_header_is_clean_for_both_compilers_in_cpp17_and_cpp20() {
+fn header_compiles_without_warnings_with_gcc_and_clang_as_cpp17_and_cpp20() {
     for (compiler, standard, sources) in [
         ("g++", "-std=c++20", &SOURCES[..]),
         ("clang++", "-std=c++17", &SOURCES[..]),
@@ -81,7 +80,7 @@ fn the_header_is_clean_for_both_compilers_in_cpp17_and_cpp20() {
     ] {
         if Command::new(compiler).arg("--version").stdout(Stdio::null()).status().is_err() {
             println!(
-                "left out: the C++ header with {compiler}, which is not here (apt-get install g++ clang)"
+                "skipped: the C++ header with {compiler}, which is not installed (apt-get install g++ clang)"
             );
             continue;
         }
@@ -96,13 +95,13 @@ fn the_header_is_clean_for_both_compilers_in_cpp17_and_cpp20() {
 }
 
 #[test]
-fn json_is_read_and_written_right() {
+fn json_reader_and_writer_round_trip_every_value() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(run(&program("tests/abi/cpp_json.cpp", folder.path()), &[]), "passed\n");
 }
 
 #[test]
-fn a_cpp_program_goes_through_every_call() {
+fn cpp_program_calls_every_function() {
     let emulator = Emulator::start(Options { locations: 5, ..Options::default() }).unwrap();
     emulator.set_rate_limit(None);
     let folder = tempfile::tempdir().unwrap();
@@ -126,7 +125,7 @@ fn a_cpp_program_goes_through_every_call() {
 }
 
 #[test]
-fn what_is_listed_without_an_id_is_no_location_in_cpp() {
+fn locations_listed_without_an_id_are_skipped_in_cpp() {
     let emulator = Emulator::start(Options::default()).unwrap();
     support::list_odd_locations(&emulator);
     let folder = tempfile::tempdir().unwrap();
@@ -142,7 +141,7 @@ fn unreadable_tokens_are_in_the_failed_lists_of_pages_and_ranges() {
 }
 
 #[test]
-fn a_cpp_program_keeps_the_tokens_in_a_class_of_its_own() {
+fn cpp_program_stores_tokens_in_its_own_class() {
     let emulator = emulator(3);
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/cpp_store.cpp", folder.path());
@@ -153,7 +152,7 @@ fn a_cpp_program_keeps_the_tokens_in_a_class_of_its_own() {
 }
 
 #[test]
-fn a_cpp_program_needs_no_exceptions() {
+fn cpp_program_works_without_exceptions() {
     let emulator = emulator(3);
     let client = Abi::new(&emulator);
     let company = client.connect_company(&emulator);
@@ -165,7 +164,7 @@ fn a_cpp_program_needs_no_exceptions() {
 }
 
 #[test]
-fn the_cpp_example_connects_and_visits_every_location() {
+fn cpp_example_connects_and_visits_every_location() {
     let emulator = emulator(12);
     let folder = tempfile::tempdir().unwrap();
     let program = program("examples/cpp/quickstart.cpp", folder.path());
@@ -186,9 +185,9 @@ fn the_cpp_example_connects_and_visits_every_location() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
 }
 
-/// Every key of docs/configuration.md has its field, and the other way round.
+/// Every key of docs/configuration.md has a field, and every field a key.
 #[test]
-fn the_cpp_configuration_has_every_key() {
+fn cpp_configuration_struct_has_every_documented_key() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("keys.cpp");
     let text = r#"

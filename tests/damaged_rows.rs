@@ -1,5 +1,5 @@
-//! A row of the database that cannot be read is one failed item: it does not keep the others from being listed, and it can
-//! be deleted, imported and consented to again.
+//! An unreadable database row is one failed item: the other rows are still listed, and the row can
+//! be deleted, imported or replaced by a new consent.
 #![cfg(feature = "sqlite")]
 
 mod support;
@@ -10,7 +10,7 @@ use ghl_oauth_emulator::Decision;
 use serde_json::{Value, json};
 use support::Abi;
 
-/// The kinds of damage, as what is done to the row of one resource. The last four take a table that is not strict.
+/// The kinds of damage, as assignments to one row. The last four need a table without strict types.
 const DAMAGES: [&str; 7] = [
     "document = x'00'",
     "document = CAST('{\"token\":' AS BLOB)",
@@ -21,7 +21,7 @@ const DAMAGES: [&str; 7] = [
     "document = NULL, renew_at = 1.5",
 ];
 
-/// Replaces the strict table by one that takes values of any type.
+/// Replaces the strict table by one that accepts values of any type.
 const LENIENT: &str = "
     ALTER TABLE token RENAME TO strict_token;
     CREATE TABLE token (client_id, resource_id, version, user_type, company_id, renew_at, document, sealed_with,
@@ -59,7 +59,7 @@ fn id_of(item: &Value) -> String {
 }
 
 #[test]
-fn damaged_row_is_one_failed_item_that_can_be_deleted_imported_and_consented_to() {
+fn damaged_row_is_one_failed_item_that_can_be_deleted_imported_or_consented_again() {
     for kind in DAMAGES {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
@@ -83,10 +83,10 @@ fn damaged_row_is_one_failed_item_that_can_be_deleted_imported_and_consented_to(
             ] {
                 assert_eq!(ids(&list, items), (others.clone(), vec![broken.clone()]), "{kind}: {list}");
             }
-            // Due or not, it does not keep maintenance from the others.
+            // It does not stop maintenance of the others, whether it is due or not.
             client.tokens_maintain(json!({}), |_| true).ok();
 
-            // It is brought back by an import, ...
+            // It is restored by an import, ...
             let mut import = exported.clone();
             import["replace"] = true.into();
             let report = client.tokens_import(import.clone()).ok();
@@ -94,7 +94,7 @@ fn damaged_row_is_one_failed_item_that_can_be_deleted_imported_and_consented_to(
             assert_eq!(ids(&client.tokens_list(json!({})).ok(), "items"), (all.clone(), vec![]), "{kind}");
             drop(client);
 
-            // ... by deletion and an import, ...
+            // ... by a deletion and an import, ...
             damage(&path, broken, kind);
             let client = Abi::open(&config).unwrap();
             client.token_delete(broken).ok();

@@ -1,4 +1,5 @@
-//! A deletion and an UNINSTALL last: against refreshes and mints under way, unsaved tokens, and other clients.
+//! A deletion and an UNINSTALL persist despite refreshes and mints in progress, unsaved tokens, and
+//! other clients.
 
 mod fixture;
 mod support;
@@ -11,9 +12,9 @@ use ghl_oauth_emulator::{Decision, Emulator, Endpoint, Notice, Rule, Signature, 
 use serde_json::{Value, json};
 
 use fixture::{DURABLE, EVERY, Fixture, Kind, refresh_unsaved, until};
-use support::{Abi, crowd, signed};
+use support::{Abi, call_concurrently, signed};
 
-/// How a token ends.
+/// The way in which a token ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
     Deletion,
@@ -23,7 +24,7 @@ enum End {
 const ENDS: [End; 2] = [End::Deletion, End::Uninstall];
 
 impl End {
-    /// Ends it. Whether the call reports success depends on the case, so the outcome is not looked at.
+    /// Ends the token. The result of the call depends on the case and is not checked.
     fn end(self, abi: &Abi, emulator: &Emulator, resource_id: &str) {
         match self {
             End::Deletion => drop(abi.token_delete(resource_id)),
@@ -36,11 +37,11 @@ impl End {
     }
 }
 
-/// Later than what was granted so far, by the clocks of all.
+/// Later than all tokens granted so far, by all clocks.
 fn a_moment_later(fixture: &Fixture) {
     if fixture.kind == Kind::Host {
         let now = fixture.emulator.clock().now_ms();
-        until("the clock goes on", || fixture.emulator.clock().now_ms() > now + 2);
+        until("the clock advances", || fixture.emulator.clock().now_ms() > now + 2);
     } else {
         fixture.pass(Duration::from_secs(1));
     }
@@ -51,7 +52,7 @@ fn held(abi: &Abi) -> Vec<Value> {
     list["items"].as_array().unwrap().iter().map(|item| item["resourceId"].clone()).collect()
 }
 
-/// Nothing brings the resource back: no call, no pass, no end of a client.
+/// Asserts that no call, maintenance pass or freed client restores the resource.
 #[track_caller]
 fn stays_away(fixture: &Fixture, clients: Vec<Abi>, resource_id: &str, what: &str) {
     if fixture.kind != Kind::Host {
@@ -59,8 +60,8 @@ fn stays_away(fixture: &Fixture, clients: Vec<Abi>, resource_id: &str, what: &st
     }
     for abi in &clients {
         assert!(!held(abi).contains(&resource_id.into()), "{what}: listed");
-        // A token in the memory of another process than the deleting one serves until it is due, so the store is asked
-        // first.
+        // Another process than the deleting one may use a token in its memory until it is due, so
+        // the store is checked first.
         let refreshed = abi.token_refresh(resource_id);
         assert_eq!(refreshed.0, Status::NotFound.code(), "{what}: {}", refreshed.1);
         assert_eq!(abi.access_token(resource_id).0, Status::NotFound.code(), "{what}: asked for");
@@ -74,7 +75,7 @@ fn stays_away(fixture: &Fixture, clients: Vec<Abi>, resource_id: &str, what: &st
     }
 }
 
-/// A location that consented by itself: without its company it cannot be minted.
+/// A location that consented individually: without its company it cannot be minted.
 fn connected(kind: Kind) -> (Fixture, Abi, String) {
     let fixture = Fixture::new(kind);
     let abi = fixture.open();
@@ -85,7 +86,7 @@ fn connected(kind: Kind) -> (Fixture, Abi, String) {
 }
 
 #[test]
-fn deletion_of_an_unsaved_token_lasts_when_the_store_works_again() {
+fn deletion_of_an_unsaved_token_persists_when_the_store_recovers() {
     for kind in DURABLE {
         for end in ENDS {
             let (fixture, abi, location) = connected(kind);
@@ -99,7 +100,7 @@ fn deletion_of_an_unsaved_token_lasts_when_the_store_works_again() {
 }
 
 #[test]
-fn deletion_while_the_store_refuses_lasts_or_is_reported_as_failed() {
+fn deletion_while_the_store_fails_persists_or_is_reported_as_failed() {
     for kind in DURABLE {
         let (fixture, abi, location) = connected(kind);
         refresh_unsaved(&fixture, &abi, &location);
@@ -118,7 +119,7 @@ fn deletion_while_the_store_refuses_lasts_or_is_reported_as_failed() {
 }
 
 #[test]
-fn deletion_by_another_client_ends_an_unsaved_token_too() {
+fn deletion_by_another_client_discards_an_unsaved_token() {
     for kind in DURABLE {
         for end in ENDS {
             let (fixture, abi, location) = connected(kind);
@@ -127,7 +128,7 @@ fn deletion_by_another_client_ends_an_unsaved_token_too() {
             fixture.accept_saves();
             let other = fixture.open();
             end.end(&other, &fixture.emulator, &location);
-            // The first call of its owner may still hand it out from memory; none may save it.
+            // The first call of its owner may still return it from memory, but no call may save it.
             let _ = abi.tokens_list(json!({})).ok();
             assert!(fixture.stored(&location).is_none(), "{kind:?}, {end:?}");
             stays_away(&fixture, vec![other, abi], &location, &format!("{kind:?}, {end:?}"));
@@ -136,7 +137,7 @@ fn deletion_by_another_client_ends_an_unsaved_token_too() {
 }
 
 #[test]
-fn deletion_by_another_client_lasts_when_the_owner_of_the_unsaved_token_is_only_freed() {
+fn deletion_by_another_client_persists_when_the_client_with_the_unsaved_token_is_freed() {
     for kind in DURABLE {
         for end in ENDS {
             let (fixture, abi, location) = connected(kind);
@@ -152,7 +153,7 @@ fn deletion_by_another_client_lasts_when_the_owner_of_the_unsaved_token_is_only_
 }
 
 #[test]
-fn deletion_during_a_refresh_lasts() {
+fn deletion_during_a_refresh_persists() {
     for kind in EVERY {
         for end in ENDS {
             for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
@@ -167,7 +168,11 @@ fn deletion_during_a_refresh_lasts() {
                         let refresh = scope.spawn(|| abi.token_refresh(&location));
                         hold.wait_for(1);
                         let ending = other.as_ref().unwrap_or(&abi);
-                        crowd(1, || end.end(ending, &fixture.emulator, &location), || hold.release());
+                        call_concurrently(
+                            1,
+                            || end.end(ending, &fixture.emulator, &location),
+                            || hold.release(),
+                        );
                         drop(refresh.join());
                     });
                     let clients = [Some(abi), other].into_iter().flatten().collect();
@@ -213,7 +218,7 @@ fn is_not_held(abi: &Abi, fixture: &Fixture, location: &str, what: &str) {
 }
 
 #[test]
-fn deletion_during_a_first_mint_lasts() {
+fn deletion_during_a_first_mint_persists() {
     for kind in EVERY {
         for end in ENDS {
             for many in [false, true] {
@@ -239,7 +244,11 @@ fn deletion_during_a_first_mint_lasts() {
                         });
                         hold.wait_for(1);
                         let ending = other.as_ref().unwrap_or(&abi);
-                        crowd(1, || end.end(ending, &fixture.emulator, &location), || hold.release());
+                        call_concurrently(
+                            1,
+                            || end.end(ending, &fixture.emulator, &location),
+                            || hold.release(),
+                        );
                         mint.join().unwrap();
                     });
                     let what = format!("{kind:?}, {end:?}, many: {many}, by another client: {second}");
@@ -251,7 +260,7 @@ fn deletion_during_a_first_mint_lasts() {
 }
 
 #[test]
-fn uninstall_of_a_company_during_mints_of_its_locations_lasts() {
+fn uninstall_of_a_company_during_mints_of_its_locations_persists() {
     for kind in EVERY {
         for second in [false, true] {
             if second && kind == Kind::Memory {
@@ -269,7 +278,11 @@ fn uninstall_of_a_company_during_mints_of_its_locations_lasts() {
                 let mint = scope.spawn(|| drop(abi.tokens_mint(params, |_| true)));
                 hold.wait_for(2);
                 let ending = other.as_ref().unwrap_or(&abi);
-                crowd(1, || End::Uninstall.end(ending, &fixture.emulator, &company), || hold.release());
+                call_concurrently(
+                    1,
+                    || End::Uninstall.end(ending, &fixture.emulator, &company),
+                    || hold.release(),
+                );
                 mint.join().unwrap();
             });
             assert_eq!(held(&abi), [""; 0], "{kind:?}, by another client: {second}");
@@ -279,7 +292,7 @@ fn uninstall_of_a_company_during_mints_of_its_locations_lasts() {
 }
 
 #[test]
-fn versions_of_a_record_go_on_after_its_deletion() {
+fn record_versions_continue_after_a_deletion() {
     for kind in DURABLE {
         for end in ENDS {
             let (fixture, abi, location) = connected(kind);
@@ -295,7 +308,7 @@ fn versions_of_a_record_go_on_after_its_deletion() {
                 end.end(&abi, &fixture.emulator, &location);
                 assert!(fixture.stored(&location).is_none());
                 a_moment_later(&fixture);
-                // The next one comes by another client, which has seen nothing of this.
+                // The next token is granted through another client, which has not seen this.
                 let next = fixture.open();
                 next.connect(&fixture.emulator, Decision::Location(location.clone()));
                 let version = fixture.stored(&location).unwrap().0;
@@ -308,7 +321,7 @@ fn versions_of_a_record_go_on_after_its_deletion() {
 }
 
 #[test]
-fn versions_of_a_minted_or_imported_record_go_on_after_its_deletion() {
+fn versions_of_minted_and_imported_records_continue_after_a_deletion() {
     for kind in DURABLE {
         let fixture = Fixture::new(kind);
         let abi = fixture.open();
@@ -331,7 +344,7 @@ fn versions_of_a_minted_or_imported_record_go_on_after_its_deletion() {
 }
 
 #[test]
-fn unsaved_token_does_not_overwrite_the_one_of_a_new_installation() {
+fn unsaved_token_does_not_overwrite_the_token_of_a_new_installation() {
     for kind in DURABLE {
         for end in ENDS {
             let fixture = Fixture::new(kind);
@@ -350,7 +363,7 @@ fn unsaved_token_does_not_overwrite_the_one_of_a_new_installation() {
             let _ = abi.tokens_list(json!({})).ok();
             assert!(fixture.is_stored(&location, &new), "{kind:?}, {end:?}");
             drop(abi);
-            assert!(fixture.is_stored(&location, &new), "{kind:?}, {end:?}: at its end");
+            assert!(fixture.is_stored(&location, &new), "{kind:?}, {end:?}: when it is freed");
             other.token_refresh(&location).ok();
             fixture.open().live_token(&fixture.emulator, &location);
         }

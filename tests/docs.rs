@@ -1,4 +1,4 @@
-//! What the documentation says is what the library does.
+//! The documentation matches the library.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ fn page(name: &str) -> String {
 }
 
 #[test]
-fn the_catalogue_of_errors_lists_every_status_once() {
+fn error_catalogue_lists_every_status_once() {
     let page = page("docs/errors.md");
     let rows: Vec<Vec<&str>> = page
         .lines()
@@ -32,10 +32,10 @@ fn the_catalogue_of_errors_lists_every_status_once() {
     }
 }
 
-/// Each documented default, given as such, is accepted, and so is its key: a key that the library does not know is
-/// refused.
+/// Every documented default is accepted as a value. This also checks the key, because unknown keys
+/// are refused.
 #[test]
-fn the_documented_keys_and_defaults_are_accepted() {
+fn documented_keys_and_defaults_are_accepted() {
     let page = page("docs/configuration.md");
     let mut documented = 0;
     for line in page.lines().filter(|line| line.starts_with("| `")) {
@@ -171,7 +171,7 @@ fn every_function_of_the_abi_has_a_rust_method() {
     assert!(found >= 29, "{found}");
 }
 
-/// The sources of a folder and of those in it, by their names; several files may have the same.
+/// The source files of a folder and its subfolders by name; several files may share a name.
 fn sources(folder: &Path) -> Vec<(String, String)> {
     let mut sources = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -187,14 +187,14 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_promise_names_a_test_that_is_there() {
+fn every_promise_names_an_existing_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = [sources(&root.join("tests")), sources(&root.join("src"))].concat();
     for name in ["docs/token-life.md", "docs/security.md"] {
         let page = page(name);
         let mut promises = 0;
         for line in page.lines().filter(|line| line.contains(".rs`: `")) {
-            // A promise may hold names in code of its own; the last two are the test's.
+            // A promise may contain code names; the last two name the file and the test.
             let names: Vec<&str> = line.split('`').collect();
             let (file, test) = (names[names.len() - 4], names[names.len() - 2]);
             let holds =
@@ -206,7 +206,7 @@ fn every_promise_names_a_test_that_is_there() {
     }
 }
 
-/// The blocks of a language between their fences.
+/// The fenced code blocks of a language.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     page.split(&format!("```{language}\n"))
         .skip(1)
@@ -214,9 +214,9 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
         .collect()
 }
 
-/// C and C++ are compiled and run by tests/code_blocks.rs.
+/// tests/code_blocks.rs compiles and runs the C and C++ code.
 #[test]
-fn the_python_code_in_the_readme_is_valid() {
+fn python_code_in_the_readme_is_valid() {
     let page = page("README.md");
     let python = blocks(&page, "python");
     assert_eq!(python.len(), 1);
@@ -233,7 +233,8 @@ fn links(line: &str) -> impl Iterator<Item = &str> {
     targets.filter(|target| !target.is_empty() && !target.contains("://"))
 }
 
-/// What a section has in every language: its code without the words of comments, its points, rows and links.
+/// The language-independent content of a section: code without comments, and the number of list
+/// items, table rows and links.
 #[derive(Debug, Default, PartialEq)]
 struct Section {
     code: Vec<String>,
@@ -242,7 +243,7 @@ struct Section {
     links: Vec<String>,
 }
 
-/// The part before the first heading of level 2, and then a section for each.
+/// The part before the first heading of level 2, followed by a section for each heading.
 fn sections(page: &str) -> Vec<Section> {
     let mut sections = vec![Section::default()];
     let mut comment = None;
@@ -264,7 +265,7 @@ fn sections(page: &str) -> Vec<Section> {
         } else {
             section.points += usize::from(line.starts_with("- "));
             section.rows += usize::from(line.starts_with('|'));
-            // The readmes' links to one another stand where each of them likes.
+            // The readmes link to each other in different positions.
             let links = links(line).filter(|link| !["README.md", "README.es.md"].contains(link));
             section.links.extend(links.map(str::to_owned));
             section.links.sort();
@@ -274,7 +275,7 @@ fn sections(page: &str) -> Vec<Section> {
 }
 
 #[test]
-fn the_spanish_readme_has_what_the_english_one_has() {
+fn spanish_readme_has_the_structure_of_the_english_readme() {
     let (english, spanish) = (sections(&page("README.md")), sections(&page("README.es.md")));
     assert!(english.len() > 5);
     assert_eq!(english.len(), spanish.len(), "sections");
@@ -284,14 +285,14 @@ fn the_spanish_readme_has_what_the_english_one_has() {
 }
 
 #[test]
-fn the_links_of_the_readmes_lead_to_files_that_are_there() {
+fn readme_links_lead_to_existing_files() {
     for (name, other) in [("README.md", "README.es.md"), ("README.es.md", "README.md")] {
         let page = page(name);
         let links: Vec<&str> = page.lines().flat_map(links).collect();
         assert!(links.contains(&other), "{name} does not link to {other}");
         for link in links {
             let target = Path::new(env!("CARGO_MANIFEST_DIR")).join(link);
-            assert!(target.exists(), "{name} links to {link}, which is not there");
+            assert!(target.exists(), "{name} links to {link}, which does not exist");
         }
     }
 }
@@ -356,4 +357,29 @@ fn table_of_contents_lists_every_page_of_docs_once() {
         .collect();
     pages.sort_unstable();
     assert_eq!(listed, pages);
+}
+
+/// A 429 is the only status that each published rule of the vendor repeats; a 500 or 503 is final by one of them.
+#[test]
+fn every_webhook_receiver_in_examples_and_documentation_answers_429_if_a_delivery_is_to_come_again() {
+    let receivers = [
+        ("examples/python/webhook_flask.py", "429 if error.retryable"),
+        ("examples/python/webhook_fastapi.py", "429 if error.retryable"),
+        ("examples/c/agency_server.c", "error.retryable ? 429"),
+        ("tests/agency_day/agency.py", "429 if error.retryable"),
+        ("tests/agency_day/agency.c", "error.retryable ? 429"),
+        ("tests/agency_day/agency.cpp", "error.retryable() ? 429"),
+        ("docs/webhooks.md", "**429**"),
+        ("README.md", "**429**"),
+    ];
+    for (name, answer) in receivers {
+        let text = page(name);
+        assert!(text.contains(answer), "{name}");
+        if !name.ends_with(".md") {
+            assert!(
+                !["500", "502", "503"].iter().any(|status| text.contains(&format!(" {status} "))),
+                "{name}"
+            );
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The three endpoints, one to one: what goes over the wire, what comes back, and what each refusal becomes.
+//! The three endpoints: parameters on the wire, responses, and the error for each refusal.
 
 mod support;
 
@@ -13,18 +13,17 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Value, json};
 
-use support::{Abi, Outcome, emulator, fields, header, only_request, sent, shows_none_of};
+use support::{Abi, Outcome, contains_none_of, emulator, fields, header, only_request, sent};
 
 const ENCODINGS: [(&str, &str); 2] =
     [("form", "application/x-www-form-urlencoded"), ("json", "application/json")];
 
-/// What a form, a query and JSON must each write in their own way.
+/// Characters that need escaping in a form, in a query and in JSON.
 const AWKWARD: &str = "a & b=c+d%20é\"\\/?#";
 
-/// The same without the blanks that no id has.
+/// The same without blanks, which no id contains.
 const AWKWARD_ID: &str = "a&b=c+d%20é\"\\/?#";
 
-/// An answer of the test's own.
 fn answer(status: u16, body: impl ToString) -> FaultKind {
     answer_with(status, body, &[])
 }
@@ -43,7 +42,7 @@ fn owned<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> BTreeMap<S
     fields.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Every way to call an endpoint, each with what is needed to get through: name, rule, call.
+/// Every call of an endpoint: name, matching rule, call.
 type Way = (&'static str, Endpoint, fn(&Abi, &Emulator) -> Outcome);
 
 const WAYS: [Way; 5] = [
@@ -68,19 +67,19 @@ const WAYS: [Way; 5] = [
     }),
 ];
 
-/// A code from the consent page.
+/// An authorization code from the consent page.
 fn code(abi: &Abi, emulator: &Emulator, decision: Decision) -> String {
     support::query(&abi.consent(emulator, decision))["code"].clone()
 }
 
-/// A company's token, got by the raw way: nothing is stored.
+/// A company token from the raw call, which stores nothing.
 fn raw_company(abi: &Abi, emulator: &Emulator) -> Value {
     let code = code(abi, emulator, Decision::Company(emulator.company_id()));
     abi.oauth_token(json!({"grantType": "authorization_code", "code": code})).ok()
 }
 
 #[test]
-fn a_token_request_carries_every_parameter_in_either_encoding() {
+fn token_request_sends_every_parameter_in_either_encoding() {
     let emulator = emulator(1);
     emulator.inject(Rule::default(), answer(200, r#"{"accessToken":"a"}"#));
     for (encoding, content_type) in ENCODINGS {
@@ -129,20 +128,20 @@ fn a_token_request_carries_every_parameter_in_either_encoding() {
             );
             assert_eq!(header(&request, "content-type"), Some(content_type));
             assert_eq!(header(&request, "authorization"), None);
-            carries_what_every_request_carries(&request);
+            assert_common_headers(&request);
         }
     }
 }
 
 #[track_caller]
-fn carries_what_every_request_carries(request: &RecordedRequest) {
+fn assert_common_headers(request: &RecordedRequest) {
     assert_eq!(header(request, "version"), Some("v3"));
     assert_eq!(header(request, "accept"), Some("application/json"));
     assert_eq!(header(request, "user-agent"), Some(concat!("ghl-oauth/", env!("CARGO_PKG_VERSION"))));
 }
 
 #[test]
-fn a_mint_is_a_form_with_the_companys_bearer_whatever_the_encoding_of_token_requests() {
+fn mint_is_a_form_with_the_company_bearer_in_either_token_request_encoding() {
     let emulator = emulator(1);
     emulator.inject(Rule::default(), answer(200, r#"{"accessToken":"a"}"#));
     for (encoding, _) in ENCODINGS {
@@ -157,12 +156,12 @@ fn a_mint_is_a_form_with_the_companys_bearer_whatever_the_encoding_of_token_requ
         assert_eq!(fields(&request), owned([("companyId", AWKWARD_ID), ("locationId", "l&l")]));
         assert_eq!(header(&request, "content-type"), Some("application/x-www-form-urlencoded"));
         assert_eq!(header(&request, "authorization"), Some("Bearer the.bearer"));
-        carries_what_every_request_carries(&request);
+        assert_common_headers(&request);
     }
 }
 
 #[test]
-fn the_list_carries_every_parameter_and_the_apps_id_by_default() {
+fn list_sends_every_parameter_and_the_app_id_by_default() {
     let emulator = emulator(1);
     emulator.inject(Rule::default(), answer(200, r#"{"items":[]}"#));
     let abi = Abi::new(&emulator);
@@ -213,12 +212,12 @@ fn the_list_carries_every_parameter_and_the_apps_id_by_default() {
         );
         assert_eq!(header(&request, "content-type"), None);
         assert_eq!(header(&request, "authorization"), Some("Bearer the.bearer"));
-        carries_what_every_request_carries(&request);
+        assert_common_headers(&request);
     }
 }
 
 #[test]
-fn the_configuration_decides_prefix_version_and_user_agent() {
+fn configuration_sets_base_path_version_and_user_agent() {
     let emulator = emulator(1);
     emulator.inject(Rule::default(), answer(200, r#"{"accessToken":"a","items":[]}"#));
     for prefix in ["/v3", "/gateway/ghl/"] {
@@ -243,7 +242,7 @@ fn the_configuration_decides_prefix_version_and_user_agent() {
 }
 
 #[test]
-fn answers_come_back_whole_in_camel_case_whatever_their_shape() {
+fn responses_of_every_shape_are_returned_in_camel_case() {
     let emulator = emulator(3);
     let abi = Abi::new(&emulator);
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
@@ -283,7 +282,7 @@ fn answers_come_back_whole_in_camel_case_whatever_their_shape() {
              tokenType traceId userId userType versionId",
         );
         assert_eq!((&token["userType"], &token["companyId"]), (&json!("Company"), &json!(company)), "{name}");
-        // The answer to a mint says neither.
+        // The response to a mint contains neither field.
         assert_eq!((&minted["userType"], &minted["companyId"]), (&json!("Location"), &json!(company)));
         assert_eq!(minted["locationId"], location.as_str());
         for answer in [&token, &minted] {
@@ -314,7 +313,7 @@ fn keys_are(object: &Value, expected: &str) {
 }
 
 #[test]
-fn fields_that_the_library_does_not_know_are_passed_through() {
+fn unknown_response_fields_are_passed_through() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let news = json!({"deep": [1, 2.5, null, {"_id": "x", "snake_inside": true}]});
@@ -328,7 +327,7 @@ fn fields_that_the_library_does_not_know_are_passed_through() {
 }
 
 #[test]
-fn the_newer_spelling_wins_where_an_answer_has_both() {
+fn newer_spelling_wins_if_a_response_has_both() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     emulator.inject(
@@ -348,7 +347,7 @@ fn the_newer_spelling_wins_where_an_answer_has_both() {
 }
 
 #[test]
-fn the_older_list_of_locations_is_read_too() {
+fn older_list_format_of_locations_is_read() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let params = json!({"companyId": "c", "accessToken": "some access token"});
@@ -363,7 +362,7 @@ fn the_older_list_of_locations_is_read_too() {
 }
 
 #[test]
-fn an_expiry_is_computed_from_whatever_expires_in_says() {
+fn expiry_is_computed_from_any_expires_in_format() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     const HOUR: i64 = 3_600;
@@ -392,11 +391,11 @@ fn an_expiry_is_computed_from_whatever_expires_in_says() {
     emulator.set_expires_in(ExpiresIn::Value(json!(i64::MAX)));
     let token = raw_company(&abi, &emulator);
     let years = (token["expiresAt"].as_i64().unwrap() - emulator.clock().now_ms()) / 31_536_000_000;
-    assert!((9..=10).contains(&years), "no token is believed to live longer than ten years: {token}");
+    assert!((9..=10).contains(&years), "a lifetime is capped at ten years: {token}");
 }
 
 #[test]
-fn a_success_that_holds_no_token_is_a_protocol_error_that_shows_nothing_of_it() {
+fn success_without_a_token_is_a_protocol_error_that_shows_no_content() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     for (name, endpoint, call) in WAYS {
@@ -406,7 +405,7 @@ fn a_success_that_holds_no_token_is_a_protocol_error_that_shows_nothing_of_it() 
             emulator.inject(Rule::on(endpoint), answer(200, body));
             let error = call(&abi, &emulator).fails(Status::Protocol);
             assert_eq!((&error["httpStatus"], &error["retryable"]), (&json!(200), &json!(true)), "{name}");
-            shows_none_of(&error.to_string(), &["half-a-new-token"]);
+            contains_none_of(&error.to_string(), &["half-a-new-token"]);
             emulator.clear_faults();
         }
         if endpoint == Endpoint::InstalledLocations {
@@ -422,7 +421,7 @@ fn a_success_that_holds_no_token_is_a_protocol_error_that_shows_nothing_of_it() 
 }
 
 #[test]
-fn a_token_is_a_text_and_nothing_else() {
+fn token_that_is_not_a_string_is_a_protocol_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     for wrong in ["937", "true", "[\"a\"]"] {
@@ -434,7 +433,7 @@ fn a_token_is_a_text_and_nothing_else() {
 }
 
 #[test]
-fn an_answer_compressed_without_being_asked_for_is_a_protocol_error() {
+fn unrequested_compressed_response_is_a_protocol_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     for marked in [true, false] {
@@ -469,7 +468,7 @@ fn raw_calls_store_nothing() {
 }
 
 #[test]
-fn the_bearer_is_the_held_companys_unless_one_is_given() {
+fn bearer_is_the_stored_company_token_unless_the_call_provides_a_token() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
@@ -488,11 +487,11 @@ fn the_bearer_is_the_held_companys_unless_one_is_given() {
     abi.oauth_installed_locations(list).ok();
     assert_eq!(header(&only_request(&emulator), "authorization"), Some(bearer.as_str()));
     let held = abi.tokens_list(json!({})).ok();
-    assert_eq!(held["items"].as_array().unwrap().len(), 1, "a raw mint is not kept: {held}");
+    assert_eq!(held["items"].as_array().unwrap().len(), 1, "a raw mint is not stored: {held}");
 }
 
 #[test]
-fn a_company_that_is_not_held_is_not_found_and_not_taken_for_a_location() {
+fn unknown_company_is_not_found_and_not_treated_as_a_location() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     abi.connect_company(&emulator);
@@ -501,7 +500,7 @@ fn a_company_that_is_not_held_is_not_found_and_not_taken_for_a_location() {
     for company in ["anotherCompany", &location] {
         let list = abi.oauth_installed_locations(json!({"companyId": company}));
         let mint = abi.oauth_location_token(json!({"companyId": company, "locationId": location}));
-        assert_eq!(sent(&emulator), [""; 0], "nothing can be asked without its token");
+        assert_eq!(sent(&emulator), [""; 0], "no request is possible without its token");
         for outcome in [list, mint] {
             let error = outcome.fails(Status::NotFound);
             assert!(error["message"].as_str().unwrap().contains(company), "{error}");
@@ -510,7 +509,7 @@ fn a_company_that_is_not_held_is_not_found_and_not_taken_for_a_location() {
     assert_eq!(abi.tokens_list(json!({})).ok()["items"].as_array().unwrap().len(), 1);
 }
 
-/// Every call that needs the held company's token.
+/// Every call that needs the stored company token.
 type Bearing = (&'static str, Endpoint, fn(&Abi, &Emulator) -> Outcome);
 
 const BEARING: [Bearing; 3] = [
@@ -525,7 +524,7 @@ const BEARING: [Bearing; 3] = [
 ];
 
 #[test]
-fn a_dead_bearer_is_refreshed_once_and_the_call_repeated() {
+fn expired_bearer_is_refreshed_once_and_the_call_repeated() {
     for (name, _, call) in BEARING {
         let emulator = emulator(1);
         let abi = Abi::new(&emulator);
@@ -537,13 +536,13 @@ fn a_dead_bearer_is_refreshed_once_and_the_call_repeated() {
         let company = emulator.company_id();
         let token = abi.live_token(&emulator, &company);
         call(&abi, &emulator).ok();
-        assert_eq!(abi.live_token(&emulator, &company), token, "the new one is kept");
+        assert_eq!(abi.live_token(&emulator, &company), token, "the new token is stored");
         assert_eq!(emulator.refreshes(), 1);
     }
 }
 
 #[test]
-fn a_dead_bearer_that_was_given_is_the_callers_affair() {
+fn expired_bearer_provided_by_the_caller_is_not_refreshed() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     abi.connect_company(&emulator);
@@ -560,7 +559,7 @@ fn a_dead_bearer_that_was_given_is_the_callers_affair() {
 }
 
 #[test]
-fn a_persistent_401_costs_one_refresh_and_no_loop() {
+fn persistent_401_causes_one_refresh_and_no_loop() {
     for words in ["Invalid JWT", "Invalid token: access token is invalid"] {
         for (name, endpoint, call) in BEARING {
             let emulator = emulator(1);
@@ -577,7 +576,7 @@ fn a_persistent_401_costs_one_refresh_and_no_loop() {
 }
 
 #[test]
-fn no_other_401_ever_causes_a_refresh() {
+fn other_401_responses_never_cause_a_refresh() {
     for (words, status) in [
         ("The token is not authorized for this scope.", Status::Forbidden),
         ("This authClass type is not allowed to access this scope. Please use…", Status::Forbidden),
@@ -603,7 +602,7 @@ fn no_other_401_ever_causes_a_refresh() {
 }
 
 #[test]
-fn the_emulators_own_refusals_are_told_apart() {
+fn refusals_of_the_emulator_map_to_distinct_errors() {
     let emulator = emulator(2);
     let location = emulator.location_ids()[0].clone();
     let company = emulator.company_id();
@@ -639,7 +638,7 @@ fn the_emulators_own_refusals_are_told_apart() {
 }
 
 #[test]
-fn every_shape_of_refusal_is_read() {
+fn every_shape_of_refusal_is_parsed() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let page = format!("<!DOCTYPE html><title>Access denied | 1010</title>{}", "x".repeat(5_000));
@@ -727,7 +726,7 @@ fn every_shape_of_refusal_is_read() {
 }
 
 #[test]
-fn all_pages_come_as_one_list() {
+fn all_pages_are_returned_as_one_list() {
     let emulator = emulator(95);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -754,7 +753,7 @@ fn all_pages_come_as_one_list() {
 }
 
 #[test]
-fn page_tokens_that_form_a_cycle_are_an_error() {
+fn cyclic_page_tokens_end_in_an_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let params = json!({"companyId": "c", "accessToken": "some access token", "all": true});
@@ -767,14 +766,14 @@ fn page_tokens_that_form_a_cycle_are_an_error() {
         assert!(sent(&emulator).len() <= 2);
         emulator.clear_faults();
     }
-    // A token on the last page is none to follow.
+    // A token on the last page is not followed.
     let last = json!({"items": [], "pagination": {"nextPageToken": "x", "hasNextPage": false}});
     emulator.inject(Rule::default(), answer(200, last));
     abi.oauth_installed_locations(params).ok();
 }
 
 #[test]
-fn a_page_that_is_refused_refuses_the_whole_list() {
+fn refused_page_fails_the_whole_list() {
     let emulator = emulator(5);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -795,7 +794,7 @@ fn no_redirect_is_ever_followed() {
                 assert_eq!(error["httpStatus"], status, "{name}");
                 let requests = emulator.requests();
                 assert!(requests.iter().all(|request| request.path != "/oauth/token" || name != "list"));
-                // A code is tried once more, since its end is not known; nothing else is.
+                // Only a code is sent a second time, because its outcome is unknown.
                 assert_eq!(requests.len(), if name == "code" { 2 } else { 1 }, "{name} {status}");
                 emulator.clear_requests();
                 emulator.clear_faults();
@@ -806,7 +805,7 @@ fn no_redirect_is_ever_followed() {
 }
 
 #[test]
-fn a_body_beyond_the_limit_is_refused_and_one_below_is_read() {
+fn body_over_the_size_limit_is_refused_and_a_smaller_body_is_read() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let generous = Abi::with(&emulator, json!({"limits": {"responseBytes": 4_000_000}}));
@@ -825,7 +824,7 @@ fn a_body_beyond_the_limit_is_refused_and_one_below_is_read() {
             emulator.clear_faults();
         }
     }
-    // One without an end is not read to it.
+    // An endless body is not read to its end.
     let hasty = Abi::with(&emulator, json!({"timeouts": {"totalMs": 5_000}}));
     for chunked in [false, true] {
         emulator.inject(Rule::default(), FaultKind::HugeBody { bytes: 1 << 50, chunked });
@@ -839,7 +838,7 @@ fn a_body_beyond_the_limit_is_refused_and_one_below_is_read() {
 }
 
 #[test]
-fn a_limit_with_a_wait_inside_the_deadline_is_waited_for() {
+fn rate_limit_delay_within_the_deadline_is_waited_for() {
     thread::scope(|scope| {
         for (name, endpoint, call) in WAYS {
             scope.spawn(move || {
@@ -858,7 +857,7 @@ fn a_limit_with_a_wait_inside_the_deadline_is_waited_for() {
 }
 
 #[test]
-fn a_limit_with_a_wait_beyond_the_deadline_is_told_at_once() {
+fn rate_limit_delay_beyond_the_deadline_is_reported_at_once() {
     for (status, expected) in [(429, Status::RateLimited), (503, Status::Server)] {
         for (name, endpoint, call) in WAYS {
             let emulator = emulator(1);
@@ -876,7 +875,7 @@ fn a_limit_with_a_wait_beyond_the_deadline_is_told_at_once() {
 }
 
 #[test]
-fn a_limit_holds_back_everybody_who_asks_about_that_company_and_nobody_else() {
+fn rate_limit_of_one_company_pauses_only_calls_for_that_company() {
     for (name, endpoint, call) in WAYS.into_iter().filter(|(_, endpoint, _)| *endpoint != Endpoint::Token) {
         let emulator = emulator(1);
         let abi = Abi::new(&emulator);
@@ -895,8 +894,9 @@ fn a_limit_holds_back_everybody_who_asks_about_that_company_and_nobody_else() {
 }
 
 #[test]
-fn attempts_end_with_the_configured_number() {
-    // What is sent again after which answer: refreshes and codes are spent by an answer that nobody can read.
+fn attempts_stop_at_the_configured_number() {
+    // The number of attempts by status. Refreshes and codes count as spent after an unreadable
+    // response.
     for (status, times) in [
         (429, [3, 3, 3, 3, 3]),
         (503, [2, 1, 3, 3, 3]),
@@ -928,7 +928,7 @@ fn attempts_end_with_the_configured_number() {
 }
 
 #[test]
-fn a_connection_that_breaks_is_tried_again_where_that_does_no_harm() {
+fn broken_connection_is_retried_only_if_a_repetition_is_safe() {
     let broken = [
         FaultKind::ReplyLost,
         FaultKind::Reset { stage: Stage::BeforeProcessing },
@@ -947,7 +947,7 @@ fn a_connection_that_breaks_is_tried_again_where_that_does_no_harm() {
 }
 
 #[test]
-fn what_is_not_http_is_a_protocol_error() {
+fn non_http_response_is_a_protocol_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     for (name, endpoint, call) in WAYS {
@@ -960,7 +960,7 @@ fn what_is_not_http_is_a_protocol_error() {
 }
 
 #[test]
-fn nobody_at_home_is_a_network_error_that_says_that_nothing_was_sent() {
+fn unreachable_server_is_a_network_error_that_says_no_request_was_sent() {
     let gone = emulator(1);
     let abi = Abi::new(&gone);
     let (company, location) = (gone.company_id(), gone.location_ids()[0].clone());
@@ -981,7 +981,7 @@ fn nobody_at_home_is_a_network_error_that_says_that_nothing_was_sent() {
 
 const OURS: &str = "the-secret-of-this-call";
 
-/// Every call with a secret of its own, or, for tokens, two.
+/// Every call with its own secret, or two for tokens.
 fn calls_with_secrets(abi: &Abi, company: &str, client_secret: Option<&str>) -> [Outcome; 4] {
     let with_secret = |mut params: Value| {
         if let Some(client_secret) = client_secret {
@@ -998,7 +998,7 @@ fn calls_with_secrets(abi: &Abi, company: &str, client_secret: Option<&str>) -> 
 }
 
 #[test]
-fn secrets_that_the_server_repeats_are_not_in_the_error() {
+fn secrets_echoed_by_the_server_are_not_in_the_error() {
     let emulator = emulator(1);
     let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 10_000}}));
     let secrets = [emulator.client_secret(), OURS];
@@ -1016,9 +1016,9 @@ fn secrets_that_the_server_repeats_are_not_in_the_error() {
         for status in [200, 302, 400, 401, 403, 422, 500] {
             emulator.inject(Rule::default(), answer(status, &body));
             for Outcome(code, document) in calls_with_secrets(&abi, &emulator.company_id(), None) {
-                // A list without a list is nobody's error.
+                // A response without a list is not necessarily an error.
                 if code != 0 {
-                    shows_none_of(&document.to_string(), &secrets);
+                    contains_none_of(&document.to_string(), &secrets);
                 }
             }
             emulator.clear_faults();
@@ -1027,7 +1027,7 @@ fn secrets_that_the_server_repeats_are_not_in_the_error() {
 }
 
 #[test]
-fn secrets_that_the_server_repeats_in_odd_places_are_not_in_the_error() {
+fn secrets_echoed_by_the_server_in_unusual_places_are_not_in_the_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let echo = format!("{OURS} {}", emulator.client_secret());
@@ -1039,14 +1039,14 @@ fn secrets_that_the_server_repeats_in_odd_places_are_not_in_the_error() {
     ] {
         emulator.inject(Rule::default(), kind);
         for Outcome(_, document) in calls_with_secrets(&abi, &emulator.company_id(), None) {
-            shows_none_of(&document.to_string(), &[emulator.client_secret(), OURS]);
+            contains_none_of(&document.to_string(), &[emulator.client_secret(), OURS]);
         }
         emulator.clear_faults();
     }
 }
 
 #[test]
-fn a_client_secret_that_was_given_with_the_call_is_not_in_the_error_either() {
+fn client_secret_passed_with_the_call_is_not_in_the_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let given = "another-clients-secret";
@@ -1054,14 +1054,15 @@ fn a_client_secret_that_was_given_with_the_call_is_not_in_the_error_either() {
     for Outcome(code, document) in calls_with_secrets(&abi, &emulator.company_id(), Some(given)) {
         assert_ne!(code, 0);
         if document["error"]["resourceId"].is_null() {
-            shows_none_of(&document.to_string(), &[given]);
+            contains_none_of(&document.to_string(), &[given]);
         }
     }
 }
 
 #[test]
-fn a_call_ends_at_its_deadline_when_the_server_stalls_or_drips() {
-    // Longer than any of this takes: a call without a deadline ends then, and with another result.
+fn call_ends_at_its_deadline_if_the_server_stalls_or_drips() {
+    // Longer than any of these calls: a call without a deadline would end then, with another
+    // result.
     const PATIENCE: Duration = Duration::from_secs(20);
     thread::scope(|scope| {
         for (name, endpoint, call) in WAYS {
@@ -1092,9 +1093,9 @@ fn a_call_ends_at_its_deadline_when_the_server_stalls_or_drips() {
 }
 
 #[test]
-fn the_pace_of_the_configuration_is_kept() {
+fn configured_rate_limit_is_respected() {
     let emulator = emulator(1);
-    // Two requests of a company in a window that is longer than the deadline.
+    // Two requests per window, and a window longer than the deadline.
     let abi = Abi::with(
         &emulator,
         json!({"rateLimit": {"requests": 2, "perMs": 600_000}, "timeouts": {"totalMs": 2_000}}),
@@ -1114,7 +1115,7 @@ fn the_pace_of_the_configuration_is_kept() {
 }
 
 #[test]
-fn a_grant_that_was_spent_is_refused_and_the_next_one_works() {
+fn spent_code_is_refused_and_a_new_code_works() {
     let emulator = emulator(1);
     emulator.set_reuse_window_seconds(0);
     let abi = Abi::new(&emulator);
@@ -1126,7 +1127,7 @@ fn a_grant_that_was_spent_is_refused_and_the_next_one_works() {
     refresh(&first).fails(Status::ReauthorizationRequired);
     let third = refresh(&second).ok();
     assert!(emulator.access_token_is_live(third["accessToken"].as_str().unwrap()));
-    // Nothing is known of a raw refresh whose answer is lost, so it is not repeated.
+    // A raw refresh with a lost response is not retried, because its outcome is unknown.
     let rule = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken);
     let fault = emulator.inject(rule, FaultKind::ReplyLost);
     refresh(&third).fails(Status::Network);

@@ -1,4 +1,4 @@
-//! What the shared library shows to the world, and what the header says of it.
+//! The exported symbols of the shared library, and the declarations of the header.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -10,8 +10,8 @@ use std::process::Command;
 use ghl_oauth::Status;
 use ghl_oauth::internals::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
 
-/// The ABI. A name that was released is never taken away.
-const EXPORTS: [&str; 29] = [
+/// The ABI. A released name is never removed.
+const EXPORTS: [&str; 30] = [
     "ghl_abi_version",
     "ghl_access_token",
     "ghl_access_token_into",
@@ -33,6 +33,7 @@ const EXPORTS: [&str; 29] = [
     "ghl_string_free",
     "ghl_token_delete",
     "ghl_token_refresh",
+    "ghl_tokens_adopt",
     "ghl_tokens_export",
     "ghl_tokens_import",
     "ghl_tokens_list",
@@ -43,7 +44,7 @@ const EXPORTS: [&str; 29] = [
     "ghl_webhook_verify",
 ];
 
-/// The library that Cargo built beside this test: the newest, where an older one stands one folder up.
+/// The library that Cargo built next to this test; the parent folder may contain an older one.
 fn library() -> Option<PathBuf> {
     let tests = env::current_exe().unwrap();
     let folder = tests.parent()?;
@@ -55,22 +56,25 @@ fn library() -> Option<PathBuf> {
 }
 
 #[test]
-fn the_library_exports_its_functions_and_nothing_else() {
+fn library_exports_exactly_its_public_functions() {
     let Some(library) = library() else {
-        println!("left out: Cargo built no shared library here");
+        println!("skipped: Cargo built no shared library");
         return;
     };
-    // Apple's linker puts an underscore before each name, and Windows' has a list of another kind.
+    // Apple's linker adds an underscore to each name, and Windows has another kind of list.
     let (options, mark): (&[&str], &str) = match env::consts::OS {
         "windows" => {
-            println!("left out: the exports of {}, which dumpbin lists", library.display());
+            println!("skipped: the exports of {}; dumpbin lists them", library.display());
             return;
         }
         "macos" => (&["-gU"], "_"),
         _ => (&["-D", "--defined-only"], ""),
     };
     let Ok(listed) = Command::new("nm").args(options).arg(&library).output() else {
-        println!("left out: the exports of {}, no nm here (apt-get install binutils)", library.display());
+        println!(
+            "skipped: the exports of {}, nm is not installed (apt-get install binutils)",
+            library.display()
+        );
         return;
     };
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
@@ -81,7 +85,7 @@ fn the_library_exports_its_functions_and_nothing_else() {
 }
 
 #[test]
-fn the_header_declares_what_is_exported_and_nothing_else() {
+fn header_declares_exactly_the_exported_functions() {
     let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/ghl_oauth.h");
     let header = fs::read_to_string(header).unwrap();
     let declared: BTreeSet<&str> = without_comments(&header)
@@ -103,11 +107,11 @@ fn without_comments(code: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_header_has_the_librarys_version_and_its_codes_their_names() {
+fn header_has_the_library_version_and_the_names_of_all_status_codes() {
     let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/ghl_oauth.h");
     let header = fs::read_to_string(header).unwrap();
     let static_text = |text: *const std::ffi::c_char| {
-        // SAFETY: the library's static text.
+        // SAFETY: a static text of the library.
         unsafe { CStr::from_ptr(text) }.to_str().unwrap()
     };
     let version = static_text(ghl_version());

@@ -1,6 +1,6 @@
-//! Every fault on every endpoint through every entry point: what the caller is told, after how many requests and how
-//! long, and that neither the client nor the connection is the worse for it. What is expected stands in
-//! docs/errors.md, where users read it.
+//! Runs every fault on every endpoint through every entry point, and checks the error, the number
+//! of requests, the time, and the state of the client and the connection afterwards. The expected
+//! results are the tables of docs/errors.md.
 
 mod support;
 
@@ -17,54 +17,54 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, Outcome, free_port, shows_none_of, status_name};
+use support::{Abi, DAY, Outcome, contains_none_of, free_port, status_name};
 
-/// How long a call may take where the server lets it wait.
+/// The deadline of a call if the server makes it wait.
 const DEADLINE: Duration = Duration::from_millis(1_000);
 
-/// The same everywhere else: more than it needs, and no time to insist on a token.
+/// The deadline of all other calls: ample, but too short for extended retries.
 const AMPLE: Duration = Duration::from_secs(4);
 
-/// How much longer it may take where many threads share few processors. Every server that lets it wait goes on for longer.
+/// The tolerance for machines with few processors. Every fault that makes a call wait lasts longer.
 const LATE: Duration = Duration::from_secs(15);
 
-/// A fault, as the documentation names it.
+/// A fault, named as in the documentation.
 struct Fault {
     name: String,
     kind: FaultKind,
-    /// The status that the error reports, if an answer with one came.
+    /// The status in the error, if a response had one.
     http: Option<u16>,
-    /// What the error repeats of the server's words.
+    /// The part of the server's message that the error quotes.
     words: Option<&'static str>,
-    /// How long a call may take.
+    /// The deadline of the call.
     total: Duration,
-    /// Where the request is to go instead of to the emulator, if it does not even get there.
+    /// The unreachable target that replaces the emulator, if any.
     wrong_place: Option<Place>,
 }
 
-/// A place where no connection is made.
+/// A target that accepts no connection.
 #[derive(Clone, Copy)]
 enum Place {
     Nobody,
     Secure { certificate: Certificate, trusted: bool },
 }
 
-/// A fault without words of the server's.
+/// A fault without a server message.
 fn silent(name: &'static str, kind: FaultKind) -> Fault {
     Fault { name: name.to_owned(), kind, http: None, words: None, total: AMPLE, wrong_place: None }
 }
 
-/// One that makes the caller wait for the deadline.
+/// A fault that makes the caller wait for the deadline.
 fn waiting(name: &'static str, kind: FaultKind) -> Fault {
     Fault { total: DEADLINE, ..silent(name, kind) }
 }
 
-/// A connection that is not made, for a reason that the error names.
+/// A failed connection, whose cause the error names.
 fn no_connection(name: &'static str, place: Place) -> Fault {
     Fault { wrong_place: Some(place), ..silent(name, FaultKind::ReplyLost) }
 }
 
-/// An answer in the place of the right one.
+/// A response that replaces the normal one.
 fn answer(name: &'static str, http: u16, body: &str, words: Option<&'static str>) -> Fault {
     let kind = FaultKind::Status {
         status: http,
@@ -76,7 +76,7 @@ fn answer(name: &'static str, http: u16, body: &str, words: Option<&'static str>
     Fault { http: Some(http), words, ..silent(name, kind) }
 }
 
-/// The same with one more header.
+/// The same response with another header.
 fn with_header(mut fault: Fault, name: &str, value: &str) -> Fault {
     if let FaultKind::Status { headers, .. } = &mut fault.kind {
         headers.push((name.to_owned(), value.to_owned()));
@@ -84,18 +84,17 @@ fn with_header(mut fault: Fault, name: &str, value: &str) -> Fault {
     fault
 }
 
-/// A right answer, spoiled.
+/// A normal response, damaged.
 fn spoiled(name: &'static str, http: u16, kind: FaultKind) -> Fault {
     Fault { http: Some(http), ..silent(name, kind) }
 }
 
-/// A refusal in the vendor's usual form.
+/// A refusal in the usual format of the vendor.
 fn refusal(name: &'static str, http: u16, message: &'static str) -> Fault {
     let body = json!({"statusCode": http, "message": message, "traceId": "trace-of-the-body"}).to_string();
     answer(name, http, &body, Some(message))
 }
 
-/// A timeout inside the API.
 fn timed_out(name: &'static str, stage: Stage, as_object: bool, words: Option<&'static str>) -> Fault {
     Fault { words, ..spoiled(name, 401, FaultKind::CommandTimedOut { stage, as_object }) }
 }
@@ -111,37 +110,35 @@ fn faults() -> Vec<Fault> {
     let raw = |text: &str| FaultKind::Raw { text: text.to_owned(), ending: Ending::Close };
     let secure = |certificate, trusted| Place::Secure { certificate, trusted };
     let ours = vec![
-        no_connection("nobody listens", Place::Nobody),
-        no_connection("a certificate for another name", secure(Certificate::WrongName, true)),
-        no_connection("an expired certificate", secure(Certificate::Expired, true)),
-        no_connection("a certificate of an unknown authority", secure(Certificate::Good, false)),
-        silent("reset before the server has looked at it", FaultKind::Reset { stage: before }),
-        silent("reset after the server has done it", FaultKind::Reset { stage: after }),
-        silent("the answer is lost", FaultKind::ReplyLost),
-        silent("the answer ends within its body", cut(Ending::Close)),
+        no_connection("connection refused", Place::Nobody),
+        no_connection("certificate for another host name", secure(Certificate::WrongName, true)),
+        no_connection("expired certificate", secure(Certificate::Expired, true)),
+        no_connection("certificate of an unknown authority", secure(Certificate::Good, false)),
+        silent("reset before processing", FaultKind::Reset { stage: before }),
+        silent("reset after processing", FaultKind::Reset { stage: after }),
+        silent("lost response", FaultKind::ReplyLost),
+        silent("connection closed within the body", cut(Ending::Close)),
         silent("reset within the body", cut(Ending::Reset)),
-        waiting("no answer before the deadline", FaultKind::Stall { stage: before }),
-        waiting("no answer, though the server has done it", FaultKind::Stall { stage: after }),
-        waiting("the answer stops within its body", cut(Ending::Silence)),
-        waiting("the answer comes a byte at a time", FaultKind::Drip { every_ms: 100, body_only: false }),
-        waiting("the body comes a byte at a time", FaultKind::Drip { every_ms: 100, body_only: true }),
-        silent("what comes is not HTTP", raw("SSH-2.0-OpenSSH_9.9\r\n")),
-        silent("a header of a megabyte", FaultKind::HugeHead { bytes: 1 << 20, lines: 1 }),
-        silent("a megabyte of headers", FaultKind::HugeHead { bytes: 1 << 20, lines: 4_000 }),
+        waiting("no response before the deadline", FaultKind::Stall { stage: before }),
+        waiting("no response after processing", FaultKind::Stall { stage: after }),
+        waiting("response stalls within the body", cut(Ending::Silence)),
+        waiting("response dripped byte by byte", FaultKind::Drip { every_ms: 100, body_only: false }),
+        waiting("body dripped byte by byte", FaultKind::Drip { every_ms: 100, body_only: true }),
+        silent("response is not HTTP", raw("SSH-2.0-OpenSSH_9.9\r\n")),
+        silent("a header of 1 MB", FaultKind::HugeHead { bytes: 1 << 20, lines: 1 }),
+        silent("1 MB of headers", FaultKind::HugeHead { bytes: 1 << 20, lines: 4_000 }),
         silent("a body of 200 MB", FaultKind::HugeBody { bytes: 200_000_000, chunked: false }),
-        silent(
-            "a body of 200 MB, its length unsaid",
-            FaultKind::HugeBody { bytes: 200_000_000, chunked: true },
-        ),
+        silent("a chunked body of 200 MB", FaultKind::HugeBody { bytes: 200_000_000, chunked: true }),
         spoiled("201 instead of 200", 201, FaultKind::ReplaceStatus { status: 201 }),
         spoiled("`snake_case` keys", 200, FaultKind::SnakeCase),
-        spoiled("numbers and booleans as texts", 200, FaultKind::Stringified),
+        spoiled("numbers and booleans as strings", 200, FaultKind::Stringified),
         spoiled("values of other types", 200, FaultKind::WrongTypes),
         spoiled("2xx, empty", 200, FaultKind::EmptyBody),
-        spoiled("2xx, JSON that breaks off", 200, FaultKind::TruncatedJson),
-        spoiled("2xx, no JSON", 200, FaultKind::NotJson),
-        spoiled("2xx, compressed though nobody asked", 200, FaultKind::Gzip { marked: true }),
-        spoiled("2xx, compressed without saying so", 200, FaultKind::Gzip { marked: false }),
+        spoiled("2xx, truncated JSON", 200, FaultKind::TruncatedJson),
+        spoiled("2xx, not JSON", 200, FaultKind::NotJson),
+        spoiled("2xx, compressed without being requested", 200, FaultKind::Gzip { marked: true }),
+        spoiled("2xx, compressed without a header", 200, FaultKind::Gzip { marked: false }),
+        spoiled("2xx, the token of the location's company", 200, FaultKind::OtherOwner { owner_id: None }),
         answer("2xx, an HTML page", 200, page, None),
         answer("2xx, a JSON list", 200, "[]", None),
         redirect("301 to the same place", 301, None),
@@ -152,23 +149,19 @@ fn faults() -> Vec<Fault> {
         answer("408", 408, "", None),
         answer("429", 429, "", None),
         with_header(
-            refusal("429, to wait beyond the deadline", 429, "Too Many Requests"),
+            refusal("429, `Retry-After` beyond the deadline", 429, "Too Many Requests"),
             "Retry-After",
             "3600",
         ),
         answer("500, an HTML page", 500, page, Some("error code: 1010")),
         refusal("502", 502, "Bad gateway"),
         answer("503", 503, "", None),
-        with_header(answer("503, to wait beyond the deadline", 503, "", None), "Retry-After", "3600"),
+        with_header(answer("503, `Retry-After` beyond the deadline", 503, "", None), "Retry-After", "3600"),
         timed_out("401 `Command timed out`", before, false, Some("Command timed out")),
-        timed_out("401 `Command timed out`, its message an object", before, true, Some("Command timed out")),
-        timed_out("401 `Command timed out`, though the server has done it", after, false, None),
-        spoiled(
-            "503, an HTML page, though the server has done it",
-            503,
-            FaultKind::UnavailablePage { stage: after },
-        ),
-        refusal("401, in other words", 401, "Something new"),
+        timed_out("401 `Command timed out`, message as an object", before, true, Some("Command timed out")),
+        timed_out("401 `Command timed out`, after processing", after, false, None),
+        spoiled("503, an HTML page, after processing", 503, FaultKind::UnavailablePage { stage: after }),
+        refusal("401, unknown message", 401, "Something new"),
         answer("404", 404, "", None),
     ];
     let of_the_vendors = Refusal::ALL.into_iter().map(|refusal| Fault {
@@ -180,7 +173,7 @@ fn faults() -> Vec<Fault> {
     ours.into_iter().chain(of_the_vendors).collect()
 }
 
-/// A client with what its call needs, and whom the call is about.
+/// A client, the input of its call, and the resource of the call.
 struct Fixture {
     emulator: Emulator,
     abi: Abi,
@@ -189,7 +182,8 @@ struct Fixture {
     code: String,
     refresh_token: String,
     access_token: String,
-    /// What must live as long as the call: the wrong place, its files, and the client that goes to the right one.
+    /// Keeps alive for the call: the unreachable target, its files, and the client that uses the
+    /// emulator.
     behind: Vec<Box<dyn std::any::Any>>,
 }
 
@@ -215,7 +209,7 @@ impl Fixture {
         }
     }
 
-    /// The same with a client that holds the same tokens and goes to the wrong place.
+    /// The same with a client that has the same tokens and uses the unreachable target.
     fn misled(mut self, place: Place) -> Fixture {
         let changes = match place {
             Place::Nobody => json!({"baseUrl": format!("http://127.0.0.1:{}", free_port())}),
@@ -237,7 +231,7 @@ impl Fixture {
         self
     }
 
-    /// Whether another company can be connected, and has a token that works.
+    /// Whether another company can be connected and gets a working token.
     fn is_in_order(&self) -> bool {
         let other = self.emulator.company_ids()[1].clone();
         self.abi.connect(&self.emulator, Decision::Company(other.clone()));
@@ -245,13 +239,12 @@ impl Fixture {
     }
 }
 
-/// A way to an endpoint.
+/// A call that uses an endpoint.
 struct Way {
-    /// The function that is called.
     function: &'static str,
     endpoint: Endpoint,
     grant_type: Option<GrantType>,
-    /// Whose token the library renews for it.
+    /// The resource whose token the library renews for the call.
     renews: Option<fn(&Fixture) -> &str>,
     call: fn(&Fixture) -> Outcome,
 }
@@ -268,7 +261,7 @@ fn refresh(function: &'static str, call: fn(&Fixture) -> Outcome) -> Way {
     Way { renews: Some(|fixture| &fixture.company), ..token(function, GrantType::RefreshToken, call) }
 }
 
-/// The columns of the table: ways that are told the same.
+/// The columns of the table: calls with the same outcome.
 fn columns() -> Vec<(&'static str, Vec<Way>)> {
     vec![
         (
@@ -339,18 +332,19 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
     ]
 }
 
-/// An error that a report lists, as if a call had returned it.
+/// A failure in a report, as if a call had returned it.
 fn failed(failure: &Value) -> Outcome {
     let name = failure["error"]["status"].as_str().unwrap();
     let status = Status::ALL.into_iter().find(|status| status.name() == name).unwrap();
     Outcome(status.code(), json!({"error": failure["error"]}))
 }
 
-/// The errors that the header names for a function, and for those whose errors it has, too.
+/// The errors that the header documents for a function, including inherited ones.
 fn documented_errors(function: &str) -> BTreeSet<&'static str> {
     const HEADER: &str = include_str!("../include/ghl_oauth.h");
-    let declaration = HEADER.find(&format!("int32_t {function}(")).expect("the header declares it");
-    let comment = &HEADER[HEADER[..declaration].rfind("/**").expect("and documents it")..declaration];
+    let declaration = HEADER.find(&format!("int32_t {function}(")).expect("the header declares the function");
+    let comment =
+        &HEADER[HEADER[..declaration].rfind("/**").expect("the header documents the function")..declaration];
     let words = comment.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
     let mut errors = BTreeSet::from_iter(words.iter().copied().filter(|word| word.starts_with("GHL_ERR_")));
@@ -360,7 +354,7 @@ fn documented_errors(function: &str) -> BTreeSet<&'static str> {
     errors
 }
 
-/// What one call came to, in short: "`NETWORK` 3", a status and how often it was sent.
+/// The result of one call in short, such as "`NETWORK` 3": the status and the number of requests.
 fn result(fault: &Fault, way: &Way) -> String {
     let mut fixture = Fixture::new(fault.total);
     let mut rule = Rule::on(way.endpoint);
@@ -387,23 +381,23 @@ fn result(fault: &Fault, way: &Way) -> String {
 
     fixture.emulator.clear_faults();
     if fault.wrong_place.is_some() {
-        // The one who goes to the right place finds everything as it was.
+        // The client that uses the emulator finds everything unchanged.
         assert_eq!(fixture.emulator.refreshes(), 0, "{}", fault.name);
         return format!("{shown} {strikes}");
     }
     if let Some(resource) = way.renews {
         is_not_lost(fault, &fixture, resource(&fixture), outcome.0);
     }
-    assert!(fixture.is_in_order(), "{}: the client has suffered", fault.name);
+    assert!(fixture.is_in_order(), "{}: the client is unusable", fault.name);
     format!("{shown} {strikes}")
 }
 
-/// What every error says.
+/// Checks the properties that every error has.
 fn check(fault: &Fault, way: &Way, fixture: &Fixture, error: &Value) {
     let name = &fault.name;
     assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "{name}: {error}");
     assert!(error["help"].as_str().is_some_and(|help| help.len() > 8), "{name} has no advice: {error}");
-    // The second use of a code whose first answer was spoiled is refused.
+    // The second use of a code whose first response was damaged is refused.
     let refused = way.grant_type == Some(GrantType::AuthorizationCode) && error["httpStatus"] == 401;
     assert!(refused || error["httpStatus"] == json!(fault.http), "{name}: {error}");
     if let Some(Place::Secure { .. }) = fault.wrong_place {
@@ -436,10 +430,10 @@ fn check(fault: &Fault, way: &Way, fixture: &Fixture, error: &Value) {
     }
     let secrets =
         [&*fixture.code, &fixture.refresh_token, &fixture.access_token, fixture.emulator.client_secret()];
-    shows_none_of(&error.to_string(), &secrets);
+    contains_none_of(&error.to_string(), &secrets);
 }
 
-/// Once the fault is over, the connection works, unless the server has said that it must not.
+/// After the fault the connection works, unless the server refused its token.
 fn is_not_lost(fault: &Fault, fixture: &Fixture, resource_id: &str, code: i32) {
     let again = fixture.abi.access_token(resource_id);
     let told = Status::from_code(code);
@@ -462,11 +456,11 @@ fn page() -> PathBuf {
 }
 
 #[test]
-fn every_fault_has_the_documented_end_for_every_caller() {
+fn every_fault_has_its_documented_outcome_for_every_caller() {
     let columns = columns();
     let faults = faults();
     let rows: Vec<Mutex<String>> = faults.iter().map(|_| Mutex::default()).collect();
-    // Those that wait first, all at once: they only sleep.
+    // Waiting cases start first and run concurrently, because they only sleep.
     let mut order: Vec<usize> = (0..faults.len()).collect();
     order.sort_by_key(|index| faults[*index].total);
     let left: Mutex<VecDeque<usize>> = Mutex::new(order.into());
@@ -496,8 +490,8 @@ fn every_fault_has_the_documented_end_for_every_caller() {
     table.extend(rows.into_iter().map(|row| row.into_inner().unwrap()));
 
     let documented = fs::read_to_string(page()).unwrap();
-    let (head, rest) = documented.split_once("<!-- faults -->\n").expect("the table has its place");
-    let (old, tail) = rest.split_once("<!-- /faults -->").expect("the table has an end");
+    let (head, rest) = documented.split_once("<!-- faults -->\n").expect("the table has a start marker");
+    let (old, tail) = rest.split_once("<!-- /faults -->").expect("the table has an end marker");
     if std::env::var_os("GHL_UPDATE_ERRORS").is_some() {
         fs::write(page(), format!("{head}<!-- faults -->\n{table}<!-- /faults -->{tail}")).unwrap();
         return;
@@ -505,7 +499,7 @@ fn every_fault_has_the_documented_end_for_every_caller() {
     for (old, new) in old.lines().zip(table.lines()) {
         assert_eq!(
             old, new,
-            "docs/errors.md says something else; if that is what is wanted now, run GHL_UPDATE_ERRORS=1 cargo test --test faults"
+            "docs/errors.md differs; if the change is intended, run GHL_UPDATE_ERRORS=1 cargo test --test faults"
         );
     }
     assert_eq!(old.lines().count(), table.lines().count());

@@ -1,4 +1,5 @@
-//! A client that was made before `fork()` works in the child, and neither keeps nor frees what is the parent's.
+//! A client that was created before `fork()` works in the child, and neither uses nor releases
+//! resources of the parent.
 #![cfg(unix)]
 
 mod built;
@@ -29,7 +30,7 @@ impl Fixture {
         Fixture::with(store, folder)
     }
 
-    /// One on each durable store that children could take something from.
+    /// One for each persistent store.
     fn on_each_store() -> Vec<Fixture> {
         let mut fixtures = vec![Fixture::new()];
         #[cfg(feature = "postgres")]
@@ -96,7 +97,7 @@ fn refreshes() -> Rule {
 }
 
 #[test]
-fn parent_child_and_grandchild_refresh_once_between_them() {
+fn parent_child_and_grandchild_share_one_refresh() {
     Fixture::on_each_store().iter().for_each(parent_child_and_grandchild);
 }
 
@@ -107,7 +108,7 @@ fn parent_child_and_grandchild(fixture: &Fixture) {
     fixture.assert_live(&token);
     assert_eq!(worker.answer(&format!("ask {company}")), token);
     assert_eq!(worker.answer(&format!("grandchild-asks {company}")), token);
-    // The parent's own connections and handle still work, after children with theirs have come and gone.
+    // The connections and the handle of the parent still work after its children have exited.
     fixture.expire();
     let mut fresh = fixture.worker();
     let next = fresh.answer(&format!("ask {company}"));
@@ -117,7 +118,7 @@ fn parent_child_and_grandchild(fixture: &Fixture) {
 }
 
 #[test]
-fn pools_of_forked_and_of_spawned_processes_refresh_once() {
+fn forked_and_spawned_process_pools_share_one_refresh() {
     for method in ["fork", "spawn"] {
         let fixture = Fixture::new();
         let token = fixture.worker().answer(&format!("pool {method} {}", fixture.emulator.company_id()));
@@ -127,7 +128,7 @@ fn pools_of_forked_and_of_spawned_processes_refresh_once() {
 }
 
 #[test]
-fn an_idle_child_does_not_keep_the_lock_of_its_dead_parent() {
+fn idle_child_does_not_hold_the_lock_of_its_dead_parent() {
     Fixture::on_each_store().iter().for_each(an_idle_child);
 }
 
@@ -139,17 +140,17 @@ fn an_idle_child(fixture: &Fixture) {
     hold.wait_for(1);
     let child = parent.answer("idle-child");
     drop(parent);
-    // Were the lock still held, the third process would wait for it until its deadline.
+    // If the lock were still held, the third process would wait for it until its deadline.
     fixture.assert_live(&third.answer(&format!("ask {company}")));
     hold.release();
     assert!(
         Command::new("kill").args(["-9", &child]).status().unwrap().success(),
-        "the child was alive all the while"
+        "the child was alive the whole time"
     );
 }
 
 #[test]
-fn a_child_does_not_free_the_lock_of_its_parent() {
+fn child_does_not_release_the_lock_of_its_parent() {
     Fixture::on_each_store().into_iter().for_each(a_child_closes);
 }
 
@@ -172,33 +173,34 @@ fn a_child_closes(mut fixture: Fixture) {
 }
 
 #[test]
-fn events_are_heard_in_a_child() {
+fn events_are_delivered_in_a_child() {
     let fixture = Fixture::new();
     let heard = fixture.worker().answer(&format!("events-in-child {}", fixture.emulator.company_id()));
     assert_eq!(heard, "token.refreshed");
 }
 
-/// A receiver may wait for whatever the host likes, and a replacement waits for it: a fork cannot wait for both.
+/// A callback may block for any reason, and its replacement waits for it: a fork cannot wait for
+/// both.
 #[test]
-fn a_child_sets_its_own_receiver_though_its_parent_was_replacing_one() {
+fn child_forked_while_its_parent_replaces_a_callback_can_set_its_own() {
     let fixture = Fixture::new();
     for kind in ["events", "log"] {
         let heard = fixture.worker().answer(&format!("child-of-a-replacement {kind}"));
-        assert_eq!(heard, "0 True True", "{kind}: status, heard, and whether the parent still waited");
+        assert_eq!(heard, "0 True True", "{kind}: status, events, and whether the parent still waited");
     }
 }
 
 #[test]
-fn a_receiver_that_forks_returns_in_both_processes_and_can_be_replaced_in_both() {
+fn callback_that_forks_returns_in_both_processes_and_can_be_replaced_in_both() {
     let fixture = Fixture::new();
     for kind in ["events", "log"] {
         let heard = fixture.worker().answer(&format!("fork-in-a-receiver {kind}"));
-        assert_eq!(heard, "0 True 0 True", "{kind}: status and heard, in the child and in the parent");
+        assert_eq!(heard, "0 True 0 True", "{kind}: status and events, in the child and in the parent");
     }
 }
 
 #[test]
-fn a_child_that_only_cancels_opens_nothing() {
+fn child_that_only_cancels_opens_no_database() {
     let fixture = Fixture::new();
     let mut worker = fixture.worker();
     let database = fixture.config["store"]["path"].as_str().unwrap();
@@ -208,7 +210,7 @@ fn a_child_that_only_cancels_opens_nothing() {
 }
 
 #[test]
-fn a_child_cancels_its_own_calls() {
+fn child_cancels_only_its_own_calls() {
     let fixture = Fixture::new();
     let hold = fixture.emulator.hold(refreshes().times(1), Stage::BeforeProcessing);
     let company = fixture.emulator.company_id();
@@ -222,7 +224,7 @@ fn a_child_cancels_its_own_calls() {
 
 #[cfg(feature = "sqlite")]
 #[test]
-fn fork_does_not_wait_for_a_thread_that_waits_for_a_foreign_write_lock() {
+fn fork_does_not_wait_for_a_thread_blocked_by_a_foreign_write_lock() {
     let mut fixture = Fixture::new();
     fixture.config["timeouts"] = json!({"totalMs": 3_000});
     let mut worker = fixture.worker();
@@ -234,7 +236,7 @@ fn fork_does_not_wait_for_a_thread_that_waits_for_a_foreign_write_lock() {
 
 #[cfg(feature = "sqlite")]
 #[test]
-fn child_does_not_make_a_database_that_is_gone() {
+fn child_does_not_recreate_a_removed_database() {
     let fixture = Fixture::new();
     let mut worker = fixture.worker();
     let database = fixture.config["store"]["path"].as_str().unwrap();
@@ -244,11 +246,11 @@ fn child_does_not_make_a_database_that_is_gone() {
     }
     assert_eq!(worker.answer(&format!("child-asks {company}")), "GHL_ERR_STORE");
     assert_eq!(worker.answer(&format!("grandchild-asks {company}")), "GHL_ERR_STORE");
-    assert!(!std::fs::exists(database).unwrap(), "it was made anew");
+    assert!(!std::fs::exists(database).unwrap(), "the database was recreated");
 }
 
 #[test]
-fn a_memory_store_is_empty_in_a_child() {
+fn memory_store_is_empty_in_a_child() {
     let mut fixture = Fixture::new();
     fixture.config["store"] = json!({"kind": "memory"});
     let company = fixture.emulator.company_id();

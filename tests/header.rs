@@ -1,9 +1,9 @@
-//! The committed header is the one that the sources make.
+//! The committed header matches the sources.
 
 use std::{env, fs, path::Path};
 
 #[test]
-fn the_committed_header_is_up_to_date() {
+fn committed_header_is_up_to_date() {
     let made = fs::read_to_string(concat!(env!("OUT_DIR"), "/ghl_oauth.h")).unwrap();
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/ghl_oauth.h");
     if env::var_os("GHL_UPDATE_HEADER").is_some() {

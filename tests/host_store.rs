@@ -1,5 +1,5 @@
-//! A store of the host's own, through the C ABI: what the library asks of it, what it makes of the answers, and that nothing
-//! is lost when it fails.
+//! Host-provided stores through the C ABI: the requests of the library, its handling of results,
+//! and recovery from failures.
 
 mod folder_host;
 mod store_suite;
@@ -27,22 +27,22 @@ use support::{Abi, Outcome, emulator, signed, take};
 
 // ---- A host ---------------------------------------------------------------------------------------------------------
 
-/// What a callback answers in the place of its own answer: a number, and for `load` and `list` a text.
+/// A callback's forced result: a number, and a text for `load` and `list`.
 type Refusal = (i32, Option<&'static str>);
 
 type Act = Box<dyn Fn(&str) + Send + Sync>;
 
-/// A host that honours every condition of a list, and can be told to misbehave.
+/// A host that honours every list condition, and can be told to misbehave.
 #[derive(Default)]
 struct TestHost {
     records: Mutex<BTreeMap<String, Value>>,
     locks: Mutex<HashMap<String, ThreadId>>,
     freed: Condvar,
-    /// Refusals by the callback's name.
+    /// Forced results by callback name.
     refusals: Mutex<HashMap<&'static str, Refusal>>,
     /// Called with the name of each callback.
     act: Mutex<Option<Arc<Act>>>,
-    /// Texts that were handed out and not freed.
+    /// Texts that were returned and not freed yet.
     handed_out: AtomicUsize,
     destroyed: AtomicUsize,
 }
@@ -52,7 +52,7 @@ impl TestHost {
         self.refusals.lock().unwrap().insert(callback, refusal);
     }
 
-    fn relent(&self) {
+    fn stop_refusing(&self) {
         self.refusals.lock().unwrap().clear();
     }
 
@@ -70,7 +70,7 @@ impl TestHost {
 
     fn hand_out(&self, text: &str, out: *mut *mut c_char) {
         self.handed_out.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the library gives a place for the text.
+        // SAFETY: the library passes a valid pointer for the text.
         unsafe { out.write(CString::new(text).unwrap().into_raw()) };
     }
 
@@ -103,17 +103,18 @@ impl TestHost {
     }
 }
 
-/// What the library passes.
+/// The arguments that the library passes.
 ///
 /// # Safety
-/// As the header has it.
+/// As documented in the header.
 unsafe fn read<'a>(context: *mut c_void, text: *const c_char) -> (&'a TestHost, &'a str) {
-    // SAFETY: the context is a host that outlives its client, and the text lives until the callback returns.
+    // SAFETY: the context is a host that outlives its client, and the text is valid until the
+    // callback returns.
     unsafe { (&*context.cast::<TestHost>(), CStr::from_ptr(text).to_str().unwrap()) }
 }
 
 unsafe extern "C" fn load(context: *mut c_void, id: *const c_char, out: *mut *mut c_char) -> i32 {
-    // SAFETY: by the header.
+    // SAFETY: as documented in the header.
     let (host, id) = unsafe { read(context, id) };
     if let Some((code, words)) = host.begin("load") {
         words.iter().for_each(|words| host.hand_out(words, out));
@@ -131,7 +132,7 @@ unsafe extern "C" fn save(
     record: *const c_char,
     version: u64,
 ) -> i32 {
-    // SAFETY: by the header.
+    // SAFETY: as documented in the header.
     let ((host, id), (_, record)) = unsafe { (read(context, id), read(context, record)) };
     if let Some((code, _)) = host.begin("save") {
         return code;
@@ -139,7 +140,7 @@ unsafe extern "C" fn save(
     let record: Value = serde_json::from_str(record).unwrap();
     assert_eq!(record["resourceId"].as_str(), Some(id));
     let saved = record["version"].as_u64().unwrap();
-    // A first record continues the versions of a deleted one.
+    // The first record after a deletion continues the versions of the deleted record.
     assert!(saved == version + 1 || (version == 0 && saved > 1), "{saved} after {version}");
     let mut records = host.records.lock().unwrap();
     let stored = records.get(id).map_or(0, |record| record["version"].as_u64().unwrap());
@@ -151,7 +152,7 @@ unsafe extern "C" fn save(
 }
 
 unsafe extern "C" fn remove(context: *mut c_void, id: *const c_char) -> i32 {
-    // SAFETY: by the header.
+    // SAFETY: as documented in the header.
     let (host, id) = unsafe { read(context, id) };
     if let Some((code, _)) = host.begin("remove") {
         return code;
@@ -161,7 +162,7 @@ unsafe extern "C" fn remove(context: *mut c_void, id: *const c_char) -> i32 {
 }
 
 unsafe extern "C" fn list(context: *mut c_void, query: *const c_char, out: *mut *mut c_char) -> i32 {
-    // SAFETY: by the header.
+    // SAFETY: as documented in the header.
     let (host, query) = unsafe { read(context, query) };
     if let Some((code, words)) = host.begin("list") {
         words.iter().for_each(|words| host.hand_out(words, out));
@@ -172,7 +173,7 @@ unsafe extern "C" fn list(context: *mut c_void, query: *const c_char, out: *mut 
 }
 
 unsafe extern "C" fn lock(context: *mut c_void, id: *const c_char, timeout_ms: u64) -> i32 {
-    // SAFETY: by the header.
+    // SAFETY: as documented in the header.
     let (host, id) = unsafe { read(context, id) };
     if let Some((code, _)) = host.begin("lock") {
         return code;
@@ -189,7 +190,7 @@ unsafe extern "C" fn lock(context: *mut c_void, id: *const c_char, timeout_ms: u
 }
 
 unsafe extern "C" fn unlock(context: *mut c_void, id: *const c_char) {
-    // SAFETY: by the header.
+    // SAFETY: as documented in the header.
     let (host, id) = unsafe { read(context, id) };
     host.begin("unlock");
     assert_eq!(host.locks.lock().unwrap().remove(id), Some(thread::current().id()), "whose lock is it?");
@@ -197,7 +198,7 @@ unsafe extern "C" fn unlock(context: *mut c_void, id: *const c_char) {
 }
 
 unsafe extern "C" fn free_string(context: *mut c_void, text: *mut c_char) {
-    // SAFETY: the context is a host, and the text one that it handed out.
+    // SAFETY: the context is a host, and the text was returned by it.
     unsafe {
         (*context.cast::<TestHost>()).handed_out.fetch_sub(1, Ordering::Relaxed);
         drop(CString::from_raw(text));
@@ -224,28 +225,27 @@ fn callbacks(host: &TestHost) -> ghl_store_callbacks {
     }
 }
 
-/// By `ghl_client_new_with_store`: a client and what was said of its lock, or the error.
+/// Calls `ghl_client_new_with_store`: a client and the description of its lock, or the error.
 fn open(config: &Value, store: *const ghl_store_callbacks) -> Result<(Abi, Value), Outcome> {
     let config = CString::new(config.to_string()).unwrap();
     let (mut client, mut document) = (ptr::dangling_mut(), ptr::dangling_mut());
-    // SAFETY: valid pointers, and callbacks that do as the header says.
+    // SAFETY: valid pointers, and callbacks that follow the header.
     let code = unsafe { ghl_client_new_with_store(config.as_ptr(), store, &mut client, &mut document) };
     let outcome = Outcome::read(code, document);
     assert_eq!(code != 0, client.is_null(), "a client, or an error");
     if code == 0 { Ok((Abi::adopt(client), outcome.ok())) } else { Err(outcome) }
 }
 
-/// A host with a client for the emulator.
 fn hosted(emulator: &Emulator, changes: Value) -> (Abi, &'static TestHost) {
-    // Leaked, so that it outlives its client whatever a test does.
+    // Leaked, so that it outlives its client even if a test fails.
     let host: &TestHost = Box::leak(Box::default());
     let config = support::config(emulator, changes);
     (open(&config, &callbacks(host)).map_err(|error| error.1).unwrap().0, host)
 }
 
-// ---- The suite ------------------------------------------------------------------------------------------------------
+// ---- The store suite ------------------------------------------------------------------------------------------------
 
-/// Refreshes a token while the store comes to take none any more.
+/// Refreshes a token while the store starts to refuse saves.
 fn refresh_unsaved(abi: &Abi, emulator: &Emulator, host: &TestHost, resource_id: &str) {
     let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
     thread::scope(|scope| {
@@ -258,18 +258,18 @@ fn refresh_unsaved(abi: &Abi, emulator: &Emulator, host: &TestHost, resource_id:
 }
 
 #[test]
-fn a_host_that_leaves_every_condition_out_keeps_the_promises() {
+fn host_that_ignores_every_list_condition_passes_the_store_suite() {
     for seal in [Seal::none("app-1"), sealed()] {
         let folder = tempfile::tempdir().unwrap();
         let host = Arc::new(FolderHost::new(folder.path()));
-        store_suite::keeps_its_promises(&HostStore::new(host, seal));
+        store_suite::assert_store_contract(&HostStore::new(host, seal));
     }
 }
 
 #[test]
-fn a_host_that_honours_every_condition_keeps_the_promises() {
+fn host_that_honours_every_list_condition_passes_the_store_suite() {
     for seal in [Seal::none("app-1"), sealed()] {
-        store_suite::keeps_its_promises(&HostStore::new(Arc::new(Honouring(TestHost::default())), seal));
+        store_suite::assert_store_contract(&HostStore::new(Arc::new(Honouring(TestHost::default())), seal));
     }
 }
 
@@ -301,18 +301,18 @@ fn record_without_a_usable_field_is_one_unreadable_item_that_can_be_deleted_and_
         assert_eq!(unreadable.resource_id, "b");
         assert!(unreadable.error.is_unreadable() && !unreadable.error.to_string().contains("canary"));
         assert!(store.load("b", &patience()).unwrap_err().is_unreadable(), "{field}: {value}");
-        // A new token takes its place, by the version that the list gave.
+        // A new token replaces it by the version from the list.
         let replaced = Record { version: unreadable.version, ..record("b") };
         assert_eq!(store.version("b", &patience()).unwrap(), Some(unreadable.version));
         let version = store.save(&replaced, &patience()).unwrap();
         assert_eq!(store.load("b", &patience()).unwrap().unwrap().version, version, "{field}: {value}");
-        // And it can be deleted.
+        // It can also be deleted.
         host.0.records.lock().unwrap().get_mut("b").unwrap()[field] = value;
         for id in ids {
             assert!(store_suite::remove(&store, id), "{field}");
         }
     }
-    // Even what is no record at all can be deleted.
+    // Even a value that is not a record can be deleted.
     for text in ["canary", "{}", "[]"] {
         let value = serde_json::from_str(text).unwrap_or(json!(text));
         host.0.records.lock().unwrap().insert("b".to_owned(), value);
@@ -323,8 +323,8 @@ fn record_without_a_usable_field_is_one_unreadable_item_that_can_be_deleted_and_
 }
 
 #[test]
-fn call_that_is_over_asks_the_host_for_nothing_more() {
-    /// A host whose first answer takes until its caller gives up.
+fn expired_call_sends_the_host_no_further_request() {
+    /// A host whose first result takes until its caller gives up.
     struct Slow {
         inner: Honouring,
         cancellation: Arc<Cancellation>,
@@ -404,7 +404,7 @@ fn sealed() -> Seal {
         .unwrap()
 }
 
-/// The test's host as a Rust program would write it.
+/// The test host as a Rust program would write it.
 struct Honouring(TestHost);
 
 impl ghl_oauth::internals::store::Host for Honouring {
@@ -443,10 +443,10 @@ impl ghl_oauth::internals::store::Host for Honouring {
     }
 }
 
-// ---- The life of a token --------------------------------------------------------------------------------------------
+// ---- Token lifecycle ------------------------------------------------------------------------------------------------
 
 #[test]
-fn the_whole_flow_runs_on_a_hosts_store() {
+fn host_store_supports_the_whole_flow() {
     let emulator = emulator(5);
     let (abi, host) = hosted(&emulator, json!({}));
     let company = abi.connect_company(&emulator);
@@ -464,7 +464,7 @@ fn the_whole_flow_runs_on_a_hosts_store() {
     assert_eq!(stored["companyId"], company.as_str());
     assert!(stored["document"].as_str().unwrap().contains("refreshToken"));
 
-    // Pages, in the order of the ids.
+    // Pages are sorted by id.
     let (mut ids, mut params) = (Vec::new(), json!({"userType": "Location", "pageSize": 2}));
     loop {
         let page = abi.tokens_list(params.clone()).ok();
@@ -476,7 +476,7 @@ fn the_whole_flow_runs_on_a_hosts_store() {
     }
     assert_eq!(ids, locations);
 
-    // A webhook leaves a note, and takes the token.
+    // A webhook adds a note and removes the token.
     emulator.uninstall(&locations[0]);
     let body = emulator.webhook(&Notice::Uninstall(locations[0].clone()));
     let headers = signed(&emulator, body.as_bytes(), Signature::Ed25519);
@@ -487,7 +487,7 @@ fn the_whole_flow_runs_on_a_hosts_store() {
     abi.token_delete(&locations[1]).ok();
     assert!(!host.records.lock().unwrap().contains_key(&locations[1]));
 
-    // Another client, as after a restart, finds what the first one left.
+    // Another client, as after a restart, finds the records of the first one.
     let another: &TestHost = Box::leak(Box::default());
     *another.records.lock().unwrap() = mem::take(&mut *host.records.lock().unwrap());
     let config = support::config(&emulator, json!({"store": {"kind": "callbacks"}}));
@@ -495,24 +495,24 @@ fn the_whole_flow_runs_on_a_hosts_store() {
     assert_eq!(said, json!({"lock": "host"}));
     let sent = emulator.requests().len();
     next.live_token(&emulator, &locations[2]);
-    assert_eq!(emulator.requests().len(), sent, "nothing had to be asked for");
+    assert_eq!(emulator.requests().len(), sent, "no request was necessary");
     assert_eq!(next.tokens_maintain(json!({}), |_| true).ok()["checked"], 0);
     for (client, host) in [(abi, host), (next, another)] {
         assert_eq!(host.destroyed.load(Ordering::Relaxed), 0);
         drop(client);
         assert_eq!(host.destroyed.load(Ordering::Relaxed), 1);
-        assert_eq!(host.handed_out.load(Ordering::Relaxed), 0, "every text came back");
+        assert_eq!(host.handed_out.load(Ordering::Relaxed), 0, "every text was freed");
         assert!(host.locks.lock().unwrap().is_empty());
     }
 }
 
 #[test]
-fn a_host_that_fails_loses_no_token() {
+fn failing_host_loses_no_token() {
     let emulator = emulator(2);
     let (abi, host) = hosted(&emulator, json!({}));
     let company = abi.connect_company(&emulator);
 
-    // Nothing is spent that could not be written down.
+    // No token is spent that could not be saved.
     for callback in ["lock", "load", "save"] {
         host.refuse(callback, (4711, None));
         let refreshes = emulator.refreshes();
@@ -520,15 +520,16 @@ fn a_host_that_fails_loses_no_token() {
         assert!(error["message"].as_str().unwrap().contains("4711"), "{callback}: {error}");
         assert_eq!(error["resourceId"], company.as_str(), "{callback}");
         assert_eq!(emulator.refreshes(), refreshes, "{callback}");
-        host.relent();
+        host.stop_refusing();
         abi.live_token(&emulator, &company);
     }
 
-    // It fails once the request is under way: the new token is kept here, and saved later.
+    // The store fails once the request has started: the new token is kept in memory and saved
+    // later.
     refresh_unsaved(&abi, &emulator, host, &company);
     abi.live_token(&emulator, &company);
     assert_eq!(abi.listed(&company)["state"], "unsaved");
-    host.relent();
+    host.stop_refusing();
     assert_eq!(abi.listed(&company)["state"], "ok");
     let document: Value =
         serde_json::from_str(host.records.lock().unwrap()[&company]["document"].as_str().unwrap()).unwrap();
@@ -536,16 +537,16 @@ fn a_host_that_fails_loses_no_token() {
 }
 
 #[test]
-fn what_the_store_did_not_take_is_listed_exported_and_used_all_the_same() {
+fn unsaved_token_is_listed_exported_and_used() {
     let emulator = emulator(3);
     let (abi, host) = hosted(&emulator, json!({}));
     let mut locations = emulator.location_ids();
     locations.sort();
     host.refuse("save", (9, None));
     let company = abi.connect_company(&emulator);
-    // By the only company, which is in no store.
+    // Minted from the only company, which is not in the store.
     abi.live_token(&emulator, &locations[1]);
-    host.relent();
+    host.stop_refusing();
     abi.live_token(&emulator, &locations[0]);
     abi.live_token(&emulator, &locations[2]);
     host.refuse("save", (9, None));
@@ -580,8 +581,9 @@ fn what_the_store_did_not_take_is_listed_exported_and_used_all_the_same() {
     let companies = abi.tokens_list(json!({"userType": "Company"})).ok();
     assert_eq!(companies["items"].as_array().unwrap().len(), 1);
 
-    // A stored token that was refreshed since is not exported: its refresh token is spent.
-    host.relent();
+    // A stored token that was refreshed in the meantime is not exported, because its refresh token
+    // is spent.
+    host.stop_refusing();
     abi.tokens_list(json!({})).ok();
     refresh_unsaved(&abi, &emulator, host, &company);
     let exported = abi.tokens_export(json!({"userType": "Company"})).ok();
@@ -590,16 +592,16 @@ fn what_the_store_did_not_take_is_listed_exported_and_used_all_the_same() {
     assert!(live.iter().any(|token| token.refresh_token == refresh_token));
 }
 
-/// The store would have it again after its deletion.
+/// A late save must not restore the record after its deletion.
 #[test]
-fn a_token_that_is_being_saved_late_is_deleted_afterwards() {
+fn token_with_a_late_save_stays_deleted() {
     let emulator = emulator(1);
     let (abi, host) = hosted(&emulator, json!({}));
     let company = abi.connect_company(&emulator);
     refresh_unsaved(&abi, &emulator, host, &company);
-    host.relent();
+    host.stop_refusing();
 
-    // The save takes until the deletion is through with the record, or waits for it in vain.
+    // The save blocks until the deletion has removed the record, or times out.
     let removed = Arc::new((Mutex::new(false), Condvar::new()));
     let saving = Arc::new((Mutex::new(false), Condvar::new()));
     let (gone, begun) = (Arc::clone(&removed), Arc::clone(&saving));
@@ -630,7 +632,7 @@ fn a_token_that_is_being_saved_late_is_deleted_afterwards() {
 }
 
 #[test]
-fn the_hosts_own_words_reach_the_caller_unless_they_are_half_a_record() {
+fn host_error_text_reaches_the_caller_unless_it_contains_part_of_a_record() {
     let emulator = emulator(1);
     let (abi, host) = hosted(&emulator, json!({}));
     let company = abi.connect_company(&emulator);
@@ -646,7 +648,7 @@ fn the_hosts_own_words_reach_the_caller_unless_they_are_half_a_record() {
 }
 
 #[test]
-fn somebody_who_writes_without_the_lock_is_noticed() {
+fn write_without_the_lock_is_detected() {
     let emulator = emulator(1);
     let (abi, host) = hosted(&emulator, json!({}));
     let company = abi.connect_company(&emulator);
@@ -659,21 +661,20 @@ fn somebody_who_writes_without_the_lock_is_noticed() {
         record["version"] = (record["version"].as_u64().unwrap() + 5).into();
         drop(records);
         hold.release();
-        assert_eq!(refresh.join().unwrap()["state"], "ok", "the newer token is stored in the end");
+        assert_eq!(refresh.join().unwrap()["state"], "ok", "the newer token is stored finally");
     });
     abi.live_token(&emulator, &company);
 }
 
-/// The log of this process.
 static LOG: Mutex<String> = Mutex::new(String::new());
 
 unsafe extern "C" fn hear(_level: i32, message: *const c_char, _context: *mut c_void) {
-    // SAFETY: the library gives a terminated text.
+    // SAFETY: the library passes a NUL-terminated text.
     LOG.lock().unwrap().push_str(unsafe { CStr::from_ptr(message) }.to_str().unwrap());
 }
 
 #[test]
-fn many_threads_on_one_token_make_one_refresh_with_and_without_a_lock() {
+fn many_threads_share_one_refresh_with_and_without_a_lock() {
     for has_lock in [true, false] {
         let emulator = emulator(1);
         let host: &TestHost = Box::leak(Box::default());
@@ -682,7 +683,7 @@ fn many_threads_on_one_token_make_one_refresh_with_and_without_a_lock() {
             (table.lock, table.unlock) = (None, None);
         }
         LOG.lock().unwrap().clear();
-        // SAFETY: a function of that type.
+        // SAFETY: a function of the required type.
         assert_eq!(unsafe { ghl_set_log_callback(Some(hear), ptr::null_mut(), 2) }, 0);
         let (abi, said) =
             open(&support::config(&emulator, json!({})), &table).map_err(|error| error.1).unwrap();
@@ -705,7 +706,7 @@ fn many_threads_on_one_token_make_one_refresh_with_and_without_a_lock() {
 }
 
 #[test]
-fn sealed_records_tell_the_host_nothing_and_are_sealed_anew_by_maintenance() {
+fn sealed_records_reveal_nothing_to_the_host_and_are_resealed_by_maintenance() {
     let (old, new) =
         ("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
     let emulator = emulator(3);
@@ -729,9 +730,9 @@ fn sealed_records_tell_the_host_nothing_and_are_sealed_anew_by_maintenance() {
     }
 }
 
-/// A database that sorts texts as people do, and pages in that order, would leave tokens out.
+/// A database that sorts and pages by a language collation would leave out tokens.
 #[test]
-fn pages_in_another_order_than_that_of_the_bytes_are_refused() {
+fn pages_not_sorted_by_bytes_are_refused() {
     let emulator = emulator(1);
     let (abi, host) = hosted(&emulator, json!({}));
     let company = abi.connect_company(&emulator);
@@ -763,7 +764,7 @@ fn pages_in_another_order_than_that_of_the_bytes_are_refused() {
 // ---- Misuse ---------------------------------------------------------------------------------------------------------
 
 #[test]
-fn what_the_callbacks_must_be_is_checked_and_destroy_is_called_once() {
+fn callbacks_are_validated_and_destroy_is_called_once() {
     let emulator = emulator(1);
     let config = support::config(&emulator, json!({}));
     let refused = |change: fn(&mut ghl_store_callbacks), destroyed: usize| {
@@ -784,7 +785,7 @@ fn what_the_callbacks_must_be_is_checked_and_destroy_is_called_once() {
     refused(|table| table.size -= 1, 0).refuses("store.size");
     open(&config, ptr::null()).err().unwrap().refuses("store");
 
-    // A newer struct, whose new fields are zero or not.
+    // A newer struct whose additional fields are zero or not.
     #[repr(C)]
     struct Newer(ghl_store_callbacks, usize);
     for (field, accepted) in [(0, true), (1, false)] {
@@ -801,7 +802,7 @@ fn what_the_callbacks_must_be_is_checked_and_destroy_is_called_once() {
         assert_eq!(host.destroyed.load(Ordering::Relaxed), 1);
     }
 
-    // A configuration that does not fit; neither does the other function take it.
+    // A configuration for another store kind is refused by either function.
     let host = TestHost::default();
     let sqlite = json!({"store": {"kind": "sqlite", "path": "nowhere.db"}});
     let error = open(&support::config(&emulator, sqlite), &callbacks(&host)).err().unwrap();
@@ -813,7 +814,7 @@ fn what_the_callbacks_must_be_is_checked_and_destroy_is_called_once() {
         Abi::open(&support::config(&emulator, json!({"store": {"kind": "callbacks"}}))).err().unwrap();
     assert_eq!(alone.fails(Status::Config)["parameter"], "store.kind");
 
-    // Without a place for the client.
+    // Without a pointer for the client.
     let text = CString::new(config.to_string()).unwrap();
     let mut document = ptr::null_mut();
     // SAFETY: valid pointers, or NULL.
@@ -826,7 +827,7 @@ fn what_the_callbacks_must_be_is_checked_and_destroy_is_called_once() {
 }
 
 #[test]
-fn a_callback_cannot_call_the_client_that_it_serves_but_may_cancel_it_and_use_another() {
+fn callback_may_not_call_its_own_client_but_may_cancel_it_and_use_another() {
     let emulator = emulator(2);
     let (abi, host) = hosted(&emulator, json!({}));
     let (another, _) = hosted(&emulator, json!({}));
@@ -843,7 +844,7 @@ fn a_callback_cannot_call_the_client_that_it_serves_but_may_cancel_it_and_use_an
     let link = abi.authorization_url(json!({})).ok();
     let redirect =
         emulator.consent(link["url"].as_str().unwrap(), Decision::Company(company.clone())).unwrap();
-    // It was cancelled by its own callbacks, after its code was spent: the token is kept all the same.
+    // The call was cancelled by its own callbacks after its code was spent: the token is kept.
     let _ = abi.authorization_complete(json!({"redirectUrl": redirect}));
     *host.act.lock().unwrap() = None;
     abi.live_token(&emulator, &company);
@@ -851,7 +852,7 @@ fn a_callback_cannot_call_the_client_that_it_serves_but_may_cancel_it_and_use_an
 }
 
 #[test]
-fn while_a_callback_takes_its_time_other_calls_go_on() {
+fn slow_callback_delays_no_other_call() {
     let emulator = emulator(3);
     let (abi, host) = hosted(&emulator, json!({}));
     let company = abi.connect_company(&emulator);
@@ -860,7 +861,7 @@ fn while_a_callback_takes_its_time_other_calls_go_on() {
         abi.live_token(&emulator, location);
     }
     for slow in ["load", "save", "lock", "unlock"] {
-        // The first thread that comes there waits, until the others are through.
+        // The first thread that enters the callback waits until the others have finished.
         let gate = Arc::new((Mutex::new((false, false)), Condvar::new()));
         let (at, gates) = (Mutex::new(None::<ThreadId>), Arc::clone(&gate));
         host.when_asked(move |callback| {
@@ -893,11 +894,11 @@ fn while_a_callback_takes_its_time_other_calls_go_on() {
 }
 
 #[test]
-fn a_wait_for_the_hosts_lock_ends_by_its_deadline_and_by_cancelling() {
+fn wait_for_the_host_lock_ends_by_its_deadline_and_by_cancellation() {
     let emulator = emulator(1);
     let (abi, host) = hosted(&emulator, json!({"timeouts": {"totalMs": 600_000}}));
     let company = abi.connect_company(&emulator);
-    // Another host has the lock; and this one may answer at once that it has.
+    // Another host holds the lock, although this one may claim at once to have it.
     host.locks.lock().unwrap().insert(company.clone(), thread::current().id());
     let config = support::config(&emulator, json!({"timeouts": {"totalMs": 300}}));
     let mut table = callbacks(host);
@@ -906,7 +907,7 @@ fn a_wait_for_the_hosts_lock_ends_by_its_deadline_and_by_cancelling() {
     hasty.token_refresh(&company).fails(Status::Timeout);
     host.refuse("lock", (Status::Timeout.code(), None));
     hasty.token_refresh(&company).fails(Status::Timeout);
-    host.relent();
+    host.stop_refusing();
     thread::scope(|scope| {
         let waits = scope.spawn(|| abi.token_refresh(&company));
         abi.cancel_until(|| waits.is_finished());
@@ -918,7 +919,7 @@ fn a_wait_for_the_hosts_lock_ends_by_its_deadline_and_by_cancelling() {
 }
 
 #[test]
-fn what_a_host_gives_back_wrong_is_an_error_that_quotes_nothing() {
+fn invalid_callback_result_is_an_error_without_quotes() {
     let emulator = emulator(1);
     let (abi, host) = hosted(&emulator, json!({}));
     let company = abi.connect_company(&emulator);
@@ -945,7 +946,7 @@ fn what_a_host_gives_back_wrong_is_an_error_that_quotes_nothing() {
         let error = abi.token_refresh(&company).fails(Status::Store);
         assert!(!error.to_string().contains("hunter2"), "{error}");
         assert_eq!(error["resourceId"], company.as_str(), "{record}: {error}");
-        assert_eq!(host.records.lock().unwrap()[&company], record, "it was overwritten");
+        assert_eq!(host.records.lock().unwrap()[&company], record, "the record was overwritten");
     }
     host.records.lock().unwrap().insert(company.clone(), good);
     for page in [
@@ -959,6 +960,6 @@ fn what_a_host_gives_back_wrong_is_an_error_that_quotes_nothing() {
         let error = abi.tokens_list(json!({})).fails(Status::Store);
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
-    host.relent();
+    host.stop_refusing();
     abi.token_refresh(&company).ok();
 }

@@ -1,5 +1,5 @@
-//! What `cargo cinstall` installs, moved to another place and used as docs/install.md says: by pkg-config and by CMake, shared
-//! and static, and with each of the three ways to SQLite.
+//! The output of `cargo cinstall`, moved to another folder and used as in docs/install.md: by
+//! pkg-config and by CMake, shared and static, and with each of the three SQLite variants.
 #![cfg(target_os = "linux")] // It reads ELF files, and expects their names.
 
 mod built;
@@ -33,19 +33,19 @@ fn is_here(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// The folder with cargo-c's programs: `GHL_CARGO_C`, or one of the search path's.
+/// The folder of the cargo-c programs: `GHL_CARGO_C`, or from the search path.
 fn cargo_c() -> Option<PathBuf> {
     let folders = env::var_os("GHL_CARGO_C").or_else(|| env::var_os("PATH"))?;
     let found = env::split_paths(&folders).find(|folder| folder.join("cargo-cinstall").exists());
     if found.is_none() {
-        println!("left out: the installation, no cargo-c here (cargo install --locked cargo-c)");
+        println!("skipped: the installation, cargo-c is not installed (cargo install --locked cargo-c)");
     }
     found
 }
 
-/// Installs into a folder of its own and moves it, so that nothing can lead back.
+/// Installs into a new folder and moves it, so that no absolute path still works.
 fn install(cargo_c: &Path, features: &[&str]) -> (TempDir, PathBuf) {
-    // It copies what it has built after another build may have begun.
+    // cargo-c copies its output, which a concurrent build could replace.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
@@ -55,7 +55,7 @@ fn install(cargo_c: &Path, features: &[&str]) -> (TempDir, PathBuf) {
     );
     install.args(["cinstall", "--debug", "--locked", "--prefix", "/opt/first", "--libdir", "lib"]);
     install.args(features).arg("--destdir").arg(folder.path()).current_dir(built::ROOT);
-    // A folder of its own: cargo-c has its own Cargo inside, whose files are not this one's.
+    // A separate folder: cargo-c contains its own Cargo, whose build files differ.
     let target = built::folder().parent().unwrap().parent().unwrap().join("cargo-c");
     install.arg("--target-dir").arg(target).env("PATH", path.unwrap()).env("CARGO_PROFILE_DEV_DEBUG", "0");
     output(install);
@@ -73,14 +73,15 @@ fn pkg_config(prefix: &Path, arguments: &[&str]) -> Vec<String> {
     output(ask).split_whitespace().map(str::to_owned).collect()
 }
 
-/// The system's libraries that the static one needs, by the .pc file.
+/// The system libraries that the static library needs, from the .pc file.
 fn private_libraries(prefix: &Path) -> BTreeSet<String> {
     let file = fs::read_to_string(prefix.join("lib/pkgconfig/ghl_oauth.pc")).unwrap();
     let line = file.lines().find_map(|line| line.strip_prefix("Libs.private:"));
     line.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
-/// Runs a program with the installed library, and tells whether it is the shared one.
+/// Runs a program with the installed library. Returns its output and whether it uses the shared
+/// library.
 fn run(program: &Path, prefix: &Path) -> (String, bool) {
     let mut run = Command::new(program);
     run.env("LD_LIBRARY_PATH", prefix.join("lib"));
@@ -90,7 +91,7 @@ fn run(program: &Path, prefix: &Path) -> (String, bool) {
     (said, output(dynamic).contains("Shared library: [libghl_oauth.so.1]"))
 }
 
-/// Whether the static library has SQLite inside, and whether it needs one.
+/// Whether the static library contains SQLite, and whether it refers to SQLite.
 fn sqlite_symbols(prefix: &Path) -> (bool, bool) {
     let mut list = Command::new("nm");
     list.arg(prefix.join("lib/libghl_oauth.a")).stderr(Stdio::null());
@@ -99,13 +100,13 @@ fn sqlite_symbols(prefix: &Path) -> (bool, bool) {
     (has("T"), has("U"))
 }
 
-/// The blocks of CMake in docs/install.md.
+/// The CMake blocks of docs/install.md.
 fn cmake_blocks() -> Vec<String> {
     let page = fs::read_to_string(Path::new(built::ROOT).join("docs/install.md")).unwrap();
     page.split("\n```cmake\n").skip(1).map(|part| part.split("\n```").next().unwrap().to_owned()).collect()
 }
 
-/// Configures and builds a project; what CMake, or the linker, says where it refuses.
+/// Configures and builds a project. The error is the output of CMake or the linker.
 fn cmake(project: &str, prefix: &Path) -> Result<TempDir, String> {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("CMakeLists.txt"), project).unwrap();
@@ -126,7 +127,7 @@ fn cmake(project: &str, prefix: &Path) -> Result<TempDir, String> {
 }
 
 #[test]
-fn what_cargo_c_installs_serves_pkg_config_and_cmake() {
+fn cargo_c_installation_works_with_pkg_config_and_cmake() {
     let Some(cargo_c) = cargo_c() else { return };
     let (_folder, prefix) = install(&cargo_c, &[]);
 
@@ -149,7 +150,7 @@ fn what_cargo_c_installs_serves_pkg_config_and_cmake() {
     assert!(output(dynamic).contains("Library soname: [libghl_oauth.so.1]"));
     assert_eq!(sqlite_symbols(&prefix), (true, true));
 
-    // What rustc itself says that this library needs.
+    // The libraries that rustc lists for this crate.
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("all.rs"), "pub use ghl_oauth as _;\n").unwrap();
     let mut ask = Command::new("rustc");
@@ -166,13 +167,13 @@ fn what_cargo_c_installs_serves_pkg_config_and_cmake() {
     let named: BTreeSet<String> = named.split_whitespace().map(str::to_owned).collect();
     assert_eq!(private_libraries(&prefix), named);
 
-    pkg_config_leads_to_it(&prefix, folder.path());
-    cmake_finds_it(&prefix);
+    pkg_config_finds_library(&prefix, folder.path());
+    cmake_finds_library(&prefix);
 }
 
-fn pkg_config_leads_to_it(prefix: &Path, folder: &Path) {
+fn pkg_config_finds_library(prefix: &Path, folder: &Path) {
     if !is_here("pkg-config") {
-        println!("left out: pkg-config, which is not here (apt-get install pkg-config)");
+        println!("skipped: pkg-config is not installed (apt-get install pkg-config)");
         return;
     }
     assert_eq!(pkg_config(prefix, &["--modversion"]), [env!("CARGO_PKG_VERSION")]);
@@ -196,9 +197,9 @@ fn pkg_config_leads_to_it(prefix: &Path, folder: &Path) {
     }
 }
 
-fn cmake_finds_it(prefix: &Path) {
+fn cmake_finds_library(prefix: &Path) {
     if !is_here("cmake") {
-        println!("left out: CMake, which is not here (apt-get install cmake)");
+        println!("skipped: CMake is not installed (apt-get install cmake)");
         return;
     }
     let blocks = cmake_blocks();
@@ -208,7 +209,7 @@ fn cmake_finds_it(prefix: &Path) {
         let program = project.path().join("build/program");
         assert_eq!(run(&program, prefix), (VERSION.to_owned(), shared), "{block}");
     }
-    // Twice in one project, by two of its parts.
+    // Twice in one project, as by two of its parts.
     let twice = format!("{}\nfind_package(ghl_oauth CONFIG REQUIRED)\n", blocks[0]);
     cmake(&twice, prefix).unwrap();
 
@@ -222,7 +223,7 @@ fn cmake_finds_it(prefix: &Path) {
 }
 
 #[test]
-fn sqlite_can_be_the_systems_or_nobodys() {
+fn library_builds_with_system_sqlite_and_without_sqlite() {
     let Some(cargo_c) = cargo_c() else { return };
     let none: &[&str] = &["--no-default-features", "--features", "wiping-allocator"];
     let (_folder, prefix) = install(&cargo_c, none);
@@ -233,23 +234,23 @@ fn sqlite_can_be_the_systems_or_nobodys() {
         Command::new("pkg-config").args(test).arg("sqlite3").status().is_ok_and(|status| status.success())
     };
     if !system(&["--exists"]) {
-        println!(
-            "left out: the system's SQLite, which is not here (apt-get install libsqlite3-dev pkg-config)"
-        );
+        println!("skipped: the system's SQLite is not installed (apt-get install libsqlite3-dev pkg-config)");
         return;
     }
     let (_folder, prefix) = install(&cargo_c, &[none[0], none[1], "wiping-allocator,sqlite"]);
     assert_eq!(sqlite_symbols(&prefix), (false, true));
     assert!(private_libraries(&prefix).contains("-lsqlite3"));
     if !is_here("cmake") {
-        println!("left out: a program with the system's SQLite, no CMake here (apt-get install cmake)");
+        println!(
+            "skipped: a program with the system's SQLite, CMake is not installed (apt-get install cmake)"
+        );
         return;
     }
     match cmake(&cmake_blocks()[1], &prefix) {
         Ok(project) => {
             assert_eq!(run(&project.path().join("build/program"), &prefix), (VERSION.to_owned(), false));
         }
-        // As docs/install.md says.
+        // The refusal that docs/install.md describes.
         Err(refused) => {
             assert!(!system(&["--atleast-version=3.44"]), "{refused}");
             assert!(refused.contains("undefined reference to `sqlite3_set_clientdata'"), "{refused}");

@@ -1,4 +1,5 @@
-//! The receiver on a loopback port: who ends the wait, who is refused, and what a browser gets to see.
+//! The receiver on a loopback port: which requests end the wait, which are refused, and the pages a
+//! browser gets.
 
 mod support;
 
@@ -14,21 +15,21 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
 use serde_json::{Value, json};
 
-use support::{Abi, Outcome, PanickingClock, emulator, fields, free_port, query, sent, shows_none_of};
+use support::{Abi, Outcome, PanickingClock, contains_none_of, emulator, fields, free_port, query, sent};
 
-/// How long anything may take before a test gives up. Nothing takes nearly that long.
+/// The limit for every wait of a test. No operation takes nearly that long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn codes() -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::AuthorizationCode)
 }
 
-/// A company's consent to a new link: where the browser is sent.
+/// A company's consent to a new link. Returns the redirect URL.
 fn consented(abi: &Abi, emulator: &Emulator) -> String {
     abi.consent(emulator, Decision::Company(emulator.company_id()))
 }
 
-/// Waits for a browser while `visit` runs, and returns what came of both. A visit that fails ends the wait.
+/// Waits for a browser while `visit` runs, and returns both results. A failed visit ends the wait.
 fn listening<T>(abi: &Abi, mut params: Value, visit: impl FnOnce() -> T) -> (Outcome, T) {
     params["timeoutMs"] = json!(PATIENCE.as_millis() as u64);
     thread::scope(|scope| {
@@ -43,7 +44,7 @@ fn listening<T>(abi: &Abi, mut params: Value, visit: impl FnOnce() -> T) -> (Out
     })
 }
 
-/// A connection, as soon as somebody listens.
+/// Connects as soon as the port accepts connections.
 fn connect(port: u16) -> TcpStream {
     let began = Instant::now();
     loop {
@@ -52,7 +53,7 @@ fn connect(port: u16) -> TcpStream {
             stream.set_nodelay(true).unwrap();
             return stream;
         }
-        assert!(began.elapsed() < PATIENCE, "nobody listens on port {port}");
+        assert!(began.elapsed() < PATIENCE, "port {port} accepts no connection");
         thread::yield_now();
     }
 }
@@ -62,7 +63,7 @@ fn is_closed(port: u16) {
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "port {port} is still open");
 }
 
-/// The whole answer to a request of these bytes.
+/// The complete response to a request.
 fn ask(port: u16, request: &str) -> String {
     let mut stream = connect(port);
     stream.write_all(request.as_bytes()).unwrap();
@@ -79,19 +80,18 @@ fn status(answer: &str) -> &str {
     answer.split(' ').nth(1).unwrap()
 }
 
-/// What a browser sends that follows a redirect through the tunnel.
+/// The request of a browser that follows a redirect through the tunnel.
 fn request(url: &str) -> String {
     let (host, target) = url.split_once("://").unwrap().1.split_once('/').unwrap();
     format!("GET /{target} HTTP/1.1\r\nHost: {host}\r\nAccept: text/html\r\nCookie: a=b\r\n\r\n")
 }
 
-/// A browser that follows the redirect to the port.
 fn follow(port: u16, url: &str) -> String {
     ask(port, &request(url))
 }
 
 #[test]
-fn a_browser_that_comes_back_is_told_that_it_worked_and_the_port_is_closed() {
+fn redirected_browser_gets_a_success_page_and_the_port_is_closed() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
@@ -121,12 +121,12 @@ fn a_browser_that_comes_back_is_told_that_it_worked_and_the_port_is_closed() {
     let text = |secret: &Value| secret.as_str().unwrap().to_owned();
     let secrets = [text(&token["accessToken"]), text(&token["refreshToken"])];
     let redirect = query(&redirect_url);
-    shows_none_of(&page, &[&redirect["code"], &redirect["state"], &secrets[0], &secrets[1]]);
-    shows_none_of(&page, &[&emulator.company_id(), emulator.client_secret()]);
+    contains_none_of(&page, &[&redirect["code"], &redirect["state"], &secrets[0], &secrets[1]]);
+    contains_none_of(&page, &[&emulator.company_id(), emulator.client_secret()]);
 }
 
 #[test]
-fn whatever_else_comes_is_refused_and_waited_past() {
+fn unrelated_requests_are_refused_and_the_wait_continues() {
     let uris = ["https://app.example/oauth/callback", "https://app.example/other"];
     let options = Options { redirect_uris: uris.map(str::to_owned).to_vec(), ..Options::default() };
     let emulator = Emulator::start(options).unwrap();
@@ -146,25 +146,21 @@ fn whatever_else_comes_is_refused_and_waited_past() {
         ("400", "no state", request(&format!("{callback}?code={code}"))),
         ("400", "an empty state", request(&format!("{callback}?code={code}&state="))),
         ("400", "an unknown state", request(&format!("{callback}?code={code}&state=unknown"))),
-        ("400", "part of a state", request(&format!("{callback}?code={code}&state={}", &state[1..]))),
+        ("400", "a truncated state", request(&format!("{callback}?code={code}&state={}", &state[1..]))),
         ("400", "a used state", request(&used)),
-        (
-            "400",
-            "the state of another place",
-            request(&format!("{callback}?code={code}&state={other_state}")),
-        ),
+        ("400", "another path", request(&format!("{callback}?code={code}&state={other_state}"))),
         ("400", "two states", request(&format!("{redirect_url}&state={state}"))),
         ("400", "two codes", request(&format!("{redirect_url}&code={code}"))),
         ("400", "no code", request(&format!("{callback}?state={state}"))),
         ("400", "an empty code", request(&format!("{callback}?code=&state={state}"))),
         (
             "400",
-            "a refusal from a stranger",
+            "a denial with an unknown state",
             request(&format!("{callback}?error=access_denied&state=unknown")),
         ),
         ("400", "nothing", request(callback)),
         ("404", "an icon", request("https://app.example/favicon.ico")),
-        ("404", "the place of another link", request(&format!("{}?{rest}", uris[1]))),
+        ("404", "the path of another link", request(&format!("{}?{rest}", uris[1]))),
         ("404", "a place below", request(&format!("{callback}/?{rest}"))),
         ("404", "a whole URL", good.replace("GET /", "GET https://app.example/")),
         ("405", "a form", good.replace("GET", "POST")),
@@ -172,7 +168,7 @@ fn whatever_else_comes_is_refused_and_waited_past() {
         ("421", "a foreign host", good.replace(host, "Host: evil.example\r\n")),
         (
             "421",
-            "a foreign host that leads here",
+            "a foreign host name for this address",
             good.replace(host, &format!("Host: evil.example:{port}\r\n")),
         ),
         ("421", "another port", good.replace(host, "Host: localhost:1\r\n")),
@@ -189,10 +185,10 @@ fn whatever_else_comes_is_refused_and_waited_past() {
             let page = ask(port, request);
             assert_eq!(status(&page), *expected, "{name}: {page}");
             assert!(page.contains("\r\nCache-Control: no-store\r\n"), "{name}: {page}");
-            shows_none_of(&page, &[code, state]);
+            contains_none_of(&page, &[code, state]);
         }
         assert_eq!(sent(&emulator), [""; 0], "no code was sent");
-        // Once all at the same time, too.
+        // All of them concurrently as well.
         let streams: Vec<_> = requests
             .iter()
             .map(|(expected, name, request)| {
@@ -212,7 +208,7 @@ fn whatever_else_comes_is_refused_and_waited_past() {
 }
 
 #[test]
-fn a_tunnel_may_put_its_own_name_for_the_port_in_the_place_of_the_host() {
+fn tunnel_may_replace_the_host_header_with_its_own_name_for_the_port() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let port = free_port();
@@ -227,19 +223,20 @@ fn a_tunnel_may_put_its_own_name_for_the_port_in_the_place_of_the_host() {
 }
 
 #[test]
-fn idle_and_slow_connections_hold_up_nobody() {
+fn idle_and_slow_connections_delay_no_other_connection() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
     let (outcome, page) = listening(&abi, json!({"port": port}), || {
         let gone = connect(port);
         gone.shutdown(Shutdown::Both).unwrap();
-        // More than are held: some that say nothing, some that never finish, some that do not read their answer.
+        // More connections than are kept: some send nothing, some never finish, some do not read
+        // their response.
         let crowd: Vec<TcpStream> = (0..120)
             .map(|number| {
                 let mut stream = connect(port);
                 let words: &[&str] = &["", "G", "GET /oauth/callback HTTP/1.1\r\nHost: app.ex", "?\r\n\r\n"];
-                // One that had to go makes no difference.
+                // A connection that was dropped makes no difference.
                 let _ = stream.write_all(words[number % 4].as_bytes());
                 stream
             })
@@ -257,7 +254,7 @@ fn idle_and_slow_connections_hold_up_nobody() {
 }
 
 #[test]
-fn whoever_is_still_sending_gets_an_answer_and_is_not_cut_off() {
+fn client_that_is_still_sending_gets_a_complete_response() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
@@ -268,7 +265,7 @@ fn whoever_is_still_sending_gets_an_answer_and_is_not_cut_off() {
         let mut page = String::new();
         sending.read_to_string(&mut page).unwrap();
         assert_eq!(status(&page), "405");
-        // Whatever becomes of that connection has become of it when the next one is answered.
+        // The earlier connection has been handled by the time the next one gets its response.
         assert_eq!(status(&follow(port, "https://app.example/")), "404");
         for _ in 0..3 {
             sending.write_all(&[b'x'; 10_000]).unwrap();
@@ -279,7 +276,7 @@ fn whoever_is_still_sending_gets_an_answer_and_is_not_cut_off() {
 }
 
 #[test]
-fn a_browser_that_does_not_wait_for_its_page_is_connected_all_the_same() {
+fn browser_that_leaves_before_its_page_still_completes_the_consent() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
@@ -291,7 +288,7 @@ fn a_browser_that_does_not_wait_for_its_page_is_connected_all_the_same() {
 }
 
 #[test]
-fn whoever_comes_second_finds_the_port_closed() {
+fn second_browser_finds_the_port_closed() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
@@ -300,7 +297,7 @@ fn whoever_comes_second_finds_the_port_closed() {
         let mut browser = connect(port);
         browser.write_all(request(&redirect_url).as_bytes()).unwrap();
         hold.wait_for(1);
-        // While the code of the first is still being exchanged.
+        // While the code of the first redirect is still being exchanged.
         is_closed(port);
         hold.release();
         answer(browser)
@@ -312,7 +309,7 @@ fn whoever_comes_second_finds_the_port_closed() {
 }
 
 #[test]
-fn a_refusal_by_the_person_ends_the_wait_and_is_told() {
+fn denied_consent_ends_the_wait_with_its_own_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let port = free_port();
@@ -323,13 +320,13 @@ fn a_refusal_by_the_person_ends_the_wait_and_is_told() {
     assert!(error["message"].as_str().unwrap().contains("access_denied The app was not wanted"), "{error}");
     assert_eq!(status(&page), "403");
     assert!(page.contains("Access was not granted"), "{page}");
-    shows_none_of(&page, &["access_denied", "not wanted", &query(&denied)["state"]]);
+    contains_none_of(&page, &["access_denied", "not wanted", &query(&denied)["state"]]);
     assert_eq!(sent(&emulator), [""; 0]);
     is_closed(port);
 }
 
 #[test]
-fn a_code_that_the_server_refuses_is_told_without_its_words() {
+fn code_refused_by_the_server_is_reported_without_the_servers_text() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let port = free_port();
@@ -340,12 +337,12 @@ fn a_code_that_the_server_refuses_is_told_without_its_words() {
     assert_eq!(status(&page), "500");
     assert!(page.contains("Not connected"), "{page}");
     let words = error["api"]["message"].as_str().unwrap();
-    shows_none_of(&page, &["a-wrong-code", words, error["message"].as_str().unwrap()]);
+    contains_none_of(&page, &["a-wrong-code", words, error["message"].as_str().unwrap()]);
     assert_eq!(sent(&emulator), ["code 401"]);
 }
 
 #[test]
-fn the_exchange_has_the_time_of_a_call_and_no_more() {
+fn code_exchange_is_limited_to_the_call_timeout() {
     let emulator = emulator(1);
     let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 100}}));
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
@@ -358,9 +355,9 @@ fn the_exchange_has_the_time_of_a_call_and_no_more() {
 }
 
 #[test]
-fn the_wait_ends_when_nobody_comes_and_the_link_stays_good() {
+fn wait_without_a_browser_times_out_and_the_link_stays_valid() {
     let emulator = emulator(1);
-    // The time of a call is not that of the person.
+    // The call timeout does not limit the wait for the person.
     let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 1}}));
     let redirect_url = consented(&abi, &emulator);
     let port = free_port();
@@ -377,7 +374,7 @@ fn the_wait_ends_when_nobody_comes_and_the_link_stays_good() {
 }
 
 #[test]
-fn a_cancellation_ends_the_wait() {
+fn cancellation_ends_the_wait() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let port = free_port();
@@ -394,7 +391,7 @@ fn a_cancellation_ends_the_wait() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_refused_by_its_name() {
+fn port_in_use_is_named_in_the_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let port = free_port();
@@ -413,7 +410,7 @@ fn a_port_that_is_taken_is_refused_by_its_name() {
 }
 
 #[test]
-fn two_at_once_take_each_its_own_redirect() {
+fn two_simultaneous_listeners_each_accept_only_their_own_redirect() {
     let uris = ["https://app.example/one", "https://other.example/two?tenant=7"];
     let redirect_uris = uris.map(str::to_owned).to_vec();
     let options = Options { redirect_uris, companies: 2, ..Options::default() };
@@ -455,7 +452,7 @@ fn two_at_once_take_each_its_own_redirect() {
 }
 
 #[test]
-fn a_redirect_uri_on_this_machine_names_the_port_itself() {
+fn loopback_redirect_uri_determines_the_port() {
     for host in ["localhost", "127.0.0.1"] {
         let emulator =
             Emulator::start(Options { allow_loopback_redirects: true, ..Options::default() }).unwrap();
@@ -471,7 +468,7 @@ fn a_redirect_uri_on_this_machine_names_the_port_itself() {
 }
 
 #[test]
-fn an_installation_from_inside_the_marketplace_is_awaited_by_explicit_wish() {
+fn marketplace_installation_without_a_state_is_accepted_only_on_request() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let port = free_port();
@@ -491,7 +488,7 @@ fn an_installation_from_inside_the_marketplace_is_awaited_by_explicit_wish() {
 }
 
 #[test]
-fn a_session_of_the_host_takes_its_own_redirect_only() {
+fn listener_with_a_host_session_accepts_only_its_own_redirect() {
     let emulator = emulator(1);
     let (here, there) = (Abi::new(&emulator), Abi::new(&emulator));
     let port = free_port();
@@ -509,18 +506,18 @@ fn a_session_of_the_host_takes_its_own_redirect_only() {
     outcome.ok();
     assert_eq!(status(&page), "200");
     assert_eq!(fields(&emulator.requests().pop().unwrap())["userType"], "Company");
-    // What was refused there is still good.
+    // The refused redirect is still valid there.
     there.authorization_complete(json!({"redirectUrl": foreign})).ok();
 }
 
 #[test]
-fn a_program_that_is_started_meanwhile_does_not_keep_the_port() {
+fn program_started_during_the_wait_does_not_inherit_the_port() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
     let (outcome, child) = listening(&abi, json!({"port": port}), || {
         let _idle = connect(port);
-        // It reads until its input ends.
+        // The child process reads until its input ends.
         let child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
         follow(port, &redirect_url);
         child
@@ -532,12 +529,12 @@ fn a_program_that_is_started_meanwhile_does_not_keep_the_port() {
             drop(child.stdin.take());
             child.wait().unwrap();
         }
-        Err(error) => println!("left out: a program that is started meanwhile, no cat here ({error})"),
+        Err(error) => println!("skipped: a program started during the wait, cat does not start ({error})"),
     }
 }
 
 #[test]
-fn a_defect_inside_ends_the_wait_and_frees_the_port() {
+fn panic_ends_the_wait_and_frees_the_port() {
     let emulator = emulator(1);
     let panicking_clock = PanickingClock::new(&emulator);
     let abi = Abi::by(&emulator, json!({}), Arc::<PanickingClock>::clone(&panicking_clock));
@@ -545,7 +542,7 @@ fn a_defect_inside_ends_the_wait_and_frees_the_port() {
     panicking_clock.set(1);
     let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &redirect_url));
     outcome.fails(Status::Internal);
-    assert!(panicking_clock.has_sprung());
+    assert!(panicking_clock.disarm());
     assert_eq!(page, "");
     is_closed(port);
     let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &redirect_url));

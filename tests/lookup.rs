@@ -1,7 +1,8 @@
-//! Name resolution in a process that gets no more threads.
+//! Name resolution in a process that cannot start threads.
 //!
-//! The worker is this very program, started again with a stack size for new threads that no address space can hold: so the
-//! system refuses every thread, and the worker's test runs on its main thread.
+//! The worker is this program, started again with a stack size for new threads that exceeds the
+//! address space. The system therefore refuses every thread, and the test of the worker runs on its
+//! main thread.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -49,10 +50,10 @@ fn run(work: &Value, without_threads: bool) -> Value {
 }
 
 #[test]
-fn process_without_threads_gets_the_valid_token_and_else_a_network_error() {
+fn process_that_cannot_start_threads_returns_the_valid_token_or_a_network_error() {
     let emulator = emulator(1);
     let folder = tempfile::tempdir().unwrap();
-    // A name, so that it must be looked up.
+    // A host name, which needs a lookup.
     let changes = json!({
         "baseUrl": emulator.base_url().replace("127.0.0.1", "localhost"),
         "store": {"kind": "sqlite", "path": folder.path().join("tokens.db")},
@@ -61,7 +62,7 @@ fn process_without_threads_gets_the_valid_token_and_else_a_network_error() {
     let config = config(&emulator, changes);
     let abi = Abi::open(&config).map_err(|error| error.1).unwrap();
     let company = abi.connect_company(&emulator);
-    // Due, and valid for another minute.
+    // Due, but valid for another minute.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
     let mut page = abi.tokens_export(json!({})).ok();
     page["tokens"][0]["expiresAt"] = (now + 60_000).into();
@@ -71,8 +72,8 @@ fn process_without_threads_gets_the_valid_token_and_else_a_network_error() {
 
     let work = json!({"config": config, "company": company, "location": emulator.location_ids()[0]});
     let report = run(&work, true);
-    assert_eq!(report["hasThreads"], false, "the worker is without threads");
-    assert!(report["token"] == json!([0, token]), "the valid token is handed out");
+    assert_eq!(report["hasThreads"], false, "the worker cannot start threads");
+    assert!(report["token"] == json!([0, token]), "the valid token is returned");
     for call in ["refresh", "mint", "mintAll"] {
         let error = &report[call][1]["error"];
         assert_eq!(report[call][0], Status::Network.code(), "{call}: {error}");
@@ -82,7 +83,7 @@ fn process_without_threads_gets_the_valid_token_and_else_a_network_error() {
     }
     assert_eq!(emulator.refreshes(), 0);
 
-    // The same with threads: the token was due, and each call finds its server.
+    // With threads the due token is refreshed and every call finds its server.
     let report = run(&work, false);
     assert_eq!(report["hasThreads"], true);
     assert!(report["token"] != json!([0, token]), "a due token is refreshed");

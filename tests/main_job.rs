@@ -1,4 +1,4 @@
-//! The whole life of a connection, as a program lives it.
+//! The whole life of a connection, from consent to deletion.
 
 mod support;
 
@@ -8,10 +8,10 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Decision, Emulator, Options};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, config, emulator, header, query, sent, shows_none_of};
+use support::{Abi, DAY, config, contains_none_of, emulator, header, query, sent};
 
 #[test]
-fn a_connection_lives_from_consent_to_deletion_whichever_way_requests_are_written() {
+fn connection_works_from_consent_to_deletion_in_either_request_encoding() {
     for (encoding, content_type) in
         [("form", "application/x-www-form-urlencoded"), ("json", "application/json")]
     {
@@ -21,7 +21,7 @@ fn a_connection_lives_from_consent_to_deletion_whichever_way_requests_are_writte
         let (company, location) = (emulator.company_id(), emulator.location_ids()[2].clone());
 
         let link = abi.authorization_url(json!({})).ok();
-        assert_eq!(sent(&emulator), [""; 0], "a link costs no request");
+        assert_eq!(sent(&emulator), [""; 0], "a link needs no request");
         let redirect_url =
             emulator.consent(link["url"].as_str().unwrap(), Decision::Company(company.clone())).unwrap();
         let before = emulator.clock().now_ms();
@@ -76,7 +76,7 @@ fn a_connection_lives_from_consent_to_deletion_whichever_way_requests_are_writte
         let live = emulator.live_refresh_tokens();
         let mut secrets: Vec<&str> = live.iter().map(|token| token.refresh_token.as_str()).collect();
         secrets.extend([&*of_company, &*minted, &*renewed, &*forced, emulator.client_secret()]);
-        shows_none_of(&list.to_string(), &secrets);
+        contains_none_of(&list.to_string(), &secrets);
 
         let exported = abi.tokens_export(json!({})).ok();
         let successor = Abi::with(&emulator, changes);
@@ -87,7 +87,7 @@ fn a_connection_lives_from_consent_to_deletion_whichever_way_requests_are_writte
         emulator.clock().advance(DAY);
         successor.live_token(&emulator, &location);
         successor.live_token(&emulator, &company);
-        assert_eq!(sent(&emulator), ["refresh 200"; 2], "the refresh tokens came over, too");
+        assert_eq!(sent(&emulator), ["refresh 200"; 2], "the refresh tokens were imported as well");
 
         let deleted = successor.token_delete(&location).ok();
         assert_eq!(deleted["resourceId"], location.as_str());
@@ -105,14 +105,14 @@ fn a_connection_lives_from_consent_to_deletion_whichever_way_requests_are_writte
     }
 }
 
-/// The ids of all locations, page by page.
+/// The ids of all locations from all pages.
 fn installed_locations(abi: &Abi, company: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut params = json!({"companyId": company, "pageSize": 2});
     loop {
         let page = abi.oauth_installed_locations(params.clone()).ok();
         for item in page["items"].as_array().unwrap() {
-            assert!(found.insert(item["_id"].as_str().unwrap().to_owned()), "a location comes twice");
+            assert!(found.insert(item["_id"].as_str().unwrap().to_owned()), "a location is listed twice");
         }
         match &page["pagination"]["nextPageToken"] {
             Value::Null => return found,
@@ -122,7 +122,7 @@ fn installed_locations(abi: &Abi, company: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_link_asks_for_what_was_wanted() {
+fn consent_link_contains_the_requested_parameters() {
     let emulator = emulator(1);
     let scopes = ["oauth.readonly", "conversations/message.write"];
     let base = json!({"scopes": scopes});
@@ -158,7 +158,7 @@ fn the_link_asks_for_what_was_wanted() {
 }
 
 #[test]
-fn each_link_has_a_state_of_its_own() {
+fn each_consent_link_has_a_unique_state() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let states: BTreeSet<String> = (0..100)
@@ -170,7 +170,7 @@ fn each_link_has_a_state_of_its_own() {
 }
 
 #[test]
-fn the_consent_page_is_the_configured_one() {
+fn consent_link_leads_to_the_configured_page() {
     let app = json!({
         "clientId": "app-1", "clientSecret": "s", "redirectUri": "https://app.example/", "scopes": ["a.b"],
     });
@@ -195,7 +195,7 @@ fn the_consent_page_is_the_configured_one() {
 }
 
 #[test]
-fn a_private_app_is_installed_by_its_version_in_the_same_tab() {
+fn private_app_is_installed_by_its_version_id_in_the_same_tab() {
     let emulator = Emulator::start(Options { require_version_id: true, ..Options::default() }).unwrap();
     let abi = Abi::new(&emulator);
     let decision = || Decision::Company(emulator.company_id());
@@ -210,7 +210,7 @@ fn a_private_app_is_installed_by_its_version_in_the_same_tab() {
 }
 
 #[test]
-fn the_figures_say_what_happened() {
+fn statistics_count_the_work_that_was_done() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     let figures = |abi: &Abi| {

@@ -1,5 +1,5 @@
-//! What stands in a process's memory after its calls. The program asks for tokens and wipes what it is given, so every
-//! secret that is found there is one that the library keeps, or left behind.
+//! Secrets in the memory of a process. The program wipes every secret that it receives, so each one
+//! that is found is stored by the library or was left behind.
 #![cfg(all(target_os = "linux", feature = "wiping-allocator", feature = "sqlite"))]
 
 mod built;
@@ -17,10 +17,10 @@ use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, Options, Rule,
 use serde_json::{Value, json};
 use worker::Worker;
 
-/// So much of a secret in one place is no chance.
+/// Equal pieces of this length are no coincidence.
 const PIECE: usize = 16;
 
-/// The secrets to look for, by what they are, cut into pieces: half a token is one, too.
+/// The secrets to search for by name, cut into pieces, because half a token is a secret as well.
 #[derive(Default)]
 struct Canaries {
     pieces: Vec<(String, Vec<u8>)>,
@@ -29,7 +29,7 @@ struct Canaries {
 
 impl Canaries {
     fn add(&mut self, what: &str, secret: &str) {
-        // Of a JWT only the signature is looked for: all tokens of a company have the rest in common.
+        // Only the signature of a JWT is used: all tokens of a company share the rest.
         let part = secret.rsplit('.').next().unwrap();
         assert!(part.len() >= PIECE, "{what} is too short to look for");
         for piece in part.as_bytes().chunks_exact(PIECE) {
@@ -44,7 +44,8 @@ impl Canaries {
         }
     }
 
-    /// How often each of them stands in the writable memory of a process; the times of its most frequent piece.
+    /// The number of occurrences of each secret in the writable memory of a process, counting its
+    /// most frequent piece.
     fn search(&self, process: u32) -> BTreeMap<&str, usize> {
         let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
         let memory = File::open(format!("/proc/{process}/mem")).unwrap();
@@ -69,7 +70,7 @@ impl Canaries {
     }
 }
 
-/// The program, on its way through everything that has to do with secrets.
+/// The program, which uses every function that handles secrets.
 struct Run {
     emulator: Emulator,
     worker: Worker,
@@ -77,12 +78,12 @@ struct Run {
 }
 
 impl Run {
-    /// With these keys in the configuration.
+    /// Starts the C program with these configuration changes.
     fn start(changes: Value) -> Run {
         Run::of("tests/abi/memory.c", changes)
     }
 
-    /// The program in C, or the one in C++.
+    /// Starts the C or the C++ program.
     fn of(source: &str, changes: Value) -> Run {
         let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -107,7 +108,7 @@ impl Run {
         document
     }
 
-    /// What is held now, under that name.
+    /// Records the currently stored tokens under this name.
     fn note(&mut self, what: &str) -> Value {
         let export = self.succeeds("tokens_export", "{}");
         for token in export["tokens"].as_array().unwrap() {
@@ -117,7 +118,7 @@ impl Run {
         export
     }
 
-    /// Consent, refreshes, mints, lists, the endpoints as they are, import and export; and what goes wrong on the way.
+    /// Consent, refreshes, mints, lists, raw endpoints, import and export, and failures of each.
     fn everything(&mut self) {
         let company = self.emulator.company_id();
         let location = self.emulator.location_ids().remove(0);
@@ -188,8 +189,8 @@ impl Run {
 }
 
 impl Run {
-    /// Asserts that a secret of the program's own is found, so that the search is one.
-    fn proves_its_search(&mut self) {
+    /// Asserts that the search finds a secret that the program itself keeps.
+    fn assert_search_works(&mut self) {
         self.canaries.add("control", "a-secret-that-is-kept");
         assert_eq!(self.worker.answer("keep a-secret-that-is-kept"), "kept");
         assert_eq!(self.search().get("control"), Some(&1));
@@ -197,12 +198,12 @@ impl Run {
 }
 
 #[test]
-fn what_is_held_stands_in_memory_once_and_nothing_of_it_when_the_client_is_gone() {
+fn secrets_are_in_memory_once_and_wiped_when_the_client_is_freed() {
     nothing_is_left_by("tests/abi/memory.c");
 }
 
 #[test]
-fn the_cpp_header_leaves_nothing_of_its_own() {
+fn cpp_header_leaves_no_secrets_in_memory() {
     nothing_is_left_by("tests/abi/cpp_memory.cpp");
 }
 
@@ -219,11 +220,11 @@ fn nothing_is_left_by(source: &str) {
     assert_eq!(run.search(), held.map(|what| (what, 1)).into());
     run.succeeds("free", "");
     assert_eq!(run.search(), BTreeMap::new());
-    run.proves_its_search();
+    run.assert_search_works();
 }
 
 #[test]
-fn a_token_that_is_deleted_or_renewed_is_gone_at_once() {
+fn deleted_or_refreshed_token_is_wiped_at_once() {
     let mut run = Run::start(json!({}));
     run.everything();
     let (company, location) = (run.emulator.company_id(), run.emulator.location_ids().remove(0));
@@ -232,9 +233,9 @@ fn a_token_that_is_deleted_or_renewed_is_gone_at_once() {
     assert_eq!(run.search(), [("client secret", 1)].into());
 }
 
-/// SQLite's page cache comes from its own allocator, and is freed as it is.
+/// The page cache of SQLite has its own allocator, which does not wipe freed memory.
 #[test]
-fn with_sqlite_only_stored_tokens_stay_behind() {
+fn sqlite_leaves_only_stored_tokens_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let store = json!({"kind": "sqlite", "path": folder.path().join("tokens.db")});
     let mut run = Run::start(json!({"store": store}));
@@ -243,18 +244,21 @@ fn with_sqlite_only_stored_tokens_stay_behind() {
     let found = run.search();
     let stored = |what: &&str| what.starts_with("held") || what.starts_with("spent");
     assert!(found.keys().all(stored), "{found:?}");
-    run.proves_its_search();
+    run.assert_search_works();
 }
 
 #[test]
-fn a_proxys_password_is_gone_with_the_client() {
+fn proxy_password_is_wiped_with_the_client() {
     let password = "the-password-of-the-proxy";
     let proxy = tunnel::tunnel(tunnel::OPEN);
     let mut run = Run::start(json!({"http": {"proxy": format!("http://user:{password}@{proxy}")}}));
     run.canaries.add("password", password);
     run.canaries.add("authorization", &STANDARD.encode(format!("user:{password}")));
     run.everything();
-    assert!(run.search().contains_key("password"), "the connection pool needs it for its next connection");
+    assert!(
+        run.search().contains_key("password"),
+        "the connection pool needs the password for its next connection"
+    );
     run.succeeds("free", "");
     assert_eq!(run.search(), BTreeMap::new());
 }

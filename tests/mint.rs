@@ -1,4 +1,5 @@
-//! Many locations at once: what is minted, what is left, what the caller hears of it, and what the server sees.
+//! Minting for many locations: results, remaining work, progress reports, and the requests that the
+//! server sees.
 
 mod support;
 
@@ -13,18 +14,18 @@ use serde_json::{Value, json};
 
 use support::{Abi, DAY, sent};
 
-/// An emulator that lets everything pass: only where a test is about the pace, it should be waited for.
+/// An emulator without rate limits: only tests about the rate limiter should wait for it.
 fn emulator(locations: usize) -> Emulator {
     Emulator::start(Options { locations, rate_limit: None, ..Options::default() }).unwrap()
 }
 
-/// A client with the keys changed and no pace that it would notice.
+/// A client with these changes and an unnoticeably high rate limit.
 fn client(emulator: &Emulator, mut changes: Value) -> Abi {
     changes["rateLimit"] = json!({"requests": 10_000});
     Abi::with(emulator, changes)
 }
 
-/// A connected company with so many locations, and nothing minted yet.
+/// A connected company with this number of locations and no minted token.
 fn connected(emulator: &Emulator) -> (Abi, String) {
     let abi = client(emulator, json!({}));
     let company = abi.connect_company(emulator);
@@ -36,7 +37,7 @@ fn of_all(company: &str) -> Value {
     json!({"companyId": company, "installed": true})
 }
 
-/// The figures of a report.
+/// The counts of a report.
 fn counts(report: &Value) -> [u64; 4] {
     let number = |name: &str| report[name].as_u64().unwrap();
     [number("total"), number("minted"), number("fresh"), report["failed"].as_array().unwrap().len() as u64]
@@ -47,7 +48,7 @@ fn status(http: u16, body: &str) -> FaultKind {
     FaultKind::Status { status: http, body: body.to_owned(), content_type: None, headers: vec![], stage }
 }
 
-/// How often each kind of request was sent.
+/// The number of requests with this path.
 fn tally(emulator: &Emulator, name: &str) -> usize {
     emulator.requests().iter().filter(|request| request.path == name).count()
 }
@@ -56,21 +57,17 @@ const MINT: &str = "/oauth/location-token";
 const LIST: &str = "/oauth/installed-locations";
 
 #[test]
-fn every_installed_location_is_minted_once_and_a_second_run_mints_what_is_missing_or_due() {
+fn every_installed_location_is_minted_once_and_a_second_run_mints_missing_or_due_tokens() {
     let emulator = emulator(250);
     let (abi, company) = connected(&emulator);
     assert_eq!(counts(&abi.tokens_mint(of_all(&company), |_| true).ok()), [250, 250, 0, 0]);
     assert_eq!((tally(&emulator, MINT), tally(&emulator, LIST)), (250, 3));
-    assert_eq!(
-        abi.stats()["tokens"]["inMemory"],
-        1,
-        "beside the store, only the company's token takes memory"
-    );
+    assert_eq!(abi.stats()["tokens"]["inMemory"], 1, "only the company token is in memory");
     emulator.clear_requests();
     for location in emulator.location_ids() {
         abi.live_token(&emulator, &location);
     }
-    assert_eq!(emulator.requests().len(), 0, "they are ready to be used");
+    assert_eq!(emulator.requests().len(), 0, "the tokens are ready for use");
 
     for location in &emulator.location_ids()[..7] {
         abi.token_delete(location).ok();
@@ -85,7 +82,7 @@ fn every_installed_location_is_minted_once_and_a_second_run_mints_what_is_missin
 }
 
 #[test]
-fn a_list_is_minted_each_location_once() {
+fn duplicate_locations_in_a_list_are_minted_once() {
     let emulator = emulator(4);
     let (abi, company) = connected(&emulator);
     let [a, b, c, d] = <[String; 4]>::try_from(emulator.location_ids()).unwrap();
@@ -101,7 +98,7 @@ fn a_list_is_minted_each_location_once() {
 }
 
 #[test]
-fn a_bad_location_never_stops_the_rest_and_is_listed_with_its_error() {
+fn failed_location_is_reported_and_never_stops_the_others() {
     let emulator = emulator(30);
     let (abi, company) = connected(&emulator);
     let locations = emulator.location_ids();
@@ -114,7 +111,8 @@ fn a_bad_location_never_stops_the_rest_and_is_listed_with_its_error() {
     assert_eq!(counts(&report), [31, 28, 0, 3]);
     let failed = report["failed"].as_array().unwrap();
     let of = |location: &str| {
-        let failure = failed.iter().find(|failure| failure["locationId"] == location).expect("it is listed");
+        let failure =
+            failed.iter().find(|failure| failure["locationId"] == location).expect("the failure is listed");
         assert_eq!(failure["error"]["resourceId"], location);
         failure["error"]["status"].as_str().unwrap().to_owned()
     };
@@ -131,11 +129,11 @@ fn a_bad_location_never_stops_the_rest_and_is_listed_with_its_error() {
 }
 
 #[test]
-fn the_caller_hears_how_far_the_work_is_and_on_its_own_thread() {
+fn progress_is_reported_on_the_thread_of_the_caller() {
     let emulator = emulator(12);
     let (abi, company) = connected(&emulator);
     let own = thread::current().id();
-    let heard = abi.listen_and(move |_| assert_eq!(thread::current().id(), own));
+    let heard = abi.listen_with(move |_| assert_eq!(thread::current().id(), own));
     let mut reports = Vec::new();
     let report = abi.tokens_mint(of_all(&company), |so_far| {
         assert_eq!(thread::current().id(), own);
@@ -143,7 +141,7 @@ fn the_caller_hears_how_far_the_work_is_and_on_its_own_thread() {
         true
     });
     report.ok();
-    let last = reports.last().expect("at the end, at the latest");
+    let last = reports.last().expect("at the latest at the end");
     assert_eq!(
         (&last["done"], &last["failed"], &last["total"], &last["secondsLeft"]),
         (&json!(12), &json!(0), &json!(12), &json!(0))
@@ -155,10 +153,10 @@ fn the_caller_hears_how_far_the_work_is_and_on_its_own_thread() {
 }
 
 #[test]
-fn the_work_can_be_ended_and_taken_up_again() {
+fn minting_can_be_stopped_and_resumed() {
     let emulator = emulator(60);
     let (abi, company) = connected(&emulator);
-    // The callback hears of it while some are held.
+    // The callback is called while some requests are held.
     let mut hold = Some(emulator.hold(Rule::on(Endpoint::LocationToken).skip(20), Stage::AfterProcessing));
     let by_callback = abi.tokens_mint(of_all(&company), |_| {
         drop(hold.take());
@@ -184,12 +182,12 @@ fn the_work_can_be_ended_and_taken_up_again() {
     emulator.clear_requests();
     let [total, minted, fresh, failed] = counts(&abi.tokens_mint(of_all(&company), |_| true).ok());
     assert_eq!((total, failed, minted + fresh), (60, 0, 60));
-    assert!(fresh >= 20 - 8, "what was answered before the end was saved: {fresh}");
+    assert!(fresh >= 20 - 8, "tokens granted before the stop were saved: {fresh}");
     assert_eq!(tally(&emulator, MINT) as u64, minted);
 }
 
 #[test]
-fn what_is_wrong_with_the_company_ends_the_work_and_costs_one_refresh_at_most() {
+fn company_failure_ends_the_work_after_one_refresh_at_most() {
     let emulator = emulator(40);
     let (abi, company) = connected(&emulator);
     let unknown = abi.tokens_mint(of_all("nobody"), |_| true).fails(Status::NotFound);
@@ -214,7 +212,7 @@ fn what_is_wrong_with_the_company_ends_the_work_and_costs_one_refresh_at_most() 
 }
 
 #[test]
-fn a_dead_token_of_the_company_is_refreshed_once_for_all_hands() {
+fn expired_company_token_is_refreshed_once_for_all_workers() {
     let emulator = emulator(40);
     let (abi, company) = connected(&emulator);
     emulator.clock().advance(DAY);
@@ -223,7 +221,7 @@ fn a_dead_token_of_the_company_is_refreshed_once_for_all_hands() {
 }
 
 #[test]
-fn a_network_that_is_down_ends_the_work_soon() {
+fn unavailable_network_ends_the_work_soon() {
     let emulator = emulator(200);
     let (abi, company) = connected(&emulator);
     emulator.inject(Rule::on(Endpoint::LocationToken), FaultKind::ReplyLost);
@@ -236,7 +234,7 @@ fn a_network_that_is_down_ends_the_work_soon() {
 }
 
 #[test]
-fn the_server_refuses_nobody_while_many_are_minted() {
+fn many_mints_stay_below_the_rate_limit() {
     let rate_limit = Some(RateLimit { requests: 50, per_ms: 200, per_day: 100_000 });
     let emulator = Emulator::start(Options { locations: 300, rate_limit, ..Options::default() }).unwrap();
     let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 50, "perMs": 200}}));
@@ -248,7 +246,7 @@ fn the_server_refuses_nobody_while_many_are_minted() {
 }
 
 #[test]
-fn a_refusal_for_the_pace_is_waited_for_and_no_location_is_left_out() {
+fn rate_limit_refusal_is_waited_for_and_no_location_is_skipped() {
     let emulator = emulator(20);
     let (abi, company) = connected(&emulator);
     let kind = FaultKind::Status {
@@ -259,7 +257,7 @@ fn a_refusal_for_the_pace_is_waited_for_and_no_location_is_left_out() {
         stage: Stage::BeforeProcessing,
     };
     emulator.inject(Rule::on(Endpoint::LocationToken).skip(5).times(1), kind.clone());
-    // Less patience than the server asks for.
+    // Shorter than the delay that the server asks for.
     let impatient = client(&emulator, json!({"timeouts": {"totalMs": 500}}));
     impatient.connect_company(&emulator);
     let params = json!({"companyId": company, "installed": true, "concurrency": 2});
@@ -275,9 +273,9 @@ fn a_refusal_for_the_pace_is_waited_for_and_no_location_is_left_out() {
     assert_eq!(error["resourceId"], company.as_str());
 }
 
-/// The pace would let the next one go in ten minutes only.
+/// The rate limiter would send the next request only in ten minutes.
 #[test]
-fn a_mint_that_is_ended_while_it_waits_for_its_pace_ends() {
+fn minting_that_waits_for_the_rate_limiter_can_be_stopped() {
     let emulator = emulator(5);
     let pace = json!({"rateLimit": {"requests": 2, "perMs": 600_000}, "timeouts": {"totalMs": 600_000}});
     let abi = Abi::with(&emulator, pace);
@@ -298,7 +296,7 @@ fn a_mint_that_is_ended_while_it_waits_for_its_pace_ends() {
 }
 
 #[test]
-fn two_processes_that_mint_the_same_do_each_a_part() {
+fn two_processes_that_mint_the_same_locations_share_the_work() {
     let folder = tempfile::tempdir().unwrap();
     let emulator = emulator(300);
     let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
@@ -329,7 +327,7 @@ fn two_processes_that_mint_the_same_do_each_a_part() {
 }
 
 #[test]
-fn a_token_that_is_deleted_while_it_is_minted_anew_stays_deleted() {
+fn token_deleted_during_its_mint_stays_deleted() {
     let emulator = emulator(2);
     let (abi, company) = connected(&emulator);
     abi.tokens_mint(of_all(&company), |_| true).ok();
@@ -350,7 +348,7 @@ fn a_token_that_is_deleted_while_it_is_minted_anew_stays_deleted() {
 }
 
 #[test]
-fn a_store_that_fails_ends_the_work_and_loses_no_token() {
+fn failing_store_ends_the_work_and_loses_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let emulator = emulator(50);

@@ -1,5 +1,5 @@
-//! Explicit-state model checking of the token protocol: every interleaving and every fault within the bounds, breadth
-//! first. [docs/model.md](../docs/model.md) says what is modelled and what is not.
+//! Explicit-state model checking of the token protocol: all interleavings and faults within the
+//! bounds, breadth first. [docs/model.md](../docs/model.md) describes the scope of the model.
 
 #[path = "model/calls.rs"]
 mod calls;
@@ -34,13 +34,13 @@ fn assert_clean(name: &str, scenario: Scenario) {
     }
 }
 
-/// The steps from the start to a violation, one a line.
+/// The steps from the start to a violation, one per line.
 fn trace(path: Path<State, Action>) -> String {
     let steps = path.into_actions().into_iter().map(|action| format!("  {action:?}"));
     steps.collect::<Vec<String>>().join("\n")
 }
 
-/// Changes the rules of a configuration, and expects that a property is violated.
+/// Changes the rules of a configuration and expects the violation of a property.
 fn assert_violation(scenario: Scenario, change: impl FnOnce(&mut Rules), broken: Broken) {
     let mut scenario = scenario;
     change(&mut scenario.rules);
@@ -53,53 +53,53 @@ fn assert_violation(scenario: Scenario, change: impl FnOnce(&mut Rules), broken:
 }
 
 #[test]
-fn refreshes_hold_all_properties_with_and_without_a_replay_window() {
+fn refreshes_keep_all_properties_with_and_without_a_replay_window() {
     assert_clean("refresh", of::refresh());
     assert_clean("refresh without a window", of::refresh_without_window());
 }
 
 #[test]
-fn lost_unsynced_writes_leave_all_properties_intact() {
+fn lost_unsynced_writes_keep_all_properties() {
     assert_clean("unsynced writes", of::unsynced());
 }
 
 #[test]
-fn deletions_and_new_consents_hold_all_properties() {
+fn deletions_and_new_consents_keep_all_properties() {
     assert_clean("deletion and consent", of::deletion());
     assert_clean("two consents", of::consents());
 }
 
 #[test]
-fn mints_hold_all_properties() {
+fn mints_keep_all_properties() {
     assert_clean("first mint", of::mint());
     assert_clean("location with a token", of::location());
 }
 
 #[test]
-fn imports_hold_all_properties() {
+fn imports_keep_all_properties() {
     assert_clean("import", of::import());
     assert_clean("import with replace", of::import_with_replace());
     assert_clean("import from another chain", of::foreign_import());
 }
 
 #[test]
-fn answers_for_another_resource_leave_all_properties_intact() {
+fn responses_for_another_resource_keep_all_properties() {
     assert_clean("mislabelled location", of::mislabelled());
 }
 
 #[test]
-fn webhooks_in_any_order_hold_all_properties() {
+fn webhooks_in_any_order_keep_all_properties() {
     assert_clean("reinstalled location", of::reinstalled());
     assert_clean("reinstalled and minted location", of::reinstalled_and_minted());
 }
 
 #[test]
-fn one_of_every_call_holds_all_properties() {
+fn one_of_every_call_keeps_all_properties() {
     assert_clean("one of everything", of::everything());
 }
 
 #[test]
-fn conflict_decided_by_wall_clock_overwrites_a_live_token() {
+fn conflict_resolved_by_wall_clock_overwrites_a_live_token() {
     assert_violation(of::refresh(), |rules| rules.conflict_by_content = false, Broken::Overwritten);
 }
 
@@ -109,7 +109,7 @@ fn consent_that_yields_to_the_stored_token_is_lost() {
 }
 
 #[test]
-fn answer_that_yields_to_an_import_of_unknown_age_is_lost() {
+fn response_that_yields_to_an_import_of_unknown_age_is_lost() {
     assert_violation(
         Scenario { most_faults: 2, ..of::foreign_import() },
         |rules| rules.later_beginning_wins = false,
@@ -123,7 +123,7 @@ fn compare_and_swap_by_version_alone_overwrites_a_live_token_after_a_database_re
 }
 
 #[test]
-fn versions_that_start_again_let_an_old_copy_overwrite_a_new_consent() {
+fn versions_that_restart_let_an_old_copy_overwrite_a_new_consent() {
     let change = |rules: &mut Rules| {
         rules.versions_continue = false;
         rules.writes_check_token = false;
@@ -132,7 +132,7 @@ fn versions_that_start_again_let_an_old_copy_overwrite_a_new_consent() {
 }
 
 #[test]
-fn unsaved_copy_of_a_deleted_record_that_is_inserted_undoes_the_deletion() {
+fn unsaved_copy_inserted_after_a_deletion_undoes_the_deletion() {
     assert_violation(of::deletion(), |rules| rules.deleted_copy_dropped = false, Broken::CameBack);
 }
 
@@ -142,19 +142,20 @@ fn deletion_of_a_missing_row_without_a_tombstone_is_undone_by_a_first_mint() {
 }
 
 #[test]
-fn first_mint_that_never_looks_at_the_tombstone_undoes_a_deletion() {
+fn first_mint_that_ignores_the_tombstone_undoes_a_deletion() {
     assert_violation(of::mint(), |rules| rules.first_save = FirstSave::Unchecked, Broken::CameBack);
 }
 
-/// Reading the tombstone again after the save is not enough, since the process can be killed between the two.
+/// Rereading the tombstone after the save is not enough, because the process can be killed in
+/// between.
 #[test]
-fn first_mint_that_is_killed_before_it_reads_the_tombstone_again_undoes_a_deletion() {
+fn first_mint_killed_before_it_rereads_the_tombstone_undoes_a_deletion() {
     assert_violation(of::mint(), |rules| rules.first_save = FirstSave::ReadsAgain, Broken::CameBack);
 }
 
-/// Nor without a kill: until it is removed, the row can be read and refreshed by another process.
+/// It also fails without a kill: another process can read and refresh the row before it is removed.
 #[test]
-fn first_mint_that_reads_the_tombstone_again_after_another_process_built_on_it_undoes_a_deletion() {
+fn first_mint_that_rereads_the_tombstone_after_another_process_used_its_record_undoes_a_deletion() {
     let mut scenario = of::mint();
     scenario.faults.clear();
     assert_violation(scenario, |rules| rules.first_save = FirstSave::ReadsAgain, Broken::CameBack);
@@ -172,22 +173,22 @@ fn import_of_unknown_age_that_replaces_overwrites_a_live_token() {
 }
 
 #[test]
-fn import_without_digests_overwrites_a_live_token_with_a_spent_one() {
+fn import_without_digests_overwrites_a_live_token_with_a_spent_token() {
     assert_violation(of::import_with_replace(), |rules| rules.spent_digests = false, Broken::Overwritten);
 }
 
 #[test]
-fn answer_filed_under_the_asker_changes_the_owner() {
+fn response_filed_under_the_requested_owner_changes_the_owner() {
     assert_violation(of::mislabelled(), |rules| rules.answer_names_owner = false, Broken::Owner);
 }
 
 #[test]
-fn call_that_only_reads_memory_never_offers_the_unsaved_copy() {
+fn call_that_only_reads_memory_never_retries_the_unsaved_save() {
     assert_violation(of::refresh(), |rules| rules.calls_offer = false, Broken::NotOffered);
 }
 
 #[test]
-fn client_closed_without_an_offer_loses_the_unsaved_copy() {
+fn client_closed_without_a_final_save_loses_the_unsaved_copy() {
     assert_violation(of::refresh(), |rules| rules.close_offers = false, Broken::Lost);
 }
 
@@ -198,12 +199,12 @@ fn uninstall_compared_with_the_last_refresh_leaves_the_token() {
 }
 
 #[test]
-fn install_that_finds_a_token_keeps_the_one_of_the_earlier_installation() {
+fn install_that_finds_a_token_keeps_the_token_of_the_earlier_installation() {
     assert_violation(of::reinstalled(), |rules| rules.install_mints = false, Broken::MissedInstall);
 }
 
 #[test]
-fn beginning_by_the_own_clock_leaves_the_token_after_uninstall() {
+fn installation_start_from_the_local_clock_leaves_the_token_after_uninstall() {
     let change = |rules: &mut Rules| rules.vendor_time = false;
     assert_violation(of::reinstalled_and_minted(), change, Broken::KeptAfterUninstall);
 }
@@ -216,18 +217,18 @@ fn install_cleared_before_its_token_is_stored_is_missed() {
 }
 
 #[test]
-fn uninstall_that_removes_whatever_is_stored_ends_a_later_installation() {
+fn uninstall_that_removes_any_stored_token_ends_a_later_installation() {
     let change = |rules: &mut Rules| rules.conditional_removal = false;
     assert_violation(of::reinstalled(), change, Broken::EndedByOldUninstall);
 }
 
 #[test]
-fn page_of_a_gateway_taken_as_a_verdict_ends_a_connection_that_could_go_on() {
+fn gateway_page_taken_as_a_refusal_ends_a_usable_connection() {
     assert_violation(of::location(), |rules| rules.only_api_words = false, Broken::HastyVerdict);
 }
 
 #[test]
-fn refresh_without_an_intent_takes_one_refusal_for_a_verdict_after_a_kill() {
+fn refresh_without_an_intent_accepts_a_single_refusal_after_a_kill() {
     let change = |rules: &mut Rules| {
         rules.two_refusals = false;
         rules.intent = false;
@@ -236,18 +237,18 @@ fn refresh_without_an_intent_takes_one_refusal_for_a_verdict_after_a_kill() {
     assert_violation(scenario, change, Broken::HastyVerdict);
 }
 
-/// The verdict is then as safe without the intent, which is not synced.
+/// The decision is equally safe without the intent, which is not synced.
 #[test]
-fn refreshes_without_an_intent_hold_all_properties_after_two_refusals() {
+fn refreshes_without_an_intent_keep_all_properties_after_two_refusals() {
     for (name, mut scenario) in [("refresh", of::refresh()), ("unsynced writes", of::unsynced())] {
         scenario.rules.intent = false;
         assert_clean(&format!("{name} without an intent"), scenario);
     }
 }
 
-/// The intent is not synced: a restart of the database loses it while the other processes go on.
+/// The intent is not synced: a restart of the database loses it while the other processes continue.
 #[test]
-fn one_refusal_taken_for_a_verdict_after_a_database_restart_ends_a_connection_that_could_go_on() {
+fn single_refusal_accepted_after_a_database_restart_ends_a_usable_connection() {
     assert_violation(of::unsynced(), |rules| rules.two_refusals = false, Broken::HastyVerdict);
 }
 
@@ -259,7 +260,7 @@ fn uninstall_that_compares_a_stale_unsaved_copy_ends_a_later_installation() {
 }
 
 #[test]
-fn refresh_without_the_lock_runs_twice_at_a_time() {
+fn refresh_without_the_lock_runs_twice_concurrently() {
     let mut scenario = of::refresh();
     scenario.faults.retain(|fault| *fault != Fault::LostLock);
     assert_violation(scenario, |rules| rules.lock = false, Broken::TwoRefreshes);

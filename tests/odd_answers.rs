@@ -1,4 +1,4 @@
-//! Answers that are valid HTTP and valid JSON, and still nonsense: each was found by a fuzzer.
+//! Nonsensical responses that are valid HTTP and valid JSON. Each was found by fuzzing.
 
 mod support;
 
@@ -7,7 +7,7 @@ use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, Rule, Stage};
 use serde_json::{Value, json};
 use support::*;
 
-/// Answers the requests of one kind with a body and headers of the test's own.
+/// Answers the requests to an endpoint with this body and these headers.
 fn answers(emulator: &Emulator, endpoint: Endpoint, status: u16, headers: &[(&str, &str)], body: &Value) {
     emulator.inject(
         Rule::on(endpoint),
@@ -22,7 +22,7 @@ fn answers(emulator: &Emulator, endpoint: Endpoint, status: u16, headers: &[(&st
 }
 
 #[test]
-fn a_wait_beyond_all_time_is_a_day() {
+fn excessive_retry_after_is_capped_at_a_day() {
     let emulator = emulator(1);
     let client = Abi::new(&emulator);
     let company = client.connect_company(&emulator);
@@ -32,13 +32,13 @@ fn a_wait_beyond_all_time_is_a_day() {
     let params = || json!({"companyId": company, "locationId": location});
     let error = client.oauth_location_token(params()).fails(Status::RateLimited);
     assert_eq!(error["retryAfterMs"], 86_400_000);
-    // Everyone is held back for as long, and nobody for longer.
+    // All calls are paused for a day and no longer.
     let error = client.oauth_installed_locations(json!({"companyId": company})).fails(Status::RateLimited);
     assert!((1..=86_400_000).contains(&error["retryAfterMs"].as_u64().unwrap()), "{error}");
 }
 
 #[test]
-fn a_bearer_that_no_header_can_carry_is_refused_by_name() {
+fn bearer_not_allowed_in_a_header_is_refused_by_name() {
     let emulator = emulator(1);
     let client = Abi::new(&emulator);
     let bearer = "hunter2-token\r\nX-Other: 1";
@@ -47,13 +47,13 @@ fn a_bearer_that_no_header_can_carry_is_refused_by_name() {
         client.oauth_installed_locations(json!({"companyId": "c", "accessToken": bearer})),
     ] {
         let error = outcome.refuses("accessToken");
-        shows_none_of(&error.to_string(), &["hunter2-token"]);
+        contains_none_of(&error.to_string(), &["hunter2-token"]);
     }
     assert_eq!(sent(&emulator), [""; 0]);
 }
 
 #[test]
-fn a_granted_token_that_no_header_can_carry_is_none() {
+fn granted_token_not_allowed_in_a_header_is_a_protocol_error() {
     let emulator = emulator(1);
     let client = Abi::new(&emulator);
     answers(
@@ -67,7 +67,7 @@ fn a_granted_token_that_no_header_can_carry_is_none() {
 }
 
 #[test]
-fn a_consent_for_an_owner_whom_no_call_could_name_is_no_success() {
+fn consent_whose_owner_id_is_invalid_fails() {
     let emulator = emulator(1);
     let client = Abi::new(&emulator);
     let redirect_url =
@@ -84,7 +84,7 @@ fn a_consent_for_an_owner_whom_no_call_could_name_is_no_success() {
 }
 
 #[test]
-fn refresh_answered_with_another_owners_token_is_handed_out_to_no_caller() {
+fn refreshed_token_of_another_owner_is_not_returned_to_callers() {
     let emulator = emulator(1);
     let client = Abi::new(&emulator);
     let company = client.connect_company(&emulator);
@@ -102,8 +102,8 @@ fn refresh_answered_with_another_owners_token_is_handed_out_to_no_caller() {
         (&metadata["userType"], &metadata["state"]),
         (&json!("Company"), &json!("reauthorizationRequired"))
     );
-    assert_eq!(client.access_token(&company).text(), old, "the old access token serves while it is valid");
-    // What is held can be exported, and imported elsewhere.
+    assert_eq!(client.access_token(&company).text(), old, "the old access token is used while it is valid");
+    // The stored token can be exported, and imported elsewhere.
     let exported = client.tokens_export(json!({})).ok();
     let other = Abi::new(&emulator);
     assert_eq!(other.tokens_import(exported).ok(), json!({"imported": 1, "skipped": []}));
@@ -111,7 +111,7 @@ fn refresh_answered_with_another_owners_token_is_handed_out_to_no_caller() {
 }
 
 #[test]
-fn a_minted_token_for_another_location_is_handed_to_nobody() {
+fn minted_token_of_another_location_is_not_returned_to_callers() {
     let emulator = emulator(2);
     let client = Abi::new(&emulator);
     client.connect_company(&emulator);
@@ -128,7 +128,7 @@ fn a_minted_token_for_another_location_is_handed_to_nobody() {
 }
 
 #[test]
-fn what_is_listed_without_an_id_is_handed_on_and_minted_by_nobody() {
+fn listed_location_without_an_id_is_neither_returned_nor_minted() {
     let emulator = emulator(1);
     let client = Abi::new(&emulator);
     let company = client.connect_company(&emulator);
@@ -140,5 +140,5 @@ fn what_is_listed_without_an_id_is_handed_on_and_minted_by_nobody() {
     let report = client.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
     let failed = report["failed"].as_array().unwrap();
     let tried: Vec<&str> = failed.iter().map(|failure| failure["locationId"].as_str().unwrap()).collect();
-    assert_eq!(tried, ["l1"], "it is unknown to the emulator, and l2 is a row without the app");
+    assert_eq!(tried, ["l1"], "l1 is unknown to the emulator, and l2 is a row without the app");
 }

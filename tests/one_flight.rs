@@ -1,4 +1,4 @@
-//! Many callers, one refresh.
+//! Single flight: many concurrent callers share one refresh.
 
 mod support;
 
@@ -10,13 +10,13 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
 use serde_json::json;
 
-use support::{Abi, DAY, Outcome, PanickingClock, crowd, emulator, sent};
+use support::{Abi, DAY, Outcome, PanickingClock, call_concurrently, emulator, sent};
 
 fn refreshes_of(resource: &str) -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource(resource)
 }
 
-/// A client that holds the company's token and, minted, those of the locations; all have died since.
+/// A client with expired tokens of the company and its locations.
 fn with_dead_tokens(emulator: &Emulator) -> Abi {
     let abi = Abi::new(emulator);
     abi.connect_company(emulator);
@@ -29,12 +29,12 @@ fn with_dead_tokens(emulator: &Emulator) -> Abi {
 }
 
 #[test]
-fn sixty_four_callers_on_one_expired_token_make_one_refresh() {
+fn expired_token_is_refreshed_once_by_64_callers() {
     let emulator = emulator(1);
     let abi = with_dead_tokens(&emulator);
     let company = emulator.company_id();
     let hold = emulator.hold(refreshes_of(&company), Stage::BeforeProcessing);
-    let tokens = crowd(
+    let tokens = call_concurrently(
         64,
         || abi.access_token(&company).text(),
         || {
@@ -43,25 +43,25 @@ fn sixty_four_callers_on_one_expired_token_make_one_refresh() {
         },
     );
     assert_eq!(tokens.len(), 64);
-    assert_eq!(BTreeSet::from_iter(&tokens).len(), 1, "all have the same token");
+    assert_eq!(BTreeSet::from_iter(&tokens).len(), 1, "all callers have the same token");
     assert!(emulator.access_token_is_live(&tokens[0]));
     assert_eq!((sent(&emulator), emulator.refreshes()), (vec!["refresh 200".to_owned()], 1));
     assert_eq!(abi.stats()["tokens"]["refreshed"], 1);
 }
 
 #[test]
-fn many_who_want_a_new_token_now_make_one_refresh() {
+fn simultaneous_forced_refreshes_send_one_request() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
     let old = abi.live_token(&emulator, &company);
     sent(&emulator);
     let hold = emulator.hold(refreshes_of(&company), Stage::AfterProcessing);
-    let documents = crowd(
+    let documents = call_concurrently(
         16,
         || abi.token_refresh(&company).ok(),
         || {
-            // Whoever only wants a token has one meanwhile.
+            // A caller that does not force a refresh still gets the old token.
             assert_eq!(abi.access_token(&company).text(), old);
             hold.release();
         },
@@ -69,13 +69,13 @@ fn many_who_want_a_new_token_now_make_one_refresh() {
     assert!(documents.iter().all(|document| *document == documents[0]), "{documents:?}");
     assert_eq!(sent(&emulator), ["refresh 200"]);
     assert_ne!(abi.live_token(&emulator, &company), old);
-    // The next one, later, is another moment.
+    // A later forced refresh is a new one.
     abi.token_refresh(&company).ok();
     assert_eq!(sent(&emulator), ["refresh 200"]);
 }
 
 #[test]
-fn whoever_wants_a_new_token_takes_the_one_that_is_on_its_way() {
+fn forced_refresh_joins_the_refresh_in_progress() {
     let emulator = emulator(1);
     let abi = with_dead_tokens(&emulator);
     let company = emulator.company_id();
@@ -83,7 +83,7 @@ fn whoever_wants_a_new_token_takes_the_one_that_is_on_its_way() {
     thread::scope(|scope| {
         let first = scope.spawn(|| abi.access_token(&company).text());
         hold.wait_for(1);
-        let calls = crowd(
+        let calls = call_concurrently(
             4,
             || {
                 abi.token_refresh(&company).ok();
@@ -94,26 +94,26 @@ fn whoever_wants_a_new_token_takes_the_one_that_is_on_its_way() {
         assert_eq!(calls, vec![json!([]); 4]);
         assert!(emulator.access_token_is_live(&first.join().unwrap()));
     });
-    // Maintenance came upon the location's dead token, too.
+    // Maintenance also found the expired token of the location.
     assert_eq!(emulator.refreshes(), 2);
 }
 
 #[test]
-fn many_at_a_locations_first_access_make_one_mint() {
+fn simultaneous_first_calls_for_a_location_send_one_mint() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     abi.connect_company(&emulator);
     let location = emulator.location_ids()[1].clone();
     sent(&emulator);
     let hold = emulator.hold(Rule::on(Endpoint::LocationToken), Stage::BeforeProcessing);
-    let tokens = crowd(32, || abi.access_token(&location).text(), || hold.release());
+    let tokens = call_concurrently(32, || abi.access_token(&location).text(), || hold.release());
     assert_eq!(BTreeSet::from_iter(&tokens).len(), 1);
     assert!(emulator.access_token_is_live(&tokens[0]));
     assert_eq!(sent(&emulator), ["mint 200"]);
 }
 
 #[test]
-fn two_locations_whose_company_is_due_share_its_refresh() {
+fn two_locations_of_an_expired_company_share_its_refresh() {
     let emulator = emulator(8);
     emulator.set_location_refresh_tokens(false);
     let abi = with_dead_tokens(&emulator);
@@ -137,7 +137,7 @@ fn two_locations_whose_company_is_due_share_its_refresh() {
 }
 
 #[test]
-fn a_slow_refresh_of_one_resource_holds_up_no_other() {
+fn slow_refresh_of_one_resource_delays_no_other_resource() {
     let emulator = emulator(3);
     let abi = with_dead_tokens(&emulator);
     let locations = emulator.location_ids();
@@ -145,7 +145,7 @@ fn a_slow_refresh_of_one_resource_holds_up_no_other() {
     thread::scope(|scope| {
         let slow = scope.spawn(|| abi.live_token(&emulator, &locations[0]));
         hold.wait_for(1);
-        // All this goes through while the first one's refresh is under way.
+        // These calls finish while the first refresh is still in progress.
         abi.live_token(&emulator, &locations[1]);
         abi.token_refresh(&locations[2]).ok();
         abi.live_token(&emulator, &emulator.company_id());
@@ -162,7 +162,7 @@ fn a_slow_refresh_of_one_resource_holds_up_no_other() {
 }
 
 #[test]
-fn a_refresh_holds_up_no_other_process_whose_token_still_lives() {
+fn refresh_delays_no_process_whose_token_is_still_valid() {
     let emulator = emulator(1);
     let folder = tempfile::tempdir().unwrap();
     let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
@@ -173,7 +173,7 @@ fn a_refresh_holds_up_no_other_process_whose_token_still_lives() {
     thread::scope(|scope| {
         let slow = scope.spawn(|| abi.token_refresh(&company));
         hold.wait_for(1);
-        // As another process: a client with nothing in memory.
+        // A client without tokens in memory, like another process.
         let other = Abi::with(&emulator, store);
         assert_eq!(other.access_token(&company).text(), old);
         assert!(!slow.is_finished());
@@ -183,7 +183,7 @@ fn a_refresh_holds_up_no_other_process_whose_token_still_lives() {
 }
 
 #[test]
-fn a_slow_mint_of_one_location_holds_up_no_other() {
+fn slow_mint_of_one_location_delays_no_other_location() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     abi.connect_company(&emulator);
@@ -201,7 +201,7 @@ fn a_slow_mint_of_one_location_holds_up_no_other() {
 }
 
 #[test]
-fn a_refusal_is_everybodys_answer() {
+fn refused_refresh_fails_every_waiting_caller() {
     for status in [Status::ReauthorizationRequired, Status::LocationInactive] {
         let emulator = emulator(1);
         let abi = with_dead_tokens(&emulator);
@@ -209,7 +209,7 @@ fn a_refusal_is_everybodys_answer() {
         let revoked = status == Status::ReauthorizationRequired;
         let resource = if revoked { &company } else { &location };
         let hold = emulator.hold(refreshes_of(resource), Stage::BeforeProcessing);
-        let codes = crowd(
+        let codes = call_concurrently(
             16,
             || abi.access_token(resource).0,
             || {
@@ -227,14 +227,14 @@ fn a_refusal_is_everybodys_answer() {
 }
 
 #[test]
-fn a_leader_whose_time_is_up_leaves_the_work_to_who_has_time_left() {
+fn leader_that_times_out_passes_the_refresh_to_a_caller_with_time_left() {
     let emulator = emulator(1);
     let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 1_500}}));
     let company = abi.connect_company(&emulator);
     emulator.clock().advance(DAY);
     sent(&emulator);
     let hold = emulator.hold(refreshes_of(&company).times(1), Stage::AfterProcessing);
-    // A call that takes a second, for the second caller's deadline to be that much later than the first one's.
+    // The first request takes a second, so the deadline of the second caller is that much later.
     let limited = FaultKind::Status {
         status: 429,
         body: String::new(),
@@ -252,11 +252,11 @@ fn a_leader_whose_time_is_up_leaves_the_work_to_who_has_time_left() {
         assert_eq!(abi.live_token(&emulator, &company), second);
     });
     assert_eq!(sent(&emulator), ["refresh 200", "credentials 429", "credentials 200", "refresh 200"]);
-    assert_eq!(emulator.refreshes(), 1, "the second caller asked for the answer that the first one had lost");
+    assert_eq!(emulator.refreshes(), 1, "the second caller repeated the refresh of the first caller");
 }
 
 #[test]
-fn a_leader_that_meets_a_defect_strands_nobody() {
+fn leader_that_panics_wakes_every_waiting_caller() {
     let emulator = emulator(1);
     let panicking_clock = PanickingClock::new(&emulator);
     let abi = Abi::by(&emulator, json!({}), Arc::<PanickingClock>::clone(&panicking_clock));
@@ -264,16 +264,16 @@ fn a_leader_that_meets_a_defect_strands_nobody() {
     emulator.clock().advance(DAY);
     sent(&emulator);
     let hold = emulator.hold(refreshes_of(&company), Stage::BeforeProcessing);
-    let outcomes = crowd(
+    let outcomes = call_concurrently(
         16,
         || abi.access_token(&company),
         || {
-            // The leader is the only one that will look at the clock next: when it has its answer.
+            // Only the leader reads the clock next, when its response arrives.
             panicking_clock.set(1);
             hold.release();
         },
     );
-    assert!(panicking_clock.has_sprung());
+    assert!(panicking_clock.disarm());
     let (good, bad): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|Outcome(code, _)| *code == 0);
     assert_eq!((good.len(), bad.len()), (15, 1), "{bad:?}");
     for outcome in bad {
@@ -282,5 +282,5 @@ fn a_leader_that_meets_a_defect_strands_nobody() {
     let tokens: BTreeSet<String> = good.into_iter().map(Outcome::text).collect();
     assert_eq!(tokens.len(), 1);
     assert_eq!(tokens.first(), Some(&abi.live_token(&emulator, &company)));
-    assert_eq!(sent(&emulator), ["refresh 200"], "what the defective refresh brought was saved");
+    assert_eq!(sent(&emulator), ["refresh 200"], "the token of the panicked refresh was saved");
 }

@@ -1,4 +1,5 @@
-//! A Rust host that logs by itself. One test to the file: a process has one logger, for good.
+//! A Rust host with its own logger. The only test of its file, because a process has one logger for
+//! its lifetime.
 
 use std::ptr;
 
@@ -6,9 +7,9 @@ use ghl_oauth::Status;
 use ghl_oauth::internals::ffi::ghl_set_log_callback;
 use log::{Log, Metadata, Record};
 
-struct HostsOwn;
+struct HostLogger;
 
-impl Log for HostsOwn {
+impl Log for HostLogger {
     fn enabled(&self, _: &Metadata) -> bool {
         false
     }
@@ -16,17 +17,17 @@ impl Log for HostsOwn {
     fn flush(&self) {}
 }
 
-fn take_the_receiver_away(max_level: i32) -> i32 {
+fn remove_log_callback(max_level: i32) -> i32 {
     // SAFETY: neither a callback nor a context.
     unsafe { ghl_set_log_callback(None, ptr::null_mut(), max_level) }
 }
 
 #[test]
-fn a_call_that_is_refused_leaves_the_logger_to_the_host() {
+fn refused_call_does_not_install_a_logger() {
     let invalid = Status::InvalidArgument.code();
     for level in [-1, 6] {
-        assert_eq!(take_the_receiver_away(level), invalid);
+        assert_eq!(remove_log_callback(level), invalid);
     }
-    log::set_logger(&HostsOwn).expect("a refused call sets no logger");
-    assert_eq!(take_the_receiver_away(0), invalid, "the host has its own");
+    log::set_logger(&HostLogger).expect("a refused call installs no logger");
+    assert_eq!(remove_log_callback(0), invalid, "the host has its own logger");
 }

@@ -1,4 +1,4 @@
-//! The PostgreSQL store, on real servers and through a real pooler.
+//! The PostgreSQL store on real servers and through a real pooler.
 #![cfg(all(unix, feature = "postgres"))]
 
 mod postgres_server;
@@ -22,7 +22,7 @@ use ghl_oauth::internals::{Client, Config, Error, Result, Status};
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
 use postgres_server::{Database, PASSWORD, Pooler, ROLE, Relay, Server, shared, wait_until};
 use serde_json::{Value, json};
-use store_suite::{keeps_its_promises, patience, remove, token};
+use store_suite::{assert_store_contract, patience, remove, token};
 
 fn open(url: &str) -> PostgresStore {
     try_open(url, None).unwrap()
@@ -38,9 +38,9 @@ fn company(id: &str) -> Record {
     Record::new(id.to_owned(), token(UserType::Company, id, None))
 }
 
-// ---- What is logged -------------------------------------------------------------------------------------------------
+// ---- Log ------------------------------------------------------------------------------------------------------------
 
-/// Everything that anybody logs in this program.
+/// The log of this program.
 static LOGGED: Mutex<String> = Mutex::new(String::new());
 
 struct Listener;
@@ -52,7 +52,7 @@ impl log::Log for Listener {
 
     fn log(&self, record: &log::Record) {
         let line = format!("{} {} {}\n", record.level(), record.target(), record.args());
-        // What the emulator and its web server say to themselves is not ours.
+        // Messages of the emulator and its web server are not checked.
         if ["ghl_oauth::", "tokio_postgres"].iter().any(|ours| record.target().starts_with(ours)) {
             LOGGED.lock().unwrap().push_str(&line);
         }
@@ -73,30 +73,30 @@ fn shows_no_password(text: &str) {
     }
 }
 
-// ---- The suite ------------------------------------------------------------------------------------------------------
+// ---- Store suite ----------------------------------------------------------------------------------------------------
 
 #[test]
-fn it_keeps_its_promises() {
+fn postgres_store_passes_the_store_suite() {
     let Some(server) = shared() else { return };
-    keeps_its_promises(&open(&server.database().url()));
+    assert_store_contract(&open(&server.database().url()));
 }
 
 #[test]
-fn it_keeps_its_promises_over_a_unix_socket() {
+fn postgres_store_passes_the_store_suite_over_a_unix_socket() {
     let Some(server) = shared() else { return };
     let folder = server.socket_folder().to_str().unwrap().replace('/', "%2F");
-    keeps_its_promises(&open(&server.database().url_at(&format!("{folder}:{}", server.port))));
+    assert_store_contract(&open(&server.database().url_at(&format!("{folder}:{}", server.port))));
 }
 
 #[test]
-fn it_keeps_its_promises_through_a_pooler() {
+fn postgres_store_passes_the_store_suite_through_a_pooler() {
     let Some(server) = shared() else { return };
     let Some(pooler) = Pooler::start(server, 4) else { return };
-    keeps_its_promises(&open(&server.database().url_at(&format!("127.0.0.1:{}", pooler.port))));
+    assert_store_contract(&open(&server.database().url_at(&format!("127.0.0.1:{}", pooler.port))));
 }
 
 #[test]
-fn apps_share_a_database_without_seeing_each_other() {
+fn apps_sharing_a_database_see_only_their_own_records() {
     let Some(server) = shared() else { return };
     let url = Secret::new(server.database().url());
     let of = |app: &str| PostgresStore::open(&url, None, &Timeouts::default(), Seal::none(app)).unwrap();
@@ -114,10 +114,39 @@ fn apps_share_a_database_without_seeing_each_other() {
     assert!(two.lock("company", &patience()).is_ok());
 }
 
-// ---- The tables -----------------------------------------------------------------------------------------------------
+#[test]
+fn tokens_of_another_client_id_in_the_same_database_are_adopted_and_work() {
+    let Some(server) = shared() else { return };
+    let url = server.database().url();
+    let Fixture { emulator, client, company, .. } = Fixture::new(&url);
+    let ids = [company, emulator.location_ids().remove(0)];
+    client.access_token(&ids[1]).unwrap();
+
+    let mut config = Fixture::config(&emulator, &url);
+    config.client_id = "6600aabbccddeeff00112233-newkey".into();
+    let other = Client::new(&config).unwrap();
+    let adopt = |client: &Client, from: &str| {
+        let params = json!({"clientId": from, "dryRun": false});
+        client.tokens_adopt(&serde_json::from_value(params).unwrap()).unwrap()
+    };
+    assert!(other.access_token(&ids[0]).unwrap_err().help().unwrap().contains(emulator.client_id()));
+    let report = adopt(&other, emulator.client_id());
+    assert_eq!(report, json!({"adopted": 2, "skipped": [], "failed": [], "clients": []}));
+    assert!(other.access_token(&ids[1]).is_ok());
+
+    // And back, to the client id that the emulator knows.
+    let fresh = Fixture::client(&emulator, &url);
+    assert_eq!(adopt(&fresh, &config.client_id)["adopted"], 2);
+    for id in &ids {
+        fresh.token_refresh(id).unwrap();
+        assert!(emulator.access_token_is_live(fresh.access_token(id).unwrap().expose()));
+    }
+}
+
+// ---- Tables -----------------------------------------------------------------------------------------------------
 
 #[test]
-fn processes_that_start_at_once_make_the_tables_once() {
+fn processes_that_start_simultaneously_create_the_tables_once() {
     let Some(server) = shared() else { return };
     let database = server.database();
     let url = database.url();
@@ -130,7 +159,7 @@ fn processes_that_start_at_once_make_the_tables_once() {
 }
 
 #[test]
-fn tables_of_a_newer_version_are_refused_and_left_alone() {
+fn tables_of_a_newer_version_are_refused_and_left_unchanged() {
     let Some(server) = shared() else { return };
     let database = server.database();
     drop(open(&database.url()));
@@ -141,7 +170,7 @@ fn tables_of_a_newer_version_are_refused_and_left_alone() {
 }
 
 #[test]
-fn a_table_that_somebody_changed_is_a_store_that_fails() {
+fn table_with_a_changed_schema_is_a_store_error() {
     let Some(server) = shared() else { return };
     let database = server.database();
     let store = open(&database.url());
@@ -159,7 +188,7 @@ fn a_table_that_somebody_changed_is_a_store_that_fails() {
 }
 
 #[test]
-fn a_role_that_may_make_no_tables_works_where_they_are() {
+fn role_without_create_permission_works_with_existing_tables() {
     let Some(server) = shared() else { return };
     let database = server.database();
     database.sql(&format!("ALTER DATABASE {} OWNER TO postgres", database.name));
@@ -176,11 +205,11 @@ fn a_role_that_may_make_no_tables_works_where_they_are() {
          GRANT SELECT, INSERT, UPDATE, DELETE ON ghl_oauth_token, ghl_oauth_note TO {ROLE};
          GRANT SELECT ON ghl_oauth_schema TO {ROLE}"
     ));
-    keeps_its_promises(&open(&database.url()));
+    assert_store_contract(&open(&database.url()));
 }
 
 #[test]
-fn ids_are_in_the_order_of_their_bytes_whatever_the_databases_language() {
+fn ids_are_sorted_by_their_bytes_with_any_database_collation() {
     let Some(server) = shared() else { return };
     server.sql(
         "postgres",
@@ -197,11 +226,11 @@ fn ids_are_in_the_order_of_their_bytes_whatever_the_databases_language() {
     assert_eq!(ids, ["B", "Z", "a", "b", "ä"]);
 }
 
-// ---- Durability and lost answers ------------------------------------------------------------------------------------
+// ---- Durability and lost replies ------------------------------------------------------------------------------------
 
 #[test]
-fn a_save_survives_a_crash_of_the_server_although_its_role_does_not_wait_for_the_disk() {
-    // The writer in the background must not do by chance what the save promises.
+fn save_survives_a_server_crash_when_the_role_has_synchronous_commit_off() {
+    // The background writer must not sync by chance instead of the save.
     let Some(mut server) = Server::start(&["wal_writer_delay=10s", "autovacuum=off"]) else { return };
     server.sql("postgres", &format!("ALTER ROLE {ROLE} SET synchronous_commit = off"));
     let database = server.database();
@@ -218,20 +247,20 @@ fn a_save_survives_a_crash_of_the_server_although_its_role_does_not_wait_for_the
         "SELECT string_agg(resource_id || version, ' ' ORDER BY resource_id) FROM ghl_oauth_token",
     );
     assert_eq!(versions, "company3 many1");
-    assert_eq!(store.load("company", &patience()).unwrap().unwrap().version, 3, "and the store goes on");
+    assert_eq!(store.load("company", &patience()).unwrap().unwrap().version, 3, "the store keeps working");
 }
 
 #[test]
-fn a_save_whose_answer_was_lost_is_not_taken_for_somebody_elses() {
+fn save_with_a_lost_reply_is_recognized_as_its_own() {
     let Some(server) = shared() else { return };
     let relay = Relay::to(server);
     let store = open(&server.database().url_at(&format!("127.0.0.1:{}", relay.port)));
     let lost = |what: &str, work: &dyn Fn()| {
-        // So that there is a connection, and the next answer is the statement's.
+        // Opens a connection, so that the next reply belongs to the statement.
         store.load("nothing", &patience()).unwrap();
         relay.swallow_answers(1);
         work();
-        assert_eq!(relay.left(), 0, "{what}: an answer was swallowed");
+        assert_eq!(relay.left(), 0, "{what}: a reply was dropped");
     };
     let record = Mutex::new(company("company"));
     for expected in 1..=3 {
@@ -263,7 +292,7 @@ fn a_save_whose_answer_was_lost_is_not_taken_for_somebody_elses() {
     assert_eq!(store.note("n", &patience()).unwrap().unwrap().version, 3);
     lost("load", &|| assert!(store.load("company", &patience()).unwrap().is_some()));
     lost("removal of many", &|| {
-        // The third was changed since: it stays, whichever attempt looks.
+        // The third record was changed in the meantime: it stays in every attempt.
         let listed = [("company".to_owned(), 4), ("one".to_owned(), 1), ("two".to_owned(), 7)];
         assert_eq!(store.remove_all(&listed, &patience()).unwrap(), [true, true, false]);
     });
@@ -273,7 +302,7 @@ fn a_save_whose_answer_was_lost_is_not_taken_for_somebody_elses() {
 }
 
 #[test]
-fn a_save_that_somebody_else_outran_is_a_conflict_also_when_its_answer_was_lost() {
+fn save_that_lost_a_race_is_a_conflict_even_if_its_reply_was_lost() {
     let Some(server) = shared() else { return };
     let relay = Relay::to(server);
     let database = server.database();
@@ -290,7 +319,7 @@ fn a_save_that_somebody_else_outran_is_a_conflict_also_when_its_answer_was_lost(
 }
 
 #[test]
-fn many_notes_are_saved_each_by_its_own_version() {
+fn many_notes_are_each_saved_by_their_own_version() {
     let Some(server) = shared() else { return };
     let store = open(&server.database().url());
     let note = |key: &str, version| Note {
@@ -300,7 +329,7 @@ fn many_notes_are_saved_each_by_its_own_version() {
         document: json!({"at": version}),
         expires_at: 9,
     };
-    // More than one statement carries, and not in their order.
+    // More than one statement can carry, and unsorted.
     let notes: Vec<Note> = (0..1100).rev().map(|index| note(&format!("key-{index:04}"), 0)).collect();
     assert!(store.save_notes(&notes, &patience()).iter().all(Result::is_ok));
     let mixed = [note("new", 0), note("key-0001", 0), note("key-0002", 1), note("key-0003", 5)];
@@ -312,7 +341,7 @@ fn many_notes_are_saved_each_by_its_own_version() {
     assert_eq!(outcomes, [None, Some(Status::Conflict), None, Some(Status::Conflict)]);
     assert_eq!(store.note("key-0002", &patience()).unwrap().unwrap().document, json!({"at": 1}));
     assert_eq!(store.note("key-0003", &patience()).unwrap().unwrap().version, 1);
-    // The same key twice: in the order given.
+    // The same key twice: saved in the given order.
     let twice = [note("twice", 0), note("twice", 1)];
     assert!(store.save_notes(&twice, &patience()).iter().all(Result::is_ok));
     assert_eq!(store.note("twice", &patience()).unwrap().unwrap().version, 2);
@@ -341,7 +370,7 @@ fn row_with_unexpected_columns_is_one_unreadable_item_that_can_be_deleted_and_re
             assert_eq!(unreadable.resource_id, "b", "{damage}");
             assert!(!unreadable.error.to_string().contains("canary"), "{damage}");
             assert!(store.load("b", &patience()).unwrap_err().is_unreadable(), "{damage}");
-            // A new token takes its place, by the version that the list gave: alone, or with others.
+            // A new token replaces it by the version from the list, alone or with others.
             let replacement = Record { version: unreadable.version, ..company("b") };
             assert_eq!(store.version("b", &patience()).unwrap(), Some(unreadable.version), "{damage}");
             let saved = store.save(&replacement, &patience()).unwrap();
@@ -351,7 +380,7 @@ fn row_with_unexpected_columns_is_one_unreadable_item_that_can_be_deleted_and_re
             let records = [Record { version, ..company("b") }, Record { version: 1, ..company("a") }];
             let outcomes = store.save_all(&records, &patience());
             assert!(outcomes.iter().all(Result::is_ok), "{damage}: {outcomes:?}");
-            // And it can be deleted.
+            // It can also be deleted.
             database.sql(&damaged);
             for id in ["a", "b", "c"] {
                 assert!(remove(&store, id), "{damage}");
@@ -364,7 +393,7 @@ fn row_with_unexpected_columns_is_one_unreadable_item_that_can_be_deleted_and_re
 
 type Call = fn(&PostgresStore, &Deadline) -> Result<()>;
 
-/// Every call of a store that asks the server.
+/// Every store call that sends a request to the server.
 const CALLS: [(&str, Call); 12] = [
     ("load", |store, deadline| store.load("c", deadline).map(drop)),
     ("version", |store, deadline| store.version("c", deadline).map(drop)),
@@ -399,21 +428,21 @@ fn every_call_to_a_silent_server_ends_by_its_deadline_and_by_its_cancellation() 
     for (name, call) in CALLS {
         for has_connection in [true, false] {
             if has_connection {
-                // Kept in the pool for the call that follows.
+                // The connection stays in the pool for the next call.
                 relay.speak_again();
-                wait_until("the server is heard again", || store.load("c", &patience()).is_ok());
+                wait_until("the server responds again", || store.load("c", &patience()).is_ok());
             }
             relay.fall_silent();
             let deadline = Deadline::after(Duration::from_millis(200), &Arc::default());
             let began = Instant::now();
             let error = call(&store, &deadline).unwrap_err();
             assert_eq!(error.status(), Status::Timeout, "{name}: {error}");
-            // One attempt alone may take five seconds if the call has the time.
+            // A single attempt may take five seconds if the call has the time.
             assert!(began.elapsed() < Duration::from_secs(4), "{name}: {:?}", began.elapsed());
             shows_no_password(&error.to_string());
         }
         relay.speak_again();
-        wait_until("the server is heard again", || store.load("c", &patience()).is_ok());
+        wait_until("the server responds again", || store.load("c", &patience()).is_ok());
         relay.fall_silent();
         let cancellation = Arc::new(Cancellation::default());
         let deadline = Deadline::after(Duration::from_secs(60), &cancellation);
@@ -428,7 +457,7 @@ fn every_call_to_a_silent_server_ends_by_its_deadline_and_by_its_cancellation() 
 }
 
 #[test]
-fn wait_for_a_turn_in_the_pool_ends_by_its_deadline_and_by_its_cancellation() {
+fn wait_for_a_pooled_connection_ends_by_its_deadline_and_by_its_cancellation() {
     let Some(server) = shared() else { return };
     let relay = Relay::to(server);
     let store = open(&server.database().url_at(&format!("127.0.0.1:{}", relay.port)));
@@ -456,7 +485,7 @@ fn wait_for_a_turn_in_the_pool_ends_by_its_deadline_and_by_its_cancellation() {
 }
 
 #[test]
-fn server_that_is_gone_is_a_failed_store_and_not_a_timeout() {
+fn unavailable_server_is_a_store_error_and_not_a_timeout() {
     let Some(mut server) = Server::start(&[]) else { return };
     let store = open(&server.database().url());
     server.stop();
@@ -466,7 +495,7 @@ fn server_that_is_gone_is_a_failed_store_and_not_a_timeout() {
     }
 }
 
-// ---- A role with limits of its own ----------------------------------------------------------------------------------
+// ---- Roles with limits ----------------------------------------------------------------------------------------------
 
 #[test]
 fn wait_for_a_lock_outlasts_the_roles_statement_timeout() {
@@ -476,7 +505,7 @@ fn wait_for_a_lock_outlasts_the_roles_statement_timeout() {
     drop(open(&url));
     for limit in ["statement_timeout = '50ms'", "lock_timeout = '50ms'"] {
         server.sql("postgres", &format!("ALTER ROLE {ROLE} SET {limit}"));
-        // Two stores, as of two hosts: among the threads of one the server is not asked.
+        // Two stores act like two hosts: threads of one store do not ask the server.
         let (one, two) = (open(&url), open(&url));
         let held = one.lock("company", &patience()).unwrap();
         let deadline = Deadline::after(Duration::from_millis(700), &Arc::default());
@@ -484,7 +513,7 @@ fn wait_for_a_lock_outlasts_the_roles_statement_timeout() {
         assert_eq!(error.status(), Status::Timeout, "{limit}: {error}");
         thread::scope(|scope| {
             let waiter = scope.spawn(|| two.lock("company", &patience()).map(drop));
-            wait_until("the server sees it wait", || {
+            wait_until("the server reports the waiter", || {
                 database.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
                     == "1"
             });
@@ -496,7 +525,7 @@ fn wait_for_a_lock_outlasts_the_roles_statement_timeout() {
 }
 
 #[test]
-fn statement_that_the_server_ends_is_a_failed_store_whose_help_names_the_setting() {
+fn statement_ended_by_the_server_is_a_store_error_whose_help_names_the_setting() {
     let Some(server) = Server::start(&[]) else { return };
     let database = server.database();
     drop(open(&database.url()));
@@ -514,32 +543,32 @@ fn statement_that_the_server_ends_is_a_failed_store_whose_help_names_the_setting
             assert!(error.help().unwrap().contains(setting), "{setting}: {error}");
         }
         drop(busy);
-        wait_until("the table is free again", || store.load("c", &patience()).is_ok());
+        wait_until("the table is unlocked", || store.load("c", &patience()).is_ok());
         server.sql("postgres", &format!("ALTER ROLE {ROLE} RESET ALL"));
     }
 }
 
 #[test]
-fn tables_are_made_by_a_role_with_a_short_statement_timeout() {
+fn tables_are_created_by_a_role_with_a_short_statement_timeout() {
     let Some(server) = Server::start(&[]) else { return };
     let database = server.database();
     server.sql("postgres", &format!("ALTER ROLE {ROLE} SET statement_timeout = '200ms'"));
-    // Another process makes them: its turn takes longer than a statement of this role may.
+    // Another process creates the tables: waiting for it takes longer than a statement of this role
+    // may.
     let busy =
         database.session(&format!("BEGIN; SELECT pg_advisory_xact_lock({});", 0x6768_6c5f_6f61_7574_i64));
     thread::scope(|scope| {
         let opening = scope.spawn(|| try_open(&database.url(), None).map(drop));
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'
                      AND clock_timestamp() - query_start > interval '400 ms'";
-        wait_until("it waits for longer", || opening.is_finished() || database.sql(waits) == "1");
+        wait_until("the wait is longer", || opening.is_finished() || database.sql(waits) == "1");
         drop(busy);
         opening.join().unwrap().unwrap();
     });
 }
 
-// ---- A server that fails --------------------------------------------------------------------------------------------
+// ---- Server failures ------------------------------------------------------------------------------------------------
 
-/// A connected company, its client, and its events.
 struct Fixture {
     emulator: Emulator,
     client: Client,
@@ -586,7 +615,7 @@ impl Fixture {
         assert_eq!(server.sql("postgres", end), "1");
     }
 
-    /// Refreshes, and lets something happen while the API still thinks about it.
+    /// Refreshes, and runs `happens` while the API is still processing the refresh.
     fn refresh_while(&self, happens: impl FnOnce()) -> Result<Value, Error> {
         let rule = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).times(1);
         let hold = self.emulator.hold(rule, Stage::AfterProcessing);
@@ -607,7 +636,7 @@ impl Fixture {
         std::mem::take(&mut self.events.lock().unwrap())
     }
 
-    /// Whoever comes next, on whatever the URL leads to, finds a token that the API knows, and can refresh it.
+    /// Asserts that a client with this URL finds a token that the API accepts and can refresh it.
     fn is_whole(&self, url: &str) {
         let other = Fixture::client(&self.emulator, url);
         let token = other.access_token(&self.company).unwrap();
@@ -617,12 +646,12 @@ impl Fixture {
 }
 
 #[test]
-fn a_server_that_goes_down_in_the_middle_of_a_refresh_loses_nothing() {
+fn server_shutdown_during_a_refresh_loses_no_token() {
     let Some(mut server) = Server::start(&[]) else { return };
     let url = server.database().url();
     let fixture = Fixture::new(&url);
     let outcome = fixture.refresh_while(|| server.stop());
-    // The token is new, and only this process has it.
+    // Only this process has the new token.
     assert_eq!(outcome.unwrap()["state"], "unsaved");
     let token = fixture.client.access_token(&fixture.company).unwrap();
     assert!(fixture.emulator.access_token_is_live(token.expose()));
@@ -632,7 +661,7 @@ fn a_server_that_goes_down_in_the_middle_of_a_refresh_loses_nothing() {
     shows_no_password(&format!("{error:?} {}", error.to_json()));
 
     server.begin();
-    wait_until("the server is noticed again", || fixture.client.tokens_list(&Default::default()).is_ok());
+    wait_until("the server is reachable again", || fixture.client.tokens_list(&Default::default()).is_ok());
     assert_eq!(fixture.state(), "ok");
     assert!(fixture.events().contains(&"token.saved".to_owned()));
     assert_eq!(fixture.emulator.refreshes(), 1);
@@ -640,14 +669,14 @@ fn a_server_that_goes_down_in_the_middle_of_a_refresh_loses_nothing() {
 }
 
 #[test]
-fn sessions_that_are_ended_in_the_middle_of_a_refresh_cost_nothing() {
+fn sessions_terminated_during_a_refresh_lose_no_token() {
     let Some(server) = Server::start(&[]) else { return };
     let url = server.database().url();
     let fixture = Fixture::new(&url);
     let metadata = fixture.refresh_while(|| server.end_sessions()).unwrap();
     assert_eq!(metadata["state"], "ok");
     assert_eq!(fixture.events(), ["token.refreshed"]);
-    // Idle ones, too.
+    // Idle sessions as well.
     server.end_sessions();
     fixture.client.token_refresh(&fixture.company).unwrap();
     fixture.is_whole(&url);
@@ -666,9 +695,9 @@ impl Clock for Ahead {
     }
 }
 
-/// The lock's session is ended while its holder refreshes, so that another host refreshes as well.
+/// The session of the lock ends while its holder refreshes, so another host refreshes as well.
 #[test]
-fn connection_survives_a_lost_lock_with_a_clock_ahead_and_two_rotations_meanwhile() {
+fn connection_survives_a_lost_lock_with_a_fast_clock_and_two_rotations() {
     let Some(server) = Server::start(&[]) else { return };
     for ahead_ms in [3_000, 86_400_000, -3_000] {
         let url = server.database().url();
@@ -684,11 +713,15 @@ fn connection_survives_a_lost_lock_with_a_clock_ahead_and_two_rotations_meanwhil
         });
         let metadata = outcome.unwrap();
         assert_eq!(metadata["state"], "ok", "{ahead_ms}");
-        // The store holds the token of the last rotation, and this host hands that out: its own came late.
+        // The store holds the token of the last rotation, and this host returns it: its own token
+        // came late.
         let live = fixture.emulator.live_refresh_tokens();
         let stored = other.tokens_export(&Default::default()).unwrap();
         let stored = stored["tokens"][0]["refreshToken"].as_str().unwrap();
-        assert!(live.iter().any(|token| token.refresh_token == stored), "{ahead_ms}: the newest is stored");
+        assert!(
+            live.iter().any(|token| token.refresh_token == stored),
+            "{ahead_ms}: the newest token is stored"
+        );
         let token = fixture.client.access_token(&fixture.company).unwrap();
         assert!(fixture.emulator.access_token_is_live(token.expose()), "{ahead_ms}");
         fixture.client.token_refresh(&fixture.company).unwrap();
@@ -698,7 +731,7 @@ fn connection_survives_a_lost_lock_with_a_clock_ahead_and_two_rotations_meanwhil
 }
 
 #[test]
-fn connection_survives_a_lost_lock_without_the_servers_replay_window() {
+fn connection_survives_a_lost_lock_without_the_replay_window() {
     let Some(server) = Server::start(&[]) else { return };
     for ahead_ms in [3_000, -3_000] {
         let url = server.database().url();
@@ -709,7 +742,7 @@ fn connection_survives_a_lost_lock_without_the_servers_replay_window() {
         let other = Fixture::client(&fixture.emulator, &url);
         let outcome = fixture.refresh_while(|| {
             fixture.end_lock(&server);
-            // The refresh token is spent, and only the first host is about to learn the new one.
+            // The refresh token is spent, and only the first host is about to receive the new one.
             other.token_refresh(&fixture.company).unwrap_err();
         });
         assert_eq!(outcome.unwrap()["state"], "ok", "{ahead_ms}");
@@ -718,7 +751,7 @@ fn connection_survives_a_lost_lock_without_the_servers_replay_window() {
 }
 
 #[test]
-fn a_server_that_becomes_read_only_loses_nothing() {
+fn server_that_becomes_read_only_loses_no_token() {
     let Some(server) = Server::start(&[]) else { return };
     let url = server.database().url();
     let fixture = Fixture::new(&url);
@@ -733,23 +766,23 @@ fn a_server_that_becomes_read_only_loses_nothing() {
     let error = fixture.client.token_refresh(&fixture.company).unwrap_err();
     assert!(error.message().contains("takes no writes") || error.message().contains("read-only"), "{error}");
     set("off");
-    wait_until("the server is noticed again", || fixture.client.tokens_list(&Default::default()).is_ok());
+    wait_until("the server is reachable again", || fixture.client.tokens_list(&Default::default()).is_ok());
     assert_eq!(fixture.state(), "ok");
     fixture.is_whole(&url);
 }
 
 #[test]
-fn a_database_that_moves_to_its_standby_takes_the_token_along() {
+fn database_failover_to_its_standby_keeps_the_token() {
     let Some(mut primary) = Server::start(&[]) else { return };
     let database = primary.database();
     let name = database.name.clone();
     let standby = Server::standby_of(&primary);
     let hosts = format!("127.0.0.1:{},127.0.0.1:{}", standby.port, primary.port);
     let url = database.url_at(&hosts);
-    // The standby stands first, and is passed over.
+    // The standby is listed first and is skipped.
     let fixture = Fixture::new(&url);
     let row = format!("SELECT count(*) FROM ghl_oauth_token WHERE resource_id = '{}'", fixture.company);
-    wait_until("the standby has what the primary has", || {
+    wait_until("the standby has caught up with the primary", || {
         let told = primary.sql("postgres", "SELECT pg_current_wal_lsn()");
         standby.sql("postgres", &format!("SELECT pg_last_wal_replay_lsn() >= '{told}'")) == "t"
     });
@@ -758,27 +791,27 @@ fn a_database_that_moves_to_its_standby_takes_the_token_along() {
         primary.stop();
         standby.promote();
     });
-    assert_eq!(metadata.unwrap()["state"], "ok", "the new token went to the new primary");
+    assert_eq!(metadata.unwrap()["state"], "ok", "the new token was saved on the new primary");
     assert_eq!(fixture.events(), ["token.refreshed"]);
     fixture.is_whole(&url);
 }
 
 #[test]
-fn a_server_that_says_nothing_is_passed_over() {
+fn silent_server_is_skipped() {
     let Some(server) = shared() else { return };
-    // It listens, and nobody answers.
+    // A listening server that never responds.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hosts = format!("{},127.0.0.1:{}", silent.local_addr().unwrap(), server.port);
     let url = Secret::new(server.database().url_at(&hosts));
     let timeouts = Timeouts { connect_ms: 2000, ..Timeouts::default() };
-    keeps_its_promises(&PostgresStore::open(&url, None, &timeouts, Seal::none("app-1")).unwrap());
+    assert_store_contract(&PostgresStore::open(&url, None, &timeouts, Seal::none("app-1")).unwrap());
     let alone = server.database().url_at(&silent.local_addr().unwrap().to_string());
     let error = PostgresStore::open(&Secret::new(alone), None, &timeouts, Seal::none("app-1")).err().unwrap();
     assert!(error.message().contains("no answer in time"), "{error}");
 }
 
 #[test]
-fn a_wait_for_a_server_that_says_nothing_ends_with_the_call() {
+fn wait_for_a_silent_server_ends_with_the_call() {
     let Some(server) = shared() else { return };
     let relay = Relay::to(server);
     let store = open(&server.database().url_at(&format!("127.0.0.1:{}", relay.port)));
@@ -794,7 +827,7 @@ fn a_wait_for_a_server_that_says_nothing_ends_with_the_call() {
 }
 
 #[test]
-fn what_is_wrong_with_a_url_is_said_without_its_password() {
+fn invalid_url_is_explained_without_its_password() {
     let Some(server) = shared() else { return };
     let database = server.database();
     let good = database.url();
@@ -820,24 +853,24 @@ fn what_is_wrong_with_a_url_is_said_without_its_password() {
 }
 
 #[test]
-fn neither_tokens_nor_the_password_are_logged() {
+fn log_contains_neither_tokens_nor_the_password() {
     let Some(server) = shared() else { return };
     let fixture = Fixture::new(&server.database().url());
     fixture.client.token_refresh(&fixture.company).unwrap();
     let export = fixture.client.tokens_export(&Default::default()).unwrap();
     let _ = try_open(&server.database().url().replace("d41d8cd9", "d41d8cd9-wrong"), None);
     let logged = LOGGED.lock().unwrap();
-    assert!(logged.contains("tokio_postgres"), "the listener hears what is logged");
+    assert!(logged.contains("tokio_postgres"), "the log listener works");
     shows_no_password(&logged);
     for secret in ["accessToken", "refreshToken"] {
         assert!(!logged.contains(export["tokens"][0][secret].as_str().unwrap()), "{secret}");
     }
 }
 
-// ---- A pooler without much to lend ----------------------------------------------------------------------------------
+// ---- A small pooler -------------------------------------------------------------------------------------------------
 
 #[test]
-fn more_holders_than_a_pooler_has_connections_all_get_on() {
+fn more_lock_holders_than_pooler_connections_all_finish() {
     let Some(server) = shared() else { return };
     for size in [2, 3] {
         let Some(pooler) = Pooler::start(server, size) else { return };
@@ -863,7 +896,7 @@ fn more_holders_than_a_pooler_has_connections_all_get_on() {
 }
 
 #[test]
-fn many_waiters_for_one_lock_leave_a_pooler_to_its_holder() {
+fn many_waiters_for_one_lock_leave_a_pooler_connection_to_its_holder() {
     let Some(server) = shared() else { return };
     let Some(pooler) = Pooler::start(server, 2) else { return };
     let url = server.database().url_at(&format!("127.0.0.1:{}", pooler.port));
@@ -878,16 +911,20 @@ fn many_waiters_for_one_lock_leave_a_pooler_to_its_holder() {
             });
         }
     });
-    assert_eq!(open(&url).load("company", &patience()).unwrap().unwrap().version, 20, "nobody came between");
+    assert_eq!(
+        open(&url).load("company", &patience()).unwrap().unwrap().version,
+        20,
+        "no other waiter was served in between"
+    );
 }
 
 #[test]
-fn locations_that_fill_a_pooler_leave_their_company_room_for_its_refresh() {
+fn locations_that_fill_a_pooler_leave_a_connection_for_the_company_refresh() {
     let Some(server) = shared() else { return };
     let Some(pooler) = Pooler::start(server, 2) else { return };
     let url = server.database().url_at(&format!("127.0.0.1:{}", pooler.port));
     let fixture = Fixture::new(&url);
-    // The company's token is dead, so that no location can be minted before it is refreshed.
+    // The token of the company has expired, so no location can be minted before its refresh.
     let mut tokens = fixture.client.tokens_export(&Default::default()).unwrap();
     tokens["tokens"][0]["expiresAt"] = 1.into();
     let import = json!({"tokens": tokens["tokens"], "replace": true});
@@ -913,7 +950,7 @@ fn locations_that_fill_a_pooler_leave_their_company_room_for_its_refresh() {
 // ---- TLS ------------------------------------------------------------------------------------------------------------
 
 #[test]
-fn the_servers_certificate_and_its_name_are_checked() {
+fn server_certificate_and_host_name_are_verified() {
     let Some(server) = Server::start(&[]) else { return };
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
@@ -931,7 +968,7 @@ fn the_servers_certificate_and_its_name_are_checked() {
         )
     };
     if !openssl(&authority("ca")) || !openssl(&authority("other")) {
-        println!("left out: TLS to PostgreSQL (apt-get install openssl)");
+        println!("skipped: TLS to PostgreSQL (apt-get install openssl)");
         return;
     }
     assert!(openssl(&format!(
@@ -956,10 +993,10 @@ fn the_servers_certificate_and_its_name_are_checked() {
         format!("{}?sslmode=verify-full{options}", database.url_at(&format!("{host}:{}", server.port)))
     };
 
-    // With channel binding: the password's proof holds for this connection only.
+    // With channel binding the proof of the password is valid for this connection only.
     let bound = url("127.0.0.1", "&channel_binding=require");
     let store = try_open(&bound, Some(&path("ca.pem"))).unwrap();
-    keeps_its_promises(&store);
+    assert_store_contract(&store);
     let encrypted = database.sql(&format!(
         "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = '{ROLE}'"
     ));

@@ -1,7 +1,7 @@
-//! Several hosts on one PostgreSQL database, as network namespaces of this machine joined by a bridge: one of them is cut off in
-//! the middle of a refresh.
+//! Several hosts that share one PostgreSQL database, simulated by network namespaces joined by a
+//! bridge. One of them is disconnected during a refresh.
 //!
-//! The workers are this very program, started again inside a namespace with a role in its environment.
+//! The workers are this program, started again inside a namespace with a role in its environment.
 #![cfg(all(target_os = "linux", feature = "postgres"))]
 
 mod postgres_server;
@@ -24,7 +24,8 @@ use worker::Worker;
 
 const CONFIG: &str = "GHL_TEST_HOST_WORKER";
 
-/// Not a test: with a configuration in the environment, this process is a worker that does what its input says.
+/// Not a test: with a configuration in the environment, this process is a worker that executes its
+/// input.
 #[test]
 fn work() {
     let Ok(config) = env::var(CONFIG) else { return };
@@ -45,9 +46,9 @@ fn work() {
     }
 }
 
-/// Hosts on a network of their own; all of it goes away with this.
+/// Hosts on a virtual network, which is removed on drop.
 struct Network {
-    /// What the names begin with.
+    /// The prefix of the names.
     name: String,
     made: Vec<String>,
 }
@@ -55,14 +56,13 @@ struct Network {
 const SERVER: &str = "10.77.0.1";
 
 impl Network {
-    /// The hosts `a`, `b` and `c`, and the server's; says so where that cannot be had.
+    /// Creates the hosts `a`, `b` and `c` and the host of the server. Prints a note if that is
+    /// impossible.
     fn new() -> Option<Network> {
         let mut network = Network { name: format!("ghl{}", std::process::id()), made: Vec::new() };
         let hub = network.host("hub");
         if !run(&["ip", "netns", "add", &hub]) {
-            println!(
-                "left out: hosts in network namespaces (run as root, apt-get install iproute2 iptables)"
-            );
+            println!("skipped: hosts in network namespaces (run as root, apt-get install iproute2 iptables)");
             return None;
         }
         network.made.push(hub.clone());
@@ -74,7 +74,7 @@ impl Network {
             let namespace = network.host(host);
             must(&["ip", "netns", "add", &namespace]);
             network.made.push(namespace.clone());
-            // A name that `ip` does not take for the abbreviation of a keyword.
+            // A name that `ip` does not mistake for an abbreviated keyword.
             let port = format!("to-{host}");
             let peer = ["type", "veth", "peer", "name", "net", "netns", &namespace];
             must(&[&["ip", "-n", &hub, "link", "add", &port][..], &peer].concat());
@@ -92,7 +92,7 @@ impl Network {
             must(&["ip", "-n", &namespace, "link", "set", "net", "up"]);
         }
         if !network.drops("a", false) {
-            println!("left out: a host that is cut off (apt-get install iptables)");
+            println!("skipped: a disconnected host (apt-get install iptables)");
             return None;
         }
         Some(network)
@@ -102,7 +102,7 @@ impl Network {
         format!("{}{host}", self.name)
     }
 
-    /// Whether every packet of a host, either way, is dropped without a word.
+    /// Sets whether all packets of a host in both directions are dropped silently.
     fn drops(&self, host: &str, drops: bool) -> bool {
         let policy = if drops { "DROP" } else { "ACCEPT" };
         ["INPUT", "OUTPUT"].iter().all(|chain| {
@@ -110,12 +110,13 @@ impl Network {
         })
     }
 
-    /// A port at the server's address that leads to one of this test's own.
+    /// A port at the address of the server that leads to a port of this test.
     fn forward(&self, port: u16) -> u16 {
         let namespace = File::open(format!("/run/netns/{}", self.host("hub"))).unwrap();
-        // A socket stays in the network that it was made in, and so does the thread that made it: that one ends at once.
+        // A socket and the thread that creates it stay in one network namespace, so the thread ends
+        // at once.
         let listen = move || {
-            // SAFETY: an open descriptor of a namespace; it moves this thread only.
+            // SAFETY: an open descriptor of a namespace; only this thread moves.
             assert_eq!(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
             TcpListener::bind((SERVER, 0)).unwrap()
         };
@@ -149,7 +150,7 @@ fn must(words: &[&str]) {
 }
 
 #[test]
-fn a_host_that_is_cut_off_in_the_middle_of_a_refresh_holds_nobody_up_for_long_and_loses_nothing() {
+fn host_disconnected_during_a_refresh_delays_others_only_briefly_and_loses_no_token() {
     if postgres_server::programs().is_none() {
         return;
     }
@@ -167,7 +168,7 @@ fn a_host_that_is_cut_off_in_the_middle_of_a_refresh_holds_nobody_up_for_long_an
             "store": {"kind": "postgres", "url": url},
         })
     };
-    // The company is connected from here: a Unix socket leads through every network.
+    // The company is connected from here: a Unix socket works across network namespaces.
     let socket = server.socket_folder().to_str().unwrap().replace('/', "%2F");
     let here = url.replace(SERVER, &socket);
     let client =
@@ -191,7 +192,7 @@ fn a_host_that_is_cut_off_in_the_middle_of_a_refresh_holds_nobody_up_for_long_an
     let hold = emulator.hold(rule, Stage::AfterProcessing);
     a.say(&format!("ask {company}"));
     hold.wait_for(1);
-    // The API has spent the old token, and only its answer to `a` knows the new one.
+    // The API has consumed the old token, and only its response to `a` contains the new one.
     assert!(network.drops("a", true));
     let cut = Instant::now();
     hold.release();
@@ -199,12 +200,12 @@ fn a_host_that_is_cut_off_in_the_middle_of_a_refresh_holds_nobody_up_for_long_an
     c.say(&format!("ask {company}"));
     let (of_b, of_c) = (b.line(), c.line());
     let waited = cut.elapsed();
-    println!("the other hosts had the token {waited:?} after the holder of the lock was cut off");
+    println!("the other hosts had the token {waited:?} after the lock holder was disconnected");
     assert!(emulator.access_token_is_live(&of_b), "{of_b}");
     assert_eq!(of_b, of_c);
-    assert!(waited < Duration::from_secs(25), "within the vendor's window of 30 seconds: {waited:?}");
+    assert!(waited < Duration::from_secs(25), "within the replay window of 30 seconds: {waited:?}");
 
-    // Nobody's token is lost when the first one comes back, whatever it came to think meanwhile.
+    // No token is lost when the first host returns with its outdated state.
     assert!(network.drops("a", false));
     let _ = a.line();
     for worker in [&mut a, &mut b, &mut c] {

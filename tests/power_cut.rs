@@ -1,7 +1,8 @@
-//! Power cuts: a real process works on an SQLite store while a recorder notes what it writes and syncs; each state that
-//! the disk may hold after a cut is opened by the library, and must hold what the process had acknowledged.
+//! Power cuts: a real process uses an SQLite store while a recorder logs its writes and syncs. The
+//! library opens each state in which a power cut may leave the disk, and must find everything that
+//! the process had acknowledged.
 //!
-//! The workers are this very program, started again with a role in its environment.
+//! The workers are this program, started again with a role in its environment.
 #![cfg(target_os = "linux")] // The recorder is loaded by LD_PRELOAD.
 
 #[path = "power_cut/disk.rs"]
@@ -29,14 +30,14 @@ use worker::Worker;
 const CONFIG: &str = "GHL_TEST_WORKER";
 const MARKS: &str = "RECORDER_MARKS";
 
-/// The folder below which the recorder looks, in a stand's folder.
+/// The recorded folder inside the folder of a fixture.
 const ROOT: &str = "disk";
 const DATABASE: &str = "tokens.db";
 
-// ---- The worker -----------------------------------------------------------------------------------------------------
+// ---- Worker ---------------------------------------------------------------------------------------------------------
 
-/// Not a test: with a configuration in the environment, this process is a worker that does what its input says, and
-/// marks in the recorder's log when it began, and what it holds when it has answered.
+/// Not a test: with a configuration in the environment, this process is a worker that executes its
+/// input, and marks in the recorder's log the start and the result of each command.
 #[test]
 fn work() {
     let Ok(config) = env::var(CONFIG) else { return };
@@ -98,11 +99,11 @@ fn work() {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Held(BTreeMap<String, String>, BTreeSet<String>);
 
-/// The state that was acknowledged, and the one that the command under way, if there is one, leaves.
+/// The acknowledged state, and the state after the command in progress, if any.
 type Promise = (Held, Option<Held>);
 
 impl Held {
-    /// By a client, and from the database where no function of the library tells.
+    /// Read through a client, or from the database if no function provides it.
     fn by(client: &Abi, config: &Value) -> Held {
         let exported = client.tokens_export(json!({})).ok();
         let token = |token: &Value| {
@@ -129,8 +130,8 @@ impl Held {
         )
     }
 
-    /// Whether each resource is held as it was acknowledged, or as the command that was under way leaves it. No token is
-    /// named: the message is printed.
+    /// Whether each resource is stored as acknowledged, or as the command in progress leaves it.
+    /// The message contains no token, because it is printed.
     fn keeps(&self, (acknowledged, under_way): &Promise) -> Result<(), String> {
         let allowed: Vec<&Held> = [acknowledged].into_iter().chain(under_way).collect();
         let all = [self].into_iter().chain(allowed.iter().copied());
@@ -144,8 +145,8 @@ impl Held {
             if !allowed.iter().any(|held| held.0.get(id) == found) {
                 let was = |held: Option<&String>| held.map_or("absent", |_| "there");
                 return Err(format!(
-                    "{id} is {}, and not as it was acknowledged ({})",
-                    found.map_or("absent", |_| "there with another token"),
+                    "{id} is {} instead of the acknowledged state ({})",
+                    found.map_or("absent", |_| "stored with another token"),
                     was(acknowledged.0.get(id))
                 ));
             }
@@ -159,9 +160,9 @@ impl Held {
     }
 }
 
-// ---- The stage ------------------------------------------------------------------------------------------------------
+// ---- Fixtures -------------------------------------------------------------------------------------------------------
 
-/// The recorder, compiled once; says so if there is no compiler.
+/// The recorder, compiled once. Prints a note if there is no compiler.
 fn recorder() -> Option<&'static Path> {
     static RECORDER: OnceLock<Option<(TempDir, PathBuf)>> = OnceLock::new();
     let compile = || {
@@ -175,7 +176,7 @@ fn recorder() -> Option<&'static Path> {
         match compiler.args(["-ldl", "-lpthread"]).status() {
             Ok(status) => assert!(status.success(), "the recorder does not compile"),
             Err(_) => {
-                println!("left out: power cuts, for which there is no C compiler (apt-get install gcc)");
+                println!("skipped: power cuts, no C compiler is installed (apt-get install gcc)");
                 return None;
             }
         }
@@ -184,7 +185,7 @@ fn recorder() -> Option<&'static Path> {
     RECORDER.get_or_init(compile).as_ref().map(|(_, library)| library.as_path())
 }
 
-/// A folder in memory, where a sync costs nothing.
+/// A folder in memory, where syncs are free.
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
@@ -210,7 +211,8 @@ impl Fixture {
         self.folder.path().join(ROOT)
     }
 
-    /// A process whose steps are recorded. Only one acts at a time, so that the log has one order.
+    /// A process whose steps are recorded. Only one is active at a time, so that the log has one
+    /// order.
     fn worker(&self) -> Worker {
         let mut this = Command::new(env::current_exe().unwrap());
         Worker::start(
@@ -223,7 +225,7 @@ impl Fixture {
         )
     }
 
-    /// A person's consent to the link of a worker's client.
+    /// Completes the consent of a person to the link of a worker's client.
     fn consent(&self, worker: &mut Worker, client: &str) {
         let link = worker.answer(&format!("{client} link"));
         let decision = Decision::Company(self.emulator.company_id());
@@ -232,7 +234,7 @@ impl Fixture {
     }
 
     fn webhook(&self, worker: &mut Worker, client: &str, notice: &Notice) {
-        // Later than whatever happened before.
+        // Later than all earlier events.
         self.emulator.clock().advance(Duration::from_secs(1));
         let body = self.emulator.webhook(notice);
         let headers = support::signed(&self.emulator, body.as_bytes(), Signature::Ed25519);
@@ -243,18 +245,17 @@ impl Fixture {
     }
 }
 
-/// A recorded history.
 struct History {
     name: &'static str,
     config: Value,
-    /// The disk at its beginning, and what it held.
+    /// The initial disk, and the tokens on it.
     disk: Disk,
     held: Held,
     steps: Vec<Step>,
 }
 
 impl History {
-    /// Records what `act` lets workers do, on a disk that holds what the stand's folder holds now.
+    /// Records the effects of `act` on a disk that starts with the content of the fixture's folder.
     fn record(name: &'static str, fixture: &Fixture, held: Held, act: impl FnOnce(&Fixture)) -> History {
         let disk = Disk::of(&fixture.path());
         act(fixture);
@@ -264,7 +265,7 @@ impl History {
         history
     }
 
-    /// The recorder has missed nothing.
+    /// Asserts that the recorder missed nothing.
     fn assert_complete(&self, fixture: &Fixture) {
         let mut disk = self.disk.clone();
         self.steps.iter().for_each(|step| disk.take(step));
@@ -284,7 +285,7 @@ impl History {
         }
     }
 
-    /// The promise after so many steps, and its number.
+    /// The promise after each number of steps.
     fn promised(&self) -> Vec<(usize, Promise)> {
         let held = |step: &Step| match step {
             Step::Mark(mark) if mark != "begin" => Some(Held::of_mark(mark)),
@@ -309,7 +310,7 @@ impl History {
         promised
     }
 
-    /// Opens the states that cuts may leave, and answers how many there were, and what was wrong with some.
+    /// Opens the states after possible cuts. Returns the number of states and some failures.
     fn cut(&self, depth: Depth, ignores_syncs: bool) -> Outcome {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let promised = self.promised();
@@ -320,7 +321,7 @@ impl History {
             let (mut outcome, mut known, mut turn) = (Outcome::default(), HashSet::new(), 0);
             for (index, step) in self.steps.iter().enumerate() {
                 disk.take(step);
-                // A cut after a later write covers this one, as long as the depth reaches it.
+                // A cut after a later write covers this one within the depth.
                 let is_covered =
                     matches!(step, Step::Write { .. }) && !index.is_multiple_of(depth.every_write);
                 if is_covered {
@@ -333,7 +334,7 @@ impl History {
                 outcome.cuts += 1;
                 let (number, promise) = &promised[index];
                 for state in disk.after_a_cut(depth) {
-                    // The same disk is opened again only if something else is promised of it.
+                    // The same disk is opened again only for another promise.
                     if !known.insert((number, disk::digest(&state))) {
                         continue;
                     }
@@ -365,7 +366,7 @@ impl History {
         whole
     }
 
-    /// Opens a state with the library, as the first process after the cut does.
+    /// Opens a state with the library, like the first process after the cut.
     fn open(&self, state: &State, promise: &Promise, folder: &Path) -> Result<(), String> {
         let root = folder.join("state");
         let _ = fs::remove_dir_all(&root);
@@ -373,8 +374,7 @@ impl History {
         disk::write_state(state, &root);
         let mut config = self.config.clone();
         config["store"]["path"] = root.join(DATABASE).to_str().into();
-        let client =
-            Abi::open(&config).map_err(|error| format!("the library does not open it: {error:?}"))?;
+        let client = Abi::open(&config).map_err(|error| format!("the library cannot open it: {error:?}"))?;
         let database = Connection::open(root.join(DATABASE)).unwrap();
         let integrity: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         if integrity != "ok" {
@@ -382,7 +382,7 @@ impl History {
         }
         let held = Held::by(&client, &config);
         held.keeps(promise)?;
-        // It can be worked with, locks included: a deletion.
+        // The store works, including its locks: a deletion succeeds.
         let Some(id) = held.0.keys().next() else { return Ok(()) };
         let deleted = client.token_delete(id);
         if deleted.0 != 0 {
@@ -390,7 +390,7 @@ impl History {
         }
         let select = "SELECT COUNT(*) FROM token WHERE resource_id = ?1";
         let left: i64 = database.query_row(select, [id], |row| row.get(0)).unwrap();
-        if left == 0 { Ok(()) } else { Err(format!("{id} was deleted, and is there")) }
+        if left == 0 { Ok(()) } else { Err(format!("{id} was deleted and is still stored")) }
     }
 }
 
@@ -399,7 +399,7 @@ struct Outcome {
     cuts: usize,
     states: usize,
     wrong: Vec<String>,
-    /// Some of the states.
+    /// A sample of the states.
     sampled: Vec<State>,
 }
 
@@ -416,14 +416,14 @@ impl Outcome {
     }
 }
 
-/// Of how many states that a thread opens one is sampled.
+/// One in this many states per thread is sampled.
 const SAMPLED_EVERY: usize = 601;
 
-/// The first process after a cut works on the state that the cut has left.
+/// The first process after a cut works on the remaining state.
 fn recovery(state: &State) -> History {
     let fixture = Fixture::new();
     disk::write_state(state, &fixture.path());
-    // What a process finds there that no second cut interrupts.
+    // The content that a process finds without a second cut.
     let copy = folder();
     disk::write_state(state, copy.path());
     let mut config = fixture.config.clone();
@@ -436,9 +436,9 @@ fn recovery(state: &State) -> History {
     })
 }
 
-// ---- The histories --------------------------------------------------------------------------------------------------
+// ---- Histories ------------------------------------------------------------------------------------------------------
 
-/// All that a store is for, from its first moment on.
+/// All operations of a store, starting with its creation.
 fn new_database() -> History {
     let fixture = Fixture::new();
     History::record("a new database", &fixture, Held::default(), |fixture| {
@@ -462,7 +462,7 @@ fn new_database() -> History {
         fixture.webhook(&mut first, "a", &Notice::Install(locations[2].clone()));
         first.answer("a checkpoint TRUNCATE");
         first.answer(&format!("a refresh {company}"));
-        // Two handles in the process, of which one is closed.
+        // Two handles in the process, one of which is closed.
         first.answer("b open");
         first.answer(&format!("b refresh {}", locations[0]));
         first.answer(&format!("a ask {}", locations[1]));
@@ -485,7 +485,7 @@ fn new_database() -> History {
     })
 }
 
-/// The schema as the first version of the library made it.
+/// The schema of the first version of the library.
 const FIRST_SCHEMA: &str = "
     CREATE TABLE token (
         client_id   TEXT NOT NULL,
@@ -502,10 +502,11 @@ const FIRST_SCHEMA: &str = "
     PRAGMA user_version = 1;
 ";
 
-/// A database of the first version is brought up to date, and used. With a WAL, a process left it there when it died.
+/// A database of the first version is migrated and used. With a WAL: left behind by a killed
+/// process.
 fn old_database(name: &'static str, with_wal: bool) -> History {
     let fixture = Fixture::new();
-    // Rows as the present version writes them, under the first version's schema.
+    // Rows of the current version in the schema of the first version.
     let now = fixture.folder.path().join("now.db");
     let mut config = fixture.config.clone();
     config["store"]["path"] = now.to_str().into();
@@ -553,7 +554,7 @@ fn histories() -> Vec<History> {
     ]
 }
 
-// ---- The tests ------------------------------------------------------------------------------------------------------
+// ---- Tests ----------------------------------------------------------------------------------------------------------
 
 fn depth() -> Depth {
     match env::var_os("GHL_POWER_CUT_LONG") {
@@ -563,7 +564,7 @@ fn depth() -> Depth {
 }
 
 #[test]
-fn power_cut_at_any_point_loses_nothing_that_was_acknowledged() {
+fn power_cut_at_any_point_loses_no_acknowledged_write() {
     if recorder().is_none() {
         return;
     }
@@ -574,7 +575,7 @@ fn power_cut_at_any_point_loses_nothing_that_was_acknowledged() {
         outcome.assert_right();
         cuts += outcome.cuts;
         states += outcome.states;
-        // A second cut, while the first process after the first one opens the database.
+        // A second cut while the first process opens the database after the first cut.
         for state in &outcome.sampled {
             let outcome = recovery(state).cut(depth(), false);
             outcome.assert_right();
@@ -584,18 +585,18 @@ fn power_cut_at_any_point_loses_nothing_that_was_acknowledged() {
         }
     }
     println!(
-        "power cuts: {cuts}, {recoveries} recoveries that were cut included; {states} states of the disk, all right, in {:?}",
+        "power cuts: {cuts}, including {recoveries} interrupted recoveries; {states} states of the disk, all correct, in {:?}",
         began.elapsed()
     );
 }
 
 #[test]
-fn power_cut_on_a_disk_that_ignores_syncs_is_seen_to_lose_tokens() {
+fn power_cut_on_a_disk_that_ignores_syncs_is_detected_as_token_loss() {
     if recorder().is_none() {
         return;
     }
     let Outcome { states, wrong, .. } =
         new_database().cut(Depth { changes: 0, namings: 0, every_write: 4 }, true);
     println!("{} of {states} states are wrong on a disk that ignores syncs", wrong.len());
-    assert!(wrong.len() > 10, "the check sees what is lost");
+    assert!(wrong.len() > 10, "the check detects the loss");
 }

@@ -1,7 +1,7 @@
-//! Several real processes on one store: they refresh once, survive each other's deaths, and lose nothing that could be
-//! kept.
+//! Several real processes on one store: they share refreshes, survive each other's crashes, and
+//! lose no recoverable token.
 //!
-//! The workers are this very program, started again with a role in its environment.
+//! The workers are this program, started again with a role in its environment.
 
 mod folder_host;
 #[cfg(all(unix, feature = "postgres"))]
@@ -33,12 +33,13 @@ use worker::Worker;
 
 const CONFIG: &str = "GHL_TEST_WORKER";
 
-/// How far the wall clock of a worker is off, in milliseconds.
+/// The error of a worker's wall clock in milliseconds.
 const SKEW: &str = "GHL_TEST_SKEW_MS";
 
-// ---- The worker -----------------------------------------------------------------------------------------------------
+// ---- Worker ---------------------------------------------------------------------------------------------------------
 
-/// Not a test: with a configuration in the environment, this process is a worker that does what its input says.
+/// Not a test: with a configuration in the environment, this process is a worker that executes its
+/// input.
 #[test]
 fn work() {
     let Ok(config) = env::var(CONFIG) else { return };
@@ -48,7 +49,7 @@ fn work() {
     let open = || try_client_on(&config, Arc::clone(&clock));
     let first = open();
     println!("\nready");
-    // As a host does whose store cannot be opened now.
+    // Like a host whose store cannot be opened at the moment.
     let client = first.unwrap_or_else(|_| {
         loop {
             thread::sleep(Duration::from_millis(5));
@@ -97,7 +98,8 @@ fn act(client: &Abi, command: &str) -> String {
     }
 }
 
-/// Refreshes, asks, and says how long each took: "refreshed 12", "token ID TOKEN 0", "GHL_ERR_STORE 3".
+/// Refreshes or requests a token, and prints the duration: "refreshed 12", "token ID TOKEN 0",
+/// "GHL_ERR_STORE 3".
 fn work_once(client: &Abi, resource_id: &str) {
     let began = Instant::now();
     let refreshed = in_short(client.token_refresh(resource_id));
@@ -110,7 +112,7 @@ fn work_once(client: &Abi, resource_id: &str) {
         failed => println!("{} {}", in_short(failed), began.elapsed().as_millis()),
     }
     if refreshed != "refreshed" {
-        // As a host does that is told to try again.
+        // Like a host that is told to retry.
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -124,7 +126,7 @@ fn in_short(outcome: Outcome) -> String {
     }
 }
 
-/// The system's clocks, with a wall clock that is off.
+/// The system clocks with a wrong wall clock.
 struct Skewed {
     clock: SystemClock,
     skew_ms: i64,
@@ -144,14 +146,14 @@ fn start_worker(config: &Value) -> Worker {
     start_worker_at(config, 0)
 }
 
-/// A worker whose wall clock is off.
+/// A worker with a wrong wall clock.
 fn start_worker_at(config: &Value, skew_ms: i64) -> Worker {
     let mut this = Command::new(env::current_exe().unwrap());
     let this = this.args(["work", "--exact", "--nocapture"]);
     Worker::start(this.env(CONFIG, config.to_string()).env(SKEW, skew_ms.to_string()))
 }
 
-// ---- The stage ------------------------------------------------------------------------------------------------------
+// ---- Fixtures -------------------------------------------------------------------------------------------------------
 
 fn emulator() -> Emulator {
     Emulator::start(Options { locations: 4, rate_limit: None, ..Options::default() }).unwrap()
@@ -169,7 +171,7 @@ fn shared_stores(folder: &Path) -> Vec<Value> {
     stores
 }
 
-/// PostgreSQL, directly and through a pooler that has few connections to lend.
+/// PostgreSQL, directly and through a pooler with few connections.
 #[cfg(all(unix, feature = "postgres"))]
 fn server_stores(key: &str) -> Vec<Value> {
     use postgres_server::{Pooler, shared};
@@ -192,7 +194,7 @@ fn client(config: &Value) -> Client {
     try_client_on(config, Arc::new(SystemClock::new())).unwrap()
 }
 
-/// A client. With callbacks, its host keeps tokens in the folder `store.path`.
+/// A client. A callbacks store keeps its tokens in the folder `store.path`.
 fn try_client_on(config: &Value, clock: Arc<dyn Clock>) -> ghl_oauth::Result<Client> {
     let mut config = config.clone();
     let folder = match config["store"]["kind"].as_str() {
@@ -218,7 +220,7 @@ fn config(emulator: &Emulator, store: &Value) -> Value {
     })
 }
 
-/// Connects the company and mints its locations' tokens.
+/// Connects the company and mints its locations.
 fn connect(emulator: &Emulator, config: &Value) -> Client {
     let client = client(config);
     let link = client.authorization_url(Default::default()).unwrap();
@@ -232,7 +234,7 @@ fn connect(emulator: &Emulator, config: &Value) -> Client {
     client
 }
 
-/// Makes every stored token as old as if a day had passed.
+/// Ages every stored token by a day.
 fn expire(client: &Client) {
     let mut page = client.tokens_export(&Default::default()).unwrap();
     for token in page["tokens"].as_array_mut().unwrap() {
@@ -251,7 +253,7 @@ fn refreshes() -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken)
 }
 
-// ---- The tests ------------------------------------------------------------------------------------------------------
+// ---- Tests ----------------------------------------------------------------------------------------------------------
 
 #[test]
 fn sixty_four_callers_in_eight_processes_make_one_refresh() {
@@ -276,13 +278,13 @@ fn sixty_four_callers(store: &Value) {
         store["kind"],
         began.elapsed()
     );
-    assert_eq!(answers.len(), 1, "everybody got the same token");
+    assert_eq!(answers.len(), 1, "all callers got the same token");
     assert!(emulator.access_token_is_live(answers.first().unwrap()));
     assert_eq!(emulator.refreshes(), 1);
 }
 
 #[test]
-fn the_death_of_a_refreshing_process_frees_its_lock_and_loses_nothing() {
+fn killed_refreshing_process_releases_its_lock_and_loses_no_token() {
     for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
         let folder = tempfile::tempdir().unwrap();
         shared_stores(folder.path()).iter().for_each(|store| the_holder_dies(store, stage));
@@ -303,7 +305,7 @@ fn the_holder_dies(store: &Value, stage: Stage) {
     drop(first);
     let token = second.line();
     println!(
-        "{}, {stage:?}: the next process had its token {:?} after the holder's death",
+        "{}, {stage:?}: the next process had its token {:?} after the lock holder was killed",
         store["kind"],
         died.elapsed()
     );
@@ -312,7 +314,7 @@ fn the_holder_dies(store: &Value, stage: Stage) {
 }
 
 #[test]
-fn a_slow_refresh_blocks_no_other_resource() {
+fn slow_refresh_blocks_no_other_resource() {
     let folder = tempfile::tempdir().unwrap();
     shared_stores(folder.path()).iter().for_each(a_slow_refresh);
 }
@@ -333,7 +335,7 @@ fn a_slow_refresh(store: &Value) {
     drop(client);
 }
 
-/// A generator of our own, so that a run can be repeated from its seed.
+/// A seeded random number generator, so that a run can be repeated.
 struct Rng(u64);
 
 impl Rng {
@@ -352,39 +354,40 @@ const SCHEDULING: Duration = Duration::from_secs(6);
 /// The deadline of a worker's calls.
 const TOTAL: Duration = Duration::from_secs(3);
 
-/// The longest that a worker is stopped.
+/// The longest suspension of a worker.
 const PAUSE: Duration = Duration::from_millis(400);
 
 const YEAR_MS: i64 = 365 * 86_400_000;
 
-/// Fails a call that took longer than its deadline allows, the time for which its process was stopped included.
+/// Fails if a call took longer than its deadline and the suspension of its process.
 #[track_caller]
 fn assert_in_time(what: &str, milliseconds: &str) {
     let took = Duration::from_millis(milliseconds.parse().unwrap());
-    assert!(took < TOTAL + PAUSE + SCHEDULING, "{what} took {took:?}, and its deadline was {TOTAL:?}");
+    assert!(took < TOTAL + PAUSE + SCHEDULING, "{what} took {took:?} with a deadline of {TOTAL:?}");
 }
 
-/// Workers refresh the company and its locations without end, answers get lost, and workers are killed at random
-/// moments. Other trouble comes as each history says. Afterwards every token is accounted for.
+/// Workers refresh the company and its locations continuously, responses are lost, and workers are
+/// killed at random moments. Each history adds its own faults. Finally every token is accounted
+/// for.
 struct History<'a> {
     store: &'a Value,
     /// The server's replay window.
     window_seconds: u64,
-    /// How many refreshes there are at the least.
+    /// The minimum number of refreshes.
     wanted: u64,
-    /// Whether workers are stopped for a while, as well as killed.
+    /// Whether workers are also suspended for a while.
     pauses: bool,
-    /// How far the wall clock of each worker is off.
+    /// The error of the wall clock of each worker.
     skews_ms: [i64; 3],
-    /// Whether a location is uninstalled, deleted and installed again, through any of the processes.
+    /// Whether a location is uninstalled, deleted and reinstalled through any of the processes.
     webhooks: bool,
-    /// Happens once in each round: it is given a random number, and how many refreshes there were.
+    /// Called once per round with a random number and the number of refreshes.
     trouble: Box<dyn FnMut(u64, u64) + 'a>,
-    /// Ends the trouble, before every token is accounted for.
+    /// Ends the faults before the final check.
     relief: Box<dyn FnOnce() + 'a>,
 }
 
-/// A worker without an end, and what it has said.
+/// A worker with an endless task, and its output.
 struct Busy {
     worker: Worker,
     said: Receiver<String>,
@@ -414,7 +417,7 @@ impl<'a> History<'a> {
         let company = emulator.company_id();
         let mut resources = emulator.location_ids();
         resources.push(company.clone());
-        // Comes and goes, if there are webhooks.
+        // Installed and uninstalled repeatedly if there are webhooks.
         let uninstalled = resources[0].clone();
         emulator.inject(refreshes().probability(0.02), FaultKind::ReplyLost);
         emulator.inject(refreshes().probability(0.02), FaultKind::Reset { stage: Stage::BeforeProcessing });
@@ -435,9 +438,9 @@ impl<'a> History<'a> {
             match words[..] {
                 ["token", ref id, token, took] => {
                     assert_in_time("access_token", took);
-                    // That of a guest ends with its visit.
+                    // The token of the guest ends with its uninstall.
                     let ends = self.webhooks && *id == uninstalled;
-                    assert!(ends || emulator.access_token_is_live(token), "{id} was given a dead token");
+                    assert!(ends || emulator.access_token_is_live(token), "{id} got an expired token");
                     *answers.entry("token".to_owned()).or_default() += 1;
                 }
                 [answer, took] => {
@@ -450,7 +453,7 @@ impl<'a> History<'a> {
         while emulator.refreshes() < self.wanted {
             (self.trouble)(rng.below(1 << 20), emulator.refreshes());
             let victim = usize::try_from(rng.below(3)).unwrap();
-            // The moment is where the victim happens to be after so many of its answers.
+            // The victim is killed after a random number of its results.
             workers.iter().for_each(|worker| worker.said.try_iter().for_each(|line| hear(&line)));
             for _ in 0..rng.below(30) {
                 match workers[victim].said.recv_timeout(PAUSE) {
@@ -464,7 +467,7 @@ impl<'a> History<'a> {
                 emulator.install_location(&uninstalled);
             }
             if self.pauses && rng.below(2) == 0 {
-                // Until the others have had their answers, unless they wait for what the victim holds.
+                // Until the others have their results, unless they wait for the victim.
                 pauses += 1;
                 workers[victim].worker.signal("STOP");
                 let other = &workers[(victim + 1) % 3].said;
@@ -483,7 +486,8 @@ impl<'a> History<'a> {
             if self.window_seconds > 0 {
                 continue;
             }
-            // Without the window a company can be lost, and says so; a person then consents again.
+            // Without the window a company can be lost and reports it; a person then consents
+            // again.
             let stored = client(&patient);
             let page = stored.tokens_list(&Default::default()).unwrap();
             let items = page["items"].as_array().unwrap();
@@ -500,15 +504,18 @@ impl<'a> History<'a> {
         (self.relief)();
         emulator.clear_faults();
 
-        // The account: each refresh token that is stored is one that the server honours, once the next process has
-        // finished what a dead one began.
+        // The final check: every stored refresh token is accepted by the server, once the next
+        // process has finished the work of a killed one.
         let survivor = client(&patient);
         let mut lost = Vec::new();
         for resource_id in &resources {
             match survivor.token_refresh(resource_id) {
                 Ok(_) => {
                     let token = survivor.access_token(resource_id).unwrap();
-                    assert!(emulator.access_token_is_live(token.expose()), "{resource_id} got a dead token");
+                    assert!(
+                        emulator.access_token_is_live(token.expose()),
+                        "{resource_id} got an expired token"
+                    );
                 }
                 Err(error) => {
                     assert_eq!(error.status(), Status::ReauthorizationRequired, "{error}");
@@ -524,7 +531,7 @@ impl<'a> History<'a> {
             let kept = live.contains(token["refreshToken"].as_str().unwrap());
             assert!(
                 kept || lost.iter().any(|id| id == owner),
-                "{owner}: the stored refresh token is dead, and no state said so"
+                "{owner}: the stored refresh token is dead, and no state reports it"
             );
         }
         println!(
@@ -538,33 +545,34 @@ impl<'a> History<'a> {
         }
         println!("  {consents:>6} x the company had to consent again; lost at the end: {}", lost.len());
         if self.window_seconds > 0 {
-            assert_eq!((consents, lost.len()), (0, 0), "with the window nothing may be lost");
+            assert_eq!((consents, lost.len()), (0, 0), "no token may be lost with the replay window");
         } else {
-            // A location is minted anew from its company, so only the company itself can be missing.
+            // A location is minted again from its company, so only the company can be missing.
             assert!(lost.iter().all(|id| *id == company) || lost.contains(&company), "{lost:?}");
         }
     }
 }
 
-/// The app is taken off a location, or its token deleted by the host; afterwards no process brings it back.
+/// The app is uninstalled from a location, or the host deletes its token; afterwards no process
+/// restores it.
 fn uninstall(emulator: &Emulator, config: &Value, location: &str, by_webhook: bool) {
     emulator.uninstall(location);
     let client = Abi::adopt(client_from(client(config)));
     if by_webhook {
-        // Later than each token that was granted so far.
+        // Later than every granted token.
         emulator.clock().advance(Duration::from_secs(1));
         let body = emulator.webhook(&Notice::Uninstall(location.to_owned()));
         let headers = support::signed(emulator, body.as_bytes(), Signature::Ed25519);
         client.webhook_apply(body.as_bytes(), &headers).ok();
     } else {
-        // Another process may have deleted it, having met the server's refusal.
+        // Another process may have deleted it after the refusal of the server.
         let _ = client.token_delete(location);
     }
-    // Whatever was under way in the other processes at that moment has ended when the lock was free.
+    // Calls in progress at that moment in other processes ended before the lock was free.
     drop(client);
     let found = Abi::adopt(client_from(crate::client(config))).tokens_list(json!({})).ok();
     let back = found["items"].as_array().unwrap().iter().any(|item| item["resourceId"] == location);
-    assert!(!back, "{location} was deleted, and is back");
+    assert!(!back, "{location} was deleted and is stored again");
 }
 
 fn wanted() -> u64 {
@@ -572,20 +580,20 @@ fn wanted() -> u64 {
 }
 
 #[test]
-fn crashes_lose_nothing_inside_the_window() {
+fn crashes_lose_no_token_inside_the_replay_window() {
     let folder = tempfile::tempdir().unwrap();
     shared_stores(folder.path()).iter().for_each(|store| History::new(store, 30).run());
 }
 
 #[test]
-fn crashes_without_the_window_lose_only_what_they_say() {
+fn crashes_without_the_replay_window_lose_only_reported_connections() {
     let folder = tempfile::tempdir().unwrap();
     shared_stores(folder.path()).iter().for_each(|store| History::new(store, 0).run());
 }
 
 #[cfg(unix)]
 #[test]
-fn pauses_and_crashes_lose_nothing_inside_the_window() {
+fn pauses_and_crashes_lose_no_token_inside_the_replay_window() {
     let folder = tempfile::tempdir().unwrap();
     for store in shared_stores(folder.path()) {
         History { pauses: true, ..History::new(&store, 30) }.run();
@@ -593,14 +601,14 @@ fn pauses_and_crashes_lose_nothing_inside_the_window() {
 }
 
 #[test]
-fn uninstallations_between_crashes_stay_done_and_lose_nothing_of_others() {
+fn uninstalls_between_crashes_persist_and_do_not_affect_other_resources() {
     let folder = tempfile::tempdir().unwrap();
     for store in shared_stores(folder.path()) {
         History { webhooks: true, ..History::new(&store, 30) }.run();
     }
 }
 
-/// A host's own store is left out: its worker has the system's clock.
+/// Excludes host stores, because their worker uses the system clock.
 fn stores_of_the_library(folder: &Path) -> Vec<Value> {
     let mut stores = shared_stores(folder);
     stores.retain(|store| store["kind"] != "callbacks");
@@ -608,17 +616,17 @@ fn stores_of_the_library(folder: &Path) -> Vec<Value> {
 }
 
 #[test]
-fn wall_clock_off_by_a_year_in_one_process_loses_nothing_in_the_others() {
+fn wall_clock_a_year_off_in_one_process_loses_no_token_in_the_others() {
     let folder = tempfile::tempdir().unwrap();
     for store in stores_of_the_library(folder.path()) {
         History { skews_ms: [0, YEAR_MS, -YEAR_MS], ..History::new(&store, 30) }.run();
     }
 }
 
-/// One process stores a token, a day passes for the server, and another process starts. Each of the two has a clock that
-/// is right, or a year ahead, or a year behind.
+/// One process stores a token, a day passes for the server, and another process starts. The clock
+/// of each is correct, a year ahead, or a year behind.
 #[test]
-fn token_that_died_is_not_handed_out_by_a_process_that_starts_whichever_clock_is_wrong() {
+fn expired_token_is_never_returned_by_a_new_process_with_any_clock_error() {
     let skews = [("right", 0), ("a year ahead", YEAR_MS), ("a year behind", -YEAR_MS)];
     let mut wrong = Vec::new();
     for (writers, writer_ms) in skews {
@@ -632,25 +640,26 @@ fn token_that_died_is_not_handed_out_by_a_process_that_starts_whichever_clock_is
             let mut writer = start_worker_at(&config, writer_ms);
             assert_eq!(writer.answer(&format!("refresh {company}")), "refreshed");
             drop(writer);
-            // The token lived for a day. The reader's clock has advanced as the server's has.
+            // The token was valid for a day. The clock of the reader has advanced like the one of
+            // the server.
             let passed = Duration::from_secs(90_000);
             emulator.clock().advance(passed);
             let passed_ms = i64::try_from(passed.as_millis()).unwrap();
             let mut reader = start_worker_at(&config, passed_ms + reader_ms);
             let token = reader.answer(&format!("ask {company}"));
             if !emulator.access_token_is_live(&token) {
-                wrong.push(format!("stored by a clock that is {writers}, read by one that is {readers}"));
+                wrong.push(format!("stored with a clock {writers}, read with a clock {readers}"));
             }
         }
     }
-    assert!(wrong.is_empty(), "a dead token was handed out: {wrong:#?}");
+    assert!(wrong.is_empty(), "expired tokens were returned: {wrong:#?}");
 }
 
-/// A process that is stopped in the midst of a refresh keeps its lock: calls in the others end in time, and it saves the
-/// token when it continues.
+/// A process that is suspended during a refresh keeps its lock: calls of the others end in time,
+/// and it saves the token when it continues.
 #[cfg(unix)]
 #[test]
-fn process_that_is_stopped_during_its_refresh_makes_no_call_late_and_saves_when_it_continues() {
+fn process_stopped_during_its_refresh_delays_no_call_and_saves_when_it_continues() {
     for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
         let folder = tempfile::tempdir().unwrap();
         shared_stores(folder.path()).iter().for_each(|store| the_holder_stops(store, stage));
@@ -686,8 +695,9 @@ fn the_holder_stops(store: &Value, stage: Stage) {
     assert_eq!(emulator.refreshes(), 1);
 }
 
-/// A process whose clock is ten seconds ahead refreshes, and while the answer is on its way its lock is lost: another
-/// process refreshes twice, if it gets the lock. The first answer, which arrives last, is then the older token.
+/// A process with a clock ten seconds ahead refreshes and loses its lock while the response is on
+/// its way: another process refreshes twice, if it gets the lock. The first response arrives last
+/// and contains the older token.
 fn the_lock_is_lost(store: &Value, lose: impl FnOnce()) {
     let emulator = emulator();
     let mut config = config(&emulator, store);
@@ -708,7 +718,7 @@ fn the_lock_is_lost(store: &Value, lose: impl FnOnce()) {
     }
     hold.release();
     let token = first.line();
-    assert!(emulator.access_token_is_live(&token), "{}: {token} was handed out", store["kind"]);
+    assert!(emulator.access_token_is_live(&token), "{}: {token} was returned", store["kind"]);
     let live = emulator.live_refresh_tokens();
     let export = client.tokens_export(&Default::default()).unwrap();
     let is_live = export["tokens"].as_array().unwrap().iter().any(|token| {
@@ -719,7 +729,7 @@ fn the_lock_is_lost(store: &Value, lose: impl FnOnce()) {
 
 #[cfg(unix)]
 #[test]
-fn lock_folder_that_is_removed_during_a_refresh_lets_no_older_token_replace_a_newer_one() {
+fn lock_folder_removed_during_a_refresh_lets_no_older_token_replace_a_newer_token() {
     let folder = tempfile::tempdir().unwrap();
     let locks = folder.path().join("tokens.db.locks");
     the_lock_is_lost(&sqlite(folder.path()), || fs::remove_dir_all(locks).unwrap());
@@ -727,7 +737,7 @@ fn lock_folder_that_is_removed_during_a_refresh_lets_no_older_token_replace_a_ne
 
 #[cfg(all(unix, feature = "postgres"))]
 #[test]
-fn lock_session_that_ends_during_a_refresh_lets_no_older_token_replace_a_newer_one() {
+fn lock_session_ended_during_a_refresh_lets_no_older_token_replace_a_newer_token() {
     let Some(server) = postgres_server::Server::start(&[]) else { return };
     let store = json!({"kind": "postgres", "url": server.database().url()});
     the_lock_is_lost(&store, || server.end_sessions());
@@ -735,7 +745,7 @@ fn lock_session_that_ends_during_a_refresh_lets_no_older_token_replace_a_newer_o
 
 // ---- A foreign program ----------------------------------------------------------------------------------------------
 
-/// Runs the statements of each line of its input in one connection.
+/// Runs the statements of each input line in one connection.
 const FOREIGN: &str = "
 import sqlite3, sys
 database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
@@ -746,7 +756,7 @@ for line in sys.stdin:
     print('done', flush=True)
 ";
 
-/// A program with an SQLite of its own on the database; says so if there is no Python to run it.
+/// A program with its own SQLite on the database. Prints a note if Python is missing.
 fn foreign(store: &Value) -> Option<Worker> {
     let python = env::var("GHL_PYTHON").unwrap_or_else(|_| "python3".into());
     if Command::new(&python).args(["-c", "import sqlite3"]).status().is_ok_and(|status| status.success()) {
@@ -754,11 +764,11 @@ fn foreign(store: &Value) -> Option<Worker> {
             Command::new(python).args(["-c", FOREIGN]).arg(store["path"].as_str().unwrap()),
         ));
     }
-    println!("left out: a foreign program on the database (apt-get install python3)");
+    println!("skipped: a foreign program on the database (apt-get install python3)");
     None
 }
 
-/// A company whose token has expired, at a server that honours each refresh token once, and a worker on it.
+/// A company with an expired token, a server that accepts each refresh token once, and a worker.
 struct Fixture {
     emulator: Emulator,
     config: Value,
@@ -783,7 +793,7 @@ impl Fixture {
         Fixture { emulator, config, company, worker }
     }
 
-    /// The worker's answer, which comes in time.
+    /// The worker's result, which must arrive in time.
     #[track_caller]
     fn answer(&mut self, command: &str) -> String {
         let answer = self.worker.answer(&format!("timed {command}"));
@@ -792,7 +802,7 @@ impl Fixture {
         answer.to_owned()
     }
 
-    /// Asks for the company's token, and has trouble come between the intent and the save.
+    /// Requests the token of the company, and causes the fault between the intent and the save.
     #[track_caller]
     fn ask_with_trouble_before_the_save(&mut self, trouble: impl FnOnce()) -> String {
         let hold = self.emulator.hold(refreshes(), Stage::BeforeProcessing);
@@ -806,16 +816,17 @@ impl Fixture {
         answer.to_owned()
     }
 
-    /// After the trouble the worker maintains its tokens, and dies: the next process finds the token that was handed out.
+    /// After the fault the worker maintains its tokens and is killed: the next process finds the
+    /// returned token.
     fn assert_saved_by_maintenance(mut self, handed_out: &str) {
-        assert!(self.emulator.access_token_is_live(handed_out), "a dead token was handed out");
-        assert!(self.answer(&format!("ask {}", self.company)) == handed_out, "another token was handed out");
-        // Calls offer an unsaved token again after a pause, maintenance at once.
+        assert!(self.emulator.access_token_is_live(handed_out), "an expired token was returned");
+        assert!(self.answer(&format!("ask {}", self.company)) == handed_out, "another token was returned");
+        // Calls retry an unsaved token after a backoff, maintenance at once.
         self.answer("maintain");
         drop(self.worker);
         let stored = client(&self.config).access_token(&self.company);
         let is_there = stored.is_ok_and(|stored| stored.matches(handed_out));
-        assert!(is_there, "the token was handed out, and is lost");
+        assert!(is_there, "the returned token is lost");
     }
 }
 
@@ -824,14 +835,14 @@ fn sqlite(folder: &Path) -> Value {
 }
 
 #[test]
-fn write_lock_held_by_a_foreign_program_spends_nothing_and_makes_no_call_late() {
+fn foreign_write_lock_spends_no_token_and_delays_no_call() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
     let mut fixture = Fixture::new(&store);
     let Some(mut foreign) = foreign(&store) else { return };
     let (company, locations) = (fixture.company.clone(), fixture.emulator.location_ids());
     assert_eq!(foreign.answer("BEGIN IMMEDIATE"), "done");
-    // The others' tokens live: no caller waits.
+    // The tokens of the others are valid: no caller waits.
     let token = fixture.answer(&format!("ask {}", locations[0]));
     assert!(fixture.emulator.access_token_is_live(&token), "{token}");
     for command in [format!("ask {company} 8"), format!("delete {}", locations[1])] {
@@ -845,7 +856,7 @@ fn write_lock_held_by_a_foreign_program_spends_nothing_and_makes_no_call_late() 
 }
 
 #[test]
-fn write_lock_taken_by_a_foreign_program_during_a_refresh_loses_no_token() {
+fn foreign_write_lock_taken_during_a_refresh_loses_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
     let mut fixture = Fixture::new(&store);
@@ -858,7 +869,7 @@ fn write_lock_taken_by_a_foreign_program_during_a_refresh_loses_no_token() {
 }
 
 #[test]
-fn foreign_reader_that_keeps_its_transaction_open_makes_no_deletion_late() {
+fn foreign_read_transaction_delays_no_deletion() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
     let mut fixture = Fixture::new(&store);
@@ -866,13 +877,13 @@ fn foreign_reader_that_keeps_its_transaction_open_makes_no_deletion_late() {
     assert_eq!(foreign.answer("BEGIN; SELECT COUNT(*) FROM token"), "done");
     let mut other = start_worker(&fixture.config);
     let (company, locations) = (fixture.company.clone(), fixture.emulator.location_ids());
-    // Each deletion, and a refresh in another process at the same time.
+    // Each deletion with a concurrent refresh in another process.
     for location in &locations[..2] {
         fixture.worker.say(&format!("timed delete {location}"));
         let refreshed = other.answer(&format!("timed refresh {company}"));
         let (refreshed, took) = refreshed.split_once(' ').unwrap();
         assert_eq!(refreshed, "refreshed");
-        assert_in_time("a refresh beside a deletion", took);
+        assert_in_time("a refresh concurrent with a deletion", took);
         let deleted = fixture.worker.line();
         let (deleted, took) = deleted.split_once(' ').unwrap();
         assert_eq!(deleted, "refreshed");
@@ -880,13 +891,14 @@ fn foreign_reader_that_keeps_its_transaction_open_makes_no_deletion_late() {
     }
 }
 
-/// In each round a foreign program takes or gives back the write lock, or begins or ends to read.
+/// In each round a foreign program acquires or releases the write lock, or begins or ends a read.
 #[test]
-fn foreign_program_that_locks_and_reads_between_crashes_makes_no_call_late_and_loses_nothing() {
+fn foreign_locks_and_reads_between_crashes_delay_no_call_and_lose_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
     let history = History::new(&store, 30);
-    // The history makes the database before the first round, and ends the program after the last one.
+    // The history creates the database before the first round and ends the program after the last
+    // one.
     let (mut program, mut is_inside, database) = (None, false, store.clone());
     let trouble = move |below: u64, _| {
         let Some(foreign) = program.get_or_insert_with(|| foreign(&database)) else { return };
@@ -912,7 +924,7 @@ impl SmallDisk {
         if mount.output().is_ok_and(|output| output.status.success()) {
             return Some(SmallDisk(folder));
         }
-        println!("left out: a full disk, which needs a mount (run the tests as root on Linux)");
+        println!("skipped: a full disk, which needs a mount (run the tests as root on Linux)");
         None
     }
 
@@ -953,7 +965,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn full_disk_spends_nothing_and_refreshes_work_once_there_is_room() {
+fn full_disk_spends_no_token_and_refreshes_work_once_space_is_free() {
     let Some(disk) = SmallDisk::new("16m") else { return };
     let store = sqlite(disk.0.path());
     let mut fixture = Fixture::new(&store);
@@ -967,7 +979,7 @@ fn full_disk_spends_nothing_and_refreshes_work_once_there_is_room() {
 }
 
 #[test]
-fn disk_that_is_full_before_the_save_loses_no_token() {
+fn disk_full_before_the_save_loses_no_token() {
     let Some(disk) = SmallDisk::new("16m") else { return };
     let store = sqlite(disk.0.path());
     let mut fixture = Fixture::new(&store);
@@ -977,7 +989,7 @@ fn disk_that_is_full_before_the_save_loses_no_token() {
 }
 
 #[test]
-fn disk_that_is_full_now_and_then_between_crashes_loses_nothing() {
+fn disk_full_at_times_between_crashes_loses_no_token() {
     let Some(disk) = SmallDisk::new("16m") else { return };
     let store = sqlite(disk.0.path());
     let trouble = |_, _| if disk.is_full() { disk.clear() } else { disk.fill_up(&store) };
@@ -1020,10 +1032,11 @@ fn disk_that_another_program_fills_up_serves_on_by_the_room_of_the_wal() {
 
 // ---- A database server in trouble -----------------------------------------------------------------------------------
 
-/// After every few refreshes all sessions end, those with refresh locks included, or the server dies and starts again.
+/// After every few refreshes all sessions end, including refresh locks, or the server crashes and
+/// restarts.
 #[cfg(all(unix, feature = "postgres"))]
 #[test]
-fn server_that_ends_its_sessions_and_restarts_between_crashes_loses_nothing() {
+fn database_server_that_restarts_between_crashes_loses_no_token() {
     let Some(mut server) = postgres_server::Server::start(&[]) else { return };
     let store = json!({"kind": "postgres", "url": server.database().url()});
     let mut next = 0;

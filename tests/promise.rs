@@ -1,6 +1,6 @@
-//! The promise of docs/abi.md: what the header declares is written down in tests/abi/promised.txt, and what was released is
-//! never changed or taken away. libabigail judges the layouts, too.
-#![cfg(unix)] // The options are those of a Unix compiler.
+//! The ABI promise of docs/abi.md: tests/abi/promised.txt records the declarations of the header,
+//! and released ones never change or disappear. libabigail also compares the layouts.
+#![cfg(unix)] // Uses options of Unix compilers.
 
 mod built;
 
@@ -14,14 +14,14 @@ use ghl_oauth::internals::ffi::ghl_abi_version;
 const PROMISED: &str = "tests/abi/promised.txt";
 const BASELINE: &str = "tests/abi/baseline.abi";
 
-/// What to do is part of each failure.
+/// Every failure refers to the procedure.
 const HOW: &str = "docs/abi.md, \"Changing the ABI\", says what to do";
 
 fn file(name: &str) -> String {
     fs::read_to_string(Path::new(built::ROOT).join(name)).unwrap()
 }
 
-/// The header's own statements, as the C preprocessor leaves them.
+/// The statements of the header itself after the C preprocessor.
 fn statements() -> Vec<String> {
     let mut preprocess = Command::new("cc");
     preprocess.args(["-E", "-P", "-std=c99", "-Iinclude", "include/ghl_oauth.h"]).current_dir(built::ROOT);
@@ -46,7 +46,7 @@ fn statements() -> Vec<String> {
     statements
 }
 
-/// A declaration without the names of its parameters: those may change.
+/// A declaration without its parameter names, which may change.
 fn unnamed(declaration: &str) -> String {
     let Some((before, parameters)) = declaration.rsplit_once('(') else { return declaration.to_owned() };
     let parameters = parameters.trim_end_matches(')').split(',').map(|parameter| {
@@ -79,7 +79,8 @@ fn declared() -> Vec<String> {
     lines
 }
 
-/// The number of the newest ABI that was released, and the lines with the number of the ABI that each came with.
+/// The number of the newest released ABI, and the recorded lines with the number of the ABI that
+/// introduced them.
 fn promised() -> (u32, Vec<(u32, String)>) {
     let text = file(PROMISED);
     let mut lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
@@ -92,13 +93,13 @@ fn promised() -> (u32, Vec<(u32, String)>) {
 }
 
 #[test]
-fn what_is_declared_is_what_was_promised() {
+fn declared_functions_match_the_promised_abi() {
     let declared = declared();
-    assert!(declared.len() > 50, "the header was not understood: {declared:?}");
+    assert!(declared.len() > 50, "the header could not be parsed: {declared:?}");
     let (released, mut promised) = promised();
     if std::env::var_os("GHL_UPDATE_ABI").is_some() {
         let version = ghl_abi_version();
-        // What was released stays, so that the test fails where the header lacks it.
+        // Released lines stay, so that the test fails if the header lacks one.
         promised.retain(|(number, line)| *number <= released || declared.contains(line));
         let known: BTreeSet<String> = promised.iter().map(|(_, line)| line.clone()).collect();
         let new: Vec<_> = declared.iter().filter(|line| !known.contains(*line)).collect();
@@ -119,16 +120,16 @@ fn what_is_declared_is_what_was_promised() {
     }
     let lines: BTreeSet<&String> = promised.iter().map(|(_, line)| line).collect();
     let gone: Vec<_> = promised.iter().filter(|(_, line)| !declared.contains(line)).collect();
-    assert!(gone.is_empty(), "these were promised, and are gone or changed: {gone:#?}\n{HOW}");
+    assert!(gone.is_empty(), "promised declarations were removed or changed: {gone:#?}\n{HOW}");
     let new: Vec<_> = declared.iter().filter(|line| !lines.contains(line)).collect();
-    assert!(new.is_empty(), "these are new, and not written down: {new:#?}\n{HOW}");
+    assert!(new.is_empty(), "new declarations are not recorded: {new:#?}\n{HOW}");
     let newest = promised.iter().map(|(number, _)| *number).max();
     assert_eq!(newest, Some(ghl_abi_version()), "ghl_abi_version() is the number of the newest promise");
     assert!(promised.iter().all(|(number, _)| *number <= released + 1), "one new ABI for each release");
 }
 
 #[test]
-fn the_shared_library_is_numbered_as_the_abi() {
+fn shared_library_version_matches_the_abi() {
     let manifest = file("Cargo.toml");
     let library = manifest.split_once("[package.metadata.capi.library]").unwrap().1;
     let version = library.split_once("\nversion = \"").unwrap().1.split('"').next().unwrap();
@@ -139,11 +140,12 @@ fn the_shared_library_is_numbered_as_the_abi() {
     assert!(newest.unwrap().starts_with(&row), "the history in docs/abi.md ends with {row}");
 }
 
-/// A library of empty functions with the header's types. What a compiler says of the real one's debug information is Rust's
-/// inner life; that the real one exports the same names, and the header is made of its code, other tests see to.
+/// A library of empty functions with the types of the header. The debug information of the real
+/// library describes Rust internals; other tests compare its exported names and generate the header
+/// from its code.
 fn skeleton(folder: &Path) -> std::path::PathBuf {
     let mut source = String::from("#include \"ghl_oauth.h\"\n");
-    // So that the enum is in the debug information, though no function mentions it.
+    // Includes the enum in the debug information, because no function uses it.
     source += "enum ghl_status ghl_status_in_use;\n";
     for statement in statements() {
         let is_function =
@@ -158,7 +160,7 @@ fn skeleton(folder: &Path) -> std::path::PathBuf {
     let mut compile = Command::new("cc");
     compile
         .args(["-std=c99", "-g", "-gdwarf-4", "-shared", "-fPIC", "-w", "-Iinclude"])
-        // The baseline names the file, and not where it was made.
+        // The baseline must not contain the build folder.
         .arg(format!("-ffile-prefix-map={}=.", folder.display()))
         .arg("-o")
         .arg(&library)
@@ -168,13 +170,13 @@ fn skeleton(folder: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn libabigail_finds_no_break() {
+fn libabigail_finds_no_abi_break() {
     if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
-        println!("left out: abidiff, whose baseline is that of Linux on x86_64");
+        println!("skipped: abidiff, whose baseline is for Linux on x86_64");
         return;
     }
     if Command::new("abidiff").arg("--version").output().is_err() {
-        println!("left out: abidiff, which is not here (apt-get install abigail-tools)");
+        println!("skipped: abidiff is not installed (apt-get install abigail-tools)");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -196,7 +198,7 @@ fn libabigail_finds_no_break() {
     let (code, report) = compare(&library);
     assert_eq!(code, Some(0), "{report}\n{HOW}");
 
-    // It can fail: a function that is gone, and one that takes another type.
+    // The check can fail: a missing function, and a changed parameter type.
     for (from, to) in [("ghl_token_delete", "ghl_token_forget"), ("size_t *length", "uint32_t *length")] {
         let source = folder.path().join("skeleton.c");
         let header = file("include/ghl_oauth.h").replace(from, to);

@@ -1,5 +1,5 @@
-//! Whatever happens, in whatever order: a token that is handed out works, and a connection is lost only when that could
-//! not be helped, and then it is said.
+//! For any sequence of events: a returned token works, and a connection is lost only if that was
+//! unavoidable and is reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use ghl_oauth::internals::{Client, Config, Status};
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
 use proptest::prelude::*;
 
-/// Something that the host, the server or the world does.
+/// An event caused by the host, the server or the vendor.
 #[derive(Debug, Clone)]
 enum Act {
     Ask(Who),
@@ -67,7 +67,6 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// The emulator's clock as the library's.
 struct SharedClock(ghl_oauth_emulator::Clock, i64);
 
 impl Clock for SharedClock {
@@ -80,20 +79,21 @@ impl Clock for SharedClock {
     }
 }
 
-/// The world, and what a simple model knows of it.
+/// The system under test, and the state of a simple model.
 struct World {
     emulator: Emulator,
     client: Client,
     company: String,
     location: String,
-    /// A refresh may have been processed without our knowing, and the window for asking again has closed.
+    /// A refresh may have been processed without the client's knowledge, and the replay window has
+    /// ended.
     may_be_lost: bool,
-    /// The location's own refresh token was revoked: only its company can help.
+    /// The refresh token of the location was revoked: only its company can help.
     revoked: bool,
     company_held: bool,
-    /// Refreshes whose end the client does not know may be pending.
+    /// The client may have refreshes of unknown outcome.
     doubtful: bool,
-    /// For so many seconds.
+    /// The age of the unknown outcome in seconds.
     in_doubt_for: u64,
 }
 
@@ -107,7 +107,7 @@ impl World {
         settings.redirect_uri = Some(emulator.redirect_uri().to_owned());
         settings.scopes = vec!["oauth.readonly".into(), "oauth.write".into()];
         settings.retry.base_delay_ms = 0;
-        // Enough for three attempts, and not for a caller who insists.
+        // Enough for three attempts, but not for extended retries.
         settings.timeouts.total_ms = 1_500;
         config(&mut settings);
         let clock = emulator.clock();
@@ -185,7 +185,7 @@ impl World {
                 self.emulator.inject(rule, kind);
             }
             Act::Pass { seconds } => {
-                // What is not known by now may be gone with the window.
+                // An outcome that is still unknown may be lost at the end of the window.
                 if self.doubtful {
                     self.in_doubt_for += seconds;
                 }
@@ -205,15 +205,15 @@ impl World {
     fn check(&mut self, asked: Result<ghl_oauth::internals::secret::Secret, ghl_oauth::Error>) {
         match asked {
             Ok(token) => {
-                assert!(self.emulator.access_token_is_live(token.expose()), "a dead token was handed out")
+                assert!(self.emulator.access_token_is_live(token.expose()), "an expired token was returned")
             }
             Err(error) => match error.status() {
                 Status::Network | Status::Server | Status::Protocol | Status::Timeout => self.doubtful = true,
-                // A refusal that is cut short cannot be understood, and costs nothing.
+                // A truncated refusal is unspecific and harmless.
                 Status::LocationInactive | Status::NotFound | Status::InvalidRequest => {}
                 Status::ReauthorizationRequired => {
                     let revoked = self.revoked && !self.company_held;
-                    assert!(self.may_be_lost || revoked, "lost without need: {error}");
+                    assert!(self.may_be_lost || revoked, "lost without cause: {error}");
                 }
                 other => panic!("{other:?}: {error}"),
             },
@@ -221,7 +221,8 @@ impl World {
         self.see_failures();
     }
 
-    /// A refresh may have failed behind a caller who got the old token, or behind the mint of a location.
+    /// A failed refresh may be hidden from a caller who got the old token, or by the mint of a
+    /// location.
     fn see_failures(&mut self) {
         self.doubtful |= self.client.stats().unwrap()["tokens"]["failed"] != 0;
     }
@@ -232,7 +233,7 @@ fn holds(acts: &[Act], config: &dyn Fn(&mut Config)) {
     for act in acts {
         world.perform(act);
     }
-    // Once the trouble is over, a person's consent mends everything.
+    // After the faults end, a new consent repairs everything.
     world.emulator.clear_faults();
     world.emulator.set_location_active(&world.location, true);
     world.emulator.clock().advance(Duration::from_secs(120));
@@ -248,7 +249,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_token_that_is_handed_out_works_and_no_connection_is_lost_without_need(
+    fn returned_token_works_and_no_connection_is_lost_without_cause(
         acts in prop::collection::vec(act(), 1..25),
         durable in any::<bool>(),
     ) {

@@ -1,11 +1,11 @@
-//! The Python bindings' own tests, on the library and the emulator of this build.
+//! Runs the tests of the Python bindings with the library and the emulator of this build.
 
 mod built;
 
 use std::process::Command;
 
 #[test]
-fn the_python_tests_pass() {
+fn python_tests_pass() {
     let folder = format!("{}/bindings/python", built::ROOT);
     let python = std::env::var("GHL_PYTHON").unwrap_or_else(|_| "python3".into());
     let output = Command::new(python)

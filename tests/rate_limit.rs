@@ -1,5 +1,5 @@
-//! The pace, as the server sees it: no more requests of a company or location than it allows, whoever else uses its
-//! limit, and none at all while it asks to be left in peace.
+//! The rate limiter as the server sees it: requests stay below the limit of each company or
+//! location, including requests of other programs, and stop while the server asks for a pause.
 
 mod support;
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use support::{Abi, DAY, Outcome, sent};
 
-/// An emulator whose windows are so short that a test sees many of them.
+/// An emulator with short windows, so that a test covers many of them.
 fn limited(requests: u32, per_ms: u64, per_day: u64) -> Emulator {
     let rate_limit = Some(RateLimit { requests, per_ms, per_day });
     Emulator::start(Options { locations: 1, companies: 2, rate_limit, ..Options::default() }).unwrap()
@@ -25,7 +25,7 @@ fn list(abi: &Abi, company_id: &str) -> Outcome {
     abi.oauth_installed_locations(json!({"companyId": company_id, "pageSize": 1}))
 }
 
-/// Refuses what the rule says, with these headers.
+/// Refuses matching requests with these headers.
 fn refuse(emulator: &Emulator, rule: Rule, headers: &[(&str, &str)]) {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let body = r#"{"statusCode": 429, "message": "Too Many Requests"}"#.to_owned();
@@ -36,11 +36,11 @@ fn refuse(emulator: &Emulator, rule: Rule, headers: &[(&str, &str)]) {
 fn pace_of(abi: &Abi, resource_id: &str) -> Value {
     let stats = abi.stats();
     let busiest = stats["pace"]["busiest"].as_array().unwrap().clone();
-    busiest.into_iter().find(|shown| shown["resourceId"] == resource_id).expect("it is shown")
+    busiest.into_iter().find(|shown| shown["resourceId"] == resource_id).expect("the limit is shown")
 }
 
 #[test]
-fn a_crowd_is_paced_so_that_the_server_refuses_nobody() {
+fn many_concurrent_calls_are_paced_without_any_refusal() {
     let emulator = limited(20, 300, 100_000);
     let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 20, "perMs": 300}}));
     let company = abi.connect_company(&emulator);
@@ -54,7 +54,7 @@ fn a_crowd_is_paced_so_that_the_server_refuses_nobody() {
                     if call >= 120 {
                         break;
                     }
-                    // A way that is now long, now short, must not make two windows' requests arrive in one.
+                    // A changing latency must not move the requests of two windows into one.
                     if call.is_multiple_of(10) {
                         emulator.respond_latency(Duration::from_millis(if call.is_multiple_of(20) {
                             40
@@ -72,7 +72,7 @@ fn a_crowd_is_paced_so_that_the_server_refuses_nobody() {
 }
 
 #[test]
-fn what_another_process_uses_of_the_limit_is_counted() {
+fn requests_of_another_process_count_against_the_limit() {
     let emulator = limited(10, 400, 100_000);
     let pace = json!({"rateLimit": {"requests": 10, "perMs": 400}});
     let clients = [Abi::with(&emulator, pace.clone()), Abi::with(&emulator, pace)];
@@ -81,7 +81,8 @@ fn what_another_process_uses_of_the_limit_is_counted() {
     for _ in 0..6 {
         list(&clients[0], &company).ok();
     }
-    // The first answer tells of the other's six; after three more the window is full, and the rest have to wait.
+    // The first response reports the six requests of the other client. Three more fill the window,
+    // and the rest have to wait.
     for _ in 0..7 {
         list(&clients[1], &company).ok();
     }
@@ -89,7 +90,7 @@ fn what_another_process_uses_of_the_limit_is_counted() {
 }
 
 #[test]
-fn a_limit_that_is_lower_than_the_configured_one_is_learnt_from_the_first_answer() {
+fn limit_lower_than_the_configured_one_is_learned_from_the_first_response() {
     for (requests, per_ms) in [(5, 200), (10, 1_000)] {
         let emulator = limited(requests, per_ms, 100_000);
         let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 20, "perMs": 1_500}}));
@@ -104,7 +105,7 @@ fn a_limit_that_is_lower_than_the_configured_one_is_learnt_from_the_first_answer
 }
 
 #[test]
-fn the_figures_say_how_the_pace_stands() {
+fn statistics_report_the_state_of_the_rate_limiter() {
     let emulator = limited(100, 600_000, 1_000);
     let abi = Abi::with(&emulator, json!({"rateLimit": {"perMs": 600_000}}));
     let company = abi.connect_company(&emulator);
@@ -125,7 +126,7 @@ fn the_figures_say_how_the_pace_stands() {
 }
 
 #[test]
-fn a_day_that_is_used_up_is_not_gone_beyond() {
+fn exhausted_daily_quota_is_not_exceeded() {
     for (by_the_server, allowed) in [(true, 3), (false, 4)] {
         let emulator = limited(100, 10_000, if by_the_server { 3 } else { 1_000 });
         let abi = Abi::with(&emulator, json!({"rateLimit": {"perDay": 4}}));
@@ -137,7 +138,7 @@ fn a_day_that_is_used_up_is_not_gone_beyond() {
         let error = list(&abi, &company).fails(Status::RateLimited);
         assert_eq!((&error["httpStatus"], &error["resourceId"]), (&Value::Null, &json!(company)));
         let wait = error["retryAfterMs"].as_u64().unwrap();
-        // The server does not say when its day is renewed: it is asked again every five minutes.
+        // The server does not announce its daily reset: it is asked again every five minutes.
         let longest = if by_the_server { 300_000 } else { DAY.as_millis() as u64 };
         assert!((longest - 60_000..=longest).contains(&wait), "{wait} ms");
         assert_eq!(sent(&emulator), vec!["list 200"; allowed]);
@@ -148,7 +149,7 @@ fn a_day_that_is_used_up_is_not_gone_beyond() {
 }
 
 #[test]
-fn a_refusal_that_names_no_time_holds_everybody_back_for_the_interval_of_the_limit() {
+fn refusal_without_retry_after_pauses_all_calls_for_the_limit_interval() {
     let emulator = limited(100, 10_000, 100_000);
     let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 5_000}}));
     let company = abi.connect_company(&emulator);
@@ -167,7 +168,7 @@ fn a_refusal_that_names_no_time_holds_everybody_back_for_the_interval_of_the_lim
 }
 
 #[test]
-fn a_refusal_without_any_hint_holds_everybody_back_for_the_usual_pause() {
+fn refusal_without_any_hint_pauses_all_calls_for_the_default_time() {
     let emulator = limited(100, 10_000, 100_000);
     let abi = Abi::with(&emulator, json!({"retry": {"maxAttempts": 4, "baseDelayMs": 20, "maxDelayMs": 20}}));
     let company = abi.connect_company(&emulator);
@@ -178,7 +179,7 @@ fn a_refusal_without_any_hint_holds_everybody_back_for_the_usual_pause() {
 }
 
 #[test]
-fn a_refused_refresh_is_not_asked_for_again_before_its_time_and_others_are_not_held_back() {
+fn refused_refresh_is_not_repeated_early_and_delays_no_other_resource() {
     let emulator = limited(100, 10_000, 100_000);
     let abi = Abi::new(&emulator);
     let [company, other] = <[String; 2]>::try_from(emulator.company_ids()).unwrap();
@@ -193,14 +194,14 @@ fn a_refused_refresh_is_not_asked_for_again_before_its_time_and_others_are_not_h
     assert_eq!((&first["retryAfterMs"], &first["httpStatus"]), (&json!(120_000), &json!(429)));
     let second = abi.access_token(&company).fails(Status::RateLimited);
     assert!(second["retryAfterMs"].as_u64().unwrap() > 100_000, "{second}");
-    assert_eq!(sent(&emulator), ["refresh 429"], "the second call asked nobody");
+    assert_eq!(sent(&emulator), ["refresh 429"], "the second call sent no request");
     abi.live_token(&emulator, &other);
     assert_eq!(sent(&emulator), ["refresh 200"]);
-    assert_eq!(abi.listed(&company)["state"], "ok", "nothing was spent");
+    assert_eq!(abi.listed(&company)["state"], "ok", "no token was spent");
 }
 
 #[test]
-fn a_header_that_makes_no_sense_costs_at_most_an_hour() {
+fn nonsensical_header_delays_calls_for_an_hour_at_most() {
     for absurd in ["99999999999", "18446744073709551615", "99999999999999999999999999"] {
         let emulator = limited(100, 10_000, 100_000);
         let abi = Abi::new(&emulator);

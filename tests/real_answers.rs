@@ -1,5 +1,6 @@
-//! Answers that the real API was seen to give, against its description: transient 401s, refusals that concern one location,
-//! rows without the app, lists that are cut, field names in the other casing, a spent day, and the advice for each.
+//! Observed responses of the real API that contradict its description: transient 401s, refusals
+//! that concern one location, rows without the app, truncated lists, field names in the other
+//! casing, and an exhausted daily quota. Also checks the advice for each.
 
 mod support;
 
@@ -16,7 +17,7 @@ use ghl_oauth_emulator::{
 use serde_json::{Value, json};
 use support::*;
 
-/// An emulator that lets everything pass.
+/// An emulator without rate limits.
 fn unlimited(locations: usize, behaviour: Behaviour) -> Emulator {
     Emulator::start(Options { locations, rate_limit: None, behaviour, ..Options::default() }).unwrap()
 }
@@ -39,7 +40,7 @@ fn counts(report: &Value) -> (u64, u64, usize) {
     (number("minted"), number("fresh"), report["failed"].as_array().unwrap().len())
 }
 
-/// An error that is the server's trouble: no word of credentials, and the same call may succeed later.
+/// Asserts a retryable server error that does not mention credentials.
 #[track_caller]
 fn is_passing(error: &Value) {
     assert_eq!((&error["status"], &error["retryable"]), (&json!("GHL_ERR_SERVER"), &json!(true)), "{error}");
@@ -48,7 +49,7 @@ fn is_passing(error: &Value) {
 }
 
 #[test]
-fn mint_of_40_locations_survives_a_command_that_timed_out() {
+fn mint_of_40_locations_survives_an_upstream_timeout() {
     for as_object in [false, true] {
         let emulator = unlimited(40, Behaviour::default());
         let abi = Abi::new(&emulator);
@@ -61,7 +62,7 @@ fn mint_of_40_locations_survives_a_command_that_timed_out() {
 }
 
 #[test]
-fn one_location_whose_mint_always_times_out_is_listed_and_the_others_are_minted() {
+fn location_whose_mint_always_times_out_is_reported_and_the_others_are_minted() {
     let emulator = unlimited(40, Behaviour::default());
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -71,11 +72,11 @@ fn one_location_whose_mint_always_times_out_is_listed_and_the_others_are_minted(
     assert_eq!(counts(&report), (39, 0, 1));
     assert_eq!(report["failed"][0]["locationId"], unlucky.as_str());
     is_passing(&report["failed"][0]["error"]);
-    assert_eq!(emulator.strikes(fault), 3, "a mint may be repeated");
+    assert_eq!(emulator.strikes(fault), 3, "a mint is retryable");
 }
 
 #[test]
-fn list_of_all_locations_survives_a_command_that_timed_out() {
+fn list_of_all_locations_survives_an_upstream_timeout() {
     let emulator = unlimited(250, Behaviour::default());
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -108,7 +109,7 @@ fn consent_whose_exchange_timed_out_is_completed_by_the_same_redirect() {
 }
 
 #[test]
-fn refresh_that_timed_out_is_asked_for_again_and_loses_no_connection() {
+fn refresh_that_timed_out_is_retried_and_loses_no_connection() {
     for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
         let emulator = unlimited(1, Behaviour::default());
         let abi = Abi::new(&emulator);
@@ -122,7 +123,7 @@ fn refresh_that_timed_out_is_asked_for_again_and_loses_no_connection() {
 }
 
 #[test]
-fn request_that_reads_is_repeated_after_a_command_timed_out_and_one_that_writes_is_not() {
+fn read_request_is_retried_after_an_upstream_timeout_and_a_write_request_is_not() {
     let emulator = unlimited(1, Behaviour::default());
     let abi = Abi::new(&emulator);
     abi.connect_company(&emulator);
@@ -142,7 +143,7 @@ fn request_that_reads_is_repeated_after_a_command_timed_out_and_one_that_writes_
 }
 
 #[test]
-fn refusal_of_one_location_is_listed_with_it_and_the_others_are_minted() {
+fn refused_location_is_reported_and_the_others_are_minted() {
     for (refused, status) in [
         (Refusal::LocationInaccessible, "GHL_ERR_FORBIDDEN"),
         (Refusal::LocationForbidden, "GHL_ERR_FORBIDDEN"),
@@ -171,7 +172,7 @@ fn refusal_of_one_location_is_listed_with_it_and_the_others_are_minted() {
 }
 
 #[test]
-fn refusal_of_every_mint_ends_the_work_at_the_first_location() {
+fn refusal_that_applies_to_every_mint_ends_the_work_at_the_first_location() {
     for (refused, status) in [
         (Refusal::ScopeMissing, Status::Forbidden),
         (Refusal::VersionInvalid, Status::InvalidRequest),
@@ -191,7 +192,7 @@ fn refusal_of_every_mint_ends_the_work_at_the_first_location() {
 }
 
 #[test]
-fn rows_without_the_app_are_not_minted_though_the_server_ignores_the_filter() {
+fn rows_without_the_app_are_not_minted_when_the_server_ignores_the_filter() {
     let behaviour = Behaviour { ignore_installed_filter: true, ..Behaviour::default() };
     let emulator = unlimited(8, behaviour);
     let abi = Abi::new(&emulator);
@@ -212,7 +213,7 @@ fn rows_without_the_app_are_not_minted_though_the_server_ignores_the_filter() {
 }
 
 #[test]
-fn answer_without_a_list_or_without_its_rest_is_no_list() {
+fn response_without_a_list_or_its_next_page_is_an_error() {
     let emulator = unlimited(3, Behaviour::default());
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -244,7 +245,7 @@ fn answer_without_a_list_or_without_its_rest_is_no_list() {
 }
 
 #[test]
-fn empty_list_right_after_a_consent_fails_nothing_and_the_next_mint_finds_the_locations() {
+fn empty_list_right_after_a_consent_is_no_error_and_the_next_mint_finds_the_locations() {
     let behaviour = Behaviour { list_delay_seconds: 20, ..Behaviour::default() };
     let emulator = unlimited(5, behaviour);
     let abi = Abi::new(&emulator);
@@ -254,7 +255,7 @@ fn empty_list_right_after_a_consent_fails_nothing_and_the_next_mint_finds_the_lo
     assert_eq!(counts(&mint_all(&abi, &company).ok()), (5, 0, 0));
 }
 
-/// The names of the fields of the token endpoints' requests, and the answers' statuses.
+/// The field names of requests to the token endpoints, with the response statuses.
 fn field_names(emulator: &Emulator) -> Vec<(u16, BTreeSet<String>)> {
     let requests = emulator.requests();
     emulator.clear_requests();
@@ -263,7 +264,7 @@ fn field_names(emulator: &Emulator) -> Vec<(u16, BTreeSet<String>)> {
 }
 
 #[test]
-fn refused_field_names_are_sent_in_the_other_casing_once_and_never_in_both() {
+fn refused_field_names_are_sent_once_in_the_other_casing_and_never_in_both() {
     for (names, encoding) in [
         (FieldNames::SnakeCase, "form"),
         (FieldNames::SnakeCase, "json"),
@@ -289,7 +290,7 @@ fn refused_field_names_are_sent_in_the_other_casing_once_and_never_in_both() {
 }
 
 #[test]
-fn refused_field_name_spends_no_code_and_no_refresh_token() {
+fn refused_field_name_spends_neither_code_nor_refresh_token() {
     let emulator = unlimited(1, Behaviour::default());
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -303,7 +304,7 @@ fn refused_field_name_spends_no_code_and_no_refresh_token() {
 }
 
 #[test]
-fn each_refusal_has_advice_of_its_own() {
+fn each_kind_of_refusal_has_its_own_advice() {
     let emulator = unlimited(1, Behaviour::default());
     let abi = Abi::new(&emulator);
     let advice = |kind: FaultKind| {
@@ -328,12 +329,12 @@ fn each_refusal_has_advice_of_its_own() {
         (said("noAppVersionIdFound"), "versionId"),
     ] {
         let help = advice(kind);
-        assert!(help.contains(word), "{help} has no word of {word}");
+        assert!(help.contains(word), "{help} does not mention {word}");
     }
 }
 
 #[test]
-fn redirect_that_is_nearly_the_configured_one_says_what_differs() {
+fn redirect_that_nearly_matches_the_configured_uri_reports_the_difference() {
     let emulator = unlimited(1, Behaviour::default());
     let abi = Abi::new(&emulator);
     let redirect = abi.consent(&emulator, Decision::Company(emulator.company_id()));
@@ -349,7 +350,7 @@ fn redirect_that_is_nearly_the_configured_one_says_what_differs() {
 }
 
 #[test]
-fn consent_page_that_finds_no_version_of_the_app_says_that_a_version_id_is_needed() {
+fn consent_page_that_finds_no_app_version_reports_the_missing_version_id() {
     let emulator = unlimited(1, Behaviour::default());
     let abi = Abi::new(&emulator);
     let link = abi.authorization_url(json!({})).ok();
@@ -360,13 +361,13 @@ fn consent_page_that_finds_no_version_of_the_app_says_that_a_version_id_is_neede
 }
 
 #[test]
-fn ids_and_secrets_with_white_space_around_them_are_refused_before_anything_is_sent() {
+fn ids_and_secrets_with_surrounding_white_space_are_refused_before_any_request() {
     let emulator = unlimited(1, Behaviour::default());
     for (key, value) in [("clientId", "app-1 "), ("clientId", "a\tb"), ("clientSecret", "hunter2hunter2\n")] {
         let Err(refused) = Abi::open(&config(&emulator, json!({key: value}))) else { panic!("{key}") };
         let error = refused.fails(Status::Config);
         assert_eq!(error["parameter"], key);
-        shows_none_of(&error.to_string(), &["hunter2hunter2"]);
+        contains_none_of(&error.to_string(), &["hunter2hunter2"]);
     }
     let abi = Abi::new(&emulator);
     for (params, parameter) in [
@@ -379,7 +380,7 @@ fn ids_and_secrets_with_white_space_around_them_are_refused_before_anything_is_s
     assert_eq!(sent(&emulator), [""; 0]);
 }
 
-/// The emulator's clock for everything: the pace waits for a renewed day as well.
+/// Uses the emulator's clock for everything, so the rate limiter also waits for the next day.
 struct WholeClock(Arc<EmulatorClock>, Arc<dyn Clock>);
 
 impl Clock for WholeClock {
@@ -397,7 +398,7 @@ impl Clock for WholeClock {
 }
 
 #[test]
-fn spent_day_is_waited_for_until_its_reset_and_calls_work_at_once_when_it_is_renewed() {
+fn exhausted_daily_quota_pauses_calls_until_its_reset_and_they_resume_at_once() {
     let behaviour = Behaviour { daily_reset: DailyReset::Milliseconds, ..Behaviour::default() };
     let emulator = Emulator::start(Options { locations: 1, behaviour, ..Options::default() }).unwrap();
     let clock =
@@ -414,9 +415,9 @@ fn spent_day_is_waited_for_until_its_reset_and_calls_work_at_once_when_it_is_ren
     for _ in 0..5 {
         let error = list().fails(Status::RateLimited);
         let wait = error["retryAfterMs"].as_u64().unwrap();
-        assert!((43_100_000..=43_200_000).contains(&wait), "{wait} ms of twelve hours");
+        assert!((43_100_000..=43_200_000).contains(&wait), "{wait} ms instead of twelve hours");
     }
-    assert_eq!(sent(&emulator), ["list 429"], "nothing is asked in vain");
+    assert_eq!(sent(&emulator), ["list 429"], "no request is sent before the reset");
     emulator.clock().advance(Duration::from_secs(43_200));
     list().ok();
 }

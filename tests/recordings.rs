@@ -1,5 +1,6 @@
-//! The corpus: answers and deliveries as the real API was seen to send them, each in a file of `tests/recordings`, run through
-//! every entry point that it can reach. CONTRIBUTING.md says how to add one.
+//! The corpus: recorded responses and deliveries of the real API, each in a file of
+//! `tests/recordings`, sent to every entry point that it can reach. CONTRIBUTING.md explains how to
+//! add one.
 
 mod support;
 
@@ -17,14 +18,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use support::*;
 
-/// The least number of shapes that the corpus was begun with.
+/// The initial number of recordings, as a minimum.
 const AT_LEAST: usize = 60;
 
-/// How long a mint is let wait for its limit: longer than any other end takes.
+/// The maximum time that a mint waits for a rate limit; all other outcomes take less.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// One recorded shape. Personal details are replaced by made-up ones; `{companyId}`, `{locationId}`, `{otherLocationId}`,
-/// `{appId}` and `{timestamp}` in the body are replaced by the ids of the test.
+/// One recording. Personal details are replaced by fictional ones; `{companyId}`, `{locationId}`,
+/// `{otherLocationId}`, `{appId}` and `{timestamp}` in the body stand for the ids of the test.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Recording {
@@ -38,12 +39,12 @@ struct Recording {
     headers: BTreeMap<String, String>,
     /// JSON, or a text that is sent unchanged.
     body: Value,
-    /// The outcome at each entry point; `*` is the outcome at every entry point that is not named.
+    /// The outcome at each entry point; `*` is the outcome at every unnamed entry point.
     #[serde(default)]
     outcome: BTreeMap<String, String>,
 }
 
-/// How sure it is that the real API sends this.
+/// The evidence that the real API sends this.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Confidence {
@@ -52,23 +53,22 @@ enum Confidence {
     Low,
 }
 
-/// The kind of shape, which decides on the entry points that it can reach.
+/// The kind of recording, which determines the entry points that it can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Kind {
-    /// An answer that any endpoint may give.
+    /// A response of any endpoint.
     Any,
-    /// An answer of `POST /oauth/token`.
+    /// A response of `POST /oauth/token`.
     Token,
-    /// An answer of `POST /oauth/location-token`.
+    /// A response of `POST /oauth/location-token`.
     LocationToken,
-    /// An answer of `GET /oauth/installed-locations`.
+    /// A response of `GET /oauth/installed-locations`.
     List,
-    /// A delivery.
     Webhook,
 }
 
-/// An entry point: the requests that are answered with the recording, and the call.
+/// An entry point: the requests that get the recorded response, and the call.
 struct Entry {
     name: &'static str,
     endpoint: Endpoint,
@@ -118,7 +118,7 @@ fn entries(kind: Kind) -> Vec<Entry> {
             }),
             entry("ghl_tokens_mint", Endpoint::LocationToken, |fixture| {
                 let params = json!({"companyId": fixture.company, "locationIds": [fixture.location]});
-                // A limit is waited for as long as the caller likes.
+                // The callback ends a long wait for a rate limit.
                 let began = Instant::now();
                 reported(fixture.abi.tokens_mint(params, |_| began.elapsed() < PATIENCE))
             }),
@@ -160,7 +160,7 @@ fn entries(kind: Kind) -> Vec<Entry> {
     }
 }
 
-/// The end of a call: "ok", or the status and whether the same call may succeed later.
+/// The outcome of a call: "ok", or the status and whether the error is retryable.
 fn said(Outcome(code, document): Outcome) -> String {
     if code == 0 {
         return "ok".to_owned();
@@ -172,7 +172,7 @@ fn said(Outcome(code, document): Outcome) -> String {
     if error["retryable"] == true { format!("{name}, retryable") } else { name.to_owned() }
 }
 
-/// The same with the number of locations in a list.
+/// The outcome with the number of locations in a list.
 fn counted(outcome: Outcome) -> String {
     match outcome {
         Outcome(0, list) => format!("ok, {} locations", list["items"].as_array().unwrap().len()),
@@ -180,7 +180,7 @@ fn counted(outcome: Outcome) -> String {
     }
 }
 
-/// The same with the counts of a report, or the failure that it lists.
+/// The outcome with the counts of a report, or its first failure.
 fn reported(outcome: Outcome) -> String {
     match outcome {
         Outcome(0, report) => match report["failed"].get(0) {
@@ -196,7 +196,7 @@ fn reported(outcome: Outcome) -> String {
     }
 }
 
-/// A client, and the ids, code and tokens that its call needs.
+/// A client, and the ids, code and tokens for its call.
 struct Fixture {
     emulator: Emulator,
     abi: Abi,
@@ -219,14 +219,15 @@ impl Fixture {
         let text = |name: &str| raw[name].as_str().unwrap().to_owned();
         let (refresh_token, access_token, code) = (text("refreshToken"), text("accessToken"), code(&abi));
         if kind == Kind::Any {
-            // The location's own requests have a token, so that it is them which are answered.
+            // Stores a token of the location first, so that the recording answers the request
+            // itself.
             let path = format!("/locations/{location}");
             abi.request(json!({"resourceId": location, "method": "GET", "path": path})).ok();
         }
         Fixture { emulator, abi, company, location, code, refresh_token, access_token }
     }
 
-    /// The recorded body with the names of this test.
+    /// The recorded body with the ids of this test.
     fn body(&self, recording: &Recording) -> String {
         let text = match &recording.body {
             Value::String(text) => text.clone(),
@@ -241,11 +242,12 @@ impl Fixture {
     }
 }
 
-/// The outcome of a recorded answer at one entry point, and the fate of the connection.
+/// The outcome of a recorded response at one entry point, and the state of the connection
+/// afterwards.
 fn outcome_of(recording: &Recording, entry: &Entry) -> String {
     let mut fixture = Fixture::new(recording.kind);
     if entry.name.contains("mint") {
-        // A location without a token is minted; one with a token is not.
+        // Only a location without a token is minted.
         let _ = fixture.abi.token_delete(&fixture.location);
     }
     if entry.name == "ghl_oauth_token, code" {
@@ -256,7 +258,7 @@ fn outcome_of(recording: &Recording, entry: &Entry) -> String {
     rule.grant_type = entry.grant_type;
     let headers = recording.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let fault = FaultKind::Status {
-        status: recording.status.expect("an answer has a status"),
+        status: recording.status.expect("a response has a status"),
         body: fixture.body(recording),
         content_type: recording.headers.get("content-type").cloned(),
         headers,
@@ -264,10 +266,10 @@ fn outcome_of(recording: &Recording, entry: &Entry) -> String {
     };
     let id = fixture.emulator.inject(rule, fault);
     let mut shown = (entry.call)(&fixture);
-    assert!(fixture.emulator.strikes(id) > 0, "{}: it was not reached", entry.name);
+    assert!(fixture.emulator.strikes(id) > 0, "{}: the recording was not used", entry.name);
     fixture.emulator.clear_faults();
     if recording.kind == Kind::Any {
-        // Whatever was said: the connection of the company is kept, unless the API called its refresh token invalid.
+        // The company stays connected unless the API called its refresh token invalid.
         fixture.emulator.clock().advance(DAY);
         let again = fixture.abi.access_token(&fixture.company);
         match again.0 {
@@ -307,7 +309,7 @@ fn outcome_of_delivery(recording: &Recording) -> BTreeMap<String, String> {
     ])
 }
 
-/// The outcomes in short: the most frequent one as `*`.
+/// Abbreviates the outcomes: the most frequent one becomes `*`.
 fn in_short(outcomes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
     outcomes.values().for_each(|outcome| *counts.entry(outcome).or_default() += 1);
@@ -339,9 +341,10 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-/// With `GHL_UPDATE_RECORDINGS=1` the outcomes are written into the files, to be read before they are committed.
+/// With `GHL_UPDATE_RECORDINGS=1` the outcomes are written into the files; review them before the
+/// commit.
 #[test]
-fn every_recorded_shape_has_its_outcome_at_every_entry_point() {
+fn every_recorded_response_has_its_documented_outcome_at_every_entry_point() {
     let update = std::env::var_os("GHL_UPDATE_RECORDINGS").is_some();
     let files = files();
     assert!(files.len() >= AT_LEAST, "{} recordings", files.len());
@@ -356,7 +359,7 @@ fn every_recorded_shape_has_its_outcome_at_every_entry_point() {
                     let text = fs::read_to_string(file).unwrap();
                     let mut recording: Recording =
                         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
-                    assert!(recording.meaning.len() > 10, "{name}: a line on what it means");
+                    assert!(recording.meaning.len() > 10, "{name}: the meaning is missing");
                     let found = in_short(&outcomes(&recording));
                     if found == recording.outcome {
                         continue;

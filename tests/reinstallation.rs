@@ -1,4 +1,5 @@
-//! INSTALL and UNINSTALL of several installations of the same place, some of them lost, late, undated or repeated.
+//! INSTALL and UNINSTALL of several installations of the same resource, some of them lost, late,
+//! undated or repeated.
 
 mod fixture;
 mod support;
@@ -14,7 +15,7 @@ use support::{Abi, DAY, sent, signed};
 
 const KINDS: [Kind; 2] = [Kind::Memory, Kind::Sqlite];
 
-/// A body of that notice with these keys changed, or with null taken away.
+/// The body of a notice with some keys changed, or removed by null.
 fn body(fixture: &Fixture, notice: &Notice, changes: Value) -> String {
     let mut body: Value = serde_json::from_str(&fixture.emulator.webhook(notice)).unwrap();
     for (name, change) in changes.as_object().unwrap() {
@@ -51,7 +52,7 @@ fn is_held(abi: &Abi, id: &str) -> bool {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A company or location of each way in which an installation begins.
+/// A company or location for each way in which an installation begins.
 fn beginnings(fixture: &Fixture, abi: &Abi) -> Vec<(&'static str, String)> {
     let (minted, consented) = (fixture.location(0), fixture.location(1));
     let company = abi.connect_company(&fixture.emulator);
@@ -61,7 +62,7 @@ fn beginnings(fixture: &Fixture, abi: &Abi) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn uninstall_that_comes_after_a_refresh_of_later_time_ends_the_installation_it_is_about() {
+fn late_uninstall_ends_its_installation_despite_a_refresh_with_a_later_timestamp() {
     for kind in KINDS {
         for which in 0..3 {
             for refreshes in [1, 3] {
@@ -87,7 +88,7 @@ fn uninstall_that_comes_after_a_refresh_of_later_time_ends_the_installation_it_i
 }
 
 #[test]
-fn uninstall_older_than_the_installation_ends_nothing_however_often_the_token_was_refreshed() {
+fn uninstall_older_than_the_installation_is_ignored_after_any_number_of_refreshes() {
     for kind in KINDS {
         for which in 0..3 {
             let fixture = Fixture::new(kind);
@@ -108,7 +109,7 @@ fn uninstall_older_than_the_installation_ends_nothing_however_often_the_token_wa
 }
 
 #[test]
-fn uninstall_of_a_restarted_program_is_compared_with_the_beginning_as_well() {
+fn uninstall_after_a_restart_is_compared_with_the_start_of_the_installation() {
     let fixture = Fixture::new(Kind::Sqlite);
     let location = fixture.location(0);
     fixture.open().connect(&fixture.emulator, Decision::Location(location.clone()));
@@ -124,7 +125,7 @@ fn uninstall_of_a_restarted_program_is_compared_with_the_beginning_as_well() {
     assert!(!is_held(&fixture.open(), &location));
 }
 
-/// A moment as the API writes it, by way of a webhook of the emulator.
+/// A time in the format of the API, taken from a webhook of the emulator.
 fn iso8601(ms: i64) -> String {
     let emulator = support::emulator(1);
     emulator.clock().set_ms(ms);
@@ -133,7 +134,7 @@ fn iso8601(ms: i64) -> String {
 }
 
 #[test]
-fn two_uninstalls_with_ids_of_their_own_end_two_installations() {
+fn two_uninstalls_with_different_ids_end_two_installations() {
     for kind in KINDS {
         let fixture = Fixture::new(kind);
         let abi = fixture.open();
@@ -180,7 +181,8 @@ fn install_after_a_lost_uninstall_replaces_the_dead_token() {
                 assert_eq!(sent(&fixture.emulator), ["mint 200"], "{kind:?}, automatic: {automatic}");
                 let new = abi.live_token(&fixture.emulator, &location);
                 assert_ne!(new, old);
-                // The vendor repeats it, and the lost UNINSTALL turns up: neither costs anything.
+                // The vendor repeats the INSTALL, and the lost UNINSTALL arrives: neither has an
+                // effect.
                 apply(&fixture, &abi, &installed);
                 fixture.pass(MINUTE);
                 apply(&fixture, &abi, &installed);
@@ -206,7 +208,7 @@ fn install_after_a_lost_uninstall_replaces_a_token_that_was_refreshed_before_the
         fixture.emulator.uninstall(&location);
         fixture.emulator.install_location(&location);
         let installed = fixture.emulator.webhook(&install(&location));
-        // The delivery comes late.
+        // The delivery is late.
         fixture.pass(MINUTE);
         apply(&fixture, &abi, &installed);
         abi.live_token(&fixture.emulator, &location);
@@ -214,7 +216,7 @@ fn install_after_a_lost_uninstall_replaces_a_token_that_was_refreshed_before_the
 }
 
 #[test]
-fn install_that_names_another_company_is_minted_from_that_one() {
+fn install_for_another_company_is_minted_from_that_company() {
     for kind in KINDS {
         let fixture =
             Fixture::of(kind, Options { companies: 2, locations: 1, rate_limit: None, ..Options::default() });
@@ -224,7 +226,7 @@ fn install_that_names_another_company_is_minted_from_that_one() {
         for company in [&old_company, &new_company] {
             abi.connect(&fixture.emulator, Decision::Company(company.clone()));
         }
-        // Until now it belonged to another agency; its token there looks good.
+        // Until now it belonged to another agency, and its token there looks valid.
         let entry = json!({
             "accessToken": "token of the former agency", "refreshToken": "of the former agency",
             "locationId": location, "companyId": old_company, "userType": "Location",
@@ -232,14 +234,14 @@ fn install_that_names_another_company_is_minted_from_that_one() {
         });
         assert_eq!(abi.tokens_import(json!({"tokens": [entry]})).ok()["imported"], 1);
         assert_eq!(abi.access_token(&location).text(), "token of the former agency");
-        // The INSTALL is of the same moment as that token, so only the company tells them apart.
+        // The INSTALL has the timestamp of that token, so only the company distinguishes them.
         let applied = tell(&fixture, &abi, &install(&location));
         assert_eq!(applied["applied"], true, "{kind:?}: {applied}");
         abi.live_token(&fixture.emulator, &location);
         assert_eq!(abi.listed(&location)["companyId"], new_company.as_str(), "{kind:?}");
         fixture.pass(DAY);
         abi.live_token(&fixture.emulator, &location);
-        // The former company's end does not concern it any more.
+        // The uninstall of the former company does not affect it any more.
         fixture.pass(MINUTE);
         tell(&fixture, &abi, &uninstall(&old_company));
         assert!(is_held(&abi, &location), "{kind:?}");
@@ -247,7 +249,7 @@ fn install_that_names_another_company_is_minted_from_that_one() {
 }
 
 #[test]
-fn install_that_names_several_locations_is_minted_for_each() {
+fn install_for_several_locations_mints_each_of_them() {
     for kind in KINDS {
         for named_once in [true, false] {
             let fixture = Fixture::new(kind);
@@ -270,7 +272,7 @@ fn install_that_names_several_locations_is_minted_for_each() {
 }
 
 #[test]
-fn webhook_in_any_order_of_an_uninstall_and_a_reinstallation_ends_in_a_live_token() {
+fn uninstall_and_reinstall_webhooks_in_any_order_end_with_a_live_token() {
     for kind in KINDS {
         for late_uninstall in [false, true] {
             let fixture = Fixture::new(kind);
@@ -299,7 +301,7 @@ fn webhook_in_any_order_of_an_uninstall_and_a_reinstallation_ends_in_a_live_toke
 }
 
 #[test]
-fn uninstall_of_a_company_ends_locations_whose_tokens_were_refreshed_since() {
+fn uninstall_of_a_company_ends_locations_whose_tokens_were_refreshed_later() {
     for kind in KINDS {
         let fixture = Fixture::new(kind);
         let abi = fixture.open();
@@ -320,7 +322,7 @@ fn uninstall_of_a_company_ends_locations_whose_tokens_were_refreshed_since() {
 }
 
 #[test]
-fn uninstall_ends_an_installation_that_began_while_the_clock_was_a_year_ahead() {
+fn uninstall_ends_an_installation_made_while_the_clock_was_a_year_ahead() {
     let year_ms = 365 * 86_400_000;
     for kind in KINDS {
         for which in 0..3 {
@@ -338,7 +340,7 @@ fn uninstall_ends_an_installation_that_began_while_the_clock_was_a_year_ahead() 
 }
 
 #[test]
-fn deletion_while_the_clock_was_a_year_ahead_keeps_no_new_token_away() {
+fn deletion_while_the_clock_was_a_year_ahead_does_not_block_new_tokens() {
     let year_ms = 365 * 86_400_000;
     for kind in KINDS {
         let fixture = Fixture::new(kind);
@@ -355,7 +357,7 @@ fn deletion_while_the_clock_was_a_year_ahead_keeps_no_new_token_away() {
         assert!(is_held(&abi, &location), "{kind:?}: minted by its INSTALL");
         abi.token_delete(&location).ok();
         abi.live_token(&fixture.emulator, &location);
-        assert!(is_held(&abi, &location), "{kind:?}: minted at its use");
+        assert!(is_held(&abi, &location), "{kind:?}: minted at its first use");
         abi.connect(&fixture.emulator, Decision::Location(consented.clone()));
         assert!(is_held(&abi, &consented), "{kind:?}: by a new consent");
         abi.token_delete(&consented).ok();
@@ -367,7 +369,7 @@ fn deletion_while_the_clock_was_a_year_ahead_keeps_no_new_token_away() {
 }
 
 #[test]
-fn undated_uninstall_without_an_id_counts_again_after_a_reinstallation_a_day_later() {
+fn undated_uninstall_without_an_id_is_applied_again_a_day_after_a_reinstallation() {
     for kind in KINDS {
         for of_company in [false, true] {
             let fixture = Fixture::new(kind);
@@ -392,4 +394,61 @@ fn undated_uninstall_without_an_id_counts_again_after_a_reinstallation_a_day_lat
             }
         }
     }
+}
+
+/// A stand with two connected companies of two locations each.
+fn two_companies() -> (Fixture, Abi) {
+    let options = Options { companies: 2, locations: 2, rate_limit: None, ..Options::default() };
+    let fixture = Fixture::of(Kind::Sqlite, options);
+    let abi = fixture.open();
+    for company_id in fixture.emulator.company_ids() {
+        abi.connect(&fixture.emulator, Decision::Company(company_id));
+    }
+    sent(&fixture.emulator);
+    (fixture, abi)
+}
+
+#[test]
+fn install_without_a_company_is_minted_from_the_company_that_lists_the_location() {
+    let (fixture, abi) = two_companies();
+    let companies = fixture.emulator.company_ids();
+    for company_id in &companies {
+        let location = fixture.emulator.open_location(company_id);
+        let automatic = body(&fixture, &install(&location), json!({"companyId": null, "userId": null}));
+        let applied = apply(&fixture, &abi, &automatic);
+        assert_eq!((&applied["applied"], &applied["reason"]), (&json!(true), &Value::Null), "{applied}");
+        assert_eq!(abi.listed(&location)["companyId"], *company_id);
+        abi.live_token(&fixture.emulator, &location);
+        let requests = sent(&fixture.emulator);
+        let lists = requests.iter().filter(|request| request.starts_with("list")).count();
+        assert!((1..=2).contains(&lists), "a request per company at most: {requests:?}");
+    }
+}
+
+#[test]
+fn install_without_a_company_that_no_company_lists_is_remembered_and_asked_for_rarely() {
+    let (fixture, abi) = two_companies();
+    let location = fixture.emulator.open_location(&fixture.emulator.company_ids()[1]);
+    let automatic = body(&fixture, &install(&location), json!({"companyId": null}));
+    fixture.emulator.uninstall(&location);
+    let applied = apply(&fixture, &abi, &automatic);
+    assert_eq!(applied["reason"], "remembered until its company's token is here", "{applied}");
+    for _ in 0..5 {
+        abi.access_token(&location).fails(Status::NotFound);
+        abi.tokens_maintain(json!({}), |_| true).ok();
+    }
+    assert_eq!(sent(&fixture.emulator), ["list 200", "list 200"], "each company was asked once");
+
+    // It is listed late, and found when the pause is over.
+    fixture.emulator.install_location(&location);
+    fixture.pass(MINUTE);
+    abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!(abi.listed(&location)["companyId"], fixture.emulator.company_ids()[1]);
+}
+
+#[test]
+fn location_of_which_no_install_told_is_not_looked_for_among_several_companies() {
+    let (fixture, abi) = two_companies();
+    abi.access_token("unknown").fails(Status::NotFound);
+    assert_eq!(sent(&fixture.emulator), Vec::<String>::new());
 }

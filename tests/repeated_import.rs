@@ -1,4 +1,5 @@
-//! Programs that import a saved answer of the API at each start, and imports that hold one refresh token twice.
+//! Imports of a saved API response at every start, and imports that contain one refresh token
+//! twice.
 
 mod fixture;
 mod support;
@@ -10,9 +11,9 @@ use ghl_oauth_emulator::{Decision, Endpoint, Rule, Stage};
 use serde_json::{Value, json};
 
 use fixture::{EVERY, Fixture, Kind, saved_answer};
-use support::{Abi, DAY, crowd, sent};
+use support::{Abi, DAY, call_concurrently, sent};
 
-/// The forms in which a program may have saved an answer of the API.
+/// The formats in which a program may have saved an API response.
 fn forms(answer: &Value) -> Vec<(&'static str, Value)> {
     let with = |changes: Value| {
         let mut form = answer.clone();
@@ -30,9 +31,9 @@ fn forms(answer: &Value) -> Vec<(&'static str, Value)> {
         "locationId": answer["locationId"],
     });
     vec![
-        ("as it came", with(json!({}))),
+        ("unchanged", with(json!({}))),
         ("without an expiry", with(json!({"expiresIn": null}))),
-        ("with an expiry that is over", with(json!({"expiresIn": null, "expiresAt": 1_700_000_000_000_i64}))),
+        ("with a past expiry", with(json!({"expiresIn": null, "expiresAt": 1_700_000_000_000_i64}))),
         (
             "with an expiry computed at this start",
             with(json!({"expiresIn": null, "expiresAt": 4_000_000_000_000_i64})),
@@ -42,7 +43,7 @@ fn forms(answer: &Value) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Imports one token; the reason why it was skipped, or an empty text if it was imported.
+/// Imports one token. Returns the reason for skipping it, or an empty text.
 #[track_caller]
 fn import(abi: &Abi, token: &Value, replace: bool) -> String {
     let report = abi.tokens_import(json!({"tokens": [token], "replace": replace})).ok();
@@ -52,7 +53,7 @@ fn import(abi: &Abi, token: &Value, replace: bool) -> String {
     }
 }
 
-/// The client's token is live, and so is its refresh token.
+/// Asserts that the access token and the refresh token of the client are live.
 #[track_caller]
 fn works(fixture: &Fixture, abi: &Abi, resource_id: &str) {
     abi.live_token(&fixture.emulator, resource_id);
@@ -61,7 +62,7 @@ fn works(fixture: &Fixture, abi: &Abi, resource_id: &str) {
 }
 
 #[test]
-fn import_of_a_saved_answer_at_each_start_never_replaces_the_rotated_token() {
+fn import_of_a_saved_response_at_every_start_never_replaces_the_rotated_token() {
     for kind in EVERY {
         let fixture = Fixture::new(kind);
         fixture.emulator.set_reuse_window_seconds(0);
@@ -95,7 +96,7 @@ fn import_of_a_saved_answer_at_each_start_never_replaces_the_rotated_token() {
 }
 
 #[test]
-fn import_of_a_token_of_unknown_age_does_not_replace_a_good_one_unless_told_to() {
+fn import_of_unknown_age_replaces_a_valid_token_only_with_replace() {
     for kind in EVERY {
         let fixture = Fixture::new(kind);
         let company = fixture.company();
@@ -108,7 +109,7 @@ fn import_of_a_token_of_unknown_age_does_not_replace_a_good_one_unless_told_to()
                 continue;
             }
             let reason = import(&abi, &answer, false);
-            assert!(reason.contains("replace"), "{kind:?}, {form}: the reason says what to do: {reason}");
+            assert!(reason.contains("replace"), "{kind:?}, {form}: the reason names a way out: {reason}");
             assert_eq!(abi.live_token(&fixture.emulator, &company), held, "{kind:?}, {form}");
         }
         assert_eq!(import(&abi, &other, true), "", "{kind:?}: it was never spent");
@@ -118,7 +119,7 @@ fn import_of_a_token_of_unknown_age_does_not_replace_a_good_one_unless_told_to()
 }
 
 #[test]
-fn import_with_replace_of_a_spent_token_does_not_end_a_good_connection() {
+fn import_with_replace_of_a_spent_token_does_not_end_a_working_connection() {
     for kind in EVERY {
         let fixture = Fixture::new(kind);
         fixture.emulator.set_reuse_window_seconds(0);
@@ -136,7 +137,7 @@ fn import_with_replace_of_a_spent_token_does_not_end_a_good_connection() {
 }
 
 #[test]
-fn import_of_a_spent_token_after_a_deletion_is_refused_and_a_new_one_comes_in() {
+fn import_of_a_spent_token_after_a_deletion_is_refused_and_of_a_new_token_accepted() {
     for kind in EVERY {
         let fixture = Fixture::new(kind);
         let company = fixture.company();
@@ -157,7 +158,7 @@ fn import_of_a_spent_token_after_a_deletion_is_refused_and_a_new_one_comes_in() 
         }
         abi.access_token(&company).fails(Status::NotFound);
         let new = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
-        assert_eq!(import(&abi, &new, false), "", "{kind:?}: a person consented anew");
+        assert_eq!(import(&abi, &new, false), "", "{kind:?}: after a new consent");
         works(&fixture, &abi, &company);
         let reason = import(&abi, &answer, false);
         assert!(reason.contains("spent"), "{kind:?}, after the new consent: {reason}");
@@ -224,7 +225,8 @@ fn import_during_a_refresh_of_the_same_token_does_not_undo_it() {
                     let refresh = scope.spawn(|| abi.token_refresh(&company).ok());
                     hold.wait_for(1);
                     let importing = other.as_ref().unwrap_or(&abi);
-                    let reasons = crowd(3, || import(importing, &answer, false), || hold.release());
+                    let reasons =
+                        call_concurrently(3, || import(importing, &answer, false), || hold.release());
                     refresh.join().unwrap();
                     reasons
                 });
@@ -238,7 +240,7 @@ fn import_during_a_refresh_of_the_same_token_does_not_undo_it() {
 }
 
 #[test]
-fn import_of_a_spent_token_after_the_connection_was_lost_is_refused_and_a_new_one_comes_in() {
+fn import_of_a_spent_token_after_a_lost_connection_is_refused_and_of_a_new_token_accepted() {
     for kind in EVERY {
         let fixture = Fixture::new(kind);
         fixture.emulator.set_reuse_window_seconds(0);
@@ -254,10 +256,10 @@ fn import_of_a_spent_token_after_the_connection_was_lost_is_refused_and_a_new_on
             let reason = import(&abi, &answer, false);
             assert!(reason.contains("spent"), "{kind:?}, {form}: {reason}");
         }
-        assert_ne!(import(&abi, &dead, false), "", "{kind:?}: the server refused exactly this one");
+        assert_ne!(import(&abi, &dead, false), "", "{kind:?}: the server refused this token");
         assert_eq!(abi.listed(&company)["state"], "reauthorizationRequired", "{kind:?}");
         let new = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
-        assert_eq!(import(&abi, &new, false), "", "{kind:?}: there is no good token to protect");
+        assert_eq!(import(&abi, &new, false), "", "{kind:?}: there is no working token to protect");
         works(&fixture, &abi, &company);
         let reason = import(&abi, &answer, false);
         assert!(reason.contains("spent"), "{kind:?}, after the new token: {reason}");
@@ -265,7 +267,7 @@ fn import_of_a_spent_token_after_the_connection_was_lost_is_refused_and_a_new_on
 }
 
 #[test]
-fn import_of_a_locations_saved_answer_does_not_undo_its_refreshes() {
+fn import_of_a_saved_location_response_does_not_undo_its_refreshes() {
     let fixture = Fixture::new(Kind::Sqlite);
     fixture.emulator.set_reuse_window_seconds(0);
     let location = fixture.location(0);
@@ -275,7 +277,7 @@ fn import_of_a_locations_saved_answer_does_not_undo_its_refreshes() {
         let reason = import(&abi, &answer, false);
         match start {
             0 => assert_eq!(reason, ""),
-            1 => assert!(!reason.is_empty(), "it is held already"),
+            1 => assert!(!reason.is_empty(), "the token is already stored"),
             _ => assert!(reason.contains("spent"), "{reason}"),
         }
         if start > 0 {
@@ -285,7 +287,7 @@ fn import_of_a_locations_saved_answer_does_not_undo_its_refreshes() {
 }
 
 #[test]
-fn import_of_an_unsaved_tokens_predecessor_is_refused() {
+fn import_of_the_predecessor_of_an_unsaved_token_is_refused() {
     for kind in fixture::DURABLE {
         let fixture = Fixture::new(kind);
         fixture.emulator.set_reuse_window_seconds(0);
@@ -311,7 +313,7 @@ fn import_of_an_unsaved_tokens_predecessor_is_refused() {
 
 // ---- One refresh token under several owners -------------------------------------------------------------------------
 
-/// Entries of a migrated app: the company's refresh token stands under each of these owners.
+/// Entries of a migrated app with the refresh token of the company under each of these owners.
 fn shared(answer: &Value, owners: &[(&str, Option<&str>)]) -> Vec<Value> {
     let entry = |(company, location): &(&str, Option<&str>)| {
         json!({
@@ -337,7 +339,7 @@ fn holders(abi: &Abi, refresh_token: &Value) -> Vec<String> {
 }
 
 #[test]
-fn one_refresh_token_under_a_company_and_its_locations_is_the_companys_in_any_order() {
+fn refresh_token_imported_for_a_company_and_its_locations_is_assigned_to_the_company_in_any_order() {
     for kind in EVERY {
         for order in [[0, 1, 2], [1, 0, 2], [1, 2, 0], [2, 1, 0]] {
             let fixture = Fixture::new(kind);
@@ -353,7 +355,10 @@ fn one_refresh_token_under_a_company_and_its_locations_is_the_companys_in_any_or
             assert_eq!(report["imported"], 1, "{what}");
             let skipped = report["skipped"].as_array().unwrap();
             for skipped in skipped {
-                assert!(skipped["reason"].as_str().unwrap().contains(&company), "{what}: who holds it");
+                assert!(
+                    skipped["reason"].as_str().unwrap().contains(&company),
+                    "{what}: owners of the refresh token"
+                );
                 assert_ne!(skipped["resourceId"], company.as_str(), "{what}");
             }
             assert_eq!(skipped.len(), 2, "{what}");
@@ -367,7 +372,7 @@ fn one_refresh_token_under_a_company_and_its_locations_is_the_companys_in_any_or
 }
 
 #[test]
-fn one_refresh_token_far_apart_in_a_long_import_is_the_companys_in_any_order() {
+fn refresh_token_repeated_far_apart_in_a_long_import_is_assigned_to_the_company_in_any_order() {
     for kind in EVERY {
         for company_last in [false, true] {
             let fixture = Fixture::new(kind);
@@ -395,7 +400,7 @@ fn one_refresh_token_far_apart_in_a_long_import_is_the_companys_in_any_order() {
 }
 
 #[test]
-fn import_of_a_companys_spent_token_under_its_location_replaces_no_good_token() {
+fn import_of_a_spent_company_token_under_its_location_replaces_no_valid_token() {
     for kind in EVERY {
         for replace in [false, true] {
             let fixture = Fixture::new(kind);
@@ -420,7 +425,7 @@ fn import_of_a_companys_spent_token_under_its_location_replaces_no_good_token() 
 }
 
 #[test]
-fn one_refresh_token_under_two_locations_is_reported_and_comes_to_its_owner_in_any_order() {
+fn refresh_token_imported_for_two_locations_is_reported_and_assigned_to_its_owner_in_any_order() {
     for kind in EVERY {
         for order in [[0, 1], [1, 0]] {
             let fixture = Fixture::new(kind);
@@ -436,7 +441,10 @@ fn one_refresh_token_under_two_locations_is_reported_and_comes_to_its_owner_in_a
             assert!(!skipped.is_empty(), "{what}");
             for skipped in skipped {
                 let named = if skipped["resourceId"] == owner.as_str() { &other } else { &owner };
-                assert!(skipped["reason"].as_str().unwrap().contains(named.as_str()), "{what}: who holds it");
+                assert!(
+                    skipped["reason"].as_str().unwrap().contains(named.as_str()),
+                    "{what}: owners of the refresh token"
+                );
             }
             assert!(holders(&abi, &answer["refreshToken"]).len() <= 1, "{what}");
             let _ = abi.tokens_maintain(json!({}), |_| true).ok();
@@ -449,7 +457,7 @@ fn one_refresh_token_under_two_locations_is_reported_and_comes_to_its_owner_in_a
 }
 
 #[test]
-fn one_refresh_token_in_two_imports_is_not_held_twice_and_every_owner_gets_a_token() {
+fn refresh_token_imported_twice_is_stored_once_and_every_owner_gets_a_token() {
     for kind in EVERY {
         for company_first in [true, false] {
             let fixture = Fixture::new(kind);
@@ -479,7 +487,7 @@ fn one_refresh_token_in_two_imports_is_not_held_twice_and_every_owner_gets_a_tok
 }
 
 #[test]
-fn a_location_that_holds_its_companys_refresh_token_leads_to_the_companys_token_and_is_minted() {
+fn location_stored_with_the_refresh_token_of_its_company_is_minted_from_the_company() {
     for kind in EVERY {
         let fixture = Fixture::new(kind);
         fixture.emulator.set_reuse_window_seconds(0);
@@ -488,7 +496,8 @@ fn a_location_that_holds_its_companys_refresh_token_leads_to_the_companys_token_
         let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         import(&abi, &shared(&answer, &[(&company, Some(&location))])[0], false);
         let token = abi.live_token(&fixture.emulator, &location);
-        // A server that minds the class of the refresh token may say so first, which spends nothing.
+        // A server that checks the class of the refresh token may refuse it first, which spends
+        // nothing.
         let mut requests = sent(&fixture.emulator);
         requests.retain(|request| request != "refresh 401");
         assert_eq!(requests, ["code 200", "refresh 200", "mint 200"], "{kind:?}");
@@ -500,9 +509,9 @@ fn a_location_that_holds_its_companys_refresh_token_leads_to_the_companys_token_
     }
 }
 
-/// Two owners in the store hold one refresh token, as an older version of the library imported it.
+/// Two stored records share one refresh token, as imported by an older version of the library.
 #[test]
-fn stored_tokens_that_share_one_refresh_token_come_to_their_owners() {
+fn stored_tokens_with_the_same_refresh_token_are_assigned_to_their_owners() {
     for company_first in [false, true] {
         let fixture = Fixture::new(Kind::Sqlite);
         fixture.emulator.set_reuse_window_seconds(0);
@@ -539,7 +548,7 @@ fn stored_tokens_that_share_one_refresh_token_come_to_their_owners() {
 }
 
 #[test]
-fn a_private_integration_token_of_a_connected_companys_location_is_left_as_it_is() {
+fn private_integration_token_of_a_location_of_a_connected_company_is_kept() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for changes in
             [json!({}), json!({"refreshToken": null, "expiresAt": null}), json!({"refreshToken": ""})]
@@ -562,7 +571,7 @@ fn a_private_integration_token_of_a_connected_companys_location_is_left_as_it_is
 }
 
 #[test]
-fn a_private_integration_token_is_handed_out_for_years() {
+fn private_integration_token_is_returned_for_years() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (field, owner) in [("locationId", "location1"), ("companyId", "company1")] {
             let fixture = Fixture::new(kind);
@@ -582,7 +591,7 @@ fn a_private_integration_token_is_handed_out_for_years() {
             }
             assert_eq!(abi.listed(owner)["state"], "ok");
             assert_eq!(abi.listed(owner)["refreshable"], false);
-            assert_eq!(sent(&fixture.emulator), [""; 0], "{kind:?}: there is nothing to ask for");
+            assert_eq!(sent(&fixture.emulator), [""; 0], "{kind:?}: no request is due");
         }
     }
 }

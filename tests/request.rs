@@ -1,4 +1,5 @@
-//! Any endpoint with a live token: what goes over the wire, what comes back, and what a dead token costs.
+//! Requests to any endpoint with a live token: bytes on the wire, responses, and retries after an
+//! expired token.
 
 mod support;
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use support::{Abi, DAY, emulator, header, only_request};
 
-/// A client that holds the company's token and its first location's.
+/// A client with the tokens of the company and its first location.
 fn connected(emulator: &Emulator) -> (Abi, String) {
     let abi = Abi::new(emulator);
     abi.connect_company(emulator);
@@ -35,7 +36,7 @@ fn answer(status: u16, content_type: &str, body: &str) -> FaultKind {
 
 const JSON: &str = "application/json; charset=utf-8";
 
-/// The paths and answers since the last look.
+/// The paths and statuses since the last call.
 fn paths(emulator: &Emulator) -> Vec<String> {
     let requests = emulator.requests();
     emulator.clear_requests();
@@ -43,7 +44,7 @@ fn paths(emulator: &Emulator) -> Vec<String> {
 }
 
 #[test]
-fn a_location_is_read_with_its_own_token_and_the_answer_comes_whole() {
+fn location_is_read_with_its_own_token_and_the_whole_response_is_returned() {
     let emulator = emulator(1);
     let (abi, location) = connected(&emulator);
     let path = format!("/locations/{location}");
@@ -63,7 +64,7 @@ fn a_location_is_read_with_its_own_token_and_the_answer_comes_whole() {
 }
 
 #[test]
-fn what_the_caller_gives_goes_over_the_wire_as_it_is() {
+fn method_path_headers_and_body_are_sent_unchanged() {
     let emulator = emulator(1);
     let (abi, location) = connected(&emulator);
     emulator.inject(Rule::default(), answer(200, JSON, "{}"));
@@ -114,7 +115,7 @@ fn what_the_caller_gives_goes_over_the_wire_as_it_is() {
 }
 
 #[test]
-fn every_answer_comes_back_whatever_its_status_and_its_kind() {
+fn response_of_every_status_and_content_type_is_returned() {
     let emulator = emulator(1);
     let (abi, location) = connected(&emulator);
     let get = || abi.request(json!({"method": "GET", "path": "/x", "resourceId": location})).ok();
@@ -152,7 +153,7 @@ fn every_answer_comes_back_whatever_its_status_and_its_kind() {
 }
 
 #[test]
-fn without_a_resource_no_token_goes_along() {
+fn request_without_a_resource_carries_no_token() {
     let emulator = emulator(1);
     let (abi, _) = connected(&emulator);
     emulator.inject(Rule::default(), answer(200, JSON, "{}"));
@@ -163,11 +164,11 @@ fn without_a_resource_no_token_goes_along() {
 }
 
 #[test]
-fn a_dead_token_is_refreshed_once_and_the_request_repeated() {
+fn expired_token_is_refreshed_once_and_the_request_repeated() {
     let emulator = emulator(1);
     let (abi, location) = connected(&emulator);
     let path = format!("/locations/{location}");
-    // The library believes in a token that the server has forgotten.
+    // The library holds a token that the server no longer knows.
     for dead in ["Invalid JWT", "Invalid token: access token is invalid"] {
         let body = json!({"statusCode": 401, "message": dead}).to_string();
         emulator.inject(Rule::on(Endpoint::Location).times(1), answer(401, JSON, &body));
@@ -182,7 +183,7 @@ fn a_dead_token_is_refreshed_once_and_the_request_repeated() {
 }
 
 #[test]
-fn a_server_that_refuses_new_tokens_costs_one_refresh_and_not_one_at_each_call() {
+fn server_that_refuses_new_tokens_causes_one_refresh_and_not_one_per_call() {
     let emulator = emulator(1);
     let (abi, location) = connected(&emulator);
     let path = format!("/locations/{location}");
@@ -193,7 +194,7 @@ fn a_server_that_refuses_new_tokens_costs_one_refresh_and_not_one_at_each_call()
         assert_eq!((&answer["status"], &answer["body"]["message"]), (&json!(401), &json!("Invalid JWT")));
     }
     assert_eq!(emulator.refreshes(), 1);
-    // The next token in the usual course of things is tried, and if need be renewed, again.
+    // The next token of a regular refresh is tried, and refreshed again if necessary.
     emulator.clear_faults();
     emulator.clock().advance(DAY);
     abi.request(json!({"method": "GET", "path": path, "resourceId": location})).ok();
@@ -204,7 +205,7 @@ fn a_server_that_refuses_new_tokens_costs_one_refresh_and_not_one_at_each_call()
 }
 
 #[test]
-fn no_other_401_causes_a_refresh() {
+fn other_401_responses_cause_no_refresh() {
     let emulator = emulator(1);
     let (abi, location) = connected(&emulator);
     for message in
@@ -220,8 +221,9 @@ fn no_other_401_causes_a_refresh() {
 }
 
 #[test]
-fn what_changes_something_is_sent_again_only_where_it_surely_did_nothing() {
-    /// With `Retry-After` a 503 says that nothing was done; without, a gateway may have sent it after forwarding.
+fn write_request_is_repeated_only_if_it_had_no_effect() {
+    /// A 503 with `Retry-After` means that nothing was done. Without it, a gateway may have sent it
+    /// after forwarding the request.
     fn refused_for_now() -> FaultKind {
         FaultKind::Status {
             status: 503,
@@ -260,7 +262,7 @@ fn what_changes_something_is_sent_again_only_where_it_surely_did_nothing() {
 }
 
 #[test]
-fn a_request_that_waits_ends_with_a_cancellation() {
+fn cancellation_ends_a_waiting_request() {
     let emulator = emulator(1);
     let (abi, location) = connected(&emulator);
     let hold = emulator.hold(Rule::default(), Stage::BeforeProcessing);
@@ -281,7 +283,7 @@ fn a_request_that_waits_ends_with_a_cancellation() {
 }
 
 #[test]
-fn without_a_token_nothing_is_sent() {
+fn request_without_an_available_token_is_not_sent() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let request = json!({"method": "GET", "path": "/x", "resourceId": "nobody"});

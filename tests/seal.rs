@@ -1,5 +1,5 @@
-//! Tokens at rest under a key: nobody who has the files can read them, move them about or bring old ones back, keys change
-//! without a pause, and a wrong key overwrites nothing.
+//! Encryption at rest: records cannot be read, swapped or rolled back by editing the files, keys
+//! are rotated without downtime, and a wrong key overwrites nothing.
 
 mod store_suite;
 mod support;
@@ -13,20 +13,20 @@ use ghl_oauth::internals::token::UserType;
 use ghl_oauth_emulator::Emulator;
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use store_suite::{keeps_its_promises, patience, token};
+use store_suite::{assert_store_contract, patience, token};
 use support::{Abi, emulator};
 
 const OLD: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 const NEW: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
-/// A company and its locations in a store that has been used.
+/// A company and its locations in an existing store.
 struct Fixture {
     emulator: Emulator,
     folder: tempfile::TempDir,
 }
 
 impl Fixture {
-    /// Connected and minted for, with these keys.
+    /// Connects the company and mints its locations with these keys.
     fn new(keys: &[&str]) -> Fixture {
         let fixture = Fixture { emulator: emulator(3), folder: tempfile::tempdir().unwrap() };
         let abi = fixture.open(keys);
@@ -58,7 +58,6 @@ impl Fixture {
         assert!(Connection::open(self.path()).unwrap().execute(statement, []).unwrap() > 0, "{statement}");
     }
 
-    /// Every row as it stands.
     fn rows(&self) -> Vec<(String, i64, Vec<u8>)> {
         let connection = Connection::open(self.path()).unwrap();
         let mut select =
@@ -67,7 +66,7 @@ impl Fixture {
         rows.map(Result::unwrap).collect()
     }
 
-    /// Whether a text stands in any file of the store.
+    /// Whether any file of the store contains the text.
     fn is_on_disk(&self, text: &str) -> bool {
         fs::read_dir(self.folder.path()).unwrap().any(|entry| holds(&entry.unwrap().path(), text))
     }
@@ -78,20 +77,20 @@ fn holds(path: &Path, text: &str) -> bool {
 }
 
 #[test]
-fn a_sealed_store_keeps_the_same_promises() {
+fn sealed_store_passes_the_store_suite() {
     let folder = tempfile::tempdir().unwrap();
     let seal = Seal::new("app-1", &[OLD.to_owned().into()], true, "store.encryptionKeys").unwrap();
-    keeps_its_promises(&SqliteStore::open(&folder.path().join("tokens.db"), seal).unwrap());
+    assert_store_contract(&SqliteStore::open(&folder.path().join("tokens.db"), seal).unwrap());
 }
 
 #[test]
-fn no_token_stands_in_any_file_and_all_are_there_after_a_restart() {
+fn sealed_files_contain_no_token_and_all_tokens_are_readable_after_a_restart() {
     let fixture = Fixture::new(&[OLD]);
     let abi = fixture.open(&[OLD]);
     let export = abi.tokens_export(json!({})).ok();
     for token in export["tokens"].as_array().unwrap() {
         for secret in ["accessToken", "refreshToken"] {
-            assert!(!fixture.is_on_disk(token[secret].as_str().unwrap()), "{secret} is on the disk");
+            assert!(!fixture.is_on_disk(token[secret].as_str().unwrap()), "{secret} is in a file");
         }
     }
     assert!(!fixture.is_on_disk("refreshToken") && fixture.is_on_disk(&fixture.company()));
@@ -102,7 +101,7 @@ fn no_token_stands_in_any_file_and_all_are_there_after_a_restart() {
 }
 
 #[test]
-fn a_row_that_was_changed_moved_or_brought_back_is_found_out() {
+fn row_that_was_changed_moved_or_restored_is_detected() {
     let fixture = Fixture::new(&[OLD]);
     let (company, location) = (fixture.company(), fixture.emulator.location_ids()[0].clone());
     let before = fixture.rows();
@@ -115,7 +114,7 @@ fn a_row_that_was_changed_moved_or_brought_back_is_found_out() {
         format!("UPDATE token SET document = x'{}' WHERE resource_id = '{id}'", hex(document))
     };
     for (what, statement) in [
-        ("brought back under the newer version", document(&old.2, &company)),
+        ("restored under the newer version", document(&old.2, &company)),
         ("moved to another resource", document(&old.2, &location)),
         ("changed by one bit", document(&flipped, &company)),
         ("cut", document(&old.2[..20], &company)),
@@ -141,9 +140,9 @@ fn a_row_that_was_changed_moved_or_brought_back_is_found_out() {
         let listed = abi.tokens_list(json!({})).ok();
         let failed = listed["failed"].as_array().unwrap();
         assert!(failed.iter().any(|failed| failed["resourceId"] == id.as_str()), "{what}: {listed}");
-        assert_eq!(fixture.emulator.refreshes(), refreshes, "{what}: nothing is spent");
+        assert_eq!(fixture.emulator.refreshes(), refreshes, "{what}: no token is spent");
         assert_eq!(fixture.rows(), changed, "{what}: nothing is overwritten");
-        // Put right again for the next one.
+        // Restores the rows for the next case.
         for (id, version, row) in rows {
             fixture.sql(&document(&row, &id));
             fixture.sql(&format!("UPDATE token SET version = {version} WHERE resource_id = '{id}'"));
@@ -152,21 +151,21 @@ fn a_row_that_was_changed_moved_or_brought_back_is_found_out() {
 }
 
 #[test]
-fn keys_change_without_a_pause() {
+fn keys_are_rotated_without_downtime() {
     let fixture = Fixture::new(&[OLD]);
     let company = fixture.company();
-    // While some processes know the new key only as one that opens, and some seal with it already.
+    // Some processes know the new key only for decryption while others already encrypt with it.
     let (behind, ahead) = (fixture.open(&[OLD, NEW]), fixture.open(&[NEW, OLD]));
     for abi in [&ahead, &behind, &ahead] {
         abi.token_refresh(&company).ok();
     }
-    // What is touched is sealed with the first key.
+    // Every save encrypts with the first key.
     let only_new = fixture.open(&[NEW]);
     only_new.live_token(&fixture.emulator, &company);
     let location = &fixture.emulator.location_ids()[0];
     let error = only_new.token_refresh(location).fails(Status::Store);
     assert!(error["message"].as_str().unwrap().contains("not among store.encryptionKeys"), "{error}");
-    // The rest is, all at once, by maintenance, without touching a version.
+    // Maintenance reseals all other records without a change of their versions.
     let versions =
         |fixture: &Fixture| fixture.rows().into_iter().map(|row| (row.0, row.1)).collect::<Vec<_>>();
     let before = versions(&fixture);
@@ -180,7 +179,7 @@ fn keys_change_without_a_pause() {
 }
 
 #[test]
-fn a_store_in_clear_is_sealed_when_a_key_is_given() {
+fn unsealed_store_is_sealed_when_a_key_is_configured() {
     let fixture = Fixture::new(&[]);
     let secret = fixture.open(&[]).tokens_export(json!({})).ok()["tokens"][0]["refreshToken"].clone();
     let secret = secret.as_str().unwrap();
@@ -195,7 +194,7 @@ fn a_store_in_clear_is_sealed_when_a_key_is_given() {
     assert!(!fixture.is_on_disk(secret) && !fixture.is_on_disk("refreshToken"));
     let strict = fixture.with(strict);
     strict.token_refresh(&fixture.company()).ok();
-    // What somebody puts there in clear is not believed.
+    // A forged record in plain text is not accepted.
     let forged = r#"{"accessToken":"evil","refreshToken":null,"issuedAt":1,"expiresAt":9999999999999,"userType":"Company",
         "companyId":"c","locationId":null,"scope":null,"fields":{},"standing":{"state":"good"},"intent":null,"renewAt":1}"#;
     fixture.sql(&format!("UPDATE token SET document = CAST('{forged}' AS BLOB)"));
@@ -204,7 +203,7 @@ fn a_store_in_clear_is_sealed_when_a_key_is_given() {
 }
 
 #[test]
-fn maintenance_that_is_ended_early_says_so_and_goes_on_where_it_was() {
+fn maintenance_that_is_stopped_reports_it_and_resumes_later() {
     let fixture = Fixture::new(&[]);
     let plain = SqliteStore::open(&fixture.path(), Seal::none(fixture.emulator.client_id())).unwrap();
     let records: Vec<Record> = (0..250)
@@ -217,9 +216,9 @@ fn maintenance_that_is_ended_early_says_so_and_goes_on_where_it_was() {
     assert!(plain.save_all(&records, &patience()).iter().all(Result::is_ok));
     let abi = fixture.open(&[OLD]);
     abi.tokens_maintain(json!({}), |so_far| so_far["resealed"] != 100).fails(Status::Cancelled);
-    // One company is maintained without the rest of the store.
+    // Maintenance of one company does not reseal the rest of the store.
     assert_eq!(abi.tokens_maintain(json!({"companyId": "c"}), |_| true).ok()["resealed"], 0);
-    // One that cannot be opened is named, and does not keep the others.
+    // A record that cannot be opened is named and does not affect the others.
     fixture.sql("UPDATE token SET document = x'01' WHERE resource_id = 'l77' AND sealed_with = ''");
     let rest = abi.tokens_maintain(json!({}), |_| true).ok();
     assert_eq!((&rest["resealed"], &rest["unsealed"]), (&json!(153), &json!(1)));
@@ -229,7 +228,7 @@ fn maintenance_that_is_ended_early_says_so_and_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_wrong_key_is_said_so_and_overwrites_nothing() {
+fn wrong_key_is_reported_and_overwrites_nothing() {
     let fixture = Fixture::new(&[OLD]);
     let (company, location) = (fixture.company(), fixture.emulator.location_ids()[0].clone());
     let export = fixture.open(&[OLD]).tokens_export(json!({})).ok();
@@ -242,13 +241,13 @@ fn a_wrong_key_is_said_so_and_overwrites_nothing() {
         assert!(message.contains("sealed with the key ") && message.contains("encryptionKeys"), "{message}");
         assert!(!error["help"].is_null(), "{error}");
     };
-    // Where nothing can be opened, no client is made that would save under the wrong key.
+    // If no record can be opened, no client is created that would save with the wrong key.
     for keys in [&[NEW][..], &[]] {
         let error = Abi::open(&config(keys)).err().unwrap().fails(Status::Store);
         assert_eq!(error["parameter"], "store.encryptionKeys");
         says_so(&error);
     }
-    // One record has the new key, so that the client is made; the others are not touched.
+    // One record has the new key, so the client is created; the other records stay unchanged.
     let other = &fixture.emulator.location_ids()[1];
     fixture.open(&[NEW, OLD]).token_refresh(other).ok();
     let before = fixture.rows();
@@ -276,12 +275,12 @@ fn a_wrong_key_is_said_so_and_overwrites_nothing() {
     says_so(&report["failed"].as_array().unwrap().last().unwrap()["error"]);
     assert_eq!(fixture.emulator.refreshes(), refreshes);
     assert_eq!(fixture.rows(), before, "nothing is overwritten");
-    // A person's consent repairs the record, and so does a deletion.
+    // A new consent or a deletion repairs the record.
     abi.connect_company(&fixture.emulator);
     abi.live_token(&fixture.emulator, &company);
     abi.token_delete(&location).ok();
     assert_eq!(abi.tokens_list(json!({})).ok()["failed"].as_array().unwrap().len(), 1);
-    // And saved once a client with both keys has sealed the rest with the new one.
+    // Saves work once a client with both keys has resealed the rest.
     fixture.open(&[NEW, OLD]).tokens_maintain(json!({}), |_| true).ok();
     assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["unsealed"], 0);
     assert_eq!(abi.listed(&company)["state"], "ok");
@@ -289,7 +288,7 @@ fn a_wrong_key_is_said_so_and_overwrites_nothing() {
 }
 
 #[test]
-fn a_key_that_is_none_is_refused_by_its_place_and_not_shown() {
+fn invalid_key_is_refused_by_position_and_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let emulator = emulator(1);
@@ -328,12 +327,12 @@ fn a_key_that_is_none_is_refused_by_its_place_and_not_shown() {
 }
 
 #[test]
-fn keys_come_from_a_file_too() {
+fn keys_are_read_from_a_file() {
     let fixture = Fixture::new(&[OLD]);
     let file = fixture.folder.path().join("keys");
     fs::write(&file, format!("{NEW}\n  {OLD}  \n\n")).unwrap();
     let abi = fixture.with(json!({"encryptionKeysPath": file}));
-    // Read once: it may go as soon as the client is made.
+    // The file is read once and may be removed after the client is created.
     fs::remove_file(&file).unwrap();
     abi.token_refresh(&fixture.company()).ok();
     fixture.open(&[NEW]).live_token(&fixture.emulator, &fixture.company());

@@ -1,5 +1,5 @@
-//! A database file that other programs, or a second SQLite in the same process, use in their own way: a save that is
-//! reported as done is in the file that the next process opens.
+//! A database file that is also used by other programs or by a second SQLite in the same process:
+//! an acknowledged save is in the file that the next process opens.
 #![cfg(unix)]
 
 mod built;
@@ -16,7 +16,7 @@ use support::Abi;
 use tempfile::TempDir;
 use worker::Worker;
 
-/// When the file is interfered with.
+/// When the file is changed.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
     BeforeRefresh,
@@ -35,7 +35,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A connected company, at a server that honours each refresh token once.
+    /// A connected company, and a server that accepts each refresh token once.
     fn new() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
@@ -59,7 +59,8 @@ impl Fixture {
         )
     }
 
-    /// Lets the worker refresh, with the interference before that or in the midst of it; answers what came of it.
+    /// Refreshes in the worker, with the interference before or during the refresh. Returns the
+    /// result.
     fn refresh(&self, worker: &mut Worker, moment: Moment, mut interfere: impl FnMut(&mut Worker)) -> String {
         match moment {
             Moment::BeforeRefresh => {
@@ -78,7 +79,7 @@ impl Fixture {
         }
     }
 
-    /// Whether the file at the path holds the refresh token that the server honours, for a process that starts now.
+    /// Whether the file at the path contains the live refresh token, read by a new client.
     fn file_holds_the_live_token(&self) -> bool {
         let exported = Abi::open(&self.config).unwrap().tokens_export(json!({})).ok();
         let live = self.emulator.live_refresh_tokens();
@@ -89,8 +90,8 @@ impl Fixture {
     }
 }
 
-/// A worker that has used its database does `act` with a second SQLite, once or repeatedly; then `elsewhere` happens in
-/// another process.
+/// A worker that has used its database does `act` with a second SQLite once or repeatedly; then
+/// `elsewhere` runs in another process.
 fn second_sqlite(act: &str, elsewhere: impl Fn(&Path)) {
     for moment in MOMENTS {
         let fixture = Fixture::new();
@@ -103,11 +104,11 @@ fn second_sqlite(act: &str, elsewhere: impl Fn(&Path)) {
             });
             assert_eq!(answer, "refreshed 0", "{act}, {moment:?}, round {round}");
         }
-        // The process dies: what it reported as saved is what the next one finds.
+        // The process is killed: the next one finds every save that it reported.
         drop(worker);
         assert!(
             fixture.file_holds_the_live_token(),
-            "{act}, {moment:?}: a save was reported, and the file does not hold it"
+            "{act}, {moment:?}: an acknowledged save is not in the file"
         );
     }
 }
@@ -127,7 +128,8 @@ fn save_survives_a_second_copy_of_the_library_in_the_process() {
     second_sqlite("second-library", |_| {});
 }
 
-/// Reading the files frees the POSIX locks of this process, so another process takes itself for the last one.
+/// Reading the files releases the POSIX locks of this process, so another process believes to be
+/// the last one.
 #[test]
 fn save_survives_a_host_that_reads_the_files_while_another_process_closes_the_database() {
     second_sqlite("read-file", |path| {
@@ -171,7 +173,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Moves the database, with its side files, from one name to another.
+/// Moves the database and its side files.
 fn move_database(from: &Path, to: &Path) {
     for ending in ENDINGS {
         let (from, to) = (with_ending(from, ending), with_ending(to, ending));
@@ -181,7 +183,7 @@ fn move_database(from: &Path, to: &Path) {
     }
 }
 
-/// A copy of what the database holds now, as `sqlite3 tokens.db "VACUUM INTO 'copy'"` makes one.
+/// A copy of the current database, as created by `sqlite3 tokens.db "VACUUM INTO 'copy'"`.
 fn copy_database(path: &Path, copy: &Path) {
     let database = rusqlite::Connection::open(path).unwrap();
     database.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
@@ -205,17 +207,17 @@ fn save_after_the_file_was_replaced_by_a_backup_is_in_the_new_file() {
         let token = worker.answer(&format!("ask {}", fixture.company));
         let (token, unsaved) = token.split_once(' ').unwrap();
         assert!(fixture.emulator.access_token_is_live(token), "{moment:?}: {token}");
-        assert_eq!(unsaved, "0", "{moment:?}: the new file can be written");
+        assert_eq!(unsaved, "0", "{moment:?}: the new file is writable");
         drop(worker);
         assert!(
             fixture.file_holds_the_live_token(),
-            "{moment:?}: a save was reported, and the file at the path does not hold it"
+            "{moment:?}: an acknowledged save is not in the file at the path"
         );
     }
 }
 
 #[test]
-fn save_while_the_file_is_moved_away_is_not_reported_and_follows_when_it_is_back() {
+fn save_while_the_file_is_moved_away_fails_and_is_retried_when_it_is_back() {
     for moment in MOMENTS {
         let fixture = Fixture::new();
         let mut worker = fixture.worker();
@@ -224,16 +226,16 @@ fn save_while_the_file_is_moved_away_is_not_reported_and_follows_when_it_is_back
         let before = fixture.emulator.refreshes();
         let answer = fixture.refresh(&mut worker, moment, |_| move_database(&fixture.path, &away));
         match moment {
-            // A token that could not be kept is not asked for.
+            // A token that cannot be saved is not requested.
             Moment::BeforeRefresh => {
                 assert_eq!(answer, "GHL_ERR_STORE 0");
                 assert_eq!(fixture.emulator.refreshes(), before);
             }
             Moment::DuringRefresh => assert_eq!(answer, "refreshed 1"),
         }
-        assert!(!fixture.path.exists(), "{moment:?}: a database that is gone was made anew");
+        assert!(!fixture.path.exists(), "{moment:?}: a removed database was recreated");
         move_database(&away, &fixture.path);
-        // Calls offer an unsaved token again after a pause, maintenance at once.
+        // Calls retry an unsaved token after a backoff, maintenance at once.
         assert_eq!(worker.answer("maintain"), "done");
         let token = worker.answer(&format!("ask {}", fixture.company));
         let (token, unsaved) = token.split_once(' ').unwrap();
@@ -245,7 +247,7 @@ fn save_while_the_file_is_moved_away_is_not_reported_and_follows_when_it_is_back
 }
 
 #[test]
-fn save_after_the_file_was_removed_is_not_reported() {
+fn save_after_the_file_was_removed_is_not_acknowledged() {
     for moment in MOMENTS {
         let fixture = Fixture::new();
         let mut worker = fixture.worker();
@@ -260,7 +262,7 @@ fn save_after_the_file_was_removed_is_not_reported() {
             Moment::DuringRefresh => "refreshed 1",
         };
         assert_eq!(answer, expected, "{moment:?}");
-        // The token in memory still serves.
+        // The token in memory is still used.
         let token = worker.answer(&format!("ask {}", fixture.company));
         let (token, _) = token.split_once(' ').unwrap();
         assert!(fixture.emulator.access_token_is_live(token), "{moment:?}: {token}");

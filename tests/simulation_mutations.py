@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How many runs the simulation takes to find each of these defects.
+"""Measures how many runs the simulation needs to find each of these defects.
 
 All mutations go into one build, each behind a switch; the sources are put back as soon as it is made. Then the simulation
 runs once for each mutation. An edit that does not apply any more is an error: adapt it to the sources, or drop it with its
@@ -79,7 +79,11 @@ MUTATIONS = {
         ),
     ],
     "clock that is set back revives a dead token": [
-        ("tokens/schedule.rs", "Some(known) => known.min(left),", "Some(known) => if ON { left } else { known.min(left) },"),
+        (
+            "tokens/schedule.rs",
+            "Some(known) => known.min(left),",
+            "Some(known) => if ON { left } else { known.min(left) },",
+        ),
     ],
     "refresh is sent without the lock": [
         (

@@ -1,4 +1,4 @@
-//! What every store promises, held by one suite; and what happens when one fails.
+//! Runs the store suite on the built-in stores, and tests failures of a store.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -14,23 +14,23 @@ use serde_json::{Value, json};
 
 mod store_suite;
 
-use store_suite::{keeps_its_promises, patience, remove, token};
+use store_suite::{assert_store_contract, patience, remove, token};
 
 #[test]
-fn memory_keeps_its_promises() {
-    keeps_its_promises(&MemoryStore::default());
+fn memory_store_passes_the_store_suite() {
+    assert_store_contract(&MemoryStore::default());
 }
 
 #[test]
-fn sqlite_keeps_its_promises() {
+fn sqlite_store_passes_the_store_suite() {
     let folder = tempfile::tempdir().unwrap();
-    keeps_its_promises(&SqliteStore::open(&folder.path().join("tokens.db"), Seal::none("app-1")).unwrap());
+    assert_store_contract(&SqliteStore::open(&folder.path().join("tokens.db"), Seal::none("app-1")).unwrap());
 }
 
-// ---- SQLite's own promises ------------------------------------------------------------------------------------------
+// ---- SQLite only ----------------------------------------------------------------------------------------------------
 
 #[test]
-fn apps_share_a_file_without_seeing_each_other() {
+fn apps_sharing_a_file_see_only_their_own_records() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let one = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
@@ -56,7 +56,7 @@ fn apps_share_a_file_without_seeing_each_other() {
 
 #[cfg(unix)]
 #[test]
-fn every_file_is_for_its_user_only() {
+fn every_file_is_readable_by_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("tokens.db"), Seal::none("app-1")).unwrap();
@@ -90,7 +90,7 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_no_database_of_ours_is_refused_and_left_alone() {
+fn foreign_file_is_refused_and_left_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("text.db");
     std::fs::write(&text, "this is no database, whatever its name says".repeat(100)).unwrap();
@@ -111,7 +111,7 @@ fn what_is_no_database_of_ours_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_database_of_an_older_version_is_brought_up_to_date_with_its_tokens() {
+fn database_of_an_older_version_is_migrated_with_its_tokens() {
     let second = "DROP INDEX token_by_key; DROP INDEX token_by_type; DROP INDEX token_by_renewal;
         CREATE INDEX token_by_renewal ON token (client_id, renew_at);
         ALTER TABLE token DROP COLUMN sealed_with; PRAGMA user_version = 2";
@@ -144,7 +144,7 @@ fn a_database_of_an_older_version_is_brought_up_to_date_with_its_tokens() {
 }
 
 #[test]
-fn a_replaced_token_is_overwritten_in_the_file() {
+fn replaced_token_is_overwritten_in_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
@@ -154,13 +154,13 @@ fn a_replaced_token_is_overwritten_in_the_file() {
     Arc::make_mut(&mut record.token).access_token = "short".to_owned().into();
     store.save(&record, &patience()).unwrap();
     drop(store);
-    // Once the last handle is closed, everything is in the one file.
+    // After the last handle is closed, all data is in a single file.
     let bytes = std::fs::read(&path).unwrap();
     let found = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
     assert!(found(b"short") && !found(b"the-first-of-two-tokens"));
 }
 
-// ---- A store that fails ---------------------------------------------------------------------------------------------
+// ---- Store failures -------------------------------------------------------------------------------------------------
 
 /// A connected company whose store can be made to fail.
 struct Fixture {
@@ -204,7 +204,7 @@ impl Fixture {
         config
     }
 
-    /// From now on the database refuses every save for which the condition holds.
+    /// From now on the database refuses saves that match the condition.
     fn refuse(&self, condition: &str) {
         let trigger = format!(
             "CREATE TRIGGER refusal BEFORE UPDATE ON token WHEN {condition}
@@ -226,11 +226,11 @@ impl Fixture {
     }
 }
 
-/// A document says `"intent":null` unless a refresh is under way.
+/// A record contains `"intent":null` unless a refresh is in progress.
 const NEW_TOKEN: &str = "instr(CAST(NEW.document AS TEXT), '\"intent\":null') > 0";
 
 #[test]
-fn a_token_that_cannot_be_saved_is_kept_and_saved_later() {
+fn token_that_cannot_be_saved_is_kept_and_saved_later() {
     let fixture = Fixture::new();
     let old = fixture.client.access_token(&fixture.company).unwrap();
     fixture.refuse(NEW_TOKEN);
@@ -242,9 +242,9 @@ fn a_token_that_cannot_be_saved_is_kept_and_saved_later() {
     assert_eq!(fixture.client.stats().unwrap()["tokens"]["unsaved"], 1);
 
     fixture.recover();
-    assert_eq!(fixture.state(), "ok", "the list offered it to the store again");
+    assert_eq!(fixture.state(), "ok", "the list retried the save");
     assert_eq!(fixture.events(), ["token.saved"]);
-    // Whoever opens the store now finds the new token, and it can be refreshed.
+    // A client that opens the store now finds the new token and can refresh it.
     let other = Client::new(&Fixture::config(&fixture.emulator, &fixture.path)).unwrap();
     assert!(other.access_token(&fixture.company).unwrap().matches(new.expose()));
     other.token_refresh(&fixture.company).unwrap();
@@ -252,12 +252,12 @@ fn a_token_that_cannot_be_saved_is_kept_and_saved_later() {
 }
 
 #[test]
-fn an_unsaved_token_is_refreshed_from_memory_and_never_from_the_older_one_in_the_store() {
+fn unsaved_token_is_refreshed_from_memory_and_not_from_the_older_stored_token() {
     let fixture = Fixture::new();
     fixture.refuse(NEW_TOKEN);
     fixture.client.token_refresh(&fixture.company).unwrap();
     fixture.recover();
-    // Past the vendor's window, the stored refresh token would be refused.
+    // Outside the replay window the server refuses the stored refresh token.
     fixture.emulator.clock().advance(Duration::from_secs(60));
     fixture.client.token_refresh(&fixture.company).unwrap();
     assert_eq!(fixture.events(), ["token.unsaved", "token.saved", "token.refreshed"]);
@@ -265,7 +265,7 @@ fn an_unsaved_token_is_refreshed_from_memory_and_never_from_the_older_one_in_the
 }
 
 #[test]
-fn nothing_is_spent_that_could_not_be_written_down() {
+fn failing_store_prevents_every_call_that_would_spend_a_token() {
     let fixture = Fixture::new();
     fixture.refuse("1");
     let error = fixture.client.token_refresh(&fixture.company).unwrap_err();
@@ -273,7 +273,7 @@ fn nothing_is_spent_that_could_not_be_written_down() {
     assert_eq!(error.resource_id(), Some(fixture.company.as_str()));
     assert!(error.message().contains("full"), "{error}");
     assert!(fixture.emulator.requests().is_empty(), "no refresh was sent");
-    assert!(fixture.client.access_token(&fixture.company).is_ok(), "the old token goes on");
+    assert!(fixture.client.access_token(&fixture.company).is_ok(), "the old token stays in use");
     fixture.recover();
     fixture.client.token_refresh(&fixture.company).unwrap();
 }

@@ -17,8 +17,8 @@ use serde_json::json;
 use store_suite::{patience, token};
 use support::Abi;
 
-/// The deadline of a call, and how much longer it may take on a busy machine. SQLite's own
-/// busy handler knows no deadline: with it these calls took 10 seconds and more.
+/// The deadline of a call, and its tolerance on a busy machine. SQLite's own busy handler has no
+/// deadline: with it these calls took 10 seconds and more.
 const TOTAL: Duration = Duration::from_millis(1_000);
 const SLACK: Duration = Duration::from_millis(6_000);
 
@@ -41,7 +41,7 @@ const WRITES: &str = "BEGIN IMMEDIATE";
 const READS: &str = "BEGIN; SELECT COUNT(*) FROM token";
 
 #[test]
-fn eight_writers_beside_a_foreign_write_lock_end_by_their_deadline() {
+fn eight_writers_blocked_by_a_foreign_write_lock_return_by_their_deadline() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
@@ -66,7 +66,7 @@ fn eight_writers_beside_a_foreign_write_lock_end_by_their_deadline() {
     });
     let took = began.elapsed();
     assert!(took >= TOTAL && took < TOTAL + SLACK, "{took:?}");
-    // A save that was given up is not written later, with the save of another caller.
+    // An abandoned save is not written later together with the save of another caller.
     other.execute_batch("ROLLBACK").unwrap();
     store.save(&record("last"), &patience()).unwrap();
     let page = store.list(&Query { limit: 99, ..Query::default() }, &patience()).unwrap();
@@ -75,7 +75,7 @@ fn eight_writers_beside_a_foreign_write_lock_end_by_their_deadline() {
 }
 
 #[test]
-fn writers_beside_a_foreign_write_lock_are_cancelled_at_once() {
+fn writers_blocked_by_a_foreign_write_lock_are_cancelled_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
@@ -98,7 +98,7 @@ fn writers_beside_a_foreign_write_lock_are_cancelled_at_once() {
 }
 
 #[test]
-fn writers_that_wait_for_a_foreign_write_lock_go_on_when_it_is_released() {
+fn writers_blocked_by_a_foreign_write_lock_resume_when_it_is_released() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
@@ -118,7 +118,7 @@ fn writers_that_wait_for_a_foreign_write_lock_go_on_when_it_is_released() {
 }
 
 #[test]
-fn removal_of_three_thousand_beside_a_foreign_reader_takes_one_short_transaction() {
+fn removal_of_three_thousand_records_during_a_foreign_read_uses_one_short_transaction() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
@@ -132,14 +132,14 @@ fn removal_of_three_thousand_beside_a_foreign_reader_takes_one_short_transaction
     assert!(removed.into_iter().all(|removed| removed));
     let took = began.elapsed();
     assert!(took < TOTAL + SLACK, "{took:?}");
-    // And no write of another process waits for the reader.
+    // No write of another process waits for the reader.
     let began = Instant::now();
     other_program(&path, WRITES);
     assert!(began.elapsed() < SLACK, "{:?}", began.elapsed());
 }
 
 #[test]
-fn calls_beside_a_foreign_write_lock_end_by_total_ms() {
+fn calls_blocked_by_a_foreign_write_lock_return_by_total_ms() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let emulator = support::emulator(1);
@@ -163,7 +163,7 @@ fn calls_beside_a_foreign_write_lock_end_by_total_ms() {
         }
     });
     assert!(began.elapsed() < TOTAL + SLACK, "{:?}", began.elapsed());
-    assert_eq!(emulator.refreshes(), 0, "what cannot be written down is not sent");
+    assert_eq!(emulator.refreshes(), 0, "a refresh whose intent cannot be saved is not sent");
     other.execute_batch("ROLLBACK").unwrap();
     client.token_refresh(&company).ok();
 }

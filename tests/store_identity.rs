@@ -1,4 +1,5 @@
-//! One database is one store, whichever path leads to it, and its files are the ones at that path.
+//! A database has one identity whichever path leads to it, and its files are always those at the
+//! path.
 #![cfg(all(unix, feature = "sqlite"))]
 
 mod built;
@@ -54,12 +55,12 @@ fn remove_database(path: &Path) {
 }
 
 #[test]
-fn links_to_a_file_and_to_its_folder_share_its_refresh_locks() {
+fn symbolic_links_to_a_file_and_its_folder_share_refresh_locks() {
     let folder = tempfile::tempdir().unwrap();
     let (real, linked) = (folder.path().join("real"), folder.path().join("linked"));
     fs::create_dir(&real).unwrap();
     symlink(&real, &linked).unwrap();
-    // The link is there before the file that it leads to.
+    // The link exists before its target.
     let by_link = folder.path().join("by-link.db");
     symlink("real/tokens.db", &by_link).unwrap();
     let second = folder.path().join("second.db");
@@ -75,11 +76,11 @@ fn links_to_a_file_and_to_its_folder_share_its_refresh_locks() {
     let mut names: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["by-link.db", "linked", "real", "second.db"], "the locks are beside the file");
+    assert_eq!(names, ["by-link.db", "linked", "real", "second.db"], "the locks are next to the file");
 }
 
 #[test]
-fn client_keeps_its_database_when_the_process_changes_its_directory() {
+fn client_keeps_its_database_when_the_working_directory_changes() {
     let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let emulator = support::emulator(1);
     let mut config = support::config(
@@ -103,11 +104,11 @@ fn client_keeps_its_database_when_the_process_changes_its_directory() {
         let token = worker.answer(&format!("{command} {company}"));
         assert!(emulator.access_token_is_live(&token), "{command}: {token}");
     }
-    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0, "another database was made");
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0, "another database was created");
 }
 
 #[test]
-fn database_that_is_gone_is_an_error_until_it_is_back() {
+fn missing_database_is_an_error_until_it_is_back() {
     let folder = tempfile::tempdir().unwrap();
     let (path, away) = (folder.path().join("tokens.db"), folder.path().join("away.db"));
     let store = open(&path);
@@ -134,7 +135,7 @@ fn database_that_is_gone_is_an_error_until_it_is_back() {
 }
 
 #[test]
-fn empty_file_in_the_place_of_a_database_is_an_error_and_stays_empty() {
+fn empty_file_in_place_of_a_database_is_an_error_and_stays_empty() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let store = open(&path);
@@ -148,11 +149,14 @@ fn empty_file_in_the_place_of_a_database_is_an_error_and_stays_empty() {
         assert_eq!(error.status(), Status::Store, "{error}");
         assert!(error.message().contains("replaced by an empty file"), "{error}");
     }
-    assert!(open(&path).load("company", &patience()).unwrap().is_none(), "a new client begins anew");
+    assert!(
+        open(&path).load("company", &patience()).unwrap().is_none(),
+        "a new client starts with an empty store"
+    );
 }
 
 #[test]
-fn reads_and_saves_after_a_restored_backup_are_those_of_the_backup() {
+fn reads_and_saves_after_a_restored_backup_use_the_backup() {
     let folder = tempfile::tempdir().unwrap();
     let (path, backup) = (folder.path().join("tokens.db"), folder.path().join("backup.db"));
     let store = open(&path);
@@ -166,20 +170,20 @@ fn reads_and_saves_after_a_restored_backup_are_those_of_the_backup() {
     fs::rename(&backup, &path).unwrap();
     let read = store.load("company", &patience()).unwrap().unwrap();
     assert_eq!((read.version, read.token.access_token.expose().len()), (1, 900));
-    // A save needs the version that is there now.
+    // A save needs the current version.
     assert_eq!(store.save(&second, &patience()).unwrap_err().status(), Status::Conflict);
     assert_eq!(store.save(&first, &patience()).unwrap(), 2);
     assert_eq!(open(&path).load("company", &patience()).unwrap().unwrap().version, 2);
 }
 
 #[test]
-fn lock_files_that_are_tidied_away_leave_one_holder() {
+fn lock_files_removed_by_a_cleanup_still_allow_only_one_holder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let locks = with_ending(&path, ".locks");
     let store = open(&path);
     drop(store.lock("company", &patience()).unwrap());
-    // No lock is held: the folder comes back, for this user only.
+    // No lock is held: the folder is created again, accessible to this user only.
     fs::remove_dir_all(&locks).unwrap();
     let held = store.lock("company", &patience()).unwrap();
     assert_eq!(fs::metadata(&locks).unwrap().permissions().mode() & 0o777, 0o700);
@@ -189,8 +193,8 @@ fn lock_files_that_are_tidied_away_leave_one_holder() {
     thread::scope(|scope| {
         let waits = scope.spawn(|| {
             let held = store.lock("company", &patience()).unwrap();
-            // It waited for the removed file, and must not take that for the lock.
-            assert!(is_locked(&open(&path), "company"), "a second holder beside the one that waited");
+            // The waiter was blocked on the removed file, which must not count as the lock.
+            assert!(is_locked(&open(&path), "company"), "a second holder in addition to the waiter");
             drop(held);
         });
         while descriptors_of(waited_for) < 2 {
@@ -202,7 +206,7 @@ fn lock_files_that_are_tidied_away_leave_one_holder() {
     });
 }
 
-/// How many descriptors of this process lead to a file.
+/// The number of descriptors of this process for a file.
 fn descriptors_of(inode: u64) -> usize {
     let folder = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
     let descriptors = fs::read_dir(folder).unwrap().filter_map(Result::ok);

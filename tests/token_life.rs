@@ -1,4 +1,4 @@
-//! The life of a token: what is lost on the way, what the server refuses, and what callers notice of it.
+//! Token lifecycle: lost responses, refusals by the server, and their effect on callers.
 
 mod support;
 
@@ -10,12 +10,13 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Decision, Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, EventRecorder, emulator, fields, sent, shows_none_of};
+use support::{Abi, DAY, EventRecorder, contains_none_of, emulator, fields, sent};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A client whose calls insist on nothing for long: what always fails has failed three times by then.
-fn hasty(emulator: &Emulator) -> Abi {
+/// A client whose calls have a short deadline: a call that always fails has failed three times by
+/// then.
+fn with_short_deadline(emulator: &Emulator) -> Abi {
     Abi::with(emulator, json!({"timeouts": {"totalMs": 2_000}}))
 }
 
@@ -27,19 +28,18 @@ fn answer(status: u16, body: impl ToString, stage: Stage) -> FaultKind {
     FaultKind::Status { status, body: body.to_string(), content_type: None, headers: Vec::new(), stage }
 }
 
-/// The refresh tokens that were sent, in their order.
 fn refresh_tokens_sent(emulator: &Emulator) -> Vec<String> {
     let requests = emulator.requests();
     requests.iter().filter_map(|request| fields(request).get("refreshToken").cloned()).collect()
 }
 
-/// The refresh tokens of a resource that the server would accept now.
+/// The refresh tokens of a resource that the server accepts now.
 fn live_refresh_tokens(emulator: &Emulator, resource: &str) -> Vec<String> {
     let live = emulator.live_refresh_tokens();
     live.into_iter().filter(|token| token.resource_id == resource).map(|token| token.refresh_token).collect()
 }
 
-/// Everything about an emulator that must never be shown.
+/// All secrets of an emulator.
 fn secrets(emulator: &Emulator, tokens: &[String]) -> Vec<String> {
     let mut secrets: Vec<String> =
         emulator.live_refresh_tokens().into_iter().map(|token| token.refresh_token).collect();
@@ -49,7 +49,7 @@ fn secrets(emulator: &Emulator, tokens: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn a_connection_survives_whatever_becomes_of_the_answer_to_its_refresh() {
+fn connection_survives_every_fault_of_a_refresh_response() {
     let processed = Stage::AfterProcessing;
     let ways = [
         FaultKind::ReplyLost,
@@ -79,11 +79,11 @@ fn a_connection_survives_whatever_becomes_of_the_answer_to_its_refresh() {
 }
 
 #[test]
-fn a_connection_survives_an_answer_of_wrong_types() {
+fn connection_survives_refresh_response_with_wrong_types() {
     survives(&FaultKind::WrongTypes);
 }
 
-/// The answer to a refresh is spoiled once, and the connection goes on.
+/// Disturbs the response to one refresh and asserts that the connection survives.
 fn survives(kind: &FaultKind) {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
@@ -98,7 +98,7 @@ fn survives(kind: &FaultKind) {
     assert_eq!(tokens.len(), 2, "{kind:?}");
     assert_eq!(tokens[0], tokens[1], "{kind:?}: the same refresh token was sent again");
     assert_eq!(emulator.refreshes(), 1, "{kind:?}");
-    // The connection goes on with what the server counts on.
+    // The connection continues with the refresh token that the server expects.
     for _ in 0..2 {
         emulator.clock().advance(DAY);
         abi.live_token(&emulator, &company);
@@ -108,10 +108,10 @@ fn survives(kind: &FaultKind) {
 }
 
 #[test]
-fn answers_that_all_get_lost_leave_a_connection_that_the_next_call_takes_up() {
+fn connection_whose_refresh_responses_are_all_lost_is_recovered_by_the_next_call() {
     for (pause, survives) in [(Duration::ZERO, true), (Duration::from_secs(25), true), (MINUTE, false)] {
         let emulator = emulator(1);
-        let abi = hasty(&emulator);
+        let abi = with_short_deadline(&emulator);
         let company = abi.connect_company(&emulator);
         emulator.clock().advance(DAY);
         emulator.clear_requests();
@@ -128,7 +128,7 @@ fn answers_that_all_get_lost_leave_a_connection_that_the_next_call_takes_up() {
             emulator.clock().advance(DAY);
             abi.live_token(&emulator, &company);
         } else {
-            // The vendor's window is over, and with it the connection.
+            // The replay window has ended, and the connection with it.
             abi.access_token(&company).fails(Status::ReauthorizationRequired);
         }
         let tokens = refresh_tokens_sent(&emulator);
@@ -137,12 +137,12 @@ fn answers_that_all_get_lost_leave_a_connection_that_the_next_call_takes_up() {
 }
 
 #[test]
-fn a_caller_who_has_no_other_token_insists_while_the_end_is_unknown() {
+fn caller_without_a_valid_token_retries_while_the_refresh_outcome_is_unknown() {
     let before = Stage::BeforeProcessing;
     let ways: [&[_]; 2] = [
-        // More often than it is repeated for those who can do without it.
+        // More often than a refresh is retried for a caller with a valid token.
         &[(3, FaultKind::ReplyLost)],
-        // Where nothing was in doubt, this would be an error at once.
+        // Without an unknown outcome this would be an error at once.
         &[(1, FaultKind::ReplyLost), (1, answer(503, "", before))],
     ];
     thread::scope(|scope| {
@@ -168,9 +168,10 @@ fn a_caller_who_has_no_other_token_insists_while_the_end_is_unknown() {
     });
 }
 
-/// A server that has processed a refresh and stays silent gives the same answer to whoever repeats it, but not for long.
+/// A server that has processed a refresh and then stays silent repeats its response only inside the
+/// replay window.
 #[test]
-fn silence_is_not_waited_for_until_the_vendors_window_is_over() {
+fn silent_server_is_retried_before_the_replay_window_ends() {
     for stage in [Stage::AfterProcessing, Stage::BeforeProcessing] {
         let emulator = emulator(1);
         let abi = Abi::with(&emulator, json!({"timeouts": {"answerMs": 300}}));
@@ -180,7 +181,7 @@ fn silence_is_not_waited_for_until_the_vendors_window_is_over() {
         emulator.inject(refreshes().times(1), FaultKind::Stall { stage });
         abi.live_token(&emulator, &company);
         let tokens = refresh_tokens_sent(&emulator);
-        // More than two only where the machine is slow.
+        // More than two only on a slow machine.
         assert!(tokens.len() >= 2 && tokens.iter().all(|token| *token == tokens[0]), "{stage:?}: {tokens:?}");
         emulator.clear_faults();
         emulator.clock().advance(DAY);
@@ -189,7 +190,7 @@ fn silence_is_not_waited_for_until_the_vendors_window_is_over() {
 }
 
 #[test]
-fn an_answer_that_never_comes_is_an_error_that_says_how_long_it_was_waited_for() {
+fn missing_response_is_an_error_that_states_the_waiting_time() {
     let emulator = emulator(1);
     let abi = Abi::with(&emulator, json!({"timeouts": {"answerMs": 300, "totalMs": 3_900}}));
     let company = abi.connect_company(&emulator);
@@ -204,9 +205,9 @@ fn an_answer_that_never_comes_is_an_error_that_says_how_long_it_was_waited_for()
 }
 
 #[test]
-fn the_last_attempt_is_waited_for_to_the_end() {
+fn last_attempt_waits_until_the_call_deadline() {
     let emulator = emulator(1);
-    // Twice as long is more than the whole call has.
+    // Twice as long exceeds the deadline of the whole call.
     let abi = Abi::with(&emulator, json!({"timeouts": {"answerMs": 2_000, "totalMs": 3_900}}));
     let company = abi.connect_company(&emulator);
     emulator.clock().advance(DAY);
@@ -217,7 +218,7 @@ fn the_last_attempt_is_waited_for_to_the_end() {
 }
 
 #[test]
-fn only_a_refresh_is_repeated_because_its_answer_takes_long() {
+fn slow_response_causes_a_retry_only_for_a_refresh() {
     let emulator = emulator(1);
     let abi = Abi::with(&emulator, json!({"timeouts": {"answerMs": 100}}));
     emulator.respond_latency(Duration::from_millis(300));
@@ -227,7 +228,7 @@ fn only_a_refresh_is_repeated_because_its_answer_takes_long() {
     abi.live_token(&emulator, &location);
     abi.oauth_installed_locations(json!({"companyId": company})).ok();
     abi.request(json!({"method": "POST", "path": "/x", "resourceId": location})).ok();
-    // Whoever keeps tokens by himself decides by himself what is sent again.
+    // A host that stores tokens itself decides about retries of its raw calls.
     let code = support::query(&abi.consent(&emulator, Decision::Company(company)))["code"].clone();
     let raw = abi.oauth_token(json!({"grantType": "authorization_code", "code": code})).ok();
     abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": raw["refreshToken"]})).ok();
@@ -235,7 +236,7 @@ fn only_a_refresh_is_repeated_because_its_answer_takes_long() {
 }
 
 #[test]
-fn without_the_vendors_window_a_lost_answer_costs_a_company_its_consent_and_a_location_nothing() {
+fn lost_response_without_a_replay_window_costs_a_company_its_consent_and_a_location_nothing() {
     let emulator = emulator(1);
     emulator.set_reuse_window_seconds(0);
     let abi = Abi::new(&emulator);
@@ -248,7 +249,7 @@ fn without_the_vendors_window_a_lost_answer_costs_a_company_its_consent_and_a_lo
 
     emulator.inject(refreshes().resource(&location).times(1), FaultKind::ReplyLost);
     abi.live_token(&emulator, &location);
-    // Called invalid twice before it is given up: the server may take a moment to know its own newest token.
+    // A token is given up after two refusals: the server may not know its own newest token yet.
     assert_eq!(sent(&emulator), ["refresh 200", "refresh 400", "refresh 400", "mint 200"]);
 
     emulator.inject(refreshes().resource(&company).times(1), FaultKind::ReplyLost);
@@ -261,7 +262,7 @@ fn without_the_vendors_window_a_lost_answer_costs_a_company_its_consent_and_a_lo
 }
 
 #[test]
-fn a_dead_grant_is_remembered_and_the_server_left_in_peace() {
+fn dead_grant_is_remembered_and_not_sent_again() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -271,7 +272,7 @@ fn a_dead_grant_is_remembered_and_the_server_left_in_peace() {
     sent(&emulator);
 
     let first = abi.access_token(&company).fails(Status::ReauthorizationRequired);
-    assert_eq!(sent(&emulator), ["refresh 400"], "a plain refusal is final");
+    assert_eq!(sent(&emulator), ["refresh 400"], "a clear refusal is final");
     assert_eq!(first["api"]["message"], "Invalid grant: refresh token is invalid");
     assert_eq!((&first["resourceId"], &first["httpStatus"]), (&json!(company), &json!(400)));
     for _ in 0..3 {
@@ -290,11 +291,11 @@ fn a_dead_grant_is_remembered_and_the_server_left_in_peace() {
         (&listed["state"], &listed["refreshable"]),
         (&json!("reauthorizationRequired"), &json!(false))
     );
-    assert_eq!(heard.names(), [format!("token.reauthorizationRequired {company}")], "and it is said once");
+    assert_eq!(heard.names(), [format!("token.reauthorizationRequired {company}")], "reported once");
 }
 
 #[test]
-fn new_consent_or_an_import_brings_a_dead_connection_back() {
+fn new_consent_or_import_restores_a_dead_connection() {
     for by_import in [false, true] {
         let emulator = emulator(1);
         let abi = Abi::new(&emulator);
@@ -319,7 +320,7 @@ fn new_consent_or_an_import_brings_a_dead_connection_back() {
 }
 
 #[test]
-fn an_import_takes_the_place_of_a_dead_connection_even_when_its_token_dies_sooner() {
+fn import_replaces_a_dead_connection_even_if_its_token_expires_sooner() {
     let emulator = emulator(1);
     let (abi, other) = (Abi::new(&emulator), Abi::new(&emulator));
     let company = abi.connect_company(&emulator);
@@ -335,7 +336,7 @@ fn an_import_takes_the_place_of_a_dead_connection_even_when_its_token_dies_soone
 }
 
 #[test]
-fn a_location_whose_refresh_token_is_spent_is_minted_from_its_company() {
+fn location_with_a_spent_refresh_token_is_minted_from_its_company() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     abi.connect_company(&emulator);
@@ -353,17 +354,17 @@ fn a_location_whose_refresh_token_is_spent_is_minted_from_its_company() {
     assert_eq!(
         heard.names(),
         [format!("token.refreshed {company}"), format!("token.minted {location}")],
-        "nobody is told of trouble"
+        "no failure is reported"
     );
     assert_eq!(abi.listed(&location)["state"], "ok");
-    // The new one has a refresh token that works.
+    // The new token has a working refresh token.
     emulator.clock().advance(DAY);
     abi.live_token(&emulator, &location);
     assert_eq!(sent(&emulator), ["refresh 200"]);
 }
 
 #[test]
-fn a_location_without_a_refresh_token_is_minted_again() {
+fn location_without_a_refresh_token_is_minted_again() {
     let emulator = emulator(1);
     emulator.set_location_refresh_tokens(false);
     let abi = Abi::new(&emulator);
@@ -380,7 +381,7 @@ fn a_location_without_a_refresh_token_is_minted_again() {
 }
 
 #[test]
-fn a_location_with_neither_refresh_token_nor_company_needs_consent_until_its_company_has_it() {
+fn location_without_refresh_token_and_company_needs_consent_until_its_company_is_connected() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let location = emulator.location_ids()[0].clone();
@@ -402,7 +403,7 @@ fn a_location_with_neither_refresh_token_nor_company_needs_consent_until_its_com
 }
 
 #[test]
-fn a_paused_location_keeps_its_refresh_token_and_works_again_when_it_is_active() {
+fn paused_location_keeps_its_refresh_token_and_works_again_when_it_is_active() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     abi.connect_company(&emulator);
@@ -422,28 +423,32 @@ fn a_paused_location_keeps_its_refresh_token_and_works_again_when_it_is_active()
         let left = held_back["retryAfterMs"].as_u64().unwrap();
         assert!((1..=60_000).contains(&left), "{held_back}");
     }
-    assert_eq!(sent(&emulator), [""; 0], "it is left alone");
-    assert_eq!(heard.names(), [format!("token.refreshFailed {location}")], "only what was tried is told");
+    assert_eq!(sent(&emulator), [""; 0], "the server gets no request");
+    assert_eq!(
+        heard.names(),
+        [format!("token.refreshFailed {location}")],
+        "only actual attempts are reported"
+    );
     assert_eq!(abi.stats()["tokens"]["failed"], 1);
     let listed = abi.listed(&location);
     assert_eq!((&listed["state"], &listed["refreshable"]), (&json!("inactive"), &json!(true)));
 
     emulator.clock().advance(MINUTE);
     abi.access_token(&location).fails(Status::LocationInactive);
-    assert_eq!(sent(&emulator), ["refresh 400"], "it is asked once a minute");
+    assert_eq!(sent(&emulator), ["refresh 400"], "one request per minute");
 
     emulator.set_location_active(&location, true);
     abi.access_token(&location).fails(Status::LocationInactive);
     emulator.clock().advance(MINUTE);
     assert_eq!(live_refresh_tokens(&emulator, &location), kept);
     abi.live_token(&emulator, &location);
-    assert_eq!(refresh_tokens_sent(&emulator), kept, "the one that was kept");
+    assert_eq!(refresh_tokens_sent(&emulator), kept, "the refresh token was kept");
     assert_eq!(sent(&emulator), ["refresh 200"]);
     assert_eq!(abi.listed(&location)["state"], "ok");
 }
 
 #[test]
-fn a_paused_location_without_a_refresh_token_is_held_back_too() {
+fn paused_location_without_a_refresh_token_is_not_minted_repeatedly() {
     let emulator = emulator(1);
     emulator.set_location_refresh_tokens(false);
     let abi = Abi::new(&emulator);
@@ -463,7 +468,8 @@ fn a_paused_location_without_a_refresh_token_is_held_back_too() {
     abi.live_token(&emulator, &location);
 }
 
-/// How a refresh can fail without a word about the token, and what a forced one then says.
+/// Failed refreshes that leave the refresh token usable, and the status of a forced refresh for
+/// each.
 fn failures() -> [(&'static str, FaultKind, Status); 6] {
     let before = Stage::BeforeProcessing;
     [
@@ -477,12 +483,12 @@ fn failures() -> [(&'static str, FaultKind, Status); 6] {
 }
 
 #[test]
-fn while_the_old_token_lives_a_failing_refresh_fails_no_caller() {
+fn failed_refresh_is_hidden_from_callers_while_the_old_token_is_valid() {
     thread::scope(|scope| {
         for (name, kind, status) in failures() {
             scope.spawn(move || {
                 let emulator = emulator(1);
-                let abi = hasty(&emulator);
+                let abi = with_short_deadline(&emulator);
                 let heard = abi.listen();
                 let company = abi.connect_company(&emulator);
                 let old = abi.live_token(&emulator, &company);
@@ -493,23 +499,23 @@ fn while_the_old_token_lives_a_failing_refresh_fails_no_caller() {
 
                 assert_eq!(abi.live_token(&emulator, &company), old, "{name}");
                 let attempts = emulator.strikes(fault);
-                assert!(attempts > 0, "{name}: inside the margin it is refreshed");
+                assert!(attempts > 0, "{name}: refreshed inside the margin");
                 let events = heard.events();
                 assert_eq!(events.len(), 1, "{name}: {events:?}");
                 assert_eq!(events[0]["type"], "token.refreshFailed", "{name}");
                 assert_eq!(events[0]["error"]["status"], status.name(), "{name}");
 
-                // Not every caller tries anew.
+                // Not every caller retries.
                 for _ in 0..5 {
                     assert_eq!(abi.live_token(&emulator, &company), old, "{name}");
                 }
                 assert_eq!(emulator.strikes(fault), attempts, "{name}");
                 emulator.clock().advance(Duration::from_secs(3));
                 assert_eq!(abi.live_token(&emulator, &company), old, "{name}");
-                assert!(emulator.strikes(fault) > attempts, "{name}: but later it is tried again");
+                assert!(emulator.strikes(fault) > attempts, "{name}: retried later");
                 assert_eq!(heard.names(), [format!("token.refreshFailed {company}")], "{name}");
 
-                // Once the old token is dead, the failure shows.
+                // The failure is visible once the old token has expired.
                 emulator.clock().advance(Duration::from_secs(250));
                 let error = abi.access_token(&company).fails(status);
                 assert_eq!(error["resourceId"], company.as_str(), "{name}");
@@ -522,7 +528,7 @@ fn while_the_old_token_lives_a_failing_refresh_fails_no_caller() {
 }
 
 #[test]
-fn outside_the_margin_nothing_is_refreshed() {
+fn token_outside_the_refresh_margin_is_not_refreshed() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -543,7 +549,7 @@ fn outside_the_margin_nothing_is_refreshed() {
 }
 
 #[test]
-fn a_token_with_a_short_life_is_not_refreshed_at_every_call() {
+fn short_lived_token_is_not_refreshed_on_every_call() {
     let emulator = emulator(1);
     emulator.set_access_token_seconds(60);
     let abi = Abi::new(&emulator);
@@ -561,12 +567,12 @@ fn a_token_with_a_short_life_is_not_refreshed_at_every_call() {
 }
 
 #[test]
-fn a_forced_refresh_says_that_it_failed_and_the_old_token_stays_in_use() {
+fn failed_forced_refresh_returns_an_error_and_the_old_token_stays_in_use() {
     thread::scope(|scope| {
         for (name, kind, status) in failures() {
             scope.spawn(move || {
                 let emulator = emulator(1);
-                let abi = hasty(&emulator);
+                let abi = with_short_deadline(&emulator);
                 let company = abi.connect_company(&emulator);
                 let old = abi.live_token(&emulator, &company);
                 let fault = emulator.inject(refreshes(), kind);
@@ -583,7 +589,7 @@ fn a_forced_refresh_says_that_it_failed_and_the_old_token_stays_in_use() {
 }
 
 #[test]
-fn a_dead_grant_does_not_take_the_old_token_away_while_it_lives() {
+fn dead_grant_leaves_the_old_token_usable_while_it_is_valid() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -605,7 +611,7 @@ fn a_dead_grant_does_not_take_the_old_token_away_while_it_lives() {
 }
 
 #[test]
-fn events_tell_the_life_of_a_token_in_order_and_no_secret() {
+fn events_report_the_life_of_a_token_in_order_and_contain_no_secret() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let heard = abi.listen();
@@ -672,18 +678,18 @@ fn events_tell_the_life_of_a_token_in_order_and_no_secret() {
     );
     let shown = format!("{events:?}");
     for secret in all_secrets {
-        shows_none_of(&shown, &[&secret]);
+        contains_none_of(&shown, &[&secret]);
     }
 }
 
 #[test]
-fn a_listener_may_call_the_library_about_the_very_token_it_was_told_of() {
+fn event_listener_may_call_the_library_about_the_reported_token() {
     let emulator = emulator(1);
-    // A call that waited for the call that it is made in would end at this deadline.
+    // A callback that deadlocks on its own call would end at this deadline.
     let abi: Arc<Abi> = Arc::new(Abi::with(&emulator, json!({"timeouts": {"totalMs": 2_000}})));
     let seen: Arc<Mutex<Vec<(Value, Value)>>> = Arc::default();
     let (calling, noted) = (Arc::downgrade(&abi), Arc::clone(&seen));
-    let heard: Arc<EventRecorder> = abi.listen_and(move |event| {
+    let heard: Arc<EventRecorder> = abi.listen_with(move |event| {
         let abi = calling.upgrade().unwrap();
         let resource = event["resourceId"].as_str().unwrap();
         let outcome = match event["type"].as_str().unwrap() {
@@ -697,7 +703,7 @@ fn a_listener_may_call_the_library_about_the_very_token_it_was_told_of() {
     assert_eq!(emulator.refreshes(), 1);
     let location = emulator.location_ids()[0].clone();
     let minted = abi.live_token(&emulator, &location);
-    abi.stop_recording();
+    abi.stop_listening();
     let told = seen.lock().unwrap().clone();
     let fine = |name: &str| (json!(name), json!(0));
     assert_eq!(
@@ -705,17 +711,17 @@ fn a_listener_may_call_the_library_about_the_very_token_it_was_told_of() {
         [fine("token.refreshed"), fine("token.saved"), fine("token.deleted"), fine("token.minted")]
     );
     abi.live_token(&emulator, &company);
-    assert_ne!(abi.live_token(&emulator, &location), minted, "the deletion was no trifle");
+    assert_ne!(abi.live_token(&emulator, &location), minted, "the deletion had an effect");
     drop(heard);
 }
 
 #[test]
-fn a_listener_finds_what_it_was_told_of_and_hears_no_more_when_it_is_taken_away() {
+fn event_listener_sees_the_reported_state_and_gets_no_event_after_removal() {
     let emulator = emulator(1);
     let abi: Arc<Abi> = Arc::new(Abi::new(&emulator));
     let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
     let (calling, noted) = (Arc::downgrade(&abi), Arc::clone(&seen));
-    let heard: Arc<EventRecorder> = abi.listen_and(move |event| {
+    let heard: Arc<EventRecorder> = abi.listen_with(move |event| {
         let abi = calling.upgrade().unwrap();
         let deleted = event["type"] == "token.deleted";
         let resource = event["resourceId"].as_str().unwrap();
@@ -738,7 +744,7 @@ fn a_listener_finds_what_it_was_told_of_and_hears_no_more_when_it_is_taken_away(
     );
     assert_eq!(heard.events().len(), 3);
 
-    abi.stop_recording();
+    abi.stop_listening();
     abi.connect_company(&emulator);
     assert_eq!(heard.events(), [json!(null); 0]);
     let others = abi.listen();
@@ -747,7 +753,7 @@ fn a_listener_finds_what_it_was_told_of_and_hears_no_more_when_it_is_taken_away(
 }
 
 #[test]
-fn a_location_never_heard_of_is_minted_from_the_only_company() {
+fn unknown_location_is_minted_from_the_only_company() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     abi.connect_company(&emulator);
@@ -766,7 +772,7 @@ fn a_location_never_heard_of_is_minted_from_the_only_company() {
 }
 
 #[test]
-fn without_a_company_a_location_never_heard_of_is_not_found() {
+fn unknown_location_without_any_company_is_not_found() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     let [own, other] = <[String; 2]>::try_from(emulator.location_ids()).unwrap();
@@ -782,7 +788,7 @@ fn without_a_company_a_location_never_heard_of_is_not_found() {
 }
 
 #[test]
-fn among_several_companies_the_list_tells_whose_a_location_is() {
+fn unknown_location_among_several_companies_is_found_by_their_lists() {
     let options = Options { companies: 2, locations: 3, ..Options::default() };
     let emulator = Emulator::start(options).unwrap();
     let abi = Abi::new(&emulator);
@@ -810,7 +816,7 @@ fn among_several_companies_the_list_tells_whose_a_location_is() {
 }
 
 #[test]
-fn an_answer_without_a_refresh_token_keeps_the_old_one() {
+fn response_without_a_refresh_token_keeps_the_old_refresh_token() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -819,7 +825,7 @@ fn an_answer_without_a_refresh_token_keeps_the_old_one() {
     emulator.inject(refreshes().times(1), answer(200, body, Stage::BeforeProcessing));
     let metadata = abi.token_refresh(&company).ok();
     assert_eq!(abi.access_token(&company).text(), "an access token alone");
-    // Whom it belongs to is kept, too.
+    // The owner is kept as well.
     assert_eq!(
         (&metadata["userType"], &metadata["companyId"], &metadata["refreshable"]),
         (&json!("Company"), &json!(company), &json!(true))
@@ -832,7 +838,7 @@ fn an_answer_without_a_refresh_token_keeps_the_old_one() {
 }
 
 #[test]
-fn a_company_without_a_refresh_token_ends_with_its_access_token() {
+fn company_without_a_refresh_token_needs_consent_after_its_access_token_expires() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = emulator.company_id();
@@ -848,7 +854,7 @@ fn a_company_without_a_refresh_token_ends_with_its_access_token() {
 }
 
 #[test]
-fn refused_credentials_of_the_app_cost_no_token() {
+fn refused_app_credentials_discard_no_token() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -862,7 +868,7 @@ fn refused_credentials_of_the_app_cost_no_token() {
 }
 
 #[test]
-fn maintenance_renews_what_has_less_than_its_runway_left() {
+fn maintenance_renews_tokens_with_less_than_the_runway_left() {
     let emulator = emulator(3);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -875,7 +881,7 @@ fn maintenance_renews_what_has_less_than_its_runway_left() {
     let idle = abi.tokens_maintain(json!({}), |_| true).ok();
     assert_eq!((&idle["checked"], &idle["refreshed"], &idle["failed"]), (&json!(0), &json!(0), &json!([])));
     assert_eq!(sent(&emulator), [""; 0]);
-    // A quarter of a life before the end of the first token.
+    // A quarter of the lifetime before the first token expires.
     let due = idle["nextDueAt"].as_i64().unwrap() - emulator.clock().now_ms();
     assert!((21_500_000..21_700_000).contains(&due), "{due}");
 
@@ -903,7 +909,7 @@ fn maintenance_renews_what_has_less_than_its_runway_left() {
 }
 
 #[test]
-fn maintenance_renews_several_at_once_where_it_is_asked_to() {
+fn maintenance_renews_several_tokens_concurrently_on_request() {
     let emulator = emulator(9);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -911,7 +917,7 @@ fn maintenance_renews_several_at_once_where_it_is_asked_to() {
     emulator.clock().advance(DAY);
     sent(&emulator);
     let here = thread::current().id();
-    let heard = abi.listen_and(move |_| assert_eq!(thread::current().id(), here));
+    let heard = abi.listen_with(move |_| assert_eq!(thread::current().id(), here));
     let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -936,20 +942,20 @@ fn maintenance_renews_several_at_once_where_it_is_asked_to() {
     assert_eq!(heard.names().len(), 10);
 
     emulator.clock().advance(DAY);
-    // So slow that the hands are not through before whoever ends the work has had a turn.
+    // Slow enough that the callback is called before the workers have finished.
     emulator.respond_latency(Duration::from_millis(200));
     let ended = abi.tokens_maintain(json!({"concurrency": 4}), |so_far| so_far["checked"] != 2);
     ended.fails(Status::Cancelled);
     emulator.respond_latency(Duration::ZERO);
     let rest = abi.tokens_maintain(json!({"concurrency": 64}), |_| true).ok();
     let checked = rest["checked"].as_u64().unwrap();
-    assert!((1..=8).contains(&checked), "those under way were saved, too: {rest}");
+    assert!((1..=8).contains(&checked), "renewals in progress were saved as well: {rest}");
     assert_eq!(rest["refreshed"], checked);
 }
 
-/// However many are due: there is no point at which the others wait for it.
+/// The number of due tokens does not matter: the other workers never wait for the slow one.
 #[test]
-fn a_renewal_that_takes_long_holds_no_other_up() {
+fn slow_renewal_delays_no_other_renewal() {
     const LOCATIONS: usize = 250;
     let emulator = emulator(LOCATIONS);
     emulator.set_rate_limit(None);
@@ -971,7 +977,7 @@ fn a_renewal_that_takes_long_holds_no_other_up() {
 }
 
 #[test]
-fn maintenance_goes_on_past_a_failure_and_takes_it_up_again() {
+fn maintenance_continues_after_a_failure_and_retries_it_in_the_next_pass() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -996,9 +1002,9 @@ fn maintenance_goes_on_past_a_failure_and_takes_it_up_again() {
 }
 
 #[test]
-fn maintenance_takes_up_a_refresh_whose_end_is_unknown() {
+fn maintenance_retries_a_refresh_of_unknown_outcome() {
     let emulator = emulator(1);
-    let abi = hasty(&emulator);
+    let abi = with_short_deadline(&emulator);
     let company = abi.connect_company(&emulator);
     let fault = emulator.inject(refreshes(), FaultKind::ReplyLost);
     abi.token_refresh(&company).fails(Status::Network);
@@ -1010,16 +1016,16 @@ fn maintenance_takes_up_a_refresh_whose_end_is_unknown() {
     abi.live_token(&emulator, &company);
 }
 
-/// The next pass might come too late for the server to answer once more.
+/// The next pass might start after the replay window has ended.
 #[test]
-fn a_pass_that_lasts_takes_up_itself_what_it_left_in_doubt() {
+fn long_maintenance_pass_retries_its_own_refreshes_of_unknown_outcome() {
     const LOCATIONS: usize = 40;
     let emulator = emulator(LOCATIONS);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
     abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
     emulator.clock().advance(DAY);
-    // As often as a pass tries at a time: for the first token of the pass, whichever that is.
+    // As often as a pass retries in one attempt, for the first token of the pass.
     emulator.inject(refreshes().times(3), FaultKind::ReplyLost);
     emulator.clear_requests();
     let pass = abi.tokens_maintain(json!({}), |_| {
@@ -1029,7 +1035,7 @@ fn a_pass_that_lasts_takes_up_itself_what_it_left_in_doubt() {
     let pass = pass.ok();
     assert_eq!((&pass["checked"], &pass["failed"]), (&json!(LOCATIONS + 1), &json!([])));
     assert_eq!(emulator.refreshes(), LOCATIONS as u64 + 1);
-    // It comes again after eight seconds, in which no more than eight others were renewed.
+    // It is retried after eight seconds, during which at most eight others are renewed.
     let tokens = refresh_tokens_sent(&emulator);
     let places: Vec<_> = (0..tokens.len()).filter(|place| tokens[*place] == tokens[0]).collect();
     assert_eq!((places.len(), &places[..3]), (4, &[0, 1, 2][..]));
@@ -1037,7 +1043,7 @@ fn a_pass_that_lasts_takes_up_itself_what_it_left_in_doubt() {
 }
 
 #[test]
-fn a_pass_that_does_not_last_reports_what_it_left_in_doubt() {
+fn short_maintenance_pass_reports_its_refreshes_of_unknown_outcome() {
     let emulator = emulator(3);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -1054,7 +1060,7 @@ fn a_pass_that_does_not_last_reports_what_it_left_in_doubt() {
 }
 
 #[test]
-fn maintenance_keeps_to_the_company_that_it_was_given() {
+fn maintenance_of_one_company_renews_only_its_tokens() {
     let options = Options { companies: 2, locations: 1, ..Options::default() };
     let emulator = Emulator::start(options).unwrap();
     let abi = Abi::new(&emulator);
@@ -1073,4 +1079,48 @@ fn maintenance_keeps_to_the_company_that_it_was_given() {
     assert_eq!(rest["refreshed"], 2);
     let none = abi.tokens_maintain(json!({"companyId": "unknown"}), |_| true).ok();
     assert_eq!((&none["checked"], &none["nextDueAt"]), (&json!(0), &Value::Null));
+}
+
+#[test]
+fn expired_token_is_not_handed_out_after_a_failed_refresh_and_the_caller_learns_when_consent_is_gone() {
+    let emulator = emulator(1);
+    let abi = with_short_deadline(&emulator);
+    let company = abi.connect_company(&emulator);
+    emulator.clock().advance(DAY);
+    emulator.inject(refreshes(), FaultKind::Reset { stage: Stage::BeforeProcessing });
+    for _ in 0..3 {
+        assert_ne!(abi.access_token(&company).0, 0, "a dead token is no token");
+    }
+    emulator.clear_faults();
+    abi.live_token(&emulator, &company);
+
+    let heard = abi.listen();
+    emulator.revoke_refresh_token(&company);
+    emulator.clock().advance(DAY);
+    for _ in 0..3 {
+        abi.access_token(&company).fails(Status::ReauthorizationRequired);
+    }
+    assert_eq!(heard.names(), [format!("token.reauthorizationRequired {company}")]);
+    assert_eq!(abi.listed(&company)["state"], "reauthorizationRequired");
+}
+
+#[test]
+fn minted_token_is_stored_with_its_company_so_that_a_later_process_can_mint_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
+    let options =
+        Options { companies: 2, locations: 1, location_refresh_tokens: false, ..Options::default() };
+    let emulator = Emulator::start(options).unwrap();
+    let abi = Abi::with(&emulator, store.clone());
+    let company = abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    // The answer to a mint names neither the company nor the class of the token.
+    abi.live_token(&emulator, &location);
+    abi.connect(&emulator, Decision::Company(emulator.company_ids()[1].clone()));
+    drop(abi);
+    let later = Abi::with(&emulator, store);
+    let listed = later.listed(&location);
+    assert_eq!((&listed["companyId"], &listed["userType"]), (&json!(company), &json!("Location")));
+    emulator.clock().advance(DAY);
+    later.live_token(&emulator, &location);
 }

@@ -1,4 +1,4 @@
-//! Tokens in and out: lists, exports, imports and deletions.
+//! Lists, exports, imports and deletions of tokens.
 
 mod support;
 
@@ -8,14 +8,14 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::Decision;
 use serde_json::{Map, Value, json};
 
-use support::{Abi, DAY, config, emulator, sent, shows_none_of};
+use support::{Abi, DAY, config, contains_none_of, emulator, sent};
 
-/// A client without an emulator: nothing here may be sent.
+/// A client without a server: nothing in these tests may send a request.
 fn offline() -> Abi {
     Abi::open(&json!({"clientId": "app-1", "clientSecret": "s", "baseUrl": "http://127.0.0.1:1"})).unwrap()
 }
 
-/// Tokens of companies and their locations, dead or alive.
+/// Expired and valid tokens of companies and their locations.
 fn tokens(companies: usize, locations: usize) -> Vec<Value> {
     let mut tokens = Vec::new();
     for company in 0..companies {
@@ -35,7 +35,7 @@ fn tokens(companies: usize, locations: usize) -> Vec<Value> {
     tokens
 }
 
-/// The resources on every page.
+/// The resources of all pages.
 fn paged(abi: &Abi, params: &Value, export: bool) -> Vec<String> {
     let mut params = params.clone();
     let mut found = Vec::new();
@@ -59,7 +59,7 @@ fn paged(abi: &Abi, params: &Value, export: bool) -> Vec<String> {
 }
 
 #[test]
-fn lists_and_exports_come_in_pages_and_by_company_and_kind() {
+fn lists_and_exports_have_pages_and_filters_for_company_and_kind() {
     let abi = offline();
     let all = tokens(2, 60);
     assert_eq!(abi.tokens_import(json!({"tokens": all})).ok(), json!({"imported": 122, "skipped": []}));
@@ -79,7 +79,7 @@ fn lists_and_exports_come_in_pages_and_by_company_and_kind() {
         ] {
             let found = paged(&abi, &params, export);
             assert_eq!(found.len(), count, "{params}");
-            assert_eq!(BTreeSet::from_iter(&found).len(), count, "{params}: none comes twice");
+            assert_eq!(BTreeSet::from_iter(&found).len(), count, "{params}: no item is listed twice");
             if params["companyId"] == "company1" {
                 assert!(found.iter().all(|id| id.starts_with("company1")), "{params}");
             }
@@ -88,7 +88,7 @@ fn lists_and_exports_come_in_pages_and_by_company_and_kind() {
 }
 
 #[test]
-fn a_list_shows_no_secret_and_an_export_shows_them_all() {
+fn list_contains_no_secret_and_export_contains_all_of_them() {
     let abi = offline();
     abi.tokens_import(json!({"tokens": tokens(1, 1)})).ok();
     let secrets =
@@ -96,20 +96,20 @@ fn a_list_shows_no_secret_and_an_export_shows_them_all() {
     let list = abi.tokens_list(json!({})).ok().to_string();
     let export = abi.tokens_export(json!({})).ok().to_string();
     for secret in secrets.as_flattened() {
-        shows_none_of(&list, &[secret]);
+        contains_none_of(&list, &[secret]);
         assert!(export.contains(&format!("\"{secret}\"")), "{export}");
     }
 }
 
 #[test]
-fn what_was_exported_is_imported_as_it_is() {
+fn exported_tokens_are_imported_unchanged() {
     let emulator = emulator(3);
     let (old, new) = (Abi::new(&emulator), Abi::new(&emulator));
     old.connect_company(&emulator);
     for location in emulator.location_ids() {
         old.live_token(&emulator, &location);
     }
-    // Page by page, each exactly as it came.
+    // Page by page, each unchanged.
     let mut params = json!({"pageSize": 3});
     loop {
         let page = old.tokens_export(params.clone()).ok();
@@ -124,7 +124,7 @@ fn what_was_exported_is_imported_as_it_is() {
 }
 
 #[test]
-fn nothing_is_lost_between_an_export_and_an_import() {
+fn export_followed_by_import_loses_no_field() {
     let emulator = emulator(1);
     let (old, new) = (Abi::new(&emulator), Abi::new(&emulator));
     let company = old.connect_company(&emulator);
@@ -132,7 +132,7 @@ fn nothing_is_lost_between_an_export_and_an_import() {
     let exported = old.tokens_export(json!({})).ok()["tokens"].clone();
     assert_eq!(exported.as_array().unwrap().len(), 2);
     new.tokens_import(json!({"tokens": exported})).ok();
-    // "expiresIn" counts from a moment that is over.
+    // `expiresIn` counts from a moment in the past.
     let lasting = |mut tokens: Value| {
         tokens.as_array_mut().unwrap().iter_mut().for_each(|token| token["expiresIn"] = Value::Null);
         tokens
@@ -151,7 +151,7 @@ fn nothing_is_lost_between_an_export_and_an_import() {
 }
 
 #[test]
-fn sessions_of_the_vendors_sdks_come_over_as_they_are() {
+fn sessions_of_the_vendor_sdks_are_imported_unchanged() {
     let emulator = emulator(1);
     let (donor, abi) = (Abi::new(&emulator), Abi::new(&emulator));
     let company = donor.connect_company(&emulator);
@@ -197,14 +197,13 @@ fn sessions_of_the_vendors_sdks_come_over_as_they_are() {
     assert_eq!(sent(&emulator), ["refresh 200"; 2]);
 }
 
-/// The system's wall clock.
 fn wall_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(since.as_millis()).unwrap()
 }
 
 #[test]
-fn an_older_token_never_replaces_a_newer_one_unless_told_to() {
+fn older_token_replaces_a_newer_token_only_with_replace() {
     let abi = offline();
     let token = |access: &str, expires_in: i64| {
         let expires_at = wall_ms() + 1000 * expires_in;
@@ -239,7 +238,7 @@ fn an_older_token_never_replaces_a_newer_one_unless_told_to() {
 }
 
 #[test]
-fn what_cannot_be_imported_is_named_and_the_rest_comes_in() {
+fn invalid_token_in_an_import_is_named_and_the_others_are_imported() {
     let abi = offline();
     let entries = json!([
         {"accessToken": "a", "companyId": "good-1", "expiresIn": 100},
@@ -283,7 +282,7 @@ fn what_cannot_be_imported_is_named_and_the_rest_comes_in() {
 }
 
 #[test]
-fn a_token_of_unknown_age_is_renewed_at_its_first_use() {
+fn token_of_unknown_age_is_refreshed_at_its_first_use() {
     let emulator = emulator(1);
     let donor = Abi::new(&emulator);
     let company = donor.connect_company(&emulator);
@@ -302,16 +301,16 @@ fn a_token_of_unknown_age_is_renewed_at_its_first_use() {
         abi.tokens_import(json!({"tokens": [named]})).ok();
         sent(&emulator);
         abi.live_token(&emulator, &company);
-        // Inside the vendor's window the same refresh token does again.
+        // Inside the replay window the same refresh token works again.
         assert_eq!(sent(&emulator).len(), requests, "{entry}");
     }
 }
 
 #[test]
-fn a_location_whose_company_is_none_is_not_minted_from_another() {
+fn location_whose_company_is_not_connected_is_not_minted_from_another() {
     let emulator = emulator(2);
     let [first, second] = <[String; 2]>::try_from(emulator.location_ids()).unwrap();
-    // Its company is not held, is the location itself, or is another location.
+    // Its company is not connected, is the location itself, or is another location.
     for company in ["notHeld", &first, &second] {
         let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 1_000}}));
         abi.connect_company(&emulator);
@@ -330,7 +329,7 @@ fn a_location_whose_company_is_none_is_not_minted_from_another() {
 }
 
 #[test]
-fn a_deleted_token_is_gone_here_and_the_installation_untouched() {
+fn deleted_token_is_gone_locally_and_the_installation_is_unchanged() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     let heard = abi.listen();
@@ -362,7 +361,7 @@ fn a_deleted_token_is_gone_here_and_the_installation_untouched() {
 }
 
 #[test]
-fn two_clients_of_the_memory_store_share_nothing() {
+fn two_clients_with_memory_stores_share_no_tokens() {
     let emulator = emulator(1);
     let (one, two) = (Abi::new(&emulator), Abi::new(&emulator));
     let company = one.connect_company(&emulator);

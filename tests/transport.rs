@@ -1,4 +1,4 @@
-//! What lies below HTTP: certificates, proxies, IPv6, connections that are kept, and the time that connecting may take.
+//! Transport: TLS certificates, proxies, IPv6, connection reuse, and the connect timeout.
 
 mod proxy;
 mod support;
@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use proxy::{Manner, Proxy};
-use support::{Abi, Outcome, emulator, fields, header, sent, shows_none_of};
+use support::{Abi, Outcome, contains_none_of, emulator, fields, header, sent};
 
-/// An emulator that serves https. Its configuration names the file of its CA.
+/// An emulator with HTTPS. Its configuration names the CA file.
 fn secure(certificate: Certificate) -> (Emulator, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let options = Options {
@@ -29,7 +29,7 @@ fn secure(certificate: Certificate) -> (Emulator, TempDir) {
     (Emulator::start(options).unwrap(), folder)
 }
 
-/// One emulator for plain http, and one for https.
+/// One emulator with HTTP, and one with HTTPS.
 fn plain_and_secure() -> [(Emulator, Option<TempDir>); 2] {
     let (secure, folder) = secure(Certificate::Good);
     [(emulator(2), None), (secure, Some(folder))]
@@ -48,7 +48,7 @@ fn does_everything(abi: &Abi, emulator: &Emulator) {
 
 type Call = (&'static str, fn(&Abi, &Emulator) -> Outcome);
 
-/// What a client that holds the company's token can ask for. The last leaves it with a token that is spent.
+/// Calls of a client that has a company token. The last one leaves a spent token.
 const CALLS: [Call; 4] = [
     ("refresh", |abi, emulator| abi.token_refresh(&emulator.company_id())),
     ("mint", |abi, emulator| {
@@ -62,13 +62,13 @@ const CALLS: [Call; 4] = [
     }),
 ];
 
-/// Two calls that need no token to be sent: one that may be repeated, one that may not.
+/// Two calls without a stored token: a retryable one and one that must not be repeated.
 const BARE_CALLS: [fn(&Abi) -> Outcome; 2] = [
     |abi| abi.oauth_installed_locations(json!({"companyId": "c", "accessToken": "some access token"})),
     |abi| abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": "some refresh token"})),
 ];
 
-/// A client for an address where no emulator is.
+/// A client for an address without an emulator.
 fn at(base_url: &str, changes: Value) -> Abi {
     let mut config = json!({"clientId": "app-1", "clientSecret": "some secret", "baseUrl": base_url});
     for (key, value) in changes.as_object().unwrap() {
@@ -78,16 +78,16 @@ fn at(base_url: &str, changes: Value) -> Abi {
 }
 
 #[test]
-fn the_whole_job_is_done_by_https_with_a_private_ca() {
+fn whole_flow_works_over_https_with_a_private_ca() {
     let (emulator, _folder) = secure(Certificate::Good);
     does_everything(&Abi::new(&emulator), &emulator);
-    // By the name on the certificate that is no address, too.
+    // The host name on the certificate works as well as the address.
     let base_url = emulator.base_url().replace("127.0.0.1", "localhost");
     does_everything(&Abi::with(&emulator, json!({"baseUrl": base_url})), &emulator);
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_ends_the_call_before_anything_is_sent() {
+fn untrusted_certificate_ends_the_call_before_any_request() {
     for (certificate, bundles) in [
         (Certificate::Good, &[false][..]),
         (Certificate::WrongName, &[false, true]),
@@ -95,7 +95,7 @@ fn a_certificate_that_is_not_trusted_ends_the_call_before_anything_is_sent() {
     ] {
         let (emulator, _folder) = secure(certificate);
         for &bundle in bundles {
-            // Plain http may be allowed; https is none the worse for it.
+            // Allowing plain HTTP does not weaken HTTPS.
             let mut changes = json!({"http": {"allowInsecureHttp": true}});
             if !bundle {
                 changes["http"]["caBundlePath"] = Value::Null;
@@ -113,7 +113,7 @@ fn a_certificate_that_is_not_trusted_ends_the_call_before_anything_is_sent() {
                 );
                 let help = error["help"].as_str().unwrap();
                 assert!(help.contains("http.caBundlePath") && help.contains("clock"), "{help}");
-                assert_eq!(emulator.connections() - before, 1, "it is no better a moment later");
+                assert_eq!(emulator.connections() - before, 1, "a retry fails the same way");
             }
         }
         assert_eq!(emulator.requests(), []);
@@ -121,7 +121,7 @@ fn a_certificate_that_is_not_trusted_ends_the_call_before_anything_is_sent() {
 }
 
 #[test]
-fn a_refresh_that_met_a_bad_certificate_has_spent_nothing() {
+fn refresh_over_an_untrusted_connection_spends_no_token() {
     let (emulator, _folder) = secure(Certificate::Good);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -139,7 +139,7 @@ fn a_refresh_that_met_a_bad_certificate_has_spent_nothing() {
 }
 
 #[test]
-fn a_server_that_does_not_speak_tls_is_told_from_one_with_a_bad_certificate() {
+fn server_without_tls_is_distinguished_from_a_bad_certificate() {
     let emulator = emulator(1);
     let abi = at(&emulator.base_url().replace("http:", "https:"), json!({}));
     for call in BARE_CALLS {
@@ -155,7 +155,7 @@ fn a_server_that_does_not_speak_tls_is_told_from_one_with_a_bad_certificate() {
 }
 
 #[test]
-fn a_bundle_that_cannot_be_used_is_refused_when_the_client_is_made() {
+fn unusable_ca_bundle_is_refused_when_the_client_is_created() {
     let folder = tempfile::tempdir().unwrap();
     let pem = |kind: &str, base64: &str| format!("-----BEGIN {kind}-----\n{base64}\n-----END {kind}-----\n");
     let (emulator, _ca) = secure(Certificate::Good);
@@ -177,11 +177,11 @@ fn a_bundle_that_cannot_be_used_is_refused_when_the_client_is_made() {
     is_refused(&folder.path().join("missing"), "No such file");
     is_refused(folder.path(), "");
 
-    // A key beside the certificates does no harm, and several certificates may be there.
+    // A private key and several certificates in the file are accepted.
     let path = folder.path().join("good");
     std::fs::write(&path, format!("{}# A comment\n{ca}{ca}", pem("PRIVATE KEY", "AAAA"))).unwrap();
     let abi = Abi::with(&emulator, json!({"http": {"caBundlePath": path}}));
-    // It was read by now: what becomes of the file is of no account.
+    // The file is read only once, when the client is created.
     std::fs::remove_file(path).unwrap();
     does_everything(&abi, &emulator);
 }
@@ -196,7 +196,7 @@ fn is_refused(path: &Path, complaint: &str) {
 }
 
 #[test]
-fn no_key_turns_the_checks_off() {
+fn certificate_verification_cannot_be_disabled() {
     for key in [
         "verify",
         "insecure",
@@ -213,7 +213,7 @@ fn no_key_turns_the_checks_off() {
 }
 
 #[test]
-fn a_proxy_gets_its_credentials_and_the_api_never_sees_them() {
+fn proxy_credentials_are_sent_to_the_proxy_and_never_to_the_api() {
     for (emulator, _folder) in plain_and_secure() {
         let proxy = Proxy::start(Manner::Asks("the user:p@ss word:%"));
         let url = format!("http://the%20user:p%40ss%20word:%25@{}", proxy.address());
@@ -225,7 +225,10 @@ fn a_proxy_gets_its_credentials_and_the_api_never_sees_them() {
             call(&abi, &emulator).ok();
             for request in emulator.requests() {
                 assert_eq!(header(&request, "proxy-authorization"), None);
-                shows_none_of(&format!("{request:?}"), &["p@ss word", "p%40ss%20word", "dGhlIHVzZXI6cEBz"]);
+                contains_none_of(
+                    &format!("{request:?}"),
+                    &["p@ss word", "p%40ss%20word", "dGhlIHVzZXI6cEBz"],
+                );
             }
             assert_eq!(sent(&emulator), [format!("{name} 200")]);
         }
@@ -239,7 +242,7 @@ fn a_proxy_gets_its_credentials_and_the_api_never_sees_them() {
 }
 
 #[test]
-fn a_proxy_that_refuses_is_named_and_asked_again_only_if_that_may_help() {
+fn refusing_proxy_is_named_and_retried_only_if_that_may_help() {
     const REFUSED: &str = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
     const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
     for (emulator, _folder) in plain_and_secure() {
@@ -260,7 +263,7 @@ fn a_proxy_that_refuses_is_named_and_asked_again_only_if_that_may_help() {
                 );
                 assert_eq!(error["message"], expected);
                 assert!(error["help"].as_str().unwrap().contains(help), "{error}");
-                shows_none_of(&error.to_string(), &["some password", "some%20password", "dXNlcjpzb21l"]);
+                contains_none_of(&error.to_string(), &["some password", "some%20password", "dXNlcjpzb21l"]);
                 assert_eq!(proxy.heard().len() - before, times);
             }
         }
@@ -269,7 +272,7 @@ fn a_proxy_that_refuses_is_named_and_asked_again_only_if_that_may_help() {
 }
 
 #[test]
-fn a_proxy_that_is_down_or_hangs_up_is_named() {
+fn unreachable_or_disconnecting_proxy_is_named() {
     let emulator = emulator(1);
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let abi =
@@ -281,13 +284,13 @@ fn a_proxy_that_is_down_or_hangs_up_is_named() {
             format!("127.0.0.1 could not be reached through the proxy {closed}, nothing was sent: ");
         assert!(message.starts_with(&expected), "{message}");
         assert!(error["help"].as_str().unwrap().contains("http.proxy"), "{error}");
-        shows_none_of(&error.to_string(), &["some password", "some%20password"]);
+        contains_none_of(&error.to_string(), &["some password", "some%20password"]);
     }
     assert_eq!(emulator.connections(), 0);
 }
 
 #[test]
-fn a_proxy_of_another_kind_is_refused_when_the_client_is_made() {
+fn unsupported_proxy_scheme_is_refused_when_the_client_is_created() {
     let secret = "some password";
     for url in
         ["socks5://user:some%20password@h:1", "socks4://h:1", "https://h:1", "ftp://h:1", "", "http://"]
@@ -295,38 +298,38 @@ fn a_proxy_of_another_kind_is_refused_when_the_client_is_made() {
         let config = json!({"clientId": "app-1", "clientSecret": "s", "http": {"proxy": url}});
         let error = Abi::open(&config).err().expect("a refusal").fails(Status::Config);
         assert_eq!(error["parameter"], "http.proxy");
-        shows_none_of(&error.to_string(), &[secret, "some%20password"]);
+        contains_none_of(&error.to_string(), &[secret, "some%20password"]);
     }
 }
 
-/// Other tests of this file are run anew, with variables that lead elsewhere.
+/// Runs some tests of this file again with proxy variables that lead to another host.
 #[test]
-fn the_environments_proxies_are_not_asked() {
+fn proxy_variables_of_the_environment_are_ignored() {
     let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
     elsewhere.set_nonblocking(true).unwrap();
     let url = format!("http://{}", elsewhere.local_addr().unwrap());
     let mut tests = Command::new(std::env::current_exe().unwrap());
     tests.args([
         "--exact",
-        "the_whole_job_is_done_by_https_with_a_private_ca",
-        "a_proxy_gets_its_credentials_and_the_api_never_sees_them",
-        "localhost_is_found_whatever_it_means",
+        "whole_flow_works_over_https_with_a_private_ca",
+        "proxy_credentials_are_sent_to_the_proxy_and_never_to_the_api",
+        "localhost_is_reached_over_ipv4_and_ipv6",
     ]);
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
         tests.env(name, &url).env(name.to_ascii_lowercase(), &url);
     }
-    // It would let a proxy that is asked for by name be passed by.
+    // `NO_PROXY` would bypass a configured proxy.
     tests.env("NO_PROXY", "*").env("no_proxy", "*");
     let output = tests.output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && printed.contains("3 passed"), "{printed}");
-    assert!(elsewhere.accept().is_err(), "a proxy of the environment was asked");
+    assert!(elsewhere.accept().is_err(), "a proxy of the environment was used");
 }
 
 #[test]
 fn ipv6_addresses_are_reached() {
     if TcpListener::bind("[::1]:0").is_err() {
-        println!("left out: this machine has no IPv6; enable it on the loopback interface");
+        println!("skipped: IPv6 is disabled on the loopback interface");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -343,16 +346,16 @@ fn ipv6_addresses_are_reached() {
     }
 }
 
-/// The name may mean 127.0.0.1, ::1, or both: one where nobody listens is passed over.
+/// The name may resolve to 127.0.0.1, ::1, or both. An address that refuses connections is skipped.
 #[test]
-fn localhost_is_found_whatever_it_means() {
+fn localhost_is_reached_over_ipv4_and_ipv6() {
     let emulator = emulator(2);
     let base_url = emulator.base_url().replace("127.0.0.1", "localhost");
     does_everything(&Abi::with(&emulator, json!({"baseUrl": base_url})), &emulator);
 }
 
 #[test]
-fn a_host_that_does_not_exist_is_named_and_nothing_was_sent() {
+fn unknown_host_is_named_and_no_request_was_sent() {
     for call in BARE_CALLS {
         let error = call(&at("https://api.invalid", json!({}))).fails(Status::Network);
         let message = error["message"].as_str().unwrap();
@@ -361,7 +364,7 @@ fn a_host_that_does_not_exist_is_named_and_nothing_was_sent() {
 }
 
 #[test]
-fn calls_one_after_the_other_use_one_connection() {
+fn sequential_calls_reuse_one_connection() {
     for (emulator, _folder) in plain_and_secure() {
         let abi = Abi::new(&emulator);
         abi.connect_company(&emulator);
@@ -371,7 +374,7 @@ fn calls_one_after_the_other_use_one_connection() {
             }
         }
         assert_eq!((emulator.requests().len(), emulator.connections()), (16, 1));
-        // An answer that is a refusal is no reason to hang up.
+        // An error response does not close the connection.
         abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": "never issued"}))
             .fails(Status::ReauthorizationRequired);
         CALLS[0].1(&abi, &emulator).ok();
@@ -380,7 +383,7 @@ fn calls_one_after_the_other_use_one_connection() {
 }
 
 #[test]
-fn calls_at_the_same_moment_have_a_connection_each_and_keep_them() {
+fn concurrent_calls_use_separate_connections_and_keep_them() {
     let (emulator, _folder) = secure(Certificate::Good);
     let abi = Abi::new(&emulator);
     abi.connect_company(&emulator);
@@ -399,7 +402,7 @@ fn calls_at_the_same_moment_have_a_connection_each_and_keep_them() {
 }
 
 #[test]
-fn a_connection_that_the_server_closed_meanwhile_costs_no_call() {
+fn connection_closed_by_the_server_while_idle_fails_no_call() {
     for (emulator, _folder) in plain_and_secure() {
         for ending in [Ending::Close, Ending::Cut, Ending::Reset] {
             let abi = Abi::new(&emulator);
@@ -418,9 +421,9 @@ fn a_connection_that_the_server_closed_meanwhile_costs_no_call() {
     }
 }
 
-/// There the look goes through a connection within a connection.
+/// Behind a proxy the idle connection is checked inside the tunnel.
 #[test]
-fn behind_a_proxy_too_a_connection_that_was_closed_meanwhile_costs_no_call() {
+fn idle_connection_closed_behind_a_proxy_fails_no_call() {
     let (emulator, _folder) = secure(Certificate::Good);
     let proxy = Proxy::start(Manner::Open);
     let abi = Abi::with(&emulator, json!({"http": {"proxy": format!("http://{}", proxy.address())}}));
@@ -428,9 +431,9 @@ fn behind_a_proxy_too_a_connection_that_was_closed_meanwhile_costs_no_call() {
     for (name, call) in CALLS {
         let (before, began) = (proxy.ended(), Instant::now());
         emulator.end_connections(Ending::Cut);
-        // The proxy passes the end on in its own time.
+        // The proxy forwards the close after a delay.
         while proxy.ended() == before {
-            assert!(began.elapsed() < Duration::from_secs(30), "the proxy has not heard of it");
+            assert!(began.elapsed() < Duration::from_secs(30), "the proxy has not seen the close");
             thread::yield_now();
         }
         sent(&emulator);
@@ -440,9 +443,10 @@ fn behind_a_proxy_too_a_connection_that_was_closed_meanwhile_costs_no_call() {
     }
 }
 
-/// TLS says its farewell within the stream. Where the stream stays open, nothing but the farewell tells.
+/// The TLS close_notify alert arrives inside the stream. If the stream stays open, only the alert
+/// shows the end.
 #[test]
-fn a_farewell_that_came_with_the_last_answer_is_heard() {
+fn close_notify_received_with_the_last_response_is_respected() {
     let (emulator, _folder) = secure(Certificate::Good);
     let proxy = Proxy::start(Manner::Open);
     let abi = Abi::with(&emulator, json!({"http": {"proxy": format!("http://{}", proxy.address())}}));
@@ -456,7 +460,11 @@ fn a_farewell_that_came_with_the_last_answer_is_heard() {
         proxy.withhold(true);
         CALLS[2].1(&abi, &emulator).ok();
         proxy.withhold(false);
-        assert_eq!((emulator.strikes(id), emulator.connections()), (1, before), "the farewell was said");
+        assert_eq!(
+            (emulator.strikes(id), emulator.connections()),
+            (1, before),
+            "the server sent close_notify"
+        );
         sent(&emulator);
         call(&abi, &emulator).ok();
         assert_eq!(sent(&emulator), [format!("{name} 200")]);
@@ -464,11 +472,11 @@ fn a_farewell_that_came_with_the_last_answer_is_heard() {
     }
 }
 
-/// What is left when the look at an idle connection came a moment too early: the request went out, and the connection
-/// ends. What may be repeated is. A refresh is, too, but by the manager, which knows that the server gives the same
-/// answer twice, and never by the transport.
+/// The check of an idle connection can come a moment too early: the request was sent, and the
+/// connection ends. The transport repeats only safe requests. A refresh is repeated by the token
+/// manager, which knows about the replay window, and never by the transport.
 #[test]
-fn a_connection_that_ends_under_a_request_is_a_lost_answer() {
+fn connection_closed_during_a_request_is_a_lost_response() {
     for (emulator, _folder) in plain_and_secure() {
         for kind in [FaultKind::Reset { stage: Stage::BeforeProcessing }, FaultKind::ReplyLost] {
             let abi = Abi::new(&emulator);
@@ -479,7 +487,7 @@ fn a_connection_that_ends_under_a_request_is_a_lost_answer() {
                 let before = emulator.connections();
                 emulator.inject(Rule::default().times(1), kind.clone());
                 let outcome = call(&abi, &emulator);
-                // The first was sent by the connection that was kept, the second by a new one.
+                // The first used the reused connection, the second a new one.
                 let is_raw = number == 3;
                 assert_eq!(emulator.connections() - before, u64::from(!is_raw), "{kind:?}");
                 let requests = emulator.requests();
@@ -505,7 +513,7 @@ fn a_connection_that_ends_under_a_request_is_a_lost_answer() {
 }
 
 #[test]
-fn every_request_names_the_library_and_the_product_that_uses_it() {
+fn every_request_names_the_library_and_the_host_product() {
     let library = concat!("ghl-oauth/", env!("CARGO_PKG_VERSION"));
     let product = "my-product/2.0 (for agencies)";
     for (suffix, expected) in
@@ -525,7 +533,7 @@ fn every_request_names_the_library_and_the_product_that_uses_it() {
     }
 }
 
-/// How long the limit in question is, in milliseconds. The other one is far longer.
+/// The tested limit in milliseconds. The other one is far longer.
 const LIMIT: u64 = 300;
 
 fn connecting() -> Value {
@@ -536,7 +544,7 @@ fn in_all() -> Value {
     json!({"connectMs": 60_000, "totalMs": LIMIT})
 }
 
-/// Both calls end with `TIMEOUT` when the limit is over, and say so.
+/// Asserts that both calls end with `TIMEOUT` at the limit and name it.
 #[track_caller]
 fn end_in_time(abi: &Abi, message: &str, key: &str) {
     let most = LIMIT + (LIMIT / 10).max(200);
@@ -550,7 +558,7 @@ fn end_in_time(abi: &Abi, message: &str, key: &str) {
             assert!(error["help"].as_str().unwrap().contains(key), "{error}");
             took
         };
-        // A busy machine may wake a thread late, but not each time.
+        // A busy machine may wake a thread late, but not every time.
         let mut tries = (0..3).map(|_| took());
         assert!(tries.any(|took| in_time.contains(&took)), "{message}: never in time");
     }
@@ -564,7 +572,7 @@ fn no_result() -> String {
     format!("no result within the deadline of {LIMIT} ms")
 }
 
-/// A server that accepts and never speaks: the system accepts for it.
+/// A server that never sends a byte: the kernel accepts the connections.
 fn silent() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -572,14 +580,14 @@ fn silent() -> (TcpListener, SocketAddr) {
 }
 
 #[test]
-fn a_server_that_never_speaks_is_waited_for_until_the_deadline() {
+fn silent_server_is_waited_for_until_the_deadline() {
     let (_listener, address) = silent();
     let abi = at(&format!("http://{address}"), json!({"timeouts": in_all()}));
     end_in_time(&abi, &no_result(), "timeouts.totalMs");
 }
 
 #[test]
-fn a_handshake_that_stalls_ends_with_the_time_for_connecting() {
+fn stalled_handshake_ends_with_the_connect_timeout() {
     let (_listener, address) = silent();
     let url = format!("https://{address}");
     end_in_time(
@@ -598,7 +606,7 @@ fn a_handshake_that_stalls_ends_with_the_time_for_connecting() {
 }
 
 #[test]
-fn a_connection_that_was_not_made_in_its_time_is_tried_again_whatever_it_is_for() {
+fn connect_timeout_is_retried_for_every_kind_of_call() {
     let (_listener, address) = silent();
     let abi = at(&format!("https://{address}"), json!({"timeouts": {"connectMs": 50, "totalMs": 60_000}}));
     for (calls, call) in (1..).zip(BARE_CALLS) {
@@ -608,7 +616,7 @@ fn a_connection_that_was_not_made_in_its_time_is_tried_again_whatever_it_is_for(
 }
 
 #[test]
-fn a_slow_server_that_accepts_in_time_is_waited_for() {
+fn slow_server_that_accepts_in_time_is_waited_for() {
     for (emulator, _folder) in plain_and_secure() {
         emulator.accept_delay(Duration::from_millis(100));
         let abi = Abi::new(&emulator);
@@ -619,18 +627,18 @@ fn a_slow_server_that_accepts_in_time_is_waited_for() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_server_that_accepts_nobody_ends_with_the_time_for_connecting() {
+fn server_that_accepts_no_connection_ends_with_the_connect_timeout() {
     use std::net::TcpStream;
     use std::os::fd::AsRawFd;
 
     let (listener, address) = silent();
-    // SAFETY: a socket that listens; the queue is made shorter.
+    // SAFETY: a listening socket, whose backlog is reduced.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
     let mut crowd = Vec::new();
     while let Ok(client) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
         crowd.push(client);
         if crowd.len() > 64 {
-            println!("left out: this system's queue of connections has no end; run it on another Linux");
+            println!("skipped: the backlog of this system is unlimited");
             return;
         }
     }
@@ -646,7 +654,7 @@ fn a_server_that_accepts_nobody_ends_with_the_time_for_connecting() {
 }
 
 #[test]
-fn a_proxy_takes_from_the_time_for_connecting() {
+fn time_spent_at_the_proxy_counts_toward_the_connect_timeout() {
     for manner in [Manner::Says(""), Manner::Drips] {
         let proxy = Proxy::start(manner);
         let http = json!({"proxy": format!("http://user:password@{}", proxy.address())});
@@ -660,7 +668,7 @@ fn a_proxy_takes_from_the_time_for_connecting() {
         let abi = at("https://h.example", json!({"timeouts": in_all(), "http": http}));
         end_in_time(&abi, &no_result(), "timeouts.totalMs");
     }
-    // What the proxy left of it is all that the handshake behind it has.
+    // The handshake behind the proxy gets the remaining time.
     let (_listener, address) = silent();
     let proxy = Proxy::start(Manner::Open);
     let http = json!({"proxy": format!("http://{}", proxy.address())});
@@ -673,9 +681,9 @@ fn a_proxy_takes_from_the_time_for_connecting() {
     end_in_time(&abi, &through, "timeouts.connectMs");
 }
 
-/// Before its request is sent, even a call that spends something can be cancelled.
+/// Before its request is sent, even a call that would spend a token can be cancelled.
 #[test]
-fn whoever_waits_for_a_handshake_leaves_at_once_when_cancelled() {
+fn caller_that_waits_for_a_handshake_returns_at_once_when_cancelled() {
     let (emulator, _folder) = secure(Certificate::Good);
     let abi = Abi::with(&emulator, json!({"timeouts": {"connectMs": 30_000, "totalMs": 60_000}}));
     abi.connect_company(&emulator);
@@ -686,13 +694,13 @@ fn whoever_waits_for_a_handshake_leaves_at_once_when_cancelled() {
         thread::scope(|scope| {
             let caller = scope.spawn(|| call(&abi, &emulator));
             while emulator.connections() == before {
-                assert!(!caller.is_finished(), "it must wait");
+                assert!(!caller.is_finished(), "the call must wait");
                 thread::yield_now();
             }
             let began = Instant::now();
             abi.cancel();
             caller.join().unwrap().fails(Status::Cancelled);
-            assert!(began.elapsed() < Duration::from_secs(10), "at once, and not when the time is over");
+            assert!(began.elapsed() < Duration::from_secs(10), "at once and not at the deadline");
         });
     }
     emulator.accept_delay(Duration::ZERO);

@@ -1,4 +1,5 @@
-//! A stored token that cannot be read affects its owner only. A deletion, an import, a consent or a mint repairs it.
+//! A stored token that cannot be read affects only its owner. A deletion, an import, a consent or a
+//! mint repairs it.
 
 mod fixture;
 mod support;
@@ -13,7 +14,7 @@ use support::{Abi, sent, signed};
 const OLD: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 const NEW: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
-/// How a row comes to be unreadable.
+/// The damage of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Damage {
     Garbage,
@@ -30,7 +31,7 @@ const DAMAGES: [(Kind, Damage); 5] = [
     (Kind::Host, Damage::Garbage),
 ];
 
-/// A company with two locations, the row of one of the three being damaged, and a new client on that store.
+/// A company with two locations, one of the three rows damaged, and a new client on that store.
 fn damaged(kind: Kind, damage: Damage, which: usize) -> (Fixture, Abi, String, Vec<String>) {
     let fixture = Fixture::new(kind);
     let keys = |keys: &[&str]| match damage {
@@ -76,7 +77,7 @@ fn each(test: impl Fn(Fixture, Abi, String, Vec<String>, &str)) {
 }
 
 fn ids(page: &Value, items: &str) -> Vec<String> {
-    // A page on which nothing failed has no such list.
+    // A page without failures has no such list.
     let mut ids: Vec<String> = page[items]
         .as_array()
         .into_iter()
@@ -96,7 +97,7 @@ fn sorted(ids: &[String]) -> Vec<String> {
     ids
 }
 
-/// The row is well again, here and for a later client of the same keys.
+/// The row is readable again by this client and by a new client with the same keys.
 #[track_caller]
 fn is_repaired(fixture: &Fixture, abi: &Abi, id: &str, what: &str) {
     abi.live_token(&fixture.emulator, id);
@@ -105,11 +106,11 @@ fn is_repaired(fixture: &Fixture, abi: &Abi, id: &str, what: &str) {
     assert_eq!(ids(&page, "failed"), [""; 0], "{what}");
     assert!(ids(&page, "items").contains(&id.to_owned()), "{what}");
     let (_, document) = fixture.stored(id).unwrap();
-    assert!(document.len() > 100, "{what}: it was saved");
+    assert!(document.len() > 100, "{what}: the token was saved");
 }
 
 #[test]
-fn list_and_export_go_on_past_an_unreadable_row_and_name_it() {
+fn list_and_export_report_an_unreadable_row_and_continue() {
     each(|_stand, abi, id, others, what| {
         let mut params = json!({"pageSize": 1});
         let (mut listed, mut failed) = (Vec::new(), Vec::new());
@@ -141,7 +142,7 @@ fn list_and_export_go_on_past_an_unreadable_row_and_name_it() {
 }
 
 #[test]
-fn unreadable_row_concerns_no_other_resource() {
+fn unreadable_row_does_not_affect_other_resources() {
     each(|fixture, abi, id, others, what| {
         for other in &others {
             abi.live_token(&fixture.emulator, other);
@@ -150,7 +151,7 @@ fn unreadable_row_concerns_no_other_resource() {
         }
         let report = abi.tokens_maintain(json!({}), |_| true).ok();
         for failed in report["failed"].as_array().unwrap() {
-            // A key that is not given is one failure, however many rows it seals.
+            // A missing key is a single failure for any number of rows.
             let of_a_key = failed["resourceId"].is_null() && what.contains("LostKey");
             assert!(of_a_key || failed["resourceId"] == id.as_str(), "{what}: {report}");
         }
@@ -163,7 +164,7 @@ fn unreadable_row_concerns_no_other_resource() {
 }
 
 #[test]
-fn unreadable_row_is_deleted() {
+fn unreadable_row_can_be_deleted() {
     each(|fixture, abi, id, _, what| {
         let deleted = abi.token_delete(&id);
         assert_eq!(deleted.0, 0, "{what}: {}", deleted.1);
@@ -187,7 +188,7 @@ fn unreadable_row_is_deleted_by_an_uninstall() {
 }
 
 #[test]
-fn unreadable_row_is_repaired_by_an_import_with_replace_and_not_without() {
+fn unreadable_row_is_replaced_by_an_import_only_with_replace() {
     each(|fixture, abi, id, _, what| {
         let decision = if id == fixture.company() {
             Decision::Company(id.clone())
@@ -198,14 +199,10 @@ fn unreadable_row_is_repaired_by_an_import_with_replace_and_not_without() {
         let answer = saved_answer(&abi, &fixture.emulator, decision);
         let other = json!({"accessToken": "a", "locationId": "somewhere", "expiresIn": 100});
         let report = abi.tokens_import(json!({"tokens": [answer, other]})).ok();
-        assert_eq!(report["imported"], 1, "{what}: the rest comes in: {report}");
+        assert_eq!(report["imported"], 1, "{what}: the others are imported: {report}");
         let reason = report["skipped"][0]["reason"].as_str().unwrap();
         assert!(!reason.is_empty() && report["skipped"][0]["resourceId"] == id.as_str(), "{what}: {reason}");
-        assert_eq!(
-            fixture.stored(&id).unwrap(),
-            before,
-            "{what}: nothing is overwritten without being told to"
-        );
+        assert_eq!(fixture.stored(&id).unwrap(), before, "{what}: nothing is overwritten without replace");
         let report = abi.tokens_import(json!({"tokens": [answer], "replace": true})).ok();
         assert_eq!(report["imported"], 1, "{what}: {report}");
         is_repaired(&fixture, &abi, &id, what);
@@ -213,7 +210,7 @@ fn unreadable_row_is_repaired_by_an_import_with_replace_and_not_without() {
 }
 
 #[test]
-fn unreadable_row_is_repaired_by_a_new_consent() {
+fn unreadable_row_is_replaced_by_a_new_consent() {
     each(|fixture, abi, id, _, what| {
         let decision = if id == fixture.company() {
             Decision::Company(id.clone())
@@ -226,7 +223,7 @@ fn unreadable_row_is_repaired_by_a_new_consent() {
 }
 
 #[test]
-fn unreadable_row_of_a_location_is_repaired_by_a_mint() {
+fn unreadable_row_of_a_location_is_replaced_by_a_mint() {
     each(|fixture, abi, id, _, what| {
         let company = fixture.company();
         if id == company {
@@ -240,7 +237,7 @@ fn unreadable_row_of_a_location_is_repaired_by_a_mint() {
 }
 
 #[test]
-fn unreadable_row_of_a_location_is_repaired_by_an_install() {
+fn unreadable_row_of_a_location_is_replaced_by_an_install() {
     each(|fixture, abi, id, _, what| {
         if id == fixture.company() {
             return;
@@ -256,7 +253,7 @@ fn unreadable_row_of_a_location_is_repaired_by_an_install() {
 }
 
 #[test]
-fn several_unreadable_rows_are_all_named_and_repaired() {
+fn several_unreadable_rows_are_all_reported_and_replaced() {
     for kind in DURABLE {
         let fixture = Fixture::new(kind);
         let abi = fixture.open();

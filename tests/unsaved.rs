@@ -1,4 +1,4 @@
-//! Tokens that the store did not take: they are offered again until the store has them, and what is lost is said.
+//! Unsaved tokens: the save is retried until it succeeds, and a loss is reported.
 
 mod fixture;
 mod support;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use fixture::{DURABLE, Fixture, Kind, refresh_unsaved, until};
 use support::{Abi, sent};
 
-/// A connected company whose last refresh the store did not take, and that token.
+/// A connected company whose last refresh could not be saved, and the unsaved token.
 fn unsaved(kind: Kind) -> (Fixture, Abi, String, String) {
     unsaved_within(kind, 30_000)
 }
@@ -31,15 +31,15 @@ fn unsaved_within(kind: Kind, total_ms: u64) -> (Fixture, Abi, String, String) {
     (fixture, abi, company, token)
 }
 
-/// Longer than any pause between two offers.
+/// Longer than any backoff between two saves.
 const LONG: Duration = Duration::from_secs(600);
 
 #[test]
-fn unsaved_token_is_saved_by_the_next_call_for_it_when_the_store_works_again() {
+fn unsaved_token_is_saved_by_the_next_call_for_it_when_the_store_recovers() {
     let (fixture, abi, company, token) = unsaved(Kind::Sqlite);
     fixture.pass(LONG);
     assert_eq!(abi.live_token(&fixture.emulator, &company), token);
-    assert!(!fixture.is_stored(&company, &token), "the store still refuses");
+    assert!(!fixture.is_stored(&company, &token), "the store still fails");
     fixture.accept_saves();
     fixture.pass(LONG);
     assert_eq!(abi.live_token(&fixture.emulator, &company), token);
@@ -49,11 +49,11 @@ fn unsaved_token_is_saved_by_the_next_call_for_it_when_the_store_works_again() {
 }
 
 #[test]
-fn unsaved_token_is_saved_within_seconds_by_calls_that_only_ask_for_it() {
+fn unsaved_token_is_saved_within_seconds_by_calls_that_only_read_it() {
     for kind in DURABLE {
         let (fixture, abi, company, token) = unsaved(kind);
         fixture.accept_saves();
-        until("it is saved", || {
+        until("the token is saved", || {
             assert_eq!(abi.access_token(&company).text(), token);
             fixture.is_stored(&company, &token)
         });
@@ -62,7 +62,7 @@ fn unsaved_token_is_saved_within_seconds_by_calls_that_only_ask_for_it() {
 }
 
 #[test]
-fn unsaved_token_is_saved_by_every_call_that_touches_its_resource() {
+fn unsaved_token_is_saved_by_every_call_that_uses_its_resource() {
     type Touch = fn(&Abi, &str);
     let touches: [(&str, Touch); 7] = [
         ("list", |abi, _| drop(abi.tokens_list(json!({})).ok())),
@@ -130,7 +130,7 @@ fn unsaved_consent_and_mint_are_saved_when_their_client_is_freed() {
 }
 
 #[test]
-fn free_of_a_client_whose_store_still_refuses_ends_soon() {
+fn freeing_a_client_whose_store_still_fails_returns_soon() {
     for kind in DURABLE {
         let (fixture, abi, company, token) = unsaved_within(kind, 1_000);
         let began = Instant::now();
@@ -138,7 +138,7 @@ fn free_of_a_client_whose_store_still_refuses_ends_soon() {
         assert!(began.elapsed() < Duration::from_secs(8), "{kind:?}: {:?}", began.elapsed());
         assert!(!fixture.is_stored(&company, &token));
     }
-    // The same where another connection keeps the database's write lock.
+    // The same while another connection holds the write lock of the database.
     let (fixture, abi, ..) = unsaved_within(Kind::Sqlite, 1_000);
     fixture.accept_saves();
     let foreign = fixture.database();
@@ -150,7 +150,7 @@ fn free_of_a_client_whose_store_still_refuses_ends_soon() {
 }
 
 #[test]
-fn unsaved_token_is_reported_by_maintenance_while_the_store_refuses() {
+fn unsaved_token_is_reported_by_maintenance_while_the_store_fails() {
     for kind in DURABLE {
         let (fixture, abi, company, token) = unsaved(kind);
         for _ in 0..2 {
@@ -177,7 +177,7 @@ fn unsaved_token_is_reported_by_maintenance_while_the_store_refuses() {
 }
 
 #[test]
-fn unsaved_token_is_not_offered_to_a_store_that_refuses_at_every_call() {
+fn unsaved_token_is_not_offered_to_a_failing_store_on_every_call() {
     let (fixture, abi, company, token) = unsaved(Kind::Host);
     let before = fixture.host.saves.load(Ordering::SeqCst);
     let began = Instant::now();
@@ -190,10 +190,10 @@ fn unsaved_token_is_not_offered_to_a_store_that_refuses_at_every_call() {
 }
 
 #[test]
-fn token_refreshed_twice_while_the_store_refused_is_saved_with_the_last_one_only() {
+fn token_refreshed_twice_while_the_store_failed_is_saved_once_with_the_latest_value() {
     for kind in DURABLE {
         let (fixture, abi, company, first) = unsaved(kind);
-        // Without an intent in the store a refresh is not sent, so the first one stays.
+        // Without an intent in the store no refresh is sent, so the first token stays.
         let second = match abi.token_refresh(&company) {
             support::Outcome(0, _) => abi.live_token(&fixture.emulator, &company),
             refused => {
@@ -214,7 +214,7 @@ fn token_refreshed_twice_while_the_store_refused_is_saved_with_the_last_one_only
 }
 
 #[test]
-fn unsaved_token_of_one_client_gives_way_to_the_newer_one_of_another() {
+fn unsaved_token_of_one_client_yields_to_a_newer_token_of_another() {
     for kind in DURABLE {
         let (fixture, abi, company, _) = unsaved(kind);
         fixture.accept_saves();
@@ -222,20 +222,21 @@ fn unsaved_token_of_one_client_gives_way_to_the_newer_one_of_another() {
         other.connect_company(&fixture.emulator);
         let newer = other.live_token(&fixture.emulator, &company);
         let _ = abi.tokens_list(json!({})).ok();
-        assert!(fixture.is_stored(&company, &newer), "{kind:?}: a person consented anew");
+        assert!(fixture.is_stored(&company, &newer), "{kind:?}: after a new consent");
         drop(abi);
-        assert!(fixture.is_stored(&company, &newer), "{kind:?}: not at its end either");
+        assert!(fixture.is_stored(&company, &newer), "{kind:?}: not when it is freed either");
         fixture.open().token_refresh(&company).ok();
     }
 }
 
 #[test]
-fn unsaved_token_replaces_the_death_that_another_client_wrote_down() {
+fn unsaved_token_replaces_the_dead_connection_that_another_client_recorded() {
     for kind in DURABLE {
         for freed in [false, true] {
             let (fixture, abi, company, token) = unsaved(kind);
             fixture.accept_saves();
-            // The other one knows the older refresh token only, and the server calls it spent.
+            // The other client knows only the older refresh token, which the server refuses as
+            // spent.
             let other = fixture.open();
             assert_ne!(other.token_refresh(&company).0, 0, "{kind:?}");
             if freed {
@@ -252,7 +253,7 @@ fn unsaved_token_replaces_the_death_that_another_client_wrote_down() {
 }
 
 #[test]
-fn unsaved_token_that_another_client_was_given_again_inside_the_window_costs_no_connection() {
+fn unsaved_token_replayed_to_another_client_inside_the_window_loses_no_connection() {
     for kind in DURABLE {
         for rotated_again in [false, true] {
             let fixture = Fixture::new(kind);

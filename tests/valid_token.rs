@@ -1,4 +1,4 @@
-//! While a valid token exists no caller waits, and while it is wrong about the time no dead token is handed out.
+//! Callers with a valid token never wait, and no expired token is returned under wrong clocks.
 
 mod fixture;
 mod support;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use fixture::{EVERY, Fixture, Kind};
 use support::{Abi, DAY, sent};
 
-/// Callers have all the time of a test; none of these tests measures how long a call takes by it.
+/// A deadline that no call reaches; none of these tests measures a duration by it.
 const PATIENT: u64 = 120_000;
 
 /// "At once" on a busy machine: less than any of the waits that these tests cause.
@@ -29,7 +29,7 @@ fn due(kind: Kind) -> (Fixture, Abi, String, String) {
     let abi = fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
     let company = fixture.company();
     if kind == Kind::Host {
-        // The system's clock cannot be moved, so the token is given a short life.
+        // The system clock cannot be moved, so the token gets a short lifetime.
         let mut answer = fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         answer["expiresAt"] = json!(fixture.emulator.clock().now_ms() + NEARLY_OVER);
         assert_eq!(abi.tokens_import(json!({"tokens": [answer]})).ok()["imported"], 1);
@@ -42,7 +42,8 @@ fn due(kind: Kind) -> (Fixture, Abi, String, String) {
     (fixture, abi, company, old)
 }
 
-/// Eight threads ask at the same time. All but `all_but` of them get their token before `meanwhile` runs, the rest after it.
+/// Eight threads request the token concurrently. All but `all_but` of them get it before
+/// `meanwhile` runs, the others afterwards.
 fn eight_ask(
     abi: &Abi,
     resource_id: &str,
@@ -58,7 +59,7 @@ fn eight_ask(
         drop(send);
         let within = |count: usize| -> Vec<String> {
             (0..count)
-                .map(|_| receive.recv_timeout(AT_ONCE).expect("a caller waits though its token is valid"))
+                .map(|_| receive.recv_timeout(AT_ONCE).expect("a caller with a valid token waits"))
                 .collect()
         };
         let at_once = within(8 - all_but);
@@ -68,7 +69,7 @@ fn eight_ask(
 }
 
 #[test]
-fn callers_with_a_valid_token_get_it_at_once_while_the_refresh_is_stalled() {
+fn callers_with_a_valid_token_return_at_once_during_a_stalled_refresh() {
     for kind in EVERY {
         for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
             let (fixture, abi, company, old) = due(kind);
@@ -85,7 +86,7 @@ fn callers_with_a_valid_token_get_it_at_once_while_the_refresh_is_stalled() {
 }
 
 #[test]
-fn callers_with_a_valid_token_of_a_location_get_it_at_once_while_its_mint_is_stalled() {
+fn callers_with_a_valid_location_token_return_at_once_during_its_stalled_mint() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         let fixture = Fixture::new(kind);
         fixture.emulator.set_location_refresh_tokens(false);
@@ -131,7 +132,7 @@ fn callers_with_a_valid_token_do_not_wait_for_the_lock_of_another_client() {
 }
 
 #[test]
-fn calls_that_use_a_valid_token_do_not_wait_for_the_refresh_of_another_client() {
+fn calls_with_a_valid_token_do_not_wait_for_the_refresh_of_another_client() {
     type Use = fn(&Abi, &str, &str) -> bool;
     let uses: [(&str, Use); 5] = [
         ("ghl_request", |abi, company, location| {
@@ -176,7 +177,7 @@ fn callers_with_a_valid_token_do_not_wait_for_the_write_lock_of_another_connecti
     for warm in [true, false] {
         let (fixture, abi, company, old) = due(Kind::Sqlite);
         let abi = if warm {
-            // Memory and statements are in use already.
+            // The memory and the statements have been used already.
             abi
         } else {
             fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}))
@@ -196,13 +197,13 @@ fn callers_with_a_valid_token_do_not_wait_for_a_store_that_hangs() {
     let (fixture, abi, company, old) = if abi.access_token(&company).text() == old {
         (fixture, abi, company, old)
     } else {
-        // That call has renewed it; the next one is due again, and in memory.
+        // That call has renewed the token; the next one is due again, and in memory.
         let mut answer = fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         answer["expiresAt"] = json!(fixture.emulator.clock().now_ms() + NEARLY_OVER);
         let import = json!({"tokens": [answer], "replace": true});
         assert_eq!(abi.tokens_import(import).ok()["imported"], 1);
         let old = answer["accessToken"].as_str().unwrap().to_owned();
-        // A refresh that fails leaves it in memory.
+        // A failed refresh leaves the token in memory.
         fixture.emulator.inject(
             Rule::on(Endpoint::Token).times(9),
             FaultKind::Refusal { refusal: ghl_oauth_emulator::Refusal::InvalidParameter },
@@ -217,7 +218,7 @@ fn callers_with_a_valid_token_do_not_wait_for_a_store_that_hangs() {
 }
 
 #[test]
-fn caller_that_refreshes_gives_up_in_time_and_goes_on_with_the_valid_token() {
+fn refreshing_caller_gives_up_in_time_and_uses_the_valid_token() {
     let (fixture, _, company, old) = due(Kind::Sqlite);
     let abi = fixture.open_with(json!({"timeouts": {"totalMs": 1_000}}));
     let hold = fixture.emulator.hold(Rule::on(Endpoint::Any), Stage::BeforeProcessing);
@@ -237,7 +238,7 @@ fn caller_that_refreshes_gives_up_in_time_and_goes_on_with_the_valid_token() {
 
 const YEAR_MS: i64 = 365 * 86_400_000;
 
-/// The pass renews this many tokens.
+/// The number of tokens that a maintenance pass renews.
 #[track_caller]
 fn maintained(abi: &Abi) -> u64 {
     let report = abi.tokens_maintain(json!({}), |_| true).ok();
@@ -245,7 +246,7 @@ fn maintained(abi: &Abi) -> u64 {
     report["refreshed"].as_u64().unwrap()
 }
 
-/// A company and a minted location, granted while the wall clock was off by so much. Then the clock is right.
+/// A company and a minted location, granted with a wrong wall clock, which is then corrected.
 fn granted_while_off_by(kind: Kind, ms: i64) -> (Fixture, Abi) {
     let fixture = Fixture::new(kind);
     let abi = fixture.open();
@@ -258,7 +259,7 @@ fn granted_while_off_by(kind: Kind, ms: i64) -> (Fixture, Abi) {
 }
 
 #[test]
-fn token_granted_while_the_clock_was_a_year_ahead_is_live_whenever_it_is_asked_for() {
+fn token_granted_with_the_clock_a_year_ahead_is_always_usable() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for restarted in [false, true] {
             if restarted && kind == Kind::Memory {
@@ -272,7 +273,7 @@ fn token_granted_while_the_clock_was_a_year_ahead_is_live_whenever_it_is_asked_f
                     abi.live_token(&fixture.emulator, &resource);
                     sent(&fixture.emulator);
                     abi.live_token(&fixture.emulator, &resource);
-                    assert_eq!(sent(&fixture.emulator), [""; 0], "{kind:?}, {days}: asked for once");
+                    assert_eq!(sent(&fixture.emulator), [""; 0], "{kind:?}, {days}: one request");
                 }
                 fixture.pass(2 * DAY);
             }
@@ -281,7 +282,7 @@ fn token_granted_while_the_clock_was_a_year_ahead_is_live_whenever_it_is_asked_f
 }
 
 #[test]
-fn token_granted_while_the_clock_was_a_year_ahead_is_refreshed_by_the_first_call_of_the_next_process() {
+fn token_granted_with_the_clock_a_year_ahead_is_refreshed_by_the_first_call_of_the_next_process() {
     let (fixture, abi) = granted_while_off_by(Kind::Sqlite, YEAR_MS);
     drop(abi);
     let abi = fixture.open();
@@ -289,7 +290,7 @@ fn token_granted_while_the_clock_was_a_year_ahead_is_refreshed_by_the_first_call
     assert_eq!(
         sent(&fixture.emulator),
         ["refresh 200"],
-        "it claims to be of the future, so its age is unknown"
+        "the token is dated in the future, so its age is unknown"
     );
     let expires_at = abi.listed(&fixture.company())["expiresAt"].as_i64().unwrap();
     let life = expires_at - fixture.emulator.clock().now_ms();
@@ -297,7 +298,7 @@ fn token_granted_while_the_clock_was_a_year_ahead_is_refreshed_by_the_first_call
 }
 
 #[test]
-fn token_granted_while_the_clock_was_a_year_ahead_is_maintained() {
+fn token_granted_with_the_clock_a_year_ahead_is_maintained() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for restarted in [false, true] {
             if restarted && kind == Kind::Memory {
@@ -310,7 +311,7 @@ fn token_granted_while_the_clock_was_a_year_ahead_is_maintained() {
                 fixture.pass(Duration::from_secs(20 * 3_600));
                 refreshed += maintained(&abi);
                 let report = abi.tokens_maintain(json!({}), |_| true).ok();
-                assert_eq!(report["refreshed"], 0, "{kind:?}: a second pass finds nothing: {report}");
+                assert_eq!(report["refreshed"], 0, "{kind:?}: a second pass finds no due token: {report}");
                 let next = report["nextDueAt"].as_i64().unwrap() - fixture.emulator.clock().now_ms();
                 assert!((0..=86_400_000).contains(&next), "{kind:?}: {next}");
             }
@@ -323,7 +324,7 @@ fn token_granted_while_the_clock_was_a_year_ahead_is_maintained() {
 }
 
 #[test]
-fn token_loaded_by_a_clock_that_is_ten_days_late_is_refreshed() {
+fn token_loaded_with_the_clock_ten_days_behind_is_refreshed() {
     for late_ms in [YEAR_MS, 10 * 86_400_000] {
         let fixture = Fixture::new(Kind::Sqlite);
         let abi = fixture.open();
@@ -336,7 +337,7 @@ fn token_loaded_by_a_clock_that_is_ten_days_late_is_refreshed() {
         for resource in [fixture.location(0), fixture.company()] {
             abi.live_token(&fixture.emulator, &resource);
         }
-        // By maintenance likewise.
+        // Maintenance does the same.
         drop(abi);
         fixture.clock.correct_wall();
         fixture.pass(2 * DAY);
@@ -346,7 +347,7 @@ fn token_loaded_by_a_clock_that_is_ten_days_late_is_refreshed() {
         for resource in [fixture.location(0), fixture.company()] {
             abi.live_token(&fixture.emulator, &resource);
         }
-        // And once the clock is right.
+        // After the clock is corrected as well.
         fixture.clock.correct_wall();
         for _ in 0..3 {
             fixture.pass(DAY);
@@ -358,7 +359,7 @@ fn token_loaded_by_a_clock_that_is_ten_days_late_is_refreshed() {
 }
 
 #[test]
-fn token_granted_while_the_clock_was_ten_days_late_costs_one_refresh_when_it_is_right() {
+fn token_granted_with_the_clock_ten_days_behind_causes_one_refresh_after_correction() {
     let (fixture, abi) = granted_while_off_by(Kind::Sqlite, -10 * 86_400_000);
     drop(abi);
     let abi = fixture.open();
@@ -372,7 +373,7 @@ fn token_granted_while_the_clock_was_ten_days_late_costs_one_refresh_when_it_is_
 fn clock_set_back_after_a_failed_refresh_does_not_revive_a_dead_token() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (fault, what) in [
-            (FaultKind::Reset { stage: Stage::BeforeProcessing }, "the network is away"),
+            (FaultKind::Reset { stage: Stage::BeforeProcessing }, "network failure"),
             (
                 FaultKind::Status {
                     status: 503,
@@ -381,7 +382,7 @@ fn clock_set_back_after_a_failed_refresh_does_not_revive_a_dead_token() {
                     headers: vec![("Retry-After".into(), "1".into())],
                     stage: Stage::BeforeProcessing,
                 },
-                "the server is busy",
+                "server failure",
             ),
         ] {
             let fixture = Fixture::new(kind);
@@ -417,7 +418,7 @@ fn clock_set_back_after_a_failed_refresh_does_not_revive_a_dead_token() {
 }
 
 #[test]
-fn process_whose_clock_is_wrong_for_days_refreshes_once_a_day() {
+fn process_with_a_wrong_clock_for_days_refreshes_once_a_day() {
     for off_ms in [YEAR_MS, -YEAR_MS] {
         for restarts in [false, true] {
             let fixture = Fixture::new(Kind::Sqlite);
@@ -438,14 +439,14 @@ fn process_whose_clock_is_wrong_for_days_refreshes_once_a_day() {
 }
 
 #[test]
-fn token_that_died_while_the_machine_slept_is_refreshed_at_once() {
+fn token_that_expired_while_the_machine_slept_is_refreshed_at_once() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         let fixture = Fixture::new(kind);
         let abi = fixture.open();
         let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
         abi.live_token(&fixture.emulator, &location);
         for _ in 0..2 {
-            // The clock of deadlines stands still meanwhile.
+            // The monotonic clock stands still meanwhile.
             fixture.emulator.clock().advance(DAY);
             fixture.clock.sleep(DAY);
             for id in [&location, &company] {

@@ -27,7 +27,7 @@ impl Mock {
     fn start() -> Option<Mock> {
         let (Some(prism), Some(description)) = (env::var_os(PRISM), env::var_os(DESCRIPTION)) else {
             println!(
-                "left out: the vendor's description as a mock; npm install @stoplight/prism-cli, then set {PRISM} to its \
+                "skipped: the vendor's description as a mock; npm install @stoplight/prism-cli, then set {PRISM} to its \
                  program and {DESCRIPTION} to oauth-v3.json"
             );
             return None;
@@ -65,7 +65,7 @@ impl Drop for Mock {
 }
 
 #[test]
-fn the_vendors_description_accepts_every_request() {
+fn vendors_description_accepts_every_request() {
     let Some(mock) = Mock::start() else { return };
     for encoding in [Encoding::Form, Encoding::Json] {
         let client = mock.client(encoding);
@@ -97,7 +97,7 @@ fn the_vendors_description_accepts_every_request() {
 }
 
 #[test]
-fn the_mock_is_strict() {
+fn mock_is_strict() {
     let Some(mock) = Mock::start() else { return };
     let mut config = Config::new("app-1", "s");
     config.base_url = mock.base_url.clone();

@@ -1,4 +1,4 @@
-//! Verdicts on a token, the owner of an answer, and the backoff after a refusal.
+//! Final refusals of a token, the owner in a response, and the backoff after a refusal.
 
 mod fixture;
 mod support;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use fixture::{EVERY, Fixture, Kind};
 use support::{Abi, DAY, sent, signed};
 
-/// An answer of this status and body.
+/// A response with this status and body.
 fn answer(status: u16, body: &str) -> FaultKind {
     FaultKind::Status {
         status,
@@ -26,7 +26,7 @@ fn answer(status: u16, body: &str) -> FaultKind {
     }
 }
 
-/// Pages of proxies and firewalls: none is the API's word.
+/// Error pages of proxies and firewalls, which do not come from the API.
 fn pages() -> Vec<(String, FaultKind)> {
     let html = "<html><head><title>Attention Required!</title></head><body>error code: 1010</body></html>";
     let mut pages: Vec<_> = [400, 401, 403, 404, 422, 451]
@@ -41,10 +41,10 @@ fn pages() -> Vec<(String, FaultKind)> {
     pages
 }
 
-/// Longer than any rest.
+/// Longer than any backoff.
 const RESTED: Duration = Duration::from_secs(3_600);
 
-/// A minted location whose token is dead and whose refresh token is spent; its company is well.
+/// A minted location with an expired access token and a spent refresh token; its company works.
 fn location_with_spent_refresh_token(kind: Kind) -> (Fixture, Abi, String) {
     let fixture = Fixture::new(kind);
     fixture.clock.make_waits_free();
@@ -59,7 +59,7 @@ fn location_with_spent_refresh_token(kind: Kind) -> (Fixture, Abi, String) {
 }
 
 #[test]
-fn page_of_a_firewall_at_the_mint_condemns_no_location_with_a_spent_refresh_token() {
+fn firewall_page_at_a_mint_ends_no_location_with_a_spent_refresh_token() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (what, page) in pages() {
             let (fixture, abi, location) = location_with_spent_refresh_token(kind);
@@ -82,7 +82,7 @@ fn page_of_a_firewall_at_the_mint_condemns_no_location_with_a_spent_refresh_toke
 }
 
 #[test]
-fn page_of_a_firewall_at_a_refresh_condemns_no_connection() {
+fn firewall_page_at_a_refresh_ends_no_connection() {
     for (what, page) in pages() {
         let fixture = Fixture::new(Kind::Sqlite);
         fixture.clock.make_waits_free();
@@ -103,7 +103,7 @@ fn page_of_a_firewall_at_a_refresh_condemns_no_connection() {
 }
 
 #[test]
-fn refusal_of_the_api_at_the_mint_is_a_verdict_on_a_location_with_a_spent_refresh_token() {
+fn api_refusal_at_a_mint_ends_a_location_with_a_spent_refresh_token() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         let (fixture, abi, location) = location_with_spent_refresh_token(kind);
         fixture.emulator.inject(
@@ -112,7 +112,7 @@ fn refusal_of_the_api_at_the_mint_is_a_verdict_on_a_location_with_a_spent_refres
         );
         abi.access_token(&location).fails(Status::ReauthorizationRequired);
         assert_eq!(abi.listed(&location)["state"], "reauthorizationRequired", "{kind:?}");
-        // Its company and the other location go on.
+        // Its company and the other location keep working.
         fixture.emulator.clear_faults();
         for id in [fixture.company(), fixture.location(1)] {
             abi.live_token(&fixture.emulator, &id);
@@ -126,7 +126,7 @@ fn tell(abi: &Abi, emulator: &Emulator, notice: &Notice) -> Value {
 }
 
 #[test]
-fn page_of_a_firewall_at_the_mint_of_an_install_is_no_verdict() {
+fn firewall_page_at_the_mint_of_an_install_is_not_final() {
     for (what, page) in pages() {
         let fixture = Fixture::new(Kind::Sqlite);
         let abi = fixture.open();
@@ -140,13 +140,13 @@ fn page_of_a_firewall_at_the_mint_of_an_install_is_no_verdict() {
         fixture.pass(RESTED);
         sent(&fixture.emulator);
         let _ = abi.tokens_maintain(json!({}), |_| true).ok();
-        assert_eq!(sent(&fixture.emulator), ["mint 200"], "{what}: it was remembered");
+        assert_eq!(sent(&fixture.emulator), ["mint 200"], "{what}: the install was remembered");
         abi.live_token(&fixture.emulator, &location);
     }
 }
 
 #[test]
-fn refresh_whose_answer_says_nothing_about_its_end_keeps_the_connection() {
+fn refresh_response_that_leaves_the_outcome_unknown_keeps_the_connection() {
     for (what, fault) in [
         (
             "401 Command timed out",
@@ -168,7 +168,7 @@ fn refresh_whose_answer_says_nothing_about_its_end_keeps_the_connection() {
             let company = abi.connect_company(&fixture.emulator);
             fixture.pass(DAY);
             fixture.emulator.inject(Rule::on(Endpoint::Token).times(times), fault.clone());
-            // Some of these end a call. The next call after the pause repeats the same refresh.
+            // Some of these end a call. The next call after the backoff repeats the same refresh.
             for _ in 0..times {
                 if abi.access_token(&company).0 != 0 {
                     fixture.clock.pass(Duration::from_secs(9));
@@ -193,7 +193,7 @@ fn page_after_processing(status: u16) -> FaultKind {
 }
 
 #[test]
-fn paused_location_is_left_alone_by_callers_and_asked_about_by_an_explicit_refresh() {
+fn paused_location_is_queried_only_by_an_explicit_refresh() {
     for inactive_status in [400, 401] {
         for minted in [false, true] {
             let fixture = Fixture::new(Kind::Sqlite);
@@ -215,7 +215,7 @@ fn paused_location_is_left_alone_by_callers_and_asked_about_by_an_explicit_refre
             }
             assert_eq!(sent(&fixture.emulator), [""; 0], "{inactive_status}");
             abi.token_refresh(&location).fails(Status::LocationInactive);
-            assert!(!sent(&fixture.emulator).is_empty(), "{inactive_status}: it asks the server");
+            assert!(!sent(&fixture.emulator).is_empty(), "{inactive_status}: a request was sent");
             fixture.emulator.set_location_active(&location, true);
             abi.token_refresh(&location).ok();
             abi.live_token(&fixture.emulator, &location);
@@ -224,9 +224,9 @@ fn paused_location_is_left_alone_by_callers_and_asked_about_by_an_explicit_refre
     }
 }
 
-// ---- Whose token it is ----------------------------------------------------------------------------------------------
+// ---- Owner of a token -----------------------------------------------------------------------------------------------
 
-/// Answers the next refresh of a resource with this document, after it has spent the refresh token.
+/// Replaces the response to the next refresh of a resource after the refresh token was spent.
 fn answer_refresh(emulator: &Emulator, resource_id: &str, document: &Value) {
     emulator.inject(
         Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource(resource_id).times(1),
@@ -240,7 +240,7 @@ fn answer_refresh(emulator: &Emulator, resource_id: &str, document: &Value) {
     );
 }
 
-/// Ways to have a token renewed; each answers with the token that the caller was given, if any.
+/// Calls that renew a token; each returns the token that its caller got, if any.
 type Renewal = fn(&Abi, &str) -> Option<String>;
 
 const RENEWALS: [(&str, Renewal); 4] = [
@@ -263,7 +263,7 @@ fn text_of(outcome: support::Outcome) -> Option<String> {
     (outcome.0 == 0).then(|| outcome.1.as_str().unwrap().to_owned())
 }
 
-/// The class and the owner of the tokens that the emulator was asked with.
+/// The class and the owner of a token of the emulator.
 fn owner_of(access_token: &str) -> String {
     use base64::Engine;
     let payload = access_token.split('.').nth(1).expect("a JWT");
@@ -272,13 +272,13 @@ fn owner_of(access_token: &str) -> String {
     payload["authClassId"].as_str().unwrap().to_owned()
 }
 
-/// Due, but not by a day: the other tokens are still good for the case.
+/// Expires the token of the case by less than a day, so that the other tokens stay valid.
 fn expire(fixture: &Fixture) {
     fixture.pass(DAY);
 }
 
 #[test]
-fn refresh_of_a_location_that_is_answered_with_the_companys_token_gives_the_location_its_own() {
+fn location_refresh_that_returns_the_company_token_gives_the_location_its_own_token() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (by, renewal) in RENEWALS {
             let fixture = Fixture::new(kind);
@@ -309,7 +309,7 @@ fn refresh_of_a_location_that_is_answered_with_the_companys_token_gives_the_loca
 }
 
 #[test]
-fn refresh_that_is_answered_with_another_locations_token_is_filed_under_that_one() {
+fn refresh_that_returns_the_token_of_another_location_is_stored_for_that_location() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (by, renewal) in RENEWALS {
             for with_company in [false, true] {
@@ -348,7 +348,7 @@ fn refresh_that_is_answered_with_another_locations_token_is_filed_under_that_one
 }
 
 #[test]
-fn refresh_of_a_company_that_is_answered_with_a_locations_token_hands_it_to_no_one_else() {
+fn company_refresh_that_returns_a_location_token_gives_it_to_no_other_caller() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (by, renewal) in RENEWALS {
             let fixture = Fixture::new(kind);
@@ -364,7 +364,7 @@ fn refresh_of_a_company_that_is_answered_with_a_locations_token_hands_it_to_no_o
             assert_eq!(
                 abi.access_token(&location).text(),
                 foreign["accessToken"].as_str().unwrap(),
-                "{what}: it is kept for its owner"
+                "{what}: the token is stored for its owner"
             );
             fixture.pass(Duration::from_secs(60));
             assert_ne!(abi.access_token(&company).0, 0, "{what}");
@@ -375,7 +375,7 @@ fn refresh_of_a_company_that_is_answered_with_a_locations_token_hands_it_to_no_o
 }
 
 #[test]
-fn refresh_that_is_answered_without_an_owner_keeps_the_connection() {
+fn refresh_response_without_an_owner_keeps_the_connection() {
     for kind in EVERY {
         for decision in ["company", "location"] {
             let fixture = Fixture::new(kind);
@@ -400,7 +400,7 @@ fn refresh_that_is_answered_without_an_owner_keeps_the_connection() {
 }
 
 #[test]
-fn refresh_of_a_location_that_is_answered_with_a_token_of_class_company_is_not_handed_out() {
+fn location_refresh_that_returns_a_token_of_class_company_is_not_returned_to_callers() {
     for (by, renewal) in RENEWALS {
         let fixture = Fixture::new(Kind::Sqlite);
         fixture.emulator.set_reuse_window_seconds(0);
@@ -422,7 +422,7 @@ fn refresh_of_a_location_that_is_answered_with_a_token_of_class_company_is_not_h
 }
 
 #[test]
-fn mint_that_is_answered_with_the_token_of_another_owner_is_not_handed_out() {
+fn minted_token_of_another_owner_is_not_returned_to_callers() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for many in [false, true] {
             for of_company in [false, true] {
@@ -455,12 +455,12 @@ fn mint_that_is_answered_with_the_token_of_another_owner_is_not_handed_out() {
     }
 }
 
-// ---- How often it is asked ------------------------------------------------------------------------------------------
+// ---- Backoff --------------------------------------------------------------------------------------------------------
 
-/// For how long it is asked, by the library's clocks.
+/// The duration of the calls by the clocks of the library.
 const SECONDS: usize = 30;
 
-/// How many requests come of 20 calls a second.
+/// The number of requests caused by 20 calls per second.
 fn requests_of(seconds: usize, fixture: &Fixture, abi: &Abi, resource_id: &str) -> usize {
     sent(&fixture.emulator);
     for _ in 0..20 * seconds {
@@ -470,7 +470,7 @@ fn requests_of(seconds: usize, fixture: &Fixture, abi: &Abi, resource_id: &str) 
     sent(&fixture.emulator).len()
 }
 
-/// Seconds until the resource works, after its cure.
+/// The seconds until the resource works after the cause is removed.
 fn seconds_to_recover(fixture: &Fixture, abi: &Abi, resource_id: &str) -> u32 {
     for second in 0..1_000 {
         if abi.access_token(resource_id).0 == 0 {
@@ -479,15 +479,15 @@ fn seconds_to_recover(fixture: &Fixture, abi: &Abi, resource_id: &str) -> u32 {
         }
         fixture.pass(Duration::from_secs(1));
     }
-    panic!("it does not recover");
+    panic!("the resource does not recover");
 }
 
-/// The most requests in that time: after a refusal that a consent or a configuration cures, and after a failure that may
-/// pass by itself.
+/// The maximum number of requests in that time: after a refusal that needs a consent or a
+/// configuration change, and after a transient failure.
 const MAX_LASTING: usize = 8;
 const MAX_PASSING: usize = 60;
 
-/// Answers that go on for as long as their cause, and the most requests that come of them.
+/// Persistent failures, and the maximum number of requests for each.
 fn lasting() -> Vec<(&'static str, FaultKind, usize)> {
     let refusal = |refusal| FaultKind::Refusal { refusal };
     vec![
@@ -513,7 +513,7 @@ fn lasting() -> Vec<(&'static str, FaultKind, usize)> {
 }
 
 #[test]
-fn dead_token_is_asked_for_rarely_while_its_refresh_is_refused() {
+fn expired_token_is_retried_with_backoff_while_its_refresh_is_refused() {
     for (what, fault, most) in lasting() {
         let fixture = Fixture::of(
             Kind::Sqlite,
@@ -538,7 +538,7 @@ fn dead_token_is_asked_for_rarely_while_its_refresh_is_refused() {
 }
 
 #[test]
-fn location_is_asked_for_rarely_while_its_mint_is_refused() {
+fn location_is_retried_with_backoff_while_its_mint_is_refused() {
     for (what, fault, most) in lasting() {
         let fixture = Fixture::new(Kind::Sqlite);
         fixture.clock.make_waits_free();
@@ -559,7 +559,7 @@ fn location_is_asked_for_rarely_while_its_mint_is_refused() {
 }
 
 #[test]
-fn refused_company_is_asked_about_rarely_by_the_calls_for_its_locations() {
+fn refused_company_is_retried_with_backoff_by_calls_for_its_locations() {
     for (what, fault, most) in lasting() {
         let fixture = Fixture::new(Kind::Sqlite);
         fixture.clock.make_waits_free();
@@ -603,7 +603,7 @@ fn refused_connection_works_at_once_after_a_new_consent_or_an_explicit_refresh()
 }
 
 #[test]
-fn dead_grant_is_never_asked_for_again_and_a_new_consent_cures_it() {
+fn dead_grant_is_never_sent_again_and_is_replaced_by_a_new_consent() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         let fixture = Fixture::new(kind);
         fixture.clock.make_waits_free();
@@ -620,7 +620,7 @@ fn dead_grant_is_never_asked_for_again_and_a_new_consent_cures_it() {
 }
 
 #[test]
-fn callers_at_the_same_time_share_a_refusal_and_its_pause() {
+fn simultaneous_callers_share_a_refusal_and_its_backoff() {
     for endpoint in [Endpoint::Token, Endpoint::LocationToken] {
         let fixture = Fixture::new(Kind::Sqlite);
         let abi = fixture.open();
@@ -634,10 +634,10 @@ fn callers_at_the_same_time_share_a_refusal_and_its_pause() {
             .inject(Rule::on(endpoint), FaultKind::Refusal { refusal: Refusal::LocationForbidden });
         sent(&fixture.emulator);
         let call = || (0..5).map(|_| abi.access_token(&id).0).collect::<Vec<_>>();
-        let codes: Vec<i32> = support::crowd(16, call, || {}).concat();
+        let codes: Vec<i32> = support::call_concurrently(16, call, || {}).concat();
         assert!(codes.iter().all(|code| *code == Status::Forbidden.code()), "{endpoint:?}: {codes:?}");
         let requests = sent(&fixture.emulator).len();
-        // The first pauses last a second and four seconds.
+        // The first backoffs are one and four seconds.
         assert!((1..=4).contains(&requests), "{endpoint:?}: {requests} requests of 80 calls");
     }
 }

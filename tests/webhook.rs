@@ -1,4 +1,5 @@
-//! Webhooks: whom the library believes, and what INSTALL and UNINSTALL do to the tokens, in whatever order they come.
+//! Webhooks: verification of deliveries, and the effect of INSTALL and UNINSTALL on stored tokens
+//! in any order.
 
 mod support;
 
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use support::{Abi, config, emulator, sent, signed};
 
-/// A body of that notice with these keys changed, or with null taken away.
+/// The body of a notice with some keys changed, or removed by null.
 fn body(emulator: &Emulator, notice: &Notice, changes: Value) -> String {
     let mut body: Value = serde_json::from_str(&emulator.webhook(notice)).unwrap();
     for (name, change) in changes.as_object().unwrap() {
@@ -27,13 +28,13 @@ fn body(emulator: &Emulator, notice: &Notice, changes: Value) -> String {
     body.to_string()
 }
 
-/// Applies a body that is rightly signed.
+/// Applies a correctly signed body.
 #[track_caller]
 fn apply(abi: &Abi, emulator: &Emulator, body: &str) -> Value {
     abi.webhook_apply(body.as_bytes(), &signed(emulator, body.as_bytes(), Signature::Ed25519)).ok()
 }
 
-/// The same for a notice of this moment.
+/// Applies a notice with the current time.
 #[track_caller]
 fn tell(abi: &Abi, emulator: &Emulator, notice: &Notice) -> Value {
     apply(abi, emulator, &emulator.webhook(notice))
@@ -47,7 +48,7 @@ fn uninstall(id: &str) -> Notice {
     Notice::Uninstall(id.to_owned())
 }
 
-/// The ids of the tokens that are held.
+/// The ids of the stored tokens.
 fn held(abi: &Abi) -> Vec<String> {
     let (mut ids, mut page_token) = (Vec::new(), Value::Null);
     loop {
@@ -65,22 +66,21 @@ fn held(abi: &Abi) -> Vec<String> {
     }
 }
 
-/// Time for something that has to be later.
 fn pass(emulator: &Emulator, seconds: u64) {
     emulator.clock().advance(Duration::from_secs(seconds));
 }
 
-/// Comes back once this holds; nothing takes nearly as long as a minute.
+/// Waits until the condition holds. The limit of a minute is never nearly reached.
 #[track_caller]
 fn until(holds: impl Fn() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "it never came to hold");
+        assert!(began.elapsed() < Duration::from_secs(60), "the condition never held");
         std::thread::yield_now();
     }
 }
 
-/// Refuses a delivery, by either function, and leaves everything as it was.
+/// Asserts that both functions refuse a delivery and that nothing changes.
 #[track_caller]
 fn refused(abi: &Abi, body: &[u8], headers: &Value) -> Value {
     let before = held(abi);
@@ -92,10 +92,10 @@ fn refused(abi: &Abi, body: &[u8], headers: &Value) -> Value {
     error
 }
 
-// ---- Whom the library believes --------------------------------------------------------------------------------------
+// ---- Verification ---------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_signed_delivery_is_verified_and_parsed_whatever_its_type() {
+fn signed_delivery_of_any_type_is_verified_and_parsed() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let body = r#"{"type": "ContactCreate", "webhookId": "w-1", "id": "ü", "timestamp": "2025-06-25T06:57:06.225Z"}"#;
@@ -113,7 +113,7 @@ fn a_signed_delivery_is_verified_and_parsed_whatever_its_type() {
 }
 
 #[test]
-fn a_changed_body_is_refused_be_it_one_bit_or_only_written_anew() {
+fn body_changed_by_one_bit_or_reformatted_is_refused() {
     let emulator = emulator(1);
     let abi =
         Abi::with(&emulator, json!({"webhook": {"rsaPublicKeys": [emulator.webhook_public_keys().rsa]}}));
@@ -135,7 +135,7 @@ fn a_changed_body_is_refused_be_it_one_bit_or_only_written_anew() {
 }
 
 #[test]
-fn what_is_not_signed_as_it_must_be_is_refused() {
+fn delivery_without_a_valid_signature_is_refused() {
     let emulator = emulator(1);
     let rsa = emulator.webhook_public_keys().rsa;
     let abi = Abi::with(&emulator, json!({"webhook": {"rsaPublicKeys": [rsa]}}));
@@ -175,10 +175,10 @@ fn what_is_not_signed_as_it_must_be_is_refused() {
         let error = refused(&abi, body, &headers);
         assert!(error["message"].as_str().unwrap().len() > 20, "{why}: {error}");
     }
-    // A map would keep one of the two, and nobody knows which.
+    // A map would keep an arbitrary one of the two.
     let twice = format!(r#"{{"x-ghl-signature": "{ed25519}", "x-ghl-signature": "{ed25519}"}}"#);
     let headers = std::ffi::CString::new(twice).unwrap();
-    // SAFETY: a living client and valid pointers.
+    // SAFETY: a valid client and valid pointers.
     let code = unsafe {
         let out = std::ptr::null_mut();
         ghl_oauth::internals::ffi::ghl_webhook_verify(
@@ -193,7 +193,7 @@ fn what_is_not_signed_as_it_must_be_is_refused() {
 }
 
 #[test]
-fn headers_come_in_any_case_and_signatures_in_either_base64() {
+fn header_names_in_any_case_and_signatures_in_either_base64_alphabet_are_accepted() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let body = b"{}";
@@ -213,7 +213,7 @@ fn headers_come_in_any_case_and_signatures_in_either_base64() {
 }
 
 #[test]
-fn the_older_signature_counts_only_where_it_is_configured_and_the_newer_is_absent() {
+fn legacy_signature_counts_only_if_configured_and_without_the_current_one() {
     let emulator = emulator(1);
     let rsa = emulator.webhook_public_keys().rsa;
     let without = Abi::new(&emulator);
@@ -234,7 +234,7 @@ fn the_older_signature_counts_only_where_it_is_configured_and_the_newer_is_absen
 }
 
 #[test]
-fn keys_are_rotated_by_having_two_for_a_while() {
+fn keys_are_rotated_by_configuring_two_for_a_while() {
     let old = emulator(1);
     let new = Emulator::start(Options { seed: 2, ..Options::default() }).unwrap();
     let key = |emulator: &Emulator| emulator.webhook_public_keys().ed25519;
@@ -252,7 +252,7 @@ fn keys_are_rotated_by_having_two_for_a_while() {
 }
 
 #[test]
-fn the_vendors_key_is_the_default_and_none_at_all_lets_nothing_pass() {
+fn vendor_key_is_the_default_and_an_empty_key_list_refuses_everything() {
     let emulator = emulator(1);
     let mut defaults = config(&emulator, json!({}));
     defaults.as_object_mut().unwrap().remove("webhook");
@@ -260,7 +260,7 @@ fn the_vendors_key_is_the_default_and_none_at_all_lets_nothing_pass() {
     refused(&vendor, b"{}", &signed(&emulator, b"{}", Signature::Both));
     let none = Abi::with(&emulator, json!({"webhook": {"ed25519PublicKeys": []}}));
     refused(&none, b"{}", &signed(&emulator, b"{}", Signature::Both));
-    // The vendor's RSA key, as docs/webhooks.md gives it, can be configured.
+    // The RSA key of the vendor, as printed in docs/webhooks.md, can be configured.
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/webhooks.md")).unwrap();
     let keys: Vec<&str> = page
         .split("-----BEGIN PUBLIC KEY-----")
@@ -273,7 +273,7 @@ fn the_vendors_key_is_the_default_and_none_at_all_lets_nothing_pass() {
 }
 
 #[test]
-fn a_key_that_cannot_be_used_is_refused_when_the_client_is_made() {
+fn unusable_key_is_refused_when_the_client_is_created() {
     let emulator = emulator(1);
     let public = emulator.webhook_public_keys();
     let folder = tempfile::tempdir().unwrap();
@@ -290,11 +290,11 @@ fn a_key_that_cannot_be_used_is_refused_when_the_client_is_made() {
         let Err(outcome) = Abi::open(&config) else { panic!("{webhook} was accepted") };
         assert_eq!(outcome.fails(Status::Config)["parameter"], parameter);
     }
-    assert!(!path.exists(), "refused before anything is made");
+    assert!(!path.exists(), "refused before a client is created");
 }
 
 #[test]
-fn a_signed_body_that_is_no_object_is_named() {
+fn signed_body_that_is_not_an_object_has_its_own_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     for body in ["", "[]", "null", "{", "<html>", "{} {}"] {
@@ -305,7 +305,7 @@ fn a_signed_body_that_is_no_object_is_named() {
 }
 
 #[test]
-fn an_age_can_be_too_high_where_one_is_set() {
+fn delivery_older_than_the_configured_maximum_is_refused() {
     let emulator = emulator(1);
     let company = emulator.company_id();
     let any = Abi::new(&emulator);
@@ -323,10 +323,10 @@ fn an_age_can_be_too_high_where_one_is_set() {
     }
 }
 
-// ---- What they do to the tokens -------------------------------------------------------------------------------------
+// ---- Effect on tokens -----------------------------------------------------------------------------------------------
 
 #[test]
-fn an_install_mints_at_once_where_the_companys_token_is_held() {
+fn install_mints_at_once_if_the_company_token_is_stored() {
     let emulator = emulator(3);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -339,24 +339,24 @@ fn an_install_mints_at_once_where_the_companys_token_is_held() {
     assert_eq!(heard.names(), [format!("token.minted {location}")]);
     assert_eq!(abi.listed(location)["companyId"], company);
     abi.live_token(&emulator, location);
-    // Another delivery of the same, and one with a body of its own.
+    // Another delivery of the same event, and an event with a different body.
     tell(&abi, &emulator, &install(location));
     tell(&abi, &emulator, &Notice::AutomaticInstall(location.clone()));
     assert_eq!(sent(&emulator), [""; 0]);
-    // One that comes by itself names no company.
+    // An automatic installation names no company.
     let applied = tell(&abi, &emulator, &Notice::AutomaticInstall(emulator.location_ids()[1].clone()));
     assert_eq!(applied["applied"], true);
     assert_eq!(sent(&emulator), ["mint 200"]);
 }
 
 #[test]
-fn an_install_before_the_companys_token_is_minted_when_that_comes() {
+fn install_before_the_company_token_is_minted_when_that_arrives() {
     let emulator = emulator(15);
     let folder = tempfile::tempdir().unwrap();
     let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
     let locations = emulator.location_ids();
     for location in &locations {
-        // Each in a process of its own, as far as the store can tell.
+        // Each with a new client, which the store sees as another process.
         let abi = Abi::with(&emulator, store.clone());
         let applied = tell(&abi, &emulator, &install(location));
         assert_eq!(applied["applied"], true);
@@ -366,17 +366,17 @@ fn an_install_before_the_companys_token_is_minted_when_that_comes() {
     assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["checked"], 0);
     abi.connect_company(&emulator);
     let mints = |sent: Vec<String>| sent.iter().filter(|sent| *sent == "mint 200").count();
-    assert_eq!(mints(sent(&emulator)), 10, "a consent does not wait for thousands");
+    assert_eq!(mints(sent(&emulator)), 10, "a consent does not wait for thousands of mints");
     assert_eq!(held(&abi).len(), 11);
     let report = abi.tokens_maintain(json!({}), |_| true).ok();
     assert_eq!((&report["checked"], &report["refreshed"]), (&json!(5), &json!(5)));
     assert_eq!(mints(sent(&emulator)), 5);
     assert_eq!(held(&abi).len(), 16);
-    assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["checked"], 0, "nothing waits any more");
+    assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["checked"], 0, "no install is waiting any more");
 }
 
 #[test]
-fn an_imported_company_mints_for_those_that_waited_too() {
+fn imported_company_mints_the_waiting_installs() {
     let emulator = emulator(1);
     let (giver, abi) = (Abi::new(&emulator), Abi::new(&emulator));
     giver.connect_company(&emulator);
@@ -386,7 +386,7 @@ fn an_imported_company_mints_for_those_that_waited_too() {
 }
 
 #[test]
-fn an_install_names_the_company_where_several_could_mint() {
+fn install_with_a_company_id_is_minted_from_that_company_among_several() {
     let emulator = Emulator::start(Options { companies: 2, locations: 2, ..Options::default() }).unwrap();
     let abi = Abi::new(&emulator);
     for company in emulator.company_ids() {
@@ -406,7 +406,7 @@ fn an_install_names_the_company_where_several_could_mint() {
 }
 
 #[test]
-fn a_mint_that_fails_is_made_up_for_by_maintenance_and_one_that_is_refused_is_not_tried_forever() {
+fn failed_mint_of_an_install_is_retried_by_maintenance_and_a_refused_mint_is_dropped() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     abi.connect_company(&emulator);
@@ -427,13 +427,13 @@ fn a_mint_that_fails_is_made_up_for_by_maintenance_and_one_that_is_refused_is_no
 }
 
 #[test]
-fn a_location_that_lost_its_token_gets_one_again_when_it_is_installed_again() {
+fn location_that_lost_its_token_gets_a_new_token_when_reinstalled() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let location = emulator.location_ids()[0].clone();
     abi.connect_company(&emulator);
     abi.live_token(&emulator, &location);
-    // Nobody told of this.
+    // No webhook reports this.
     emulator.uninstall(&location);
     abi.token_refresh(&location).fails(Status::ReauthorizationRequired);
     pass(&emulator, 60);
@@ -444,7 +444,7 @@ fn a_location_that_lost_its_token_gets_one_again_when_it_is_installed_again() {
 }
 
 #[test]
-fn an_uninstall_ends_the_location() {
+fn uninstall_deletes_the_location_token() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -456,7 +456,7 @@ fn an_uninstall_ends_the_location() {
     assert_eq!(applied, json!({"type": "UNINSTALL", "resourceId": location, "applied": true}));
     assert_eq!(heard.names(), [format!("token.deleted {location}")]);
     assert_eq!(held(&abi), [company]);
-    // It is not in memory either: the next call would have to mint.
+    // The token is not in memory either: the next call would have to mint.
     emulator.uninstall(&location);
     abi.access_token(&location).fails(Status::Forbidden);
     let applied = tell(&abi, &emulator, &uninstall(&emulator.location_ids()[1]));
@@ -464,7 +464,7 @@ fn an_uninstall_ends_the_location() {
 }
 
 #[test]
-fn an_uninstall_that_is_older_than_the_token_ends_nothing() {
+fn uninstall_older_than_the_token_deletes_nothing() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
@@ -477,12 +477,12 @@ fn an_uninstall_that_is_older_than_the_token_ends_nothing() {
         assert_eq!((&applied["applied"], &applied["reason"]), (&json!(false), &json!("the token is newer")));
     }
     assert_eq!(held(&abi).len(), 2);
-    // Without a timestamp, it is of the moment at which it comes.
+    // Without a timestamp the delivery is dated by its arrival.
     pass(&emulator, 1);
     let body = body(&emulator, &uninstall(&location), json!({"timestamp": null, "webhookId": null}));
     assert_eq!(apply(&abi, &emulator, &body)["applied"], true);
     assert_eq!(held(&abi), [company]);
-    // Its repetition, after the location was installed again, is known by its body.
+    // Its repetition after a reinstallation is recognized by its body.
     pass(&emulator, 1);
     abi.live_token(&emulator, &location);
     pass(&emulator, 600);
@@ -492,7 +492,7 @@ fn an_uninstall_that_is_older_than_the_token_ends_nothing() {
 }
 
 #[test]
-fn an_imported_token_whose_age_is_unknown_is_as_old_as_it_seems() {
+fn imported_token_of_unknown_age_is_dated_by_its_expiry() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let location = emulator.location_ids()[0].clone();
@@ -510,7 +510,7 @@ fn an_imported_token_whose_age_is_unknown_is_as_old_as_it_seems() {
 }
 
 #[test]
-fn a_companys_uninstall_ends_all_its_locations_and_no_others() {
+fn company_uninstall_deletes_only_the_tokens_of_its_locations() {
     let emulator = Emulator::start(Options { companies: 2, locations: 250, ..Options::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     for store in
@@ -526,7 +526,7 @@ fn a_companys_uninstall_ends_all_its_locations_and_no_others() {
         };
         let mut tokens: Vec<Value> = companies.iter().map(|id| token(id, None, now - 1000)).collect();
         for (index, location) in emulator.location_ids().iter().enumerate() {
-            // One of each company is newer than what is about to be told.
+            // One token of each company is newer than the webhook.
             let granted = if index % 250 == 7 { now + 60_000 } else { now - 1000 };
             tokens.push(token(&companies[index / 250], Some(location), granted));
         }
@@ -543,7 +543,7 @@ fn a_companys_uninstall_ends_all_its_locations_and_no_others() {
 }
 
 #[test]
-fn a_companys_uninstall_forgets_the_installs_that_waited() {
+fn company_uninstall_discards_waiting_installs() {
     let emulator = emulator(2);
     let abi = Abi::new(&emulator);
     let [early, late] = &emulator.location_ids()[..] else { panic!("two locations") };
@@ -556,13 +556,13 @@ fn a_companys_uninstall_forgets_the_installs_that_waited() {
     assert_eq!(applied["reason"], "a later UNINSTALL of its company was applied");
     pass(&emulator, 1);
     abi.connect_company(&emulator);
-    assert_eq!(held(&abi), [emulator.company_id()], "what was installed before is not minted for");
+    assert_eq!(held(&abi), [emulator.company_id()], "earlier installs are not minted");
     tell(&abi, &emulator, &install(late));
     assert_eq!(held(&abi).len(), 2);
 }
 
 #[test]
-fn an_older_word_never_undoes_a_newer_one() {
+fn older_webhook_never_undoes_a_newer_webhook() {
     let emulator = emulator(1);
     let location = emulator.location_ids()[0].clone();
     let abi = Abi::new(&emulator);
@@ -579,8 +579,8 @@ fn an_older_word_never_undoes_a_newer_one() {
     abi.connect_company(&emulator);
     assert_eq!(held(&abi).len(), 1, "nothing was minted");
 
-    // The UNINSTALL is lost or late, and the INSTALL of a new installation comes: its token is minted, and the late
-    // UNINSTALL does not end it.
+    // If the UNINSTALL is lost or late and the INSTALL of a new installation arrives first, the new
+    // token is minted and the late UNINSTALL does not delete it.
     let abi = Abi::new(&emulator);
     pass(&emulator, 1);
     abi.connect_company(&emulator);
@@ -596,7 +596,8 @@ fn an_older_word_never_undoes_a_newer_one() {
     assert_eq!(apply(&abi, &emulator, &gone)["reason"], "the token is newer");
     assert_eq!(abi.live_token(&emulator, &location), second);
 
-    // The same if the mint fails: the late UNINSTALL ends the old token, and maintenance mints the new one.
+    // If the mint fails, the late UNINSTALL deletes the old token and maintenance mints the new
+    // one.
     pass(&emulator, 2);
     let gone = emulator.webhook(&uninstall(&location));
     pass(&emulator, 2);
@@ -615,7 +616,7 @@ fn an_older_word_never_undoes_a_newer_one() {
 }
 
 #[test]
-fn what_another_process_deleted_does_not_pass_for_the_new_installations_token() {
+fn token_deleted_by_another_process_is_not_mistaken_for_a_new_installation() {
     let emulator = emulator(1);
     let folder = tempfile::tempdir().unwrap();
     let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
@@ -633,7 +634,7 @@ fn what_another_process_deleted_does_not_pass_for_the_new_installations_token() 
 }
 
 #[test]
-fn what_does_not_concern_the_tokens_of_this_app_is_left_alone() {
+fn webhook_about_other_apps_or_other_events_changes_nothing() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
@@ -666,7 +667,7 @@ fn what_does_not_concern_the_tokens_of_this_app_is_left_alone() {
 }
 
 #[test]
-fn a_delivery_counts_once_across_all_who_share_the_store() {
+fn delivery_is_applied_once_by_all_clients_of_a_store() {
     let emulator = emulator(1);
     let folder = tempfile::tempdir().unwrap();
     let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
@@ -675,7 +676,7 @@ fn a_delivery_counts_once_across_all_who_share_the_store() {
     let location = emulator.location_ids()[0].clone();
     one.live_token(&emulator, &location);
     pass(&emulator, 1);
-    // Only the id is the same: what counts is that it was there.
+    // Only the id is the same, and only the id counts.
     let gone = |timestamp| {
         body(&emulator, &uninstall(&location), json!({"webhookId": "w-1", "timestamp": timestamp}))
     };
@@ -685,14 +686,14 @@ fn a_delivery_counts_once_across_all_who_share_the_store() {
     let again = apply(&two, &emulator, &gone(emulator.clock().now_ms()));
     assert_eq!((&again["applied"], &again["reason"]), (&json!(false), &json!("it was applied before")));
     assert_eq!(held(&two).len(), 2);
-    // After a week it is forgotten.
+    // Ids are forgotten after a week.
     pass(&emulator, 7 * 86_400);
     assert_eq!(apply(&two, &emulator, &gone(emulator.clock().now_ms()))["applied"], true);
     assert_eq!(held(&two).len(), 1);
 }
 
 #[test]
-fn a_delivery_that_could_not_be_applied_is_applied_when_it_is_repeated() {
+fn delivery_that_could_not_be_applied_is_applied_when_redelivered() {
     let emulator = emulator(1);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
@@ -703,7 +704,8 @@ fn a_delivery_that_could_not_be_applied_is_applied_when_it_is_repeated() {
     let body = emulator.webhook(&uninstall(&emulator.company_id()));
     let headers = signed(&emulator, body.as_bytes(), Signature::Ed25519);
     let database = rusqlite::Connection::open(&path).unwrap();
-    // Each trigger stops it a step later: at its first word, half-way, and when all is done but for the mark.
+    // Each trigger stops the work one step later: at the first note, half-way, and before the final
+    // mark.
     for (stop, left) in [
         ("INSERT ON note WHEN NEW.key LIKE 'installation/%'", 2),
         ("DELETE ON token WHEN OLD.user_type = 'Location'", 1),
@@ -723,7 +725,7 @@ fn a_delivery_that_could_not_be_applied_is_applied_when_it_is_repeated() {
 }
 
 #[test]
-fn an_uninstall_waits_for_the_refresh_of_the_token_that_it_ends() {
+fn uninstall_waits_for_a_refresh_in_progress() {
     let emulator = emulator(1);
     let folder = tempfile::tempdir().unwrap();
     let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
@@ -741,23 +743,23 @@ fn an_uninstall_waits_for_the_refresh_of_the_token_that_it_ends() {
         refresh.join().unwrap().ok();
         assert_eq!(ending.join().unwrap()["applied"], true);
     });
-    assert_eq!(held(&two), [""; 0], "the refresh did not bring it back");
+    assert_eq!(held(&two), [""; 0], "the refresh did not restore the token");
 }
 
-// ---- Any order, any number of times ---------------------------------------------------------------------------------
+// ---- Any order and number -------------------------------------------------------------------------------------------
 
-/// What happens in the world, a second apart; the host learns of it from the webhooks alone.
+/// Events at the vendor, a second apart. The host sees only their webhooks.
 #[derive(Debug, Clone)]
 enum Act {
-    /// Somebody consents for the whole company, and the host completes it.
+    /// A person consents for the whole company, and the host completes the consent.
     Consent,
-    /// The app comes to a location by itself.
+    /// A location gets the app automatically.
     Install(usize),
-    /// It is taken off a location.
+    /// The app is removed from a location.
     Uninstall(usize),
-    /// It is taken off the company.
+    /// The app is removed from the company.
     UninstallCompany,
-    /// The host asks for a location's token, and may or may not get one.
+    /// The host requests the token of a location, which may fail.
     Ask(usize),
 }
 
@@ -774,10 +776,10 @@ fn act() -> impl Strategy<Value = Act> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Each act comes with a second number, odd where its webhooks arrive at once, too, and all of them arrive in the end:
-    /// repeated, and in the order of these numbers.
+    /// The second number of each act decides when its webhooks arrive: if it is odd, at once as
+    /// well. In the end all of them are delivered again, sorted by these numbers.
     #[test]
-    fn deliveries_in_any_order_and_number_end_in_the_state_that_the_world_is_in(
+    fn deliveries_in_any_order_and_number_end_in_the_actual_state(
         acts in prop::collection::vec((act(), any::<u32>()), 1..14),
         order in prop::collection::vec(any::<u32>(), 64),
         shared in any::<bool>(),
@@ -791,7 +793,7 @@ proptest! {
         let host = |turn: usize| other.as_ref().filter(|_| turn % 2 == 1).unwrap_or(&first);
         let (company, locations) = (emulator.company_id(), emulator.location_ids());
 
-        // The model: where the app is, by the order of what happened.
+        // The model: the installations after each event, in the order of the events.
         let (mut consented, mut installed) = (false, [false; 3]);
         for (turn, (act, chance)) in acts.iter().enumerate() {
             pass(&emulator, 1);
@@ -852,9 +854,9 @@ proptest! {
     }
 }
 
-// ---- The emulator's own way -----------------------------------------------------------------------------------------
+// ---- Webhooks sent by the emulator ----------------------------------------------------------------------------------
 
-/// A receiver of so many webhooks; answers each once `receive` has had its body and headers.
+/// A receiver for `count` webhooks, which responds to each after `receive` has handled it.
 fn receiver(
     count: usize,
     receive: impl Fn(&[u8], &Value) + Send + 'static,
@@ -891,18 +893,18 @@ fn receiver(
 }
 
 #[test]
-fn the_emulators_webhooks_keep_a_host_up_to_date() {
+fn webhooks_of_the_emulator_keep_a_host_up_to_date() {
     let emulator = emulator(3);
     let abi = std::sync::Arc::new(Abi::new(&emulator));
     let applying = std::sync::Arc::clone(&abi);
-    // Of the company and its three locations, of one that goes, and of the company's end.
+    // The company and its three locations, one uninstalled location, and the uninstalled company.
     let (url, receiver) = receiver(6, move |body, headers| {
         applying.webhook_apply(body, headers).ok();
     });
     emulator.set_webhook_url(Some(url));
     let company = abi.connect_company(&emulator);
     let location = emulator.location_ids()[0].clone();
-    // However far the deliveries are: the first comes before the consent's token, or after it.
+    // The first delivery may arrive before or after the token of the consent.
     until(|| {
         abi.tokens_maintain(json!({}), |_| true).ok();
         held(&abi).len() == 4

@@ -1,9 +1,9 @@
-"""How the costs grow: measures with `cargo bench --bench growth`, keeps the figures beside this script, and draws them.
+"""Measures the growth of costs with `cargo bench --bench growth`, stores the figures next to this script, and draws them.
 
     python3 benches/growth/plot.py [--quick] [--draw] [CURVE …]
 
-The curves are tokens, locations, processes and hosts. `--quick` measures less, and draws to another folder; `--draw`
-measures nothing. Needs matplotlib.
+The curves are tokens, locations, processes and hosts. `--quick` measures less, and draws into another folder; `--draw`
+only draws. Needs matplotlib.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from matplotlib import pyplot, ticker
 HERE = pathlib.Path(__file__).resolve().parent
 CURVES = ["tokens", "locations", "processes", "hosts"]
 
-# Of a brightness that can be read on white and on black.
+# Readable on white and on black.
 GREY = "#808080"
 COLOURS = ["#2f81f7", "#d9730d", "#2da44e", "#a371f7", "#e5534b", "#8a8a00"]
 
@@ -51,7 +51,7 @@ pyplot.rcParams.update(
 
 
 def measure(curve, quick):
-    """Lets the bench measure one curve; its table as text."""
+    """Runs the benchmark for one curve and returns its table as text."""
     command = ["cargo", "bench", "--quiet", "--bench", "growth", "--", curve] + ["--quick"] * quick
     return subprocess.run(command, cwd=HERE.parent.parent, stdout=subprocess.PIPE, check=True, text=True).stdout
 
@@ -67,7 +67,7 @@ def figures(table):
 
 
 class Panel:
-    """One of the pictures beside each other: what was measured, and the limits that it stands against."""
+    """One of two adjacent plots: the measurements and their limits."""
 
     def __init__(self, axes, title, x, y, log_y=True):
         self.axes = axes
@@ -131,7 +131,7 @@ def draw_locations(table, left, right):
     panel.line("what the limit dictates", table["dictated_ms"])
     panel.finish(table["mint_ms"][0], everything=True)
     xs, measured = table["mint_ms"]
-    # The API's window is forty times as long as the one that was measured with.
+    # The API's window is forty times as long as the measured one.
     added = [100 * (took / least - 1) / 40 for took, least in zip(measured, table["dictated_ms"][1], strict=True)]
     panel = Panel(right, "What the library adds to the API's own pace", "locations", "percent", log_y=False)
     panel.line("measured less dictated", (xs, added))
@@ -170,7 +170,7 @@ def draw(curve, table, folder):
         figures(table), left, right
     )
     path = folder / f"{curve}.svg"
-    # Without a date: the same figures make the same file.
+    # Without a date, so that equal figures produce an equal file.
     figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
     path.write_text("".join(line.rstrip() + "\n" for line in path.read_text().splitlines()))
     pyplot.close(figure)
@@ -179,13 +179,13 @@ def draw(curve, table, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("curves", nargs="*", metavar="CURVE", help=", ".join(CURVES) + "; all when none is named")
-    parser.add_argument("--quick", action="store_true", help="measure less, and leave what is kept here as it is")
-    parser.add_argument("--draw", action="store_true", help="draw what was measured before")
+    parser.add_argument("curves", nargs="*", metavar="CURVE", help=", ".join(CURVES) + "; default: all")
+    parser.add_argument("--quick", action="store_true", help="measure less, and keep the stored figures")
+    parser.add_argument("--draw", action="store_true", help="draw the stored figures")
     wanted = parser.parse_args()
     unknown = set(wanted.curves) - set(CURVES)
     if unknown:
-        parser.error(f"there is no curve {', '.join(sorted(unknown))}")
+        parser.error(f"unknown curve {', '.join(sorted(unknown))}")
     folder = pathlib.Path(tempfile.gettempdir()) / "ghl-oauth-growth" if wanted.quick else HERE
     os.makedirs(folder, exist_ok=True)
     for curve in wanted.curves or CURVES:

@@ -1,4 +1,4 @@
-/* The calls whose instructions are counted, so many times: calls KIND CALLS CONFIGURATION RESOURCE_ID TOKEN */
+/* The measured calls, repeated: calls KIND CALLS CONFIGURATION RESOURCE_ID TOKEN */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 
 static ghl_client *client;
 static const char *resource_id;
-/* What the last call said. */
+/* The document of the last call. */
 static char *json;
 
 static void check(const char *what, int32_t status) {

@@ -1,4 +1,4 @@
-/* What the C programs share: their command line, callers at the same moment, and the answer's JSON. */
+/* Shared code of the C programs: command line, concurrent callers, and JSON of the result. */
 #ifndef CALLERS_H
 #define CALLERS_H
 
@@ -47,7 +47,7 @@ static inline void print_median(double *times, size_t count) {
     printf("{\"us\": %.4f}\n", times[count / 2] * 1e6);
 }
 
-/* The median of 11 runs of so many calls. */
+/* The median of 11 runs of the calls. */
 static inline void live(void (*call)(void)) {
     double runs[11];
     long calls = number("calls");
@@ -89,7 +89,8 @@ static inline void *run_caller(void *place) {
     return NULL;
 }
 
-/* At each line of the input: so many callers at once. `get` writes a token, and returns whether there was one. */
+/* Starts concurrent callers for each line of the input. `get` writes a token and returns whether it
+ * succeeded. */
 static inline void ask(int (*get)(char *token)) {
     long count = number("callers");
     char line[16];

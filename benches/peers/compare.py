@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""This library beside what a user would pick instead: python3 benches/peers/compare.py [QUESTION …].
+"""Compares this library with its alternatives: python3 benches/peers/compare.py [QUESTION …].
 
-`--locations N` mints more than 1,000. benches/peers/setup fetches and builds the peers first. What is asked, and how
-the answers are to be read: benches/README.md.
+`--locations N` mints more than 1,000. Run benches/peers/setup first, which downloads and builds the peers.
+benches/README.md explains the questions and the results.
 """
 
 import argparse
@@ -43,7 +43,7 @@ REUSE_WINDOW = 30
 
 
 class Peer:
-    """A program that answers to `PROGRAM QUESTION TASK`."""
+    """A program called as `PROGRAM QUESTION TASK`."""
 
     def __init__(self, name, command, store, version="v3"):
         self.name = name
@@ -79,11 +79,11 @@ PEERS = [OURS_C, OURS_PYTHON, VENDOR_PYTHON, VENDOR_TYPESCRIPT, GHL_SDK, GO, LIB
 
 
 def next_answer(process):
-    """The next line of JSON; the vendor's SDK prints what it logs between them."""
+    """The next line of JSON; the vendor's SDK also prints log lines."""
     for line in process.stdout:
         if line.startswith("{"):
             return json.loads(line)
-    sys.exit(f"{process.args[:3]} ended without an answer")
+    sys.exit(f"{process.args[:3]} exited without a response")
 
 
 def finish(process):
@@ -94,7 +94,7 @@ def finish(process):
 
 
 class Emulator:
-    """The emulator, and what stands before it for those who speak the older version."""
+    """The emulator, and the proxy in front of it for clients of the older API version."""
 
     def __init__(self, *options):
         command = [RELEASE / "ghl-oauth-emulator", "--port", "0", *options]
@@ -124,7 +124,7 @@ class Emulator:
         self.control("POST", "/settings", settings)
 
     def post(self, form):
-        """What /oauth/token grants, or None."""
+        """The response of /oauth/token, or None."""
         form = {"clientId": self.config["clientId"], "clientSecret": self.config["clientSecret"], **form}
         body = urllib.parse.urlencode(form).encode()
         request = urllib.request.Request(f"{self.base_url}/oauth/token", body, {"Version": "v3"})
@@ -135,7 +135,7 @@ class Emulator:
             return None
 
     def token(self):
-        """A company's token of its own, as the server grants it."""
+        """A new token of a company, as granted by the server."""
         redirect_uri = self.config["redirectUri"]
         query = {
             "response_type": "code",
@@ -159,7 +159,7 @@ class Emulator:
             return False
 
     def refreshes(self):
-        """The statuses of the requests for a token since they were last forgotten; 0 for a lost reply."""
+        """The statuses of the token requests since the last reset; 0 for a lost response."""
         requests = self.control("GET", "/requests")["requests"]
         return [request["status"] for request in requests if request["path"] == "/oauth/token"]
 
@@ -183,7 +183,7 @@ def emulator(*options):
 
 
 class Store:
-    """Where a peer keeps its tokens, seen from outside."""
+    """The token storage of a peer."""
 
     def __init__(self, server, peer, folder):
         self.server = server
@@ -238,7 +238,7 @@ def now_ms():
 
 
 def table(title, head, rows):
-    """Prints a table; its first column is text, the others are figures."""
+    """Prints a table with a text column followed by numeric columns."""
     rows = [head, *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     print(f"\n{title}")
@@ -249,13 +249,13 @@ def table(title, head, rows):
 
 
 def span(numbers):
-    """One number, or the least and the greatest."""
+    """One number, or the minimum and the maximum."""
     low, high = min(numbers), max(numbers)
     return f"{low}" if low == high else f"{low} to {high}"
 
 
 def in_turns(measures):
-    """The medians of what each measure returns, all of them asked in each run."""
+    """The medians of all measures; each run calls all of them."""
     results = {name: [] for name in measures}
     for _ in range(RUNS):
         for name, measure in measures.items():
@@ -267,7 +267,7 @@ def in_turns(measures):
 
 
 def live(_):
-    """A live token out of memory."""
+    """A live token from memory."""
     peers = {OURS_C: 200_000, GO: 200_000, VENDOR_TYPESCRIPT: 20_000, OURS_PYTHON: 20_000, VENDOR_PYTHON: 20_000}
     with emulator("--rate-limit", "off") as server:
 
@@ -281,7 +281,7 @@ def live(_):
 
 
 def refresh(_):
-    """A refresh on loopback, its connection kept as each does it."""
+    """A refresh over loopback; each peer manages its own connection."""
     calls = 300
     with emulator("--rate-limit", "off") as server:
 
@@ -291,7 +291,7 @@ def refresh(_):
             task = server.task(peer, **where, through_front=through_front, token=token, calls=calls)
             if peer is not GHL_SDK:
                 return peer.answer("refresh", task)["us"]
-            # It refreshes only what a request needs: a request with a refresh, less one without.
+            # It refreshes only as part of a request: a request with a refresh minus one without.
             without = peer.answer("refresh", task)["us"]
             server.settings(expiresIn={"value": 1})
             both = peer.answer("refresh", {**task, "token": {**token, "expiresAt": 0}})["us"]
@@ -377,7 +377,7 @@ def go(process):
 
 
 def served_by(server, answer):
-    """How many callers got a token that the API takes."""
+    """The number of callers that got a token accepted by the API."""
     if "passed" in answer:
         return answer["passed"]
     taken = {token: server.takes(token) for token in set(answer["tokens"])}
@@ -385,14 +385,14 @@ def served_by(server, answer):
 
 
 def connected(server, store):
-    """Whether the stored refresh token is good for another refresh, once the vendor's window is over."""
+    """Whether the stored refresh token works after the replay window."""
     server.control("POST", "/clock", {"advanceSeconds": 2 * REUSE_WINDOW})
     granted = server.post({"grantType": "refresh_token", "refreshToken": store.refresh_token()})
     return granted is not None
 
 
 def lost(_):
-    """The server grants a refresh, and its reply is lost."""
+    """The server grants a refresh, and its response is lost."""
     rows = []
     with emulator("--rate-limit", "off") as server:
         for peer in PEERS:
@@ -449,7 +449,7 @@ def mint(arguments):
 
 
 def store(_):
-    """A durable save, and a page of many; no peer has a durable store that runs here."""
+    """A persistent save, and a page of many records; no peer has a persistent store that runs here."""
     count = 10_000
     with emulator("--rate-limit", "off") as server, store_of(server, OURS_C) as store:
         token = {**server.token(), "expiresAt": now_ms() + 24 * HOUR_MS}
@@ -472,7 +472,7 @@ def store(_):
 
 
 def start(_):
-    """A process that makes a client and prints a live token from its store."""
+    """A process that creates a client and prints a live token from its store."""
     with emulator("--rate-limit", "off") as server, contextlib.ExitStack() as stack:
         commands = {}
         for peer in PEERS:
@@ -496,7 +496,7 @@ def start(_):
 
 
 def process_of(command):
-    """Milliseconds, and megabytes at the peak."""
+    """Milliseconds, and the peak in megabytes."""
     launched = subprocess.run([BUILT / "launch", *command], capture_output=True, text=True, env=ENVIRONMENT)
     if launched.returncode != 0:
         sys.exit(f"{command[:3]} failed: {launched.stderr}")
@@ -505,7 +505,7 @@ def process_of(command):
 
 
 def installed():
-    """What each brings along, beside the C library and the language's own."""
+    """The dependencies of each peer, excluding the C library and the standard library of the language."""
 
     def megabytes(paths):
         files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
@@ -546,13 +546,13 @@ QUESTIONS = [live, refresh, stampede, lost, mint, store, start]
 
 def main():
     names = [question.__name__ for question in QUESTIONS]
-    parser = argparse.ArgumentParser(description="This library beside what a user would pick instead.")
+    parser = argparse.ArgumentParser(description="Compares this library with its alternatives.")
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(names)}; default: all")
-    parser.add_argument("--locations", type=int, default=1_000, help="how many are minted")
+    parser.add_argument("--locations", type=int, default=1_000, help="number of locations to mint")
     arguments = parser.parse_args()
     unknown = set(arguments.questions) - set(names)
     if unknown:
-        parser.error(f"there is no question {', '.join(sorted(unknown))}")
+        parser.error(f"unknown question {', '.join(sorted(unknown))}")
     if not (BUILT / "ours").exists() or shutil.which("node") is None:
         sys.exit("run benches/peers/setup first")
     for question in QUESTIONS:

@@ -1,6 +1,6 @@
 /*
- * launch PROGRAM ARGUMENT…: runs it without its output, and prints its milliseconds and the kilobytes of its peak. A
- * child starts with its parent's peak, so the parent has to be small.
+ * launch PROGRAM ARGUMENT…: runs it without output, and prints its milliseconds and peak kilobytes.
+ * A child starts with the peak of its parent, so the parent has to be small.
  */
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,6 +1,7 @@
 /*
- * A program by hand on libcurl and cJSON, asked the questions of compare.py: libcurl QUESTION TASK. A mutex keeps its
- * threads apart; the token lies in a file, which is read at the start and replaced after each refresh.
+ * A hand-written program with libcurl and cJSON, measured by compare.py: libcurl QUESTION TASK. A
+ * mutex protects the token, which is stored in a file that is read at the start and replaced after
+ * each refresh.
  */
 #include <unistd.h>
 

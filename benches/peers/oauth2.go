@@ -1,5 +1,5 @@
-// Go's golang.org/x/oauth2, asked the questions of compare.py: oauth2 QUESTION TASK. It speaks RFC 6749, whose names the
-// API's version before v3 has.
+// Go's golang.org/x/oauth2, measured by compare.py: oauth2 QUESTION TASK. It uses the field names of RFC 6749, like the
+// API version before v3.
 package main
 
 import (
@@ -31,7 +31,7 @@ type task struct {
 	Callers      int    `json:"callers"`
 }
 
-// saving writes down what its source grants, since the package itself keeps tokens in memory alone.
+// saving stores the tokens of its source, because the package keeps tokens only in memory.
 type saving struct {
 	from oauth2.TokenSource
 	path string
@@ -78,7 +78,7 @@ func (task task) config() *oauth2.Config {
 	return &oauth2.Config{ClientID: task.ClientID, ClientSecret: task.ClientSecret, Endpoint: endpoint}
 }
 
-// source is one on the store, as it is read at the start.
+// source is a token source that starts with the stored token.
 func (task task) source() oauth2.TokenSource {
 	text, err := os.ReadFile(task.Store)
 	check(err)
@@ -88,7 +88,7 @@ func (task task) source() oauth2.TokenSource {
 	return oauth2.ReuseTokenSource(token.token(), fresh)
 }
 
-// ask lets so many callers ask at once, at each line of the input.
+// ask starts concurrent callers for each line of the input.
 func (task task) ask() {
 	source := task.source()
 	fmt.Println("ready")

@@ -1,4 +1,4 @@
-/* This library from C, asked the questions of compare.py: ours QUESTION TASK. */
+/* This library from C, measured by compare.py: ours QUESTION TASK. */
 #include "callers.h"
 #include "ghl_oauth.h"
 

@@ -1,4 +1,4 @@
-"""This library from Python, asked the questions of `compare.py`: `ours.py QUESTION TASK`."""
+"""This library from Python, measured by `compare.py`: `ours.py QUESTION TASK`."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ import ghl_oauth
 
 
 def ask(client, task):
-    """At each line of the input: so many callers at once."""
+    """Starts concurrent callers for each line of the input."""
     print("ready", flush=True)
     for _ in sys.stdin:
         tokens = []

@@ -1,12 +1,12 @@
-// The vendor's TypeScript SDK, asked the questions of compare.py: node vendor.js QUESTION TASK. It speaks the API's
-// version before v3.
+// The vendor's TypeScript SDK, measured by compare.py: node vendor.js QUESTION TASK. It uses the
+// API version before v3.
 "use strict";
 const fs = require("node:fs");
 const path = require("node:path");
 const readline = require("node:readline");
 const { HighLevel, MemorySessionStorage, SessionStorage } = require("@gohighlevel/api-client");
 
-/** A storage of one's own, as the documentation proposes beside MongoDB's: a file for each session. */
+/** A custom session storage as the documentation suggests: one file per session. */
 class Folder extends SessionStorage {
   constructor(folder) {
     super();
@@ -58,7 +58,7 @@ HighLevel.BASE_URL = task.baseUrl; // The constructor has no option for it.
 const storage = task.store ? new Folder(task.store) : new MemorySessionStorage();
 const sdk = new HighLevel({ clientId, clientSecret, sessionStorage: storage });
 
-/** What each of the SDK's calls does before its request. */
+/** The token lookup that each call of the SDK does before its request. */
 async function token() {
   return (await sdk.getTokenForSecurity(["Agency-Access-Only"], {}, { companyId })).replace(/^Bearer /, "");
 }
@@ -73,7 +73,7 @@ const median = (numbers) => numbers.sort((a, b) => a - b)[numbers.length >> 1];
 const tell = (answer) => console.log(JSON.stringify(answer));
 
 const questions = {
-  /** At each line of the input: so many callers at once. */
+  /** Starts concurrent callers for each line of the input. */
   async ask() {
     console.log("ready");
     for await (const _ of readline.createInterface({ input: process.stdin })) {

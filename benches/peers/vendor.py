@@ -1,4 +1,4 @@
-"""The vendor's Python SDK, asked the questions of `compare.py`: `vendor.py QUESTION TASK`."""
+"""The vendor's Python SDK, measured by `compare.py`: `vendor.py QUESTION TASK`."""
 
 import asyncio
 import json
@@ -14,9 +14,9 @@ from highlevel.storage import MemorySessionStorage, SessionStorage
 
 
 class Folder(SessionStorage):
-    """A storage of one's own, as the documentation proposes beside MongoDB's: a file for each session.
+    """A custom session storage as the documentation suggests: one file per session.
 
-    It does what MongoDB's does with a session: the names are made equal, and it is laid over the one that is there.
+    Like the MongoDB storage it normalizes the field names and merges them into the existing session.
     """
 
     def __init__(self, path):
@@ -66,7 +66,7 @@ class Folder(SessionStorage):
 
 
 class Peer:
-    """A client of the SDK, at the emulator."""
+    """A client of the SDK for the emulator."""
 
     def __init__(self, task, storage):
         HighLevel.BASE_URL = task["baseUrl"]  # The constructor has no option for it.
@@ -76,12 +76,12 @@ class Peer:
         self.sdk = HighLevel(client_id=task["clientId"], client_secret=task["clientSecret"], session_storage=storage)
 
     async def token(self):
-        """What each of the SDK's calls does before its request."""
+        """The token lookup that each call of the SDK does before its request."""
         header = await self.sdk.get_token_for_security(["Agency-Access-Only"], query={"companyId": self.company_id})
         return header.removeprefix("Bearer ")
 
     async def ask(self):
-        """At each line of the input: so many callers at once."""
+        """Starts concurrent callers for each line of the input."""
         print("ready", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             began = time.perf_counter()
@@ -102,7 +102,7 @@ class Peer:
         print(json.dumps({"us": statistics.median(runs) * 1e6}))
 
     async def refresh(self):
-        """By the public call, since the session keeps the token that the first refresh spends."""
+        """Uses the public call, because the session keeps the token that the first refresh spends."""
         refresh_token = self.task["token"]["refreshToken"]
         times = []
         for _ in range(self.task["calls"]):

@@ -1,6 +1,6 @@
-//! Companies with a thousand places each, the first of which is the company itself; their tokens are as long as the
-//! vendor's.
-#![allow(dead_code)] // Each bench uses a part of its own.
+//! Companies with a thousand resources each, the first of which is the company itself; their tokens
+//! are as long as the vendor's.
+#![allow(dead_code)] // Each bench uses only a part.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ const DUE: usize = 100;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// The token of one of them, live for a day, or for a tenth of it where it is one that is due.
+/// A token of the resource, live for a day, or for a tenth of a day if it is due.
 pub fn token(index: usize, now: i64) -> serde_json::Map<String, Value> {
     let is_company = index.is_multiple_of(1000);
     let expires_at = if index % DUE == 1 { now + DAY_MS / 10 } else { now + DAY_MS };
@@ -19,16 +19,16 @@ pub fn token(index: usize, now: i64) -> serde_json::Map<String, Value> {
         "locationId": if is_company { Value::Null } else { location_id(index).into() },
         "scope": "contacts.readonly contacts.write locations.readonly",
     });
-    let Value::Object(token) = token else { unreachable!("it is one") };
+    let Value::Object(token) = token else { unreachable!("a JSON object") };
     token
 }
 
-/// The company of the one with that number.
+/// The company of the resource.
 pub fn company_id(index: usize) -> String {
     format!("company{:0>13}", index / 1000)
 }
 
-/// Ids come in no order, as those of the API do.
+/// Ids are in no order, like the ids of the API.
 pub fn location_id(index: usize) -> String {
     if index.is_multiple_of(1000) {
         return company_id(index);

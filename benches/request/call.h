@@ -1,4 +1,4 @@
-/* What both programs share: their command line, their threads, and the time that their calls took. */
+/* Shared code of both programs: command line, threads, and timing of the calls. */
 #ifndef CALL_H
 #define CALL_H
 
@@ -10,8 +10,8 @@
 
 /*
  * PROGRAM CALL CALLS THREADS CONFIGURATION TOKENS COMPANY_ID LOCATION_ID...
- * TOKENS as ghl_tokens_import takes them: the company's first, then those of the locations, in their order. Thread n
- * works for location n alone.
+ * TOKENS in the format of ghl_tokens_import: the token of the company first, then the tokens of the
+ * locations in order. Thread n uses only location n.
  */
 struct task {
     const char *call;
@@ -22,7 +22,7 @@ struct task {
     int locations;
 };
 
-/* What one thread works with; each program has its own. */
+/* The state of one thread; each program defines its own. */
 struct caller;
 static struct caller *caller_new(const struct task *task, int number);
 static void caller_call(struct caller *caller);
@@ -62,7 +62,7 @@ struct thread {
 static inline void *make_calls(void *of) {
     struct thread *thread = of;
     struct caller *caller = caller_new(thread->task, thread->number);
-    /* The first opens the connection. */
+    /* The first call opens the connection. */
     caller_call(caller);
     pthread_barrier_wait(thread->ready);
     for (long i = 0; i < thread->task->calls; i++) {
@@ -76,8 +76,8 @@ static inline void *make_calls(void *of) {
 }
 
 /*
- * Makes the calls, each thread its own, and prints in microseconds: the median of a call, how long all of them took by
- * the number of calls, and the processor's time for a call.
+ * Makes the calls on all threads and prints in microseconds: the median of a call, the total time
+ * divided by the number of calls, and the CPU time per call.
  */
 static inline void repeat(const struct task *task) {
     long all = task->threads * task->calls;

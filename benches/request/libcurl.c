@@ -1,7 +1,8 @@
 /*
- * The same calls by libcurl's easy interface and cJSON, as one writes them by hand: a handle for each thread, whose
- * connection stays open and whose TLS sessions are resumed; what never changes is set once; URL, headers and form are
- * made for each call, since the token and the resource may be others; the answer parsed, and a new token kept.
+ * The same calls with libcurl's easy interface and cJSON, as written by hand: one handle per
+ * thread, whose connection stays open and whose TLS sessions are resumed. Constant options are set
+ * once; URL, headers and form are built for each call, because the token and the resource may
+ * differ. The response is parsed, and a new token kept.
  */
 #include <stdbool.h>
 
@@ -47,7 +48,7 @@ static const char *member(const cJSON *object, const char *name) {
     return text;
 }
 
-/* Sends what is set on the handle to a path, and parses the answer. */
+/* Sends the prepared request to a path and parses the response. */
 static cJSON *exchange(struct caller *caller, const char *path, struct curl_slist *headers) {
     char url[512];
     long status = 0;
@@ -77,7 +78,7 @@ static struct curl_slist *bearer(const struct caller *caller) {
     return curl_slist_append(NULL, header);
 }
 
-/* Writes a form of so many fields, and sets it on the handle, which does not copy it. */
+/* Writes a form with the given number of fields and sets it on the handle, which does not copy it. */
 static void set_form(const struct caller *caller, char form[8192], int fields, const char **names, const char **values) {
     size_t length = 0;
     for (int i = 0; i < fields; i++) {

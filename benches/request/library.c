@@ -1,4 +1,5 @@
-/* Calls through the library: one client for all threads, tokens live in memory, each result as JSON. */
+/* Calls through the library: one client for all threads, live tokens in memory, each result as
+ * JSON. */
 #include "call.h"
 #include "ghl_oauth.h"
 
@@ -26,7 +27,7 @@ static void send_request(struct caller *caller) {
     check("ghl_request", status, json);
 }
 
-/* Refreshes; where the location's token came without a refresh token, mints and keeps. */
+/* Refreshes; if the token of the location has no refresh token, mints and stores. */
 static void refresh(struct caller *caller) {
     char *json;
     int32_t status = ghl_token_refresh(client, caller->location_id, &json);
@@ -66,7 +67,7 @@ static void caller_free(struct caller *caller) {
     free(caller);
 }
 
-/* ghl_tokens_mint of so many of the locations; prints as the other calls do, with no median of its own. */
+/* ghl_tokens_mint of the given number of locations; prints like the other calls, without a median. */
 static void mint_many(const struct task *task) {
     size_t room = 256 + (size_t)task->locations * 64;
     char *json, *parameters = malloc(room);

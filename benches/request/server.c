@@ -1,14 +1,14 @@
 /*
- * Answers every request with the bytes of a file, from a thread for each connection: as little work as a server can have,
- * so that what is measured is the client.
+ * Answers every request with the bytes of a file on one thread per connection: a minimal server, so
+ * that the client is measured.
  *
  * SERVER ANSWERS plain|kept|resumed|full [CERTIFICATE KEY]
- * ANSWERS is a folder with the whole answers: token, location-token, and location for everything else. With resumed and
- * full, which are TLS as kept is, the answers must say "connection: close": then each request needs a handshake. With full
- * no session is ever resumed.
+ * ANSWERS is a folder with complete responses: token, location-token, and location for all other
+ * paths. "resumed" and "full" are TLS, like "kept", but their responses must contain "connection:
+ * close", so that each request needs a handshake. With "full" no session is resumed.
  *
- * Prints its port; then, for each line that it reads, how many connections there were, how many of them resumed a
- * session, and the processor's time that it took, in microseconds. Ends with its input.
+ * Prints its port; then, for each input line, the number of connections, the number of resumed
+ * sessions, and its CPU time in microseconds. Ends with its input.
  */
 #define _GNU_SOURCE
 #include <netinet/in.h>
@@ -67,7 +67,7 @@ static bool send_all(struct connection *connection, const struct answer *answer)
                : SSL_write(connection->ssl, answer->bytes, answer->length) == answer->length;
 }
 
-/* Reads one request, its body included; false where the client has gone. */
+/* Reads one request including its body; false if the client has disconnected. */
 static bool read_request(struct connection *connection, char *request, int room) {
     int length = 0, whole = 0;
     while (whole == 0 || length < whole) {

@@ -369,6 +369,23 @@ static const json_member IMPORT_REPORT_DOCUMENT[] = {
     LAST,
 };
 
+static const json_member OTHER_CLIENT_MEMBERS[] = {
+    FIELD(ghl_other_client, TEXT, "clientId", client_id),
+    FIELD(ghl_other_client, INTEGER, "tokens", tokens),
+    LAST,
+};
+
+static const json_member ADOPT_REPORT_DOCUMENT[] = {
+    FIELD(ghl_adopt_report, INTEGER, "adopted", adopted),
+    {"skipped", LIST, offsetof(ghl_adopt_report, skipped), SKIPPED_MEMBERS, sizeof(ghl_skipped_token),
+     offsetof(ghl_adopt_report, skipped_count)},
+    {"failed", LIST, offsetof(ghl_adopt_report, failed), MAINTAIN_FAILURE_MEMBERS, sizeof(ghl_maintain_failure),
+     offsetof(ghl_adopt_report, failed_count)},
+    {"clients", LIST, offsetof(ghl_adopt_report, clients), OTHER_CLIENT_MEMBERS, sizeof(ghl_other_client),
+     offsetof(ghl_adopt_report, client_count)},
+    LAST,
+};
+
 static const json_member MAINTAIN_REPORT_DOCUMENT[] = {
     FIELD(ghl_maintain_report, INTEGER, "checked", checked),
     FIELD(ghl_maintain_report, INTEGER, "refreshed", refreshed),
@@ -868,6 +885,16 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
     return call(ghl_tokens_import, client, &params, INTO(IMPORT_REPORT_DOCUMENT, out), error);
 }
 
+int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id, bool dry_run,
+                               ghl_adopt_report *out, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_text(&params, "clientId", client_id);
+    put_text(&params, "resourceId", resource_id);
+    put_flag(&params, "dryRun", dry_run);
+    return call(ghl_tokens_adopt, client, &params, INTO(ADOPT_REPORT_DOCUMENT, out), error);
+}
+
 /* As call, for a function that reports progress. */
 static int32_t call_long(with_progress function, ghl_client *client, writer *params, ghl_progress_callback progress,
                          void *context, destination into, ghl_error *error) {
@@ -1046,6 +1073,14 @@ void ghl_typed_token_page_clear(ghl_token_page *page) {
 
 void ghl_typed_import_report_clear(ghl_import_report *report) {
     free(report->skipped);
+    ghl_string_free(report->document);
+    memset(report, 0, sizeof *report);
+}
+
+void ghl_typed_adopt_report_clear(ghl_adopt_report *report) {
+    free(report->skipped);
+    free(report->failed);
+    free(report->clients);
     ghl_string_free(report->document);
     memset(report, 0, sizeof *report);
 }

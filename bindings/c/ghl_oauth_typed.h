@@ -122,6 +122,24 @@ typedef struct ghl_import_report {
     char *document;
 } ghl_import_report;
 
+/* Another client id that has tokens in the same database. */
+typedef struct ghl_other_client {
+    const char *client_id;
+    int64_t tokens; /* how many */
+} ghl_other_client;
+
+/* The outcome of an adoption. */
+typedef struct ghl_adopt_report {
+    int64_t adopted;
+    ghl_skipped_token *skipped; /* each with its resource_id; the index says nothing */
+    size_t skipped_count;
+    ghl_maintain_failure *failed; /* stored tokens that cannot be read */
+    size_t failed_count;
+    ghl_other_client *clients; /* those that have tokens now */
+    size_t client_count;
+    char *document;
+} ghl_adopt_report;
+
 /* A location of a company. The ID is never NULL: items without an ID are skipped. */
 typedef struct ghl_location {
     const char *id;
@@ -361,6 +379,13 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
                                 ghl_import_report *out, ghl_error *error);
 
 /*
+ * ghl_tokens_adopt. client_id: NULL: nothing is adopted, and the report names the client ids. resource_id: only this company
+ * or location; NULL: all. dry_run: only report.
+ */
+int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id, bool dry_run,
+                               ghl_adopt_report *out, ghl_error *error);
+
+/*
  * ghl_tokens_maintain. company_id: only this company; NULL: all. concurrency: concurrent refreshes,
  * 1 to 64; 0: 1. progress receives the JSON described in ghl_oauth.h; it may be NULL.
  */
@@ -389,6 +414,7 @@ void ghl_typed_token_info_page_clear(ghl_token_info_page *page);
 void ghl_typed_token_clear(ghl_token *token);
 void ghl_typed_token_page_clear(ghl_token_page *page);
 void ghl_typed_import_report_clear(ghl_import_report *report);
+void ghl_typed_adopt_report_clear(ghl_adopt_report *report);
 void ghl_typed_maintain_report_clear(ghl_maintain_report *report);
 void ghl_typed_location_page_clear(ghl_location_page *page);
 void ghl_typed_mint_report_clear(ghl_mint_report *report);

@@ -681,6 +681,26 @@ struct import_report {
     std::string raw;
 };
 
+// Another client id that has tokens in the same database.
+struct other_client {
+    std::string client_id;
+    std::int64_t tokens = 0; // how many
+};
+
+// A token that an adoption left where it was.
+struct unadopted_token {
+    std::string resource_id;
+    std::string reason;
+};
+
+struct adoption_report {
+    std::int64_t adopted = 0;
+    std::vector<unadopted_token> skipped;
+    std::vector<failed_token> failed;  // stored tokens that cannot be read
+    std::vector<other_client> clients; // those that have tokens now
+    std::string raw;
+};
+
 // A token that could not be refreshed, or a failure to re-encrypt tokens.
 struct maintenance_failure {
     std::optional<std::string> resource_id; // empty: not about a single token
@@ -1683,6 +1703,19 @@ inline bool read(value from, failed_token &to) {
     return read_object(from, "resourceId", to.resource_id, "locationId", to.resource_id, "error", to.error);
 }
 
+inline bool read(value from, other_client &to) {
+    return read_object(from, "clientId", to.client_id, "tokens", to.tokens);
+}
+
+inline bool read(value from, unadopted_token &to) {
+    return read_object(from, "resourceId", to.resource_id, "reason", to.reason);
+}
+
+inline bool read(value from, adoption_report &to) {
+    to.raw = from.raw();
+    return read_object(from, "adopted", to.adopted, "skipped", to.skipped, "failed", to.failed, "clients", to.clients);
+}
+
 inline bool read(value from, maintenance_failure &to) {
     return read_object(from, "resourceId", to.resource_id, "error", to.error);
 }
@@ -2286,6 +2319,16 @@ public:
         detail::writer params;
         params.raw(tokens_json);
         return call<import_report>(ghl_tokens_import, params);
+    }
+
+    // Moves the tokens of another client id in the same database to this client's, after a key rotation. client_id: the other
+    // one; if it is empty, nothing is adopted, and the report names the client ids. resource_id: only this company or location,
+    // or empty for all. dry_run: only report.
+    returns<adoption_report> tokens_adopt(std::string_view client_id = {}, std::string_view resource_id = {},
+                                          bool dry_run = false) const {
+        detail::writer params;
+        params.open('{').member("clientId", client_id).member("resourceId", resource_id).flag("dryRun", dry_run).close('}');
+        return call<adoption_report>(ghl_tokens_adopt, params);
     }
 
     // One pass over the tokens that are due; call it from a scheduler. company_id: only this

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authorization_request_is_read_strictly() {
+    fn authorization_request_is_parsed_strictly() {
         let app = state().directory.app;
         let read = |rest: &str| AuthorizationRequest::read(&query(&app, rest), &app);
         let request =
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_app_may_need_its_version() {
+    fn private_app_may_need_its_version() {
         let mut app = state().directory.app;
         app.require_version_id = true;
         let read = |rest: &str| AuthorizationRequest::read(&query(&app, rest), &app);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_company_chosen_with_some_locations_has_the_app_on_those_alone() {
+    fn company_installed_at_some_locations_has_the_app_only_there() {
         let mut state = state();
         let request = AuthorizationRequest::read(
             &query(&state.directory.app, "&scope=oauth.write"),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_keeps_the_query_that_its_uri_has() {
+    fn redirect_keeps_the_query_of_its_uri() {
         let request = AuthorizationRequest {
             redirect_uri: "https://a/b?c=d".to_owned(),
             scope: String::new(),
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_this_machine_alone() {
+    fn loopback_means_this_machine_only() {
         for uri in ["http://127.0.0.1:80/a", "http://localhost", "http://[::1]:9/", "http://[::1]"] {
             assert!(is_loopback(uri), "{uri}");
         }

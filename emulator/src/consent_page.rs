@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_complaint_is_text() {
+    fn error_message_is_escaped() {
         assert!(!refuse("<script>").body.contains("<script>"));
     }
 }

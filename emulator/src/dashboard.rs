@@ -685,7 +685,7 @@ fn webhooks(page: &mut String, state: &State) {
          <div><label for=\"place\">Company or location</label>\n\
          <input id=\"place\" data-named-by-button list=\"places-list\" required autocomplete=\"off\"></div>\n\
          <div><label for=\"signature\">Signature</label>\n<select id=\"signature\" name=\"signature\">\n\
-         <option>both</option><option>ed25519</option><option>legacy</option><option>notAvailable</option>\
+         <option>ed25519</option><option>both</option><option>legacy</option><option>notAvailable</option>\
          <option>wrong</option></select></div>\n</div>\n<input type=\"hidden\" name=\"deliver\" value=\"true\" data-type=\"json\">\n\
          <p class=\"row\"><button value=\"install\">Send INSTALL</button><button value=\"uninstall\">Send UNINSTALL</button></p>\n\
          </form>\n<div id=\"live-webhooks\" data-live>\n",
@@ -987,7 +987,7 @@ mod tests {
     use crate::options::Options;
 
     #[test]
-    fn spans_are_short() {
+    fn durations_are_shown_in_short_form() {
         for (seconds, said) in [
             (0, "0 s"),
             (59, "59 s"),
@@ -1003,7 +1003,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_is_shown_and_escaped() {
+    fn search_results_are_shown_and_escaped() {
         let state = State::new(&Options::default(), "http://127.0.0.1:1".to_owned());
         let body = |find: &str| body(&state, &Wish { find: find.to_owned(), all: false });
         let rows = |find: &str| body(find).matches("<tr id=\"place-").count();
@@ -1016,7 +1016,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_by_what_was_chosen() {
+    fn fault_is_described_by_its_options() {
         let of = |fault: Value| {
             let Value::Object(members) = fault else { panic!("no object") };
             parameters_of(&crate::fault::from_json(members).unwrap().1)
@@ -1031,7 +1031,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_shown_whole() {
+    fn no_secret_is_shown_in_full() {
         let state = State::new(&Options::default(), "http://127.0.0.1:1".to_owned());
         assert!(!body(&state, &Wish::default()).contains(&state.directory.app.client_secret));
     }

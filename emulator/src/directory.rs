@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_look_real_and_never_change() {
+    fn ids_look_realistic_and_never_change() {
         let directory = Directory::new(&Options::default());
         let again = Directory::new(&Options::default());
         let (app_id, suffix) = directory.app.client_id.split_once('-').unwrap();

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_turn_to_snake_case() {
+    fn keys_are_converted_to_snake_case() {
         assert_eq!(
             snake_case(json!({"accessToken": {"userId": 1}, "_id": [{"planId": 2}]})),
             json!({"access_token": {"user_id": 1}, "_id": [{"plan_id": 2}]})
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_is_that_of_the_standard() {
+    fn checksum_matches_the_standard() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 }

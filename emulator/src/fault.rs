@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_picks_its_requests() {
+    fn rule_matches_its_requests() {
         let target = refresh();
         let matches = |rule: Rule| rule.matches(&target);
         assert!(matches(Rule::default()));
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn it_skips_strikes_and_is_used_up() {
+    fn rule_skips_strikes_and_expires_by_count() {
         let mut faults = Faults::new(0);
         let (id, _) = faults.inject(Rule::default().skip(1).times(2), FaultKind::ReplyLost);
         let struck: Vec<_> = (0..5).map(|_| struck(&mut faults, &refresh())).collect();
@@ -593,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_is_repeatable() {
+    fn probability_is_reproducible() {
         let run = || {
             let mut faults = Faults::new(7);
             faults.inject(Rule::default().probability(0.3), FaultKind::ReplyLost);
@@ -605,7 +605,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_read_strictly_and_written_back() {
+    fn json_is_parsed_strictly_and_written_back() {
         let read = |value: Value| match value {
             Value::Object(members) => from_json(members),
             _ => panic!("no object"),

@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn casing_other_than_the_expected_is_refused_by_name() {
+    fn unexpected_casing_is_refused_by_name() {
         for (form, names, stranger) in [
             ("client_id=a", FieldNames::CamelCase, "client_id"),
             ("clientId=a&client_id=a", FieldNames::CamelCase, "client_id"),

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_lenient_reader_forgives_is_refused() {
+    fn malformed_forms_are_refused() {
         for form in [
             &b"a=%4"[..],
             b"a=%zz",

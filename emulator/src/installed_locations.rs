@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_tokens_are_those_of_the_specification() {
+    fn page_tokens_follow_the_specification() {
         assert_eq!(PageToken { offset: 20 }.encode(), "eyJvZmZzZXQiOjIwfQ");
         assert_eq!(PageToken::decode("eyJvZmZzZXQiOjB9").unwrap().offset, 0);
         for token in ["", "20", "eyJvZmZzZXQiOjIwfQ==", "eyJvZmZzZXQiOi0xfQ"] {

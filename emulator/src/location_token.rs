@@ -48,6 +48,10 @@ pub(crate) fn answer(
     let grant = grant_to_issue(state, Arc::new(grant), other);
     let pair = state.tokens.issue(&state.directory.app, grant, how);
 
+    if pair.grant.user_type == UserType::Company {
+        // Another owner's token comes in that owner's own shape.
+        return Ok(Answer::json(200, &Value::Object(token::body(state, &pair))));
+    }
     // Without `userType` and `companyId`: the client must know them when it stores this token.
     let mut body = token::issued(&state.settings, &pair, how.now_ms);
     body.insert("appId".to_owned(), json!(state.directory.app.id));

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_in_both_spellings() {
+    fn options_are_accepted_in_both_spellings() {
         let with = |arguments: &[&str]| match parsed(arguments) {
             Ok(Wanted::Server(options, None)) => *options,
             other => panic!("{arguments:?}: {other:?}"),

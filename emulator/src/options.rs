@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_null_is_no_limit_and_a_missing_one_no_change() {
+    fn null_limit_means_no_limit_and_a_missing_limit_no_change() {
         assert_eq!(change(json!({})).unwrap().rate_limit, Some(RateLimit::default()));
         assert_eq!(change(json!({"rateLimit": null})).unwrap().rate_limit, None);
         let limit = change(json!({"rateLimit": {"requests": 3}})).unwrap().rate_limit;
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn expires_in_takes_any_value() {
+    fn expires_in_accepts_any_value() {
         let expires_in = |value| change(json!({ "expiresIn": value })).unwrap().expires_in;
         assert_eq!(expires_in(json!("absent")), ExpiresIn::Absent);
         assert_eq!(expires_in(json!("truth")), ExpiresIn::Truth);

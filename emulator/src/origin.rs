@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machines_programs_and_own_pages_pass() {
+    fn local_programs_and_own_pages_are_accepted() {
         for own in [
             &[("host", "127.0.0.1:8080")][..],
             &[("host", "LOCALHOST")],
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_and_other_pages_do_not() {
+    fn other_host_names_and_other_pages_are_refused() {
         for foreign in [
             &[][..],
             &[("host", "rebound.example")],

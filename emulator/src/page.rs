@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_breaks_out_of_its_place() {
+    fn values_cannot_break_out_of_the_markup() {
         assert_eq!(
             Escaped("<a href=\"x\">O'Neil & Sons</a>").to_string(),
             "&lt;a href=&quot;x&quot;&gt;O&#39;Neil &amp; Sons&lt;/a&gt;"
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_a_script_may_run_none() {
+    fn page_without_a_script_forbids_all_scripts() {
         let policy = |page: Page<'_>| {
             let headers = page.answer(200).headers;
             headers.into_iter().find(|(name, _)| name == "content-security-policy").unwrap().1

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_gives_the_same_ids_every_time() {
+    fn same_seed_gives_the_same_ids() {
         let ids = |seed| {
             let mut seeded = Seeded::new(seed);
             (seeded.resource_id(), seeded.object_id())

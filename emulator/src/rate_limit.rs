@@ -111,7 +111,7 @@ mod tests {
     const LIMIT: RateLimit = RateLimit { requests: 2, per_ms: 1_000, per_day: 3 };
 
     #[test]
-    fn the_window_slides() {
+    fn window_slides() {
         let mut limiter = RateLimiter::default();
         let start = Instant::now();
         let mut at = |ms| limiter.take(LIMIT, "a", start + Duration::from_millis(ms), 0).admitted;
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_day_has_a_quota_of_its_own() {
+    fn daily_quota_is_counted_separately() {
         let mut limiter = RateLimiter::default();
         let start = Instant::now();
         let mut at =
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn resources_do_not_share() {
+    fn resources_have_separate_limits() {
         let mut limiter = RateLimiter::default();
         let now = Instant::now();
         for resource in ["a", "b"] {

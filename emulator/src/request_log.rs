@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_that_comes_after_a_clearance_goes_nowhere() {
+    fn status_recorded_after_a_clear_is_ignored() {
         let call = Call {
             method: "GET".to_owned(),
             path: "/a".to_owned(),

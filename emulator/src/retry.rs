@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn each_generation_repeats_what_it_published() {
+    fn each_rule_set_repeats_at_its_published_times() {
         use RetryRule::{Generation1, Generation2, Generation3, None as Never};
         for (status, expected) in [
             (Some(200), [1, 1, 1, 1]),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn breaker_opens_after_failures_in_a_row_and_closes_after_a_success() {
+    fn circuit_breaker_opens_after_consecutive_failures_and_closes_after_a_success() {
         let mut breaker = CircuitBreaker::default();
         for _ in 0..BREAKER_FAILURES - 1 {
             breaker.record(false, 0);

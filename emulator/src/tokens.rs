@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_have_the_size_of_the_real_ones() {
+    fn tokens_have_realistic_sizes() {
         let app = Directory::new(&Options::default()).app;
         let pair = Tokens::default().issue(&app, Arc::new(grant()), HOW);
         let sizes = (pair.access_token.len(), pair.refresh.unwrap().token.len());
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_good_once_and_for_ten_minutes() {
+    fn code_is_valid_once_and_for_ten_minutes() {
         let mut tokens = Tokens::default();
         let code = tokens.issue_code(grant(), "https://a", 0);
         let refused = tokens.redeem_code(&code, Some("https://b"), 1);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_token_stays_good_for_the_window_and_no_longer() {
+    fn spent_token_is_valid_only_during_the_replay_window() {
         let app = Directory::new(&Options::default()).app;
         let mut tokens = Tokens::default();
         let first = tokens.issue(&app, Arc::new(grant()), HOW);
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ledger_tells_what_became_of_each_and_holds_none() {
+    fn ledger_reports_the_state_of_every_token_and_contains_none() {
         let app = Directory::new(&Options::default()).app;
         let mut tokens = Tokens::default();
         let code = tokens.issue_code(grant(), "https://a", 0);
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unused_refresh_token_lives_a_year() {
+    fn unused_refresh_token_expires_after_a_year() {
         let app = Directory::new(&Options::default()).app;
         let mut tokens = Tokens::default();
         let token = tokens.issue(&app, Arc::new(grant()), HOW).refresh.unwrap().token;

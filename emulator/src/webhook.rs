@@ -146,7 +146,7 @@ mod tests {
     use crate::options::Options;
 
     #[test]
-    fn bodies_name_what_the_vendors_do() {
+    fn bodies_have_the_field_names_of_the_vendor() {
         let directory = Directory::new(&Options::default());
         let (company, location) = (&directory.companies[0], &directory.locations[0]);
         let of = |notice: Notice| -> Value {

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_receiver_is_an_http_url_with_a_port() {
+    fn receiver_url_requires_http_and_a_port() {
         assert_eq!(parts_of("http://127.0.0.1:80/a?b=c"), Some(("127.0.0.1:80", "/a?b=c")));
         assert_eq!(parts_of("http://localhost:8080"), Some(("localhost:8080", "/")));
         for wrong in ["https://a:1/", "http://a/", "http://:1/", "http://a:x/", "http://a:1/ b", "a:1", ""] {

@@ -23,10 +23,10 @@ const RSA_4096_INFO: [u8; 24] = [
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Signature {
-    /// `x-ghl-signature` (Ed25519) and `x-wh-signature` (RSA), the current default.
-    #[default]
+    /// `x-ghl-signature` (Ed25519) and `x-wh-signature` (RSA), as until September 2026.
     Both,
-    /// `x-ghl-signature` only.
+    /// `x-ghl-signature` only, the current default.
+    #[default]
     Ed25519,
     /// `x-wh-signature`, and `N/A` in `x-ghl-signature`.
     Legacy,
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn signatures_hold_under_the_published_keys() {
+    fn signatures_verify_with_the_published_keys() {
         let keys = Keys::new(1);
         let public = keys.public();
         let (ed25519, rsa) = (of_pem(&public.ed25519), of_pem(&public.rsa));

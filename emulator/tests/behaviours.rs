@@ -1,4 +1,4 @@
-//! Behaviours that are chosen: how the API answers where observations differ from its description.
+//! Configurable behaviours in which the real API differs from its description.
 
 mod support;
 
@@ -26,7 +26,7 @@ fn rows(list: &Value) -> Vec<(String, bool)> {
 }
 
 #[test]
-fn wrong_credentials_are_named_only_if_chosen() {
+fn wrong_credentials_have_their_own_error_only_if_configured() {
     for (name_wrong_credentials, words) in
         [(false, "Authorization code not found"), (true, "Invalid client credentials")]
     {
@@ -44,7 +44,7 @@ fn wrong_credentials_are_named_only_if_chosen() {
 }
 
 #[test]
-fn inactive_location_is_refused_with_the_chosen_status_and_keeps_its_token() {
+fn inactive_location_is_refused_with_the_configured_status_and_keeps_its_token() {
     for inactive_status in [400, 401] {
         let emulator = start(Behaviour { inactive_status, ..Behaviour::default() });
         let token = connect(&emulator);
@@ -66,7 +66,7 @@ fn inactive_location_is_refused_with_the_chosen_status_and_keeps_its_token() {
 }
 
 #[test]
-fn refusal_of_one_location_leaves_the_others_alone() {
+fn refusal_of_one_location_does_not_affect_the_others() {
     let emulator = start(Behaviour::default());
     let token = connect(&emulator);
     let locations = emulator.location_ids();
@@ -90,7 +90,7 @@ fn refusal_of_one_location_leaves_the_others_alone() {
 }
 
 #[test]
-fn list_holds_rows_without_the_app_unless_the_filter_is_given_and_honoured() {
+fn list_contains_rows_without_the_app_unless_filtered() {
     let emulator = start(Behaviour::default());
     let chosen = emulator.location_ids()[0].clone();
     let decision =
@@ -116,14 +116,14 @@ fn list_is_empty_for_a_while_after_an_installation() {
     assert_eq!(rows(&list(&emulator, access_token, "")).len(), 3);
 
     let later = emulator.open_location(&emulator.company_id());
-    assert_eq!(rows(&list(&emulator, access_token, "")).len(), 3, "the new one is not there yet");
+    assert_eq!(rows(&list(&emulator, access_token, "")).len(), 3, "the new location is not listed yet");
     mint(&emulator, access_token, &later).expect(200);
     emulator.clock().advance(Duration::from_secs(5));
     assert!(rows(&list(&emulator, access_token, "")).contains(&(later, true)));
 }
 
 #[test]
-fn daily_reset_is_told_in_the_chosen_unit_on_every_second_answer_and_on_each_refusal_of_a_spent_day() {
+fn daily_reset_is_sent_in_the_configured_unit_on_every_second_response_and_every_quota_refusal() {
     const DAY_MS: i64 = 86_400_000;
     for (daily_reset, unit_ms) in
         [(DailyReset::Absent, None), (DailyReset::Milliseconds, Some(1)), (DailyReset::Seconds, Some(1_000))]
@@ -142,7 +142,7 @@ fn daily_reset_is_told_in_the_chosen_unit_on_every_second_answer_and_on_each_ref
                 let value: Option<i64> =
                     answer.header("x-ratelimit-daily-reset").map(|value| value.parse().unwrap());
                 let Some(value) = value else { return false };
-                let left_ms = value * unit_ms.expect("the header was chosen");
+                let left_ms = value * unit_ms.expect("the header was configured");
                 assert!((DAY_MS / 2 - 60_000..=DAY_MS / 2).contains(&left_ms), "{daily_reset:?}: {left_ms}");
                 true
             })
@@ -159,7 +159,7 @@ fn daily_reset_is_told_in_the_chosen_unit_on_every_second_answer_and_on_each_ref
 }
 
 #[test]
-fn another_program_uses_up_the_daily_quota() {
+fn another_program_consumes_the_daily_quota() {
     let emulator = start(Behaviour::default());
     let token = connect(&emulator);
     let (access_token, location) = (text(&token, "accessToken"), emulator.location_ids()[0].clone());
@@ -171,7 +171,7 @@ fn another_program_uses_up_the_daily_quota() {
 }
 
 #[test]
-fn field_names_in_both_casings_at_once_are_refused_and_nothing_is_spent() {
+fn field_names_in_both_casings_are_refused_and_nothing_is_spent() {
     for field_names in [FieldNames::CamelCase, FieldNames::SnakeCase] {
         let emulator = start(Behaviour { field_names, ..Behaviour::default() });
         let form = encode(&[
@@ -188,7 +188,7 @@ fn field_names_in_both_casings_at_once_are_refused_and_nothing_is_spent() {
 }
 
 #[test]
-fn server_with_snake_case_names_takes_those_alone() {
+fn server_with_snake_case_names_accepts_only_those() {
     let snake = |emulator: &Emulator, refresh_token: &str| {
         let form = encode(&[
             ("client_id", emulator.client_id()),
@@ -225,7 +225,7 @@ fn server_with_snake_case_names_takes_those_alone() {
 }
 
 #[test]
-fn private_integration_token_never_expires_and_fits_no_oauth_endpoint() {
+fn private_integration_token_never_expires_and_is_refused_by_oauth_endpoints() {
     let emulator = start(Behaviour::default());
     let (company, locations) = (emulator.company_id(), emulator.location_ids());
     let body = format!(r#"{{"resourceId": "{}"}}"#, locations[0]);
@@ -280,7 +280,7 @@ fn portal_refuses_to_register_redirect_uris_with_its_own_names() {
 }
 
 #[test]
-fn behaviours_are_changed_by_the_settings_and_reported_there() {
+fn behaviours_are_changed_and_reported_by_the_settings() {
     let emulator = start(Behaviour::default());
     let settings = control(
         &emulator,

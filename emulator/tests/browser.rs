@@ -1,4 +1,5 @@
-//! The dashboard and the consent page in a real browser. `GHL_UPDATE_SCREENSHOTS=1` writes `docs/images`.
+//! The dashboard and the consent page in a real browser. `GHL_UPDATE_SCREENSHOTS=1` writes
+//! `docs/images`.
 
 mod support;
 mod webdriver;
@@ -15,7 +16,8 @@ use std::thread;
 use support::*;
 use webdriver::{Browser, ENTER, until};
 
-/// An app's own server: where the browser comes back to. It hands out the queries with which it does.
+/// The web server of an app, which receives the redirected browser. Returns its URL and the
+/// received queries.
 fn app() -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/callback", listener.local_addr().unwrap());
@@ -48,13 +50,13 @@ fn dashboard(emulator: &Emulator) -> String {
     format!("{}/dashboard", emulator.base_url())
 }
 
-/// The member of a redirect's query.
+/// A parameter of the redirect's query.
 fn member(query: &str, name: &str) -> String {
     let found = form_urlencoded::parse(query.as_bytes()).find(|(known, _)| known == name);
     found.unwrap_or_else(|| panic!("no {name} in {query}")).1.into_owned()
 }
 
-/// Whether a row of the table of tokens says all of this.
+/// A script: whether a row of the tokens table contains all of these texts.
 fn row_says(table: &str, words: &[&str]) -> String {
     format!(
         "return [...document.querySelectorAll('#live-{table} tbody tr')].some((row) => {}.every((word) => row.innerText.includes(word)))",
@@ -67,7 +69,7 @@ fn status_says(words: &str) -> String {
 }
 
 #[test]
-fn a_consent_leads_from_the_dashboard_to_the_app_and_its_token_grows_old() {
+fn consent_from_the_dashboard_reaches_the_app_and_its_token_expires() {
     let Some(browser) = Browser::start() else { return };
     let (redirect_uri, queries) = app();
     let emulator =
@@ -89,7 +91,7 @@ fn a_consent_leads_from_the_dashboard_to_the_app_and_its_token_grows_old() {
     browser.wait_for("a spent code", &row_says("tokens", &["code", name, "spent"]));
     browser.wait_for("a live token", &row_says("tokens", &["access token", name, "live"]));
     browser.click("//button[. = 'To next expiry']");
-    browser.wait_for("the end of the token", &row_says("tokens", &["access token", name, "expired"]));
+    browser.wait_for("the expiry of the token", &row_says("tokens", &["access token", name, "expired"]));
     browser.wait_for("the refresh token", &row_says("tokens", &["refresh token", name, "live"]));
     browser.wait_for("word of it", &status_says("At the next expiry"));
     assert!(!emulator.access_token_is_live(text(&answer, "accessToken")));
@@ -98,12 +100,12 @@ fn a_consent_leads_from_the_dashboard_to_the_app_and_its_token_grows_old() {
         assert!(!shown.as_str().unwrap().contains(text(&answer, secret)), "{secret}");
     }
     browser.click("//button[. = 'System time']");
-    browser.wait_for("the way back", &row_says("tokens", &["access token", name, "live"]));
+    browser.wait_for("the clock moved back", &row_says("tokens", &["access token", name, "live"]));
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
 #[test]
-fn a_fault_that_is_switched_on_hits_the_next_request_and_is_named_beside_it() {
+fn enabled_fault_affects_the_next_request_and_is_shown_next_to_it() {
     let Some(browser) = Browser::start() else { return };
     let emulator = Emulator::start(Options::default()).unwrap();
     browser.go(&dashboard(&emulator));
@@ -124,7 +126,7 @@ fn a_fault_that_is_switched_on_hits_the_next_request_and_is_named_beside_it() {
     browser.click("//button[starts-with(., 'Clear all')]");
     browser.wait_for("its end", "return document.querySelector('#live-faults tbody') === null");
 
-    // What the form lets through, the server may refuse; it is said why.
+    // A value that the form accepts may still be refused by the server, with a reason.
     browser.fill("//input[@id = 'status-status']", "99");
     browser.click("//button[. = 'Add fault']");
     browser.wait_for("the refusal", &status_says("Not done: status 99"));
@@ -133,7 +135,7 @@ fn a_fault_that_is_switched_on_hits_the_next_request_and_is_named_beside_it() {
 }
 
 #[test]
-fn the_keyboard_is_enough() {
+fn dashboard_is_operable_by_keyboard() {
     let Some(browser) = Browser::start() else { return };
     let (redirect_uri, queries) = app();
     let emulator =
@@ -174,7 +176,7 @@ fn the_keyboard_is_enough() {
 }
 
 #[test]
-fn webhooks_are_sent_and_places_changed() {
+fn webhooks_are_sent_and_locations_changed() {
     let Some(browser) = Browser::start() else { return };
     let emulator = Emulator::start(Options::default()).unwrap();
     let (receiver, _queries) = app();
@@ -205,7 +207,7 @@ fn webhooks_are_sent_and_places_changed() {
 }
 
 #[test]
-fn a_page_elsewhere_cannot_operate_it() {
+fn page_of_another_origin_cannot_operate_the_dashboard() {
     let Some(browser) = Browser::start() else { return };
     let emulator = Emulator::start(Options::default()).unwrap();
     let (elsewhere, _queries) = app();
@@ -217,7 +219,7 @@ fn a_page_elsewhere_cannot_operate_it() {
         ))
     };
     let body = r#"{method: "POST", mode: "no-cors", body: '{"advanceSeconds": 86400}'}"#;
-    // Chromium may stop it on its own account; if it does not, the emulator must.
+    // Chromium may block the request itself; otherwise the emulator must.
     attempt("/_emulator/clock", body);
     assert_eq!(emulator.clock().offset_ms(), 0);
     assert_eq!(attempt("/_emulator", "{}"), "failed", "its secrets are not for reading");
@@ -233,7 +235,7 @@ fn a_page_elsewhere_cannot_operate_it() {
 }
 
 #[test]
-fn without_javascript_it_can_be_read() {
+fn dashboard_is_readable_without_javascript() {
     let Some(browser) = Browser::start() else { return };
     let emulator = Emulator::start(Options::default()).unwrap();
     connect(&emulator);
@@ -248,7 +250,7 @@ fn without_javascript_it_can_be_read() {
     }
 }
 
-/// Texts whose colour is too near to that of their ground (WCAG 2.2, 4.5 to 1), and controls that nobody can name.
+/// Texts with too little contrast (WCAG 2.2, 4.5 to 1), and controls without an accessible name.
 const FLAWS: &str = r#"
     const channels = (color) => color.match(/[\d.]+/g).map(Number);
     const luminance = (rgb) => rgb.slice(0, 3).map((value) => value / 255)
@@ -282,7 +284,7 @@ const FLAWS: &str = r#"
 "#;
 
 #[test]
-fn the_pages_are_for_everyone() {
+fn pages_are_accessible() {
     let Some(browser) = Browser::start() else { return };
     let emulator = Emulator::start(Options { companies: 2, ..Options::default() }).unwrap();
     scene(&emulator);
@@ -305,7 +307,7 @@ fn the_pages_are_for_everyone() {
     assert!(complaints.iter().all(|complaint| complaint.contains("400 (Bad Request)")), "{complaints:?}");
 }
 
-/// An emulator on which something happened.
+/// An emulator with some activity.
 fn scene(emulator: &Emulator) {
     let company = connect(emulator);
     let access_token = text(&company, "accessToken");
@@ -341,7 +343,7 @@ fn scene(emulator: &Emulator) {
 }
 
 #[test]
-fn the_screenshots_in_the_documentation_are_made() {
+fn documentation_screenshots_are_created() {
     if std::env::var_os("GHL_UPDATE_SCREENSHOTS").is_none() {
         return;
     }
@@ -377,7 +379,7 @@ fn the_screenshots_in_the_documentation_are_made() {
 
 #[test]
 fn consent_by_code_needs_no_page() {
-    // The scene's own way in, so that it cannot break unseen where no browser is.
+    // The setup of the screenshots, tested even without a browser.
     let emulator = Emulator::start(Options::default()).unwrap();
     scene(&emulator);
     assert!(code(&emulator, SCOPE, Decision::Company(emulator.company_id())).len() > 20);

@@ -1,4 +1,4 @@
-//! What lies below HTTP: https with good and bad certificates, IPv6, slow acceptance, and connections that end.
+//! Transport: HTTPS with good and bad certificates, IPv6, delayed accepts, and closed connections.
 
 mod support;
 
@@ -35,7 +35,7 @@ fn dial_tls(emulator: &Emulator) -> Tls {
     StreamOwned::new(client, dial(emulator))
 }
 
-/// A request for a token over TLS.
+/// A token request over TLS.
 fn ask(emulator: &Emulator) -> Tls {
     let mut socket = dial_tls(emulator);
     socket.write_all(request(emulator, &[("connection", "close")]).as_bytes()).unwrap();
@@ -47,7 +47,7 @@ fn request(emulator: &Emulator, headers: &[(&str, &str)]) -> String {
     write(emulator, "POST", "/oauth/token", &[&[VERSION, FORM], headers].concat(), &form)
 }
 
-/// One answer on a connection that stays open.
+/// One response on a connection that stays open.
 fn answer(socket: &mut impl Read) -> u16 {
     let mut received = vec![0; 1 << 16];
     let mut length = 0;
@@ -61,7 +61,7 @@ fn answer(socket: &mut impl Read) -> u16 {
 }
 
 #[test]
-fn https_is_served_with_a_certificate_of_the_ca_that_it_gives_away() {
+fn https_is_served_with_a_certificate_of_the_published_ca() {
     let emulator = start(Some(Certificate::Good));
     assert!(emulator.base_url().starts_with("https://127.0.0.1:"));
     assert!(emulator.authorize_url().starts_with(&emulator.base_url()));
@@ -71,7 +71,7 @@ fn https_is_served_with_a_certificate_of_the_ca_that_it_gives_away() {
 }
 
 #[test]
-fn the_cas_file_is_written_and_named_in_the_configuration() {
+fn ca_file_is_written_and_named_in_the_configuration() {
     let file = std::env::temp_dir().join(format!("ghl-oauth-emulator-ca-{}.pem", std::process::id()));
     let options = |tls| Options { tls, ca_file: Some(file.clone()), ..Options::default() };
     let emulator = Emulator::start(options(Some(Certificate::Good))).unwrap();
@@ -88,7 +88,7 @@ fn the_cas_file_is_written_and_named_in_the_configuration() {
 }
 
 #[test]
-fn the_bad_certificates_are_bad_in_one_way_each() {
+fn each_bad_certificate_has_exactly_one_defect() {
     for (certificate, is_right) in [
         (
             Certificate::WrongName,
@@ -108,7 +108,7 @@ fn the_bad_certificates_are_bad_in_one_way_each() {
 }
 
 #[test]
-fn faults_strike_over_tls_as_they_do_over_tcp() {
+fn faults_work_over_tls_as_over_tcp() {
     let emulator = start(Some(Certificate::Good));
     let struck = |kind| {
         emulator.inject(Rule::on(Endpoint::Token).times(1), kind);
@@ -124,7 +124,7 @@ fn faults_strike_over_tls_as_they_do_over_tcp() {
         (Ending::Reset, Err(ErrorKind::ConnectionReset)),
     ] {
         let (received, ended) = struck(FaultKind::CutBody { body_bytes: 10, ending });
-        // A reset overtakes what was sent before it, now and then.
+        // A reset occasionally overtakes the bytes sent before it.
         assert!(ending == Ending::Reset || parse(received.as_bytes()).body.len() == 10);
         assert_eq!(ended, expected, "{ending:?}");
         assert_eq!(struck(FaultKind::Raw { text: "mail".to_owned(), ending }).1, expected, "{ending:?}");
@@ -136,7 +136,7 @@ fn faults_strike_over_tls_as_they_do_over_tcp() {
 }
 
 #[test]
-fn a_drip_over_tls_is_a_byte_at_a_time() {
+fn dripped_response_over_tls_arrives_byte_by_byte() {
     let emulator = start(Some(Certificate::Good));
     emulator.inject(Rule::default(), FaultKind::Drip { every_ms: 1, body_only: false });
     let mut socket = ask(&emulator);
@@ -145,9 +145,9 @@ fn a_drip_over_tls_is_a_byte_at_a_time() {
 }
 
 #[test]
-fn it_listens_on_ipv6_as_well() {
+fn server_listens_on_ipv6() {
     if TcpListener::bind("[::1]:0").is_err() {
-        println!("left out: this machine has no IPv6; enable it on the loopback interface");
+        println!("skipped: IPv6 is disabled on the loopback interface");
         return;
     }
     let emulator = Emulator::start(Options { ipv6: true, ..Options::default() }).unwrap();
@@ -157,7 +157,7 @@ fn it_listens_on_ipv6_as_well() {
 }
 
 #[test]
-fn acceptance_can_be_slow_and_so_can_the_handshake() {
+fn accept_and_handshake_can_be_delayed() {
     let delay = Duration::from_millis(30);
     let emulator = start(None);
     control(&emulator, "POST", "/settings", r#"{"acceptDelayMs": 30}"#).expect(200);
@@ -174,7 +174,7 @@ fn acceptance_can_be_slow_and_so_can_the_handshake() {
 }
 
 #[test]
-fn connections_are_counted_and_end_on_demand() {
+fn connections_are_counted_and_closed_on_request() {
     for (ending, plain, encrypted) in [
         (Ending::Close, Ok(0), Ok(0)),
         (Ending::Cut, Ok(0), Err(ErrorKind::UnexpectedEof)),
@@ -201,7 +201,7 @@ fn connections_are_counted_and_end_on_demand() {
     assert_eq!((&overview["connections"], emulator.connections()), (&json!(2), 2));
 }
 
-/// Two requests by one connection, which then ends in this way.
+/// Sends two requests on one connection, which then ends this way.
 fn ends(
     emulator: &Emulator,
     socket: &mut (impl Read + Write),

@@ -1,4 +1,4 @@
-//! The consent page, as a browser meets it.
+//! The consent page, requested by a browser.
 
 mod support;
 
@@ -15,7 +15,7 @@ fn post(emulator: &Emulator, fields: &[(&str, &str)]) -> Reply {
 }
 
 #[test]
-fn the_page_offers_every_place_and_escapes_it() {
+fn page_offers_every_location_and_escapes_its_name() {
     let emulator = start();
     for path in ["/v2/oauth/chooselocation", "/oauth/chooselocation"] {
         let target = format!("{path}?{}", consent_query(&emulator, SCOPE));
@@ -36,7 +36,7 @@ fn the_page_offers_every_place_and_escapes_it() {
 }
 
 #[test]
-fn allowing_sends_the_browser_back_with_a_code() {
+fn allowed_consent_redirects_with_a_code() {
     let emulator = start();
     let location_id = &emulator.location_ids()[4];
     let place = format!("location:{location_id}");
@@ -52,7 +52,7 @@ fn allowing_sends_the_browser_back_with_a_code() {
 }
 
 #[test]
-fn a_form_on_another_page_installs_nothing() {
+fn form_from_another_page_installs_nothing() {
     let emulator = start();
     let target = format!("/v2/oauth/chooselocation?{}", consent_query(&emulator, SCOPE));
     let place = format!("company:{}", emulator.company_id());
@@ -65,7 +65,7 @@ fn a_form_on_another_page_installs_nothing() {
 }
 
 #[test]
-fn denying_sends_it_back_without() {
+fn denied_consent_redirects_without_a_code() {
     let emulator = start();
     let redirect = post(&emulator, &[("place", "company:x"), ("decision", "deny")]);
     assert_eq!(redirect.status, 302);
@@ -79,7 +79,7 @@ fn denying_sends_it_back_without() {
 }
 
 #[test]
-fn a_wrong_link_gets_a_page_that_says_so_and_no_redirect() {
+fn invalid_link_gets_an_error_page_and_no_redirect() {
     let emulator = start();
     let query = consent_query(&emulator, SCOPE);
     for (query, complaint) in [
@@ -108,7 +108,7 @@ fn a_wrong_link_gets_a_page_that_says_so_and_no_redirect() {
 }
 
 #[test]
-fn only_its_own_consent_page_counts() {
+fn only_its_own_consent_page_is_accepted() {
     let emulator = start();
     let query = consent_query(&emulator, SCOPE);
     for page in [
@@ -122,7 +122,7 @@ fn only_its_own_consent_page_counts() {
 }
 
 #[test]
-fn loopback_redirects_pass_when_allowed() {
+fn loopback_redirects_are_accepted_if_allowed() {
     let uri = "http://127.0.0.1:7777/callback";
     let consent = |options| {
         let emulator = Emulator::start(options).unwrap();
@@ -139,5 +139,5 @@ fn loopback_redirects_pass_when_allowed() {
     let redirect = consent(Options { allow_loopback_redirects: true, ..Options::default() });
     let redirect = redirect.unwrap();
     assert!(redirect.starts_with(uri));
-    assert!(!redirect.contains("state"), "none was given, none comes back");
+    assert!(!redirect.contains("state"), "no state was given, none is returned");
 }

@@ -1,4 +1,4 @@
-//! The control API, as programs in other languages use it.
+//! The control API, used by programs in any language.
 
 mod support;
 
@@ -15,7 +15,7 @@ fn post(emulator: &Emulator, path: &str, body: Value) -> Reply {
 }
 
 #[test]
-fn the_overview_is_enough_to_start_from() {
+fn overview_contains_everything_needed_to_start() {
     let emulator = start();
     let overview = control(&emulator, "GET", "", "").expect(200);
     assert_eq!(overview["baseUrl"], emulator.base_url());
@@ -29,7 +29,7 @@ fn the_overview_is_enough_to_start_from() {
 }
 
 #[test]
-fn a_program_can_do_the_whole_job() {
+fn program_can_complete_the_whole_flow() {
     let emulator = start();
     let url = format!("{}?{}", emulator.authorize_url(), consent_query(&emulator, SCOPE));
     let consent = |decision: Value| {
@@ -72,13 +72,13 @@ fn a_program_can_do_the_whole_job() {
 }
 
 #[test]
-fn requests_are_recorded_whole_and_forgotten_on_demand() {
+fn requests_are_recorded_completely_and_cleared_on_request() {
     let emulator = start();
     token(&emulator, &[("grantType", "client_credentials")]).expect(200);
     send(&emulator, "GET", "/nowhere?a=b", &[("x-probe", "1")], "");
     let recorded = control(&emulator, "GET", "/requests", "").expect(200);
     let requests = recorded["requests"].as_array().unwrap();
-    assert_eq!(requests.len(), 2, "the control API's own are not among them");
+    assert_eq!(requests.len(), 2, "requests to the control API are not recorded");
     assert_eq!(requests[0]["method"], "POST");
     assert_eq!(requests[0]["path"], "/oauth/token");
     assert_eq!(requests[0]["status"], 200);
@@ -94,7 +94,7 @@ fn requests_are_recorded_whole_and_forgotten_on_demand() {
 }
 
 #[test]
-fn the_clock_moves_both_ways() {
+fn clock_moves_forward_and_backward() {
     let emulator = start();
     let before = emulator.clock().now_ms();
     let moved = post(&emulator, "/clock", json!({"advanceSeconds": 86_400})).expect(200);
@@ -113,7 +113,7 @@ fn the_clock_moves_both_ways() {
 }
 
 #[test]
-fn settings_change_one_by_one() {
+fn settings_are_changed_individually() {
     let emulator = start();
     let changed = post(
         &emulator,
@@ -132,7 +132,7 @@ fn settings_change_one_by_one() {
 }
 
 #[test]
-fn places_are_paused_and_uninstalled() {
+fn locations_are_paused_and_uninstalled() {
     let emulator = start();
     let company = connect(&emulator);
     let location_id = &emulator.location_ids()[0];
@@ -155,7 +155,7 @@ fn places_are_paused_and_uninstalled() {
 }
 
 #[test]
-fn it_answers_to_this_machines_names_alone() {
+fn server_accepts_only_local_host_names() {
     let emulator = start();
     let status = |host: &str| send(&emulator, "GET", "/_emulator", &[("host", host)], "").status;
     assert_eq!(status("127.0.0.1:1"), 200);
@@ -166,7 +166,7 @@ fn it_answers_to_this_machines_names_alone() {
 }
 
 #[test]
-fn a_page_of_another_origin_changes_nothing() {
+fn page_of_another_origin_changes_nothing() {
     let emulator = start();
     let authority = emulator.base_url().replace("http://", "");
     let advance = |origin: &str| {
@@ -179,7 +179,7 @@ fn a_page_of_another_origin_changes_nothing() {
         assert_eq!(advance(page), 403, "{page}");
     }
     assert!(emulator.clock().now_ms() < before + 86_400_000);
-    assert_eq!(advance(&emulator.base_url()), 200, "its own page");
+    assert_eq!(advance(&emulator.base_url()), 200, "a page of the emulator");
     assert!(emulator.clock().now_ms() >= before + 86_400_000);
     let answer = control(&emulator, "GET", "", "");
     assert_eq!(answer.header("cross-origin-resource-policy"), Some("same-origin"));
@@ -187,10 +187,10 @@ fn a_page_of_another_origin_changes_nothing() {
 }
 
 #[test]
-fn webhooks_are_built_signed_and_repeated_on_demand() {
+fn webhooks_are_built_signed_and_repeated_on_request() {
     let emulator = start();
     let (company, location) = (emulator.company_id(), &emulator.location_ids()[0]);
-    let built = post(&emulator, "/webhooks", json!({"install": location})).expect(200);
+    let built = post(&emulator, "/webhooks", json!({"install": location, "signature": "both"})).expect(200);
     let body: Value = serde_json::from_str(text(&built, "body")).unwrap();
     assert_eq!(
         (&body["type"], &body["locationId"], &body["companyId"]),
@@ -218,7 +218,7 @@ fn webhooks_are_built_signed_and_repeated_on_demand() {
         .map(|caused| serde_json::from_str::<Value>(text(caused, "body")).unwrap()["type"].clone())
         .collect();
     assert_eq!(kinds, ["INSTALL", "UNINSTALL"]);
-    let repeated = post(&emulator, "/webhooks", json!({"id": 1, "signature": "ed25519"})).expect(200);
+    let repeated = post(&emulator, "/webhooks", json!({"id": 1})).expect(200);
     assert_eq!(repeated["body"], caused["webhooks"][0]["body"]);
     assert_eq!(lengths(&repeated, "x-wh-signature"), None);
     let absent = post(&emulator, "/webhooks", json!({"body": "x", "signature": "notAvailable"})).expect(200);
@@ -239,7 +239,7 @@ fn webhooks_are_built_signed_and_repeated_on_demand() {
 }
 
 #[test]
-fn webhooks_reach_a_receiver_that_asks_back_before_it_answers() {
+fn webhooks_reach_a_receiver_that_calls_back_before_it_responds() {
     let emulator = start();
     let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook?a=b", receiver.local_addr().unwrap());
@@ -267,16 +267,16 @@ fn webhooks_reach_a_receiver_that_asks_back_before_it_answers() {
         assert!(serve("500 Oops").contains("x-ghl-signature: N/A"));
         assert_eq!(repeated.join().unwrap().expect(200)["status"], 500);
     });
-    // It is written down by a thread that was about to when the receiver had answered.
+    // The status is recorded by another thread after the receiver's response.
     let status = || control(&emulator, "GET", "/webhooks", "").expect(200)["webhooks"][0]["status"].clone();
     while status().is_null() {}
     assert_eq!(status(), 204);
 }
 
 #[test]
-fn the_clock_goes_to_the_next_expiry_and_back() {
+fn clock_jumps_to_the_next_expiry_and_back() {
     let emulator = start();
-    assert_eq!(post(&emulator, "/clock", json!({"toNextExpiry": true})).status, 409, "nothing could expire");
+    assert_eq!(post(&emulator, "/clock", json!({"toNextExpiry": true})).status, 409, "no token could expire");
     let answer = connect(&emulator);
     let access_token = text(&answer, "accessToken");
     assert!(emulator.access_token_is_live(access_token));
@@ -290,7 +290,7 @@ fn the_clock_goes_to_the_next_expiry_and_back() {
 }
 
 #[test]
-fn the_ledger_tells_what_became_of_every_token_without_telling_one() {
+fn ledger_reports_the_state_of_every_token_without_revealing_one() {
     let emulator = start();
     let answer = connect(&emulator);
     refresh(&emulator, text(&answer, "refreshToken")).expect(200);
@@ -321,7 +321,7 @@ fn the_ledger_tells_what_became_of_every_token_without_telling_one() {
 }
 
 #[test]
-fn a_request_is_recorded_with_its_place_and_its_fault() {
+fn recorded_request_includes_its_resource_and_its_fault() {
     let emulator = start();
     let answer = connect(&emulator);
     let fault = json!({"kind": "replaceStatus", "status": 201, "endpoint": "location-token", "count": 1});
@@ -342,11 +342,11 @@ fn a_request_is_recorded_with_its_place_and_its_fault() {
 }
 
 #[test]
-fn deliveries_are_kept_with_what_came_of_them() {
+fn deliveries_are_recorded_with_their_results() {
     let emulator = start();
     let uninstall = json!({"uninstall": emulator.company_id(), "deliver": true});
     assert_eq!(post(&emulator, "/webhooks", uninstall.clone()).status, 409, "no receiver is set");
-    // Taken, and closed again: nobody listens there.
+    // A port that was bound and closed again.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{nobody}/");
     post(&emulator, "/settings", json!({ "webhookUrl": url })).expect(200);
@@ -358,7 +358,7 @@ fn deliveries_are_kept_with_what_came_of_them() {
 }
 
 #[test]
-fn a_browser_is_led_to_the_dashboard_and_a_client_of_the_api_is_not() {
+fn browser_is_redirected_to_the_dashboard_and_an_api_client_is_not() {
     let emulator = start();
     let browser = send(&emulator, "GET", "/", &[("accept", "text/html,application/xhtml+xml,*/*;q=0.8")], "");
     assert_eq!((browser.status, browser.header("location")), (303, Some("/dashboard")));

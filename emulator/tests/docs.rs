@@ -1,4 +1,4 @@
-//! What `docs/emulator.md` says is what the program does. `GHL_UPDATE_EMULATOR_DOCS=1` writes its tables anew.
+//! `docs/emulator.md` matches the program. `GHL_UPDATE_EMULATOR_DOCS=1` rewrites its tables.
 
 use ghl_oauth_emulator::{BEHAVIOURS, CONTROL_ENDPOINTS, FAULT_KINDS, Refusal};
 use serde_json::json;
@@ -69,7 +69,7 @@ fn control() -> String {
 }
 
 #[test]
-fn the_manuals_tables_are_the_programs_own() {
+fn tables_of_the_manual_match_the_program() {
     let file = in_repository("docs/emulator.md");
     let written = fs::read_to_string(&file).unwrap();
     let mut manual = written.clone();
@@ -92,7 +92,7 @@ fn the_manuals_tables_are_the_programs_own() {
 }
 
 #[test]
-fn the_manuals_images_are_there_and_small() {
+fn images_of_the_manual_exist_and_are_small() {
     let manual = fs::read_to_string(in_repository("docs/emulator.md")).unwrap();
     let images: Vec<_> =
         manual.split("](images/").skip(1).filter_map(|rest| rest.split(')').next()).collect();
@@ -103,7 +103,7 @@ fn the_manuals_images_are_there_and_small() {
     }
 }
 
-/// The options that a text names in places where one is explained, and their defaults.
+/// The options that a text explains, with their defaults.
 fn explained(lines: impl Iterator<Item = String>) -> Vec<String> {
     let options = lines.filter_map(|line| {
         let start = line
@@ -116,7 +116,7 @@ fn explained(lines: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 #[test]
-fn the_man_page_explains_the_same_options_with_the_same_defaults() {
+fn man_page_documents_the_same_options_and_defaults() {
     let man = fs::read_to_string(in_repository("docs/man/ghl-oauth-emulator.1")).unwrap().replace("\\-", "-");
     let (_, options) = man.split_once(".SH OPTIONS\n").unwrap();
     let (options, _) = options.split_once(".SH").unwrap();

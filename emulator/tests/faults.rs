@@ -1,4 +1,4 @@
-//! Every kind of fault: what the client sees, and what the emulator did.
+//! Every kind of fault: the response that the client gets, and the effect in the emulator.
 
 mod support;
 
@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use support::*;
 
-/// An emulator with a company's token, and the ways to use it.
+/// An emulator with a company token, and requests that use it.
 struct Connected {
     emulator: Emulator,
     refresh_token: String,
@@ -38,7 +38,7 @@ impl Connected {
         refresh(&self.emulator, &self.refresh_token)
     }
 
-    /// What comes back from a refresh, and how the connection ends.
+    /// The raw bytes of a refresh response, and the end of the connection.
     fn raw_refresh(&self) -> (Vec<u8>, io::Result<()>) {
         drain(self.open_refresh())
     }
@@ -53,18 +53,18 @@ fn is_reset(ending: &io::Result<()>) -> bool {
 }
 
 #[test]
-fn a_lost_reply_has_spent_the_token() {
+fn lost_response_has_spent_the_token() {
     let connected = Connected::struck_by(FaultKind::ReplyLost);
     let (received, ending) = connected.raw_refresh();
     assert!(received.is_empty() && ending.is_ok());
     assert!(connected.processed());
     assert_eq!(connected.emulator.requests().last().unwrap().status, 200);
     connected.refresh().expect(200);
-    assert_eq!(connected.emulator.refreshes(), 1, "the window gave the same pair back");
+    assert_eq!(connected.emulator.refreshes(), 1, "the replay window returned the same pair");
 }
 
 #[test]
-fn a_reset_comes_before_processing_or_after() {
+fn connection_reset_happens_before_or_after_processing() {
     for (stage, processed) in [(Stage::BeforeProcessing, false), (Stage::AfterProcessing, true)] {
         let connected = Connected::struck_by(FaultKind::Reset { stage });
         let (received, ending) = connected.raw_refresh();
@@ -76,7 +76,7 @@ fn a_reset_comes_before_processing_or_after() {
 }
 
 #[test]
-fn a_cut_body_announces_more_than_it_brings() {
+fn truncated_body_is_shorter_than_its_content_length() {
     for (body_bytes, ending) in [(0, Ending::Reset), (10, Ending::Reset), (10, Ending::Close)] {
         let connected = Connected::struck_by(FaultKind::CutBody { body_bytes, ending });
         let (received, ended) = connected.raw_refresh();
@@ -90,7 +90,7 @@ fn a_cut_body_announces_more_than_it_brings() {
 }
 
 #[test]
-fn silence_within_a_body_lasts_until_the_client_leaves() {
+fn stalled_body_lasts_until_the_client_disconnects() {
     let connected = Connected::struck_by(FaultKind::CutBody { body_bytes: 10, ending: Ending::Silence });
     let socket = connected.open_refresh();
     socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -101,7 +101,7 @@ fn silence_within_a_body_lasts_until_the_client_leaves() {
 }
 
 #[test]
-fn held_requests_go_on_when_released() {
+fn held_requests_continue_when_released() {
     let connected = Connected::new();
     let rule = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken);
     std::thread::scope(|scope| {
@@ -128,7 +128,7 @@ fn held_requests_go_on_when_released() {
 }
 
 #[test]
-fn held_requests_can_go_one_by_one() {
+fn held_requests_can_be_released_one_by_one() {
     let connected = Connected::new();
     let hold = connected.emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
     let first = connected.open_refresh();
@@ -140,11 +140,11 @@ fn held_requests_can_go_one_by_one() {
     assert_eq!(hold.arrived(), 2);
     connected.emulator.set_reuse_window_seconds(0);
     hold.release();
-    assert_eq!(parse(&drain(second).0).status, 400, "the first has spent the token");
+    assert_eq!(parse(&drain(second).0).status, 400, "the first request has spent the token");
 }
 
 #[test]
-fn a_held_request_whose_client_left_is_never_processed() {
+fn held_request_of_a_disconnected_client_is_never_processed() {
     let connected = Connected::new();
     let hold = connected.emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
     let socket = connected.open_refresh();
@@ -157,7 +157,7 @@ fn a_held_request_whose_client_left_is_never_processed() {
 }
 
 #[test]
-fn dropping_the_emulator_ends_held_requests() {
+fn dropped_emulator_ends_held_requests() {
     let connected = Connected::new();
     let hold = connected.emulator.hold(Rule::default(), Stage::BeforeProcessing);
     let socket = connected.open_refresh();
@@ -167,7 +167,7 @@ fn dropping_the_emulator_ends_held_requests() {
 }
 
 #[test]
-fn a_dripping_answer_is_whole_in_the_end() {
+fn dripped_response_is_complete() {
     for body_only in [false, true] {
         let connected = Connected::new();
         let started = Instant::now();
@@ -177,12 +177,12 @@ fn a_dripping_answer_is_whole_in_the_end() {
         let reply = token(&connected.emulator, &[("grantType", "password")]);
         assert_eq!(reply.message(), "Invalid parameter: grantType");
         let dripped = Duration::from_millis(reply.body.len() as u64);
-        assert!(started.elapsed() >= dripped, "a millisecond for each byte");
+        assert!(started.elapsed() >= dripped, "one millisecond per byte");
     }
 }
 
 #[test]
-fn any_answer_can_be_put_in_the_place_of_the_right_one() {
+fn any_response_can_replace_the_normal_one() {
     let connected = Connected::struck_by(FaultKind::Status {
         status: 429,
         body: "<html>slow down</html>".to_owned(),
@@ -211,7 +211,7 @@ fn any_answer_can_be_put_in_the_place_of_the_right_one() {
 }
 
 #[test]
-fn every_refusal_of_the_real_api_can_be_had() {
+fn every_refusal_of_the_real_api_is_available() {
     for refusal in Refusal::ALL {
         let connected = Connected::struck_by(FaultKind::Refusal { refusal });
         let reply = connected.refresh();
@@ -226,13 +226,13 @@ fn every_refusal_of_the_real_api_can_be_had() {
 }
 
 #[test]
-fn a_good_answer_can_come_with_another_status() {
+fn successful_response_can_have_another_status() {
     let connected = Connected::struck_by(FaultKind::ReplaceStatus { status: 201 });
     connected.refresh().expect(201);
 }
 
 #[test]
-fn bodies_can_be_empty_cut_short_or_no_json() {
+fn bodies_can_be_empty_truncated_or_invalid_json() {
     for kind in [FaultKind::EmptyBody, FaultKind::TruncatedJson, FaultKind::NotJson] {
         let connected = Connected::struck_by(kind.clone());
         let reply = connected.refresh();
@@ -246,7 +246,7 @@ fn bodies_can_be_empty_cut_short_or_no_json() {
 }
 
 #[test]
-fn json_can_be_of_other_types_and_spelling() {
+fn json_can_have_other_types_and_spelling() {
     let refreshed = |kind| Connected::struck_by(kind).refresh().expect(200);
     let answer = refreshed(FaultKind::Stringified);
     assert_eq!(answer["expiresIn"], "86399");
@@ -263,7 +263,7 @@ fn json_can_be_of_other_types_and_spelling() {
 }
 
 #[test]
-fn a_huge_body_is_valid_json_of_the_size_asked_for() {
+fn huge_body_is_valid_json_of_the_requested_size() {
     const BYTES: u64 = 1_000_000;
     for chunked in [false, true] {
         let connected = Connected::struck_by(FaultKind::HugeBody { bytes: BYTES, chunked });
@@ -301,19 +301,20 @@ fn unchunk(mut body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn gzip_comes_marked_or_not() {
+fn gzip_is_sent_with_or_without_its_header() {
     for marked in [false, true] {
         let connected = Connected::struck_by(FaultKind::Gzip { marked });
         let reply = connected.refresh();
         assert_eq!(reply.header("content-encoding").is_some(), marked);
         assert!(reply.body.starts_with(&[0x1f, 0x8b, 8]));
-        // One stored block: a header of ten bytes and one of five, then the text as it is.
+        // One stored block: a gzip header of ten bytes and a block header of five, then the plain
+        // text.
         assert_eq!(reply.body[15], b'{');
     }
 }
 
 #[test]
-fn a_huge_head_has_the_size_and_the_lines_asked_for() {
+fn huge_head_has_the_requested_size_and_number_of_lines() {
     for lines in [1, 1_024] {
         let connected = Connected::struck_by(FaultKind::HugeHead { bytes: 1 << 20, lines });
         let reply = connected.refresh();
@@ -326,7 +327,7 @@ fn a_huge_head_has_the_size_and_the_lines_asked_for() {
 }
 
 #[test]
-fn redirects_lead_back_or_away_and_process_nothing() {
+fn redirects_lead_to_the_same_or_another_host_and_process_nothing() {
     for status in [301, 302, 303, 307, 308] {
         let connected = Connected::struck_by(FaultKind::Redirect { status, location: None });
         let reply = connected.refresh();
@@ -342,7 +343,7 @@ fn redirects_lead_back_or_away_and_process_nothing() {
 }
 
 #[test]
-fn raw_bytes_need_not_be_http() {
+fn raw_bytes_may_be_invalid_http() {
     let connected = Connected::struck_by(FaultKind::Raw {
         text: "220 mail.example ESMTP\r\n".to_owned(),
         ending: Ending::Close,
@@ -353,7 +354,7 @@ fn raw_bytes_need_not_be_http() {
 }
 
 #[test]
-fn a_rule_strikes_whom_it_names_and_nobody_else() {
+fn rule_applies_only_to_matching_requests() {
     let connected = Connected::new();
     let emulator = &connected.emulator;
     let company = connected.refresh().expect(200);
@@ -377,7 +378,7 @@ fn a_rule_strikes_whom_it_names_and_nobody_else() {
 }
 
 #[test]
-fn paths_without_an_endpoint_can_be_made_to_answer() {
+fn unknown_paths_can_be_given_a_response() {
     let emulator = Emulator::start(Options::default()).unwrap();
     emulator.inject(
         Rule::default(),
@@ -391,11 +392,11 @@ fn paths_without_an_endpoint_can_be_made_to_answer() {
     );
     let answer = send(&emulator, "GET", "/contacts", &[], "").expect(200);
     assert_eq!(answer, json!({"contacts": []}));
-    assert_eq!(control(&emulator, "GET", "", "").status, 200, "the control API is never struck");
+    assert_eq!(control(&emulator, "GET", "", "").status, 200, "faults never apply to the control API");
 }
 
 #[test]
-fn latency_delays_every_answer() {
+fn latency_delays_every_response() {
     let connected = Connected::new();
     connected.emulator.respond_latency(Duration::from_millis(30));
     let started = Instant::now();
@@ -404,7 +405,7 @@ fn latency_delays_every_answer() {
 }
 
 #[test]
-fn other_programs_inject_over_http() {
+fn other_programs_inject_faults_over_http() {
     let connected = Connected::new();
     let emulator = &connected.emulator;
     let inject = |fault: Value| control(emulator, "POST", "/faults", &fault.to_string());
@@ -432,7 +433,7 @@ fn other_programs_inject_over_http() {
 
 #[test]
 #[should_panic(expected = "is not a valid header")]
-fn a_fault_that_cannot_be_sent_is_refused_at_once() {
+fn unsendable_fault_is_refused_at_once() {
     let connected = Connected::new();
     connected.emulator.inject(
         Rule::default(),

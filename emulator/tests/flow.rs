@@ -1,4 +1,4 @@
-//! The life of tokens: consent, code, refresh, minting, the clock, and what ends them.
+//! Token lifecycle: consent, code, refresh, minting, expiry and revocation.
 
 mod support;
 
@@ -12,7 +12,7 @@ fn start() -> Emulator {
 }
 
 #[test]
-fn from_consent_to_a_location() {
+fn consent_leads_to_a_location_token() {
     let emulator = start();
     let company = connect(&emulator);
     assert_eq!(text(&company, "userType"), "Company");
@@ -56,7 +56,7 @@ fn from_consent_to_a_location() {
 }
 
 #[test]
-fn a_location_can_be_installed_by_itself() {
+fn location_can_be_installed_individually() {
     let emulator = start();
     let location_id = emulator.location_ids()[2].clone();
     let token = connect_with(&emulator, SCOPE, Decision::Location(location_id.clone()));
@@ -77,7 +77,7 @@ fn a_location_can_be_installed_by_itself() {
 }
 
 #[test]
-fn a_company_may_choose_some_of_its_locations() {
+fn company_may_select_some_of_its_locations() {
     let emulator = start();
     let locations = emulator.location_ids();
     let token = connect_with(
@@ -95,7 +95,7 @@ fn a_company_may_choose_some_of_its_locations() {
 }
 
 #[test]
-fn codes_are_single_use_and_live_ten_minutes() {
+fn code_is_valid_once_and_for_ten_minutes() {
     let emulator = start();
     let decision = || Decision::Company(emulator.company_id());
     let redeem = |code: &str| token(&emulator, &[("grantType", "authorization_code"), ("code", code)]);
@@ -115,7 +115,7 @@ fn codes_are_single_use_and_live_ten_minutes() {
 }
 
 #[test]
-fn the_redirect_uri_must_be_the_one_of_the_consent() {
+fn redirect_uri_must_match_the_consent() {
     let emulator = start();
     let code = code(&emulator, SCOPE, Decision::Company(emulator.company_id()));
     let redeem = |uri: &str| {
@@ -128,7 +128,7 @@ fn the_redirect_uri_must_be_the_one_of_the_consent() {
 }
 
 #[test]
-fn a_refresh_token_is_single_use_but_for_the_window() {
+fn spent_refresh_token_is_accepted_only_in_the_replay_window() {
     let emulator = start();
     let first = connect(&emulator);
     let spent = text(&first, "refreshToken");
@@ -152,7 +152,7 @@ fn a_refresh_token_is_single_use_but_for_the_window() {
 }
 
 #[test]
-fn without_the_window_a_spent_token_is_invalid_at_once() {
+fn spent_refresh_token_is_invalid_at_once_without_a_replay_window() {
     let emulator = Emulator::start(Options { reuse_window_seconds: 0, ..Options::default() }).unwrap();
     let token = connect(&emulator);
     refresh(&emulator, text(&token, "refreshToken")).expect(200);
@@ -160,7 +160,7 @@ fn without_the_window_a_spent_token_is_invalid_at_once() {
 }
 
 #[test]
-fn of_concurrent_refreshes_one_rotates() {
+fn concurrent_refreshes_rotate_the_token_once() {
     let emulator = start();
     let token = connect(&emulator);
     let replies = std::thread::scope(|scope| {
@@ -174,7 +174,7 @@ fn of_concurrent_refreshes_one_rotates() {
 }
 
 #[test]
-fn tokens_expire_on_the_emulators_clock() {
+fn tokens_expire_by_the_clock_of_the_emulator() {
     let emulator = start();
     let token = connect(&emulator);
     let path = format!("/locations/{}", emulator.location_ids()[0]);
@@ -191,7 +191,7 @@ fn tokens_expire_on_the_emulators_clock() {
 }
 
 #[test]
-fn the_lifetime_and_what_is_said_of_it_are_two_things() {
+fn token_lifetime_and_reported_lifetime_are_separate() {
     let emulator = start();
     emulator.set_access_token_seconds(-1);
     let token = connect(&emulator);
@@ -211,7 +211,7 @@ fn the_lifetime_and_what_is_said_of_it_are_two_things() {
 }
 
 #[test]
-fn an_inactive_location_keeps_its_refresh_token() {
+fn inactive_location_keeps_its_refresh_token() {
     let emulator = start();
     let company = connect(&emulator);
     let location_id = &emulator.location_ids()[0];
@@ -229,7 +229,7 @@ fn an_inactive_location_keeps_its_refresh_token() {
 }
 
 #[test]
-fn an_uninstallation_ends_tokens_downwards() {
+fn uninstall_of_a_company_ends_the_tokens_of_its_locations() {
     let emulator = start();
     let company = connect(&emulator);
     let locations = emulator.location_ids();
@@ -249,7 +249,7 @@ fn an_uninstallation_ends_tokens_downwards() {
 }
 
 #[test]
-fn access_and_refresh_tokens_can_be_ended_apart() {
+fn access_and_refresh_tokens_are_revoked_separately() {
     let emulator = start();
     let token = connect(&emulator);
     emulator.expire_access_tokens();
@@ -262,7 +262,7 @@ fn access_and_refresh_tokens_can_be_ended_apart() {
 }
 
 #[test]
-fn minting_without_refresh_tokens_and_with_the_added_scopes() {
+fn mint_can_omit_refresh_tokens_and_adds_scopes() {
     let emulator = Emulator::start(Options { location_refresh_tokens: false, ..Options::default() }).unwrap();
     let company =
         connect_with(&emulator, "contacts.readonly oauth.write", Decision::Company(emulator.company_id()));
@@ -272,7 +272,7 @@ fn minting_without_refresh_tokens_and_with_the_added_scopes() {
 }
 
 #[test]
-fn client_credentials_give_a_companys_token_without_a_refresh_token() {
+fn client_credentials_grant_a_company_token_without_a_refresh_token() {
     let emulator = start();
     let answer = token(&emulator, &[("grantType", "client_credentials")]).expect(200);
     assert_eq!(text(&answer, "userType"), "Company");
@@ -301,11 +301,11 @@ fn scopes_are_enforced() {
 }
 
 #[test]
-fn dropping_the_emulator_frees_its_port() {
+fn dropped_emulator_frees_its_port() {
     let emulator = start();
     let port = emulator.base_url().rsplit_once(':').unwrap().1.parse().unwrap();
     let options = Options { port, ..Options::default() };
-    assert!(Emulator::start(options.clone()).is_err(), "the port is taken");
+    assert!(Emulator::start(options.clone()).is_err(), "the port is in use");
     drop(emulator);
     let again = Emulator::start(options).unwrap();
     connect(&again);

@@ -1,4 +1,4 @@
-//! What happens to installations: webhooks with their fields, reinstallations, moves, and deliveries that are repeated.
+//! Installations: webhooks with their fields, reinstallations, moves, and repeated deliveries.
 
 mod support;
 
@@ -16,7 +16,7 @@ fn webhooks(emulator: &Emulator) -> Vec<Value> {
     emulator.webhooks().iter().map(|body| serde_json::from_str(body).unwrap()).collect()
 }
 
-/// The webhooks so far, in short.
+/// The webhooks so far in short.
 fn told(emulator: &Emulator) -> Vec<(String, String)> {
     let short = |body: &Value| {
         let id = body["locationId"].as_str().or(body["companyId"].as_str()).unwrap();
@@ -26,12 +26,12 @@ fn told(emulator: &Emulator) -> Vec<(String, String)> {
 }
 
 #[test]
-fn company_consent_causes_one_install_with_location_ids_if_chosen() {
+fn company_consent_sends_one_install_with_location_ids_if_configured() {
     let behaviour = Behaviour { bulk_install_webhooks: true, ..Behaviour::default() };
     let emulator = Emulator::start(Options { locations: 3, behaviour, ..Options::default() }).unwrap();
     connect(&emulator);
     let webhooks = webhooks(&emulator);
-    assert_eq!(webhooks.len(), 2, "the company's and that of its locations");
+    assert_eq!(webhooks.len(), 2, "one for the company and one for its locations");
     let bulk = &webhooks[1];
     assert_eq!((text(bulk, "type"), text(bulk, "companyId")), ("INSTALL", &*emulator.company_id()));
     assert_eq!(bulk["locationIds"], json!(emulator.location_ids()));
@@ -45,7 +45,7 @@ fn company_consent_causes_one_install_with_location_ids_if_chosen() {
 }
 
 #[test]
-fn uninstall_carries_its_time_its_id_and_the_version() {
+fn uninstall_contains_its_time_id_and_version() {
     let emulator = start();
     connect(&emulator);
     emulator.uninstall(&emulator.location_ids()[0]);
@@ -55,7 +55,7 @@ fn uninstall_carries_its_time_its_id_and_the_version() {
 }
 
 #[test]
-fn reinstalled_location_ends_its_tokens_and_can_be_minted_again_within_seconds() {
+fn reinstalled_location_invalidates_its_tokens_and_can_be_minted_within_seconds() {
     let emulator = start();
     let token = connect(&emulator);
     let location = emulator.location_ids()[0].clone();
@@ -77,7 +77,7 @@ fn reinstalled_location_ends_its_tokens_and_can_be_minted_again_within_seconds()
 }
 
 #[test]
-fn moved_location_belongs_to_the_other_company_alone() {
+fn moved_location_belongs_only_to_the_other_company() {
     let emulator = start();
     let companies = emulator.company_ids();
     let old = connect(&emulator);
@@ -99,7 +99,7 @@ fn moved_location_belongs_to_the_other_company_alone() {
 }
 
 #[test]
-fn location_that_moves_to_a_company_without_the_app_loses_it() {
+fn location_moved_to_a_company_without_the_app_loses_it() {
     let emulator = start();
     let token = connect(&emulator);
     let location = emulator.location_ids()[0].clone();
@@ -116,7 +116,7 @@ fn location_that_moves_to_a_company_without_the_app_loses_it() {
 }
 
 #[test]
-fn new_location_of_a_company_gets_the_app_by_itself() {
+fn new_location_of_a_company_gets_the_app_automatically() {
     let emulator = start();
     let companies = emulator.company_ids();
     let token = connect(&emulator);
@@ -132,7 +132,8 @@ fn new_location_of_a_company_gets_the_app_by_itself() {
     assert_eq!(emulator.webhooks().len(), caused, "its company does not have the app");
 }
 
-/// How often a webhook is sent to a receiver that always answers this, each time half an hour later.
+/// Counts the deliveries to a receiver that always responds with this status, each half an hour
+/// after the previous one.
 fn attempts(rule: RetryRule, status: u16, expected: usize) {
     let receiver = Receiver::answering(status);
     let emulator = Emulator::start(Options {
@@ -148,7 +149,7 @@ fn attempts(rule: RetryRule, status: u16, expected: usize) {
         emulator.clock().advance(Duration::from_secs(1_800));
         assert_eq!(receiver.next(), first, "{rule:?}, {status}: attempt {attempt}");
     }
-    // Nothing more is due, so the next delivery is of another webhook.
+    // No retry is due any more, so the next delivery is another webhook.
     receiver.answer(200);
     emulator.clock().advance(Duration::from_secs(86_400));
     emulator.install_location(&locations[1]);
@@ -156,7 +157,7 @@ fn attempts(rule: RetryRule, status: u16, expected: usize) {
 }
 
 #[test]
-fn delivery_is_repeated_by_each_of_the_published_rules() {
+fn delivery_is_repeated_by_each_published_rule_set() {
     use RetryRule::{Generation1, Generation2, Generation3};
     for (rule, status, expected) in [
         (RetryRule::None, 500, 1),
@@ -176,7 +177,7 @@ fn delivery_is_repeated_by_each_of_the_published_rules() {
 }
 
 #[test]
-fn delivery_is_repeated_after_ten_minutes_and_not_before() {
+fn delivery_is_repeated_after_ten_minutes_and_not_earlier() {
     let receiver = Receiver::answering(429);
     let behaviour = Behaviour { webhook_retries: RetryRule::Generation2, ..Behaviour::default() };
     let options = Options { behaviour, webhook_url: Some(receiver.url.clone()), ..Options::default() };
@@ -193,7 +194,7 @@ fn delivery_is_repeated_after_ten_minutes_and_not_before() {
 }
 
 #[test]
-fn circuit_breaker_holds_deliveries_back_after_failures_in_a_row() {
+fn circuit_breaker_delays_deliveries_after_consecutive_failures() {
     let receiver = Receiver::answering(500);
     let behaviour = Behaviour { webhook_retries: RetryRule::Generation3, ..Behaviour::default() };
     let options = Options { behaviour, webhook_url: Some(receiver.url.clone()), ..Options::default() };
@@ -207,11 +208,11 @@ fn circuit_breaker_holds_deliveries_back_after_failures_in_a_row() {
         let listed = control(&emulator, "GET", "/webhooks", "").expect(200)["deliveries"].clone();
         listed.as_array().unwrap().iter().map(|one| one["atMs"].as_i64().unwrap()).collect::<Vec<_>>()
     };
-    // An attempt is recorded after its answer.
+    // An attempt is recorded after its response.
     while deliveries().len() < 5 {
         std::thread::yield_now();
     }
-    // The breaker is open: the next webhook waits for its end, as the retries do.
+    // The circuit breaker is open: the next webhook waits for its end, like the retries.
     receiver.answer(200);
     emulator.install_location(&locations[5]);
     emulator.clock().advance(Duration::from_secs(20 * 60));

@@ -1,4 +1,4 @@
-//! Paging through the installed locations, filtering them, and the limit on requests.
+//! Paging and filtering of the installed locations, and the rate limit.
 
 mod support;
 
@@ -46,7 +46,7 @@ impl Agency {
 }
 
 #[test]
-fn pages_cover_everything_once() {
+fn pages_contain_every_location_once() {
     let agency = Agency::with_all();
     let first = agency.list(&[]);
     assert_eq!(first["pagination"]["currentPageSize"], 20, "the default page size");
@@ -110,7 +110,7 @@ fn filters_narrow_the_list() {
 }
 
 #[test]
-fn queries_are_read_strictly() {
+fn queries_are_parsed_strictly() {
     let agency = Agency::with_all();
     let status = |extra: &[(&str, &str)]| agency.get(&agency.query(extra)).status;
     for (extra, expected) in [
@@ -143,10 +143,10 @@ fn queries_are_read_strictly() {
 }
 
 #[test]
-fn the_limit_counts_each_resource_by_itself() {
+fn rate_limit_is_counted_per_resource() {
     let agency = Agency::new(
         Options {
-            // An interval that outlasts the test: nothing leaves the window while it runs.
+            // An interval longer than the test, so that no request leaves the window.
             rate_limit: Some(RateLimit { requests: 3, per_ms: 3_600_000, per_day: 200_000 }),
             ..Options::default()
         },
@@ -162,7 +162,7 @@ fn the_limit_counts_each_resource_by_itself() {
     assert_eq!(minted.header("x-ratelimit-remaining"), Some("2"));
     let minted = minted.expect(200);
 
-    // A refused request counts as well as a successful one, as long as its token is good.
+    // A refused request with a valid token counts as well.
     assert_eq!(agency.get("").header("x-ratelimit-remaining"), Some("1"));
     agency.list(&[]);
     let refused = agency.get(&agency.query(&[]));
@@ -173,7 +173,7 @@ fn the_limit_counts_each_resource_by_itself() {
     let path = format!("/locations/{location_id}");
     get(emulator, text(&minted, "accessToken"), &path).expect(200);
     let answer = token(emulator, &[("grantType", "client_credentials")]);
-    assert_eq!(answer.status, 200, "the token endpoint does not count");
+    assert_eq!(answer.status, 200, "the token endpoint is not limited");
     assert_eq!(answer.header("x-ratelimit-max"), None);
 
     emulator.set_rate_limit(None);

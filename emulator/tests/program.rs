@@ -1,4 +1,4 @@
-//! The binary: what it prints, and how it takes bad arguments.
+//! The binary: its output, and its handling of invalid arguments.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn it_says_where_it_listens_and_serves_there() {
+fn program_prints_its_address_and_serves_there() {
     let mut child = program(&["--port", "0", "--locations", "2"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = lines.next().unwrap().unwrap();
@@ -46,7 +46,7 @@ fn it_says_where_it_listens_and_serves_there() {
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
-/// The answer to a request, with its head.
+/// The response to a request, including its head.
 fn exchange(authority: &str, request: &str, headers: &str, body: &str) -> String {
     let mut socket = TcpStream::connect(authority).unwrap();
     let length = body.len();
@@ -66,7 +66,7 @@ fn json_of(answer: &str) -> serde_json::Value {
 }
 
 #[test]
-fn scenario_is_played_after_the_first_connection_and_its_end_is_reported() {
+fn scenario_runs_after_the_first_connection_and_its_end_is_reported() {
     let arguments = ["--port=0", "--scenario", "agency-day", "--day-seconds=1", "--locations", "20"];
     let mut child = program(&arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -109,7 +109,7 @@ fn scenario_is_played_after_the_first_connection_and_its_end_is_reported() {
 }
 
 #[test]
-fn with_tls_everything_it_prints_is_ready_for_https() {
+fn printed_commands_and_configuration_use_https_with_tls() {
     let file = std::env::temp_dir().join(format!("ghl-oauth-emulator-program-{}.pem", std::process::id()));
     let file = file.to_str().unwrap();
     let mut child =
@@ -128,7 +128,7 @@ fn with_tls_everything_it_prints_is_ready_for_https() {
 }
 
 #[test]
-fn help_is_an_answer_and_a_mistake_an_error() {
+fn help_succeeds_and_a_usage_mistake_fails() {
     let help = run(&["--help"]);
     assert!(help.status.success());
     assert!(String::from_utf8(help.stdout).unwrap().contains("--access-token-seconds"));
@@ -142,7 +142,7 @@ fn help_is_an_answer_and_a_mistake_an_error() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_a_failure() {
+fn port_in_use_is_an_error() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let output = run(&["--port", &port]);

@@ -1,4 +1,4 @@
-//! The scenario `agency-day`: the same for a seed, and with a ledger that the API keeps to.
+//! The scenario `agency-day`: deterministic for a seed, and consistent with its ledger.
 
 mod support;
 
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use support::receiver::Receiver;
 use support::*;
 
-/// Noon: the plan's daily limit depends on the time of day.
+/// Noon: the daily limit of the plan depends on the time of day.
 const NOON_MS: i64 = 20_000 * 86_400_000 + 43_200_000;
 
-/// An emulator for the scenario, whose first company is connected, and that company's token.
+/// An emulator for the scenario with its first company connected, and the token of that company.
 fn start(options: Options) -> (Emulator, Value) {
     let emulator = Emulator::start(options).unwrap();
     emulator.clock().set_ms(NOON_MS);
@@ -38,7 +38,7 @@ fn seeded(seed: u64) -> Options {
 }
 
 #[test]
-fn agency_day_is_the_same_for_the_same_seed_and_another_for_another() {
+fn agency_day_depends_only_on_its_seed() {
     let day = |seed| {
         let (emulator, _) = start(seeded(seed));
         let happenings: Vec<_> =
@@ -52,7 +52,7 @@ fn agency_day_is_the_same_for_the_same_seed_and_another_for_another() {
 }
 
 #[test]
-fn agency_day_has_everything_that_a_day_has() {
+fn agency_day_contains_every_kind_of_event() {
     let (emulator, _) = start(seeded(1));
     connect_with(&emulator, SCOPE, Decision::Company(emulator.company_ids()[1].clone()));
     let happenings = play(&emulator);
@@ -80,7 +80,8 @@ fn agency_day_has_everything_that_a_day_has() {
     let took_ms = happenings.last().unwrap().at_ms - happenings[0].at_ms;
     assert!((23 * 3_600_000..29 * 3_600_000).contains(&took_ms), "{took_ms}");
 
-    // Every webhook of the day comes; some come again, and some after a later one of the same location.
+    // Every webhook of the day arrives; some arrive twice or after a later one of the same
+    // location.
     let delivered: Vec<Value> = happenings
         .iter()
         .filter_map(|happening| happening.webhook.as_deref())
@@ -98,11 +99,11 @@ fn agency_day_has_everything_that_a_day_has() {
         *before = (*before).max(moment);
         late
     });
-    assert!(late.count() > 0, "no delivery was out of order");
+    assert!(late.count() > 0, "no delivery arrived out of order");
 }
 
 #[test]
-fn ledger_is_what_the_api_honours_at_the_end() {
+fn ledger_matches_the_tokens_that_the_api_accepts_at_the_end() {
     let (emulator, _) = start(seeded(1));
     let companies = emulator.company_ids();
     let second = connect_with(&emulator, SCOPE, Decision::Company(companies[1].clone()));
@@ -113,7 +114,8 @@ fn ledger_is_what_the_api_honours_at_the_end() {
     let ledger = report.ledger.unwrap();
     assert_eq!(ledger, emulator.installations());
 
-    // Speed is not the subject here. The quota of the day is: it was renewed after another program had spent it.
+    // The rate limit is irrelevant here, but the daily quota is not: it was renewed after another
+    // program had used it up.
     emulator.set_rate_limit(Some(RateLimit { requests: u32::MAX, ..RateLimit::default() }));
     emulator.set_access_token_seconds(10 * 86_400);
     let live = emulator.live_refresh_tokens();
@@ -150,7 +152,7 @@ fn ledger_is_what_the_api_honours_at_the_end() {
 }
 
 #[test]
-fn location_that_moves_to_a_company_that_is_not_connected_is_not_honoured() {
+fn location_moved_to_an_unconnected_company_is_refused() {
     let (emulator, _) = start(Options { locations: 60, ..seeded(5) });
     let happenings = play(&emulator);
     let moved: Vec<_> =
@@ -163,7 +165,7 @@ fn location_that_moves_to_a_company_that_is_not_connected_is_not_honoured() {
 }
 
 #[test]
-fn installations_name_the_refresh_tokens_that_are_accepted() {
+fn installations_list_the_accepted_refresh_tokens() {
     let (emulator, token) = start(Options { locations: 3, ..seeded(1) });
     let location = emulator.location_ids()[0].clone();
     mint(&emulator, text(&token, "accessToken"), &location).expect(200);
@@ -172,7 +174,7 @@ fn installations_name_the_refresh_tokens_that_are_accepted() {
     let of = |id: &str| rows.iter().find(|row| row["resourceId"] == id).unwrap();
     let spelled = |row: &Value| row["refreshTokens"].as_array().unwrap().len();
     assert_eq!((of(&location)["state"].as_str(), spelled(of(&location))), (Some("honoured"), 1));
-    assert_eq!(spelled(of(&emulator.location_ids()[1])), 0, "it can be minted");
+    assert_eq!(spelled(of(&emulator.location_ids()[1])), 0, "the location can be minted");
     let company = of(&emulator.company_id());
     let accounts = control(&emulator, "GET", "/tokens/ledger", "").expect(200);
     let known =
@@ -209,14 +211,15 @@ fn stepped_scenario_waits_for_the_first_consent_and_is_driven_by_the_control_api
 }
 
 #[test]
-fn durations_that_a_client_waits_for_are_in_real_time_while_a_paced_scenario_runs() {
+fn client_visible_durations_are_real_time_in_a_paced_scenario() {
     let emulator = Emulator::start(Options { locations: 10, ..Scenario::AgencyDay.options() }).unwrap();
-    // A day of 4,000 s: the clock runs 21.6 times as fast, and no fault comes within the first hour.
+    // A day of 4,000 s: the clock runs 21.6 times as fast, and no fault occurs within the first
+    // hour.
     emulator.start_scenario(Scenario::AgencyDay, Some(Duration::from_secs(4_000))).unwrap();
     let token = connect(&emulator);
     let deadline = Instant::now() + Duration::from_secs(20);
     while emulator.scenario().unwrap().phase != ScenarioPhase::Running {
-        assert!(Instant::now() < deadline, "it does not begin");
+        assert!(Instant::now() < deadline, "the scenario does not begin");
         std::thread::yield_now();
     }
     let spent = text(&token, "refreshToken");
@@ -236,7 +239,7 @@ fn durations_that_a_client_waits_for_are_in_real_time_while_a_paced_scenario_run
 }
 
 #[test]
-fn paced_scenario_begins_with_the_connection_and_sends_its_webhooks() {
+fn paced_scenario_starts_at_the_first_connection_and_sends_its_webhooks() {
     let receiver = Receiver::answering(200);
     let webhook_url = Some(receiver.url.clone());
     let options = Options { locations: 60, webhook_url, ..Scenario::AgencyDay.options() };
@@ -251,11 +254,11 @@ fn paced_scenario_begins_with_the_connection_and_sends_its_webhooks() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(emulator.clock().now_ms() - began > 24 * 3_600_000);
-    assert!(emulator.step_scenario().is_err(), "it is paced");
+    assert!(emulator.step_scenario().is_err(), "the scenario is paced");
     let report = emulator.scenario().unwrap();
     let delivered = |happening: &&Happening| happening.webhook.is_some();
     let expected = report.happenings.iter().filter(delivered).count();
-    // The consent's own webhooks came first: the company's, and one for each location.
+    // The webhooks of the consent came first: one of the company, and one of each location.
     let arrived: Vec<_> = (0..61 + expected).map(|_| receiver.next()).collect();
     let last = report.happenings.iter().rfind(delivered).unwrap();
     let last: Value = serde_json::from_str(last.webhook.as_deref().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! What the emulator refuses, and in which words.
+//! Refused requests and their messages.
 
 mod support;
 
@@ -11,7 +11,7 @@ fn start() -> Emulator {
 }
 
 #[test]
-fn the_version_header_is_required() {
+fn version_header_is_required() {
     let emulator = start();
     let form = token_form(&emulator, &[("grantType", "client_credentials")]);
     let status = |headers: &[(&str, &str)]| {
@@ -29,7 +29,7 @@ fn the_version_header_is_required() {
 }
 
 #[test]
-fn only_json_is_on_offer() {
+fn only_json_responses_are_offered() {
     let emulator = start();
     let form = token_form(&emulator, &[("grantType", "client_credentials")]);
     let status = |accept: &str| {
@@ -41,7 +41,7 @@ fn only_json_is_on_offer() {
 }
 
 #[test]
-fn paths_without_an_endpoint() {
+fn unknown_paths_are_refused() {
     let emulator = start();
     for (method, path) in [
         ("POST", "/v3/oauth/token"),
@@ -62,7 +62,7 @@ fn paths_without_an_endpoint() {
 }
 
 #[test]
-fn token_requests_are_read_strictly() {
+fn token_requests_are_parsed_strictly() {
     let emulator = start();
     let post = |content_type: &str, body: &str| {
         let headers = [VERSION, ("content-type", content_type)];
@@ -116,7 +116,7 @@ fn token_requests_are_read_strictly() {
 }
 
 #[test]
-fn unprocessable_requests_have_a_list_of_messages() {
+fn unprocessable_requests_get_a_list_of_messages() {
     let emulator = start();
     let body = token(&emulator, &[("a", ""), ("b", "")]).expect(422);
     assert_eq!(body["message"], json!(["property a should not exist", "property b should not exist"]));
@@ -126,7 +126,7 @@ fn unprocessable_requests_have_a_list_of_messages() {
 }
 
 #[test]
-fn json_serves_as_well_as_a_form() {
+fn token_requests_may_be_json() {
     let emulator = start();
     let body = json!({
         "clientId": emulator.client_id(),
@@ -141,7 +141,7 @@ fn json_serves_as_well_as_a_form() {
 }
 
 #[test]
-fn a_refresh_for_the_wrong_class_spends_nothing() {
+fn refresh_for_the_wrong_class_spends_nothing() {
     let emulator = start();
     let company = connect(&emulator);
     let refresh_as = |user_type: &str| {
@@ -161,7 +161,7 @@ fn a_refresh_for_the_wrong_class_spends_nothing() {
 }
 
 #[test]
-fn location_token_requests_are_read_strictly() {
+fn location_token_requests_are_parsed_strictly() {
     let emulator = Emulator::start(Options { companies: 2, ..Options::default() }).unwrap();
     let company = connect(&emulator);
     let bearer = format!("Bearer {}", text(&company, "accessToken"));
@@ -191,7 +191,7 @@ fn location_token_requests_are_read_strictly() {
 }
 
 #[test]
-fn a_location_that_does_not_exist_is_not_found() {
+fn unknown_location_is_not_found() {
     let emulator = start();
     let company = connect(&emulator);
     let refused = get(&emulator, text(&company, "accessToken"), "/locations/00000000000000000000");
@@ -202,7 +202,7 @@ fn a_location_that_does_not_exist_is_not_found() {
 }
 
 #[test]
-fn options_that_make_no_sense_are_refused() {
+fn nonsensical_options_are_refused() {
     for options in [
         Options { companies: 0, ..Options::default() },
         Options { redirect_uris: Vec::new(), ..Options::default() },

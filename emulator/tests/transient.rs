@@ -1,4 +1,5 @@
-//! Faults that were observed under load or during migrations: what the client sees, and what the emulator did.
+//! Faults observed under load or during migrations: the response that the client gets, and the
+//! effect in the emulator.
 
 mod support;
 
@@ -11,7 +12,7 @@ fn start() -> Emulator {
 }
 
 #[test]
-fn command_timed_out_leaves_the_refresh_token_unspent_before_processing_and_spends_it_after() {
+fn upstream_timeout_spends_the_refresh_token_only_after_processing() {
     for (stage, refreshes) in [(Stage::BeforeProcessing, 0), (Stage::AfterProcessing, 1)] {
         let emulator = start();
         let token = connect(&emulator);
@@ -26,7 +27,7 @@ fn command_timed_out_leaves_the_refresh_token_unspent_before_processing_and_spen
 }
 
 #[test]
-fn command_timed_out_strikes_any_endpoint_and_may_hold_its_text_in_an_object() {
+fn upstream_timeout_affects_any_endpoint_and_may_nest_its_text_in_an_object() {
     let emulator = start();
     let token = connect(&emulator);
     let access_token = text(&token, "accessToken");
@@ -47,7 +48,7 @@ fn command_timed_out_strikes_any_endpoint_and_may_hold_its_text_in_an_object() {
 }
 
 #[test]
-fn random_faults_strike_the_same_requests_for_the_same_seed() {
+fn random_faults_with_the_same_seed_affect_the_same_requests() {
     let struck = |seed: u64| -> Vec<bool> {
         let emulator = Emulator::start(Options { seed, ..Options::default() }).unwrap();
         let kind = FaultKind::CommandTimedOut { stage: Stage::BeforeProcessing, as_object: false };
@@ -62,7 +63,7 @@ fn random_faults_strike_the_same_requests_for_the_same_seed() {
 }
 
 #[test]
-fn fan_out_fault_strikes_only_while_enough_requests_are_in_flight() {
+fn fan_out_fault_applies_only_with_enough_concurrent_requests() {
     let emulator = start();
     let token = connect(&emulator);
     let access_token = text(&token, "accessToken");
@@ -85,7 +86,7 @@ fn fan_out_fault_strikes_only_while_enough_requests_are_in_flight() {
 }
 
 #[test]
-fn unavailable_page_comes_after_the_token_was_spent_and_names_no_time_to_wait() {
+fn unavailable_page_spends_the_token_and_has_no_retry_after() {
     let emulator = start();
     let token = connect(&emulator);
     let fault = json!({"kind": "unavailablePage", "endpoint": "token", "count": 1});
@@ -103,7 +104,7 @@ fn unavailable_page_comes_after_the_token_was_spent_and_names_no_time_to_wait() 
 }
 
 #[test]
-fn locations_refresh_is_answered_with_its_companys_token() {
+fn location_refresh_can_return_the_company_token() {
     let emulator = start();
     let location = emulator.location_ids()[0].clone();
     let token = connect_with(&emulator, SCOPE, Decision::Location(location.clone()));
@@ -118,7 +119,7 @@ fn locations_refresh_is_answered_with_its_companys_token() {
 }
 
 #[test]
-fn mint_is_answered_with_another_locations_token() {
+fn mint_can_return_the_token_of_another_location() {
     let emulator = start();
     let token = connect(&emulator);
     let locations = emulator.location_ids();

@@ -1,24 +1,25 @@
 /*
- * The core of an agency's server: webhooks keep the tokens in step with the installations, sixteen threads make calls
- * with them, and a signal ends it all in an orderly way.
+ * The core of an agency's server: webhooks keep the stored tokens in step with the installations,
+ * sixteen threads make API calls, and a signal shuts the program down in an orderly way.
  *
  *     cc -std=c99 -D_POSIX_C_SOURCE=200809L examples/c/agency_server.c bindings/c/ghl_oauth_typed.c \
  *         -Iinclude -Ibindings/c -Ltarget/release -lghl_oauth -lpthread -o agency_server
  *     ./agency_server config.json
  *
- * config.json: {"clientId": "...", "clientSecret": "...", "store": {"kind": "sqlite", "path": "tokens.db"}}. The agency
- * must have consented before, with the same store: quickstart.c does that.
+ * config.json: {"clientId": "...", "clientSecret": "...", "store": {"kind": "sqlite", "path":
+ * "tokens.db"}}. The agency must have consented before with the same store; quickstart.c shows how.
  *
- * What a web framework and a scheduler hand over comes by stdin, so that the example needs no HTTP library:
+ * The input that a web framework and a scheduler would provide comes from stdin, so the example
+ * needs no HTTP library:
  *
- *     webhook 312 Zs9fQ0...        a delivery: the length of its body in bytes, and its header x-ghl-signature;
- *     {"type": "INSTALL", ...      from the next line on the body, byte for byte as it came
+ *     webhook 312 Zs9fQ0...        a delivery: the length of its body in bytes, and its x-ghl-signature header;
+ *     {"type": "INSTALL", ...      the body, unchanged, starting on the next line
  *     visit ve9EPM428h8vShlRW1KT   a job: a call for this location
- *     visit all                    a job for each location whose token is held
+ *     visit all                    a job for each location with a stored token
  *
- * A line on stdout tells how each delivery is to be answered, and how each job went. The end of the input ends the
- * program when the jobs are done; SIGTERM or SIGINT ends it at once. A real server would also have a job that calls
- * ghl_tokens_maintain every few minutes.
+ * One line on stdout gives the HTTP response for each delivery and the result of each job. At the
+ * end of the input the program finishes its jobs and exits; SIGTERM or SIGINT ends it at once. A
+ * real server would also call ghl_tokens_maintain every few minutes.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -31,10 +32,10 @@
 
 enum { WORKERS = 16, LONGEST_LINE = 1024, LONGEST_BODY = 1 << 20 };
 
-/* One for all threads: it holds the tokens, the connections and the pace. */
+/* One client for all threads: it owns the tokens, the connections and the rate limiter. */
 static ghl_client *client;
 
-/* ---- What the threads share, all under one mutex ---- */
+/* ---- State shared by the threads, protected by one mutex ---- */
 
 typedef struct job {
     struct job *next;
@@ -45,9 +46,9 @@ typedef struct job {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static job *first, **last = &first;
-static bool closed;   /* no job will be added: the workers end when none is left */
-static bool stopping; /* no job is to be begun */
-static bool finished; /* the workers have ended */
+static bool closed;   /* no job will be added: the workers exit when the queue is empty */
+static bool stopping; /* no further job may start */
+static bool finished; /* the workers have exited */
 static int visited, failed, cancelled, events, consents_needed;
 
 static void set(bool *flag) {
@@ -86,7 +87,7 @@ static void add_job(void (*work)(const char *resource_id), const char *resource_
     pthread_mutex_unlock(&mutex);
 }
 
-/* The next job, waited for; NULL: there will be none. */
+/* Waits for the next job; NULL if there will be no more. */
 static job *take_job(void) {
     pthread_mutex_lock(&mutex);
     while (first == NULL && !closed) {
@@ -101,7 +102,7 @@ static job *take_job(void) {
     return taken;
 }
 
-/* ---- The work ---- */
+/* ---- Jobs ---- */
 
 static void report(const char *what, const char *which, ghl_error *error) {
     count(error->status == GHL_ERR_CANCELLED ? &cancelled : &failed);
@@ -114,7 +115,7 @@ static void report(const char *what, const char *which, ghl_error *error) {
     ghl_typed_error_clear(error);
 }
 
-/* Not memset: a compiler may leave that out where nobody reads the memory afterwards. */
+/* Not memset: a compiler may remove it if the memory is not read afterwards. */
 static void wipe(char *secret, size_t length) {
     for (volatile char *at = secret; length > 0; length--) {
         *at++ = '\0';
@@ -122,7 +123,8 @@ static void wipe(char *secret, size_t length) {
 }
 
 static void visit(const char *location_id) {
-    /* Ask for the token at each call instead of keeping it: the answer comes from memory, and is never a dead one. */
+    /* Request the token for each call instead of keeping it: it comes from memory, and has never
+     * expired. */
     char token[4096], *document;
     size_t length = sizeof token;
     ghl_error error;
@@ -132,10 +134,11 @@ static void visit(const char *location_id) {
         report("the token of", location_id, &error);
         return;
     }
-    /* Here an HTTP library of the host's own would send "Authorization: Bearer <token>". */
+    /* An HTTP library of the host would send "Authorization: Bearer <token>" here. */
     wipe(token, sizeof token);
 
-    /* Or let the library make the call: then it is paced and repeated as well, and survives a token that died early. */
+    /* Or let the library make the request: it is then rate-limited and retried, also if a token was
+     * revoked early. */
     char path[LONGEST_LINE + sizeof "/locations/"];
     snprintf(path, sizeof path, "/locations/%s", location_id);
     ghl_api_request request = {.method = "GET", .path = path, .resource_id = location_id};
@@ -144,19 +147,19 @@ static void visit(const char *location_id) {
         report("the visit of", location_id, &error);
         return;
     }
-    /* Every answer is GHL_OK, a 404 as well: only the caller knows what it means. */
+    /* GHL_OK for every HTTP status, including 404: only the caller knows its meaning. */
     count(response.status == 200 ? &visited : &failed);
     printf("visited %s: %d\n", location_id, (int)response.status);
     ghl_typed_api_response_clear(&response);
 }
 
-/* Called a few times a second, on the thread that mints; anything but 0 ends the minting. */
+/* Called a few times a second on the thread that mints; any result but 0 ends the minting. */
 static int32_t on_progress(const char *progress, void *context) {
     fprintf(stderr, "%s: %s\n", (const char *)context, progress);
     return is(&stopping);
 }
 
-/* Tokens for all locations of a company beforehand, so that no first call waits for its own. */
+/* Mints tokens for all locations of a company in advance, so that no first call waits. */
 static void mint(const char *company_id) {
     ghl_mint_request request = {.company_id = company_id, .installed = true};
     ghl_mint_report minted;
@@ -173,7 +176,7 @@ static void mint(const char *company_id) {
     ghl_typed_mint_report_clear(&minted);
 }
 
-/* A job for each token of this type that is held. */
+/* Adds a job for each stored token of this type. */
 static void add_jobs(void (*work)(const char *resource_id), const char *user_type) {
     ghl_token_query query = {.user_type = user_type, .page_size = 1000};
     ghl_token_info_page page;
@@ -203,22 +206,23 @@ static void apply_webhook(const char *body, size_t length, const char *signature
         ghl_typed_webhook_outcome_clear(&outcome);
         return;
     }
-    /* A 429 makes the vendor send the delivery again, by each of its published rules; a 5xx is final by one of them. */
+    /* A 429 makes the vendor repeat the delivery under each of its published rules; under one of
+     * them a 5xx is final. */
     int answer = error.status == GHL_ERR_SIGNATURE_INVALID ? 401 : error.retryable ? 429 : 400;
     printf("%d %s\n", answer, ghl_status_name(error.status));
     report("the delivery", "of a webhook", &error);
 }
 
-/* Runs in the midst of some thread's call, which waits for it: so it only counts. */
+/* Called on a thread in the middle of its call, which waits for it: so it only counts. */
 static void on_event(const char *event, void *context) {
     (void)context;
     count(&events);
     if (strstr(event, "\"token.reauthorizationRequired\"") != NULL) {
-        count(&consents_needed); /* a real server would have a person told */
+        count(&consents_needed); /* a real server would notify a person */
     }
 }
 
-/* ---- The threads ---- */
+/* ---- Threads ---- */
 
 static void *serve(void *context) {
     for (job *taken = take_job(); taken != NULL; taken = take_job()) {
@@ -230,7 +234,8 @@ static void *serve(void *context) {
     return context;
 }
 
-/* The signals are blocked in every thread and awaited in this one: in a handler, hardly any function may be called. */
+/* All threads block the signals, and this one waits for them: hardly any function may be called in
+ * a signal handler. */
 static sigset_t signals;
 
 static void *await_signal(void *context) {
@@ -249,7 +254,7 @@ static void *await_signal(void *context) {
 }
 
 static void interrupt(int number) {
-    (void)number; /* set without SA_RESTART, it has done its work: a read that waits has ended */
+    (void)number; /* installed without SA_RESTART: its only purpose is to interrupt a blocking read */
 }
 
 static bool read_webhook(char *rest) {
@@ -265,7 +270,7 @@ static bool read_webhook(char *rest) {
     return whole;
 }
 
-/* Until the input ends, is interrupted, or is not as described above. */
+/* Until the end of the input, an interrupt, or invalid input. */
 static void read_input(void) {
     char line[LONGEST_LINE];
     while (!is(&stopping) && fgets(line, sizeof line, stdin) != NULL) {
@@ -288,7 +293,8 @@ static void read_input(void) {
 }
 
 int main(int argc, char **argv) {
-    /* From a file: a command line can be seen by everyone on the machine, and the client's secret is in it. */
+    /* Read from a file: command lines are visible to all users of the machine, and the
+     * configuration contains the client secret. */
     static char config[16384];
     FILE *file = argc == 2 ? fopen(argv[1], "r") : NULL;
     if (file == NULL) {
@@ -314,7 +320,7 @@ int main(int argc, char **argv) {
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* the threads that are made from here on inherit it */
+    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* inherited by all threads created from here on */
     pthread_t reader = pthread_self(), awaiter, workers[WORKERS];
     bool started = pthread_create(&awaiter, NULL, await_signal, &reader) == 0;
     for (int i = 0; i < WORKERS; i++) {
@@ -324,16 +330,17 @@ int main(int argc, char **argv) {
         fprintf(stderr, "no threads\n");
         return 1;
     }
-    add_jobs(mint, "Company"); /* a job like others: deliveries are answered meanwhile */
+    add_jobs(mint, "Company"); /* regular jobs, so deliveries are handled at the same time */
     read_input();
 
-    /* Either the workers do what is left, or await_signal() drives them out. Then nobody uses the client any more. */
+    /* The workers finish the queue, or await_signal() stops them. Afterwards no thread uses the
+     * client. */
     set(&closed);
     for (int i = 0; i < WORKERS; i++) {
         pthread_join(workers[i], NULL);
     }
     set(&finished);
-    pthread_kill(awaiter, SIGTERM); /* it may wait for a signal still */
+    pthread_kill(awaiter, SIGTERM); /* it may still wait for a signal */
     pthread_join(awaiter, NULL);
     ghl_client_free(client);
     printf("visited %d, failed %d, cancelled %d; events %d, consents needed %d\n", visited, failed, cancelled, events,

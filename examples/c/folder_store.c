@@ -1,14 +1,15 @@
 /*
- * A store of one's own: tokens in plain files, a file for each record, shared by any number of processes.
+ * A custom store: tokens in plain files, one per record, shared by any number of processes.
  *
  *     cc examples/c/folder_store.c bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c \
  *         -Ltarget/release -Wl,-rpath,$PWD/target/release -lghl_oauth
- *     ./a.out CONFIG FOLDER connect             prints a link, reads where the browser ends up
+ *     ./a.out CONFIG FOLDER connect             prints a link, reads the redirect URL
  *     ./a.out CONFIG FOLDER token RESOURCE      prints a live token
  *     ./a.out CONFIG FOLDER list | delete RESOURCE | maintain
  *
- * The configuration is JSON; with {"store": {"kind": "callbacks", "encryptionKeys": ["..."]}} in it the files are sealed.
- * Each file begins with the record's version on a line of its own, so that nothing here needs a JSON parser.
+ * The configuration is JSON; with {"store": {"kind": "callbacks", "encryptionKeys": ["..."]}} the
+ * files are sealed. Each file starts with the version of the record on its own line, so that the
+ * store needs no JSON parser.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -26,9 +27,9 @@
 #include "ghl_oauth_typed.h"
 
 #define LONGEST_PATH 4096
-#define FAILED 1000 /* any number that is no GHL_ code will do */
+#define FAILED 1000 /* any number that is not a GHL_ code */
 
-/* A refresh lock that this process holds: giving it back needs its descriptor. */
+/* A refresh lock held by this process: unlocking needs its descriptor. */
 typedef struct held_lock {
     struct held_lock *next;
     int descriptor;
@@ -41,8 +42,8 @@ typedef struct {
     held_lock *locks;
 } folder_store;
 
-/* FOLDER/PREFIX<id in hex>SUFFIX: ids come from outside, and hex is a file name whatever they hold. The API's ids have 20
- * bytes; those of more than 120 are too long for a file. */
+/* FOLDER/PREFIX<id in hex>SUFFIX: ids are external input, and hex is always a valid file name. Ids
+ * of the API have 20 bytes; more than 120 bytes are too long for a file name. */
 static bool path_of(const folder_store *store, const char *prefix, const char *id, const char *suffix, char *path) {
     int length = snprintf(path, LONGEST_PATH, "%s/%s", store->folder, prefix);
     for (const unsigned char *byte = (const unsigned char *)id; *byte != '\0' && length < LONGEST_PATH; byte++) {
@@ -54,7 +55,7 @@ static bool path_of(const folder_store *store, const char *prefix, const char *i
     return length < LONGEST_PATH;
 }
 
-/* The whole file as a text, or NULL; errno is ENOENT where there is none. */
+/* The whole file as a text, or NULL; errno is ENOENT if it does not exist. */
 static char *read_file(const char *path) {
     FILE *file = fopen(path, "rb");
     if (file == NULL) {
@@ -72,12 +73,13 @@ static char *read_file(const char *path) {
     return text;
 }
 
-/* An open descriptor of a lock file that is never removed: who waits for an unlinked file waits for another lock. */
+/* A descriptor of a lock file that is never removed: a process that waits for an unlinked file
+ * would wait for another lock. */
 static int open_lock(const char *path) {
     return open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
 }
 
-/* Locks every save out while one looks at the version and writes. */
+/* Excludes other saves between the version check and the write. */
 static int lock_saves(const folder_store *store) {
     char path[LONGEST_PATH];
     int lock = path_of(store, "saves", "", ".lock", path) ? open_lock(path) : -1;
@@ -107,7 +109,7 @@ static int32_t store_load(void *context, const char *id, char **out_record) {
     return GHL_OK;
 }
 
-/* What the folder holds survives a power cut only when the folder itself was written. */
+/* The entries of the folder survive a power cut only after an fsync of the folder itself. */
 static bool sync_folder(const folder_store *store) {
     int folder = open(store->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     bool durable = folder >= 0 && fsync(folder) == 0;
@@ -117,7 +119,7 @@ static bool sync_folder(const folder_store *store) {
     return durable;
 }
 
-/* Writes beside the old file, and puts the new one in its place: whenever the power goes, one of them is whole. */
+/* Writes a new file and renames it over the old one: after a power cut one of them is complete. */
 static bool replace_file(const folder_store *store, const char *path, uint64_t version, const char *record) {
     char beside[LONGEST_PATH];
     if (!path_of(store, "new", "", ".tmp", beside)) {
@@ -151,7 +153,7 @@ static int32_t store_save(void *context, const char *id, const char *record, uin
         }
     }
     free(stored);
-    close(lock); /* and unlocks */
+    close(lock); /* also unlocks */
     return outcome;
 }
 
@@ -166,7 +168,7 @@ static int32_t store_remove(void *context, const char *id) {
     return removed ? GHL_OK : FAILED;
 }
 
-/* Every record, whatever the query: the library picks. */
+/* Returns every record for any query: the library filters them. */
 static int32_t store_list(void *context, const char *query, char **out_page) {
     const folder_store *store = context;
     (void)query;
@@ -187,12 +189,12 @@ static int32_t store_list(void *context, const char *query, char **out_page) {
         if (record != NULL) {
             fprintf(page, "%s%s", separator, record + 1);
             separator = ",";
-        } else if (text != NULL || errno != ENOENT) { /* one that was removed meanwhile is no failure */
+        } else if (text != NULL || errno != ENOENT) { /* a record removed in the meantime is no error */
             outcome = FAILED;
         }
         free(text);
     }
-    if (outcome == GHL_OK && errno != 0) { /* the end of the folder was none */
+    if (outcome == GHL_OK && errno != 0) { /* readdir failed */
         outcome = FAILED;
     }
     if (folder != NULL) {
@@ -202,7 +204,7 @@ static int32_t store_list(void *context, const char *query, char **out_page) {
         fprintf(page, "%s],\"nextPageToken\":null}", *separator == ',' ? "" : separator);
         outcome = fclose(page) == 0 ? outcome : FAILED;
     }
-    if (outcome != GHL_OK) { /* half a page is no explanation */
+    if (outcome != GHL_OK) { /* a partial page is not an error text */
         free(*out_page);
         *out_page = NULL;
     }
@@ -270,7 +272,8 @@ static void store_destroy(void *context) {
     free(store);
 }
 
-/* A client whose tokens are files of a folder, which must be there, and should be for this user only. */
+/* A client whose tokens are files in a folder, which must exist and should be accessible to this
+ * user only. */
 static int32_t client_on_folder(const char *config, const char *path, ghl_client **client, char **out) {
     folder_store *store = calloc(1, sizeof *store);
     if (store == NULL) {
@@ -293,7 +296,7 @@ static int32_t client_on_folder(const char *config, const char *path, ghl_client
     return ghl_client_new_with_store(config, &callbacks, client, out);
 }
 
-/* Sends a person to the consent page, and stores the token that their consent gives. */
+/* Sends a person to the consent page, and stores the token of the consent. */
 static int32_t connect_company(ghl_client *client, char **out) {
     ghl_authorization_options options = {.scopes = "oauth.readonly oauth.write"};
     ghl_authorization_link link;

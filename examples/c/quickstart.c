@@ -4,8 +4,8 @@
  *     cc examples/c/quickstart.c bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c \
  *         -Ltarget/release -Wl,-rpath,$PWD/target/release -lghl_oauth
  *
- * The configuration comes from the command line, as JSON. The emulator prints one that fits:
- * cargo run -p ghl-oauth-emulator. Open the link, consent, and paste the URL that the browser ends up at.
+ * The configuration is JSON on the command line. The emulator prints a suitable one: cargo run -p
+ * ghl-oauth-emulator. Open the link, consent, and paste the URL to which the browser is redirected.
  */
 #include <stdio.h>
 #include <string.h>
@@ -21,7 +21,7 @@ static int failed(const char *what, ghl_error *error) {
     return 1;
 }
 
-/* Sends a person to the consent page, and stores the token that their consent gives. */
+/* Sends a person to the consent page, and stores the token of the consent. */
 static int32_t connect(ghl_client *client, ghl_token_info *info, ghl_error *error) {
     ghl_authorization_options options = {.scopes = "oauth.readonly oauth.write locations.readonly"};
     ghl_authorization_link link;
@@ -29,7 +29,7 @@ static int32_t connect(ghl_client *client, ghl_token_info *info, ghl_error *erro
     if (status != GHL_OK) {
         return status;
     }
-    printf("Open this link: %s\nPaste where the browser ends up: ", link.url);
+    printf("Open this link: %s\nPaste the URL to which the browser was redirected: ", link.url);
     fflush(stdout);
     char redirect_url[4096];
     if (fgets(redirect_url, sizeof redirect_url, stdin) == NULL) {
@@ -42,7 +42,7 @@ static int32_t connect(ghl_client *client, ghl_token_info *info, ghl_error *erro
     return status;
 }
 
-/* Asks for a token of each of the company's locations: minted at the first call, from memory after it. */
+/* Gets a token for each location of the company: minted on the first call, from memory afterwards. */
 static int32_t visit_locations(ghl_client *client, const char *company_id, ghl_error *error) {
     /* Locations without the app have no token. */
     ghl_location_query query = {.company_id = company_id, .page_size = 10, .is_installed = GHL_ONLY_TRUE};
@@ -59,7 +59,7 @@ static int32_t visit_locations(ghl_client *client, const char *company_id, ghl_e
             ghl_error failure;
             if (ghl_typed_access_token(client, page.items[i].id, &token, &failure) == GHL_OK) {
                 printf("%s  %.12s...  %s\n", page.items[i].id, token, page.items[i].name);
-            } else { /* one that is paused, for instance: the others go on */
+            } else { /* for example a paused one: continue with the others */
                 fprintf(stderr, "%s: %s\n", page.items[i].id, failure.message);
                 ghl_typed_error_clear(&failure);
             }

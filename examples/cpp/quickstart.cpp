@@ -4,8 +4,8 @@
  *     c++ -std=c++17 examples/cpp/quickstart.cpp -Iinclude -Ibindings/cpp \
  *         -Ltarget/release -Wl,-rpath,$PWD/target/release -lghl_oauth
  *
- * The configuration comes from the command line, as JSON. The emulator prints one that fits:
- * cargo run -p ghl-oauth-emulator. Open the link, consent, and paste the URL that the browser ends up at.
+ * The configuration is JSON on the command line. The emulator prints a suitable one: cargo run -p
+ * ghl-oauth-emulator. Open the link, consent, and paste the URL to which the browser is redirected.
  */
 #include <iostream>
 #include <string>
@@ -14,12 +14,12 @@
 
 namespace {
 
-// Sends a person to the consent page, and stores the token that their consent gives.
+// Sends a person to the consent page, and stores the token of the consent.
 ghl::token_info connect(const ghl::client &client) {
     ghl::authorization_options options;
     options.scopes = {"oauth.readonly", "oauth.write", "locations.readonly"};
     const ghl::authorization_link link = client.authorization_url(options);
-    std::cout << "Open this link: " << link.url << "\nPaste where the browser ends up: " << std::flush;
+    std::cout << "Open this link: " << link.url << "\nPaste the URL to which the browser was redirected: " << std::flush;
     std::string redirect_url;
     std::getline(std::cin, redirect_url);
     ghl::completion_options completion;
@@ -27,7 +27,7 @@ ghl::token_info connect(const ghl::client &client) {
     return client.authorization_complete(redirect_url, completion);
 }
 
-// Mints the tokens of all the company's locations, and visits each of them with its own.
+// Mints the tokens of all locations of the company, and visits each location with its own token.
 void visit_locations(const ghl::client &client, const std::string &company_id) {
     const ghl::mint_report report = client.tokens_mint(company_id, {}, [](const ghl::mint_progress &so_far) {
         std::cout << so_far.done << " of " << so_far.total.value_or(0) << " locations have a token\n";

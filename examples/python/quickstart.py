@@ -1,6 +1,6 @@
-"""The whole way from a link to live tokens.
+"""From a consent link to live tokens.
 
-Against the emulator, where a person's consent is given through its control API:
+Against the emulator, which grants the consent through its control API:
 
     cargo run -p ghl-oauth-emulator -- --port 8080
     python3 quickstart.py http://127.0.0.1:8080
@@ -9,7 +9,7 @@ Against the real API, with your app's GHL_CLIENT_ID, GHL_CLIENT_SECRET and GHL_R
 
     python3 quickstart.py
 
-Tokens are kept in tokens.db in the current folder, so a second run needs no consent.
+Tokens are stored in tokens.db in the current folder, so a second run needs no consent.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def main() -> None:
                 continue
             print("location", location.id, location.name, f"token of {len(token)} characters")
 
-        # What a scheduler does every few minutes, so that no caller ever has to wait for a refresh.
+        # A scheduler calls this every few minutes, so that no caller has to wait for a refresh.
         report = client.tokens_maintain()
         print("renewed", report.refreshed, "of", report.checked, "due; next at", report.next_due_at)
 
 
 def real_app() -> dict[str, Any]:
-    """The app as the marketplace's developer portal has it."""
+    """The app as registered in the developer portal."""
     return {
         "client_id": os.environ["GHL_CLIENT_ID"],
         "client_secret": os.environ["GHL_CLIENT_SECRET"],
@@ -64,11 +64,11 @@ def real_app() -> dict[str, Any]:
 
 def ask_person(url: str) -> str:
     print("Open this link and consent:", url, sep="\n")
-    return input("Where did the browser end up? ")
+    return input("To which URL was the browser redirected? ")
 
 
 def emulated_app(emulator: str) -> dict[str, Any]:
-    """The app that the emulator knows, and where it is served."""
+    """The app of the emulator, and the emulator's URL."""
     app = control(emulator, "/_emulator")["configuration"]
     return {
         "client_id": app["clientId"],
@@ -80,7 +80,7 @@ def emulated_app(emulator: str) -> dict[str, Any]:
 
 
 def consent(emulator: str, url: str) -> str:
-    """What a person does on the consent page: picks a company, and is sent back."""
+    """Consents as a person would: selects a company and returns the redirect URL."""
     company_id = control(emulator, "/_emulator")["companies"][0]["id"]
     redirect_url: str = control(emulator, "/_emulator/consent", {"url": url, "companyId": company_id})["redirectUrl"]
     return redirect_url

@@ -2,8 +2,8 @@
 
     with ghl_oauth.Client(…, store=ShelveStore("tokens")) as client: …
 
-It shows what a store has to do, and is right for a few hundred tokens: each save closes the shelf and waits for the disk.
-Started by itself it lists what a store holds:
+It shows the duties of a store and suits a few hundred tokens: each save closes the shelf and waits for the disk.
+As a program it lists the records of a store:
 
     python3 shelve_store.py tokens
 """
@@ -33,7 +33,8 @@ class ShelveStore(ghl_oauth.Store):
         self._locks = self._path + ".locks"
         os.makedirs(self._locks, mode=0o700, exist_ok=True)
         self._held: dict[str, int] = {}
-        # A forked child has copies of the locks that its parent holds, which must not keep them from coming free.
+        # A forked child inherits the lock descriptors of its parent and must close them to let the
+        # locks come free.
         os.register_at_fork(after_in_child=self._forget_locks)
 
     def load(self, resource_id: str) -> str | None:
@@ -59,7 +60,8 @@ class ShelveStore(ghl_oauth.Store):
             return ghl_oauth.StorePage(list(shelf.values()))
 
     def lock(self, resource_id: str, timeout: float) -> None:
-        # An id comes from outside, so it is no file name. The file stays: who opened it may be about to lock it.
+        # Ids are external input and not safe as file names. The file is never removed: another
+        # process may be about to lock it.
         name = hashlib.sha256(resource_id.encode()).hexdigest()
         descriptor = os.open(os.path.join(self._locks, name), os.O_RDWR | os.O_CREAT, 0o600)
         end = time.monotonic() + timeout
@@ -82,11 +84,11 @@ class ShelveStore(ghl_oauth.Store):
 
     @contextmanager
     def _shelf(self) -> Generator[shelve.Shelf[str], None, None]:
-        """The shelf, for this thread of this process alone."""
+        """The shelf, exclusively for this thread."""
         descriptor = os.open(os.path.join(self._locks, "shelf"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            before = os.umask(0o077)  # the tokens are in clear, unless encryption_keys are set
+            before = os.umask(0o077)  # the tokens are in plain text unless encryption_keys are set
             try:
                 shelf = shelve.open(self._path)
             finally:
@@ -97,7 +99,7 @@ class ShelveStore(ghl_oauth.Store):
             os.close(descriptor)
 
     def _wait_for_disk(self) -> None:
-        """The token that a new one replaces is worthless already: a save counts when a power cut cannot undo it."""
+        """Syncs to disk: the replaced token is already worthless, so a power cut must not undo the save."""
         for path in [*glob.glob(glob.escape(self._path) + "*"), os.path.dirname(self._path)]:
             if not path.endswith(".locks"):
                 descriptor = os.open(path, os.O_RDONLY)

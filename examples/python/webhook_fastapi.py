@@ -21,15 +21,17 @@ def create_app(client: ghl_oauth.Client | None = None) -> fastapi.FastAPI:
 
     @app.post("/webhooks")
     async def webhook(request: fastapi.Request) -> fastapi.Response:
-        # The raw body: a parameter that FastAPI parses would be another one when it is written again.
+        # The raw body: a parsed and re-serialized body would not match the signature.
         body = await request.body()
         try:
-            # On a thread of its own, since a new location's token may be minted: that is a request to the API.
+            # In a worker thread, because the token of a new location may be minted with a request
+            # to the API.
             await fastapi.concurrency.run_in_threadpool(client.webhook_apply, body, request.headers)
         except ghl_oauth.SignatureInvalid:
             return fastapi.Response(status_code=401)
         except ghl_oauth.GhlError as error:
-            # 429 makes the vendor repeat the delivery by each of its published rules; a 5xx is final by one of them.
+            # 429 makes the vendor repeat the delivery under each of its published rules; under one
+            # of them a 5xx is final.
             return fastapi.Response(status_code=429 if error.retryable else 400)
         return fastapi.Response(status_code=200)
 

@@ -21,12 +21,13 @@ def create_app(client: ghl_oauth.Client | None = None) -> flask.Flask:
     @app.post("/webhooks")
     def webhook() -> tuple[str, int]:
         try:
-            # The raw body: flask.request.json written again would be another one.
+            # The raw body: a re-serialized flask.request.json would not match the signature.
             outcome = client.webhook_apply(flask.request.get_data(), flask.request.headers)
         except ghl_oauth.SignatureInvalid:
             return "not signed", 401
         except ghl_oauth.GhlError as error:
-            # 429 makes the vendor repeat the delivery by each of its published rules; a 5xx is final by one of them.
+            # 429 makes the vendor repeat the delivery under each of its published rules; under one
+            # of them a 5xx is final.
             return "later", 429 if error.retryable else 400
         app.logger.info("%s of %s: applied %s", outcome.type, outcome.resource_id, outcome.applied)
         return "", 200

@@ -1,7 +1,8 @@
-//! Any answer of a server, or several in a row, to every kind of request.
+//! One or more arbitrary server responses to every kind of request.
 //!
-//! The first byte chooses what is asked for. Then come answers as they are on the wire, but for the status, which stands
-//! alone in its line: status, headers, an empty line, body. A byte 0x1e ends one and begins the next.
+//! The first byte selects the request. The responses follow in wire format, except that the status
+//! line contains only the status: status, headers, an empty line, body. A byte 0x1e separates
+//! responses.
 
 #![no_main]
 
@@ -17,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     let Some(answers) = answers.split(|byte| *byte == 0x1e).map(read).collect::<Option<Vec<_>>>() else {
         return;
     };
-    // What was sent with a request must not come back out of its answer.
+    // A secret sent with the request must not be returned from its response.
     watch_for([CLIENT_SECRET].into_iter().chain(match choice {
         b'c' | b'o' => Some(CODE),
         b'l' | b'i' | b'j' => Some(ACCESS_TOKEN),
@@ -60,7 +61,7 @@ fuzz_target!(|data: &[u8]| {
             )});
             let outcome = client.call(ghl_authorization_complete, &redirect.to_string());
             if outcome.0 == 0 {
-                // Whatever the id is, it must be good for the other functions.
+                // The returned id must be valid for the other functions.
                 let resource_id = outcome.1["resourceId"].as_str().unwrap();
                 let found = client.call(ghl_token_delete, resource_id);
                 assert_eq!(found.0, 0, "{}", found.1);
@@ -78,26 +79,26 @@ fuzz_target!(|data: &[u8]| {
     }
     let stats = client.stats();
     assert_eq!(stats["tokens"]["unsaved"], 0, "{stats}");
-    client.moves_house();
+    client.round_trips_through_export();
 });
 
-/// Reads one answer; what has no status is none.
+/// Parses one response, or nothing without a status.
 fn read(answer: &[u8]) -> Option<CannedAnswer> {
     let mut lines = answer.split(|byte| *byte == b'\n');
     let status = std::str::from_utf8(lines.next()?).ok()?.parse().ok()?;
     let mut headers = Vec::new();
-    // Only a whole line has a line feed behind it; the rest is the body.
+    // Only a complete line ends with a line feed; the rest is the body.
     let mut at = answer.iter().position(|byte| *byte == b'\n').map_or(answer.len(), |end| end + 1);
     for line in lines {
         at = (at + line.len() + 1).min(answer.len());
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { break };
         headers.push((line[..colon].to_vec(), line[colon + 1..].trim_ascii().to_vec()));
     }
-    // RFC 9110, 15: three digits, and those below 200 are no answers.
+    // RFC 9110, section 15: three digits, and 1xx are no final responses.
     (200..1000).contains(&status).then(|| CannedAnswer { status, headers, body: answer[at..].to_vec() })
 }
 
-/// Asserts that a success is a token that can be used, with these fields as well.
+/// Asserts that a success is a usable token that also has these fields.
 fn is_a_token(outcome: &Outcome, fields: &[&str]) {
     if outcome.0 == 0 {
         let text = |name: &str| outcome.1[name].as_str().is_some_and(|text| !text.is_empty());

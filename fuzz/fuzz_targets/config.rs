@@ -1,4 +1,4 @@
-//! Any text as a configuration: refused with the key's name, or good for a client.
+//! Arbitrary text as a configuration: refused with the name of the key, or usable for a client.
 
 #![no_main]
 
@@ -21,7 +21,7 @@ fuzz_target!(|text: &str| {
             let client = client_from(client);
             let params =
                 c"{\"scopes\":[\"oauth.readonly\"],\"redirectUri\":\"https://app.example/callback\"}";
-            // SAFETY: a living client and valid pointers; freed once, after the last call.
+            // SAFETY: a valid client and valid pointers; freed once, after the last call.
             unsafe {
                 assert_eq!(ghl_authorization_url(client, params.as_ptr(), ptr::null_mut()), 0, "no link");
                 ghl_client_free(client);

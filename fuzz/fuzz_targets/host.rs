@@ -1,5 +1,6 @@
-//! Any texts as what a store of the host's own answers: refused as `STORE` without a word of them, or records that can be
-//! worked with. The first byte: whether the store is sealed. A line break parts the record from the page.
+//! Arbitrary results of a host store: refused as `STORE` without quoting them, or usable records.
+//! The first byte decides whether the store is sealed. A line break separates the record from the
+//! page.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Any parameters to any function, on a client whose server nobody can reach. The first byte chooses the function.
+//! Arbitrary parameters to any function, on a client whose server is unreachable. The first byte
+//! selects the function.
 
 #![no_main]
 
@@ -7,7 +8,7 @@ use ghl_oauth::internals::ffi::*;
 use ghl_oauth_fuzz::{Abi, Call, SECRETS, given_secrets, watch_for};
 use libfuzzer_sys::fuzz_target;
 
-/// What can come of a call that gets no answer.
+/// The possible errors of a call without a response.
 const POSSIBLE: [Status; 10] = [
     Status::InvalidArgument,
     Status::NotFound,
@@ -21,7 +22,7 @@ const POSSIBLE: [Status; 10] = [
     Status::Config,
 ];
 
-/// The parameters that are secrets.
+/// The secret parameters.
 const SECRET_NAMES: [&str; 5] = ["clientSecret", "code", "refreshToken", "accessToken", "redirectUrl"];
 
 const CALLS: [Call; 11] = [
@@ -50,7 +51,7 @@ fuzz_target!(|data: &[u8]| {
         None => client.access_token(text),
     };
     assert!(outcome.0 == 0 || outcome.is_one_of(&POSSIBLE), "{}", outcome.1);
-    // An id is no secret: errors name it.
+    // An id is not secret: errors name it.
     let takes_an_id = matches!(choice, b'i' | b'j')
         || (usize::from(choice.wrapping_sub(b'a')) >= CALLS.len() && choice % 3 == 2);
     if outcome.0 != 0 && !takes_an_id {
@@ -60,6 +61,6 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     if *choice == b'h' {
-        client.moves_house();
+        client.round_trips_through_export();
     }
 });

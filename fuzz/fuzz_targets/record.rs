@@ -1,4 +1,4 @@
-//! Any bytes as a record that a store hands back: refused, or a record that every part of the manager can work with.
+//! Arbitrary bytes as a stored record: refused, or usable by every part of the token manager.
 
 #![no_main]
 
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ghl_oauth::Status;
+use ghl_oauth::config::Config;
 use ghl_oauth::internals::api::Api;
 use ghl_oauth::internals::clock::Clock;
-use ghl_oauth::config::Config;
 use ghl_oauth::internals::deadline::Deadline;
 use ghl_oauth::internals::event::Events;
 use ghl_oauth::internals::fuzzing::{CannedAnswer, answer_with};
 use ghl_oauth::internals::store::{MemoryStore, Record, Store};
 use ghl_oauth::internals::tokens::{ListParams, MaintainParams, Tokens};
-use ghl_oauth_fuzz::{CLIENT_SECRET, MARK, Still, holds_no_secret, watch_for};
+use ghl_oauth_fuzz::{CLIENT_SECRET, FixedClock, MARK, holds_no_secret, watch_for};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|document: &[u8]| {
@@ -28,14 +28,14 @@ fuzz_target!(|document: &[u8]| {
     };
     let written = record.to_document().unwrap();
     let read_again = Record::from_document("resource-1".into(), 0, &written).unwrap();
-    assert_eq!(*read_again.to_document().unwrap(), *written, "a record changes when it is kept");
+    assert_eq!(*read_again.to_document().unwrap(), *written, "a record changes when it is saved");
 
     watch_for([CLIENT_SECRET]);
     let config = Config::new("app-1", CLIENT_SECRET);
     let patience = || Deadline::after(Duration::from_secs(60), &Arc::default());
     let store = Arc::new(MemoryStore::default());
     assert_eq!(store.save(&record, &patience()).unwrap(), 1);
-    let clock: Arc<dyn Clock> = Arc::new(Still);
+    let clock: Arc<dyn Clock> = Arc::new(FixedClock);
     let tokens = Tokens::new(
         Arc::new(Api::new(&config, &clock).unwrap()),
         Arc::clone(&store) as Arc<dyn Store>,

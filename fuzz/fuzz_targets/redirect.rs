@@ -1,5 +1,5 @@
-//! Any URL as the one that a browser was sent back to. The first byte says whether an installation without `state` is
-//! welcome.
+//! An arbitrary URL as the redirect of a browser. The first byte decides whether an installation
+//! without `state` is accepted.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ use serde_json::json;
 
 const STATE: &str = "a-known-state";
 
-/// What the client's own redirect URI looks like, with its port or without.
+/// The redirect URI of the client, without and with its port.
 const TARGETS: [&str; 2] = ["app.example/oauth/callback", "app.example:443/oauth/callback"];
 
 fuzz_target!(|data: &[u8]| {
@@ -42,14 +42,14 @@ fuzz_target!(|data: &[u8]| {
             [Status::InvalidArgument, Status::StateMismatch, Status::ConsentDenied, Status::Timeout];
         assert!(first.is_one_of(&expected), "{}", first.1);
     }
-    // A state serves once, whatever came of it.
+    // A state is consumed by any outcome.
     if states == [STATE] && (first.0 == 0 || first.is_one_of(&[Status::ConsentDenied])) {
         let again = client.call(ghl_authorization_complete, &params);
         assert!(again.is_one_of(&[Status::StateMismatch]), "{url:?}: {}", again.1);
     }
 });
 
-/// The values that a URL's query gives to a name.
+/// The values of a query parameter of a URL.
 fn parameters(url: &str, name: &str) -> Vec<String> {
     let before_fragment = url.split('#').next().unwrap_or_default();
     let query = before_fragment.split_once('?').map_or("", |(_, query)| query).trim_end();

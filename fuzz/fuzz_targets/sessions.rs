@@ -1,4 +1,4 @@
-//! Any document as the tokens that another program stored.
+//! An arbitrary document as the stored tokens of another program.
 
 #![no_main]
 
@@ -23,9 +23,9 @@ fuzz_target!(|text: &str| {
 
     let listed = client.pages(ghl_tokens_list, "items");
     assert!(listed.len() <= imported && listed.is_empty() == (imported == 0), "{}", report.1);
-    client.moves_house();
+    client.round_trips_through_export();
 
-    // Neither a list nor a report repeats what stands in the place of a secret and nowhere else.
+    // Neither a list nor a report contains a text that occurs only as a secret.
     for token in client.pages(ghl_tokens_export, "tokens") {
         for secret in ["accessToken", "refreshToken"].iter().filter_map(|name| token[*name].as_str()) {
             if secret.contains(MARK) && text.matches(secret).count() == 1 {

@@ -1,4 +1,5 @@
-//! Any webhook: with an even first byte a body that is signed as it should be, else headers (up to a NUL) and a body.
+//! Arbitrary webhooks. If the first byte is even, a correctly signed body; otherwise headers (up to
+//! a NUL) and a body.
 
 #![no_main]
 
@@ -10,7 +11,7 @@ use ghl_oauth_fuzz::{Abi, signing_key};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
-/// What can come of a delivery that is signed: its body may be no document, and the mint that it asks for gets no answer.
+/// The possible errors of a signed delivery: an invalid body, or a mint without a response.
 const POSSIBLE: [Status; 3] = [Status::InvalidArgument, Status::SignatureInvalid, Status::Timeout];
 
 fuzz_target!(|data: &[u8]| {
@@ -23,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
             let outcome = client.deliver(function, rest.get(split + 1..).unwrap_or_default(), headers);
             assert!(
                 outcome.is_one_of(&[Status::InvalidArgument, Status::SignatureInvalid]),
-                "it was not signed"
+                "an unsigned delivery was accepted"
             );
         }
         assert_eq!(client.pages(ghl_tokens_list, "items").len(), 1);
@@ -36,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(applied.0 == 0 || applied.is_one_of(&POSSIBLE), "{}", applied.1);
     assert_eq!(verified.is_one_of(&[Status::InvalidArgument]), applied.is_one_of(&[Status::InvalidArgument]));
 
-    // A repetition changes nothing, and one more bit is another body.
+    // A repetition changes nothing, and a single flipped bit makes another body.
     let listed = client.pages(ghl_tokens_list, "items");
     let again = client.deliver(ghl_webhook_apply, rest, &headers);
     assert_eq!(again.0 == 0, applied.0 == 0, "{} and then {}", applied.1, again.1);

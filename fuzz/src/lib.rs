@@ -1,4 +1,4 @@
-//! What the targets share: a way through the C ABI, and what must be true of every outcome, whatever went in.
+//! Shared code of the fuzz targets: a wrapper of the C ABI, and invariants of every outcome.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -14,7 +14,7 @@ use ghl_oauth::internals::{Client, Config, Status, fuzzing};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 
-/// In every secret of the targets and of their seeds; nothing that the library says by itself contains it.
+/// Part of every secret of the targets and seeds; the library itself never prints it.
 pub const MARK: &str = "hunter2";
 
 pub const CLIENT_SECRET: &str = "hunter2-client-secret";
@@ -22,29 +22,29 @@ pub const ACCESS_TOKEN: &str = "hunter2-access-token";
 pub const REFRESH_TOKEN: &str = "hunter2-refresh-token";
 pub const CODE: &str = "hunter2-code";
 
-/// Every secret of a target's own.
+/// Every secret that the targets themselves use.
 pub const SECRETS: [&str; 4] = [CLIENT_SECRET, ACCESS_TOKEN, REFRESH_TOKEN, CODE];
 
 thread_local! {
     static WATCHED: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
 }
 
-/// From now on, no error and no line of the log may hold any of these. The others may come out because an input put them
-/// in, where nobody could know them for secrets.
+/// From now on no error and no log line may contain any of these. Other secrets may appear because
+/// an input contained them where the library could not recognize them.
 pub fn watch_for(secrets: impl IntoIterator<Item = &'static str>) {
     WATCHED.set(secrets.into_iter().collect());
 }
 
-/// The company that is always held; its token is dead and can be refreshed.
+/// The company whose token is always stored, expired and refreshable.
 pub const COMPANY: &str = "company-1";
 
-/// The moment at which everything happens, in milliseconds since the epoch.
+/// The fixed time of all calls, in milliseconds since the epoch.
 pub const NOW_MS: i64 = 1_700_000_000_000;
 
-/// A clock that stands still, so that an input means the same each time.
-pub struct Still;
+/// A clock that stands still, so that inputs are reproducible.
+pub struct FixedClock;
 
-impl Clock for Still {
+impl Clock for FixedClock {
     fn wall_ms(&self) -> i64 {
         NOW_MS
     }
@@ -54,7 +54,7 @@ impl Clock for Still {
     }
 }
 
-/// A client as a C program holds it, on a port where nobody listens, with hardly any patience.
+/// A client as a C program uses it, with an unreachable server and a very short deadline.
 pub struct Abi(*mut ghl_client);
 
 pub type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
@@ -68,7 +68,7 @@ pub fn signing_key() -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap()
 }
 
-/// A function that tells how far it is.
+/// A function that reports its progress.
 type LongCall = unsafe extern "C" fn(
     *mut ghl_client,
     *const c_char,
@@ -87,10 +87,10 @@ impl Abi {
             "webhook": {"ed25519PublicKeys": [STANDARD.encode(signing_key().public_key())]},
         });
         let config = Config::from_json(&config.to_string()).unwrap();
-        Abi(client_from(Client::with_clock(&config, Arc::new(Still)).unwrap()))
+        Abi(client_from(Client::with_clock(&config, Arc::new(FixedClock)).unwrap()))
     }
 
-    /// The same with the company's token in it.
+    /// A client that has the token of the company.
     pub fn with_company() -> Abi {
         let client = Abi::new();
         let token = json!({
@@ -101,7 +101,7 @@ impl Abi {
         client
     }
 
-    /// Imports tokens. A busy machine may well need more than the three milliseconds that a call has.
+    /// Imports tokens. A busy machine may need more than the three milliseconds of a call.
     fn import(&self, tokens: &Value) -> Outcome {
         let document = json!({"tokens": tokens, "nextPageToken": null}).to_string();
         loop {
@@ -112,27 +112,27 @@ impl Abi {
         }
     }
 
-    /// Any function that takes one text. A NUL ends the text, as it does in C.
+    /// Calls any function that takes one text. A NUL ends the text, as in C.
     pub fn call(&self, function: Call, text: &str) -> Outcome {
         let text = c_text(text);
         let mut document = ptr::dangling_mut();
-        // SAFETY: a living client and valid pointers.
+        // SAFETY: a valid client and valid pointers.
         let code = unsafe { function(self.0, text.as_ptr(), &mut document) };
         Outcome::read(code, take(document))
     }
 
     pub fn stats(&self) -> Value {
         let mut document = ptr::dangling_mut();
-        // SAFETY: a living client and a valid pointer.
+        // SAFETY: a valid client and a valid pointer.
         let code = unsafe { ghl_client_stats(self.0, &mut document) };
         Outcome::read(code, take(document)).1
     }
 
-    /// A delivery, to either of the functions that take one.
+    /// Passes a delivery to one of the functions that take one.
     pub fn deliver(&self, function: WebhookCall, body: &[u8], headers: &str) -> Outcome {
         let headers = c_text(headers);
         let mut document = ptr::dangling_mut();
-        // SAFETY: a living client, valid pointers, and a body as long as it says.
+        // SAFETY: a valid client, valid pointers, and a body of the given length.
         let code = unsafe { function(self.0, body.as_ptr(), body.len(), headers.as_ptr(), &mut document) };
         Outcome::read(code, take(document))
     }
@@ -145,20 +145,20 @@ impl Abi {
         self.long(ghl_tokens_mint, params)
     }
 
-    /// A long work that tells nobody how far it is.
+    /// A long call without a progress callback.
     fn long(&self, function: LongCall, params: &str) -> Outcome {
         let params = c_text(params);
         let mut document = ptr::dangling_mut();
-        // SAFETY: a living client and valid pointers; a callback may be NULL.
+        // SAFETY: a valid client and valid pointers; a callback may be NULL.
         let code = unsafe { function(self.0, params.as_ptr(), None, ptr::null_mut(), &mut document) };
         Outcome::read(code, take(document))
     }
 
-    /// The token, or the error. Both ways to a token must agree.
+    /// The token, or the error. Both functions for a token must agree.
     pub fn access_token(&self, resource_id: &str) -> Outcome {
         let resource_id = c_text(resource_id);
         let (mut token, mut error) = (ptr::dangling_mut(), ptr::dangling_mut());
-        // SAFETY: a living client and valid pointers.
+        // SAFETY: a valid client and valid pointers.
         let code = unsafe { ghl_access_token(self.0, resource_id.as_ptr(), &mut token, &mut error) };
         if code != 0 {
             assert!(token.is_null(), "an error with a token");
@@ -168,7 +168,7 @@ impl Abi {
         let token = take(token);
         assert!(!token.is_empty(), "an empty token");
         let (mut buffer, mut length) = (vec![0x55_u8; token.len() + 1], token.len() + 1);
-        // SAFETY: a living client, and a buffer as long as it says.
+        // SAFETY: a valid client, and a buffer of the given length.
         let again = unsafe {
             ghl_access_token_into(
                 self.0,
@@ -200,8 +200,9 @@ impl Abi {
         }
     }
 
-    /// Asserts that whatever is held can be listed, exported, and imported by another client that then holds the same.
-    pub fn moves_house(&self) {
+    /// Asserts that all stored tokens can be listed, exported, and imported by another client,
+    /// which then has the same tokens.
+    pub fn round_trips_through_export(&self) {
         let listed = self.pages(ghl_tokens_list, "items");
         let tokens = self.pages(ghl_tokens_export, "tokens");
         assert_eq!(listed.len(), tokens.len());
@@ -209,7 +210,8 @@ impl Abi {
             let owner = if metadata["userType"] == "Company" { "companyId" } else { "locationId" };
             assert_eq!(metadata["resourceId"], token[owner], "{metadata} is the token of another");
         }
-        // A server that grants one refresh token to two owners: an import takes it for one of them only.
+        // If a server granted one refresh token to two owners, an import assigns it to only one of
+        // them.
         let refresh_tokens: Vec<&str> =
             tokens.iter().filter_map(|token| token["refreshToken"].as_str()).collect();
         if refresh_tokens.iter().collect::<std::collections::HashSet<_>>().len() < refresh_tokens.len() {
@@ -248,12 +250,12 @@ impl Drop for Abi {
     }
 }
 
-/// What a call returned, and the document that it wrote.
+/// The result of a call, and the document that it wrote.
 #[derive(Debug, PartialEq)]
 pub struct Outcome(pub i32, pub Value);
 
 impl Outcome {
-    /// Reads a document. What must be true of every error is asserted here.
+    /// Reads a document, and asserts the invariants of every error.
     pub fn read(code: i32, document: String) -> Outcome {
         let value: Value = serde_json::from_str(&document).expect("a JSON document");
         if code == 0 {
@@ -273,13 +275,13 @@ impl Outcome {
         Outcome(code, value)
     }
 
-    /// Whether it is one of these failures.
+    /// Whether the outcome is one of these failures.
     pub fn is_one_of(&self, failures: &[Status]) -> bool {
         failures.iter().any(|status| status.code() == self.0)
     }
 }
 
-/// Asserts that a text shows none of the secrets that are watched for.
+/// Asserts that a text contains none of the watched secrets.
 pub fn holds_no_secret(text: &str) {
     WATCHED.with_borrow(|secrets| {
         for secret in secrets {
@@ -288,8 +290,8 @@ pub fn holds_no_secret(text: &str) {
     });
 }
 
-/// The secret that a document gives under one of these names, if it stands in no other place of the document: then no
-/// error about the document may repeat it.
+/// The secrets that a document contains under these names and nowhere else: errors about the
+/// document must not repeat them.
 pub fn given_secrets<'a>(document: &'a str, names: &[&str]) -> Vec<&'a str> {
     let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(document) else {
         return Vec::new();
@@ -307,10 +309,10 @@ pub fn given_secrets<'a>(document: &'a str, names: &[&str]) -> Vec<&'a str> {
 
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 
-/// Listens to everything that is logged: no line may hold a secret.
+/// Checks every log line for secrets.
 fn watch_the_log() {
     unsafe extern "C" fn line(_: i32, message: *const c_char, _: *mut c_void) {
-        // SAFETY: the library passes a text.
+        // SAFETY: the library passes a NUL-terminated text.
         let message = unsafe { CStr::from_ptr(message) }.to_str().expect("UTF-8");
         holds_no_secret(message);
         if message.starts_with("panic at") {
@@ -319,7 +321,7 @@ fn watch_the_log() {
     }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: a function that lives as long as the process.
+        // SAFETY: a function that is valid for the lifetime of the process.
         assert_eq!(unsafe { ghl_set_log_callback(Some(line), ptr::null_mut(), 5) }, 0);
     });
 }
@@ -331,7 +333,7 @@ fn c_text(text: &str) -> CString {
 
 fn take(text: *mut c_char) -> String {
     assert!(!text.is_null(), "no document");
-    // SAFETY: not NULL, so a text of the library, freed here and nowhere else.
+    // SAFETY: not NULL, so a text of the library, freed only here.
     unsafe {
         let copy = CStr::from_ptr(text).to_str().expect("UTF-8").to_owned();
         ghl_string_free(text);

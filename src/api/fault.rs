@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn error_response_of_the_api_has_its_status() {
+    fn vendor_responses_map_to_status_codes() {
         use Status::*;
         for (status, body, expected, is_dead) in [
             (
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_format_is_parsed() {
+    fn every_error_shape_is_parsed() {
         let list = error(
             &response(
                 422,
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_in_an_error_response_is_redacted() {
+    fn secrets_echoed_by_the_server_are_censored() {
         for body in [
             r#"{"message":"bad secret hunter2"}"#,
             r#"{"error":{"code":"X","message":"hunter2","details":{"got":["hunter2"]},"resolution":"not hunter2"}}"#,
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_is_redacted_in_every_encoding() {
+    fn secret_is_found_in_every_encoding() {
         let secret = "s+ec/r%et \"7&<ü>\\'~*";
         let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
         let url = form.replace('+', "%20").replace("%7E", "~");
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn jwt_is_redacted_even_if_it_is_unknown() {
+    fn text_that_looks_like_a_token_is_never_shown() {
         let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJnaGwifQ.c2lnbmF0dXJl-_8";
         let words = format!("granted {token}, \"access_token\":\"{token}\", t=%22{token}%22 x");
         let shown = "granted …, \"access_token\":\"…\", t=%22…%22 x";

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn rejected_casing_is_replaced_by_the_other_one_for_good() {
+    fn refused_field_name_is_retried_once_in_the_other_casing_which_is_remembered() {
         for refused in [
             (400, "Missing parameter: client_id"),
             (422, "property clientId should not exist"),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn other_rejections_are_returned_and_two_rejected_casings_give_the_first_error() {
+    fn other_refusals_are_returned_and_two_refused_casings_return_the_first_refusal() {
         for other in [
             (400, "Missing parameter: clientId"),
             (400, "Missing parameter: client_identity"),

@@ -82,7 +82,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn path_that_leaves_the_base_url_is_refused() {
+    fn path_cannot_leave_the_base_url() {
         let mut config = Config::new("app-1", "s");
         config.base_url = "https://services.example/v3/".into();
         let clock: std::sync::Arc<dyn crate::clock::Clock> = std::sync::Arc::new(SystemClock::new());

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn camel_case_field_wins_in_any_order() {
+    fn newer_spelling_of_a_field_wins_in_any_order() {
         for response in [
             r#"{"accessToken":"new","access_token":"old","expires_in":5,"token_type":"Bearer","_id":1}"#,
             r#"{"access_token":"old","_id":1,"token_type":"Bearer","accessToken":"new","expires_in":5}"#,
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn response_that_is_not_a_json_object_is_refused() {
+    fn token_response_must_be_an_object() {
         for response in ["", "[]", "null", "\"accessToken\"", "{\"accessToken\":\"a\"", "{} x"] {
             assert!(read(response).is_err(), "{response}");
         }

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_check_does_not_use_up_the_state() {
+    fn refused_redirect_does_not_consume_the_state() {
         let pending = Pending::new().unwrap();
         pending.begin("state", URI.to_owned(), Duration::ZERO);
         let refuse = |_: Option<&str>| Err::<(), _>(mismatch("something else is wrong"));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn restored_state_is_valid_once_until_its_original_expiry() {
+    fn restored_state_keeps_its_original_expiry() {
         let pending = Pending::new().unwrap();
         pending.begin("state", URI.to_owned(), Duration::ZERO);
         for _ in 0..2 {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn oldest_of_too_many_consents_is_dropped() {
+    fn oldest_state_is_dropped_at_the_limit() {
         let pending = Pending::new().unwrap();
         for number in 0..=MAX_PENDING {
             pending.begin(&number.to_string(), URI.to_owned(), Duration::from_millis(number as u64));

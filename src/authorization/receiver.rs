@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn request_is_accepted_or_gets_its_error_status() {
+    fn request_head_is_accepted_or_refused_with_a_reason() {
         let ours = "Host: app.example\r\n";
         let callback = "/oauth/callback?code=1&state=2";
         for (target, query) in [
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn incomplete_request_is_not_answered() {
+    fn incomplete_request_head_is_not_judged() {
         let whole = get("/oauth/callback?code=1", "Host: app.example\r\n");
         for length in 0..whole.len() {
             assert_eq!(status(&whole[..length]), "", "{length}");
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn request_with_any_changed_byte_does_not_panic() {
+    fn request_head_with_any_changed_byte_does_not_panic() {
         let whole = get("/oauth/callback?code=1", "Host: app.example\r\nAccept: */*\r\n");
         for position in 0..whole.len() {
             for byte in 0..=u8::MAX {
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn default_port_in_host_is_optional() {
+    fn default_port_of_a_redirect_uri_is_optional() {
         for (uri, port, expected) in [
             ("https://a.example/", 81, "a.example:443 a.example 127.0.0.1:81 localhost:81"),
             ("https://a.example:8443", 81, "a.example:8443 127.0.0.1:81 localhost:81"),

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirect_with_another_origin_or_path_does_not_match() {
+    fn redirect_must_match_the_configured_uri() {
         let is_to = |url: &str| Redirect::read(url).unwrap().is_to("https://app.example/oauth/callback");
         assert!(is_to("https://app.example/oauth/callback?code=1"));
         assert!(is_to("https://APP.example:443/oauth/callback?code=1#top"));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn slight_difference_from_the_redirect_uri_is_named() {
+    fn redirect_that_nearly_matches_reports_the_difference() {
         let differs = |url: &str| {
             let redirect = Redirect::read(url).unwrap();
             assert!(!redirect.is_to("https://app.example/oauth/callback"));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_decoded_from_the_query_only() {
+    fn parameters_are_decoded_from_the_query() {
         let redirect =
             Redirect::read(" https://app.example/?code=a%20b+c&state=%C3%A9&x#?error=1&code=2 ").unwrap();
         assert_eq!(redirect.parameter("code"), Some("a b c"));

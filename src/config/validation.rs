@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn only_client_id_and_secret_are_required() {
+    fn minimal_configuration_has_two_keys() {
         let config = Config::from_json(r#"{"clientId":"app-1","clientSecret":"s"}"#).unwrap();
         assert_eq!(config.app_id(), "app");
         assert_eq!(config.base_url, "https://services.leadconnectorhq.com");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_is_allowed_only_for_loopback_hosts() {
+    fn plain_http_is_allowed_only_to_this_machine() {
         for host in ["127.0.0.1:8080", "localhost:8080", "[::1]:8080"] {
             let mut config = Config::new("app-1", "s");
             config.base_url = format!("http://{host}/v3");

@@ -112,7 +112,8 @@ pub unsafe fn call_with<P: DeserializeOwned, R: Into<Value>>(
 /// @param out_json     "{}", or the error; free with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, invalid UTF-8 or JSON, and an unknown,
 ///         missing or mistyped key, named by the error's "parameter"; GHL_ERR_CONFIG for a value
-///         that cannot be used; GHL_ERR_STORE if the store cannot be opened
+///         that cannot be used; GHL_ERR_STORE if the store cannot be opened; GHL_ERR_TIMEOUT if
+///         another program blocks the database until timeouts.totalMs
 ///
 /// Example:
 ///

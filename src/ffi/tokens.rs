@@ -272,6 +272,45 @@ pub unsafe extern "C" fn ghl_tokens_import(
     }
 }
 
+/// Moves the tokens of another client id in the same database to this client's id. After a key
+/// rotation an app has a new client id, for which the store looks empty.
+///
+/// For the stores "sqlite" and "postgres". Stop the programs that use the other client id first.
+/// The tokens do not change; encrypted records need their key in store.encryptionKeys. Each token
+/// is saved under this client id before it is deleted under the other one, so an interrupted call
+/// loses nothing and can be repeated. A token that is already held under this client id stays,
+/// unless its state is "reauthorizationRequired". To undo, adopt in the other direction. Only the
+/// next refresh shows whether the API accepts the refresh token under the new client id.
+///
+/// Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each.
+///
+/// @param client       a client
+/// @param params_json  {"clientId"?, "resourceId"?, "dryRun"?}: the other client id; a company or
+///                     location to which the call is limited; whether to report without changes.
+///                     Without "clientId" nothing is adopted, and "clients" names the other client
+///                     ids
+/// @param out_json     {"adopted", "skipped": [{"resourceId", "reason"}], "failed": [{"resourceId",
+///                     "error"}], "clients": [{"clientId", "tokens"}]}, or the error; free with
+///                     ghl_string_free; may be NULL. "failed" names unreadable records, "clients"
+///                     the other client ids with tokens in the database, at most 100, with the
+///                     number of their tokens
+/// @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_CONFIG for a store
+///         that holds the tokens of only one client id; GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+///         GHL_ERR_CANCELLED
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_tokens_adopt(
+    client: *mut ghl_client,
+    params_json: *const c_char,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    unsafe {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            client.tokens_adopt(&params)
+        })
+    }
+}
+
 /// Exports tokens with their secrets, page by page, in the form that ghl_tokens_import reads.
 ///
 /// Two programs that both refresh an exported token invalidate it for each other: stop one of them

@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_free_again_a_window_after_the_answer() {
+    fn permit_is_free_again_one_window_after_the_response() {
         let rate_limiter = rate_limiter(2, 1000, 100);
         let start = seconds(1_000_000);
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_go_in_the_order_in_which_they_came() {
+    fn waiting_requests_are_served_in_order() {
         let rate_limiter = rate_limiter(1, 1000, 100);
         let start = seconds(1_000_000);
         assert_eq!(rate_limiter.ask(LOCATION, start), None);
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_limit_is_kept_to_beside_the_configured_one() {
+    fn lower_limit_of_server_and_configuration_applies() {
         let (most, interval) = ("x-ratelimit-max", "x-ratelimit-interval-milliseconds");
         for (requests, per_ms, at_once, in_a_minute) in [
             (5, 1000, 5, 300),
@@ -578,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_have_used_of_the_window_is_counted() {
+    fn requests_of_other_programs_count_against_the_window() {
         let headers = |remaining| {
             [
                 ("x-ratelimit-max", 10),
@@ -599,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_left_the_window_since_the_server_counted_is_not_taken_for_others() {
+    fn own_requests_that_left_the_window_are_not_counted_as_foreign() {
         let rate_limiter = rate_limiter(10, 1000, 1000);
         let start = seconds(1_000_000);
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
@@ -624,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_holds_everyone_back_and_not_for_ever() {
+    fn refusal_blocks_all_requests_for_a_limited_time() {
         let start = seconds(1_000_000);
         let rate_limiter = rate_limiter(10, 1000, 1000);
         let block = |seconds| {
@@ -644,7 +644,7 @@ mod tests {
     }
 
     #[test]
-    fn spent_day_is_waited_for_until_its_reset_and_no_longer_than_it_lasts() {
+    fn exhausted_daily_quota_blocks_until_its_reset_and_for_a_day_at_most() {
         let [left, limit, reset] =
             ["x-ratelimit-daily-remaining", "x-ratelimit-limit-daily", "x-ratelimit-daily-reset"];
         let start = seconds(1_000_000);
@@ -674,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn count_of_the_day_begins_anew_with_the_servers_own_day() {
+    fn daily_count_restarts_with_the_day_of_the_server() {
         let [left, limit, reset] =
             ["x-ratelimit-daily-remaining", "x-ratelimit-limit-daily", "x-ratelimit-daily-reset"];
         let start = seconds(1_000_000);
@@ -697,7 +697,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_that_say_nothing_any_more_are_forgotten() {
+    fn idle_buckets_are_dropped() {
         let rate_limiter = rate_limiter(10, 1000, 4);
         let start = seconds(1_000_000);
         let visit = |name: &str, now| {
@@ -727,7 +727,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_has_its_own_limit() {
+    fn daily_limit_is_counted_separately() {
         let rate_limiter = rate_limiter(10, 1000, 2);
         let start = seconds(1_000_000);
         assert_eq!((rate_limiter.ask(LOCATION, start), rate_limiter.ask(LOCATION, start)), (None, None));

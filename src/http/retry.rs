@@ -122,7 +122,7 @@ mod tests {
     use ureq::http::HeaderName;
 
     #[test]
-    fn the_pause_doubles_up_to_its_cap() {
+    fn backoff_doubles_up_to_its_cap() {
         let policy = Retry { max_attempts: 9, base_delay_ms: 100, max_delay_ms: 1000 };
         for (attempt, most) in [(1, 100), (2, 200), (3, 400), (5, 1000), (60, 1000)] {
             for _ in 0..50 {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
+    fn retry_after_is_read_as_seconds_or_a_date() {
         let read = |text: &str| wait(503, &[("retry-after", text)]);
         assert_eq!(read("7"), Some(Duration::from_secs(7)));
         assert_eq!(read("0"), Some(Duration::ZERO));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn spent_day_is_waited_for_as_long_as_its_header_plausibly_says() {
+    fn exhausted_daily_quota_is_waited_for_within_plausible_bounds() {
         let [interval, remaining] =
             [("x-ratelimit-interval-milliseconds", "10000"), ("x-ratelimit-daily-remaining", "0")];
         let reset = |value| ("x-ratelimit-daily-reset", value);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn timeout_inside_the_api_is_repeated_only_where_a_repetition_does_no_harm() {
+    fn upstream_timeout_is_retried_only_if_a_repetition_is_safe() {
         let response = |status: u16, body: &str| Response {
             status,
             headers: HeaderMap::new(),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_without_retry_after_asks_for_the_interval_of_its_limit() {
+    fn refusal_without_retry_after_waits_for_the_limit_interval() {
         let interval = ("x-ratelimit-interval-milliseconds", "10000");
         assert_eq!(wait(429, &[interval]), Some(Duration::from_secs(10)));
         assert_eq!(wait(429, &[interval, ("retry-after", "3")]), Some(Duration::from_secs(3)));

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pieces_of_a_request_leave_together_and_nothing_of_them_stays() {
+    fn parts_of_a_request_are_sent_together_and_wiped() {
         let (mut socket, mut server) = pair();
         transmit(&mut socket, b"head");
         transmit(&mut socket, b"body");
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_longer_than_the_buffer_leaves_as_it_grows() {
+    fn request_longer_than_the_buffer_is_sent_in_parts() {
         let (mut socket, mut server) = pair();
         let piece = [b'x'; MIN_FREE_SPACE / 2];
         for _ in 0..5 {
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn input_is_waited_for_in_slices_and_not_beyond_its_time() {
+    fn input_is_awaited_in_slices_until_the_deadline() {
         let (mut socket, mut server) = pair();
         let began = Instant::now();
         assert!(matches!(socket.await_input(within(120)), Err(Error::Timeout(_))));
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_connection_that_is_silent_is_open() {
+    fn only_a_silent_connection_counts_as_open() {
         let (mut socket, mut server) = pair();
         assert!(socket.is_open());
         server.write_all(b"x").unwrap();

@@ -515,7 +515,7 @@ fn repeat(seed: u64) {
 }
 
 #[test]
-fn no_run_of_the_simulation_breaks_a_promise() {
+fn simulation_runs_keep_every_promise() {
     log::set_max_level(log::LevelFilter::Off);
     if let Some(seed) = number("GHL_SIMULATION_SEED") {
         return repeat(seed);
@@ -554,7 +554,7 @@ fn no_run_of_the_simulation_breaks_a_promise() {
 }
 
 #[test]
-fn run_of_one_seed_is_always_the_same() {
+fn run_with_the_same_seed_is_identical() {
     for seed in 1..20 {
         assert_eq!(run(seed, true), run(seed, true), "seed {seed}");
     }

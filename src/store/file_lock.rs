@@ -44,6 +44,11 @@ impl LockFolder {
         Ok(locks)
     }
 
+    /// The locks of another client id in the same folder.
+    pub fn of_client(&self, client_id: &str) -> LockFolder {
+        LockFolder { folder: self.folder.clone(), client_id: client_id.to_owned() }
+    }
+
     fn make(&self) -> io::Result<()> {
         make_folder(&self.folder)
     }

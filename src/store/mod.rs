@@ -23,6 +23,8 @@ use std::sync::Arc;
 #[cfg(feature = "sqlite")]
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::config::{Backend, Config, Timeouts, make_absolute};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -135,6 +137,31 @@ pub trait Store: Send + Sync {
 
     /// Removes the notes that have expired.
     fn prune_notes(&self, now_ms: i64, deadline: &Deadline) -> Result<()>;
+
+    /// The other client ids that have records in the same database, at most [`MOST_CLIENTS`]. A store that keeps the records of
+    /// one client id only has none.
+    fn other_clients(&self, _deadline: &Deadline) -> Result<Vec<OtherClient>> {
+        Ok(Vec::new())
+    }
+
+    /// The records of another client id in the same database, sealed with the same keys; `None` if the store keeps the records
+    /// of one client id only.
+    fn of_client(&self, _client_id: &str) -> Result<Option<Arc<dyn Store>>> {
+        Ok(None)
+    }
+}
+
+/// How many other client ids are reported.
+pub const MAX_CLIENTS: usize = 100;
+
+/// Another client id that has records in the same database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherClient {
+    /// The client id.
+    pub client_id: String,
+    /// How many records it has.
+    pub tokens: u64,
 }
 
 /// What the keys of tombstones begin with: the id of the deleted resource follows.

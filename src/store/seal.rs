@@ -35,7 +35,7 @@ pub struct Seal(Arc<Inner>);
 
 struct Inner {
     client_id: String,
-    keys: Vec<Key>,
+    keys: Arc<[Key]>,
     plain_is_refused: bool,
 }
 
@@ -48,7 +48,7 @@ struct Key {
 impl Seal {
     /// The seal of an app whose records stay plain.
     pub fn none(client_id: &str) -> Seal {
-        Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys: Vec::new(), plain_is_refused: false }))
+        Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys: Arc::new([]), plain_is_refused: false }))
     }
 
     /// The seal of an app with its keys, each the base64 of 32 bytes: the first seals, all open. `plain_is_refused` when
@@ -67,8 +67,14 @@ impl Seal {
                 .with_parameter(named)
             })
         };
-        let keys = keys.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+        let keys = keys.iter().enumerate().map(read).collect::<Result<Arc<[Key]>>>()?;
         Ok(Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys, plain_is_refused })))
+    }
+
+    /// The seal of another client id, with the same keys.
+    pub fn of_client(&self, client_id: &str) -> Seal {
+        let (keys, plain_is_refused) = (Arc::clone(&self.0.keys), self.0.plain_is_refused);
+        Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys, plain_is_refused }))
     }
 
     /// The app whose records these are.

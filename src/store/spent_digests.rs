@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_are_found_merged_and_forgotten_in_their_order() {
+    fn digests_are_found_merged_and_dropped_oldest_first() {
         let mut digests = all_of(&["a", "b", "c"]);
         assert!(digests.contains(&of("b")) && !digests.contains(&of("d")));
         assert_eq!((digests.len(), digests.last()), (3, Some(of("c"))));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_text_is_no_digest_and_no_panic() {
+    fn damaged_text_is_ignored_without_a_panic() {
         for text in ["x", "ünïcödé", "abcdefgü", "üüüüüüüüü"] {
             let mut digests = SpentDigests(text.into());
             let _ = (

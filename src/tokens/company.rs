@@ -2,19 +2,42 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::{Tokens, not_found};
-use crate::api::location_ids;
+use crate::api::{InstalledLocationsParams, installed_location_ids, location_ids};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::store::{Query, Record};
 use crate::token::UserType;
 
+/// How many companies are read at a time.
+const PAGE: usize = 100;
+
+/// How long a location that no company lists is left alone, and how long at most after several times: each time costs a
+/// request per company.
+const MIN_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(3600);
+
+/// How many locations that no company lists are remembered.
+const MAX_UNLISTED: usize = 10_000;
+
 /// The companies of locations that were seen in lists.
 #[derive(Default)]
-pub struct Companies(Mutex<HashMap<String, String>>);
+pub struct Companies {
+    seen: Mutex<HashMap<String, String>>,
+    unlisted: Mutex<HashMap<String, Unlisted>>,
+}
+
+/// A location that was in no company's list.
+#[derive(Clone, Copy)]
+struct Unlisted {
+    times: u32,
+    /// When the companies are asked again, by the uptime.
+    asked_again: Duration,
+}
 
 impl Companies {
     /// Remembers the locations of a company's list.
@@ -30,13 +53,36 @@ impl Companies {
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<String, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unlisted(&self) -> MutexGuard<'_, HashMap<String, Unlisted>> {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the companies may be asked for a location now. The next time is later, unless the location is found.
+    fn may_ask(&self, location_id: &str, uptime: Duration) -> bool {
+        let mut unlisted = self.unlisted();
+        let times = match unlisted.get(location_id) {
+            Some(last) if last.asked_again > uptime => return false,
+            last => last.map_or(0, |last| last.times),
+        };
+        if unlisted.len() >= MAX_UNLISTED {
+            unlisted.retain(|_, last| last.asked_again > uptime);
+            if unlisted.len() >= MAX_UNLISTED {
+                return false;
+            }
+        }
+        let pause = MIN_PAUSE.saturating_mul(1 << times.min(10)).min(MAX_PAUSE);
+        unlisted.insert(location_id.to_owned(), Unlisted { times: times + 1, asked_again: uptime + pause });
+        true
     }
 }
 
 impl Tokens {
     /// The company whose token can mint for a location. An INSTALL that is newer than the installation held names it;
-    /// otherwise the record does, or a list, or the only company that is held.
+    /// otherwise the record does, or a list, or the only company that is held. If several are held, and an INSTALL does not
+    /// name its company, each company's list is asked for the location.
     ///
     /// # Errors
     /// `NOT_FOUND` if no company is held, or if several are; `STORE`, `TIMEOUT`, `CANCELLED`.
@@ -62,11 +108,53 @@ impl Tokens {
             (Some(only), true) => Ok(only.resource_id),
             (None, _) => Err(not_found(location_id)),
             (Some(_), false) => {
+                if installed.is_some()
+                    && let Some(company_id) = self.company_that_lists(location_id, deadline)?
+                {
+                    return Ok(company_id);
+                }
                 let message =
                     format!("no token is held for {location_id}, and several companies could mint one");
                 Err(Error::new(Status::NotFound, message)
                     .with_help("list the company's installed locations first, or import the token with its companyId")
                     .with_resource(location_id))
+            }
+        }
+    }
+
+    /// The company that lists a location as installed, after asking each company that is held, with pauses that grow.
+    fn company_that_lists(&self, location_id: &str, deadline: &Deadline) -> Result<Option<String>> {
+        if !self.companies.may_ask(location_id, self.clock.uptime()) {
+            return Ok(None);
+        }
+        let mut query = Query { user_type: Some(UserType::Company), limit: PAGE, ..Query::default() };
+        loop {
+            let page = self.records.list(&query, deadline)?;
+            for company in page.records {
+                let params = InstalledLocationsParams {
+                    company_id: Some(company.resource_id.clone()),
+                    location_id: Some(location_id.to_owned()),
+                    is_installed: Some(true),
+                    ..InstalledLocationsParams::default()
+                };
+                match self.list_locations(&params, deadline) {
+                    Ok(list) if installed_location_ids(&list).any(|id| id == location_id) => {
+                        self.companies.unlisted().remove(location_id);
+                        self.companies.seen().insert(location_id.to_owned(), company.resource_id.clone());
+                        return Ok(Some(company.resource_id));
+                    }
+                    Ok(_) => {}
+                    Err(error) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {
+                        self.companies.unlisted().remove(location_id);
+                        return Err(error);
+                    }
+                    // One company that cannot be asked says nothing about the others.
+                    Err(error) => log::debug!("{location_id}: a company's list could not be asked: {error}"),
+                }
+            }
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(None),
             }
         }
     }

@@ -165,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn persistent_failure_is_asked_about_rarely() {
+    fn repeated_failure_is_retried_with_backoff() {
         assert!(requests(&Error::new(Status::Server, "503"), 60) <= 14);
         assert!(requests(&refusal(), 60) <= 4);
         assert!(requests(&refusal(), 3600) <= 17);
     }
 
     #[test]
-    fn short_rest_is_waited_out_and_long_one_answers_with_the_last_error() {
+    fn short_cooldown_is_waited_for_and_a_long_one_returns_the_last_error() {
         let cooldowns = Cooldowns::default();
         cooldowns.failed("location", &refusal(), Duration::ZERO);
         assert!(matches!(
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn failure_that_asked_nothing_of_the_server_causes_no_rest() {
+    fn failure_without_a_request_starts_no_cooldown() {
         let cooldowns = Cooldowns::default();
         for status in [Status::Store, Status::Cancelled, Status::NotFound, Status::LocationInactive] {
             cooldowns.failed("location", &Error::new(status, "x"), Duration::ZERO);

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_others_get_the_leaders_result() {
+    fn followers_get_the_result_of_the_leader() {
         let flights = Flights::new();
         let Role::Leader(leader) = flights.join("a") else { panic!("the first leads") };
         let cancellation = Arc::default();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_goes_without_a_result_wakes_the_others() {
+    fn leader_without_a_result_wakes_the_followers() {
         let flights = Flights::<_, u8>::new();
         let leader = flights.join("a");
         let Role::Follower(flight) = flights.join("a") else { panic!("the second waits") };
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_leaves_when_cancelled_and_the_flight_goes_on() {
+    fn cancelled_follower_returns_and_the_flight_continues() {
         let flights = Flights::new();
         let Role::Leader(leader) = flights.join("a") else { panic!("the first leads") };
         let cancellation = Arc::default();
@@ -225,7 +225,7 @@ mod models {
     }
 
     #[test]
-    fn nobody_works_at_the_same_time_and_everybody_gets_a_result() {
+    fn one_leader_works_at_a_time_and_every_caller_gets_a_result() {
         loom::model(|| {
             let flights = Arc::new(TestFlights::new());
             let (working, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -249,7 +249,7 @@ mod models {
     }
 
     #[test]
-    fn a_leader_that_goes_without_a_result_strands_nobody() {
+    fn leader_without_a_result_blocks_no_follower() {
         loom::model(|| {
             let flights = Arc::new(TestFlights::new());
             let failing = {
@@ -262,7 +262,7 @@ mod models {
     }
 
     #[test]
-    fn a_cancelled_waiter_leaves_whatever_the_moment() {
+    fn follower_cancelled_at_any_moment_returns() {
         loom::model(|| {
             let flights = Arc::new(TestFlights::new());
             let cancellation = std::sync::Arc::new(Cancellation::default());
@@ -283,7 +283,7 @@ mod models {
     }
 
     #[test]
-    fn a_late_joiner_shares_the_result_or_flies_anew() {
+    fn late_follower_shares_the_result_or_starts_a_new_flight() {
         loom::model(|| {
             let flights = Arc::new(TestFlights::new());
             let Role::Leader(leader) = flights.join("resource") else { panic!("the first leads") };

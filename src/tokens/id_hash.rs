@@ -75,7 +75,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn ids_that_differ_a_little_have_other_hashes() {
+    fn similar_ids_have_different_hashes() {
         let hash = IdHash::new();
         let numbered = (0..100_000).map(|index| format!("location{index:012}"));
         let short = (0..20).flat_map(|length| ["t".repeat(length), format!("{}u", "t".repeat(length))]);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn all_bits_are_spread() {
+    fn hash_uses_all_bits() {
         for _ in 0..100 {
             let hash = IdHash::new();
             let hashes: Vec<u64> =
@@ -99,14 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn an_id_and_its_bytes_have_the_same_hash() {
+    fn id_and_its_bytes_have_the_same_hash() {
         let hash = IdHash::new();
         let held = InlineId::new("location000000000001");
         assert_eq!(hash.hash_one(&held), hash.hash_one(b"location000000000001".as_slice()));
     }
 
     #[test]
-    fn each_has_a_seed_of_its_own() {
+    fn each_instance_has_its_own_seed() {
         assert_ne!(IdHash::new().hash_one(b"id".as_slice()), IdHash::new().hash_one(b"id".as_slice()));
     }
 }

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_of_any_length_is_what_it_was() {
+    fn id_of_any_length_is_preserved() {
         for length in [0, 1, 20, INLINE_CAPACITY, INLINE_CAPACITY + 1, 255, 256, 300] {
             let id = "i".repeat(length);
             assert_eq!(InlineId::new(&id).bytes(), id.as_bytes());
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_as_small_as_a_text() {
+    fn inline_id_is_as_small_as_a_string() {
         assert_eq!(size_of::<InlineId>(), size_of::<String>());
     }
 }

@@ -17,7 +17,7 @@ use crate::token::CLOCK_TOLERANCE_MS;
 pub const DELIVERY_RETENTION_MS: i64 = 7 * 86_400_000;
 
 /// The list of the locations whose INSTALL waits for a token.
-const UNMINTED: &str = "unminted";
+pub(super) const UNMINTED: &str = "unminted";
 
 const KEY: &str = "installation/";
 

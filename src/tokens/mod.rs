@@ -4,6 +4,7 @@
 //! per resource takes the store's lock, reads the store again, renews what is still due, saves it, and only then hands it
 //! out. The other callers get the old token while it is valid, and wait for the new one if it is not.
 
+mod adoption;
 mod bulk;
 mod company;
 mod cooldown;
@@ -24,7 +25,7 @@ mod transfer;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ring::digest::{Digest, SHA256, digest};
@@ -41,6 +42,7 @@ use crate::secret::Secret;
 use crate::store::{Record, SpentDigest, Standing, Store};
 use crate::token::{Token, UserType, valid_id};
 
+pub use adoption::AdoptParams;
 pub use bulk::Progress;
 use company::Companies;
 use cooldown::Cooldowns;
@@ -84,6 +86,8 @@ pub struct Tokens {
     cooldowns: Cooldowns,
     /// Digests of access tokens that the API called dead although they were new.
     rejected_new_tokens: Mutex<HashMap<String, Digest>>,
+    /// Advice about another client id with tokens in the same database, once that was looked for.
+    other_client: OnceLock<Option<String>>,
     counters: Counters,
 }
 
@@ -131,6 +135,7 @@ impl Tokens {
             companies: Companies::default(),
             cooldowns: Cooldowns::default(),
             rejected_new_tokens: Mutex::default(),
+            other_client: OnceLock::new(),
             counters: Counters::default(),
         }
     }

@@ -429,6 +429,11 @@ impl Records {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map_or(0, Note::deleted_version))
     }
 
+    /// When a record was last deleted, in milliseconds since the epoch, if one was.
+    pub fn last_deletion_ms(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<i64>> {
+        Ok(self.tombstone(resource_id, deadline)?.as_ref().map(deleted_at))
+    }
+
     fn tombstone(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Note>> {
         self.store.note(&key(resource_id), deadline)
     }

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_answer_is_asked_for_twice_and_longer_by_who_must_succeed() {
+    fn lost_response_is_retried_twice_and_longer_if_the_caller_must_succeed() {
         let mut patient = RefreshRetry::new(None, START);
         for pause in [Some(Duration::ZERO), Some(PAUSE), None] {
             assert_eq!(patient.after(&lost(), START, false, AMPLE), pause);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_in_doubt_nothing_is_sent_again() {
+    fn failure_with_a_known_outcome_is_not_retried() {
         for must_succeed in [false, true] {
             let mut retry = RefreshRetry::new(None, START);
             assert_eq!(retry.after(&unreachable(), START, must_succeed, AMPLE), None);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_doubt_is_worth_a_second_opinion_and_no_insisting() {
+    fn refusal_after_an_earlier_unknown_outcome_is_confirmed_once() {
         for (ago, goes_on) in [(0, true), (29_999, true), (30_000, false), (-1, false)] {
             let mut retry = RefreshRetry::new(Some(ago), START);
             assert!(retry.may_be_spent());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn who_must_succeed_leaves_the_rest_of_the_window_to_others() {
+    fn caller_that_must_succeed_stops_before_the_end_of_the_replay_window() {
         let mut retry = RefreshRetry::new(None, START);
         assert_eq!(retry.after(&lost(), START, true, AMPLE), Some(Duration::ZERO));
         let later = START + MUST_SUCCEED_FOR - Duration::from_secs(2);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_was_too_slow_gets_longer_before_its_second_opinion() {
+    fn slow_server_gets_more_time_before_a_refusal_is_confirmed() {
         let mut retry = RefreshRetry::new(None, START);
         assert_eq!(
             retry.after(&failure(Status::Timeout, Outcome::Unknown), START, false, AMPLE),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn who_must_succeed_waits_as_long_as_the_server_asks() {
+    fn caller_that_must_succeed_waits_as_long_as_the_server_asks() {
         let mut retry = RefreshRetry::new(Some(0), START);
         let busy = |wait| {
             let error = Error::new(Status::Server, "busy").with_retry_after(Some(wait));

@@ -117,7 +117,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn a_reader_never_sees_half_a_change() {
+    fn reader_never_sees_a_partial_write() {
         let pair = StripedLock::new((0, 0));
         thread::scope(|scope| {
             let readers: Vec<_> = (0..2 * STRIPES)
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_seen_by_whoever_reads_next() {
+    fn completed_write_is_visible_to_the_next_reader() {
         let value = StripedLock::new(0);
         for round in 1..100 {
             *value.write() = round;
@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn readers_of_one_stripe_do_not_wait_for_each_other() {
+    fn readers_of_one_stripe_do_not_block_each_other() {
         let value = StripedLock::new(7);
         let first = value.read_as(3);
         assert_eq!(*value.read_as(3), *first);
     }
 
     #[test]
-    fn a_writer_that_panics_leaves_the_value() {
+    fn panicking_writer_keeps_the_value() {
         let value = StripedLock::new(vec![1]);
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let mut writing = value.write();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_value_goes_with_the_lock() {
+    fn value_is_dropped_with_the_lock() {
         let inside = std::sync::Arc::new(());
         let lock = StripedLock::new(std::sync::Arc::clone(&inside));
         drop(lock.read());
@@ -197,7 +197,7 @@ mod models {
     use loom::thread;
 
     #[test]
-    fn a_change_is_seen_whole_and_by_all() {
+    fn write_is_seen_completely_and_on_every_stripe() {
         loom::model(|| {
             let pair = Arc::new(StripedLock::new((0, 0)));
             let readers: Vec<_> = (0..STRIPES)
@@ -222,7 +222,7 @@ mod models {
     }
 
     #[test]
-    fn two_writers_and_a_reader_end() {
+    fn two_writers_and_a_reader_terminate() {
         loom::model(|| {
             let count = Arc::new(StripedLock::new(0));
             let other = {

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_are_about_equal() {
+    fn shards_have_about_equal_sizes() {
         for prefix in ["location", "", "ve9EPM428h8v"] {
             let mut parts = [0; SHARDS];
             for index in 0..16_000 {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn short_and_odd_ids_are_ids() {
+    fn short_and_unusual_ids_are_accepted() {
         let cache = TokenCache::new();
         let ids = ["", "a", "b", "sevenab", "eightabc", "ninéabcd", "ß"];
         for id in ids {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn every_thread_sees_the_newest_token_and_none_that_is_forgotten() {
+    fn every_thread_sees_the_newest_token_and_no_removed_one() {
         let cache = TokenCache::new();
         cache.publish("gone", token("0".into()), None);
         cache.forget("gone");
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_loaded_before_a_token_was_deleted_or_replaced_is_not_held() {
+    fn record_loaded_before_a_deletion_or_replacement_is_not_cached() {
         let cache = TokenCache::new();
         let [old, new] = ["old", "new"].map(|token| Secret::new(token.to_owned()));
         let publish = |token: &Secret, changes| {

@@ -27,7 +27,7 @@ const BATCH: usize = 100;
 const SAVE_RETRY_TIME: Duration = Duration::from_secs(3);
 
 /// Which tokens are listed or exported.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ListParams {
     /// Only this company and its locations.
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn the_vendors_sessions_come_over() {
+    fn sessions_of_the_vendor_are_imported() {
         let token = read_json(json!({
             "access_token": "old", "accessToken": "new", "refresh_token": "r", "expire_at": "1700000000000",
             "userType": "Company", "companyId": "c", "scope": "a b", "resourceId": "c"
@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_age_means_due_at_once() {
+    fn unknown_age_makes_a_token_due_at_once() {
         let token = read_json(json!({"accessToken": "a", "refreshToken": "r", "locationId": "l"})).unwrap();
         assert!(!token.is_alive(1_000_000));
         let only =
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_expiry_that_decides_must_be_a_number() {
+    fn only_the_effective_expiry_must_be_a_number() {
         let token = read_json(json!({
             "accessToken": "a", "companyId": "c", "expiresAt": 1_700_000_000_000_i64, "expireAt": "then",
             "expiresIn": "a day"

@@ -19,13 +19,13 @@ use crate::error::{Error, Result, Status};
 use crate::request::RequestParams;
 use crate::secret::Secret;
 use crate::store::Host;
-use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams};
+use crate::tokens::{AdoptParams, ImportParams, ListParams, MaintainParams, MintParams};
 use crate::webhook::Headers;
 
 pub use results::{
-    AuthorizationUrl, Body, Event, Exported, FailedToken, ImportReport, Location, LocationPage,
-    MaintainProgress, MaintainReport, MintProgress, MintReport, Response, SkippedToken, TokenInfo, TokenPage,
-    TokenState, Webhook, WebhookOutcome,
+    AdoptReport, AuthorizationUrl, Body, ClientTokens, Event, Exported, FailedToken, ImportReport, Location,
+    LocationPage, MaintainProgress, MaintainReport, MintProgress, MintReport, Response, SkippedToken,
+    TokenInfo, TokenPage, TokenState, UnadoptedToken, Webhook, WebhookOutcome,
 };
 
 /// A client for one app and its tokens. Share it between threads by reference or in an `Arc`.
@@ -222,6 +222,23 @@ impl Client {
     /// ```
     pub fn tokens_import(&self, tokens: Vec<Map<String, Value>>, replace: bool) -> Result<ImportReport> {
         typed(self.core.tokens_import(ImportParams { tokens, replace, ..ImportParams::default() })?)
+    }
+
+    /// Moves the tokens of another client ID in the same database to this client, after a change of
+    /// the client key. Without `client_id`, moves nothing and only lists the client IDs in
+    /// `clients` of the report.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`]; [`Status::Config`] for a store that has only one client ID;
+    /// [`Status::Store`].
+    pub fn tokens_adopt(
+        &self,
+        client_id: Option<&str>,
+        resource_id: Option<&str>,
+        dry_run: bool,
+    ) -> Result<AdoptReport> {
+        let (client_id, resource_id) = (client_id.map(str::to_owned), resource_id.map(str::to_owned));
+        typed(self.core.tokens_adopt(&AdoptParams { client_id, resource_id, dry_run })?)
     }
 
     /// Mints tokens for many locations of a company, as fast as the rate limit allows. One failure

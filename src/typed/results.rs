@@ -172,6 +172,40 @@ result! {
 }
 
 result! {
+    /// A token that an adoption skipped.
+    UnadoptedToken {
+        /// The company or location.
+        resource_id: String,
+        /// The reason.
+        reason: String,
+    }
+}
+
+result! {
+    /// A client ID with tokens in the database.
+    ClientTokens {
+        /// The client ID.
+        client_id: String,
+        /// How many tokens it has.
+        tokens: u64,
+    }
+}
+
+result! {
+    /// The result of an adoption.
+    AdoptReport {
+        /// How many tokens were moved, or would be.
+        adopted: u64,
+        /// The tokens that were skipped.
+        skipped: Vec<UnadoptedToken>,
+        /// Stored records that cannot be read.
+        failed: Vec<FailedToken>,
+        /// Other client IDs with tokens in the database.
+        clients: Vec<ClientTokens>,
+    }
+}
+
+result! {
     /// The progress of minting many locations.
     MintProgress {
         /// How many locations have a token now.

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn error_for_an_invalid_key_names_its_index() {
+    fn unusable_key_is_refused_by_position() {
         let raw = [7; 32];
         let info = [&ED25519_INFO[..], &raw].concat();
         for key in [

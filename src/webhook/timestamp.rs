@@ -78,7 +78,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn timestamp_is_parsed_in_its_usual_formats() {
+    fn timestamps_are_read_in_the_usual_formats() {
         for (timestamp, expected) in [
             (json!("1970-01-01T00:00:00Z"), Some(0)),
             (json!("2025-06-25T06:57:06.225Z"), Some(1_750_834_626_225)),

@@ -1,4 +1,4 @@
-/* What the C tests share. */
+/* Helpers of the C tests. */
 #ifndef GHL_TESTS_CHECKS_H
 #define GHL_TESTS_CHECKS_H
 
@@ -17,7 +17,7 @@
         }                                                                                       \
     } while (0)
 
-/* Runs a function on so many threads at once, each with its own number. */
+/* Runs a function on several threads at once, each with its own number. */
 typedef struct {
     void (*work)(int number);
     int number;
@@ -31,7 +31,7 @@ static inline void *ghl_test_run(void *context) {
 
 #define MOST_THREADS 16
 
-/* Meanwhile, this thread does something of its own, if there is something. */
+/* Runs `meanwhile`, if any, on this thread at the same time. */
 static inline void in_parallel(int count, void (*work)(int number), void (*meanwhile)(void)) {
     pthread_t handles[MOST_THREADS];
     ghl_test_thread threads[MOST_THREADS];
@@ -49,7 +49,7 @@ static inline void in_parallel(int count, void (*work)(int number), void (*meanw
     }
 }
 
-/* A number that several threads change. */
+/* A counter shared by several threads. */
 typedef struct {
     pthread_mutex_t mutex;
     int value;

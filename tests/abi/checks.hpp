@@ -1,4 +1,4 @@
-// What the C++ tests share.
+// Helpers of the C++ tests.
 #ifndef GHL_TESTS_CHECKS_HPP
 #define GHL_TESTS_CHECKS_HPP
 
@@ -16,7 +16,7 @@
         }                                                                                       \
     } while (0)
 
-// Hands the consent link to the program that plays the person; returns where the browser ended up.
+// Passes the consent link to the program that simulates the person. Returns the redirect URL.
 inline std::string consent(const std::string &person, const std::string &url) {
     CHECK(url.find('\'') == std::string::npos);
     std::FILE *answer = popen((person + " '" + url + "'").c_str(), "r");

@@ -1,5 +1,5 @@
-// ghl_oauth.hpp against an emulator with 5 locations: argv[1] is the configuration, argv[2] a program that plays the person,
-// argv[3] the signature of argv[4], a webhook that tells of an installation.
+// ghl_oauth.hpp against an emulator with 5 locations: argv[1] is the configuration, argv[2] a
+// program that simulates the person, argv[3] the signature of argv[4], an INSTALL webhook.
 #include <atomic>
 #include <cstring>
 #include <map>
@@ -23,7 +23,8 @@ static_assert(std::is_copy_constructible_v<ghl::client_ref>);
 
 namespace {
 
-// The error that the work throws: of that very class, which is an error and a std::exception.
+// The error that the work throws: exactly of this class, which derives from ghl::error and
+// std::exception.
 template <class Error, class Work> Error thrown(Work work) {
     try {
         work();
@@ -66,7 +67,7 @@ void every_status_has_its_class() {
     CHECK(thrown<ghl::rate_limited>([&] { raised(GHL_ERR_RATE_LIMITED); }).code() == ghl::status::rate_limited);
     thrown<ghl::conflict>([&] { raised(GHL_ERR_CONFLICT); });
     thrown<ghl::timeout>([&] { raised(GHL_ERR_TIMEOUT); });
-    // One that only a newer library knows.
+    // A status that only a newer library has.
     CHECK(thrown<ghl::error>([&] { raised(63); }).code() == static_cast<ghl::status>(63));
 }
 
@@ -101,7 +102,7 @@ std::vector<std::string> lists_come_page_by_page(const ghl::client &client, cons
     for (const ghl::location &location : client.installed_locations(company_id, filter)) {
         CHECK(!location.id.empty() && location.name && location.raw.front() == '{');
         ids.push_back(location.id);
-        // Lazily: so many pages so far.
+        // Pages are fetched lazily.
         CHECK(client.stats().requests.sent - before == static_cast<std::int64_t>((ids.size() + 1) / 2));
     }
     CHECK(std::set<std::string>(ids.begin(), ids.end()).size() == 5);
@@ -150,7 +151,7 @@ void tokens_are_handed_out(const ghl::client &client, const std::string &locatio
     again = token;
     thrown<ghl::forbidden>([&] { client.access_token("nobody", again); });
     CHECK(again.empty());
-    // An id is a text up to its end, not up to a NUL.
+    // The length of an id is explicit, so a NUL does not end it.
     const std::string cut = location_id + std::string("\0x", 2);
     CHECK(thrown<ghl::invalid_argument>([&] { client.access_token(cut); }).parameter() == "resource_id");
     thrown<ghl::invalid_argument>([&] { client.token_delete(cut); });
@@ -164,7 +165,7 @@ void tokens_are_handed_out(const ghl::client &client, const std::string &locatio
     CHECK(after.view() != token.view());
 }
 
-void tokens_come_and_go(const ghl::client &client, const ghl::config &config, const std::string &company_id) {
+void tokens_are_exported_and_imported(const ghl::client &client, const ghl::config &config, const std::string &company_id) {
     ghl::token_filter locations;
     locations.user_type = "Location";
     for (const ghl::token_info &info : client.tokens_list(locations)) {
@@ -176,7 +177,7 @@ void tokens_come_and_go(const ghl::client &client, const ghl::config &config, co
     ghl::page<ghl::token> page = client.tokens_export_page(locations);
     CHECK(page.items.size() == 1 && !page.next_page_token && !page.raw.empty());
 
-    // Into another client, which can do the same with them; changed, where they were changed.
+    // Another client can import the tokens, including changed fields.
     ghl::client other(config);
     exported[0].scope = "changed scope";
     ghl::import_report report = other.tokens_import(exported);
@@ -186,7 +187,7 @@ void tokens_come_and_go(const ghl::client &client, const ghl::config &config, co
     for (const ghl::token &token : other.tokens_export()) {
         const bool is_first = token.location_id == exported[0].location_id;
         CHECK(is_first == (token.scope == "changed scope"));
-        // What the API said beside the usual is still there.
+        // Additional fields of the API are still present.
         CHECK(token.raw.view().find("\"userId\"") == std::string_view::npos ||
               exported[0].raw.view().find("\"userId\"") != std::string_view::npos);
     }
@@ -222,7 +223,8 @@ void long_work_tells_its_progress(const ghl::client &client, const std::string &
     CHECK(thrown<ghl::invalid_argument>([&] { client.tokens_mint(company_id, all); }).parameter() == "concurrency");
     all.concurrency.reset();
 
-    // What a listener throws stops the work and comes out, as it was; from a checked client, too.
+    // An exception of a listener stops the work and is rethrown unchanged, also from a checked
+    // client.
     const auto throws = [](const auto &) { throw own_error("enough"); };
     CHECK(std::string(thrown<own_error>([&] { client.tokens_mint(company_id, all, throws); }).what()) == "enough");
     thrown<own_error>([&] { (void)client.checked().tokens_mint(company_id, all, throws); });
@@ -254,7 +256,7 @@ void long_work_tells_its_progress(const ghl::client &client, const std::string &
     CHECK(now.refreshed == calls && calls >= 5 && now.failed.empty());
 }
 
-void any_call_can_be_made(const ghl::client &client, const std::string &location_id) {
+void any_request_can_be_sent(const ghl::client &client, const std::string &location_id) {
     ghl::api_request get("GET", "/locations/" + location_id, location_id);
     ghl::api_response response = client.request(get);
     CHECK(response.ok() && response.body_encoding == ghl::api_response::encoding::json && response.body.front() == '{');
@@ -275,14 +277,14 @@ void webhooks_are_checked_and_applied(const ghl::client &client, const std::stri
     const ghl::headers sent{{"Host", "app.example"}, {"X-GHL-Signature", signature}, {"Host", "again"}};
     const ghl::webhook webhook = client.webhook_verify(body, sent);
     CHECK(webhook.type == "INSTALL" && webhook.scheme == "ed25519" && webhook.key_index == 0 && webhook.payload.front() == '{');
-    // A map's pairs do, too.
+    // The pairs of a map are accepted as well.
     const ghl::webhook_outcome outcome = client.webhook_apply(body, std::multimap<std::string, std::string>{{"x-ghl-signature", signature}});
     CHECK(outcome.type == "INSTALL" && outcome.resource_id && (outcome.applied || outcome.reason));
     thrown<ghl::signature_invalid>([&] { client.webhook_apply(body + " ", sent); });
     thrown<ghl::signature_invalid>([&] { client.webhook_verify("", {}); });
 }
 
-void the_endpoints_are_there_as_they_are(const ghl::client &client, const std::string &company_id, const std::string &location_id) {
+void raw_endpoints_work(const ghl::client &client, const std::string &company_id, const std::string &location_id) {
     const ghl::token minted = client.oauth_location_token(company_id, location_id);
     CHECK(minted.user_type == "Location" && minted.company_id == company_id && minted.refresh_token && minted.expires_at);
     ghl::token_request request;
@@ -306,7 +308,7 @@ void events_reach_their_listener(ghl::client &client, const std::string &locatio
     client.on_event(
         [&, alive](const ghl::event &event) {
             events.push_back(event);
-            // A listener may use the client, and cannot replace itself.
+            // A listener may use the client, but cannot replace itself.
             CHECK(!client.access_token(location_id).empty());
             thrown<ghl::invalid_argument>([&] { client.on_event(nullptr); });
             throw own_error("from a listener");
@@ -325,7 +327,7 @@ void events_reach_their_listener(ghl::client &client, const std::string &locatio
     CHECK(!events[0].error && events[0].raw.find("token.refreshed") != std::string::npos);
     CHECK(!watch.expired());
 
-    // The listener goes along when the client moves, and is freed when it is replaced.
+    // The listener moves with the client, and is freed when it is replaced.
     ghl::client moved(std::move(client));
     thrown<ghl::invalid_argument>([&] { client.stats(); });
     thrown<ghl::invalid_argument>([&] { client.on_event(nullptr); });
@@ -363,7 +365,7 @@ void the_log_reaches_its_listener(const ghl::config &config) {
     CHECK(lines == so_far);
 }
 
-// Many threads use a client, whose listener is replaced meanwhile, and one ends a wait.
+// Many threads use a client while its listener is replaced and one of them cancels a wait.
 void threads_share_a_client(const ghl::client &client, const std::vector<std::string> &ids) {
     std::atomic<int> heard{0};
     std::vector<std::thread> threads;
@@ -412,7 +414,7 @@ int main(int argc, char **argv) {
     a_bad_configuration_is_refused_by_name();
     every_status_has_its_class();
 
-    // The configuration as its structure, from that of the emulator.
+    // The configuration struct, filled from the emulator's JSON.
     ghl::config config;
     CHECK(ghl::detail::value::document(argv[1])->members([&](std::string_view name, ghl::detail::value member) {
         return ghl::detail::match(name, member, "clientId", config.client_id, "clientSecret", config.client_secret, "redirectUri",
@@ -432,11 +434,11 @@ int main(int argc, char **argv) {
     const ghl::token_info company = connected(client, argv[2]);
     const std::vector<std::string> ids = lists_come_page_by_page(client, company.resource_id);
     tokens_are_handed_out(client, ids[0]);
-    tokens_come_and_go(client, config, company.resource_id);
+    tokens_are_exported_and_imported(client, config, company.resource_id);
     long_work_tells_its_progress(client, company.resource_id, ids);
-    any_call_can_be_made(client, ids[0]);
+    any_request_can_be_sent(client, ids[0]);
     webhooks_are_checked_and_applied(client, argv[3], argv[4]);
-    the_endpoints_are_there_as_they_are(client, company.resource_id, ids[1]);
+    raw_endpoints_work(client, company.resource_id, ids[1]);
     events_reach_their_listener(client, ids[0]);
     the_log_reaches_its_listener(config);
     threads_share_a_client(client, ids);

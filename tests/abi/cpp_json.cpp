@@ -1,4 +1,5 @@
-// The JSON within ghl_oauth.hpp: what is read, what is refused, and what is written. Needs no emulator.
+// The JSON reader and writer inside ghl_oauth.hpp: accepted and refused input, and output. Needs no
+// emulator.
 #include <limits>
 #include <random>
 #include <string>
@@ -30,7 +31,7 @@ void texts_mean_what_rfc_8259_says() {
     CHECK(text(R"("\ud83d\ude00")") == "\U0001F600");
     CHECK(text("\"\U0001F600 caf\u00e9\"") == "\U0001F600 caf\u00e9");
     CHECK(text(R"("a\u0000b")") == std::string("a\0b", 3));
-    // Half a pair is no character, whatever follows it.
+    // Half of a surrogate pair is replaced, whatever follows it.
     CHECK(text(R"("\ud83d")") == "\uFFFD");
     CHECK(text(R"("\ud83dx")") == "\uFFFDx");
     CHECK(text(R"("\ude00\ud83d\u0041")") == "\uFFFD\uFFFDA");
@@ -83,7 +84,8 @@ void documents_are_one_value() {
     }
 }
 
-// Fields of another kind, fields that are new, and absent ones: nothing but the document's own breakage is an error.
+// Fields of another type, unknown fields and missing fields are accepted; only invalid JSON is an
+// error.
 void results_are_read_leniently() {
     ghl::token_info info;
     CHECK(read(value(R"({"new": {"resourceId": "no"}, "resourceId": "\u006c1", "scope": 5, "expiresAt": "soon",
@@ -92,7 +94,7 @@ void results_are_read_leniently() {
     CHECK(info.company_id == "");
     CHECK(info.raw.find("\"new\"") != std::string::npos);
     CHECK(read(value(R"({"expiresAt": 9223372036854775807})"), info));
-    // The end of the clock, not beyond it.
+    // Clamped to the range of the clock.
     CHECK(info.expires_at && *info.expires_at > std::chrono::system_clock::now());
     CHECK(!read(value(R"({"resourceId": "\x"})"), info));
     CHECK(!read(value(R"({"resourceId" "l1"})"), info));
@@ -163,7 +165,7 @@ void what_is_written_is_read_back() {
     CHECK(grouped.view() == R"({"Host":["a","b"],"X-One":"1"})");
 }
 
-// Whatever bytes come, reading ends, and touches nothing beyond them: run under the sanitizers.
+// Reading any bytes terminates and never reads out of bounds: run with the sanitizers.
 void noise_is_refused_or_read() {
     const std::string pieces[] = {"{", "}", "[", "]", ":", ",", "\"", "\\", "\\u", "\\ud83d", "a", "0", "-", " ", "\"resourceId\"", "null", "\"items\"", "true"};
     std::mt19937 random(7);
@@ -172,7 +174,7 @@ void noise_is_refused_or_read() {
         for (auto count = random() % 24; count > 0; --count) {
             noise += pieces[random() % std::size(pieces)];
         }
-        // Exactly as long as it is, so that the address sanitizer sees a step too far.
+        // An exact allocation, so that the address sanitizer detects an overrun.
         const std::unique_ptr<char[]> exact(new char[noise.size()]);
         std::copy(noise.begin(), noise.end(), exact.get());
         const std::string_view bytes(exact.get(), noise.size());

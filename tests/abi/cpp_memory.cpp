@@ -1,5 +1,6 @@
-// What memory.c is for ghl_oauth.h, this is for ghl_oauth.hpp: a program that makes the calls that its input asks for, with the
-// typed results, and keeps nothing of them, so that its memory can be searched for what the header left there.
+// The counterpart of memory.c for ghl_oauth.hpp: a program that makes the calls requested by its
+// input through the typed results and keeps nothing, so that its memory can be searched for remains
+// of the header.
 #include <cstring>
 #include <unistd.h>
 

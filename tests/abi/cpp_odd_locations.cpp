@@ -1,4 +1,4 @@
-// A list of locations of which only "l1" and "l2" are some, from the configuration argv[1].
+// A list of locations in which only "l1" and "l2" are valid, from the configuration argv[1].
 #include "checks.hpp"
 
 int main(int argc, char **argv) {

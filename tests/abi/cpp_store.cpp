@@ -1,5 +1,6 @@
-// A client of ghl_oauth.hpp whose tokens a class of the program's own keeps, against an emulator with 3 locations: argv[1] is
-// the configuration, argv[2] a program that plays the person, argv[3] a path for a database.
+// A client of ghl_oauth.hpp with a custom store class, against an emulator with 3 locations:
+// argv[1] is the configuration, argv[2] a program that simulates the person, argv[3] a path for a
+// database.
 #include <cstring>
 #include <stdexcept>
 #include <thread>
@@ -64,13 +65,13 @@ void a_token_goes_through_its_life(const std::string &config, const std::string 
         CHECK(client.tokens_list(locations).to_vector().size() == 3);
         exported = client.tokens_export().to_vector();
 
-        // The store goes along when the client moves.
+        // The store moves with the client.
         ghl::client moved(std::move(client));
         CHECK(shared.alive == 1 && holds(shared.records[company], moved.access_token(company)));
     }
     CHECK(shared.alive == 0);
 
-    // Another client finds what the first one left; two share it.
+    // Another client finds the records of the first one; two clients share them.
     const ghl::client one(config, over<locking_map_store>(shared));
     const ghl::client other(config, over<locking_map_store>(shared));
     CHECK(shared.alive == 2);
@@ -88,12 +89,12 @@ void a_token_goes_through_its_life(const std::string &config, const std::string 
         thread.join();
     }
     CHECK(shared.locked.empty());
-    // The refresh tokens that were exported before are spent, and an import would refuse them.
+    // The previously exported refresh tokens are spent, and an import would refuse them.
     exported = one.tokens_export().to_vector();
     CHECK(one.token_delete(company).resource_id == company);
     CHECK(shared.records.count(company) == 0 && other.tokens_list().to_vector().size() == 3);
 
-    // A lock that is not free at once is asked for again.
+    // A busy lock is requested again.
     const int locks = shared.locks;
     shared.busy = 2;
     CHECK(one.tokens_import(exported).imported == 1);
@@ -106,7 +107,7 @@ void a_store_needs_no_lock(const ghl::config &config, const std::string &person)
     const ghl::client throwing(config, over<map_store>(shared));
     const std::string company = connect(throwing, person);
     CHECK(client.token_refresh(company) && client.access_token(company) && shared.locks == 0);
-    // What is there unless it is overridden.
+    // The defaults of the base class.
     map_store alone(shared);
     CHECK(!alone.has_lock() && !alone.lock("id", std::chrono::milliseconds(1)));
     alone.unlock("id");
@@ -118,7 +119,7 @@ void a_store_that_fails_loses_nothing(const std::string &config, const std::stri
     const std::string company = connect(client, person);
     const std::string record = shared.records[company];
 
-    // The words of load and list reach the caller, whether they were thrown or returned.
+    // The message of load and list reaches the caller, whether thrown or returned.
     shared.load_fails = throws;
     const auto refused = thrown<ghl::store_error>([&] { client.token_refresh(company); });
     CHECK(holds(refused.message(), "the cupboard is locked") && refused.resource_id() == company && refused.retryable());
@@ -126,7 +127,7 @@ void a_store_that_fails_loses_nothing(const std::string &config, const std::stri
     CHECK(holds(thrown<ghl::store_error>([&] { client.token_refresh(company); }).message(), "the cupboard is empty"));
     shared.load_fails = throws_a_number;
     thrown<ghl::store_error>([&] { client.token_refresh(company); });
-    // A failure that says it is none is one all the same; and a NUL must not cut a record short.
+    // A failure with a success code is still a failure, and a NUL must not truncate a record.
     shared.load_fails = [] {
         ghl::failure why;
         why.status = ghl::status::ok;
@@ -143,7 +144,7 @@ void a_store_that_fails_loses_nothing(const std::string &config, const std::stri
     CHECK(holds(client.checked().tokens_list_page().error().message, "the cupboard is empty"));
     shared.list_fails = nullptr;
 
-    // The others have a number only.
+    // The other functions report only a number.
     for (auto *fails : {&shared.save_fails, &shared.remove_fails, &shared.lock_fails}) {
         for (const auto &how : {std::function<ghl::failure()>(throws), std::function<ghl::failure()>(throws_a_number),
                                 std::function<ghl::failure()>(returns_a_failure)}) {
@@ -157,7 +158,7 @@ void a_store_that_fails_loses_nothing(const std::string &config, const std::stri
     }
     CHECK(shared.records[company] == record && client.token_refresh(company).state == "ok");
 
-    // A conflict: once is looked into and overcome, for ever is an error.
+    // A single conflict is resolved; a permanent one is an error.
     shared.conflicts = 1;
     CHECK(client.token_refresh(company).state == "ok" && shared.conflicts == 0);
     shared.conflicts = 1000;
@@ -168,7 +169,7 @@ void a_store_that_fails_loses_nothing(const std::string &config, const std::stri
     client.access_token(company);
 }
 
-// A store that calls the client which it serves: that is refused, and breaks nothing.
+// A store that calls the client it serves is refused without harm.
 void a_store_cannot_use_its_own_client(const ghl::config &config, const std::string &person) {
     shared_records shared;
     const ghl::client client(config, over<map_store>(shared));
@@ -209,7 +210,7 @@ void tokens_are_sealed_before_the_store_sees_them(const ghl::config &base, const
         CHECK(report.resealed == 4 && report.unsealed == 0 && report.failed.empty());
         CHECK(!holds(shared.all(), client.access_token(company)));
     }
-    // The key that is still needed is not given.
+    // The required key is missing.
     {
         const ghl::client client(with({second}), over<map_store>(shared));
         const ghl::maintenance_report report = client.tokens_maintain();
@@ -220,13 +221,13 @@ void tokens_are_sealed_before_the_store_sees_them(const ghl::config &base, const
     CHECK(client.tokens_maintain(company).resealed == 0 && client.tokens_maintain().resealed == 4);
 }
 
-// The library's own store knows which keys are in use: that one is missing is no single token's failure.
-void a_missing_key_is_nobodys_failure(const ghl::config &base, const std::string &person, const std::string &path) {
+// The built-in store knows the keys in use: a missing key is not a failure of a single token.
+void missing_key_is_not_a_token_failure(const ghl::config &base, const std::string &person, const std::string &path) {
     ghl::config config = base;
     config.store = ghl::sqlite_store(path);
     config.store->encryption_keys.emplace_back(first);
     const std::string company = connect(ghl::client(config), person);
-    // The company is sealed with the one, its locations with the other.
+    // The company is sealed with one key, its locations with the other.
     config.store->encryption_keys = {ghl::secret(second), ghl::secret(first)};
     CHECK(ghl::client(config).tokens_mint(company).minted == 3);
     config.store->encryption_keys.pop_back();
@@ -251,7 +252,7 @@ void a_store_is_destroyed_once_whatever_comes(const ghl::config &config, const s
     const auto none = ghl::checked_client::open(config, std::unique_ptr<ghl::store>());
     CHECK(!none && none.error().status == ghl::status::invalid_argument && none.error().parameter == "store");
 
-    // One that throws before the library has it.
+    // A store whose constructor throws before the library owns it.
     struct undecided : map_store {
         using map_store::map_store;
         bool has_lock() const override { throw std::runtime_error("undecided"); }
@@ -286,6 +287,6 @@ int main(int argc, char **argv) {
     a_store_that_fails_loses_nothing(with_scopes, person);
     a_store_cannot_use_its_own_client(config, person);
     tokens_are_sealed_before_the_store_sees_them(config, person);
-    a_missing_key_is_nobodys_failure(config, person, argv[3]);
+    missing_key_is_not_a_token_failure(config, person, argv[3]);
     std::puts("passed");
 }

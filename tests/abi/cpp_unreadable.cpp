@@ -1,4 +1,5 @@
-// A store of three companies, "c1" to "c3", of which "c2" cannot be read, from the configuration argv[1].
+// A store of three companies, "c1" to "c3", in which "c2" is unreadable, from the configuration
+// argv[1].
 #include "checks.hpp"
 
 namespace {

@@ -1,5 +1,6 @@
-// ghl_oauth.hpp without exceptions: compiled with -fno-exceptions -fno-rtti. argv[1] is the configuration, argv[2] a company's
-// tokens, as ghl_tokens_import takes them, argv[3] the company.
+// ghl_oauth.hpp without exceptions: compiled with -fno-exceptions -fno-rtti. argv[1] is the
+// configuration, argv[2] tokens of a company in the format of ghl_tokens_import, argv[3] the
+// company.
 #include "map_store.hpp"
 
 static_assert(GHL_OAUTH_EXCEPTIONS == 0);
@@ -64,7 +65,7 @@ int main(int argc, char **argv) {
     CHECK(minted && minted->total == 3 && calls > 0);
     const auto stopped = client.tokens_mint(argv[3], {}, [&](const ghl::mint_progress &) { return false; });
     CHECK(!stopped && stopped.error().status == ghl::status::cancelled);
-    // What is held by now; the token that came in argv may be spent.
+    // The currently stored token; the one from argv may be spent.
     ghl::token_filter companies;
     companies.user_type = "Company";
     const auto held = client.tokens_export_page(companies);

@@ -1,4 +1,4 @@
-// A store that keeps its records in a std::map, for the C++ tests. Several of them may share one.
+// A store for the C++ tests that keeps its records in a std::map. Several stores may share one map.
 #ifndef GHL_TESTS_MAP_STORE_HPP
 #define GHL_TESTS_MAP_STORE_HPP
 
@@ -16,9 +16,9 @@ struct shared_records {
     std::map<std::string, std::string, std::less<>> records;
     std::set<std::string, std::less<>> locked;
     int alive = 0, locks = 0;
-    // Answers that are still to come before the true ones.
+    // The number of conflicts and busy locks to report first.
     int conflicts = 0, busy = 0;
-    // What the store does instead of its work, if anything.
+    // Replacements of the store functions, if set.
     std::function<ghl::failure()> load_fails, save_fails, remove_fails, list_fails, lock_fails;
 
     std::string all() {

@@ -1,8 +1,8 @@
 /*
- * A program that makes the calls that its input asks for, a line each, and keeps nothing of them: so that whoever
- * started it can search its memory for what the library left there. Its own copies are wiped, and none stands in a
- * buffer of stdio. A line is "new CONFIGURATION", "free", "keep SECRET", which stays, or a name from the table
- * and what that function takes; the answer is the document that the call wrote.
+ * A program that makes the calls requested by its input, one per line, and keeps nothing, so that
+ * its parent can search its memory for remains of the library. Its own copies are wiped and never
+ * pass through stdio. A line is "new CONFIGURATION", "free", "keep SECRET", which keeps the secret,
+ * or a name from the table with its arguments; the response is the document of the call.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,7 +50,7 @@ static const struct {
     {"tokens_list", ghl_tokens_list},
 };
 
-/* What comes in. */
+/* The input. */
 static char line[1 << 16];
 
 static void wipe(char *bytes, size_t length) {
@@ -59,7 +59,7 @@ static void wipe(char *bytes, size_t length) {
     }
 }
 
-/* Straight from the input; nobody sends ahead. */
+/* Read directly: the parent sends one line at a time. */
 static size_t next_line(void) {
     size_t length = 0;
     do {

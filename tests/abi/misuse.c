@@ -1,6 +1,6 @@
 /*
- * Everything that a host should not do, and everything unusual that it may. argv[1] is a configuration, argv[2] tokens
- * to import, argv[3] and those behind it the resources that they are for, a company first.
+ * All misuse that a host can commit, and all unusual but allowed calls. argv[1] is a configuration,
+ * argv[2] tokens to import, and the further arguments their resources, starting with a company.
  */
 #include <sched.h>
 #include <stdbool.h>
@@ -21,13 +21,14 @@ static with_text *const TEXT_FUNCTIONS[] = {
     ghl_authorization_url, ghl_authorization_complete, ghl_token_refresh,
     ghl_token_delete,      ghl_tokens_list,            ghl_tokens_import,
     ghl_tokens_export,     ghl_authorization_listen,   ghl_request,
+    ghl_tokens_adopt,
 };
 
-/* Those that tell how far they are. */
+/* Functions with a progress callback. */
 typedef int32_t long_work(ghl_client *, const char *, ghl_progress_callback, void *, char **);
 static long_work *const LONG_FUNCTIONS[] = {ghl_tokens_maintain, ghl_tokens_mint};
 
-/* Those that take a body. */
+/* Functions that take a body. */
 typedef int32_t with_body(ghl_client *, const uint8_t *, size_t, const char *, char **);
 static with_body *const BODY_FUNCTIONS[] = {ghl_webhook_verify, ghl_webhook_apply};
 
@@ -35,10 +36,10 @@ static with_body *const BODY_FUNCTIONS[] = {ghl_webhook_verify, ghl_webhook_appl
 #define LONG_FUNCTION_COUNT (sizeof LONG_FUNCTIONS / sizeof *LONG_FUNCTIONS)
 #define TEXT_FUNCTION_COUNT (sizeof TEXT_FUNCTIONS / sizeof *TEXT_FUNCTIONS)
 
-/* Whatever a pointer held before the call. */
+/* The value of a pointer before the call. */
 #define UNSET ((char *)&tokens)
 
-/* An error that names this parameter; takes the document over. */
+/* An error that names this parameter; frees the document. */
 static void refused(int32_t status, char **document, const char *parameter) {
     char expected[64];
     CHECK(status == GHL_ERR_INVALID_ARGUMENT);
@@ -151,7 +152,7 @@ static void bad_utf8_in_every_text(void) {
     }
 }
 
-/* Every document is left where it is; only the code comes back. */
+/* No document is requested; only the code is returned. */
 static void no_documents(const char *config) {
     ghl_client *made = another(config);
     import(made);
@@ -177,7 +178,7 @@ static void no_documents(const char *config) {
     CHECK(ghl_oauth_installed_locations(made, params, NULL) == GHL_OK);
     CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\", \"installed\": true}", resources[0]) > 0);
     CHECK(ghl_tokens_mint(made, params, NULL, NULL, NULL) == GHL_OK);
-    /* What was renewed is renewed for the next client, too: refresh tokens serve once. */
+    /* A renewed token is also stored for the next client, because a refresh token is valid once. */
     char *exported;
     CHECK(ghl_tokens_export(made, "{}", &exported) == GHL_OK);
     CHECK(ghl_tokens_import(client, exported, NULL) == GHL_OK);
@@ -219,7 +220,7 @@ static void buffers_of_every_size(void) {
     ghl_string_free(token);
 }
 
-/* What any callback may do: everything, but for freeing the client and replacing itself. */
+/* A callback may do anything except free its client and replace itself. */
 static void call_the_library(const char *resource_id) {
     char *text, *error;
     CHECK(ghl_client_stats(client, &text) == GHL_OK);
@@ -253,12 +254,12 @@ static void ignore_event(const char *event, void *context) {
 static void event_that_calls(const char *event, void *context) {
     CHECK(event[0] == '{' && context == (void *)&heard);
     if (add(&heard, 1) > 1) {
-        return; /* An event of what the first one did. */
+        return; /* A nested event. */
     }
     call_the_library(resources[0]);
     CHECK(ghl_token_refresh(client, resources[1], NULL) == GHL_OK);
     CHECK(ghl_tokens_maintain(client, "{}", NULL, NULL, NULL) == GHL_OK);
-    /* Itself it cannot replace, and hears that at once; the log's receiver it can. */
+    /* Replacing itself is refused at once; replacing the log callback is allowed. */
     CHECK(ghl_client_on_event(client, ignore_event, NULL) == GHL_ERR_INVALID_ARGUMENT);
     CHECK(ghl_client_on_event(client, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
     CHECK(ghl_set_log_callback(ignore_line, NULL, 5) == GHL_OK);
@@ -302,7 +303,7 @@ static void callbacks_that_call_back(const char *config) {
     CHECK(ghl_client_on_event(client, event_that_calls, &heard) == GHL_OK);
     CHECK(ghl_token_refresh(client, resources[0], NULL) == GHL_OK);
     CHECK(ghl_client_on_event(client, NULL, NULL) == GHL_OK);
-    CHECK(add(&heard, 0) >= 2); /* Its own, and that of the refresh inside it. */
+    CHECK(add(&heard, 0) >= 2); /* Its own event, and the one of the nested refresh. */
 
     CHECK(ghl_client_on_event(client, ignore_event, NULL) == GHL_OK);
     CHECK(ghl_set_log_callback(line_that_calls, &logged, 5) == GHL_OK);
@@ -310,7 +311,7 @@ static void callbacks_that_call_back(const char *config) {
     CHECK(ghl_set_log_callback(NULL, NULL, 0) == GHL_OK);
     CHECK(add(&logged, 0) >= 1);
 
-    /* Something is due again: the tokens' times are long past. */
+    /* The expiry of the tokens is long past, so they are due. */
     ghl_client *usual = client;
     client = another(config);
     char *exported;
@@ -352,7 +353,7 @@ static void refresh_and_list(int number) {
     add(&at_work, -1);
 }
 
-static void cancel_until_they_are_through(void) {
+static void cancel_until_done(void) {
     while (add(&at_work, 0) > 0) {
         ghl_client_cancel(client);
         sched_yield();
@@ -361,14 +362,14 @@ static void cancel_until_they_are_through(void) {
 
 static void calls_while_cancelled(void) {
     add(&at_work, THREADS);
-    in_parallel(THREADS, refresh_and_list, cancel_until_they_are_through);
-    /* Nothing is lost by it, and nothing stays cancelled. */
+    in_parallel(THREADS, refresh_and_list, cancel_until_done);
+    /* No token is lost, and later calls are not cancelled. */
     for (int i = 0; i < resource_count; i++) {
         CHECK(ghl_token_refresh(client, resources[i], NULL) == GHL_OK);
     }
 }
 
-/* A receiver of the log, which must not be touched once it was replaced. */
+/* A log callback, which must not be used after its replacement. */
 typedef struct {
     ghl_test_count entered, left, leaving;
 } receiver;
@@ -382,7 +383,7 @@ static receiver *new_receiver(void) {
     return made;
 }
 
-/* Stays until it is about to be replaced, and a while longer. */
+/* Returns some time after its replacement has begun. */
 static void linger(int32_t level, const char *message, void *context) {
     receiver *own = context;
     CHECK(level == 3 && message[0] != '\0');
@@ -406,7 +407,7 @@ static void write_to_the_log(int number) {
     add(&at_work, -1);
 }
 
-static void replace_the_receiver_until_they_are_through(void) {
+static void replace_callback_until_done(void) {
     int lines = 0;
     receiver *last = first_receiver;
     while (add(&at_work, 0) > 0) {
@@ -432,10 +433,10 @@ static void a_log_callback_replaced_while_others_log(void) {
     first_receiver = new_receiver();
     CHECK(ghl_set_log_callback(linger, first_receiver, 3) == GHL_OK);
     add(&at_work, THREADS);
-    in_parallel(THREADS, write_to_the_log, replace_the_receiver_until_they_are_through);
+    in_parallel(THREADS, write_to_the_log, replace_callback_until_done);
 }
 
-/* A store that has nothing, and takes nothing: every callback is there, and answers the same. */
+/* An empty store that accepts nothing: every callback exists and returns the same value. */
 static int32_t loads_nothing(void *context, const char *id, char **out) {
     (void)id;
     CHECK(*out == NULL);
@@ -468,7 +469,7 @@ static void counts_down(void *context) {
     --*(int32_t *)context;
 }
 
-static void stores_of_the_hosts_own(const char *config) {
+static void host_stores(const char *config) {
     int32_t answer = GHL_OK;
     ghl_store_callbacks store = {sizeof store, &answer, loads_nothing, saves_nothing, removes_nothing,
                                  lists_nothing, NULL,   NULL,          frees,         NULL};
@@ -485,7 +486,7 @@ static void stores_of_the_hosts_own(const char *config) {
     }
     store.size = sizeof store;
 
-    /* Whatever number they answer, a failure is a failure, and a list of nothing is one. */
+    /* Every code other than GHL_OK is a failure; GHL_OK with an empty list is one as well. */
     const int32_t answers[] = {GHL_OK, GHL_ERR_STORE, GHL_ERR_CONFLICT, GHL_ERR_TIMEOUT, -1, 63, INT32_MAX, INT32_MIN};
     for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
         CHECK(ghl_client_new_with_store(config, &store, &made, &document) == GHL_OK);
@@ -495,7 +496,7 @@ static void stores_of_the_hosts_own(const char *config) {
         CHECK(status == (answer == GHL_OK ? GHL_OK : GHL_ERR_STORE));
         ghl_string_free(document);
         status = ghl_tokens_import(made, "{\"tokens\": [{\"accessToken\": \"a\", \"companyId\": \"c\"}]}", &document);
-        /* That somebody else always is faster concerns the one resource: it is skipped. */
+        /* A permanent conflict concerns a single resource, which is skipped. */
         CHECK(status == (answer == GHL_ERR_CONFLICT ? GHL_OK : GHL_ERR_STORE));
         CHECK(status != GHL_OK || strstr(document, "\"imported\":0") != NULL);
         ghl_string_free(document);
@@ -530,7 +531,7 @@ int main(int argc, char **argv) {
     buffers_of_every_size();
     callbacks_that_call_back(argv[1]);
     calls_while_cancelled();
-    stores_of_the_hosts_own(argv[1]);
+    host_stores(argv[1]);
     a_log_callback_replaced_while_others_log();
     in_parallel(1, free_the_client, NULL);
     puts("passed");

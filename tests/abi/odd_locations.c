@@ -1,4 +1,5 @@
-/* A list of locations of which only "l1" and "l2" are some, from the configuration argv[1]: the typed structs hold no other. */
+/* A list of locations in which only "l1" and "l2" are valid, from the configuration argv[1]: the
+ * typed structs contain no others. */
 #include "typed.h"
 
 int main(int argc, char **argv) {
@@ -19,7 +20,7 @@ int main(int argc, char **argv) {
         CHECK(page.count == 2 && strcmp(page.items[0].id, "l1") == 0 && strcmp(page.items[1].id, "l2") == 0);
         CHECK(strcmp(page.items[0].name, "One") == 0 && page.items[0].is_installed);
         CHECK(page.items[1].name == NULL && !page.items[1].is_installed);
-        /* A token for the next page counts for nothing where there is none. */
+        /* A token for the next page is ignored if there is no next page. */
         CHECK(page.next_page_token == NULL);
         ghl_typed_location_page_clear(&page);
     }

@@ -1,5 +1,5 @@
 /*
- * The ABI as it was promised: each function has exactly this type, each constant this number. Only compiled.
+ * The promised ABI: the exact type of each function and the value of each constant. Only compiled.
  */
 #include "ghl_oauth.h"
 
@@ -55,6 +55,7 @@ with_params *const token_delete = ghl_token_delete;
 with_params *const tokens_list = ghl_tokens_list;
 with_params *const tokens_import = ghl_tokens_import;
 with_params *const tokens_export = ghl_tokens_export;
+with_params *const tokens_adopt = ghl_tokens_adopt;
 int32_t (*const tokens_maintain)(ghl_client *, const char *, ghl_progress_callback, void *, char **) =
     ghl_tokens_maintain;
 int32_t (*const tokens_mint)(ghl_client *, const char *, ghl_progress_callback, void *, char **) = ghl_tokens_mint;

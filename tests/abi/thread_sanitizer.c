@@ -1,9 +1,9 @@
 /*
- * What ThreadSanitizer cannot see by itself: Rust's standard library comes compiled without it. The parts of its locks
- * that are inlined into the library are seen; those that wait are not. So each function that waits is wrapped by the
- * linker, and tells the sanitizer what it has taken or given. The macros hold the functions' names in this build.
- *
- * Each argument fits into a register, whatever it is, and so do all six.
+ * Annotations for ThreadSanitizer: the Rust standard library is compiled without it. The inlined
+ * parts of its locks are instrumented, the blocking parts are not. The linker therefore wraps each
+ * blocking function, and the wrapper reports acquire and release to the sanitizer. The macros
+ * contain the symbol names of this build.
+ * Every argument fits into a register, and there are at most six.
  */
 #define WRAPPED(name) name(void *self, long b, long c, long d, long e, long f)
 
@@ -19,7 +19,7 @@ void __tsan_release(void *address);
         return result;                                                                          \
     }
 
-/* One that gives the lock, its second argument, away for a while. */
+/* A function that releases the lock in its second argument while it waits. */
 #define WAITS(wrap, real)                                                                       \
     long WRAPPED(real);                                                                         \
     long WRAPPED(wrap) {                                                                        \
@@ -30,9 +30,9 @@ void __tsan_release(void *address);
     }
 
 /*
- * One that has something done once. What was done must be given away before the others are told, so by the closure
- * itself, a `&mut dyn FnMut`: it comes as its data, the third argument, and its table, the fourth, whose entries are the
- * destructor, the size, the alignment and the two ways to call it. The last one is the way taken.
+ * A function that runs a closure once. The release must happen before the waiters wake, so inside
+ * the closure, a `&mut dyn FnMut`. Its data is the third argument, and its vtable the fourth:
+ * destructor, size, alignment and the two call entries. The last one is used.
  */
 enum { CALL = 4, ENTRIES };
 
@@ -65,8 +65,8 @@ WAITS(WRAP_CONDVAR_WAIT_TIMEOUT, REAL_CONDVAR_WAIT_TIMEOUT)
 DOES_ONCE(WRAP_ONCE_CALL, REAL_ONCE_CALL)
 
 /*
- * Arc gives its share away by a release, and only the last owner acquires, by a fence. The sanitizer knows no fences, so
- * here each share that is given away acquires.
+ * Arc releases its reference with a release, and only the last owner acquires, with a fence. The
+ * sanitizer does not support fences, so here every release also acquires.
  */
 enum { RELEASE = 3, ACQUIRE_AND_RELEASE = 4 };
 

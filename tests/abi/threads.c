@@ -1,6 +1,6 @@
 /*
- * Eight threads on one client, for the tools that look over their shoulders. Arguments as those of misuse.c. With
- * -DGHL_TEST_RACE it has a race of its own, which such a tool must report.
+ * Eight threads on one client, for dynamic analysis tools. The arguments are the ones of misuse.c.
+ * With -DGHL_TEST_RACE the program contains a data race that such a tool must report.
  */
 #include <stdbool.h>
 
@@ -29,7 +29,7 @@ static void line(int32_t level, const char *message, void *context) {
     add(context, 1);
 }
 
-/* Only what a cancellation may do to a call. */
+/* Accepts only success and cancellation. */
 static bool ended(int32_t status) {
     CHECK(status == GHL_OK || status == GHL_ERR_CANCELLED);
     return status == GHL_OK;
@@ -83,7 +83,7 @@ int main(int argc, char **argv) {
     CHECK(argc >= 5);
     resources = argv + 3;
     resource_count = argc - 3;
-    /* What is made once in a process is made here. */
+    /* Initializes the process-wide state first. */
     CHECK(ghl_client_new(argv[1], &client, NULL) == GHL_OK);
     CHECK(ghl_oauth_token(client, "{\"grantType\": \"refresh_token\", \"refreshToken\": \"none\"}", NULL) ==
           GHL_ERR_REAUTHORIZATION_REQUIRED);
@@ -98,7 +98,7 @@ int main(int argc, char **argv) {
 
     CHECK(ghl_set_log_callback(NULL, NULL, 0) == GHL_OK);
     CHECK(ghl_client_on_event(client, NULL, NULL) == GHL_OK);
-    /* Nothing was lost. */
+    /* No token was lost. */
     for (int i = 0; i < resource_count; i++) {
         CHECK(ghl_token_refresh(client, resources[i], NULL) == GHL_OK);
     }

@@ -1,11 +1,12 @@
 /*
- * The typed structs, and the header by itself, against an emulator: argv[1] is the configuration, argv[2] a program that
- * plays the person. It gets the consent link as its argument and prints where the browser ends up. argv[3] is the
- * signature of argv[4], a webhook that tells of an installation, and argv[5] a path for a database.
+ * The typed structs and the C header against an emulator: argv[1] is the configuration, argv[2] a
+ * program that simulates the person: it gets the consent link as its argument and prints the
+ * redirect URL. argv[3] is the signature of argv[4], an INSTALL webhook, and argv[5] a path for a
+ * database.
  */
 #include "typed.h"
 
-/* Changes "expiresAt":<number> to a time long past, digit by digit, so that the document keeps its length. */
+/* Sets "expiresAt":<number> to a past time in place, so that the document keeps its length. */
 static void make_expired(char *document) {
     for (char *at = document; (at = strstr(at, "\"expiresAt\":")) != NULL;) {
         at += strlen("\"expiresAt\":");
@@ -38,8 +39,8 @@ static int32_t count_checked(const char *progress, void *context) {
     return 0;
 }
 
-/* One token is sealed with the one key, one with the other; then the first is not given any more. */
-static void a_missing_key_is_nobodys_failure(const char *database) {
+/* Each of two tokens is sealed with another key; then the first key is removed. */
+static void missing_key_is_not_a_token_failure(const char *database) {
     static const char *const KEYS[] = {
         "\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"",
         "\"YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=\",\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"",
@@ -81,7 +82,7 @@ int main(int argc, char **argv) {
     ghl_client_free(NULL);
     ghl_client_cancel(NULL);
 
-    /* A configuration that is refused names its key. */
+    /* A refused configuration names its key. */
     ghl_client *client = (ghl_client *)&error;
     char *document;
     int32_t status = ghl_client_new("{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"colour\": 1}", &client, &document);
@@ -140,7 +141,7 @@ int main(int argc, char **argv) {
     query = (ghl_location_query){.company_id = company.resource_id, .all = true};
     OK(ghl_typed_installed_locations(client, &query, &page, &error));
     CHECK(page.count == listed && (size_t)page.total == listed);
-    /* A name with characters that JSON escapes comes out as it is. */
+    /* A name with escaped JSON characters is returned unescaped. */
     bool quoted = false;
     for (size_t i = 0; i < page.count; i++) {
         quoted = quoted || strchr(page.items[i].name, '&') != NULL || strchr(page.items[i].name, '\'') != NULL;
@@ -152,7 +153,7 @@ int main(int argc, char **argv) {
     CHECK(strcmp(error.parameter, "pageSize") == 0 && page.items == NULL);
     ghl_typed_error_clear(&error);
 
-    /* A location's token: minted, then from memory; into a buffer, too. */
+    /* A location token: minted, then from memory, then into a buffer. */
     char *token, *again;
     OK(ghl_typed_access_token(client, location_id, &token, &error));
     OK(ghl_typed_access_token(client, location_id, &again, &error));
@@ -164,7 +165,7 @@ int main(int argc, char **argv) {
     length = sizeof buffer;
     CHECK(ghl_access_token_into(client, location_id, buffer, &length, NULL) == GHL_OK);
     CHECK(strcmp(buffer, token) == 0 && length == strlen(token) + 1);
-    /* The owner may change a text before it goes back, its length included. */
+    /* The caller may modify a text before freeing it, including its length. */
     memset(again, 0, strlen(again));
     ghl_string_free(again);
 
@@ -205,7 +206,7 @@ int main(int argc, char **argv) {
     CHECK(strstr(document, "\"refreshed\":1") != NULL);
     ghl_string_free(document);
 
-    /* Out, field by field, and in again; due, and maintained. */
+    /* Export and import of all fields; then the tokens are due and maintained. */
     ghl_token_page tokens;
     ghl_import_report imported;
     ghl_maintain_report pass;
@@ -241,7 +242,7 @@ int main(int argc, char **argv) {
     OK(ghl_typed_tokens_maintain(client, company.resource_id, 0, NULL, NULL, &pass, &error));
     CHECK(pass.checked == 0);
     ghl_typed_maintain_report_clear(&pass);
-    /* A refresh token that the server never gave: one failure, which says whose. */
+    /* A refresh token that the server never issued: one failure, which names its owner. */
     ghl_token forged = {.access_token = "forged", .refresh_token = "forged \"too\"", .expires_at = 1,
                         .user_type = "Company", .company_id = "nobody"};
     OK(ghl_typed_tokens_import(client, &forged, 1, false, &imported, &error));
@@ -253,9 +254,9 @@ int main(int argc, char **argv) {
     ghl_typed_maintain_report_clear(&pass);
     OK(ghl_typed_token_delete(client, "nobody", &nobody, &error));
     ghl_typed_token_info_clear(&nobody);
-    a_missing_key_is_nobodys_failure(argv[5]);
+    missing_key_is_not_a_token_failure(argv[5]);
 
-    /* The endpoints as they are. */
+    /* The raw endpoints. */
     ghl_token minted;
     OK(ghl_typed_oauth_location_token(client, company.resource_id, location_id, NULL, &minted, &error));
     CHECK(strcmp(minted.user_type, "Location") == 0 && strcmp(minted.company_id, company.resource_id) == 0);
@@ -267,7 +268,7 @@ int main(int argc, char **argv) {
     ghl_typed_token_clear(&refreshed);
     ghl_typed_token_clear(&minted);
 
-    /* Tokens for many locations: a list with a bad one in it, and all of them. */
+    /* Tokens for many locations: from a list with an invalid id, and for all locations. */
     const char *const list[] = {location_id, "nobody's \"location\""};
     ghl_mint_request mint = {.company_id = company.resource_id, .location_ids = list, .location_count = 2};
     ghl_mint_report report;
@@ -286,7 +287,7 @@ int main(int argc, char **argv) {
     CHECK(strcmp(error.parameter, "concurrency") == 0);
     ghl_typed_error_clear(&error);
 
-    /* Any call: JSON comes as its text, and the headers by name. */
+    /* Any request: JSON is returned as text, and headers by name. */
     char path[128];
     snprintf(path, sizeof path, "/locations/%s", location_id);
     ghl_header headers[] = {{"Content-Type", "application/json"}, {"X-Own", "a \"b\""}};
@@ -313,7 +314,8 @@ int main(int argc, char **argv) {
     CHECK(strcmp(error.parameter, "path") == 0 && response.body == NULL);
     ghl_typed_error_clear(&error);
 
-    /* A webhook, signed by argv[3] over argv[4], in a header's odd spelling and among others; and with another body. */
+    /* A webhook signed by argv[3] over argv[4], with an unusual header spelling and other headers;
+     * then with another body. */
     ghl_header delivered[] = {{"Host", "app.example"}, {"X-GHL-Signature", argv[3]}, {"Host", "again \\"}};
     ghl_webhook_outcome outcome;
     OK(ghl_typed_webhook_apply(client, argv[4], strlen(argv[4]), delivered, 3, &outcome, &error));
@@ -327,7 +329,7 @@ int main(int argc, char **argv) {
     CHECK(ghl_typed_webhook_apply(client, NULL, 0, NULL, 0, &outcome, &error) == GHL_ERR_SIGNATURE_INVALID);
     ghl_typed_error_clear(&error);
 
-    /* What is held; a refresh now; a deletion; and what is not there. */
+    /* Stored tokens; a forced refresh; a deletion; and a missing token. */
     ghl_token_query locations = {.user_type = "Location", .page_size = 10};
     ghl_token_info_page held;
     OK(ghl_typed_tokens_list(client, &locations, &held, &error));

@@ -1,4 +1,4 @@
-/* What the programs with typed structs share. */
+/* Helpers of the programs with typed structs. */
 #ifndef GHL_TESTS_TYPED_H
 #define GHL_TESTS_TYPED_H
 
@@ -16,7 +16,8 @@ static ghl_error error;
         }                                                                                       \
     } while (0)
 
-/* Lets the program that plays the person consent to a link; redirect_url is where the browser ends up. */
+/* Passes the consent link to the program that simulates the person; redirect_url receives the
+ * redirect URL. */
 static inline void consent(const char *person, const char *url, char *redirect_url, size_t size) {
     char command[4096];
     CHECK(strchr(url, '\'') == NULL);

@@ -1,7 +1,8 @@
 /*
- * Every parameter of the typed calls that no other program sets, for an emulator to see: argv[1] is the configuration,
- * argv[2] a program that plays the person, argv[3] a redirect URI that is not the configured one, argv[4] one that leads to
- * a port here, argv[5] the version of the app. Prints the links, and where the browser must go that is waited for.
+ * Every parameter of the typed calls that no other program sets: argv[1] is the configuration,
+ * argv[2] a program that simulates the person, argv[3] another redirect URI than the configured
+ * one, argv[4] one with a local port, argv[5] the version of the app. Prints the links and the URL
+ * for the waiting listener.
  */
 #include "typed.h"
 
@@ -12,7 +13,7 @@ int main(int argc, char **argv) {
     CHECK(ghl_client_new(argv[1], &other, NULL) == GHL_OK);
     char redirect_url[4096];
 
-    /* A link that another process made, as that which completes it sees it. */
+    /* A link of another process, completed here. */
     ghl_authorization_options asked = {.redirect_uri = argv[3], .version_id = argv[5], .state = "kept by the host",
                                        .login_in_same_tab = true};
     ghl_authorization_link link;
@@ -60,7 +61,8 @@ int main(int argc, char **argv) {
     CHECK(ghl_typed_oauth_token(client, &request, &token, &error) != GHL_OK);
     ghl_typed_error_clear(&error);
 
-    /* Bodies of every length and with every digit that base64 has to tell apart, and a byte that no text can hold. */
+    /* Bodies of every length modulo 3, with every base64 digit that needs a distinction, and a byte
+     * that is invalid in text. */
     static const unsigned char bytes[] = {0, '?', '?', '?', '>', '>', '>', 0xC3, 0xA9};
     ghl_query_parameter parameters[] = {{"a b", "1"}, {"c", "&"}, {"a b", "\"2\""}, {"c", ""}};
     for (size_t count = 0; count <= sizeof bytes; count++) {

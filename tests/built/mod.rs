@@ -1,28 +1,27 @@
-//! What the build made, for tests in other languages.
-#![allow(dead_code)] // Each of them uses its part.
+//! Build outputs for tests in other languages.
+#![allow(dead_code)] // Each test file uses only a part.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The folder of this package.
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The folder that the test programs, and the shared library, are built into.
+/// The build folder of the test programs and the shared library.
 pub fn folder() -> PathBuf {
     let mut folder = env::current_exe().unwrap();
     folder.pop();
     folder
 }
 
-/// The shared library of this very build.
+/// The shared library of this build.
 pub fn library() -> PathBuf {
     let library = folder().join(format!("{}ghl_oauth{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX));
     assert!(library.exists(), "{} was not built", library.display());
     library
 }
 
-/// The emulator's program. `cargo test --workspace` has built it; a test that runs alone builds it.
+/// The emulator program. `cargo test --workspace` builds it; otherwise this function does.
 pub fn emulator() -> PathBuf {
     let program = folder().parent().unwrap().join(format!("ghl-oauth-emulator{}", env::consts::EXE_SUFFIX));
     let mut build = Command::new(env!("CARGO"));
@@ -32,14 +31,14 @@ pub fn emulator() -> PathBuf {
     program
 }
 
-/// What no warning gets past.
+/// All warnings are errors.
 pub const WARNINGS: [&str; 7] =
     ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror", "-g"];
 
-/// The oldest C that the header is for.
+/// The oldest C standard that the header supports.
 pub const C99: &str = "-std=c99";
 
-/// A compiler that takes no warning.
+/// A compiler that treats warnings as errors.
 pub fn compiler(standard: &str) -> Command {
     let mut compiler = Command::new(if standard == C99 { "cc" } else { "c++" });
     compiler.arg(standard).args(WARNINGS).current_dir(ROOT).args([
@@ -50,7 +49,7 @@ pub fn compiler(standard: &str) -> Command {
     compiler
 }
 
-/// Compiles and links a program in C or C++ with the library; in C with the typed structs, too.
+/// Compiles and links a C or C++ program with the library; C programs also get the typed structs.
 pub fn program(source: &str, into: &Path) -> PathBuf {
     let program = into.join(Path::new(source).file_stem().unwrap());
     let libraries = folder();

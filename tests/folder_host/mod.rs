@@ -1,6 +1,6 @@
-//! A host's store as small as one can be: a file for each record, and a lock file beside it. It answers every list with all
-//! that it has.
-#![allow(dead_code)] // Each test file uses a part of its own.
+//! A minimal host store: a file for each record, and a lock file next to it. It returns all records
+//! for every list.
+#![allow(dead_code)] // Each test file uses only a part.
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -22,7 +22,7 @@ thread_local! {
 pub struct FolderHost(PathBuf);
 
 impl FolderHost {
-    /// The store in a folder, which is made.
+    /// Opens the store in a folder, which is created.
     pub fn new(folder: &Path) -> FolderHost {
         fs::create_dir_all(folder).unwrap();
         FolderHost(folder.to_owned())
@@ -37,7 +37,7 @@ impl FolderHost {
         OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap()
     }
 
-    /// Keeps every other save out.
+    /// Serializes the saves.
     fn saving(&self) -> File {
         let file = self.lock_file(self.0.join("saves"));
         file.lock().unwrap();

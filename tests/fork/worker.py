@@ -1,4 +1,4 @@
-"""A process with a client that was made before it forks: does what its input says, a line at a time."""
+"""A process that creates a client and then forks: executes its input line by line."""
 
 import json
 import multiprocessing
@@ -20,7 +20,7 @@ def ask(client, resource_id):
 
 
 def in_child(work):
-    """Forks; the child's text comes back through a pipe."""
+    """Forks and returns the text of the child through a pipe."""
     reader, writer = os.pipe()
     if os.fork() == 0:
         tell(writer, work)
@@ -29,7 +29,7 @@ def in_child(work):
 
 
 def tell(writer, work):
-    """What a child does; where it hangs, it dies and has told nothing."""
+    """Runs in the child; an alarm kills it if it hangs."""
     signal.alarm(60)
     os.write(writer, work().encode())
     os._exit(0)
@@ -55,13 +55,13 @@ def make(config):
 
 
 def ask_by_name(resource_id):
-    """What a pool's process runs: the inherited client after a fork, one of its own after a spawn."""
+    """The task of a pool process: uses the inherited client after a fork, or a new one after a spawn."""
     client = inherited if inherited is not None else make(json.loads(os.environ["GHL_TEST_CONFIG"]))
     return ask(client, resource_id)
 
 
 class Receiver:
-    """A receiver of events or of log lines, set through the C ABI as it is, where a replacement waits."""
+    """Sets an event or log callback through the C ABI, where a replacement waits for running calls."""
 
     def __init__(self, client, kind, function):
         self.client = client._open()
@@ -80,14 +80,14 @@ class Receiver:
 
 
 def happen(client):
-    """Something that is told as an event and in the log."""
+    """Causes an event and a log message."""
     client.tokens_import(
         [{"accessToken": "a", "companyId": "another", "userType": "Company", "expiresIn": 9}], replace=True
     )
 
 
 def child_of_a_replacement(client, kind):
-    """Forks while one thread is inside a receiver, and another waits to replace it; answers what the child hears."""
+    """Forks while one thread is inside a callback and another waits to replace it. Returns the events of the child."""
     ended = threading.Event()
     first = Receiver(client, kind, lambda: threading.current_thread() is inside and ended.wait())
     second, third = (Receiver(client, kind, lambda: None) for _ in range(2))
@@ -115,7 +115,7 @@ def child_of_a_replacement(client, kind):
 
 
 def fork_in_a_receiver(client, kind):
-    """Forks inside a receiver, which then returns in both processes; answers what the child hears."""
+    """Forks inside a callback, which then returns in both processes. Returns the events of the child."""
     reader, writer = os.pipe()
     children = []
     first = Receiver(client, kind, lambda: children or children.append(os.fork()))
@@ -135,7 +135,7 @@ def fork_in_a_receiver(client, kind):
 
 
 def forks_beside_a_writer(client, resource_id):
-    """Forks while another thread waits to write; answers the longest time that a fork took, in milliseconds."""
+    """Forks while another thread waits to write. Returns the longest duration of a fork in milliseconds."""
     waits = threading.Thread(target=refresh, args=[client, resource_id], daemon=True)
     waits.start()
     longest = 0
@@ -161,7 +161,7 @@ inherited = None
 
 def main():
     global inherited
-    # What waits for ever is a failure, too.
+    # An endless wait must fail the test.
     signal.alarm(120)
     client = inherited = make(json.loads(os.environ["GHL_TEST_CONFIG"]))
     print("ready", flush=True)

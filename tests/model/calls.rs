@@ -4,11 +4,12 @@ use super::protocol::{INSTALLED_AT, Outcome};
 use super::rules::{FirstSave, Kind, Scenario};
 use super::state::{Broken, Call, Fresh, Grant, LOCATION, Note, Record, Source, State, Step, Token};
 
-/// How many steps of its own a call may take.
+/// The maximum number of steps of a call.
 const MAX_STEPS: u8 = 40;
 
 impl Scenario {
-    /// A record with a new token. Fields that the rules in force never read stay zero, for fewer states.
+    /// A record with a new token. Fields that the active rules never read stay zero, to reduce the
+    /// number of states.
     pub fn record_of(&self, state: &State, index: usize, token: Token, began: i8, epoch: u8) -> Record {
         let skew = self.skew.get(index).copied().unwrap_or(0);
         Record {
@@ -115,7 +116,7 @@ impl Scenario {
         state.processes[index].call = Some(call);
     }
 
-    /// The last step: the lock is given back.
+    /// The last step releases the lock.
     fn end(&self, state: &mut State, index: usize, call: Call) {
         let resource = usize::from(call.resource);
         let slot = &mut state.slots[resource];
@@ -160,7 +161,7 @@ impl Scenario {
         (call.tombstone, call.epoch) = (slot.tombstone, slot.epoch);
         let is_unsaved = state.processes[index].unsaved[resource].is_some();
         call.step = match call.kind {
-            // It is served from memory; what the store did not take is not spent.
+            // The token is used from memory; an unsaved import or refresh spends nothing.
             Kind::Refresh | Kind::Import | Kind::Installed if is_unsaved => Step::Unlock,
             Kind::Refresh => match row {
                 None if resource == LOCATION => {
@@ -296,7 +297,8 @@ impl Scenario {
         let named = state.grant(token).owner;
         let owner = if self.rules.answer_names_owner { named } else { call.resource };
         let fresh = self.record_of(state, index, token, record.began, record.epoch);
-        // Another resource's record was not read: its version is unknown, and the first save meets a conflict.
+        // The record of another resource was not read: its version is unknown, and the first save
+        // meets a conflict.
         let (version, tombstone) = match owner == call.resource {
             true => (record.version, call.tombstone),
             false => (u8::MAX, state.slots[usize::from(owner)].tombstone),
@@ -404,7 +406,7 @@ impl Scenario {
         }
     }
 
-    /// A token that the store did not take stays in memory; an import can be given again.
+    /// An unsaved token stays in memory; an import can be repeated.
     fn keep_unsaved(&self, state: &mut State, index: usize, call: &mut Call, fresh: Fresh) {
         if fresh.source != Source::Imported {
             state.processes[index].unsaved[usize::from(fresh.owner)] = Some(fresh);
@@ -446,7 +448,7 @@ impl Scenario {
                 (is_replaced || (is_later && !is_deleted)).then_some(row.version)
             }
         };
-        // A token that was imported after a deletion, and that this one succeeds, was asked for when it was imported.
+        // The successor of a token imported after a deletion counts from the time of the import.
         let epoch = match (slot.row, fresh.source) {
             (Some(row), Source::Refreshed { spent }) if row.token == spent => row.epoch,
             _ => ours.epoch,
@@ -479,7 +481,7 @@ impl Scenario {
         }
         let is_stored = !call.dropped && !call.refused;
         call.step = match call.kind {
-            // The answer belonged to another resource: this location still needs a token.
+            // The response belonged to another resource: this location still needs a token.
             Kind::Refresh if fresh.is_some_and(|fresh| fresh.owner != call.resource) => Step::SendMint,
             Kind::Installed | Kind::Uninstalled if is_stored || !self.rules.dropped_mint_stays_due => {
                 Step::ClearNote
@@ -548,7 +550,7 @@ impl Scenario {
         }
     }
 
-    /// Writes a row. `synced` says that it survives a power cut.
+    /// Writes a row. `synced` means that it survives a power cut.
     fn write(&self, state: &mut State, resource: usize, record: Record, synced: bool) {
         let before = state.slots[resource].row;
         let changes = before.is_none_or(|before| before.token != record.token);
@@ -567,7 +569,7 @@ impl Scenario {
     }
 }
 
-/// The next step of a call that has the lock and has offered its unsaved copy.
+/// The next step of a call that has the lock and has retried its unsaved copy.
 fn after_lock(call: &Call) -> Step {
     match call.kind {
         Kind::Refresh | Kind::Consent | Kind::Import | Kind::Installed | Kind::Uninstalled => Step::Read,
@@ -577,7 +579,7 @@ fn after_lock(call: &Call) -> Step {
     }
 }
 
-/// The digest of a refresh token: one bit for each, of four generations per grant.
+/// The digest of a refresh token: one bit for each, with four generations per grant.
 fn digest(token: Token) -> u32 {
     1 << (u32::from(token.grant) * 4 + u32::from(token.generation.min(3)))
 }

@@ -1,9 +1,9 @@
-//! The configurations that are checked: each is small enough to be explored completely.
+//! The checked configurations: each is small enough for a complete exploration.
 
 use super::rules::{Fault, Kind, Rules, Scenario};
 use super::state::{COMPANY, LOCATION};
 
-/// A value from the environment, for a longer run.
+/// A bound from the environment, for longer runs.
 fn bound<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
@@ -47,7 +47,7 @@ pub fn refresh_without_window() -> Scenario {
     Scenario { window: false, ..refresh() }
 }
 
-/// Refreshes while the machine or the database loses what was not synced.
+/// Refreshes while the machine or the database loses unsynced writes.
 pub fn unsynced() -> Scenario {
     Scenario {
         calls: vec![(Kind::Refresh, COMPANY, 2), (Kind::Consent, COMPANY, 1)],
@@ -98,7 +98,7 @@ pub fn mint() -> Scenario {
     }
 }
 
-/// A location with a token of its own, which can be minted anew.
+/// A location with its own token, which can be minted again.
 pub fn location() -> Scenario {
     Scenario {
         calls: vec![(Kind::Refresh, LOCATION, 3)],
@@ -108,7 +108,7 @@ pub fn location() -> Scenario {
     }
 }
 
-/// Imports of a saved answer whose refresh token this store has spent.
+/// Imports of a saved response whose refresh token this store has spent.
 pub fn import() -> Scenario {
     Scenario {
         calls: vec![(Kind::Import, COMPANY, 1), (Kind::Refresh, COMPANY, 2), (Kind::Delete, COMPANY, 1)],
@@ -122,7 +122,7 @@ pub fn import_with_replace() -> Scenario {
     Scenario { replace: true, most_faults: bound("GHL_MODEL_FAULTS", 1), ..import() }
 }
 
-/// Imports of a saved answer from a chain that this store never saw.
+/// Imports of a saved response from a chain unknown to this store.
 pub fn foreign_import() -> Scenario {
     Scenario {
         calls: vec![(Kind::Import, COMPANY, 1), (Kind::Refresh, COMPANY, 2), (Kind::Consent, COMPANY, 1)],
@@ -132,7 +132,7 @@ pub fn foreign_import() -> Scenario {
     }
 }
 
-/// A location's record that holds its company's refresh token.
+/// A location record that contains the refresh token of its company.
 pub fn mislabelled() -> Scenario {
     Scenario {
         calls: vec![(Kind::Refresh, LOCATION, 2), (Kind::Refresh, COMPANY, 2)],
@@ -161,7 +161,7 @@ pub fn reinstalled_and_minted() -> Scenario {
     Scenario { calls: vec![(Kind::Mint, LOCATION, 1)], ..reinstalled() }
 }
 
-/// One of everything that concerns a company.
+/// One call of every kind that concerns a company.
 pub fn everything() -> Scenario {
     Scenario {
         calls: vec![

@@ -1,4 +1,5 @@
-//! The properties. A property of a transition is judged when it is taken, and marks the state that it leads to.
+//! The properties. A property of a transition is checked when it is taken, and marks the resulting
+//! state.
 
 use stateright::{Model, Property};
 
@@ -7,7 +8,7 @@ use super::rules::{Fault, Kind, Scenario};
 use super::state::{Broken, COMPANY, Call, LOCATION, Process, Record, State, Step};
 
 pub fn properties() -> Vec<Property<Scenario>> {
-    /// A property of transitions: the transition that breaks it says so in the state.
+    /// A property of transitions: the transition that violates it marks the state.
     macro_rules! holds {
         ($broken:ident) => {
             Property::always(Broken::$broken.property(), |_, state: &State| {
@@ -27,7 +28,8 @@ pub fn properties() -> Vec<Property<Scenario>> {
         holds!(EndedByOldUninstall),
         holds!(MissedInstall),
         holds!(Endless),
-        // Every behaviour is finite, since every call ends and there are only so many: this is liveness.
+        // Every behaviour is finite, because the number of calls is limited and every call ends:
+        // this is liveness.
         Property::always("every behaviour ends with all calls ended and nothing unsaved", |model, state| {
             let mut actions = Vec::new();
             model.actions(state, &mut actions);
@@ -43,13 +45,14 @@ fn has_ended(state: &State) -> bool {
 }
 
 impl Scenario {
-    /// A verdict ends a connection until a person consents again: it must not be given while the server would go on.
+    /// A final refusal ends a connection until the next consent: it must not happen while the
+    /// server would still accept a token.
     pub fn judge_verdict(&self, state: &State, call: &mut Call) {
         let (resource, Some(record)) = (usize::from(call.resource), call.record) else { return };
         call.hasty = state.is_recoverable(record.token) || (resource == LOCATION && state.can_mint());
     }
 
-    /// The properties that concern a transition or a moment at rest.
+    /// The properties of a transition or of an idle state.
     pub fn judge(&self, last: &State, state: &mut State, action: Action) {
         let is_protocol = match action {
             Action::Begin(..) => true,
@@ -98,8 +101,8 @@ impl Scenario {
     }
 }
 
-/// Whether a step may end the connection of a resource: a deletion does, and what a deletion outdates; and a client that is
-/// freed while the store refuses to save says so.
+/// Whether a step may end the connection of a resource: a deletion and its consequences may, and so
+/// may a client freed while the store refuses saves, which reports it.
 fn may_end(last: &State, action: Action, resource: usize) -> bool {
     let Action::Step(index, step, _) = action else { return false };
     let Some(call) = last.processes[index].call else { return false };

@@ -8,11 +8,11 @@ use super::state::{
     COMPANY, Call, Fresh, GRANTS, Grant, LOCATION, Process, Record, Slot, Source, State, Step,
 };
 
-/// When the vendor uninstalls the app, and when it is installed again.
+/// The times at which the vendor uninstalls and reinstalls the app.
 pub const UNINSTALLED_AT: i8 = 2;
 pub const INSTALLED_AT: i8 = 3;
 
-/// How a step of a process goes.
+/// The outcome of a step of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     Normal,
@@ -244,7 +244,7 @@ impl Scenario {
                 actions.push(Action::Begin(index, kind, LOCATION));
             }
         }
-        // A process that has nothing in memory is as good as closed; it closes in the end.
+        // A process without tokens in memory counts as closed; it closes in the end.
         let is_last = !are_left && state.processes.iter().take(index).all(|before| before.closed);
         if has_unsaved || is_last {
             actions.push(Action::Begin(index, Kind::Close, COMPANY));
@@ -283,7 +283,8 @@ impl Scenario {
                 let token = call.record.map(|record| record.token);
                 let would_repeat =
                     token.is_some_and(|token| state.is_recoverable(token) && !state.is_live(token));
-                // Half a second later, at the second attempt, the server knows its own newest token.
+                // Half a second later, in the second attempt, the server knows its own newest
+                // token.
                 if would_repeat && !call.called_invalid && may_fail(Fault::HastyInvalid) {
                     outcomes.push(Outcome::HastyInvalid);
                 }
@@ -301,7 +302,7 @@ impl Scenario {
         outcomes
     }
 
-    /// The time that a process takes for the present: the vendor's, or its own.
+    /// The current time from the view of a process: the vendor's, or its own clock.
     pub fn time(&self, state: &State, index: usize) -> i8 {
         if self.rules.vendor_time { state.now as i8 } else { self.wall_clock(state, index) }
     }
@@ -375,7 +376,7 @@ impl Scenario {
         state.processes[index].call = Some(call);
     }
 
-    /// Closes a process: offers the copies from a resource on, then ends.
+    /// Closes a process: retries the copies from a resource on, then ends.
     pub fn close(&self, state: &mut State, index: usize, from: usize) {
         let process = &mut state.processes[index];
         let next = (from..2).find(|resource| process.unsaved[*resource].is_some());

@@ -1,17 +1,18 @@
 //! The rules of the protocol, one switch each, and the bounds of a configuration.
 
-/// The rules of the protocol. Every test of a single rule switches that one off and expects a violation.
+/// The rules of the protocol. Every test of a rule disables it and expects a violation.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// A conflict on the save of a refreshed token is decided by the refresh token that the row holds: the spent one
-    /// gives way, any other stays, a missing row means a deletion. Otherwise the later wall-clock expiry wins.
+    /// A conflict on the save of a refreshed token is resolved by the refresh token in the row: the
+    /// spent one is replaced, any other stays, a missing row means a deletion. Otherwise the later
+    /// wall-clock expiry wins.
     pub conflict_by_content: bool,
-    /// Of tokens from different grants the one whose installation began later wins, unless a deletion came after it. A
-    /// saved answer of unknown age began before all others.
+    /// Of tokens from different grants the one with the later installation start wins, unless it
+    /// was deleted afterwards. A saved response of unknown age is older than all others.
     pub later_beginning_wins: bool,
     /// Every compare-and-swap compares the stored refresh token as well as the version.
     pub writes_check_token: bool,
-    /// A write without a sync, the intent, uses up no version.
+    /// A write without a sync, the intent, does not advance the version.
     pub intent_keeps_version: bool,
     /// Versions continue after the tombstone. Otherwise they start again at 1.
     pub versions_continue: bool,
@@ -19,35 +20,36 @@ pub struct Rules {
     pub tombstone_without_row: bool,
     /// An unsaved copy whose base was deleted is dropped. Otherwise it is inserted again.
     pub deleted_copy_dropped: bool,
-    /// How the first save of a record learns of a deletion.
+    /// How the first save of a record detects a deletion.
     pub first_save: FirstSave,
-    /// An import of unknown age replaces no good token.
+    /// An import of unknown age replaces no valid token.
     pub import_keeps_good: bool,
     /// An import of a refresh token that this store has spent is refused by its digest.
     pub spent_digests: bool,
-    /// An answer is filed under the owner that it names.
+    /// A response is stored under the owner that it names.
     pub answer_names_owner: bool,
-    /// Every call that touches a resource offers its unsaved copy.
+    /// Every call that uses a resource retries its unsaved copy.
     pub calls_offer: bool,
-    /// Closing the client offers the unsaved copies.
+    /// Closing the client retries the unsaved copies.
     pub close_offers: bool,
-    /// UNINSTALL is compared with the beginning of the installation. Otherwise with the last refresh.
+    /// UNINSTALL is compared with the start of the installation. Otherwise with the last refresh.
     pub uninstall_by_beginning: bool,
-    /// INSTALL that is newer than the installation held leads to a new mint.
+    /// INSTALL newer than the stored installation causes a new mint.
     pub install_mints: bool,
-    /// The beginning of an installation is a time of the vendor's clock. Otherwise of the client's own.
+    /// The start of an installation is a time of the vendor's clock. Otherwise of the client's own.
     pub vendor_time: bool,
-    /// A mint whose token was dropped stays on the list of mints to be made.
+    /// A mint whose token was dropped remains due.
     pub dropped_mint_stays_due: bool,
-    /// UNINSTALL compares the stored row and the unsaved copy each on its own. Otherwise the copy stands for both.
+    /// UNINSTALL compares the stored row and the unsaved copy separately. Otherwise the copy
+    /// represents both.
     pub uninstall_compares_each: bool,
     /// UNINSTALL removes only the version that it compared.
     pub conditional_removal: bool,
-    /// Only a refusal in the API's own words is a verdict on a token.
+    /// Only a refusal in the API's own format is final.
     pub only_api_words: bool,
     /// The intent is recorded before the refresh token is sent.
     pub intent: bool,
-    /// A verdict needs two refusals, whether or not an earlier use of the refresh token is in doubt.
+    /// A final refusal needs two refusals, whether or not the outcome of an earlier use is unknown.
     pub two_refusals: bool,
     /// A deletion writes its tombstone and removes the row in one transaction. Otherwise the tombstone first.
     pub atomic_deletion: bool,
@@ -55,14 +57,15 @@ pub struct Rules {
     pub lock: bool,
 }
 
-/// How the first save of a record learns that the resource was deleted after the mint or consent began.
+/// How the first save of a record detects a deletion since the mint or consent began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstSave {
     /// It does not.
     Unchecked,
-    /// It reads the tombstone again after the save, and removes its own record if the tombstone changed.
+    /// It rereads the tombstone after the save, and removes its own record if the tombstone
+    /// changed.
     ReadsAgain,
-    /// The save names the tombstone that it follows, and the store compares that in the same step.
+    /// The save names the preceding tombstone, and the store compares it in the same step.
     NamesTombstone,
 }
 
@@ -101,15 +104,15 @@ impl Rules {
 pub enum Kind {
     /// Refresh a token, or mint it if a location has none.
     Refresh,
-    /// Hand out the token in memory.
+    /// Return the token from memory.
     Access,
     /// Mint a location's token from its company's, without the lock.
     Mint,
     /// Delete a token.
     Delete,
-    /// Store the token that a person's consent granted.
+    /// Store the token of a consent.
     Consent,
-    /// Import a saved answer whose age is unknown.
+    /// Import a saved response of unknown age.
     Import,
     /// Process an UNINSTALL webhook.
     Uninstalled,
@@ -122,23 +125,25 @@ pub enum Kind {
 /// The kinds of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// A process is killed: its memory is lost and its lock freed. It starts again at once.
+    /// A process is killed: its memory is lost and its lock released. It restarts at once.
     Kill,
-    /// An answer does not arrive; the server processed the request or did not.
+    /// A response is lost; the server may have processed the request.
     LostReply,
     /// The store refuses a save.
     RefusedSave,
-    /// The store saves, and its acknowledgement does not arrive.
+    /// The store saves, but its acknowledgement is lost.
     LostAck,
-    /// The store frees a lock whose holder continues.
+    /// The store releases a lock whose holder continues.
     LostLock,
-    /// The server calls a refresh token invalid although it would repeat its answer a moment later.
+    /// The server calls a refresh token invalid although it would repeat its response a moment
+    /// later.
     HastyInvalid,
     /// A gateway answers a mint with an HTML page.
     Page,
     /// The machine loses power: every process ends, and writes without a sync are undone.
     PowerCut,
-    /// The database server restarts: locks are lost and writes without a sync are undone, but the processes go on.
+    /// The database server restarts: locks are lost and unsynced writes are undone, but the
+    /// processes continue.
     StoreRestart,
     /// A webhook is never delivered.
     LostWebhook,
@@ -148,28 +153,29 @@ pub enum Fault {
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub rules: Rules,
-    /// How many processes there are.
+    /// The number of processes.
     pub processes: usize,
-    /// How often each kind of call may be made, and on which resource: 0 is the company, 1 the location.
+    /// The number of calls of each kind by resource: 0 is the company, 1 the location.
     pub calls: Vec<(Kind, usize, u8)>,
-    /// Which faults may happen.
+    /// The possible faults.
     pub faults: Vec<Fault>,
-    /// How many faults may happen in all.
+    /// The total number of faults.
     pub most_faults: u8,
-    /// Whether the server repeats its answer for the refresh token that it consumed last, until the window closes.
+    /// Whether the server repeats its response for the refresh token that it consumed last, until
+    /// the window closes.
     pub window: bool,
     /// Whether a new consent revokes the earlier grants of its resource.
     pub consent_revokes: bool,
-    /// By how much the wall clock of each process is wrong.
+    /// The error of the wall clock of each process.
     pub skew: Vec<i8>,
     /// Whether the company and the location have a token at the start.
     pub held: [bool; 2],
     /// The location's record holds the company's refresh token.
     pub mislabelled: bool,
-    /// The vendor uninstalls the app from the location and installs it again, each at a time of its own.
+    /// The vendor uninstalls the app from the location and reinstalls it, each at its own time.
     pub reinstalls: bool,
     /// Imports are made with `replace`.
     pub replace: bool,
-    /// The saved answer comes from another chain, which this store never saw, and is dead.
+    /// The saved response comes from another, dead chain unknown to this store.
     pub foreign_import: bool,
 }

@@ -7,27 +7,27 @@ pub const COMPANY: usize = 0;
 /// The location, which can be minted from the company.
 pub const LOCATION: usize = 1;
 
-/// How many grants a configuration may see.
+/// The maximum number of grants in a configuration.
 pub const GRANTS: usize = 8;
 
-/// A refresh token: a place in the chain of one grant.
+/// A refresh token: a position in the chain of one grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     pub grant: u8,
     pub generation: u8,
 }
 
-/// A grant, as the server knows it.
+/// A grant as known to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Grant {
     /// The company or location that it belongs to.
     pub owner: u8,
-    /// The only generation that is honoured.
+    /// The only accepted generation.
     pub newest: u8,
-    /// The replay window of the generation before is open.
+    /// Whether the replay window of the previous generation is open.
     pub replays: bool,
     pub revoked: bool,
-    /// When the installation began, by the vendor's clock.
+    /// The start of the installation by the vendor's clock.
     pub began: u8,
 }
 
@@ -39,13 +39,13 @@ pub struct Record {
     pub intent: bool,
     /// The standing is "reauthorization required".
     pub lost: bool,
-    /// When the installation began, as far as the client knows.
+    /// The start of the installation as known to the client.
     pub began: i8,
-    /// When the last refresh was made, by the client's clock.
+    /// The time of the last refresh by the client's clock.
     pub issued: i8,
-    /// Wall-clock expiry, where a rule still compares it.
+    /// The wall-clock expiry, if a rule still compares it.
     pub expires: i8,
-    /// How many deletions had begun when the token was asked for. The protocol never reads it: it is for the properties.
+    /// The number of deletions when the token was requested. Read only by the properties.
     pub epoch: u8,
 }
 
@@ -55,16 +55,16 @@ pub struct Slot {
     pub row: Option<Record>,
     /// The row on disk, without unsynced writes.
     pub durable: Option<Record>,
-    /// The last version before the last deletion, 0 where there was none.
+    /// The last version before the last deletion, or 0.
     pub tombstone: u8,
     pub lock: Option<u8>,
     /// Digests of the refresh tokens that this store has spent.
     pub spent: u32,
-    /// The last word of the webhooks on this resource.
+    /// The newest state reported by the webhooks of this resource.
     pub note: Option<Note>,
-    /// How many deletions have begun, for the properties only.
+    /// The number of deletions, read only by the properties.
     pub epoch: u8,
-    /// The newest deletion that was completed, for the properties only.
+    /// The newest completed deletion, read only by the properties.
     pub deleted: u8,
 }
 
@@ -73,7 +73,7 @@ pub struct Slot {
 pub struct Note {
     pub at: i8,
     pub installed: bool,
-    /// A mint is still to be made.
+    /// A mint is due.
     pub due: bool,
 }
 
@@ -86,7 +86,7 @@ pub struct Fresh {
     pub base: Option<Token>,
     pub source: Source,
     pub owner: u8,
-    /// The tombstone when the token was asked for.
+    /// The tombstone when the token was requested.
     pub tombstone: u8,
 }
 
@@ -119,37 +119,38 @@ pub enum Step {
     Unlock,
 }
 
-/// A call under way.
+/// A call in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Call {
     pub kind: Kind,
     pub resource: u8,
     pub step: Step,
-    /// The lock was taken and not given back; the store may have freed it meanwhile.
+    /// The lock was acquired and not released; the store may have released it in the meantime.
     pub locked: bool,
-    /// The token that the caller knew when it asked for a newer one.
+    /// The token that the caller knew when it requested a newer one.
     pub known: Option<Token>,
     pub record: Option<Record>,
     pub fresh: Option<Fresh>,
     /// The token being saved is an unsaved copy of an earlier call.
     pub offering: bool,
-    /// The tombstone and the number of deletions when the work on a new token began.
+    /// The tombstone and the number of deletions at the start of the work on a new token.
     pub tombstone: u8,
     pub epoch: u8,
-    /// The refresh token may have been spent by a use without an answer.
+    /// The refresh token may have been spent by a use without a response.
     pub doubt: bool,
     pub called_invalid: bool,
-    /// A verdict was reached although the connection could go on, for the properties only.
+    /// A final refusal was accepted although the connection was usable; read only by the
+    /// properties.
     pub hasty: bool,
     pub sends: u8,
     pub tries: u8,
     /// A fault refused one of its saves.
     pub refused: bool,
-    /// The new token was dropped, since the resource was deleted.
+    /// The new token was dropped because the resource was deleted.
     pub dropped: bool,
     /// The time that the webhook names.
     pub at: i8,
-    /// How many steps it has taken.
+    /// The number of steps so far.
     pub steps: u8,
 }
 
@@ -161,7 +162,7 @@ pub struct Process {
     pub call: Option<Call>,
 }
 
-/// Which property a step broke.
+/// The property that a step violates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Broken {
     Overwritten,
@@ -178,7 +179,7 @@ pub enum Broken {
 }
 
 impl Broken {
-    /// The property that is broken.
+    /// The violated property.
     pub fn property(self) -> &'static str {
         match self {
             Broken::Overwritten => "a live token is not overwritten by a dead one",
@@ -196,7 +197,7 @@ impl Broken {
     }
 }
 
-/// Everything.
+/// The complete state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     pub grants: [Option<Grant>; GRANTS],
@@ -208,9 +209,9 @@ pub struct State {
     pub now: u8,
     /// Whether the app is installed on the location.
     pub installed: bool,
-    /// The webhooks that are still to be delivered: UNINSTALL and INSTALL.
+    /// The undelivered webhooks: UNINSTALL and INSTALL.
     pub webhooks: [bool; 2],
-    /// A webhook that was processed to its end.
+    /// The completely processed webhooks.
     pub processed: [bool; 2],
     pub broken: Option<Broken>,
 }
@@ -220,25 +221,25 @@ impl State {
         self.grants[usize::from(token.grant)].expect("a token without a grant")
     }
 
-    /// The server honours this refresh token.
+    /// Whether the server accepts this refresh token.
     pub fn is_live(&self, token: Token) -> bool {
         let grant = self.grant(token);
         !grant.revoked && grant.newest == token.generation
     }
 
-    /// The server honours this refresh token, or repeats its answer for it.
+    /// Whether the server accepts this refresh token, or repeats its response for it.
     pub fn is_recoverable(&self, token: Token) -> bool {
         let grant = self.grant(token);
         self.is_live(token) || (!grant.revoked && grant.replays && grant.newest == token.generation + 1)
     }
 
-    /// The server would mint a token for the location.
+    /// Whether the server would mint a token for the location.
     pub fn can_mint(&self) -> bool {
         let company = self.slots[COMPANY].row.filter(|row| !row.lost);
         self.installed && company.is_some_and(|row| !self.grant(row.token).revoked)
     }
 
-    /// Some memory or the store holds a token from which the connection can go on.
+    /// Whether a memory or the store holds a token with which the connection can continue.
     pub fn is_held(&self, resource: usize) -> bool {
         let rows = self.slots.iter().filter_map(|slot| slot.row);
         let copies = self.processes.iter().flat_map(|process| {
@@ -257,7 +258,7 @@ impl State {
         Token { grant: free as u8, generation: 0 }
     }
 
-    /// How many refresh tokens were issued so far.
+    /// The number of refresh tokens issued so far.
     pub fn issued(&self) -> i8 {
         self.grants.iter().flatten().map(|grant| grant.newest as i8 + 1).sum()
     }

@@ -1,6 +1,6 @@
-//! PostgreSQL servers and poolers of a test's own: made in a folder that goes away with them, and stopped with the test
-//! program, however that ends.
-#![allow(dead_code)] // Each test file uses a part of its own.
+//! PostgreSQL servers and poolers for tests: created in a temporary folder, and stopped with the
+//! test program however that ends.
+#![allow(dead_code)] // Each test file uses only a part.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,18 +15,17 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// The role that tests use. Its password needs encoding in a URL, and must never be seen anywhere.
+/// The role of the tests. Its password needs escaping in a URL and must never be shown.
 pub const ROLE: &str = "ghl";
 pub const PASSWORD: &str = "canary/pass:w@rd-d41d8cd9";
 pub const ENCODED_PASSWORD: &str = "canary%2Fpass%3Aw%40rd-d41d8cd9";
 
-/// The administrator's.
 const ADMIN_PASSWORD: &str = "admin";
 
-/// How long anything of this may take before the test fails.
+/// The limit for every operation here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The folder of the server's programs; says so where there is none.
+/// The folder of the server programs. Prints a note if it is missing.
 pub fn programs() -> Option<&'static Path> {
     static PROGRAMS: OnceLock<Option<PathBuf>> = OnceLock::new();
     let find = || {
@@ -39,26 +38,26 @@ pub fn programs() -> Option<&'static Path> {
             .collect();
         found.sort();
         if found.is_empty() {
-            println!("left out: tests of the PostgreSQL store (apt-get install postgresql)");
+            println!("skipped: tests of the PostgreSQL store (apt-get install postgresql)");
         }
         found.pop()
     };
     PROGRAMS.get_or_init(find).as_deref()
 }
 
-/// The program of PgBouncer; says so where there is none.
+/// The PgBouncer program. Prints a note if it is missing.
 pub fn pooler_program() -> Option<PathBuf> {
     let places = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
     let found = places.into_iter().map(PathBuf::from).find(|place| place.exists());
     if found.is_none() {
-        println!("left out: tests through a pooler (apt-get install pgbouncer)");
+        println!("skipped: tests through a pooler (apt-get install pgbouncer)");
     }
     found
 }
 
-/// The user and group that servers run as: they refuse to be root.
+/// The user and group of the servers, which refuse to run as root.
 fn identity() -> Option<(u32, u32)> {
-    // SAFETY: it only answers.
+    // SAFETY: a call without side effects.
     if unsafe { libc::geteuid() } != 0 {
         return None;
     }
@@ -118,14 +117,14 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A program that ends when this process does, however that ends: a shell between them waits for the end of its input, and
-/// removes the folder when nobody else is left to do it.
-struct Kept(Child);
+/// A program that ends when this process ends for any reason: a shell in between waits for the end
+/// of its input, and removes the folder if no other process does.
+struct ChildGuard(Child);
 
-impl Kept {
-    /// `inside` are the words of a command that runs the program, such as `ip netns exec one`.
-    /// `end` is the signal that ends it at once.
-    fn start(inside: &[String], program: &Path, arguments: &[String], log: &Path, end: &str) -> Kept {
+impl ChildGuard {
+    /// `inside` is the prefix of the command, such as `ip netns exec one`.
+    /// `end` is the signal that stops the program at once.
+    fn start(inside: &[String], program: &Path, arguments: &[String], log: &Path, end: &str) -> ChildGuard {
         let watch = r#""$@" >>"$LOG" 2>&1 </dev/null & program=$!; cat >/dev/null; while kill -$END $program 2>/dev/null; do sleep 0.05; done
             sleep 0.2; [ -d /proc/$TESTS ] || rm -rf "$(dirname "$LOG")""#;
         let mut shell = if inside.is_empty() { as_server("sh") } else { Command::new(&inside[0]) };
@@ -148,11 +147,11 @@ impl Kept {
             .env("LOG", log)
             .env("END", end)
             .env("TESTS", std::process::id().to_string());
-        Kept(shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        ChildGuard(shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 }
 
-impl Drop for Kept {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
         let _ = self.0.wait();
@@ -162,22 +161,22 @@ impl Drop for Kept {
 // ---- A server -------------------------------------------------------------------------------------------------------
 
 pub struct Server {
-    process: Option<Kept>,
+    process: Option<ChildGuard>,
     inside: Vec<String>,
     options: Vec<String>,
-    /// Where it listens.
+    /// The address of the server.
     pub host: String,
     pub port: u16,
     folder: TempDir,
 }
 
 impl Server {
-    /// A server of its own, with these options beside the usual ones.
+    /// A separate server with additional options.
     pub fn start(options: &[&str]) -> Option<Server> {
         Server::start_inside(&[], "127.0.0.1", options)
     }
 
-    /// One that runs within another command, at an address that is known there.
+    /// A server that runs inside another command, at an address that is valid there.
     pub fn start_inside(inside: &[&str], host: &str, options: &[&str]) -> Option<Server> {
         let mut server = Server::prepare(inside, host, options)?;
         let password = server.path("password");
@@ -199,7 +198,7 @@ impl Server {
         Some(server)
     }
 
-    /// A copy of another server that follows it, read-only until it is promoted.
+    /// A read-only standby that follows another server until it is promoted.
     pub fn standby_of(primary: &Server) -> Server {
         let mut server = Server::prepare(&[], "127.0.0.1", &[]).unwrap();
         succeed(
@@ -227,7 +226,7 @@ impl Server {
         })
     }
 
-    /// Starts it, or starts it again.
+    /// Starts or restarts it.
     pub fn begin(&mut self) {
         let mut arguments = vec!["-D".to_owned(), self.path("data").display().to_string()];
         let socket = format!("unix_socket_directories={}", self.folder.path().display());
@@ -239,31 +238,31 @@ impl Server {
             arguments.extend(["-c".to_owned(), option.clone()]);
         }
         let program = programs().unwrap().join("postgres");
-        self.process = Some(Kept::start(&self.inside, &program, &arguments, &self.path("log"), "INT"));
+        self.process = Some(ChildGuard::start(&self.inside, &program, &arguments, &self.path("log"), "INT"));
         wait_until("the server is up", || self.psql("postgres", "SELECT 1").status.success());
     }
 
-    /// Stops it: every session ends.
+    /// Stops it, which ends every session.
     pub fn stop(&mut self) {
         self.process = None;
     }
 
-    /// Kills it and all its processes, and starts it again.
+    /// Kills all of its processes and restarts it.
     pub fn crash(&mut self) {
         let file = fs::read_to_string(self.path("data/postmaster.pid")).unwrap();
         let first = file.lines().next().unwrap().to_owned();
         let children = succeed(Command::new("ps").args(["-o", "pid=", "--ppid", &first])).stdout;
         let mut all = vec![first];
         all.extend(String::from_utf8(children).unwrap().split_whitespace().map(str::to_owned));
-        // One that has ended meanwhile is no failure.
+        // A process that has already exited is no failure.
         Command::new("kill").arg("-9").args(&all).output().unwrap();
         self.process = None;
         let is_alive = |pid: &String| Path::new("/proc").join(pid).join("exe").read_link().is_ok();
-        wait_until("all of the server is gone", || !all.iter().any(is_alive));
+        wait_until("all server processes have exited", || !all.iter().any(is_alive));
         self.begin();
     }
 
-    /// Makes a standby a primary.
+    /// Promotes a standby to primary.
     pub fn promote(&self) {
         self.sql("postgres", "SELECT pg_promote()");
     }
@@ -272,12 +271,10 @@ impl Server {
         self.folder.path().join(name)
     }
 
-    /// The folder of its Unix socket.
     pub fn socket_folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What the server logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
@@ -298,14 +295,14 @@ impl Server {
             .unwrap()
     }
 
-    /// Lets the administrator run SQL; answers what it prints.
+    /// Runs SQL as the administrator. Returns the output.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         let output = self.psql(database, sql);
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// A fresh database, which belongs to the role.
+    /// A new database owned by the role.
     pub fn database(&self) -> Database<'_> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -313,26 +310,24 @@ impl Server {
         Database { server: self, name }
     }
 
-    /// Ends every session but the one that asks.
+    /// Terminates every session except its own.
     pub fn end_sessions(&self) {
         self.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'");
     }
 }
 
-/// The server that the tests of one program share; it ends with the program.
+/// The server shared by the tests of a program; it ends with the program.
 pub fn shared() -> Option<&'static Server> {
     static SHARED: OnceLock<Option<Server>> = OnceLock::new();
     SHARED.get_or_init(|| Server::start(&[])).as_ref()
 }
 
-/// A database of a test's own.
 pub struct Database<'a> {
     pub server: &'a Server,
     pub name: String,
 }
 
 impl Database<'_> {
-    /// Its URL.
     pub fn url(&self) -> String {
         self.url_at(&format!("{}:{}", self.server.host, self.server.port))
     }
@@ -347,11 +342,11 @@ impl Database<'_> {
     }
 }
 
-/// A session of the administrator's that stays open, and what it holds with it, until this is dropped.
+/// A session of the administrator that keeps its locks until it is dropped.
 pub struct Session(Child);
 
 impl Database<'_> {
-    /// A session that has run this SQL.
+    /// Opens a session that has run this SQL.
     pub fn session(&self, sql: &str) -> Session {
         let mut child = Command::new(programs().unwrap().join("psql"))
             .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"])
@@ -379,15 +374,15 @@ impl Drop for Session {
 
 // ---- A pooler -------------------------------------------------------------------------------------------------------
 
-/// PgBouncer in transaction mode before a server.
+/// PgBouncer in transaction mode in front of a server.
 pub struct Pooler {
-    _process: Kept,
+    _process: ChildGuard,
     pub port: u16,
     folder: TempDir,
 }
 
 impl Pooler {
-    /// One that opens so many connections to each database.
+    /// Starts a pooler with this number of connections to each database.
     pub fn start(server: &Server, size: u32) -> Option<Pooler> {
         let program = pooler_program()?;
         let (folder, port) = (folder(), free_port());
@@ -409,7 +404,7 @@ impl Pooler {
             ),
         );
         let arguments = [path("ini")];
-        let process = Kept::start(&[], &program, &arguments, &folder.path().join("log"), "TERM");
+        let process = ChildGuard::start(&[], &program, &arguments, &folder.path().join("log"), "TERM");
         wait_until("the pooler listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(Pooler { _process: process, port, folder })
     }
@@ -421,7 +416,7 @@ impl Pooler {
 
 // ---- A relay --------------------------------------------------------------------------------------------------------
 
-/// Passes on what goes to a server and back, until it is told otherwise.
+/// Forwards the traffic of a server until it is told to interfere.
 pub struct Relay {
     pub port: u16,
     manner: Arc<Manner>,
@@ -429,10 +424,10 @@ pub struct Relay {
 
 #[derive(Default)]
 struct Manner {
-    /// How many answers are still to be swallowed.
+    /// The number of responses still to be dropped.
     cuts: AtomicU32,
     is_silent: AtomicBool,
-    /// What came while it was silent.
+    /// The number of requests received while silent.
     asked: AtomicU32,
 }
 
@@ -443,37 +438,37 @@ impl Relay {
         Relay { port, manner: serve(listener, server.port) }
     }
 
-    /// Passes on what comes to `listener`, to a port of this machine.
+    /// Forwards connections from `listener` to a local port.
     pub fn serve(listener: TcpListener, port: u16) {
         serve(listener, port);
     }
 
-    /// The next so many answers, whichever connection they are for, are swallowed, and that connection ends.
+    /// Drops the next `count` responses and closes their connections.
     pub fn swallow_answers(&self, count: u32) {
         self.manner.cuts.store(count, Ordering::SeqCst);
     }
 
-    /// How many answers are still to be swallowed.
+    /// The number of responses still to be dropped.
     pub fn left(&self) -> u32 {
         self.manner.cuts.load(Ordering::SeqCst)
     }
 
-    /// From now on nothing is passed on, and no connection ends.
+    /// From now on nothing is forwarded, and connections stay open.
     pub fn fall_silent(&self) {
         self.manner.is_silent.store(true, Ordering::SeqCst);
     }
 
-    /// Until something came that was not passed on.
+    /// Waits until a request was not forwarded.
     pub fn wait_until_asked(&self) {
         self.wait_until_asked_times(1);
     }
 
-    /// Until so much came that was not passed on.
+    /// Waits until `count` requests were not forwarded.
     pub fn wait_until_asked_times(&self, count: u32) {
-        wait_until("something is asked", || self.manner.asked.load(Ordering::SeqCst) >= count);
+        wait_until("a request arrives", || self.manner.asked.load(Ordering::SeqCst) >= count);
     }
 
-    /// From now on everything is passed on again. Earlier bytes are lost.
+    /// Resumes forwarding. Earlier bytes are lost.
     pub fn speak_again(&self) {
         self.manner.is_silent.store(false, Ordering::SeqCst);
         self.manner.asked.store(0, Ordering::SeqCst);

@@ -1,5 +1,5 @@
-//! A model of a disk behind a file system's cache: what was written since a file's last sync may be there, missing or
-//! torn, and so may what happened to names since their folder's last sync.
+//! A model of a disk behind a file system cache: data written since the last sync of a file may be
+//! present, missing or torn, and so may changes of names since the last sync of their folder.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,7 @@ use std::{fmt, fs, str};
 
 use ring::digest::{Context, SHA256};
 
-/// The unit that a disk writes whole.
+/// The unit that a disk writes atomically.
 const SECTOR: usize = 512;
 
 /// One step of a recorded history.
@@ -43,7 +43,7 @@ pub enum Step {
     MakeFolder {
         path: String,
     },
-    /// A word of the process about itself.
+    /// A message of the process about itself.
     Mark(String),
 }
 
@@ -63,10 +63,10 @@ impl fmt::Display for Step {
     }
 }
 
-/// Reads the log of the recorder.
+/// Parses the log of the recorder.
 pub fn read_log(log: &[u8]) -> Vec<Step> {
     let (mut steps, mut rest) = (Vec::new(), log);
-    // The system gives the number of a removed file to a new one: here each file has a number of its own.
+    // The system reuses the inode numbers of removed files: here each file has a unique number.
     let mut files: HashMap<u64, u64> = HashMap::new();
     while !rest.is_empty() {
         let end = rest.iter().position(|byte| *byte == b'\n').unwrap();
@@ -102,21 +102,21 @@ pub fn read_log(log: &[u8]) -> Vec<Step> {
     steps
 }
 
-/// A change of a file's content that no sync has covered.
+/// A change of a file's content since its last sync.
 #[derive(Debug, Clone)]
 enum Change {
     Write { offset: usize, data: Vec<u8> },
     Truncate { length: usize },
 }
 
-/// How much of a change has reached the disk.
+/// The part of a change that has reached the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     All,
     Nothing,
     FirstSectors,
     LastSectors,
-    /// The file has grown, and holds zeros there.
+    /// The file has grown, and contains zeros there.
     Length,
 }
 
@@ -126,7 +126,7 @@ impl Change {
             Change::Truncate { length } if part == Part::All => content.resize(*length, 0),
             Change::Truncate { .. } => {}
             Change::Write { offset, data } => {
-                // The border between two sectors that is nearest to the middle.
+                // The sector boundary nearest to the middle.
                 let middle = (offset + data.len() / 2) / SECTOR * SECTOR;
                 let middle = middle.saturating_sub(*offset).min(data.len());
                 let kept = match part {
@@ -167,7 +167,7 @@ impl File {
     }
 }
 
-/// A change of names that no sync of their folder has covered.
+/// A change of names since the last sync of their folder.
 #[derive(Debug, Clone)]
 enum Naming {
     Put { path: String, node: Node },
@@ -202,10 +202,10 @@ impl Naming {
     }
 }
 
-/// Everything that a disk holds: the content of each file, and `None` for a folder.
+/// The complete content of a disk: the content of each file, and `None` for a folder.
 pub type State = BTreeMap<String, Option<Vec<u8>>>;
 
-/// Tells a state from every other.
+/// A hash that identifies a state.
 pub fn digest(state: &State) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for (path, content) in state {
@@ -230,34 +230,35 @@ pub fn write_state(state: &State, folder: &Path) {
     }
 }
 
-/// How many states are built.
+/// The number of states that are built.
 #[derive(Debug, Clone, Copy)]
 pub struct Depth {
-    /// How many of a file's last changes are dropped and torn one by one.
+    /// How many of a file's last changes are dropped and torn individually.
     pub changes: usize,
-    /// How many of the last changes of names are dropped one by one.
+    /// How many of the last changes of names are dropped individually.
     pub namings: usize,
-    /// Of how many writes one is followed by a cut.
+    /// A cut follows one in this many writes.
     pub every_write: usize,
 }
 
-/// The disk, as far as the history has gone.
+/// The disk after the steps so far.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     files: HashMap<u64, File>,
     names: Names,
     pending: Vec<Naming>,
-    /// Does nothing at a sync, as a disk that says that it has written what it has not.
+    /// Ignores syncs, like a disk that acknowledges writes too early.
     pub ignores_syncs: bool,
 }
 
-/// SQLite makes it anew when the first process opens the database: nothing in it counts after a power cut.
+/// SQLite recreates this file when the first process opens the database, so its content after a
+/// power cut is irrelevant.
 pub fn is_remade(path: &str) -> bool {
     path.ends_with("-shm")
 }
 
 impl Disk {
-    /// A disk that holds this folder durably.
+    /// A disk on which this folder is synced.
     pub fn of(folder: &Path) -> Disk {
         let mut disk = Disk::default();
         disk.add(folder, "");
@@ -321,7 +322,7 @@ impl Disk {
         self.files.get_mut(&inode).expect("the recorder saw the file from its beginning")
     }
 
-    /// The disk as a reader sees it while the power is on.
+    /// The disk as a reader sees it before the power cut.
     pub fn seen(&self) -> State {
         self.state(&self.with_names(|_| true), |_, _| Part::All)
     }
@@ -350,7 +351,7 @@ impl Disk {
         state
     }
 
-    /// The states that a power cut now may leave: a bounded sample, always the same.
+    /// The states in which a power cut now may leave the disk: a bounded, deterministic sample.
     pub fn after_a_cut(&self, depth: Depth) -> Vec<State> {
         let mut states = Vec::new();
         for names in self.namings(depth.namings) {
@@ -373,8 +374,8 @@ impl Disk {
                 let whole = |inode: u64, _: usize| if is_kept(inode) { Part::All } else { Part::Nothing };
                 states.push(self.state(&names, whole));
             }
-            // Each file with one of its last changes dropped or torn, or with nothing from there on; the others with
-            // all of their changes, or without them.
+            // Each file with one of its last changes dropped or torn, or without all changes from
+            // there on; the other files with all of their changes, or without them.
             for inode in &unsynced {
                 let changes = &self.files[inode].pending;
                 let first = changes.len().saturating_sub(depth.changes);
@@ -405,8 +406,8 @@ impl Disk {
         states
     }
 
-    /// The names with all of the changes that no sync has covered, with none of them, and, for the last ones in the
-    /// database's own folder, with those before it and with all but it.
+    /// The names with all unsynced changes, with none of them, and for each of the last ones in the
+    /// folder of the database, with only the earlier ones and with all except it.
     fn namings(&self, depth: usize) -> Vec<Names> {
         let own: Vec<usize> =
             (0..self.pending.len()).filter(|index| self.pending[*index].folder().is_empty()).collect();

@@ -1,12 +1,14 @@
-/* Records every change below a folder, in the order in which the disk sees it: loaded into a program by LD_PRELOAD.
+/* Records every change below a folder in the order in which the disk sees it. Loaded by LD_PRELOAD.
  *
- * RECORDER_ROOT is the folder, RECORDER_LOG the log, and RECORDER_MARKS a file outside of the folder: what is written
- * to it stands in the log between the changes. A record is a line, followed by as many bytes as the line says:
+ * RECORDER_ROOT is the folder, RECORDER_LOG the log, and RECORDER_MARKS a file outside of the
+ * folder: data written to it appears in the log between the changes. A record is a line, followed
+ * by the number of bytes given in the line:
  *
  *   create INODE PATH    write INODE OFFSET LENGTH    truncate INODE LENGTH    sync INODE    syncdir PATH
  *   rename FROM TO       unlink PATH                  mkdir PATH               mark LENGTH
  *
- * Paths are relative to the folder, and hold no blanks. An operation and its record are one step under a mutex. */
+ * Paths are relative to the folder and contain no blanks. An operation and its record are one step
+ * under a mutex. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -59,7 +61,7 @@ static void record(const void *data, size_t length, const char *format, ...) {
         abort();
 }
 
-/* The path relative to the folder, or NULL for one elsewhere. */
+/* The path relative to the folder, or NULL for a path outside of it. */
 static const char *below(const char *path) {
     if (root == NULL || path == NULL)
         return NULL;

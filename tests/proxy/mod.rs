@@ -1,4 +1,4 @@
-//! An HTTP proxy on threads of its own, as a company has one between its machines and the world.
+//! An HTTP proxy with its own threads, like a corporate proxy.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,16 +10,16 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-/// How it answers a CONNECT.
+/// The response to a CONNECT.
 #[derive(Clone, Copy)]
 pub enum Manner {
-    /// Connects whoever shows this `user:password`.
+    /// Connects clients that send this `user:password`.
     Asks(&'static str),
-    /// Connects everybody.
+    /// Connects every client.
     Open,
-    /// Says this, and nothing more.
+    /// Sends this text and closes.
     Says(&'static str),
-    /// Sends a header, a byte each ten milliseconds, and never comes to its end.
+    /// Sends an endless header, one byte every ten milliseconds.
     Drips,
 }
 
@@ -31,7 +31,8 @@ pub struct Proxy {
 struct Shared {
     manner: Manner,
     heard: Mutex<Vec<String>>,
-    /// Whether what a server sends is kept until the server ends, to be passed on at once, and without the end.
+    /// Whether the bytes of the server are buffered until the server closes, and then sent at once
+    /// without the close.
     withholds: AtomicBool,
     ended: AtomicUsize,
 }
@@ -47,11 +48,11 @@ impl Proxy {
             ended: AtomicUsize::default(),
         });
         let proxy = Proxy { address, shared: Arc::clone(&shared) };
-        // They end with the test's process.
+        // The threads end with the test process.
         thread::spawn(move || {
             for client in listener.incoming() {
                 let shared = Arc::clone(&shared);
-                // A client that leaves is no failure of the proxy's.
+                // A client that disconnects is no error of the proxy.
                 thread::spawn(move || shared.serve(client.unwrap()).unwrap_or_default());
             }
         });
@@ -62,12 +63,12 @@ impl Proxy {
         self.address
     }
 
-    /// The heads of the requests to connect so far, as they came.
+    /// The request heads so far.
     pub fn heard(&self) -> Vec<String> {
         self.shared.heard.lock().unwrap().clone()
     }
 
-    /// How many servers' ends of a connection it has passed on so far.
+    /// The number of server-side closes that were forwarded so far.
     pub fn ended(&self) -> usize {
         self.shared.ended.load(Ordering::SeqCst)
     }
@@ -107,7 +108,7 @@ impl Shared {
                 client.write_all(b"x")?;
                 thread::sleep(Duration::from_millis(10));
             }
-            // Until the client leaves.
+            // Until the client disconnects.
             return client.read_to_end(&mut Vec::new()).map(drop);
         }
         let server = TcpStream::connect(target)?;

@@ -1,4 +1,4 @@
-"""A process with a client and a second SQLite: does what its input says, a line at a time."""
+"""A process with a client and a second SQLite: executes its input line by line."""
 
 import ctypes
 import functools
@@ -15,7 +15,7 @@ import ghl_oauth
 
 
 def said(client, call, resource_id):
-    """What the call came to, and how many tokens wait to be saved: "refreshed 0"."""
+    """The result of the call, and the number of unsaved tokens: "refreshed 0"."""
     try:
         answer = call(resource_id)
     except ghl_oauth.GhlError as error:
@@ -25,7 +25,7 @@ def said(client, call, resource_id):
 
 
 def look(path):
-    """What a host program does that reads its own tables in the same file."""
+    """Acts like a host program that reads its own tables in the same file."""
     database = sqlite3.connect(path)
     database.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
     database.close()
@@ -39,7 +39,7 @@ def back_up(path):
 
 
 def second_library(path):
-    """Another copy of this library, as a second package in the same program brings it along."""
+    """A second copy of this library in the process, as loaded by another package."""
     copy = path + ".library.so"
     if not os.path.exists(copy):
         shutil.copy(os.environ["GHL_OAUTH_LIBRARY"], copy)
@@ -51,7 +51,7 @@ def second_library(path):
 
 
 def read_file(path):
-    """A backup by copying: closing the file takes every POSIX lock of the process on it away."""
+    """A backup by copying: closing the file releases all POSIX locks of the process on it."""
     for name in filter(os.path.exists, (path, path + "-wal", path + "-shm")):
         with open(name, "rb") as file:
             file.read()

@@ -1,4 +1,4 @@
-"""A process with a client whose store has a relative path: does what its input says, a line at a time."""
+"""A process with a client whose store has a relative path: executes its input line by line."""
 
 import json
 import os

@@ -1,5 +1,5 @@
-//! What every store promises, as one suite.
-#![allow(dead_code)] // Each test file uses a part of its own.
+//! The contract of every store, as one test suite.
+#![allow(dead_code)] // Each test file uses only a part.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use ghl_oauth::internals::token::{Token, UserType};
 use serde_json::{Map, json};
 
 /// Every promise of [`Store`], on a store that is empty.
-pub fn keeps_its_promises(store: &(impl Store + ?Sized)) {
-    a_record_comes_back_as_it_was_saved(store);
-    a_save_needs_the_version_that_is_stored(store);
+pub fn assert_store_contract(store: &(impl Store + ?Sized)) {
+    saved_record_is_loaded_unchanged(store);
+    save_requires_the_stored_version(store);
     first_save_that_follows_another_tombstone_is_refused(store);
-    lists_are_paged_filtered_and_in_order(store);
-    what_is_due_is_found(store);
-    many_are_saved_as_one_would_be(store);
-    a_lock_excludes_and_is_given_back(store);
-    notes_are_kept_apart_from_tokens_until_their_time_is_over(store);
+    lists_are_paged_filtered_and_sorted(store);
+    due_records_are_found(store);
+    batch_saves_match_single_saves(store);
+    lock_is_exclusive_and_released(store);
+    notes_are_separate_and_expire(store);
 }
 
 /// A deadline that no test reaches.
@@ -27,7 +27,7 @@ pub fn patience() -> Deadline {
     Deadline::after(Duration::from_secs(60), &Arc::default())
 }
 
-/// Removes a record, whatever its version; answers whether there was one.
+/// Removes a record of any version. Returns whether it existed.
 pub fn remove(store: &(impl Store + ?Sized), resource_id: &str) -> bool {
     let Some(version) = store.version(resource_id, &patience()).unwrap() else { return false };
     let old = [(resource_id.to_owned(), version - 1)];
@@ -50,7 +50,7 @@ pub fn token(user_type: UserType, company_id: &str, location_id: Option<&str>) -
     }
 }
 
-fn a_record_comes_back_as_it_was_saved(store: &(impl Store + ?Sized)) {
+fn saved_record_is_loaded_unchanged(store: &(impl Store + ?Sized)) {
     for (id, standing, intent) in [
         ("plain", Standing::Good, None),
         ("ünï'\"; DROP TABLE token; --", Standing::Inactive { since_ms: -5 }, Some(Intent { since_ms: 7 })),
@@ -78,16 +78,16 @@ fn a_record_comes_back_as_it_was_saved(store: &(impl Store + ?Sized)) {
     }
 }
 
-fn a_save_needs_the_version_that_is_stored(store: &(impl Store + ?Sized)) {
+fn save_requires_the_stored_version(store: &(impl Store + ?Sized)) {
     let mut record = Record::new("versioned".into(), token(UserType::Company, "versioned", None));
     let first = store.save(&record, &patience()).unwrap();
     assert_eq!(
         store.save(&record, &patience()).unwrap_err().status(),
         Status::Conflict,
-        "version 0 means: not there yet"
+        "version 0 means a record that does not exist"
     );
     record.version = first;
-    // Whose token it is may change, too.
+    // The owner of a token may change as well.
     Arc::make_mut(&mut record.token).company_id = Some("another".into());
     Arc::make_mut(&mut record.token).access_token = "second".to_owned().into();
     let second = store.save(&record, &patience()).unwrap();
@@ -95,7 +95,7 @@ fn a_save_needs_the_version_that_is_stored(store: &(impl Store + ?Sized)) {
     assert_eq!(
         store.save(&record, &patience()).unwrap_err().status(),
         Status::Conflict,
-        "an old version does not overwrite"
+        "an old version overwrites nothing"
     );
     assert_eq!(store.load("versioned", &patience()).unwrap().unwrap().token.access_token.expose(), "second");
     let query = Query { company_id: Some("another".into()), limit: 9, ..Query::default() };
@@ -105,7 +105,7 @@ fn a_save_needs_the_version_that_is_stored(store: &(impl Store + ?Sized)) {
     assert_eq!(
         store.save(&record, &patience()).unwrap_err().status(),
         Status::Conflict,
-        "what was removed does not come back"
+        "a removed record is not restored"
     );
 }
 
@@ -143,7 +143,7 @@ fn first_save_that_follows_another_tombstone_is_refused(store: &(impl Store + ?S
     assert_eq!(saved(0), Ok(1));
 }
 
-fn lists_are_paged_filtered_and_in_order(store: &(impl Store + ?Sized)) {
+fn lists_are_paged_filtered_and_sorted(store: &(impl Store + ?Sized)) {
     for company in ["a", "b"] {
         store
             .save(&Record::new(company.into(), token(UserType::Company, company, None)), &patience())
@@ -181,8 +181,9 @@ fn lists_are_paged_filtered_and_in_order(store: &(impl Store + ?Sized)) {
     assert_eq!(store.next_renewal(Some("c"), &patience()).unwrap(), None);
 }
 
-fn what_is_due_is_found(store: &(impl Store + ?Sized)) {
-    // Those of the lists: a company each, due when its token ends, and locations due at 0, 100, … 400.
+fn due_records_are_found(store: &(impl Store + ?Sized)) {
+    // The records of the lists: one per company, due when its token expires, and locations due at
+    // 0, 100, … 400.
     let due = |company: Option<&str>, renew_by, limit| {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
@@ -195,7 +196,7 @@ fn what_is_due_is_found(store: &(impl Store + ?Sized)) {
                 None => break,
             }
         }
-        // Not every store can tell who waited longest.
+        // Not every store can sort by waiting time.
         found.sort();
         found
     };
@@ -207,7 +208,7 @@ fn what_is_due_is_found(store: &(impl Store + ?Sized)) {
     assert_eq!(due(None, i64::MAX, 5).len(), 12);
 }
 
-fn many_are_saved_as_one_would_be(store: &(impl Store + ?Sized)) {
+fn batch_saves_match_single_saves(store: &(impl Store + ?Sized)) {
     let record = |id: &str| Record::new(id.into(), token(UserType::Location, "many", Some(id)));
     store.save(&record("m1"), &patience()).unwrap();
     let outcomes = store.save_all(&[record("m0"), record("m1"), record("m2"), record("m2")], &patience());
@@ -218,7 +219,7 @@ fn many_are_saved_as_one_would_be(store: &(impl Store + ?Sized)) {
     }
 }
 
-fn a_lock_excludes_and_is_given_back(store: &(impl Store + ?Sized)) {
+fn lock_is_exclusive_and_released(store: &(impl Store + ?Sized)) {
     let cancellation = Arc::new(Cancellation::default());
     let patience = |ms: u64| Deadline::after(Duration::from_millis(ms), &cancellation);
     let held = store.lock("one", &patience(30_000)).unwrap();
@@ -238,7 +239,7 @@ fn a_lock_excludes_and_is_given_back(store: &(impl Store + ?Sized)) {
     assert!(store.lock("one", &patience(30_000)).is_ok());
 }
 
-fn notes_are_kept_apart_from_tokens_until_their_time_is_over(store: &(impl Store + ?Sized)) {
+fn notes_are_separate_and_expire(store: &(impl Store + ?Sized)) {
     let note = |key: &str, version, list: &str, expires_at| Note {
         key: key.into(),
         version,

@@ -1,6 +1,6 @@
-//! What the integration tests share: a safe way through the C ABI, clocks that a test can move and booby-trap, a short
-//! account of what was sent, and crowds of threads whose waiting can be seen.
-#![allow(dead_code)] // Each test file uses a part of its own.
+//! Support for the integration tests: a safe wrapper of the C ABI, clocks that a test can move or
+//! make panic, a summary of sent requests, and groups of threads whose waiting can be observed.
+#![allow(dead_code)] // Each test file uses only a part.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -21,19 +21,19 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Map, Value, json};
 
-/// The life of an access token, and a little more: after it, every token that is held is dead.
+/// Longer than the lifetime of an access token: afterwards every stored token has expired.
 pub const DAY: Duration = Duration::from_secs(86_400);
 
-/// How long anything may take before a test gives up. Nothing takes nearly that long.
+/// The limit for every wait of a test. No operation takes nearly that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a call returned, and the document that it wrote.
+/// The result of a call, and the document that it wrote.
 #[derive(Debug)]
 #[must_use]
 pub struct Outcome(pub i32, pub Value);
 
 impl Outcome {
-    /// Takes the document over. An error's own name for itself must be that of the code.
+    /// Takes ownership of the document. The status name of an error must match the code.
     pub fn read(code: i32, document: *mut c_char) -> Outcome {
         let document: Value = serde_json::from_str(&take(document)).expect("a JSON document");
         if code != 0 {
@@ -48,13 +48,13 @@ impl Outcome {
         self.1
     }
 
-    /// The text of a success that is one.
+    /// The text of a successful result.
     #[track_caller]
     pub fn text(self) -> String {
         self.ok().as_str().expect("a text").to_owned()
     }
 
-    /// The error object of a failure with that status.
+    /// The error object of a failure with this status.
     #[track_caller]
     pub fn fails(mut self, status: Status) -> Value {
         assert_eq!(
@@ -68,7 +68,7 @@ impl Outcome {
         self.1["error"].take()
     }
 
-    /// A refusal that names this parameter.
+    /// The error object of a refusal that names this parameter.
     #[track_caller]
     pub fn refuses(self, parameter: &str) -> Value {
         let error = self.fails(Status::InvalidArgument);
@@ -77,16 +77,15 @@ impl Outcome {
     }
 }
 
-/// The C name of a status.
 pub fn status_name(code: i32) -> &'static str {
-    // SAFETY: the library's names are static.
+    // SAFETY: the status names are static.
     unsafe { CStr::from_ptr(ghl_status_name(code)) }.to_str().unwrap()
 }
 
-/// Takes over a text that the library handed out.
+/// Takes ownership of a text of the library.
 pub fn take(text: *mut c_char) -> String {
-    assert!(!text.is_null(), "no text was handed out");
-    // SAFETY: not NULL, so a text of the library, freed here and nowhere else.
+    assert!(!text.is_null(), "no text was returned");
+    // SAFETY: not NULL, so a text of the library, freed only here.
     unsafe {
         let copy = CStr::from_ptr(text).to_str().expect("UTF-8").to_owned();
         ghl_string_free(text);
@@ -106,10 +105,10 @@ type LongCall = unsafe extern "C" fn(
 type WebhookCall =
     unsafe extern "C" fn(*mut ghl_client, *const u8, usize, *const c_char, *mut *mut c_char) -> i32;
 
-/// A client, as a C program holds it.
+/// A client as a C program uses it.
 pub struct Abi {
     client: *mut ghl_client,
-    /// The receivers of its events, which must live as long as it does.
+    /// The event listeners, which must outlive the client.
     listeners: Mutex<Vec<Arc<EventRecorder>>>,
 }
 
@@ -119,36 +118,36 @@ unsafe impl Send for Abi {}
 unsafe impl Sync for Abi {}
 
 impl Abi {
-    /// By `ghl_client_new`, on the system's clock.
+    /// Calls `ghl_client_new`; uses the system clock.
     pub fn open(config: &Value) -> Result<Abi, Outcome> {
         let config = CString::new(config.to_string()).unwrap();
-        // Set, to see them change.
+        // Set to non-NULL values that the call must replace.
         let mut client = ptr::dangling_mut::<ghl_client>();
         let mut document = ptr::dangling_mut::<c_char>();
         // SAFETY: valid pointers.
         let code = unsafe { ghl_client_new(config.as_ptr(), &mut client, &mut document) };
         let outcome = Outcome::read(code, document);
-        assert_eq!(code != 0, client.is_null(), "a client, or an error");
+        assert_eq!(code != 0, client.is_null(), "either a client or an error");
         if code == 0 { Ok(Abi::adopt(client)) } else { Err(outcome) }
     }
 
-    /// A client for the emulator, on the emulator's clock.
+    /// A client for the emulator, using the emulator's clock.
     pub fn new(emulator: &Emulator) -> Abi {
         Abi::with(emulator, json!({}))
     }
 
-    /// The same with these keys of the configuration changed.
+    /// The same with these changes of the configuration.
     pub fn with(emulator: &Emulator, changes: Value) -> Abi {
         Abi::by(emulator, changes, EmulatorClock::new(emulator))
     }
 
-    /// The same on a clock of one's own.
+    /// The same with another clock.
     pub fn by(emulator: &Emulator, changes: Value, clock: Arc<dyn Clock>) -> Abi {
         let config = Config::from_json(&config(emulator, changes).to_string()).unwrap();
         Abi::adopt(client_from(Client::with_clock(&config, clock).unwrap()))
     }
 
-    /// A client that was made elsewhere; freed with this.
+    /// A client that was created elsewhere; freed on drop.
     pub fn adopt(client: *mut ghl_client) -> Abi {
         Abi { client, listeners: Mutex::default() }
     }
@@ -157,11 +156,11 @@ impl Abi {
         self.client
     }
 
-    /// Any function that takes one text.
+    /// Calls any function that takes one text.
     pub fn call(&self, function: Call, text: &str) -> Outcome {
         let text = CString::new(text).unwrap();
         let mut document = ptr::dangling_mut();
-        // SAFETY: a living client and valid pointers.
+        // SAFETY: a valid client and valid pointers.
         let code = unsafe { function(self.client, text.as_ptr(), &mut document) };
         Outcome::read(code, document)
     }
@@ -210,15 +209,19 @@ impl Abi {
         self.call(ghl_tokens_import, &params.to_string())
     }
 
+    pub fn tokens_adopt(&self, params: Value) -> Outcome {
+        self.call(ghl_tokens_adopt, &params.to_string())
+    }
+
     pub fn tokens_export(&self, params: Value) -> Outcome {
         self.call(ghl_tokens_export, &params.to_string())
     }
 
-    /// The token as a JSON text, or the error. One of the two out-pointers is set, never both.
+    /// The token as a JSON string, or the error. Exactly one of the two out-pointers is set.
     pub fn access_token(&self, resource_id: &str) -> Outcome {
         let resource_id = CString::new(resource_id).unwrap();
         let (mut token, mut error) = (ptr::dangling_mut(), ptr::dangling_mut());
-        // SAFETY: a living client and valid pointers.
+        // SAFETY: a valid client and valid pointers.
         let code = unsafe { ghl_access_token(self.client, resource_id.as_ptr(), &mut token, &mut error) };
         if code == 0 {
             assert!(error.is_null(), "a token with an error");
@@ -229,23 +232,23 @@ impl Abi {
         }
     }
 
-    /// One pass of maintenance; `progress` answers whether to go on.
+    /// One pass of maintenance; `progress` returns whether to continue.
     pub fn tokens_maintain(&self, params: Value, progress: impl FnMut(Value) -> bool) -> Outcome {
         self.long(ghl_tokens_maintain, params, progress)
     }
 
-    /// Tokens for many locations; `progress` answers whether to go on.
+    /// Mints tokens for many locations; `progress` returns whether to continue.
     pub fn tokens_mint(&self, params: Value, progress: impl FnMut(Value) -> bool) -> Outcome {
         self.long(ghl_tokens_mint, params, progress)
     }
 
-    /// A long work that tells how far it is.
+    /// A long call that reports its progress.
     fn long(&self, function: LongCall, params: Value, mut progress: impl FnMut(Value) -> bool) -> Outcome {
         unsafe extern "C" fn told<F: FnMut(Value) -> bool>(
             so_far: *const c_char,
             context: *mut c_void,
         ) -> i32 {
-            // SAFETY: the library passes a text and the context that it was given.
+            // SAFETY: the library passes a text and the context of the call.
             let (so_far, progress) = unsafe { (CStr::from_ptr(so_far), &mut *context.cast::<F>()) };
             i32::from(!progress(serde_json::from_str(so_far.to_str().unwrap()).unwrap()))
         }
@@ -255,17 +258,16 @@ impl Abi {
         let params = CString::new(params.to_string()).unwrap();
         let (callback, context) = (of(&progress), (&raw mut progress).cast());
         let mut document = ptr::dangling_mut();
-        // SAFETY: a living client, valid pointers, and a context of the callback's type.
+        // SAFETY: a valid client, valid pointers, and a context of the type that the callback
+        // expects.
         let code = unsafe { function(self.client, params.as_ptr(), callback, context, &mut document) };
         Outcome::read(code, document)
     }
 
-    /// Only checks a webhook.
     pub fn webhook_verify(&self, body: &[u8], headers: &Value) -> Outcome {
         self.webhook(ghl_webhook_verify, body, headers)
     }
 
-    /// Does what a webhook says.
     pub fn webhook_apply(&self, body: &[u8], headers: &Value) -> Outcome {
         self.webhook(ghl_webhook_apply, body, headers)
     }
@@ -273,7 +275,7 @@ impl Abi {
     fn webhook(&self, function: WebhookCall, body: &[u8], headers: &Value) -> Outcome {
         let headers = CString::new(headers.to_string()).unwrap();
         let mut document = ptr::dangling_mut();
-        // SAFETY: a living client, valid pointers, and a body of that length.
+        // SAFETY: a valid client, valid pointers, and a body of the given length.
         let code =
             unsafe { function(self.client, body.as_ptr(), body.len(), headers.as_ptr(), &mut document) };
         Outcome::read(code, document)
@@ -281,35 +283,36 @@ impl Abi {
 
     pub fn stats(&self) -> Value {
         let mut document = ptr::dangling_mut();
-        // SAFETY: a living client and a valid pointer.
+        // SAFETY: a valid client and a valid pointer.
         let code = unsafe { ghl_client_stats(self.client, &mut document) };
         Outcome::read(code, document).ok()
     }
 
     pub fn cancel(&self) {
-        // SAFETY: a living client.
+        // SAFETY: a valid client.
         unsafe { ghl_client_cancel(self.client) };
     }
 
-    /// Cancels until `done`. A call that began after one cancellation ends with the next, so nothing hangs on a race.
+    /// Cancels repeatedly until `done`: a call that starts just after one cancellation ends with
+    /// the next.
     pub fn cancel_until(&self, done: impl Fn() -> bool) {
         let began = Instant::now();
         while !done() {
-            assert!(began.elapsed() < PATIENCE, "cancelled in vain");
+            assert!(began.elapsed() < PATIENCE, "cancellation had no effect");
             self.cancel();
             thread::yield_now();
         }
     }
 
-    /// Listens to the client's events from now on.
+    /// Listens to the events of the client from now on.
     pub fn listen(&self) -> Arc<EventRecorder> {
-        self.listen_and(|_| {})
+        self.listen_with(|_| {})
     }
 
-    /// The same, and does something at each, on the thread and at the moment of its event.
-    pub fn listen_and(&self, act: impl Fn(&Value) + Send + Sync + 'static) -> Arc<EventRecorder> {
+    /// The same, and calls `act` for each event on its thread.
+    pub fn listen_with(&self, act: impl Fn(&Value) + Send + Sync + 'static) -> Arc<EventRecorder> {
         unsafe extern "C" fn hear(event: *const c_char, context: *mut c_void) {
-            // SAFETY: the library passes a text and the context that it was given, which outlives the client.
+            // SAFETY: the library passes a text and the given context, which outlives the client.
             let (event, heard) = unsafe { (CStr::from_ptr(event), &*context.cast::<EventRecorder>()) };
             let event = serde_json::from_str(event.to_str().unwrap()).unwrap();
             (heard.act)(&event);
@@ -318,25 +321,25 @@ impl Abi {
         let heard = Arc::new(EventRecorder { events: Mutex::default(), act: Box::new(act) });
         self.listeners.lock().unwrap().push(Arc::clone(&heard));
         let context = Arc::as_ptr(&heard).cast_mut().cast();
-        // SAFETY: a living client, and a context that lives as long as it.
+        // SAFETY: a valid client, and a context that lives as long.
         assert_eq!(unsafe { ghl_client_on_event(self.client, Some(hear), context) }, 0);
         heard
     }
 
-    /// Listens no more.
-    pub fn stop_recording(&self) {
-        // SAFETY: a living client.
+    /// Removes the listener.
+    pub fn stop_listening(&self) {
+        // SAFETY: a valid client.
         assert_eq!(unsafe { ghl_client_on_event(self.client, None, ptr::null_mut()) }, 0);
     }
 
-    /// A person's consent, from the link to the stored token, whose metadata is returned.
+    /// Completes a consent from the link to the stored token. Returns its metadata.
     #[track_caller]
     pub fn connect(&self, emulator: &Emulator, decision: Decision) -> Value {
         let redirect_url = self.consent(emulator, decision);
         self.authorization_complete(json!({"redirectUrl": redirect_url})).ok()
     }
 
-    /// The same for the first company, whose id is returned.
+    /// The same for the first company. Returns its id.
     #[track_caller]
     pub fn connect_company(&self, emulator: &Emulator) -> String {
         let company = emulator.company_id();
@@ -344,14 +347,14 @@ impl Abi {
         company
     }
 
-    /// Where the browser is sent after a decision about a new link.
+    /// The redirect URL after a decision about a new link.
     #[track_caller]
     pub fn consent(&self, emulator: &Emulator, decision: Decision) -> String {
         let link = self.authorization_url(json!({})).ok();
         emulator.consent(link["url"].as_str().unwrap(), decision).unwrap()
     }
 
-    /// A token, which the server must accept.
+    /// A token that the server accepts.
     #[track_caller]
     pub fn live_token(&self, emulator: &Emulator, resource_id: &str) -> String {
         let token = self.access_token(resource_id).text();
@@ -362,12 +365,12 @@ impl Abi {
         token
     }
 
-    /// The metadata of a resource, as the list shows it.
+    /// The metadata of a resource in the list.
     #[track_caller]
     pub fn listed(&self, resource_id: &str) -> Value {
         let list = self.tokens_list(json!({})).ok();
         let mut items = list["items"].as_array().unwrap().iter();
-        items.find(|item| item["resourceId"] == resource_id).expect("it is listed").clone()
+        items.find(|item| item["resourceId"] == resource_id).expect("the resource is listed").clone()
     }
 }
 
@@ -378,19 +381,18 @@ impl Drop for Abi {
     }
 }
 
-/// The events of a client so far.
 pub struct EventRecorder {
     events: Mutex<Vec<Value>>,
     act: Box<dyn Fn(&Value) + Send + Sync>,
 }
 
 impl EventRecorder {
-    /// What was heard since the last look.
+    /// The events since the last call.
     pub fn events(&self) -> Vec<Value> {
         std::mem::take(&mut self.events.lock().unwrap())
     }
 
-    /// The same as "type resource".
+    /// The events as "type resource".
     pub fn names(&self) -> Vec<String> {
         let name = |event: &Value| {
             format!("{} {}", event["type"].as_str().unwrap(), event["resourceId"].as_str().unwrap())
@@ -399,12 +401,12 @@ impl EventRecorder {
     }
 }
 
-/// An emulator with these many locations under one company.
+/// An emulator with one company and this number of locations.
 pub fn emulator(locations: usize) -> Emulator {
     Emulator::start(Options { locations, ..Options::default() }).unwrap()
 }
 
-/// The emulator's configuration with hardly any pause between attempts, and these changes.
+/// The emulator's configuration with minimal retry delays, and these changes.
 pub fn config(emulator: &Emulator, changes: Value) -> Value {
     let mut config: Value = serde_json::from_str(&emulator.configuration()).unwrap();
     config["retry"] = json!({"baseDelayMs": 1, "maxDelayMs": 5});
@@ -412,7 +414,8 @@ pub fn config(emulator: &Emulator, changes: Value) -> Value {
     config
 }
 
-/// A configuration whose SQLite store, in this folder, holds the companies `c1` to `c3`; the row of `c2` cannot be read.
+/// A configuration for a SQLite store in this folder with the companies `c1` to `c3`; the row of
+/// `c2` is unreadable.
 pub fn one_unreadable_token(folder: &Path) -> String {
     let path = folder.join("one_unreadable.db");
     let config = json!({"clientId": "app-1", "clientSecret": "s", "store": {"kind": "sqlite", "path": path}});
@@ -442,7 +445,8 @@ fn merge(config: &mut Value, changes: Value) {
     }
 }
 
-/// The items of a list that names the locations `l1` and `l2`, and between them what is no location, or has no id.
+/// The items of a list with the locations `l1` and `l2`, and entries without an id or of other
+/// types.
 pub fn odd_locations() -> Value {
     json!([
         "l0",
@@ -460,12 +464,12 @@ pub fn odd_locations() -> Value {
     ])
 }
 
-/// Answers every request for a list of locations with the odd ones.
+/// Answers every list request with `odd_locations`.
 pub fn list_odd_locations(emulator: &Emulator) {
     list_locations(emulator, &odd_locations(), &json!({"hasNextPage": false, "nextPageToken": "left over"}));
 }
 
-/// Has the emulator answer with this as its only page of locations.
+/// Answers every list request with this single page.
 pub fn list_locations(emulator: &Emulator, items: &Value, pagination: &Value) {
     emulator.inject(
         Rule::on(Endpoint::InstalledLocations),
@@ -479,7 +483,7 @@ pub fn list_locations(emulator: &Emulator, items: &Value, pagination: &Value) {
     );
 }
 
-/// A script that consents, by the emulator's control, to the link that it is given.
+/// A script that consents to the link in its argument through the emulator's control API.
 pub fn person(emulator: &Emulator, folder: &Path) -> PathBuf {
     let script = folder.join("person.py");
     let text = format!(
@@ -494,8 +498,8 @@ pub fn person(emulator: &Emulator, folder: &Path) -> PathBuf {
     script
 }
 
-/// A script that reads the link which a program prints, lets the person of another script consent, and types where the
-/// browser ends up: `driver program configuration person`.
+/// A script that reads the link printed by a program, runs the consent script, and types the
+/// redirect URL: `driver program configuration person`.
 pub fn driver(folder: &Path) -> PathBuf {
     let script = folder.join("drive.py");
     let text = "import subprocess, sys\n\
@@ -508,10 +512,10 @@ pub fn driver(folder: &Path) -> PathBuf {
     script
 }
 
-/// A port of 127.0.0.1 that nobody has, and that no outgoing connection is given by chance: those come from higher ones.
+/// A free port of 127.0.0.1 below the range of outgoing connections.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test programs that run at the same time begin at places of their own.
+    // Concurrent test programs start in different ranges.
     let place = std::process::id() % 200 * 50;
     loop {
         let port = 20_000 + place as u16 + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
@@ -521,15 +525,15 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// What was sent since the last look, in short: "refresh 200". The status is that of the answer, one that was lost on
-/// its way included; 0 stands for a request that was not answered.
+/// The requests since the last call as "refresh 200". The status is recorded even if the response
+/// was lost; 0 means that the request got no response.
 pub fn sent(emulator: &Emulator) -> Vec<String> {
     let requests = emulator.requests();
     emulator.clear_requests();
     requests.iter().map(in_short).collect()
 }
 
-/// The only request since the last look.
+/// The only request since the last call.
 #[track_caller]
 pub fn only_request(emulator: &Emulator) -> RecordedRequest {
     let requests = emulator.requests();
@@ -553,7 +557,7 @@ fn in_short(request: &RecordedRequest) -> String {
     format!("{name} {}", request.status)
 }
 
-/// The fields of a request: of its query and its body, a form or JSON. No name comes twice.
+/// The fields of the query and of the body, a form or JSON. Every name is unique.
 pub fn fields(request: &RecordedRequest) -> BTreeMap<String, String> {
     let query = form_urlencoded::parse(request.query.as_bytes()).into_owned();
     let body: Vec<(String, String)> = if request.body.starts_with('{') {
@@ -569,7 +573,7 @@ pub fn fields(request: &RecordedRequest) -> BTreeMap<String, String> {
     fields
 }
 
-/// A header's value; it must not come twice.
+/// The value of a header, which must be unique.
 pub fn header<'a>(request: &'a RecordedRequest, name: &str) -> Option<&'a str> {
     let mut values =
         request.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
@@ -578,7 +582,7 @@ pub fn header<'a>(request: &'a RecordedRequest, name: &str) -> Option<&'a str> {
     value
 }
 
-/// The parameters of a URL's query, each name once.
+/// The query parameters of a URL.
 pub fn query(url: &str) -> BTreeMap<String, String> {
     let (_, query) = url.split_once('?').expect("a query");
     let mut parameters = BTreeMap::new();
@@ -588,22 +592,22 @@ pub fn query(url: &str) -> BTreeMap<String, String> {
     parameters
 }
 
-/// The headers that sign a body, as a framework gives them.
+/// The headers that sign a body, in the format of a web framework.
 pub fn signed(emulator: &Emulator, body: &[u8], signature: Signature) -> Value {
     let headers = emulator.sign_webhook(body, signature);
     headers.into_iter().map(|(name, value)| (name, Value::from(value))).collect::<Map<_, _>>().into()
 }
 
-/// Asserts that a text shows none of these secrets.
+/// Asserts that a text contains none of these secrets.
 #[track_caller]
-pub fn shows_none_of(text: &str, secrets: &[&str]) {
+pub fn contains_none_of(text: &str, secrets: &[&str]) {
     for secret in secrets {
-        assert!(secret.len() > 8, "too short to look for: {secret}");
+        assert!(secret.len() > 8, "too short to search for: {secret}");
         assert!(!text.contains(secret), "a secret shows in {text}");
     }
 }
 
-/// The emulator's clock as the library's, so that a day passes for both.
+/// Provides the emulator's clock to the library, so that a day passes for both.
 pub struct EmulatorClock {
     clock: ghl_oauth_emulator::Clock,
     started_ms: i64,
@@ -626,10 +630,10 @@ impl Clock for EmulatorClock {
     }
 }
 
-/// A clock that panics at a reading of one's choice: a defect inside the library, on demand.
+/// A clock that panics at a chosen read, to simulate a bug inside the library.
 pub struct PanickingClock {
     clock: Arc<EmulatorClock>,
-    /// How many readings are left until it springs; 0: it is not set.
+    /// The number of reads until the panic; 0 means disabled.
     left: AtomicU64,
 }
 
@@ -638,13 +642,13 @@ impl PanickingClock {
         Arc::new(PanickingClock { clock: EmulatorClock::new(emulator), left: AtomicU64::new(0) })
     }
 
-    /// Panics once, at this reading from now on; the next is 1.
+    /// Panics once, at this read from now on; the next read is 1.
     pub fn set(&self, reading: u64) {
         self.left.store(reading, Ordering::SeqCst);
     }
 
-    /// Takes it away; answers whether it has sprung.
-    pub fn has_sprung(&self) -> bool {
+    /// Disables the panic. Returns whether it has happened.
+    pub fn disarm(&self) -> bool {
         self.left.swap(0, Ordering::SeqCst) == 0
     }
 
@@ -666,9 +670,13 @@ impl Clock for PanickingClock {
     }
 }
 
-/// Makes the same call on so many threads, runs `meanwhile` once each of them waits in its call or is through with it,
-/// and returns what they got.
-pub fn crowd<T: Send>(size: usize, call: impl Fn() -> T + Sync, meanwhile: impl FnOnce()) -> Vec<T> {
+/// Makes the same call on `size` threads, runs `meanwhile` once each of them blocks in its call or
+/// has finished, and returns the results.
+pub fn call_concurrently<T: Send>(
+    size: usize,
+    call: impl Fn() -> T + Sync,
+    meanwhile: impl FnOnce(),
+) -> Vec<T> {
     let threads: Vec<OnceLock<Option<String>>> = (0..size).map(|_| OnceLock::new()).collect();
     thread::scope(|scope| {
         let callers: Vec<_> = threads
@@ -676,7 +684,7 @@ pub fn crowd<T: Send>(size: usize, call: impl Fn() -> T + Sync, meanwhile: impl 
             .map(|thread| {
                 let call = &call;
                 scope.spawn(move || {
-                    thread.set(own_place()).unwrap();
+                    thread.set(thread_folder()).unwrap();
                     call()
                 })
             })
@@ -685,10 +693,10 @@ pub fn crowd<T: Send>(size: usize, call: impl Fn() -> T + Sync, meanwhile: impl 
         let waits = |(caller, thread): (&thread::ScopedJoinHandle<'_, T>, &OnceLock<Option<String>>)| {
             caller.is_finished() || thread.get().is_some_and(is_asleep)
         };
-        // A thread sleeps for a moment, too, where it meets another at a lock: so they are looked at again and again.
+        // A thread may also sleep briefly at a contended lock, so the check is repeated.
         let mut looks = 0;
         while looks < 10 {
-            assert!(began.elapsed() < PATIENCE, "they do not come to rest");
+            assert!(began.elapsed() < PATIENCE, "the threads never all wait");
             looks = if callers.iter().zip(&threads).all(waits) { looks + 1 } else { 0 };
             thread::yield_now();
         }
@@ -697,17 +705,16 @@ pub fn crowd<T: Send>(size: usize, call: impl Fn() -> T + Sync, meanwhile: impl 
     })
 }
 
-/// Where the system tells how this thread is; Linux does.
-fn own_place() -> Option<String> {
+/// The /proc folder of the current thread, on Linux.
+fn thread_folder() -> Option<String> {
     let thread = fs::read_link("/proc/thread-self").ok()?;
     Some(format!("/proc/{}/stat", thread.display()))
 }
 
-/// Whether a thread waits for something. One that is gone does not; one that the system does not tell about is believed
-/// to.
+/// Whether a thread is blocked. False for a thread that has ended; true on systems without /proc.
 fn is_asleep(place: &Option<String>) -> bool {
     let Some(place) = place else { return true };
     let stat = fs::read_to_string(place).unwrap_or_default();
-    // The state stands behind the name, which is in parentheses.
+    // The state follows the name, which is in parentheses.
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
 }

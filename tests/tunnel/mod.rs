@@ -1,14 +1,14 @@
-//! A proxy, as far as `CONNECT` goes.
-#![allow(dead_code)] // Each test file uses a part of its own.
+//! A minimal proxy for `CONNECT`.
+#![allow(dead_code)] // Each test file uses only a part.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
-/// The answer that opens the tunnel.
+/// The response that opens the tunnel.
 pub const OPEN: &str = "HTTP/1.1 200 OK\r\n\r\n";
 
-/// Starts a proxy that wants a password and gives this answer, and returns its address.
+/// Starts a proxy that requires a password and sends this response. Returns its address.
 pub fn tunnel(answer: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -40,7 +40,7 @@ fn serve(mut client: TcpStream, answer: &str) {
     let mut server = TcpStream::connect(head.split(' ').nth(1).unwrap()).unwrap();
     let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
     thread::spawn(move || {
-        // An end that breaks off is an end.
+        // A broken connection counts as closed.
         let _ = io::copy(&mut from_server, &mut to_client);
         let _ = to_client.shutdown(Shutdown::Both);
     });

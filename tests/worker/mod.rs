@@ -1,12 +1,12 @@
-//! Another process that does what its input says, a line at a time.
-#![allow(dead_code)] // Each test file uses a part of its own.
+//! A child process that executes commands from its input, one per line.
+#![allow(dead_code)] // Each test file uses only a part.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-/// A worker, as its parent sees it.
+/// The parent's handle of a worker.
 pub struct Worker {
     process: Child,
     input: ChildStdin,
@@ -14,7 +14,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the program, and waits until it says that it is ready.
+    /// Starts the program and waits until it reports that it is ready.
     pub fn start(program: &mut Command) -> Worker {
         let piped = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = piped.spawn().unwrap();
@@ -24,7 +24,7 @@ impl Worker {
         worker
     }
 
-    /// The number of its process.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
@@ -35,16 +35,16 @@ impl Worker {
 
     pub fn line(&mut self) -> String {
         let mut line = String::new();
-        let output = self.output.as_mut().expect("its lines go elsewhere");
-        assert_ne!(output.read_line(&mut line).unwrap(), 0, "the worker ended");
+        let output = self.output.as_mut().expect("the output was taken by lines()");
+        assert_ne!(output.read_line(&mut line).unwrap(), 0, "the worker has exited");
         line.trim_end().to_owned()
     }
 
-    /// From now on all of its lines come this way, as it says them.
+    /// Returns all further lines through a channel.
     pub fn lines(&mut self) -> Receiver<String> {
-        let output = self.output.take().expect("its lines go elsewhere");
+        let output = self.output.take().expect("the output was already taken");
         let (sender, receiver) = mpsc::channel();
-        // A dying process may have begun a line that it did not end.
+        // A killed process may leave an incomplete line.
         let whole = |line: &String| line.ends_with('\n');
         thread::spawn(move || {
             let mut output = output;
@@ -72,7 +72,7 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// By SIGKILL: a worker always dies as in a crash.
+    /// Uses SIGKILL, so that a worker always dies as in a crash.
     fn drop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();

@@ -1,4 +1,4 @@
-"""An emulator of the API for the tests, and a client that it serves."""
+"""The API emulator for the tests, and a client for it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Emulator:
             return json.load(answer)
 
     def consent(self, url: str, **decision: Any) -> str:
-        """What a person does on the consent page; returns where the browser is sent."""
+        """Completes the consent page like a person. Returns the redirect URL."""
         redirect: str = self.control("POST", "/consent", {"url": url, **decision})["redirectUrl"]
         return redirect
 
@@ -72,7 +72,7 @@ class Emulator:
         self.control("POST", "/faults", {"kind": kind, **fault})
 
     def wait_for_stall(self) -> None:
-        """Returns once a request has come that a stall holds, or held."""
+        """Waits for a request that a stall holds or has held."""
         for _ in range(3_000):
             requests = self.control("GET", "/requests")["requests"]
             if any(request["fault"] and request["fault"]["kind"] == "stall" for request in requests):
@@ -81,11 +81,11 @@ class Emulator:
         raise AssertionError("nothing came that could be held")
 
     def end_faults(self) -> None:
-        """Ends all faults, and lets go what they hold."""
+        """Ends all faults and releases the requests that they hold."""
         self.control("DELETE", "/faults")
 
     def webhook(self, **request: Any) -> tuple[bytes, dict[str, str]]:
-        """The body and the headers of a webhook; nothing is sent."""
+        """The body and the headers of a webhook, without sending it."""
         built = self.control("POST", "/webhooks", request)
         return built["body"].encode(), built["headers"]
 
@@ -98,7 +98,7 @@ class Emulator:
 
 
 class EmulatorTest(unittest.TestCase):
-    """A test with an emulator and a client of its own; nothing is installed yet."""
+    """A test with its own emulator and client; the app is not installed yet."""
 
     OPTIONS: tuple[str, ...] = ()
 
@@ -122,18 +122,18 @@ class EmulatorTest(unittest.TestCase):
         return client
 
     def install(self, client: ghl_oauth.Client | None = None) -> ghl_oauth.TokenInfo:
-        """Lets the company consent."""
+        """Completes the consent of the company."""
         client = client or self.client
         redirect_url = self.emulator.consent(client.authorization_url().url, companyId=self.emulator.company_id)
         return client.authorization_complete(redirect_url)
 
     def install_location(self, location_id: str) -> ghl_oauth.TokenInfo:
-        """Lets a location consent by itself."""
+        """Completes the consent of a single location."""
         redirect_url = self.emulator.consent(self.client.authorization_url().url, locationId=location_id)
         return self.client.authorization_complete(redirect_url)
 
     def expire(self) -> None:
-        """Makes every held access token look dead."""
+        """Makes every stored access token expire."""
         expired = [replace(token, expires_at=PAST) for token in self.client.tokens_export()]
         result = self.client.tokens_import(expired, replace=True)
         self.assertEqual((result.imported, result.skipped), (len(expired), ()))
@@ -147,7 +147,7 @@ def damage(database: Path, resource_id: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment in which another Python finds this very package, from whatever folder it is started."""
+    """An environment in which another Python process finds this package from any folder."""
     found = {**os.environ, "PYTHONPATH": str(Path(ghl_oauth.__file__).parents[1])}
     if "GHL_OAUTH_LIBRARY" in found:
         found["GHL_OAUTH_LIBRARY"] = os.path.abspath(found["GHL_OAUTH_LIBRARY"])
@@ -155,7 +155,7 @@ def environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has, and that no outgoing connection is given by chance."""
+    """A free port of 127.0.0.1 outside the range of outgoing connections."""
     for port in range(20_000 + os.getpid() % 10_000, 32_000):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

@@ -1,4 +1,4 @@
-"""The plug-ins for requests and httpx, each tested where the library is installed."""
+"""The plug-ins for requests and httpx, each tested if its library is installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEAD_TOKEN = json.dumps({"statusCode": 401, "message": "Invalid JWT"})
 
 
 class CurableTest(unittest.TestCase):
-    def test_only_a_dead_token_is_worth_a_refresh(self) -> None:
+    def test_only_an_expired_token_causes_a_refresh(self) -> None:
         for curable, status, body in (
             (True, 401, DEAD_TOKEN),
             (True, 401, '{"statusCode":401,"message":"Invalid token: access token is invalid"}'),
@@ -38,13 +38,13 @@ class BearerTest(EmulatorTest):
         self.install()
         self.bearer = Bearer(self.client, self.emulator.company_id)
 
-    def test_requests_that_are_refused_together_cost_one_refresh(self) -> None:
+    def test_concurrent_refusals_cause_one_refresh(self) -> None:
         refused = self.bearer.header()
         renewed = in_threads(8, lambda: self.bearer.renew(refused))
         self.assertEqual(set(renewed), {self.bearer.header()})
         self.assertEqual(self.emulator.refreshes(), 1)
 
-    def test_a_new_token_that_is_refused_as_well_is_not_renewed_again(self) -> None:
+    def test_refused_new_token_is_not_refreshed_again(self) -> None:
         renewed = self.bearer.renew(self.bearer.header())
         assert renewed
         self.assertIsNone(self.bearer.renew(renewed))
@@ -53,7 +53,7 @@ class BearerTest(EmulatorTest):
 
 
 class Thief(HTTPServer):
-    """Another host, to which the API was made to redirect; refuses whatever it gets, and keeps what it was sent."""
+    """The target of a redirect to another host; records and refuses every request."""
 
     def __init__(self) -> None:
         self.loot: list[str | None] = []
@@ -83,7 +83,7 @@ class Thief(HTTPServer):
 
 
 class PlugInTests(EmulatorTest):
-    """What both plug-ins promise. ``send`` makes a request with the plug-in and answers its status and JSON."""
+    """Tests shared by both plug-ins. ``send`` makes a request and returns its status and JSON."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -102,12 +102,12 @@ class PlugInTests(EmulatorTest):
     def seen(self) -> list[int]:
         return [request["status"] for request in self.emulator.requests(f"/locations/{self.location_id}")]
 
-    def test_a_live_token_goes_along(self) -> None:
+    def test_valid_token_is_sent(self) -> None:
         url = f"{self.emulator.base_url}/locations/{self.location_id}"
         self.assertEqual(self.send("GET", url)[1]["location"]["_id"], self.location_id)
         self.assertEqual(self.seen(), [200])
 
-    def test_a_token_that_died_early_is_renewed_and_the_request_repeated(self) -> None:
+    def test_token_refused_early_is_refreshed_and_the_request_repeated(self) -> None:
         self.emulator.control("POST", "/tokens/expire", {})
         self.assertEqual(self.get(), 200)
         self.assertEqual(self.seen(), [401, 200])
@@ -115,7 +115,7 @@ class PlugInTests(EmulatorTest):
         self.assertEqual(self.get(), 200)
         self.assertEqual(self.emulator.refreshes(), 1)
 
-    def test_a_request_is_repeated_once(self) -> None:
+    def test_request_is_repeated_at_most_once(self) -> None:
         self.emulator.fault("status", status=401, body=DEAD_TOKEN, endpoint="location")
         self.assertEqual(self.get(), 401)
         self.assertEqual(len(self.seen()), 2)
@@ -123,19 +123,19 @@ class PlugInTests(EmulatorTest):
         self.assertEqual(len(self.seen()), 3)
         self.assertEqual(self.emulator.refreshes(), 1)
 
-    def test_a_401_that_no_token_cures_comes_back_at_once(self) -> None:
+    def test_401_unrelated_to_the_token_is_returned_at_once(self) -> None:
         refusal = '{"statusCode":401,"message":"The token is not authorized for this scope."}'
         self.emulator.fault("status", status=401, body=refusal, endpoint="location")
         self.assertEqual(self.get(), 401)
         self.assertEqual((len(self.seen()), self.emulator.refreshes()), (1, 0))
 
-    def test_a_refresh_that_fails_is_raised(self) -> None:
+    def test_failed_refresh_is_raised(self) -> None:
         self.emulator.control("POST", "/tokens/expire", {})
         self.emulator.fault("status", status=400, body="{}", endpoint="token")
         with self.assertRaises(ghl_oauth.InvalidRequest):
             self.get()
 
-    def test_bodies_are_sent_again_whole(self) -> None:
+    def test_body_is_sent_again_completely(self) -> None:
         path = "/oauth/location-token"
         form = {"companyId": self.emulator.company_id, "locationId": self.location_id}
         self.send = self.sender(self.emulator.company_id)
@@ -145,7 +145,7 @@ class PlugInTests(EmulatorTest):
         mints = self.emulator.requests(path)[-2:]
         self.assertEqual(mints[0]["body"], mints[1]["body"])
 
-    def test_a_stream_is_not_sent_again(self) -> None:
+    def test_stream_is_not_sent_again(self) -> None:
         def body() -> Iterator[bytes]:
             yield b"once"
 
@@ -157,7 +157,7 @@ class PlugInTests(EmulatorTest):
         self.assertEqual(len(self.emulator.requests(path)) - before, 1)
         self.assertEqual(self.emulator.refreshes(), 1)
 
-    def test_another_host_never_gets_a_token(self) -> None:
+    def test_other_host_never_gets_a_token(self) -> None:
         thief = Thief()
         self.addCleanup(thief.stop)
         self.emulator.fault("redirect", status=307, location=thief.url, endpoint="location")
@@ -180,7 +180,7 @@ class RequestsTest(PlugInTests):
 
         return send
 
-    def test_a_file_is_rewound(self) -> None:
+    def test_file_is_rewound_before_a_repetition(self) -> None:
         import tempfile
 
         import requests
@@ -235,7 +235,7 @@ class AsyncHttpxTest(PlugInTests):
 
         return send
 
-    def test_the_event_loop_goes_on_while_a_token_is_renewed(self) -> None:
+    def test_event_loop_is_not_blocked_by_a_refresh(self) -> None:
         import httpx
 
         self.expire()
@@ -246,7 +246,7 @@ class AsyncHttpxTest(PlugInTests):
             async with httpx.AsyncClient(auth=auth, headers={"Version": "v3"}) as http:
                 request = asyncio.create_task(http.get(f"{self.emulator.base_url}/locations/{self.location_id}"))
                 await asyncio.to_thread(self.emulator.wait_for_stall)
-                # A loop that had to wait for the renewal would be here only when that has failed.
+                # A blocked loop would continue only after the refresh has failed.
                 self.assertFalse(request.done())
                 self.emulator.end_faults()
                 return (await request).status_code
@@ -255,5 +255,5 @@ class AsyncHttpxTest(PlugInTests):
         self.assertEqual(self.client.stats()["tokens"]["refreshed"], 1)
 
 
-# The shared tests are not tests by themselves.
+# The shared tests do not run on their own.
 del PlugInTests

@@ -1,4 +1,4 @@
-"""The boundary: threads, memory, callbacks, and the end of the interpreter."""
+"""The C boundary: threads, memory, callbacks, and interpreter shutdown."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from .support import EmulatorTest
 
 
 class ThreadsTest(EmulatorTest):
-    def test_other_threads_run_while_a_call_waits(self) -> None:
+    def test_other_threads_run_during_a_blocking_call(self) -> None:
         self.install()
         self.emulator.fault("stall", endpoint="token")
         refreshed: list[ghl_oauth.TokenInfo] = []
         call = threading.Thread(target=lambda: refreshed.append(self.client.token_refresh(self.emulator.company_id)))
         call.start()
         self.emulator.wait_for_stall()
-        # A call that kept the others from running would have failed by now: nobody lets its request go but this thread.
+        # A call that blocked other threads would have failed by now: only this thread releases its
+        # request.
         self.emulator.end_faults()
         call.join()
         self.assertEqual(len(refreshed), 1)
 
-    def test_cancel_lets_a_waiting_call_go(self) -> None:
+    def test_cancel_ends_a_waiting_call(self) -> None:
         self.install()
         self.emulator.fault("stall", endpoint="installed-locations")
         raised: list[BaseException] = []
@@ -60,7 +61,7 @@ class ThreadsTest(EmulatorTest):
 
 
 class MemoryTest(EmulatorTest):
-    def test_every_string_is_given_back(self) -> None:
+    def test_every_string_is_freed(self) -> None:
         taken, freed = [], []
         original_take, original_free = string_at, library.ghl_string_free
 
@@ -87,7 +88,7 @@ class MemoryTest(EmulatorTest):
         self.assertGreaterEqual(len(taken), 7)
 
     @unittest.skipUnless(sys.platform == "linux", "reads /proc")
-    def test_long_answers_do_not_pile_up(self) -> None:
+    def test_long_results_do_not_accumulate_in_memory(self) -> None:
         token = {"refreshToken": "r" * 2000, "accessToken": "a" * 2000, "expiresIn": 3600}
         self.client.tokens_import([{**token, "locationId": f"l{number}"} for number in range(100)])
 
@@ -100,7 +101,7 @@ class MemoryTest(EmulatorTest):
         before = exports(20)
         self.assertLess(exports(100) - before, 20_000_000)  # a leak would be 50 MB
 
-    def test_a_client_ends_with_its_last_reference(self) -> None:
+    def test_client_is_freed_with_its_last_reference(self) -> None:
         with mock.patch.object(library, "ghl_client_free", wraps=library.ghl_client_free) as free:
             client = self.make_client()
             handle = weakref.ref(client._handle)
@@ -109,7 +110,7 @@ class MemoryTest(EmulatorTest):
             self.assertIsNone(handle())
             self.assertEqual(free.call_count, 1)
 
-    def test_a_listener_that_knows_its_client_does_not_keep_it_alive(self) -> None:
+    def test_listener_that_references_its_client_does_not_keep_it_alive(self) -> None:
         def forgotten() -> weakref.ref[Any]:
             client = ghl_oauth.Client("app-1", "secret")
             client.on_event(lambda event: print(client, event))
@@ -119,7 +120,7 @@ class MemoryTest(EmulatorTest):
         gc.collect()
         self.assertIsNone(handle())
 
-    def test_a_client_that_ends_inside_a_callback_is_freed_after_the_call(self) -> None:
+    def test_client_released_inside_a_callback_is_freed_after_the_call(self) -> None:
         freed_at: list[int] = []
 
         def free(pointer: Any) -> None:
@@ -135,7 +136,7 @@ class MemoryTest(EmulatorTest):
 
 
 class EventsTest(EmulatorTest):
-    def test_events_tell_what_happens_to_tokens(self) -> None:
+    def test_events_report_token_changes(self) -> None:
         events: list[ghl_oauth.Event] = []
         self.client.on_event(events.append)
         self.install()
@@ -149,7 +150,7 @@ class EventsTest(EmulatorTest):
         assert events[0].at and events[0].expires_at
         self.assertLess(events[0].at, events[0].expires_at)
 
-    def test_a_failure_comes_with_its_reason(self) -> None:
+    def test_failure_event_contains_its_reason(self) -> None:
         self.install()
         self.emulator.control("POST", "/tokens/revoke", {"resourceId": self.emulator.company_id})
         events: list[ghl_oauth.Event] = []
@@ -160,7 +161,7 @@ class EventsTest(EmulatorTest):
         self.assertEqual(len(failures), 1)
         self.assertIsInstance(failures[0].error, ghl_oauth.ReauthorizationRequired)
 
-    def test_listeners_can_be_replaced_and_taken_away(self) -> None:
+    def test_listeners_can_be_replaced_and_removed(self) -> None:
         first: list[ghl_oauth.Event] = []
         second: list[ghl_oauth.Event] = []
         self.client.on_event(first.append)
@@ -171,13 +172,13 @@ class EventsTest(EmulatorTest):
         self.client.token_delete(self.emulator.company_id)
         self.assertEqual((len(first), len(second)), (1, 1))
 
-    def test_a_listener_may_use_the_client(self) -> None:
+    def test_listener_may_use_the_client(self) -> None:
         tokens: list[str] = []
         self.client.on_event(lambda event: tokens.append(self.client.access_token(event.resource_id)))
         self.install()
         self.assertEqual(tokens, [self.client.access_token(self.emulator.company_id)])
 
-    def test_a_listener_that_fails_does_not_fail_the_call(self) -> None:
+    def test_exception_in_a_listener_does_not_fail_the_call(self) -> None:
         def fail(event: ghl_oauth.Event) -> None:
             raise ZeroDivisionError
 
@@ -186,7 +187,7 @@ class EventsTest(EmulatorTest):
             self.assertEqual(self.install().state, "ok")
         self.assertEqual(reported, [ZeroDivisionError])
 
-    def test_an_interrupt_in_a_listener_comes_out_of_the_call(self) -> None:
+    def test_interrupt_in_a_listener_is_raised_by_the_call(self) -> None:
         def interrupt(event: ghl_oauth.Event) -> None:
             raise KeyboardInterrupt
 
@@ -198,7 +199,7 @@ class EventsTest(EmulatorTest):
 
 
 class LogTest(EmulatorTest):
-    def test_the_log_arrives_without_secrets(self) -> None:
+    def test_log_contains_no_secrets(self) -> None:
         with self.assertLogs("ghl_oauth", logging.DEBUG) as captured:
             self.install()
             self.client.access_token(self.emulator.location_ids[0])
@@ -211,18 +212,18 @@ class LogTest(EmulatorTest):
             self.assertNotIn(str(token.refresh_token), log)
         self.assertNotIn(self.emulator.client_secret, log)
 
-    def test_a_level_that_is_set_later_counts(self) -> None:
+    def test_log_level_changed_later_takes_effect(self) -> None:
         self.install()
         with self.assertLogs("ghl_oauth", logging.INFO) as captured:
             self.client.token_refresh(self.emulator.company_id)
         self.assertEqual({record.levelno for record in captured.records}, {logging.INFO})
 
-    def test_a_filter_that_fails_does_not_fail_the_call(self) -> None:
+    def test_exception_in_a_log_filter_does_not_fail_the_call(self) -> None:
         with log_filter(ZeroDivisionError), unraisable_exceptions() as reported:
             self.assertEqual(self.install().state, "ok")
         self.assertEqual(set(reported), {ZeroDivisionError})
 
-    def test_an_interrupt_while_logging_comes_out_of_the_call(self) -> None:
+    def test_interrupt_during_logging_is_raised_by_the_call(self) -> None:
         with log_filter(KeyboardInterrupt), self.assertRaises(KeyboardInterrupt):
             self.install()
         self.assertTrue(self.client.access_token(self.emulator.company_id))
@@ -289,7 +290,7 @@ class ExitTest(EmulatorTest):
             )
             self.assertEqual((ended.returncode, ended.stderr), (0, ""))
 
-    def test_long_works_on_daemon_threads_do_not_disturb_the_exit(self) -> None:
+    def test_long_calls_on_daemon_threads_do_not_disturb_the_exit(self) -> None:
         program = textwrap.dedent("""
             import sys, threading, time, ghl_oauth
             client = ghl_oauth.Client(*sys.argv[1:3], base_url=sys.argv[3])
@@ -321,7 +322,7 @@ class ExitTest(EmulatorTest):
 
 @contextmanager
 def unraisable_exceptions() -> Generator[list[Any], None, None]:
-    """Collects the types of the exceptions that had no caller to go to."""
+    """Collects the types of unraisable exceptions."""
     reported: list[Any] = []
     with mock.patch.object(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type)):
         yield reported

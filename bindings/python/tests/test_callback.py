@@ -1,4 +1,4 @@
-"""Callbacks that raise: nothing of it may reach C, and nothing may be lost."""
+"""Callbacks that raise: no exception may reach C or be lost."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class ReturnCodeTest(unittest.TestCase):
-    """What C reads, by a callback that is called as C calls it."""
+    """The result that C gets from a callback."""
 
-    def test_a_callback_that_raises_returns_the_code_of_its_failure(self) -> None:
+    def test_callback_that_raises_returns_the_failure_code(self) -> None:
         for error in (ZeroDivisionError, *INTERRUPTS):
             function = _callback.callback(CFUNCTYPE(c_int32, c_int32), raising(error), failed=77)
             self.assertEqual([function(number) for number in range(50)], [77] * 50)
@@ -33,7 +33,7 @@ class ReturnCodeTest(unittest.TestCase):
                 _callback.settle()
             _callback.settle()
 
-    def test_the_first_of_several_exceptions_is_the_one_that_is_raised(self) -> None:
+    def test_first_of_several_exceptions_is_raised(self) -> None:
         prototype = CFUNCTYPE(c_int32)
         first = _callback.callback(prototype, raising(ZeroDivisionError), failed=1)
         second = _callback.callback(prototype, raising(KeyboardInterrupt), failed=1)
@@ -41,7 +41,7 @@ class ReturnCodeTest(unittest.TestCase):
         with self.assertRaises(ZeroDivisionError):
             _callback.settle()
 
-    def test_without_an_exception_the_result_is_the_functions(self) -> None:
+    def test_result_is_returned_without_an_exception(self) -> None:
         function = _callback.callback(CFUNCTYPE(c_int32, c_int32), lambda number: number + 1, failed=77)
         self.assertEqual(function(41), 42)
         _callback.settle()
@@ -50,7 +50,7 @@ class ReturnCodeTest(unittest.TestCase):
 class ProgressTest(EmulatorTest):
     OPTIONS = ("--locations", "60")
 
-    def test_what_progress_raises_ends_the_work_and_comes_out_of_the_call(self) -> None:
+    def test_exception_in_progress_ends_the_work_and_is_raised(self) -> None:
         self.client = self.make_client(rate_limit={"requests": 10_000})
         self.emulator.settings(rateLimit=None)
         self.install()
@@ -60,7 +60,7 @@ class ProgressTest(EmulatorTest):
         }
         for name, work in works.items():
             for error in (ZeroDivisionError, *INTERRUPTS):
-                self.expire()  # else there is nothing to maintain
+                self.expire()  # otherwise no token is due
                 called: list[Any] = []
                 with self.subTest(name, error=error), no_exception_is_ignored(self), self.assertRaises(error):
                     work(raising(error, called))
@@ -71,7 +71,7 @@ class ProgressTest(EmulatorTest):
 class EventTest(EmulatorTest):
     OPTIONS = ("--locations", "60")
 
-    def test_an_interrupt_of_any_kind_comes_out_of_the_call_that_caused_the_event(self) -> None:
+    def test_interrupt_of_any_kind_in_a_listener_is_raised_by_the_call(self) -> None:
         for error in INTERRUPTS:
             self.client.on_event(raising(error))
             with self.subTest(error=error), no_exception_is_ignored(self), self.assertRaises(error):
@@ -79,7 +79,7 @@ class EventTest(EmulatorTest):
             self.client.on_event(None)
             self.assertTrue(self.client.access_token(self.emulator.company_id))
 
-    def test_an_interrupt_in_a_listener_ends_a_long_work(self) -> None:
+    def test_interrupt_in_a_listener_ends_a_long_call(self) -> None:
         self.install()
         self.client.on_event(raising(KeyboardInterrupt))
         self.emulator.settings(latencyMs=100)
@@ -89,7 +89,7 @@ class EventTest(EmulatorTest):
 
 
 class LogTest(EmulatorTest):
-    def test_an_interrupt_of_any_kind_while_logging_comes_out_of_the_call(self) -> None:
+    def test_interrupt_of_any_kind_during_logging_is_raised_by_the_call(self) -> None:
         logger = logging.getLogger("ghl_oauth")
         for error in INTERRUPTS:
             handler = logging.Handler()
@@ -112,12 +112,12 @@ class LogTest(EmulatorTest):
 
 @unittest.skipIf(sys.platform == "win32", "no signal can be sent to one process there")
 class SignalTest(EmulatorTest):
-    """A signal that comes while the library works is handled at the entry of the next callback: the worst place."""
+    """A signal during a library call is handled at the entry of the next callback, the worst moment."""
 
     OPTIONS = ("--locations", "60")
 
     def interrupted(self, work: str) -> None:
-        """Runs ``work`` in a process that gets Ctrl-C while it waits for an answer."""
+        """Runs ``work`` in a process that gets Ctrl-C while it waits for a response."""
         program = textwrap.dedent("""
             import json, logging, sys, ghl_oauth
             settings, company_id, tokens = json.load(sys.stdin)
@@ -159,18 +159,18 @@ class SignalTest(EmulatorTest):
         output, errors = process.communicate(timeout=60)
         self.assertEqual((output, errors), (b"interrupted\n", b""))
 
-    def test_ctrl_c_is_not_lost_at_the_entry_of_a_progress_callback(self) -> None:
+    def test_ctrl_c_at_the_start_of_a_progress_callback_is_not_lost(self) -> None:
         self.install()
         self.interrupted("client.tokens_mint(company_id, progress=called.append)")
         self.interrupted("client.tokens_mint(company_id)")
 
-    def test_ctrl_c_is_not_lost_at_the_entry_of_a_listener(self) -> None:
+    def test_ctrl_c_at_the_start_of_a_listener_is_not_lost(self) -> None:
         self.install()
         self.interrupted("client.on_event(called.append); client.token_refresh(company_id)")
 
 
 def raising(error: type[BaseException], called: list[Any] | None = None) -> Callable[..., Any]:
-    """A function that raises, and leaves a note that it was called."""
+    """A function that records its call and raises."""
 
     def fail(*arguments: Any) -> Any:
         if called is not None:

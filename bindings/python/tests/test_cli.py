@@ -1,4 +1,4 @@
-"""The command line, run as a person or a script runs it."""
+"""The command line, run like a person or a script."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ class CliTest(EmulatorTest):
         return ended.stdout
 
     def login(self) -> None:
-        """Consents with a client of this process, into the store of the commands."""
+        """Completes a consent in this process, using the store of the commands."""
         with self.make_client(store=self.folder / "tokens.db") as client:
             self.install(client)
 
     def checks(self, ended: Ended) -> dict[str, dict[str, str]]:
-        """The doctor's checks by their names; of several the worst."""
+        """The doctor's checks by name; the worst result per name."""
         found: dict[str, dict[str, str]] = {}
         order = ("skipped", "ok", "warning", "consent", "problem")
         for check in json.loads(ended.stdout)["checks"]:
@@ -91,7 +91,7 @@ class CliTest(EmulatorTest):
 
 class LoginTest(CliTest):
     def begin(self, *arguments: str) -> tuple[subprocess.Popen[str], str]:
-        """Starts a login; returns it with the link that it shows."""
+        """Starts a login. Returns the process and the printed link."""
         process = subprocess.Popen(
             self.command("login", *arguments),
             env=self.variables,
@@ -107,7 +107,7 @@ class LoginTest(CliTest):
                 return process, link.group()
         raise AssertionError("there is no link")
 
-    def test_the_browser_is_received_on_a_port(self) -> None:
+    def test_login_receives_the_browser_on_a_port(self) -> None:
         port = free_port()
         process, link = self.begin("--port", str(port))
         redirect_url = self.emulator.consent(link, companyId=self.emulator.company_id)
@@ -129,27 +129,27 @@ class LoginTest(CliTest):
         self.assertIn(self.emulator.company_id, output)
         self.assertTrue(self.ok("token", self.emulator.location_ids[0]).strip())
 
-    def test_the_address_can_be_pasted(self) -> None:
+    def test_login_accepts_a_pasted_address(self) -> None:
         process, link = self.begin("--paste", "--json")
         redirect_url = self.emulator.consent(link, companyId=self.emulator.company_id)
         output, errors = process.communicate(redirect_url + "\n", timeout=60)
         self.assertEqual(process.returncode, 0, errors)
         self.assertEqual(json.loads(output)["resourceId"], self.emulator.company_id)
 
-    def test_a_refused_consent_is_an_error(self) -> None:
+    def test_login_reports_a_denied_consent(self) -> None:
         process, link = self.begin("--paste")
         output, errors = process.communicate(self.emulator.consent(link, deny=True) + "\n", timeout=60)
         self.assertEqual((process.returncode, output), (1, ""))
         self.assertIn("ghl-oauth: ", errors)
 
-    def test_without_a_port_the_options_are_named(self) -> None:
+    def test_login_without_a_port_names_the_options(self) -> None:
         ended = self.run_cli("login")
         self.assertEqual(ended.returncode, 2)
         self.assertIn("--port", ended.stderr)
         self.assertIn("--paste", ended.stderr)
 
     @unittest.skipIf(sys.platform == "win32", "no signal can be sent to one process there")
-    def test_signals_end_the_wait_without_a_word(self) -> None:
+    def test_login_ends_silently_on_a_signal(self) -> None:
         for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             process, _ = self.begin("--port", str(free_port()))
             assert process.stderr
@@ -165,12 +165,12 @@ class TokenTest(CliTest):
         super().setUp()
         self.login()
 
-    def test_token_prints_the_token_and_nothing_else(self) -> None:
+    def test_token_prints_only_the_token(self) -> None:
         token = self.ok("token", self.emulator.location_ids[0])
         self.assertRegex(token, r"\A\S+\n\Z")
         self.assertEqual(self.ok("token", self.emulator.location_ids[0]), token)
 
-    def test_tokens_are_listed_for_people_and_for_programs(self) -> None:
+    def test_tokens_are_listed_as_a_table_and_as_json(self) -> None:
         self.ok("token", self.emulator.location_ids[0])
         table = self.ok("list").splitlines()
         self.assertEqual(table[0].split(), ["RESOURCE", "TYPE", "COMPANY", "STATE", "EXPIRES", "REFRESHABLE"])
@@ -186,7 +186,7 @@ class TokenTest(CliTest):
         listed = json.loads(self.ok("locations", self.emulator.company_id, "--installed", "--json"))
         self.assertEqual({location["_id"] for location in listed}, set(self.emulator.location_ids))
 
-    def test_a_name_cannot_write_to_the_terminal(self) -> None:
+    def test_control_characters_in_a_name_are_not_printed(self) -> None:
         from ghl_oauth.cli.output import plain
 
         self.assertEqual(plain("a\x1b[2Jb\nc"), "a\ufffd[2Jb\ufffdc")
@@ -201,7 +201,7 @@ class TokenTest(CliTest):
         again = self.run_cli("mint", self.emulator.company_id, self.emulator.location_ids[1], "--json")
         self.assertEqual((again.returncode, json.loads(again.stdout)["fresh"]), (0, 1))
 
-    def test_a_terminal_gets_a_bar(self) -> None:
+    def test_progress_bar_is_shown_only_on_a_terminal(self) -> None:
         try:
             import pty
         except ImportError:
@@ -221,11 +221,11 @@ class TokenTest(CliTest):
         shown = os.read(terminal, 10_000).decode()
         self.assertIn(f"[{'#' * 30}] 3/3", shown)
 
-    def test_refresh_renews_now(self) -> None:
+    def test_refresh_renews_at_once(self) -> None:
         self.assertIn(self.emulator.company_id, self.ok("refresh", self.emulator.company_id))
         self.assertEqual(self.emulator.refreshes(), 1)
 
-    def test_maintain_renews_what_is_due(self) -> None:
+    def test_maintain_renews_due_tokens(self) -> None:
         idle = self.ok("maintain", "--concurrency", "4")
         self.assertIn("0 due", idle)
         self.assertNotIn("sealed", idle)
@@ -238,7 +238,7 @@ class TokenTest(CliTest):
         self.assertEqual(ended.returncode, 3)
         self.assertEqual(json.loads(ended.stdout)["failed"][0]["resourceId"], self.emulator.company_id)
 
-    def test_maintain_tells_what_it_sealed(self) -> None:
+    def test_maintain_reports_resealed_tokens(self) -> None:
         old, new = "A" * 43 + "=", "B" * 42 + "A="
 
         def maintain(*keys: str) -> str:
@@ -251,7 +251,7 @@ class TokenTest(CliTest):
         self.assertIn("; 0 resealed, 1 not resealed; next due ", maintain(new))
         self.assertIn("; 1 resealed, 0 not resealed; next due ", maintain(new, old))
 
-    def test_delete_asks(self) -> None:
+    def test_delete_asks_for_confirmation(self) -> None:
         refused = self.run_cli("delete", self.emulator.company_id, stdin="y\n")
         self.assertEqual((refused.returncode, refused.stdout), (2, ""), "nobody at a terminal was asked")
         self.assertIn("--yes", refused.stderr)
@@ -260,7 +260,7 @@ class TokenTest(CliTest):
         gone = self.run_cli("token", self.emulator.company_id)
         self.assertEqual((gone.returncode, gone.stdout), (3, ""))
 
-    def test_an_export_is_private_and_can_be_imported(self) -> None:
+    def test_export_file_is_private_and_can_be_imported(self) -> None:
         file = self.folder / "export.json"
         ended = self.run_cli("export", "--output", str(file))
         self.assertEqual((ended.returncode, ended.stdout), (0, ""))
@@ -274,7 +274,7 @@ class TokenTest(CliTest):
         self.assertIn("1 imported", self.ok("import", str(file)))
         self.assertEqual(self.ok("token", self.emulator.company_id), token)
 
-    def test_an_import_that_skips_every_token_fails_and_says_why(self) -> None:
+    def test_import_that_skips_every_token_fails_with_the_reason(self) -> None:
         exported = self.run_cli("export", "--output", "-").stdout
         ended = self.run_cli("import", "-", stdin=exported)
         self.assertEqual((ended.returncode, ended.stdout), (1, "0 imported, 1 skipped\n"))
@@ -289,7 +289,7 @@ class TokenTest(CliTest):
         self.assertEqual((ended.returncode, ended.stdout), (0, "1 imported, 1 skipped\n"))
         self.ok("import", "-", stdin='{"tokens": []}')
 
-    def test_list_and_export_name_an_unreadable_token_and_give_the_others(self) -> None:
+    def test_list_and_export_report_an_unreadable_token_and_continue(self) -> None:
         location_id = self.emulator.location_ids[0]
         token = self.ok("token", location_id).strip()
         damage(self.folder / "tokens.db", self.emulator.company_id)
@@ -312,7 +312,7 @@ class TokenTest(CliTest):
         self.assertIn("unreadable", self.ok("delete", "--yes", self.emulator.company_id))
         self.ok("list")
 
-    def test_a_bad_import_is_refused_without_its_text(self) -> None:
+    def test_invalid_import_is_refused_without_quoting_it(self) -> None:
         bad = self.folder / "bad.json"
         for text in ('{"accessToken": "the-secret', '["the-secret"]', '"the-secret"'):
             bad.write_text(text)
@@ -336,7 +336,7 @@ class TokenTest(CliTest):
         output, errors = process.communicate(timeout=25)
         self.assertEqual((process.returncode, output, errors), (130, b"", b""))
 
-    def test_a_reader_that_goes_away_is_no_traceback(self) -> None:
+    def test_closed_output_pipe_causes_no_traceback(self) -> None:
         process = subprocess.Popen(
             self.command("list"), env=self.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -347,10 +347,62 @@ class TokenTest(CliTest):
         self.assertEqual(process.wait(timeout=60), 1)
 
 
-class UnsavedTest(CliTest):
-    """Another program locks the database while the answer to a refresh is under way."""
+class AdoptTest(CliTest):
+    OLD_ID = "6600aabbccddeeff00112233-oldkey"
 
-    # A slow machine must not miss the API's window.
+    def setUp(self) -> None:
+        super().setUp()
+        self.login()
+        self.ok("token", self.emulator.location_ids[0])
+        # As if the tokens had been granted to another key of the app.
+        database = sqlite3.connect(self.folder / "tokens.db")
+        with contextlib.closing(database), database:
+            database.execute("UPDATE token SET client_id = ?", (self.OLD_ID,))
+
+    def test_doctor_names_the_old_client_id_and_the_command(self) -> None:
+        check = self.checks(self.run_cli("doctor", "--json"))["client id"]
+        self.assertEqual(check["outcome"], "warning")
+        self.assertIn(f"{self.OLD_ID} (2)", check["message"])
+        self.assertIn(f"ghl-oauth adopt --from {self.OLD_ID}", check["help"])
+        self.ok("adopt", "--from", self.OLD_ID)
+        self.assertNotIn("client id", self.checks(self.run_cli("doctor", "--json")))
+
+    def test_tokens_of_the_old_client_id_are_listed_tried_and_adopted(self) -> None:
+        self.assertIn(f"{self.OLD_ID}  2", self.ok("adopt"))
+        company = self.emulator.company_id
+        tried = self.ok("adopt", "--from", self.OLD_ID, "--dry-run")
+        self.assertEqual(tried, "2 would be adopted, 0 skipped, 0 unreadable\n")
+        self.assertIn(self.OLD_ID, self.run_cli("token", company).stderr)
+        one = json.loads(self.ok("adopt", "--from", self.OLD_ID, "--resource", company, "--json"))
+        self.assertEqual((one["adopted"], one["clients"]), (1, [{"clientId": self.OLD_ID, "tokens": 1}]))
+        self.ok("refresh", company)
+        self.assertEqual(self.ok("adopt", "--from", self.OLD_ID), "1 adopted, 0 skipped, 0 unreadable\n")
+        self.assertTrue(self.ok("token", self.emulator.location_ids[0]).strip())
+
+    def test_token_that_is_skipped_is_named_with_the_reason(self) -> None:
+        self.login()
+        ended = self.run_cli("adopt", "--from", self.OLD_ID)
+        self.assertEqual((ended.returncode, ended.stdout), (0, "1 adopted, 1 skipped, 0 unreadable\n"))
+        self.assertIn(f"skipped {self.emulator.company_id}: a token is held under this client id", ended.stderr)
+
+    def test_memory_store_has_no_other_client_ids(self) -> None:
+        self.configure(store={"kind": "memory"})
+        ended = self.run_cli("adopt", "--from", self.OLD_ID)
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn("ghl_tokens_import", ended.stderr)
+
+    def test_client_adopts_and_reports(self) -> None:
+        with self.make_client(store=self.folder / "tokens.db") as client:
+            other = ghl_oauth.OtherClient(self.OLD_ID, 2)
+            self.assertEqual(client.tokens_adopt().clients, (other,))
+            done = client.tokens_adopt(self.OLD_ID)
+            self.assertEqual((done.adopted, done.skipped, done.failed, done.clients), (2, (), (), ()))
+
+
+class UnsavedTest(CliTest):
+    """Another program locks the database while the response to a refresh is on its way."""
+
+    # A slow machine must stay inside the replay window.
     OPTIONS = ("--locations", "3", "--reuse-window-seconds", "600")
 
     def setUp(self) -> None:
@@ -362,7 +414,7 @@ class UnsavedTest(CliTest):
     def refresh_that_is_not_saved(
         self, *arguments: str
     ) -> Generator[tuple[subprocess.Popen[str], sqlite3.Connection], None, None]:
-        """A command whose refresh is answered while the store is locked, and the connection that locks it."""
+        """A command whose refresh gets its response while the store is locked, and the locking connection."""
         self.emulator.control("DELETE", "/requests")
         self.emulator.fault("stall", count=1, endpoint="token", stage="beforeProcessing")
         process = subprocess.Popen(
@@ -379,7 +431,7 @@ class UnsavedTest(CliTest):
             self.emulator.end_faults()
             yield process, locking
 
-    def test_a_token_that_stays_unsaved_is_named_and_the_command_fails(self) -> None:
+    def test_unsaved_token_is_named_and_the_command_fails(self) -> None:
         with self.refresh_that_is_not_saved("refresh", self.emulator.company_id) as (process, _):
             output, errors = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 5, errors)
@@ -390,7 +442,7 @@ class UnsavedTest(CliTest):
         # The next command repeats the request within the API's window, and gets the same answer.
         self.ok("refresh", self.emulator.company_id)
 
-    def test_a_token_is_offered_again_and_saved_once_the_store_works(self) -> None:
+    def test_unsaved_token_is_saved_when_the_store_recovers(self) -> None:
         with self.refresh_that_is_not_saved("refresh", self.emulator.company_id) as (process, locking):
             assert process.stderr and process.stdout
             self.assertIn("retrying", process.stderr.readline())
@@ -402,7 +454,7 @@ class UnsavedTest(CliTest):
         self.ok("token", self.emulator.company_id)
         self.assertEqual(self.emulator.refreshes(), refreshes, "the saved token serves")
 
-    def test_a_maintenance_reports_the_unsaved_token_with_its_own_status(self) -> None:
+    def test_maintain_reports_an_unsaved_token_with_its_own_exit_status(self) -> None:
         exported = json.loads(self.run_cli("export", "--output", "-").stdout)
         exported["tokens"][0]["expiresAt"] = 1
         self.ok("import", "-", "--replace", stdin=json.dumps(exported))
@@ -416,7 +468,7 @@ class UnsavedTest(CliTest):
 
 
 class ErrorTest(CliTest):
-    def test_an_error_is_said_in_lines_or_as_json(self) -> None:
+    def test_errors_are_printed_as_text_or_json(self) -> None:
         ended = self.run_cli("token", "l1")
         self.assertEqual((ended.returncode, ended.stdout), (3, ""))
         self.assertRegex(ended.stderr, r"\Aghl-oauth: .+\n  resource: l1\n  help: .+\n\Z")
@@ -424,12 +476,12 @@ class ErrorTest(CliTest):
         error = json.loads(ended.stderr)["error"]
         self.assertEqual((error["status"], error["resourceId"]), ("GHL_ERR_NOT_FOUND", "l1"))
 
-    def test_what_may_succeed_later_has_a_status_of_its_own(self) -> None:
+    def test_retryable_failure_has_its_own_exit_status(self) -> None:
         self.login()
         self.emulator.fault("status", status=503, body="", endpoint="installed-locations")
         self.assertEqual(self.run_cli("locations", self.emulator.company_id).returncode, 4)
 
-    def test_a_wrong_command_line_has_status_2(self) -> None:
+    def test_wrong_command_line_has_exit_status_2(self) -> None:
         for arguments in ((), ("dance",), ("token",), ("login", "--port", "x"), ("login", "--port", "65536"),
                           ("mint", "c", "--concurrency", "0"), ("export",)):  # fmt: skip
             ended = self.run_cli(*arguments)
@@ -442,7 +494,7 @@ class ErrorTest(CliTest):
 
 
 class StatusTest(unittest.TestCase):
-    def test_what_failed_in_part_needs_consent_or_another_run_or_somebody_to_look(self) -> None:
+    def test_partial_failure_exit_status_depends_on_the_required_action(self) -> None:
         from ghl_oauth.cli import status
 
         consent = ghl_oauth.ReauthorizationRequired({"message": "m"})
@@ -459,7 +511,7 @@ class StatusTest(unittest.TestCase):
 
 
 class DocumentationTest(unittest.TestCase):
-    def test_the_page_has_every_command_and_every_exit_status(self) -> None:
+    def test_documentation_lists_every_command_and_exit_status(self) -> None:
         from ghl_oauth.cli import program, status
 
         page = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
@@ -472,7 +524,7 @@ class DocumentationTest(unittest.TestCase):
             self.assertRegex(page, rf"(?m)^\| {number} \|")
             self.assertRegex(usage, rf"(?m)^  {number}  ")
 
-    def test_the_man_page_has_every_command_and_every_option(self) -> None:
+    def test_man_page_lists_every_command_and_option(self) -> None:
         from ghl_oauth.cli import program
 
         page = (REPOSITORY / "docs" / "man" / "ghl-oauth.1").read_text(encoding="utf-8").replace("\\-", "-")
@@ -486,7 +538,7 @@ class DocumentationTest(unittest.TestCase):
 
 
 class ConfigurationTest(CliTest):
-    def test_relative_paths_begin_at_the_configuration(self) -> None:
+    def test_relative_paths_start_at_the_configuration_file(self) -> None:
         (self.folder / "secret.txt").write_text(self.document["clientSecret"] + "\n")
         (self.folder / "secret.txt").chmod(0o600)
         self.configure(clientSecret=None, clientSecretFile="secret.txt", store={"kind": "sqlite", "path": "mine.db"})
@@ -501,7 +553,7 @@ class ConfigurationTest(CliTest):
         read = configuration.read(str(self.config)).document
         self.assertEqual(read["store"]["caBundlePath"], str(self.folder.resolve() / "roots.pem"))
 
-    def test_the_file_is_found_in_the_usual_places(self) -> None:
+    def test_configuration_file_is_found_in_the_usual_places(self) -> None:
         home = self.folder / "home"
         usual = home / ".config" / "ghl-oauth" / "config.json"
         usual.parent.mkdir(parents=True)
@@ -515,7 +567,7 @@ class ConfigurationTest(CliTest):
         self.ok("--config", str(self.config), "list")
         self.assertTrue((self.folder / "tokens.db").exists())
 
-    def test_the_environment_gives_the_secret(self) -> None:
+    def test_environment_provides_the_secret(self) -> None:
         secret = self.document["clientSecret"]
         self.configure(clientSecret="another one")
         self.variables["GHL_OAUTH_CLIENT_SECRET"] = secret
@@ -524,7 +576,7 @@ class ConfigurationTest(CliTest):
         self.ok("refresh", self.emulator.company_id)
 
     @unittest.skipUnless(os.name == "posix", "modes are POSIX")
-    def test_a_secret_that_others_may_read_is_warned_of(self) -> None:
+    def test_secret_readable_by_others_causes_a_warning(self) -> None:
         self.config.chmod(0o644)
         ended = self.run_cli("list")
         self.assertEqual(ended.returncode, 0)
@@ -544,7 +596,7 @@ class ConfigurationTest(CliTest):
         self.config.chmod(0o644)
         self.assertIn("warning: other users can read the secret", self.run_cli("list").stderr)
 
-    def test_what_cannot_be_used_is_named(self) -> None:
+    def test_unusable_configuration_is_named(self) -> None:
         self.configure(colour="red")
         self.assertIn("colour", self.refused())
         self.configure(colour=None, clientSecret=None)
@@ -565,7 +617,7 @@ class ConfigurationTest(CliTest):
 
 
 class DoctorTest(CliTest):
-    def test_all_is_well(self) -> None:
+    def test_healthy_setup_passes(self) -> None:
         self.login()
         ended = self.run_cli("doctor", "--json")
         found = self.checks(ended)
@@ -583,44 +635,44 @@ class DoctorTest(CliTest):
         for word in words:
             self.assertIn(word, f"{check['message']} {check['help']}")
 
-    def test_a_missing_consent(self) -> None:
+    def test_missing_consent_is_reported(self) -> None:
         self.finds("tokens", "consent", "ghl-oauth login", status=3)
 
-    def test_a_dead_token(self) -> None:
+    def test_dead_token_is_reported(self) -> None:
         self.login()
         self.emulator.control("POST", "/tokens/revoke", {"resourceId": self.emulator.company_id})
         self.assertEqual(self.run_cli("refresh", self.emulator.company_id).returncode, 3)
         self.finds("tokens", "consent", self.emulator.company_id, "ghl-oauth login", status=3)
 
-    def test_a_token_that_cannot_be_read(self) -> None:
+    def test_unreadable_token_is_reported(self) -> None:
         self.login()
         damage(self.folder / "tokens.db", self.emulator.company_id)
         self.finds("tokens", "problem", self.emulator.company_id, "cannot be read", status=1)
 
-    def test_a_configuration_that_cannot_be_used(self) -> None:
+    def test_unusable_configuration_is_reported(self) -> None:
         self.configure(colour="red")
         self.finds("configuration", "problem", "colour", status=1)
 
-    def test_a_store_that_does_not_last(self) -> None:
+    def test_memory_store_is_reported(self) -> None:
         self.configure(store={"kind": "memory"})
         self.finds("store", "problem", "memory", "sqlite", status=1)
 
-    def test_a_store_that_cannot_be_opened(self) -> None:
+    def test_store_that_cannot_be_opened_is_reported(self) -> None:
         (self.folder / "tokens.db").write_text("this is no database, however long one looks at it")
         self.finds("store", "problem", "tokens.db", status=1)
 
     @unittest.skipUnless(os.name == "posix", "modes are POSIX")
-    def test_a_store_that_others_may_read(self) -> None:
+    def test_store_readable_by_others_is_reported(self) -> None:
         self.login()
         (self.folder / "tokens.db").chmod(0o644)
         self.finds("store", "warning", "0644", "chmod 600", status=0)
 
-    def test_an_api_that_does_not_answer(self) -> None:
+    def test_unreachable_api_is_reported(self) -> None:
         self.login()
         self.configure(baseUrl=f"http://127.0.0.1:{free_port()}")
         self.finds("network", "problem", status=1)
 
-    def test_a_clock_that_is_wrong(self) -> None:
+    def test_wrong_clock_is_reported(self) -> None:
         self.login()
         for seconds, outcome, words, status in (
             (3630, "problem", "60 min behind", 1),
@@ -631,7 +683,7 @@ class DoctorTest(CliTest):
             self.emulator.fault("status", status=401, body="{}", headers=[["date", theirs]], count=1)
             self.finds("clock", outcome, words, status=status)
 
-    def test_a_version_that_the_api_refuses(self) -> None:
+    def test_refused_api_version_is_reported(self) -> None:
         self.login()
         self.emulator.fault("refusal", refusal="versionInvalid", endpoint="installed-locations")
         self.finds("version", "problem", "v3", "apiVersion", status=1)

@@ -1,4 +1,4 @@
-"""What a program does with a client, against the emulator."""
+"""The client, used with the emulator."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .support import PAST, EmulatorTest, damage, environment, free_port, in_thre
 
 
 class ConsentTest(EmulatorTest):
-    def test_a_link_asks_for_what_is_configured(self) -> None:
+    def test_link_contains_the_configured_parameters(self) -> None:
         link = self.client.authorization_url()
         query = parse_qs(urlsplit(link.url).query)
         self.assertEqual(query["state"], [link.state])
         self.assertEqual(query["scope"], [" ".join(self.emulator.configuration["scopes"])])
         self.assertEqual(link.raw["url"], link.url)
 
-    def test_a_link_asks_for_what_the_call_says(self) -> None:
+    def test_link_contains_the_parameters_of_the_call(self) -> None:
         link = self.client.authorization_url(
             scopes="contacts.readonly contacts.write",
             redirect_uri="https://other.example/back",
@@ -50,7 +50,7 @@ class ConsentTest(EmulatorTest):
         listed = self.client.authorization_url(scopes=["contacts.readonly", "contacts.write"])
         self.assertEqual(parse_qs(urlsplit(listed.url).query)["scope"], query["scope"])
 
-    def test_a_company_consents(self) -> None:
+    def test_company_consent_stores_its_token(self) -> None:
         before = datetime.now(timezone.utc)
         info = self.install()
         self.assertEqual((info.resource_id, info.company_id), (self.emulator.company_id, self.emulator.company_id))
@@ -60,18 +60,18 @@ class ConsentTest(EmulatorTest):
         self.assertAlmostEqual(info.expires_at - before, timedelta(days=1), delta=timedelta(minutes=5))
         self.assertEqual(info.raw["resourceId"], info.resource_id)
 
-    def test_a_location_consents(self) -> None:
+    def test_location_consent_stores_its_token(self) -> None:
         location_id = self.emulator.location_ids[0]
         info = self.install_location(location_id)
         self.assertEqual((info.resource_id, info.user_type), (location_id, "Location"))
         self.assertTrue(self.client.access_token(location_id))
 
-    def test_a_refusal_is_an_error(self) -> None:
+    def test_denied_consent_is_an_error(self) -> None:
         redirect_url = self.emulator.consent(self.client.authorization_url().url, deny=True)
         with self.assertRaises(ghl_oauth.ConsentDenied):
             self.client.authorization_complete(redirect_url)
 
-    def test_a_redirect_is_good_once(self) -> None:
+    def test_redirect_is_valid_once(self) -> None:
         redirect_url = self.emulator.consent(self.client.authorization_url().url, companyId=self.emulator.company_id)
         self.client.authorization_complete(redirect_url)
         with self.assertRaises(ghl_oauth.StateMismatch):
@@ -86,7 +86,7 @@ class ConsentTest(EmulatorTest):
         info = other.authorization_complete(redirect_url, state=link.state)
         self.assertEqual(info.resource_id, self.emulator.company_id)
 
-    def test_a_browser_that_comes_back_to_a_port_is_waited_for(self) -> None:
+    def test_listen_waits_for_the_browser_on_a_port(self) -> None:
         port = free_port()
         link = self.client.authorization_url()
         redirect_url = self.emulator.consent(link.url, companyId=self.emulator.company_id)
@@ -116,7 +116,7 @@ class ConsentTest(EmulatorTest):
         page = next(result for result in results if isinstance(result, bytes))
         self.assertIn(b"You can close this window.", page)
 
-    def test_a_wait_for_nobody_ends(self) -> None:
+    def test_listen_without_a_browser_times_out(self) -> None:
         with self.assertRaises(ghl_oauth.InvalidArgument) as raised:
             self.client.authorization_listen()
         self.assertEqual(raised.exception.parameter, "port")
@@ -127,7 +127,7 @@ class ConsentTest(EmulatorTest):
 
 
 class StoreChoiceTest(unittest.TestCase):
-    def test_a_store_of_none_is_refused_and_not_taken_for_memory(self) -> None:
+    def test_store_of_none_is_refused_and_not_treated_as_memory(self) -> None:
         store: Any = os.environ.get("A_VARIABLE_THAT_IS_NOT_SET")
         document: dict[str, Any] = {"clientId": "app-1", "clientSecret": "s", "store": None}
         with self.assertRaisesRegex(ghl_oauth.InvalidArgument, "store is None") as given:
@@ -138,13 +138,13 @@ class StoreChoiceTest(unittest.TestCase):
             self.assertEqual((error.parameter, error.code), ("store", 1))
             self.assertIn("memory", error.help or "")
 
-    def test_memory_is_the_store_that_is_not_named(self) -> None:
+    def test_memory_is_the_default_store(self) -> None:
         ghl_oauth.Client("app-1", "s").close()
         ghl_oauth.Client.from_config({"clientId": "app-1", "clientSecret": "s"}).close()
 
 
 class UnreadableTest(EmulatorTest):
-    """Three tokens of which one cannot be read."""
+    """Three tokens, one of them unreadable."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -161,7 +161,7 @@ class UnreadableTest(EmulatorTest):
         damage(database, "c2")
         self.client = self.make_client(store=database)
 
-    def test_a_list_names_an_unreadable_token_and_goes_on(self) -> None:
+    def test_list_reports_an_unreadable_token_and_continues(self) -> None:
         for page_size in (1, 2, 3):
             with self.assertLogs("ghl_oauth", "WARNING") as logs:
                 pages = self.client.tokens_list(page_size=page_size)
@@ -172,13 +172,13 @@ class UnreadableTest(EmulatorTest):
             self.assertIn("c2: ", warning)
             self.assertIn(failed.error.message, warning)
 
-    def test_an_export_names_an_unreadable_token_and_goes_on(self) -> None:
+    def test_export_reports_an_unreadable_token_and_continues(self) -> None:
         with self.assertLogs("ghl_oauth", "WARNING"):
             pages = self.client.tokens_export()
             self.assertEqual([token.access_token for token in pages], ["access-c1", "access-c3"])
         self.assertEqual([each.resource_id for each in pages.failed], ["c2"])
 
-    def test_an_unreadable_token_can_be_deleted(self) -> None:
+    def test_unreadable_token_can_be_deleted(self) -> None:
         deleted = self.client.token_delete("c2")
         self.assertEqual((deleted.resource_id, deleted.state), ("c2", "unreadable"))
         pages = self.client.tokens_list()
@@ -186,20 +186,20 @@ class UnreadableTest(EmulatorTest):
 
 
 class AccessTokenTest(EmulatorTest):
-    def test_a_live_token_comes_from_memory(self) -> None:
+    def test_valid_token_comes_from_memory(self) -> None:
         self.install()
         first = self.client.access_token(self.emulator.company_id)
         requests = len(self.emulator.requests("/oauth/token"))
         self.assertEqual({self.client.access_token(self.emulator.company_id) for _ in range(100)}, {first})
         self.assertEqual(len(self.emulator.requests("/oauth/token")), requests)
 
-    def test_a_location_of_the_company_gets_its_token_at_the_first_call(self) -> None:
+    def test_location_gets_its_token_at_the_first_call(self) -> None:
         self.install()
         location_id = self.emulator.location_ids[3]
         self.assertNotEqual(self.client.access_token(location_id), self.client.access_token(self.emulator.company_id))
         self.assertEqual(self.client.stats()["tokens"]["minted"], 1)
 
-    def test_many_threads_cost_one_refresh(self) -> None:
+    def test_many_threads_share_one_refresh(self) -> None:
         self.install()
         old = self.client.access_token(self.emulator.company_id)
         self.expire()
@@ -209,7 +209,7 @@ class AccessTokenTest(EmulatorTest):
         self.assertNotEqual(tokens[0], old)
         self.assertEqual(self.emulator.refreshes(), 1)
 
-    def test_a_refresh_can_be_forced(self) -> None:
+    def test_refresh_can_be_forced(self) -> None:
         self.install()
         old = self.client.access_token(self.emulator.company_id)
         info = self.client.token_refresh(self.emulator.company_id)
@@ -217,13 +217,13 @@ class AccessTokenTest(EmulatorTest):
         self.assertNotEqual(self.client.access_token(self.emulator.company_id), old)
         self.assertEqual(self.emulator.refreshes(), 1)
 
-    def test_a_long_token_fits(self) -> None:
+    def test_long_token_is_returned(self) -> None:
         for length in (1, 2046, 2047, 2048, 2049, 100_000):
             token = "t" * length
             self.client.tokens_import([{"accessToken": token, "companyId": f"c{length}", "expiresIn": 3600}])
             self.assertEqual(self.client.access_token(f"c{length}"), token)
 
-    def test_ids_that_are_no_ids_are_refused(self) -> None:
+    def test_invalid_ids_are_refused(self) -> None:
         for wrong, error in (
             (None, TypeError),
             (b"id", TypeError),
@@ -245,14 +245,14 @@ class HeldTokensTest(EmulatorTest):
         self.assertEqual(self.client.tokens_import(tokens).imported, count)
         return ids
 
-    def test_a_list_goes_through_all_pages(self) -> None:
+    def test_list_reads_all_pages(self) -> None:
         ids = self.hold(25, companyId="company")
         infos = list(self.client.tokens_list(page_size=10))
         self.assertEqual(sorted(info.resource_id for info in infos), ids)
         self.assertEqual({info.user_type for info in infos}, {"Location"})
         self.assertFalse(any("accessToken" in info.raw or "refreshToken" in info.raw for info in infos))
 
-    def test_a_list_can_be_narrowed_and_gone_on_with(self) -> None:
+    def test_list_can_be_filtered_and_resumed(self) -> None:
         ids = self.hold(5, companyId="company")
         self.install()
         self.assertEqual(len(list(self.client.tokens_list(company_id="company"))), 5)
@@ -264,7 +264,7 @@ class HeldTokensTest(EmulatorTest):
         rest = self.client.tokens_list(company_id="company", page_token=first.next_page_token)
         self.assertEqual(sorted(beginning + [info.resource_id for info in rest]), ids)
 
-    def test_an_export_can_be_imported(self) -> None:
+    def test_export_can_be_imported(self) -> None:
         self.hold(25, companyId="company", somethingNew={"deep": [1, 2]})
         exported = list(self.client.tokens_export(page_size=10))
         self.assertEqual(len(exported), 25)
@@ -276,14 +276,14 @@ class HeldTokensTest(EmulatorTest):
             self.assertEqual(token.raw["somethingNew"], {"deep": [1, 2]})
         self.assertEqual(sorted(map(repr, other.tokens_export())), sorted(map(repr, exported)))
 
-    def test_the_vendors_sessions_can_be_imported(self) -> None:
+    def test_vendor_sessions_can_be_imported(self) -> None:
         session = {"access_token": "a", "refresh_token": "r", "expire_at": 4102444800000, "locationId": "l1"}
         self.assertEqual(self.client.tokens_import([session]).imported, 1)
         (info,) = self.client.tokens_list()
         self.assertEqual((info.resource_id, info.refreshable), ("l1", True))
         self.assertEqual(info.expires_at, datetime(2100, 1, 1, tzinfo=timezone.utc))
 
-    def test_what_cannot_be_imported_is_named(self) -> None:
+    def test_invalid_token_in_an_import_is_named(self) -> None:
         result = self.client.tokens_import(
             [{"accessToken": "a", "locationId": "l1"}, {"locationId": "l2"}, {"accessToken": "a"}]
         )
@@ -291,7 +291,7 @@ class HeldTokensTest(EmulatorTest):
         self.assertEqual([skip.index for skip in result.skipped], [1, 2])
         self.assertTrue(all(skip.reason for skip in result.skipped))
 
-    def test_an_older_token_replaces_a_newer_one_only_on_demand(self) -> None:
+    def test_older_token_replaces_a_newer_token_only_on_request(self) -> None:
         self.hold(1)
         (held,) = self.client.tokens_export()
         older = replace(held, access_token="older", expires_at=PAST)
@@ -300,13 +300,13 @@ class HeldTokensTest(EmulatorTest):
         (now_held,) = self.client.tokens_export()
         self.assertEqual((now_held.access_token, now_held.expires_at), ("older", older.expires_at))
 
-    def test_an_expiry_beyond_the_calendar_is_listed(self) -> None:
+    def test_expiry_beyond_the_calendar_is_listed(self) -> None:
         self.client.tokens_import([{"accessToken": "a", "locationId": "l1", "expiresAt": 2**60}])
         (info,) = self.client.tokens_list()
         assert info.expires_at
         self.assertGreater(info.expires_at, datetime.now(timezone.utc))
 
-    def test_a_deleted_token_is_gone(self) -> None:
+    def test_deleted_token_is_gone(self) -> None:
         self.hold(2)
         self.assertEqual(self.client.token_delete("location0000").resource_id, "location0000")
         self.assertEqual([info.resource_id for info in self.client.tokens_list()], ["location0001"])
@@ -316,14 +316,14 @@ class HeldTokensTest(EmulatorTest):
 
 class MaintenanceTest(EmulatorTest):
     def due(self) -> ghl_oauth.Client:
-        """A company and two locations, all on their runway."""
+        """A company and two locations, all due."""
         self.install()
         for location_id in self.emulator.location_ids[:2]:
             self.client.access_token(location_id)
         self.expire()
         return self.client
 
-    def test_what_is_due_is_renewed(self) -> None:
+    def test_maintenance_renews_due_tokens(self) -> None:
         client = self.due()
         seen: list[ghl_oauth.MaintenanceProgress] = []
         report = client.tokens_maintain(progress=seen.append)
@@ -333,7 +333,7 @@ class MaintenanceTest(EmulatorTest):
         self.assertGreater(report.next_due_at, datetime.now(timezone.utc))
         self.assertEqual(client.tokens_maintain().checked, 0)
 
-    def test_one_failure_does_not_stop_the_rest(self) -> None:
+    def test_failed_renewal_does_not_stop_the_others(self) -> None:
         client = self.due()
         failing = self.emulator.location_ids[0]
         self.emulator.control("POST", f"/locations/{failing}", {"active": False})
@@ -343,7 +343,7 @@ class MaintenanceTest(EmulatorTest):
         self.assertEqual(failure.resource_id, failing)
         self.assertIsInstance(failure.error, ghl_oauth.LocationInactive)
 
-    def test_an_exception_ends_the_pass_and_comes_out(self) -> None:
+    def test_exception_in_progress_ends_maintenance_and_is_raised(self) -> None:
         client = self.due()
 
         class Enough(Exception):
@@ -358,7 +358,7 @@ class MaintenanceTest(EmulatorTest):
 
 
 class Bar:
-    """What is used of tqdm's."""
+    """The used part of tqdm's interface."""
 
     def __init__(self) -> None:
         self.total: float | None = None
@@ -369,7 +369,7 @@ class Bar:
 
 
 class Display:
-    """What is used of rich's."""
+    """The used part of rich's interface."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, tuple[float | None, float]] = {}
@@ -392,7 +392,7 @@ class ProgressTest(EmulatorTest):
         self.emulator.settings(rateLimit=None)
         self.install()
 
-    def test_a_bar_of_tqdms_fits(self) -> None:
+    def test_tqdm_like_bar_is_accepted(self) -> None:
         bar = Bar()
         self.client.tokens_mint(self.emulator.company_id, progress=bar)
         self.assertEqual((bar.n, bar.total), (25, 25))
@@ -401,7 +401,7 @@ class ProgressTest(EmulatorTest):
         self.client.tokens_maintain(progress=bar)
         self.assertEqual((bar.n, bar.total), (26, 26))
 
-    def test_a_display_of_richs_fits(self) -> None:
+    def test_rich_like_display_is_accepted(self) -> None:
         display = Display()
         self.client.tokens_mint(self.emulator.company_id, progress=display)
         self.assertEqual(display.tasks, {"Minting tokens": (25, 25)})
@@ -410,7 +410,7 @@ class ProgressTest(EmulatorTest):
         self.assertEqual(display.tasks["Renewing tokens"], (26, 26))
 
     @unittest.skipUnless(importlib.util.find_spec("tqdm"), "tqdm is not installed")
-    def test_tqdm_itself_fits(self) -> None:
+    def test_tqdm_is_accepted(self) -> None:
         from tqdm import tqdm
 
         for is_off in (False, True):
@@ -423,7 +423,7 @@ class ProgressTest(EmulatorTest):
             self.assertEqual((bar.n, bar.total), (26, 26))
 
     @unittest.skipUnless(importlib.util.find_spec("rich"), "rich is not installed")
-    def test_rich_itself_fits(self) -> None:
+    def test_rich_is_accepted(self) -> None:
         from rich.console import Console
         from rich.progress import Progress
 
@@ -437,7 +437,7 @@ class ProgressTest(EmulatorTest):
         names = ("Minting tokens", "Renewing tokens", "Renewing tokens")
         self.assertEqual(counts, [(name, count, count) for name, count in zip(names, (25, 26, 0))])
 
-    def test_what_is_no_bar_is_refused_before_anything_is_sent(self) -> None:
+    def test_invalid_progress_argument_is_refused_before_any_request(self) -> None:
         nothing: Any = object()
         for work in (self.client.tokens_maintain, lambda **bar: self.client.tokens_mint("c", ["l"], **bar)):
             with self.assertRaisesRegex(TypeError, "progress must be a function, or a bar"):
@@ -446,7 +446,7 @@ class ProgressTest(EmulatorTest):
 
 
 class RequestTest(EmulatorTest):
-    def test_a_location_is_read_with_its_token(self) -> None:
+    def test_location_is_read_with_its_token(self) -> None:
         self.install()
         location_id = self.emulator.location_ids[0]
         answer = self.client.request("GET", f"/locations/{location_id}", resource_id=location_id)
@@ -454,18 +454,18 @@ class RequestTest(EmulatorTest):
         self.assertEqual(answer.body["location"]["_id"], location_id)
         self.assertIn("json", answer.headers["content-type"])
 
-    def test_a_refusal_is_an_answer(self) -> None:
+    def test_refused_request_returns_its_response(self) -> None:
         self.install()
         answer = self.client.request("POST", "/nowhere", resource_id=self.emulator.company_id, body={"a": 1})
         self.assertEqual((answer.status, answer.ok), (404, False))
 
-    def test_bytes_go_and_come_as_they_are(self) -> None:
+    def test_bytes_are_sent_and_returned_unchanged(self) -> None:
         self.emulator.fault("status", status=200, body="text", contentType="text/plain")
         self.assertEqual(self.client.request("PUT", "/file", body=b"\0\xff", query={"a": [1, 2]}).body, "text")
         (request,) = self.emulator.requests("/file")
         self.assertEqual((request["method"], request["query"]), ("PUT", "a=1&a=2"))
 
-    def test_another_host_is_refused(self) -> None:
+    def test_other_host_is_refused(self) -> None:
         with self.assertRaises(ghl_oauth.InvalidArgument) as refused:
             self.client.request("GET", "https://elsewhere.example/")
         self.assertEqual(refused.exception.parameter, "path")
@@ -474,7 +474,7 @@ class RequestTest(EmulatorTest):
 class MintTest(EmulatorTest):
     OPTIONS = ("--locations", "25")
 
-    def test_every_location_gets_a_token_and_a_second_run_costs_nothing(self) -> None:
+    def test_every_location_gets_a_token_and_a_second_run_sends_nothing(self) -> None:
         self.install()
         seen: list[ghl_oauth.MintProgress] = []
         minting = self.client.tokens_mint(self.emulator.company_id, progress=seen.append)
@@ -486,7 +486,7 @@ class MintTest(EmulatorTest):
         forced = self.client.tokens_mint(self.emulator.company_id, self.emulator.location_ids[:2], force=True)
         self.assertEqual(forced.minted, 2)
 
-    def test_a_bad_location_is_listed(self) -> None:
+    def test_failed_location_is_listed(self) -> None:
         self.install()
         failing = self.emulator.location_ids[0]
         self.emulator.control("POST", f"/locations/{failing}", {"active": False})
@@ -494,7 +494,7 @@ class MintTest(EmulatorTest):
         self.assertEqual(failure.resource_id, failing)
         self.assertIsInstance(failure.error, ghl_oauth.LocationInactive)
 
-    def test_an_exception_ends_the_work_and_comes_out(self) -> None:
+    def test_exception_in_progress_ends_minting_and_is_raised(self) -> None:
         class Enough(Exception):
             pass
 
@@ -510,7 +510,7 @@ class MintTest(EmulatorTest):
 class EndpointsTest(EmulatorTest):
     OPTIONS = ("--locations", "45")
 
-    def test_a_code_is_exchanged_and_nothing_stored(self) -> None:
+    def test_raw_code_exchange_stores_nothing(self) -> None:
         redirect_url = self.emulator.consent(self.client.authorization_url().url, companyId=self.emulator.company_id)
         (code,) = parse_qs(urlsplit(redirect_url).query)["code"]
         token = self.client.oauth_token(
@@ -525,7 +525,7 @@ class EndpointsTest(EmulatorTest):
         self.assertNotEqual(renewed.refresh_token, token.refresh_token)
         self.assertEqual(list(self.client.tokens_list()), [])
 
-    def test_a_location_token_is_minted_with_the_held_or_the_given_token(self) -> None:
+    def test_location_token_is_minted_with_the_stored_or_the_given_token(self) -> None:
         self.install()
         location_id = self.emulator.location_ids[0]
         company_token = self.client.access_token(self.emulator.company_id)
@@ -536,7 +536,7 @@ class EndpointsTest(EmulatorTest):
             self.assertEqual((token.user_type, token.location_id), ("Location", location_id))
             self.assertEqual(token.company_id, self.emulator.company_id)
 
-    def test_locations_come_from_all_pages(self) -> None:
+    def test_locations_are_read_from_all_pages(self) -> None:
         self.install()
         path = "/oauth/installed-locations"
         locations = list(self.client.installed_locations(self.emulator.company_id))
@@ -545,7 +545,7 @@ class EndpointsTest(EmulatorTest):
         self.assertTrue(all(location.name and location.address for location in locations))
         self.assertTrue(all(location.is_installed for location in locations))
 
-    def test_pages_are_fetched_when_they_are_needed(self) -> None:
+    def test_pages_are_fetched_on_demand(self) -> None:
         self.install()
         locations = self.client.installed_locations(self.emulator.company_id, page_size=10)
         path = "/oauth/installed-locations"
@@ -555,7 +555,7 @@ class EndpointsTest(EmulatorTest):
         self.assertEqual(len(self.emulator.requests(path)), 1)
         self.assertTrue(locations.next_page_token)
 
-    def test_a_list_survives_an_error(self) -> None:
+    def test_list_iteration_can_continue_after_an_error(self) -> None:
         self.install()
         locations = self.client.installed_locations(self.emulator.company_id, page_size=20)
         found = [next(locations).id for _ in range(20)]
@@ -565,7 +565,7 @@ class EndpointsTest(EmulatorTest):
         found += [location.id for location in locations]
         self.assertEqual(sorted(found), sorted(self.emulator.location_ids))
 
-    def test_what_is_listed_without_an_id_is_no_location(self) -> None:
+    def test_listed_location_without_an_id_is_skipped(self) -> None:
         self.install()
         one = {"_id": "l1", "name": "One", "isInstalled": "true"}
         two = {"_id": "l2", "name": ["Two"], "address": 2}
@@ -580,14 +580,14 @@ class EndpointsTest(EmulatorTest):
             fields = [(location.id, location.name, location.address, location.is_installed) for location in found]
             self.assertEqual(fields, expected, answer)
 
-    def test_answer_without_a_list_is_an_error(self) -> None:
+    def test_response_without_a_list_is_an_error(self) -> None:
         self.install()
         for answer in ({}, {"items": {"_id": "l1"}}, {"items": [], "pagination": {"hasNextPage": True}}):
             self.emulator.fault("status", status=200, body=json.dumps(answer), endpoint="installed-locations", count=1)
             with self.assertRaises(ghl_oauth.ProtocolError):
                 next(self.client.installed_locations(self.emulator.company_id))
 
-    def test_installed_asks_with_the_filter_and_drops_rows_without_the_app(self) -> None:
+    def test_installed_filters_and_drops_rows_without_the_app(self) -> None:
         self.install()
         items = [{"_id": "l1", "isInstalled": True}, {"_id": "l2", "isInstalled": False}, {"_id": "l3"}]
         body = json.dumps({"items": items})
@@ -597,7 +597,7 @@ class EndpointsTest(EmulatorTest):
         (request,) = self.emulator.requests("/oauth/installed-locations")
         self.assertIn("isInstalled=true", request["query"])
 
-    def test_a_search_is_passed_on(self) -> None:
+    def test_search_is_passed_on(self) -> None:
         self.install()
         (location,) = self.client.installed_locations(
             self.emulator.company_id, location_id=self.emulator.location_ids[7], is_installed=True
@@ -614,7 +614,7 @@ class SettingsTest(EmulatorTest):
             with self.assertRaises(ghl_oauth.Timeout):
                 client.oauth_token(grant_type="client_credentials")
 
-    def test_a_token_request_may_be_json(self) -> None:
+    def test_token_request_may_be_json(self) -> None:
         self.install(self.make_client(token_request_encoding="json", api_version="v3"))
         (request,) = self.emulator.requests("/oauth/token")
         headers = dict(request["headers"])
@@ -638,7 +638,7 @@ class SettingsTest(EmulatorTest):
 
 
 class StoreTest(EmulatorTest):
-    def test_a_file_keeps_tokens_for_the_next_client(self) -> None:
+    def test_file_store_keeps_tokens_for_the_next_client(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "tokens.db")
             with self.make_client(store=path) as client:
@@ -648,25 +648,25 @@ class StoreTest(EmulatorTest):
                 with self.make_client(store=store) as client:
                     self.assertEqual(client.access_token(self.emulator.company_id), token)
 
-    def test_a_url_is_that_of_a_postgresql_database(self) -> None:
+    def test_store_url_selects_a_postgresql_database(self) -> None:
         with self.assertRaises(ghl_oauth.GhlError) as caught:
             self.make_client(store="postgres://app:hunter2@127.0.0.1:1/tokens")
-        # Nobody listens there; or the library was built without PostgreSQL.
+        # The port is closed, or the library was built without PostgreSQL.
         self.assertIn(caught.exception.parameter, ("store.url", "store.kind"))
         self.assertNotIn("hunter2", str(caught.exception))
 
-    def test_url_of_a_driver_is_refused_without_its_password(self) -> None:
+    def test_url_of_another_driver_is_refused_without_its_password(self) -> None:
         for store in ("postgresql+psycopg2://app:hunter2@host/tokens", "mysql://app:hunter2@host/tokens"):
             with self.assertRaises(ghl_oauth.ConfigError) as caught:
                 self.make_client(store=store)
             self.assertEqual(caught.exception.parameter, "store.path")
             self.assertNotIn("hunter2", f"{caught.exception!r} {caught.exception}")
 
-    def test_a_store_that_cannot_be_opened_is_an_error(self) -> None:
+    def test_store_that_cannot_be_opened_is_an_error(self) -> None:
         with self.assertRaises(ghl_oauth.StoreError):
             self.make_client(store="/nowhere/at/all/tokens.db")
 
-    def test_many_processes_cost_one_refresh(self) -> None:
+    def test_many_processes_share_one_refresh(self) -> None:
         program = textwrap.dedent("""
             import json, sys, threading, ghl_oauth
             settings, company_id = json.load(sys.stdin)
@@ -702,7 +702,7 @@ class StoreTest(EmulatorTest):
                 )
                 for _ in range(4)
             ]
-            # All are up and wait for their input, so that they begin together.
+            # All processes have started and wait for their input, so that they begin together.
             for process in processes:
                 assert process.stdin
                 process.stdin.write(json.dumps([settings, self.emulator.company_id]))
@@ -715,7 +715,7 @@ class StoreTest(EmulatorTest):
             self.assertEqual(self.emulator.refreshes(), 1)
 
     @unittest.skipUnless(hasattr(os, "fork"), "no fork on this system")
-    def test_a_forked_child_goes_on_with_the_client(self) -> None:
+    def test_forked_child_continues_with_the_client(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             client = self.make_client(store=Path(folder, "tokens.db"))
             self.install(client)
@@ -729,7 +729,7 @@ class StoreTest(EmulatorTest):
 
 
 class ClosedTest(EmulatorTest):
-    def test_a_closed_client_refuses_everything(self) -> None:
+    def test_closed_client_refuses_every_call(self) -> None:
         client = self.client
         pages = client.tokens_list()
         with client as same:
@@ -761,7 +761,7 @@ class ClosedTest(EmulatorTest):
                 use()
         self.assertIn("closed", repr(client))
 
-    def test_a_call_that_runs_survives_the_close(self) -> None:
+    def test_running_call_survives_close(self) -> None:
         self.install()
         client = self.make_client()
         client.tokens_import(self.client.tokens_export())

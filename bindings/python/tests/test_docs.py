@@ -1,4 +1,4 @@
-"""The Python that the documentation shows: valid, well typed, and run where it says so."""
+"""The Python code in the documentation: valid, well typed, and run if marked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGES = [
 
 MARK = "<!-- runs -->\n"
 
-# What a block may take from those before it.
+# Definitions that a block may use from earlier blocks.
 PRELUDE = """\
 from __future__ import annotations
 import httpx
@@ -48,7 +48,7 @@ def redirected_to(url: str) -> str: ...
 
 
 def blocks() -> list[tuple[str, str, bool]]:
-    """Each block: where it is, its code, and whether it is to be run."""
+    """Each block: its location, its code, and whether it is run."""
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -80,7 +80,7 @@ class BlocksTest(unittest.TestCase):
 
     def test_every_block_is_well_typed(self) -> None:
         if importlib.util.find_spec("mypy") is None:
-            print("left out: the types of the documentation's Python, no mypy here (pip install mypy)")
+            print("skipped: the types of the documentation's Python, mypy is not installed (pip install mypy)")
             raise unittest.SkipTest("no mypy")
         with tempfile.TemporaryDirectory() as folder:
             for place, code, _ in blocks():
@@ -111,7 +111,7 @@ class RunningTest(EmulatorTest):
         return self.emulator.consent(url, companyId=self.emulator.company_id)
 
     def run_block(self, place: str, code: str, names: dict[str, Any]) -> str:
-        """Runs a block with the emulator in place of the API, and a person who consents to the link it prints."""
+        """Runs a block with the emulator and completes the consent for the printed link."""
         emulator, real_client = self.emulator, ghl_oauth.Client
         clients: list[ghl_oauth.Client] = []
 
@@ -145,7 +145,7 @@ class RunningTest(EmulatorTest):
             exec(compile(code, place, "exec", dont_inherit=True), {"ghl_oauth": ghl_oauth, **names})
         return output.getvalue()
 
-    def test_the_marked_blocks_run(self) -> None:
+    def test_marked_blocks_run(self) -> None:
         self.addCleanup(logging.getLogger("ghl_oauth").setLevel, logging.NOTSET)
         self.install()
         names = {
@@ -162,7 +162,7 @@ class RunningTest(EmulatorTest):
                 shown += self.run_block(place, code, names)
         self.assertIn(" 200\n", shown)
 
-    def test_the_readme_ends_with_tokens_of_locations(self) -> None:
+    def test_readme_code_gets_location_tokens(self) -> None:
         ((place, code, _),) = (block for block in blocks() if block[0].startswith("README.md"))
         shown = self.run_block(place, code, {})
         self.assertEqual(len(shown.splitlines()), 1 + len(self.emulator.location_ids))

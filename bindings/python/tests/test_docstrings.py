@@ -1,4 +1,4 @@
-"""The documentation in the code: complete, and about what is there."""
+"""The docstrings: complete, and consistent with the code."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ def functions() -> Iterator[tuple[str, Any]]:
 
 
 def section(documentation: str, title: str) -> str | None:
-    """What stands, indented, below a title such as ``Args:``."""
+    """The indented lines below a title such as ``Args:``."""
     found = re.search(rf"^{title}:\n((?:[ ].*\n?|\n)+)", documentation, flags=re.MULTILINE)
     return found.group(1) if found else None
 
 
 class DocstringsTest(unittest.TestCase):
-    def test_everything_public_is_described(self) -> None:
+    def test_every_public_name_is_documented(self) -> None:
         for name in ghl_oauth.__all__:
             documented = getattr(ghl_oauth, name)
-            # A dataclass without one would get its signature.
+            # A dataclass without a docstring would get its signature.
             words = vars(documented).get("__doc__") if inspect.isclass(documented) else documented.__doc__
             self.assertTrue(words and not words.startswith(f"{name}("), name)
         for name, function in functions():
             self.assertTrue(inspect.getdoc(function), name)
 
-    def test_every_parameter_is_described_once_and_no_other(self) -> None:
+    def test_docstrings_describe_every_parameter_exactly_once(self) -> None:
         described = 0
         for name, function in functions():
             documentation = inspect.getdoc(function) or ""
             given = [each for each in inspect.signature(function).parameters if each not in ("self", "cls")]
             lines = section(documentation, "Args")
             if lines is None:
-                # One that says it all in its sentences.
+                # A docstring that describes its parameter in prose.
                 self.assertLessEqual(len(given), 1, name)
                 self.assertNotIn("resource_id", given, name)
                 continue
@@ -60,7 +60,7 @@ class DocstringsTest(unittest.TestCase):
             described += 1
         self.assertGreater(described, 15)
 
-    def test_every_exception_that_is_named_exists(self) -> None:
+    def test_documented_exceptions_exist(self) -> None:
         named = 0
         for name, function in functions():
             lines = section(inspect.getdoc(function) or "", "Raises") or ""
@@ -71,7 +71,7 @@ class DocstringsTest(unittest.TestCase):
                     named += 1
         self.assertGreater(named, 30)
 
-    def test_every_reference_leads_somewhere(self) -> None:
+    def test_documented_references_resolve(self) -> None:
         for name, function in functions():
             for method in re.findall(r":meth:`(\w+)`", inspect.getdoc(function) or ""):
                 owner = getattr(ghl_oauth, name.split(".")[0], None)

@@ -1,4 +1,4 @@
-"""Failures as exceptions, with everything that the library says about them."""
+"""Exceptions and their attributes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .support import EmulatorTest
 
 
 class GhlErrorTest(unittest.TestCase):
-    def test_the_fields_are_those_of_the_error_object(self) -> None:
+    def test_exception_fields_match_the_error_object(self) -> None:
         error = errors.from_json(
             {
                 "status": "GHL_ERR_RATE_LIMITED",
@@ -37,13 +37,13 @@ class GhlErrorTest(unittest.TestCase):
         self.assertEqual(error.api and error.api["message"], "slow down")
         self.assertEqual(str(error), "too many requests [resource l1] (wait)")
 
-    def test_an_error_survives_pickling(self) -> None:
+    def test_error_can_be_pickled(self) -> None:
         error = errors.from_json({"status": "GHL_ERR_STORE", "message": "disk full", "retryable": True})
         copy = pickle.loads(pickle.dumps(error))
         self.assertIs(type(copy), ghl_oauth.StoreError)
         self.assertEqual((copy.message, copy.retryable, copy.raw), (error.message, True, error.raw))
 
-    def test_a_status_of_the_future_is_an_error_all_the_same(self) -> None:
+    def test_unknown_status_is_still_an_error(self) -> None:
         error = errors.from_json({"status": "GHL_ERR_OF_THE_FUTURE", "message": "new"})
         self.assertIs(type(error), ghl_oauth.GhlError)
         self.assertEqual(error.status, "GHL_ERR_OF_THE_FUTURE")
@@ -53,13 +53,13 @@ class RaisedErrorsTest(EmulatorTest):
     def fault(self, status: int, body: Any, endpoint: str = "token", **fault: Any) -> None:
         self.emulator.fault("status", status=status, body=json.dumps(body), endpoint=endpoint, **fault)
 
-    def test_a_parameter_that_is_out_of_range_is_named(self) -> None:
+    def test_parameter_out_of_range_is_named(self) -> None:
         with self.assertRaises(ghl_oauth.InvalidArgument) as raised:
             next(self.client.installed_locations(self.emulator.company_id, page_size=101))
         self.assertEqual(raised.exception.parameter, "pageSize")
         self.assertFalse(raised.exception.retryable)
 
-    def test_a_configuration_is_refused_by_key(self) -> None:
+    def test_configuration_is_refused_by_key(self) -> None:
         refused: tuple[tuple[dict[str, Any], type[ghl_oauth.GhlError], str], ...] = (
             ({"timeouts": {"connect": 1}}, ghl_oauth.InvalidArgument, "timeouts.connect"),
             ({"retry": {"max_attempts": "three"}}, ghl_oauth.InvalidArgument, "retry.maxAttempts"),
@@ -71,13 +71,13 @@ class RaisedErrorsTest(EmulatorTest):
                 ghl_oauth.Client("app-1", "secret", **settings)
             self.assertEqual(raised.exception.parameter, parameter)
 
-    def test_a_token_that_nobody_holds_is_not_found(self) -> None:
+    def test_unknown_token_is_not_found(self) -> None:
         with self.assertRaises(ghl_oauth.NotFound) as raised:
             self.client.access_token("nobody")
         self.assertEqual(raised.exception.resource_id, "nobody")
         self.assertTrue(raised.exception.help)
 
-    def test_a_spent_refresh_token_needs_consent(self) -> None:
+    def test_spent_refresh_token_needs_consent(self) -> None:
         self.install()
         self.emulator.control("POST", "/tokens/revoke", {"resourceId": self.emulator.company_id})
         self.expire()
@@ -88,7 +88,7 @@ class RaisedErrorsTest(EmulatorTest):
         self.assertEqual(error.api and error.api["message"], "Invalid grant: refresh token is invalid")
         self.assertEqual([info.state for info in self.client.tokens_list()], ["reauthorizationRequired"])
 
-    def test_a_paused_location_keeps_its_token(self) -> None:
+    def test_paused_location_keeps_its_token(self) -> None:
         location_id = self.emulator.location_ids[0]
         self.install_location(location_id)
         self.emulator.control("POST", f"/locations/{location_id}", {"active": False})
@@ -98,7 +98,7 @@ class RaisedErrorsTest(EmulatorTest):
         self.assertTrue(raised.exception.retryable)
         self.assertEqual([info.state for info in self.client.tokens_list()], ["inactive"])
 
-    def test_too_many_requests_say_when_to_go_on(self) -> None:
+    def test_rate_limit_error_has_retry_after(self) -> None:
         client = self.make_client(timeouts={"total_ms": 500})
         self.fault(429, {"statusCode": 429, "message": "slow down"}, headers=[["Retry-After", "7"]])
         with self.assertRaises(ghl_oauth.RateLimited) as raised:
@@ -106,14 +106,14 @@ class RaisedErrorsTest(EmulatorTest):
         self.assertEqual((raised.exception.http_status, raised.exception.retry_after), (429, 7.0))
         self.assertTrue(raised.exception.retryable)
 
-    def test_a_failing_server_is_quoted(self) -> None:
+    def test_server_error_is_quoted(self) -> None:
         self.fault(500, {"statusCode": 500, "message": "out of order", "traceId": "trace-7"})
         with self.assertRaises(ghl_oauth.ServerError) as raised:
             self.client.oauth_token(grant_type="client_credentials")
         self.assertEqual((raised.exception.http_status, raised.exception.trace_id), (500, "trace-7"))
         self.assertEqual(raised.exception.api and raised.exception.api["message"], "out of order")
 
-    def test_a_newer_error_shape_is_read_as_well(self) -> None:
+    def test_newer_error_shape_is_parsed(self) -> None:
         self.install()
         envelope = {"code": "INVALID_ARGUMENT", "message": "bad field", "details": {"field": "x"}, "resolution": "fix"}
         self.fault(400, {"error": envelope}, endpoint="installed-locations")
@@ -121,20 +121,20 @@ class RaisedErrorsTest(EmulatorTest):
             next(self.client.installed_locations(self.emulator.company_id))
         self.assertEqual(raised.exception.api, envelope)
 
-    def test_an_unreachable_server_is_a_network_error(self) -> None:
+    def test_unreachable_server_is_a_network_error(self) -> None:
         client = self.make_client(base_url="http://127.0.0.1:9")
         with self.assertRaises(ghl_oauth.NetworkError) as raised:
             client.oauth_token(grant_type="client_credentials")
         self.assertTrue(raised.exception.retryable)
         self.assertIsNone(raised.exception.http_status)
 
-    def test_a_slow_server_meets_the_deadline(self) -> None:
+    def test_slow_server_causes_a_timeout(self) -> None:
         client = self.make_client(timeouts={"total_ms": 200})
         self.emulator.settings(latencyMs=5000)
         with self.assertRaises(ghl_oauth.Timeout):
             client.oauth_token(grant_type="client_credentials")
 
-    def test_an_answer_without_a_token_breaks_the_contract(self) -> None:
+    def test_response_without_a_token_is_a_protocol_error(self) -> None:
         self.fault(200, {"surprise": True})
         with self.assertRaises(ghl_oauth.ProtocolError):
             self.client.oauth_token(grant_type="client_credentials")

@@ -1,4 +1,4 @@
-"""The examples, run as a person runs them."""
+"""The examples, run like a person would."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class QuickstartTest(EmulatorTest):
         self.assertEqual((ended.returncode, ended.stderr), (0, ""))
         return ended.stdout
 
-    def test_the_quickstart_gets_a_token_for_every_location(self) -> None:
+    def test_quickstart_gets_a_token_for_every_location(self) -> None:
         paused, *active = self.emulator.location_ids
         with tempfile.TemporaryDirectory() as folder:
             self.emulator.control("POST", f"/locations/{paused}", {"active": False})

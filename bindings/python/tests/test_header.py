@@ -1,4 +1,4 @@
-"""The bindings against the C header: no signature, status or callback may drift."""
+"""The bindings against the C header: signatures, statuses and callbacks must match."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ghl_oauth._library import EventCallback, LogCallback, ProgressCallback, Sto
 
 from .support import REPOSITORY
 
-# C types as the bindings see them. A string that the library hands out, and memory that it writes to, is an address.
+# C types in the bindings. A returned string, and memory that the library writes, is an address.
 TYPES: dict[str, Any] = {
     "void": None,
     "int32_t": c_int32,
@@ -68,7 +68,7 @@ class HeaderTest(unittest.TestCase):
         self.assertGreater(len(declared), 20)
         self.assertEqual(declared, _library.SIGNATURES)
 
-    def test_the_signatures_are_in_force(self) -> None:
+    def test_argument_types_are_enforced(self) -> None:
         for name, (result, parameters) in _library.SIGNATURES.items():
             function = getattr(library, name)
             self.assertEqual((function.restype, tuple(function.argtypes)), (result, parameters), name)
@@ -80,14 +80,14 @@ class HeaderTest(unittest.TestCase):
             prototype = TYPES[name]
             self.assertEqual((prototype._restype_, prototype._argtypes_), (TYPES[result], types_of(parameters)), name)
 
-    def test_the_store_s_struct_is_declared_as_in_the_header(self) -> None:
+    def test_store_struct_is_declared_as_in_the_header(self) -> None:
         body = re.search(r"struct ghl_store_callbacks \{(.*?)\n\}", self.header, flags=re.DOTALL)
         assert body
         fields: list[tuple[str, Any]] = []
         for declaration in body.group(1).split(";")[:-1]:
             function = re.fullmatch(r"\s*(\w+)\s*\(\*(\w+)\)\(([^()]*)\)", declaration)
             if function:
-                # What the host hands out is an address, too.
+                # A value returned by the host is an address as well.
                 fields.append((function.group(2), (TYPES[function.group(1)], types_of(function.group(3)))))
             else:
                 kind, name = split_type(declaration)
@@ -100,7 +100,7 @@ class HeaderTest(unittest.TestCase):
         self.assertEqual(declared, fields)
         self.assertEqual(len(fields), 10)
 
-    def test_no_function_of_the_header_is_overlooked(self) -> None:
+    def test_every_function_of_the_header_is_bound(self) -> None:
         named = set(re.findall(r"\b(ghl_\w+)\s*\(", self.header))
         self.assertEqual(named, set(_library.SIGNATURES))
 
@@ -112,7 +112,7 @@ class HeaderTest(unittest.TestCase):
         for name, code in statuses.items():
             self.assertEqual(library.ghl_status_name(code).decode(), name)
 
-    def test_versions_agree(self) -> None:
+    def test_versions_match(self) -> None:
         (version,) = re.findall(r'#define GHL_OAUTH_VERSION "(.*)"', self.header)
         self.assertEqual(ghl_oauth.library_version(), version)
         self.assertGreaterEqual(ghl_oauth.abi_version(), _library.ABI_VERSION)
@@ -139,7 +139,7 @@ class NamesTest(unittest.TestCase):
             method = name.replace("ghl_", "", 1)
             self.assertTrue(method in elsewhere or hasattr(ghl_oauth.Client, method), name)
 
-    def test_everything_public_is_named_and_documented(self) -> None:
+    def test_public_names_are_exported_and_documented(self) -> None:
         for error in ghl_oauth.GhlError.__subclasses__():
             self.assertIn(error.__name__, ghl_oauth.__all__)
         for name in ghl_oauth.__all__:

@@ -35,16 +35,16 @@ def import_with(library: str | None) -> subprocess.CompletedProcess[str]:
     (Path(_library.__file__).parent / _library._file_name()).exists(), "an installed package has its own library"
 )
 class LibraryTest(unittest.TestCase):
-    def test_the_environment_names_the_library(self) -> None:
+    def test_environment_variable_selects_the_library(self) -> None:
         imported = import_with(os.environ["GHL_OAUTH_LIBRARY"])
         self.assertEqual((imported.stdout.strip(), imported.stderr), (ghl_oauth.library_version(), ""))
 
-    def test_without_a_library_the_error_says_what_was_looked_for(self) -> None:
+    def test_missing_library_error_lists_the_searched_names(self) -> None:
         error = import_with(None).stderr
         for part in ("ImportError", _library._file_name(), "GHL_OAUTH_LIBRARY"):
             self.assertIn(part, error)
 
-    def test_a_library_that_is_missing_or_broken_is_named(self) -> None:
+    def test_missing_or_broken_library_is_named(self) -> None:
         with tempfile.NamedTemporaryFile(suffix=".so") as broken:
             for path in ("/nowhere/libghl_oauth.so", broken.name):
                 error = import_with(path).stderr
@@ -52,11 +52,11 @@ class LibraryTest(unittest.TestCase):
                 self.assertIn(path, error)
 
     @unittest.skipUnless(ctypes.util.find_library("c"), "no other library to load")
-    def test_another_library_is_refused(self) -> None:
+    def test_unrelated_library_is_refused(self) -> None:
         with self.assertRaisesRegex(ImportError, "is not the ghl_oauth library"):
             _library._load(str(ctypes.util.find_library("c")))
 
-    def test_a_library_that_is_too_old_is_refused(self) -> None:
+    def test_old_library_is_refused(self) -> None:
         with (
             mock.patch.object(_library, "ABI_VERSION", 99),
             self.assertRaisesRegex(
@@ -65,7 +65,7 @@ class LibraryTest(unittest.TestCase):
         ):
             _library._load(_library._path())
 
-    def test_a_library_that_lacks_a_function_is_refused(self) -> None:
+    def test_library_without_a_required_function_is_refused(self) -> None:
         signatures = {**_library.SIGNATURES, "ghl_of_the_future": (None, ())}
         with (
             mock.patch.object(_library, "SIGNATURES", signatures),
@@ -75,7 +75,7 @@ class LibraryTest(unittest.TestCase):
 
 
 class ImportTest(unittest.TestCase):
-    def test_the_package_needs_the_standard_library_alone(self) -> None:
+    def test_package_imports_only_the_standard_library(self) -> None:
         program = "import sys, ghl_oauth; print(*{'httpx', 'requests', 'anyio'} & set(sys.modules))"
         imported = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         self.assertEqual(imported.stdout.strip(), "")

@@ -12,7 +12,7 @@ BOOK: dict[str | None, tuple[list[int], str | None]] = {None: ([1, 2], "b"), "b"
 
 
 class PagesTest(unittest.TestCase):
-    def test_items_come_in_order_through_empty_pages(self) -> None:
+    def test_items_are_in_order_across_empty_pages(self) -> None:
         pages = ghl_oauth.Pages(BOOK.__getitem__, None)
         self.assertEqual(list(pages), [1, 2, 3])
         self.assertIsNone(pages.next_page_token)
@@ -31,10 +31,10 @@ class PagesTest(unittest.TestCase):
         self.assertEqual([each.resource_id for each in pages.failed], ["after None", "after b", "after c"])
         self.assertEqual(ghl_oauth.Pages(BOOK.__getitem__, None).failed, ())
 
-    def test_a_list_can_begin_anywhere(self) -> None:
+    def test_list_can_start_at_any_page(self) -> None:
         self.assertEqual(list(ghl_oauth.Pages(BOOK.__getitem__, "c")), [3])
 
-    def test_page_tokens_that_form_a_cycle_are_an_error(self) -> None:
+    def test_cyclic_page_token_is_an_error(self) -> None:
         for back in ("a", "b"):
             cycle: dict[str | None, tuple[list[int], str | None]] = {"a": ([1], "b"), "b": ([2], back)}
             pages = ghl_oauth.Pages(cycle.__getitem__, "a")
@@ -44,15 +44,15 @@ class PagesTest(unittest.TestCase):
 
 
 class LenienceTest(unittest.TestCase):
-    """The API has been seen to write booleans as strings, and a newer library may know more states."""
+    """The API sometimes sends booleans as strings, and a newer library may have more states."""
 
-    def test_a_token_of_which_only_the_id_is_known_has_its_state(self) -> None:
+    def test_unreadable_token_with_only_an_id_has_its_state(self) -> None:
         info = ghl_oauth.TokenInfo.from_json({"resourceId": "l1", "state": "unreadable"})
         self.assertEqual((info.resource_id, info.state, info.refreshable), ("l1", "unreadable", False))
         self.assertEqual((info.user_type, info.company_id, info.expires_at), (None, None, None))
         self.assertEqual(ghl_oauth.TokenInfo.from_json({"resourceId": "l1", "state": "asleep"}).state, "asleep")
 
-    def test_the_last_page_is_known_in_every_spelling(self) -> None:
+    def test_last_page_is_recognized_in_every_spelling(self) -> None:
         for pagination, token in (
             ({"hasNextPage": True, "nextPageToken": "t"}, "t"),
             ({"hasNextPage": "true", "nextPageToken": "t"}, "t"),
@@ -65,6 +65,6 @@ class LenienceTest(unittest.TestCase):
         ):
             self.assertEqual(_next_page_token(pagination), token, pagination)
 
-    def test_whether_the_app_is_installed(self) -> None:
+    def test_installed_flag_is_read(self) -> None:
         for value, installed in ((True, True), ("true", True), (False, False), ("false", False), (None, None)):
             self.assertIs(Location.from_json({"_id": "l1", "isInstalled": value}).is_installed, installed)

@@ -1,4 +1,4 @@
-"""Stores written in Python: that of the examples does what SQLite does, and one that fails loses nothing."""
+"""Stores written in Python: the example store passes the store tests, and a failing store loses no token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXAMPLES = REPOSITORY / "examples" / "python"
 
 
 class DictStore(ghl_oauth.Store):
-    """The simplest one; ``failing`` makes a method raise."""
+    """A minimal store; ``failing`` makes a method raise."""
 
     def __init__(self) -> None:
         self.records: dict[str, str] = {}
@@ -82,7 +82,7 @@ def interrupt() -> None:
 
 
 class PromisesTest(EmulatorTest):
-    """What SQLite promises, by a store that somebody wrote."""
+    """The contract of a store, tested on a custom store."""
 
     OPTIONS = ("--locations", "5")
 
@@ -98,7 +98,7 @@ class PromisesTest(EmulatorTest):
     def open(self) -> ghl_oauth.Client:
         return self.make_client(store=self.new_store())
 
-    def test_the_life_of_tokens(self) -> None:
+    def test_tokens_are_saved_loaded_listed_and_removed(self) -> None:
         company, location = self.emulator.company_id, self.emulator.location_ids[0]
         client = self.open()
         self.assertEqual(self.install(client).state, "ok")
@@ -112,14 +112,14 @@ class PromisesTest(EmulatorTest):
         again.token_delete(location)
         self.assertEqual([info.resource_id for info in self.open().tokens_list()], [company])
 
-    def test_many_are_minted_by_threads_of_the_library(self) -> None:
+    def test_locations_are_minted_by_library_threads(self) -> None:
         client = self.open()
         self.install(client)
         self.assertEqual(client.tokens_mint(self.emulator.company_id).minted, 5)
         self.assertEqual(len(list(self.open().tokens_list())), 6)
         self.assertEqual(client.tokens_maintain().failed, ())
 
-    def test_threads_refresh_a_dead_token_once(self) -> None:
+    def test_threads_refresh_an_expired_token_once(self) -> None:
         client = self.open()
         self.install(client)
         client.tokens_import([replace(token, expires_at=PAST) for token in client.tokens_export()], replace=True)
@@ -149,7 +149,7 @@ class ShelveStoreTest(PromisesTest):
         store: ghl_oauth.Store = module.ShelveStore(self.path)
         return store
 
-    def test_processes_refresh_a_dead_token_once(self) -> None:
+    def test_processes_refresh_an_expired_token_once(self) -> None:
         client = self.open()
         self.install(client)
         client.tokens_import([replace(token, expires_at=PAST) for token in client.tokens_export()], replace=True)
@@ -195,7 +195,7 @@ class FailureTest(EmulatorTest):
         self.store = LockedStore()
         self.client = self.make_client(store=self.store)
 
-    def test_what_a_method_raises_is_the_cause_of_the_error(self) -> None:
+    def test_exception_of_a_method_is_the_cause_of_the_error(self) -> None:
         company_id = self.emulator.company_id
         calls: dict[str, Callable[[], object]] = {
             "load": lambda: self.make_client(store=self.store).access_token(company_id),
@@ -215,7 +215,7 @@ class FailureTest(EmulatorTest):
         self.store.failing = {}
         self.assertTrue(self.client.access_token(company_id))
 
-    def test_a_token_that_could_not_be_saved_is_kept_and_saved_later(self) -> None:
+    def test_unsaved_token_is_kept_and_saved_later(self) -> None:
         self.install()
         self.store.failing = {"save": fail}
         with self.assertLogs("ghl_oauth", logging.ERROR), self.assertRaises(ghl_oauth.StoreError) as raised:
@@ -231,7 +231,7 @@ class FailureTest(EmulatorTest):
         store.records = dict(self.store.records)
         return store
 
-    def test_an_interrupt_in_a_method_comes_out_of_the_call(self) -> None:
+    def test_interrupt_in_a_method_is_raised_by_the_call(self) -> None:
         self.install()
         for name in ("load", "save", "lock", "unlock"):
             self.store.failing = {name: interrupt}
@@ -240,7 +240,7 @@ class FailureTest(EmulatorTest):
         self.store.failing = {}
         self.assertTrue(self.client.token_refresh(self.emulator.company_id))
 
-    def test_an_interrupt_on_a_thread_of_the_library_is_logged(self) -> None:
+    def test_interrupt_on_a_library_thread_is_logged(self) -> None:
         self.install()
         here = threading.get_ident()
         elsewhere: list[int] = []
@@ -257,7 +257,7 @@ class FailureTest(EmulatorTest):
         self.assertIn("SystemExit: not here", "".join(logged.output))
         self.assertEqual(_callback._raised, {})
 
-    def test_a_lock_that_is_not_free_is_a_timeout(self) -> None:
+    def test_unavailable_lock_is_a_timeout(self) -> None:
         def wait_in_vain() -> None:
             raise TimeoutError
 
@@ -269,7 +269,7 @@ class FailureTest(EmulatorTest):
         with self.assertRaises(ghl_oauth.Timeout):
             client.token_refresh(self.emulator.company_id)
 
-    def test_a_half_lock_is_refused(self) -> None:
+    def test_store_with_only_one_lock_method_is_refused(self) -> None:
         class Half(DictStore):
             def lock(self, resource_id: str, timeout: float) -> None:
                 pass
@@ -277,7 +277,7 @@ class FailureTest(EmulatorTest):
         with self.assertRaisesRegex(TypeError, "both lock and unlock"):
             self.make_client(store=Half())
 
-    def test_a_store_is_closed_once(self) -> None:
+    def test_store_is_closed_once(self) -> None:
         self.client.close()
         self.assertEqual(self.store.closed, 1)
         unused = DictStore()
@@ -285,7 +285,7 @@ class FailureTest(EmulatorTest):
             ghl_oauth.Client("", "", store=unused)
         self.assertEqual(unused.closed, 1)
 
-    def test_a_store_that_failed_is_closed_with_its_client(self) -> None:
+    def test_failed_store_is_closed_with_its_client(self) -> None:
         store = LockedStore()
         client = self.make_client(store=store)
         self.install(client)
@@ -307,7 +307,7 @@ class FailureTest(EmulatorTest):
         gc.collect()
         self.assertEqual(store.closed, 1)
 
-    def test_records_are_sealed_with_the_store_s_keys(self) -> None:
+    def test_records_are_sealed_with_the_keys_of_the_store(self) -> None:
         store = DictStore()
         store.encryption_keys = [base64.b64encode(bytes(range(32))).decode()]
         client = self.make_client(store=store)
@@ -350,7 +350,7 @@ class FailureTest(EmulatorTest):
                 ):
                     client.access_token("c")
 
-    def test_an_unsaved_token_is_offered_again_when_the_interpreter_exits(self) -> None:
+    def test_unsaved_token_is_saved_when_the_interpreter_exits(self) -> None:
         self.install()
         program = textwrap.dedent("""
             import atexit, json, sys
@@ -394,7 +394,7 @@ class FailureTest(EmulatorTest):
             self.assertEqual((ended.returncode, ended.stdout), (0, f"unsaved\n{outcome}\n"), ended.stderr)
 
     @unittest.skipIf(sys.platform == "win32", "no signal can be sent to one process there")
-    def test_ctrl_c_while_the_answer_is_awaited_does_not_keep_the_new_token_from_being_saved(self) -> None:
+    def test_ctrl_c_during_a_refresh_does_not_prevent_the_save(self) -> None:
         self.install()
         self.emulator.fault("stall", count=1, endpoint="token", stage="beforeProcessing")
         program = textwrap.dedent("""
@@ -439,4 +439,4 @@ class FailureTest(EmulatorTest):
         self.assertEqual(process.communicate(timeout=60), ("interrupted True True\n", ""))
 
 
-del PromisesTest  # only its subclasses are to be run
+del PromisesTest  # only its subclasses run

@@ -1,4 +1,4 @@
-"""Webhooks: by the client itself, and through the examples' receivers, each tested where its framework is installed."""
+"""Webhooks: the client, and the example receivers, each tested if its framework is installed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .support import REPOSITORY, EmulatorTest
 
 
 class Twice(dict[str, str]):
-    """Headers of which each came twice, as the frameworks' own list them."""
+    """Headers that occur twice, in the format of the frameworks."""
 
     def items(self) -> Any:
         return [*super().items(), *super().items()]
 
 
 class WebhookTest(EmulatorTest):
-    def test_a_delivery_is_verified_and_parsed(self) -> None:
+    def test_delivery_is_verified_and_parsed(self) -> None:
         location_id = self.emulator.location_ids[0]
         body, headers = self.emulator.webhook(install=location_id)
         webhook = self.client.webhook_verify(body, headers)
@@ -51,7 +51,7 @@ class WebhookTest(EmulatorTest):
         self.assertEqual((outcome.resource_id, outcome.applied), (self.emulator.company_id, True))
         self.assertEqual(list(self.client.tokens_list()), [])
 
-    def test_what_is_not_signed_is_refused(self) -> None:
+    def test_unsigned_delivery_is_refused(self) -> None:
         body, headers = self.emulator.webhook(install=self.emulator.company_id)
         changed = body.replace(b"INSTALL", b"install")
         wrong = self.emulator.webhook(body=body.decode(), signature="wrong")[1]
@@ -60,7 +60,7 @@ class WebhookTest(EmulatorTest):
                 with self.assertRaises(ghl_oauth.SignatureInvalid):
                     method(given, by)
 
-    def test_a_body_is_bytes_with_whatever_in_it(self) -> None:
+    def test_body_may_contain_any_bytes(self) -> None:
         body, headers = self.emulator.webhook(body="\0{}")
         with self.assertRaises(ghl_oauth.InvalidArgument) as raised:
             self.client.webhook_verify(body, headers)
@@ -84,14 +84,14 @@ Post = Callable[[bytes, Mapping[str, str]], int]
 
 
 class ReceiverTests(EmulatorTest):
-    """What every receiver has to do; its framework's own client sends the requests."""
+    """Tests for every receiver; the test client of its framework sends the requests."""
 
     NEEDED: tuple[str, ...]
 
     def setUp(self) -> None:
         missing = [name for name in self.NEEDED if not importlib.util.find_spec(name)]
         if missing:
-            print(f"left out: the receiver for {self.NEEDED[0]} (pip install {' '.join(missing)})")
+            print(f"skipped: the receiver for {self.NEEDED[0]} (pip install {' '.join(missing)})")
             self.skipTest(f"{missing[0]} is not installed")
         super().setUp()
 
@@ -106,7 +106,7 @@ class ReceiverTests(EmulatorTest):
     def sender(self) -> Post:
         raise NotImplementedError
 
-    def test_the_receiver_keeps_the_tokens_in_step(self) -> None:
+    def test_example_receiver_keeps_tokens_up_to_date(self) -> None:
         post = self.sender()
         self.install()
         location_id = self.emulator.location_ids[0]
@@ -149,5 +149,5 @@ class FastApiTest(ReceiverTests):
         return lambda body, headers: asyncio.run(ask(body, headers))
 
 
-# The shared tests are not tests by themselves.
+# The shared tests do not run on their own.
 del ReceiverTests

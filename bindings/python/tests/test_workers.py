@@ -1,4 +1,4 @@
-"""One client in servers as people run them: forked workers, and an event loop with threads."""
+"""One client in typical servers: forked workers, and an event loop with threads."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ APP = textwrap.dedent("""
 
 
 class GunicornTest(EmulatorTest):
-    def test_preforked_workers_refresh_a_dead_token_once(self) -> None:
+    def test_preforked_workers_refresh_an_expired_token_once(self) -> None:
         if importlib.util.find_spec("gunicorn") is None:
-            print("left out: workers that gunicorn forks, no gunicorn here (pip install gunicorn)", file=sys.stderr)
+            print("skipped: forked workers, gunicorn is not installed (pip install gunicorn)", file=sys.stderr)
             raise unittest.SkipTest("no gunicorn")
         with tempfile.TemporaryDirectory() as folder:
             self.client = self.make_client(store=Path(folder, "tokens.db"))
@@ -54,7 +54,7 @@ class GunicornTest(EmulatorTest):
             port = free_port()
             variables = environment()
             variables["GHL_TEST_APP"] = json.dumps([settings, self.emulator.company_id])
-            # So long that each worker has a request before the refresh has an answer.
+            # Long enough that each worker gets a request before the refresh completes.
             self.emulator.settings(latencyMs=500)
             server = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "preloaded:app", "--preload", f"--workers={WORKERS}",
@@ -73,7 +73,7 @@ class GunicornTest(EmulatorTest):
 
 
 def ask(port: int, server: subprocess.Popen[bytes]) -> str:
-    """What a worker answers, as soon as the server listens."""
+    """The response of a worker, once the server listens."""
     while True:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
@@ -88,7 +88,7 @@ def ask(port: int, server: subprocess.Popen[bytes]) -> str:
 
 
 class AsyncioTest(EmulatorTest):
-    def test_a_hundred_awaited_calls_refresh_a_dead_token_once(self) -> None:
+    def test_a_hundred_awaited_calls_refresh_an_expired_token_once(self) -> None:
         self.install()
         self.expire()
         self.emulator.settings(latencyMs=300)
@@ -111,7 +111,7 @@ class AsyncioTest(EmulatorTest):
         self.assertEqual((len(tokens), len(set(tokens)), self.emulator.refreshes()), (100, 1, 1))
         self.assertGreater(ticks, 3, "the event loop stood still")
 
-    def test_a_cancelled_client_lets_awaited_calls_go(self) -> None:
+    def test_cancelled_client_ends_awaited_calls(self) -> None:
         self.install()
         self.emulator.fault("stall", endpoint="installed-locations")
 
@@ -131,7 +131,7 @@ class AsyncioTest(EmulatorTest):
 
 
 class ThreadsTest(EmulatorTest):
-    def test_threads_that_ask_at_once_refresh_a_dead_token_once(self) -> None:
+    def test_concurrent_threads_refresh_an_expired_token_once(self) -> None:
         self.install()
         self.expire()
         self.emulator.settings(latencyMs=200)

@@ -1,5 +1,5 @@
-//! A client that hides nothing: it writes bytes to a socket and reads what comes back.
-#![allow(dead_code, reason = "every test file compiles its own copy and uses a part of it")]
+//! A minimal client that writes bytes to a socket and reads the raw response.
+#![allow(dead_code, reason = "every test file compiles its own copy and uses only a part")]
 
 pub mod receiver;
 
@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -37,7 +37,7 @@ impl Reply {
         self.json()
     }
 
-    /// The message of a refusal, whatever its shape.
+    /// The message of a refusal of any shape.
     pub fn message(&self) -> String {
         let body = self.json();
         [
@@ -54,7 +54,7 @@ impl Reply {
     }
 }
 
-/// Connects to the emulator, whatever is spoken then.
+/// Connects to the emulator for any protocol.
 pub fn dial(emulator: &Emulator) -> TcpStream {
     let socket = TcpStream::connect(authority(emulator)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -79,7 +79,7 @@ pub fn open(
     socket
 }
 
-/// A request as it goes over the wire.
+/// The bytes of a request.
 pub fn write(
     emulator: &Emulator,
     method: &str,
@@ -200,13 +200,13 @@ pub fn code(emulator: &Emulator, scope: &str, decision: Decision) -> String {
     fields[0].1.clone().into_owned()
 }
 
-/// The token answer after consent.
+/// The token response after a consent.
 pub fn connect_with(emulator: &Emulator, scope: &str, decision: Decision) -> Value {
     let code = code(emulator, scope, decision);
     token(emulator, &[("grantType", "authorization_code"), ("code", &code)]).expect(200)
 }
 
-/// The company's token answer after consent.
+/// The token response of the company after its consent.
 pub fn connect(emulator: &Emulator) -> Value {
     connect_with(emulator, SCOPE, Decision::Company(emulator.company_id()))
 }

@@ -1,4 +1,4 @@
-//! A receiver of webhooks that answers what the test wants, and hands on what came.
+//! A webhook receiver with a configurable status that passes on the received requests.
 
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Starts a receiver that answers with this status.
+    /// Starts a receiver that responds with this status.
     pub fn answering(status: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/webhooks", listener.local_addr().unwrap());
@@ -46,12 +46,11 @@ impl Receiver {
         Self { url, status, bodies }
     }
 
-    /// Answers with this status from now on.
+    /// Changes the status of all further responses.
     pub fn answer(&self, status: u16) {
         self.status.store(status, Ordering::SeqCst);
     }
 
-    /// The next webhook that arrives.
     #[track_caller]
     pub fn next(&self) -> Value {
         self.bodies.recv_timeout(Duration::from_secs(20)).expect("a webhook arrives")

@@ -1,4 +1,4 @@
-//! A browser, operated by WebDriver: as much of it as the tests of the pages need.
+//! A minimal WebDriver client for the tests of the pages.
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -8,22 +8,22 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a test gives up. Nothing takes nearly that long.
+/// The limit for every wait of a test. No operation takes nearly that long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How WebDriver names a reference to an element.
+/// The WebDriver key of an element reference.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Keys, as WebDriver writes them.
+/// Keys in WebDriver notation.
 pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
 
-/// One browser at a time: each has half a dozen processes.
+/// One browser at a time, because each has half a dozen processes.
 static TURN: Mutex<()> = Mutex::new(());
 
 static SAID: Once = Once::new();
 
-/// A Chromium without a window, with a profile of its own. Dropping it ends both.
+/// A headless Chromium with its own profile. Dropping it ends both.
 pub struct Browser {
     driver: Child,
     agent: ureq::Agent,
@@ -33,13 +33,13 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one. `None`: there is no Chromium here, or no driver; that was said.
+    /// Starts a browser. `None`, with a printed note, if Chromium or its driver is missing.
     pub fn start() -> Option<Self> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let found = |name: &str| Command::new(name).arg("--version").output().is_ok();
         if !found("chromium") || !found("chromedriver") {
             SAID.call_once(|| {
-                println!("left out: the pages in a browser (apt-get install chromium chromium-driver)");
+                println!("skipped: the pages in a browser (apt-get install chromium chromium-driver)");
             });
             return None;
         }
@@ -47,7 +47,7 @@ impl Browser {
         std::fs::create_dir(&profile).unwrap();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
-            // What the browser leaves behind goes with its profile.
+            // Temporary files are removed with the profile.
             .env("TMPDIR", &profile)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -59,8 +59,8 @@ impl Browser {
                 line.split_once("started successfully on port ")
                     .map(|(_, port)| port.trim_end_matches('.').to_owned())
             })
-            .expect("chromedriver says where it listens");
-        // It goes on talking, and must not be held up.
+            .expect("chromedriver prints its port");
+        // Keeps reading the output so that the driver never blocks.
         thread::spawn(move || lines.for_each(drop));
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -115,13 +115,13 @@ impl Browser {
         if good { Ok(answer["value"].clone()) } else { Err(answer["value"]["message"].to_string()) }
     }
 
-    /// Goes to a page, and waits until it is loaded.
+    /// Opens a page and waits until it is loaded.
     #[track_caller]
     pub fn go(&self, url: &str) {
         self.post("/url", &json!({ "url": url }));
     }
 
-    /// Runs a script in the page; what it returns.
+    /// Runs a script in the page and returns its result.
     #[track_caller]
     pub fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({"script": script, "args": []}))
@@ -133,13 +133,13 @@ impl Browser {
         self.post("/execute/async", &json!({"script": script, "args": []}))
     }
 
-    /// A command to Chromium itself.
+    /// Sends a DevTools command to Chromium.
     #[track_caller]
     pub fn devtools(&self, command: &str, params: Value) -> Value {
         self.post("/goog/cdp/execute", &json!({"cmd": command, "params": params}))
     }
 
-    /// The element of an XPath, as soon as there is one.
+    /// Waits for the element of an XPath.
     #[track_caller]
     fn element(&self, xpath: &str) -> String {
         let body = json!({"using": "xpath", "value": xpath});
@@ -148,17 +148,17 @@ impl Browser {
         })
     }
 
-    /// Clicks where the element is, as a person would.
+    /// Clicks at the position of the element, like a person.
     #[track_caller]
     pub fn click(&self, xpath: &str) {
         let element = self.element(xpath);
-        // Not at the edge, where the status covers it.
+        // Not at the edge, where the status bar covers it.
         let script = "arguments[0].scrollIntoView({block: 'center'})";
         self.post("/execute/sync", &json!({"script": script, "args": [{ELEMENT: element}]}));
         self.post(&format!("/element/{element}/click"), &json!({}));
     }
 
-    /// Types into a field, or picks from a list, in place of what it says.
+    /// Replaces the text of a field, or selects from a list.
     #[track_caller]
     pub fn fill(&self, xpath: &str, text: &str) {
         let element = self.element(xpath);
@@ -168,7 +168,7 @@ impl Browser {
         self.post(&format!("/element/{element}/value"), &json!({ "text": text }));
     }
 
-    /// Presses keys one after the other, wherever the focus is.
+    /// Presses keys one after the other at the current focus.
     #[track_caller]
     pub fn press(&self, keys: &str) {
         let strokes: Vec<_> = keys
@@ -180,7 +180,7 @@ impl Browser {
         self.post("/actions", &json!({"actions": [{"type": "key", "id": "keys", "actions": strokes}]}));
     }
 
-    /// Presses Tab until the element that has the focus is one whose text or label begins like this.
+    /// Presses Tab until the focused element has a text or label with this prefix.
     #[track_caller]
     pub fn tab_to(&self, name: &str) {
         const FOCUSED: &str = "const it = document.activeElement;\
@@ -194,29 +194,29 @@ impl Browser {
             }
             passed.push(focused);
         }
-        panic!("Tab never comes to {name}, only to {passed:#?}");
+        panic!("Tab never reaches {name}, only {passed:#?}");
     }
 
-    /// Waits until the page says this somewhere.
+    /// Waits until the script returns true.
     #[track_caller]
     pub fn wait_for(&self, what: &str, script: &str) {
         until(what, || (self.run(script) == true).then_some(()));
     }
 
-    /// What the browser complained about since the last look.
+    /// The errors in the browser's console since the last call.
     #[track_caller]
     pub fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", &json!({"type": "browser"}));
         log.as_array().unwrap().iter().map(ToString::to_string).collect()
     }
 
-    /// Shows pages as to a person who prefers `dark`, or `light`.
+    /// Emulates the colour scheme preference `dark` or `light`.
     pub fn prefer(&self, scheme: &str) {
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
-    /// Makes the page as large as this, in CSS pixels.
+    /// Sets the size of the page in CSS pixels.
     pub fn size(&self, width: u32, height: u32) {
         self.devtools(
             "Emulation.setDeviceMetricsOverride",
@@ -224,7 +224,7 @@ impl Browser {
         );
     }
 
-    /// What is to be seen, as a small PNG in Base64. The browser then shows nothing.
+    /// A screenshot as a small PNG in Base64. Afterwards the browser shows a blank page.
     pub fn screenshot(&self) -> String {
         let taken =
             self.devtools("Page.captureScreenshot", json!({"format": "png", "optimizeForSpeed": false}));
@@ -237,7 +237,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends the browser; killing the driver alone would leave it behind.
+        // Ends the browser; killing only the driver would leave it running.
         let _ = self.agent.delete(&self.session).call();
         let _ = self.driver.kill();
         let _ = self.driver.wait();
@@ -245,7 +245,7 @@ impl Drop for Browser {
     }
 }
 
-/// Asks until there is an answer.
+/// Polls until there is a result.
 #[track_caller]
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -253,7 +253,7 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(start.elapsed() < PATIENCE, "timed out waiting for {what}");
         thread::yield_now();
     }
 }

@@ -1,4 +1,5 @@
-// Writes a PNG anew with a palette of 256 colours, which pages like these hardly need: a third of the size.
+// Re-encodes a PNG with a palette of 256 colours, which is enough for these pages and a third of
+// the size.
 const [data, done] = arguments;
 (async () => {
   const image = new Image();

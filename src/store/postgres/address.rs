@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_this_machine_needs_tls_unless_it_is_switched_off() {
+    fn remote_connection_needs_tls_unless_disabled() {
         for (url, mode) in [
             ("postgres://u:p@db.example/app", SslMode::Require),
             ("postgres://u:p@db.example/app?sslmode=prefer", SslMode::Require),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn every_host_is_a_server_with_its_port() {
+    fn every_host_is_parsed_with_its_port() {
         let address = read("postgres://u:secret@one:6001,two:6002/app").unwrap();
         assert_eq!(address.name, "app on one:6001, two:6002");
         let address = read("postgres://u:secret@one,two/app").unwrap();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_cannot_be_used_is_not_quoted() {
+    fn unusable_url_is_not_quoted() {
         for url in [
             "host=localhost user=u password=hunter2",
             "mysql://u:hunter2@db/app",

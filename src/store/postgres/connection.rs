@@ -27,26 +27,33 @@ struct Parts {
 }
 
 impl Connection {
-    /// Connects to a server, and makes sure that it takes writes.
+    /// Connects to a server within `limit`, and makes sure that it takes writes: a statement that a pooler may queue, so it has
+    /// the time of `until`.
     pub fn open(
         server: &Server,
         trust: &Trust,
         limit: Duration,
         until: &StepDeadline,
     ) -> Result<Connection, PgError> {
-        let until = until.narrowed(limit);
+        let handshake = until.narrowed(limit);
         let mut last = PgError::ConnectionLost("its name has no address".into());
         if let Some(file) = server.addr.file() {
-            return Connection::handshake(PollSocket::unix(file, &until)?, server, trust, &until);
+            return Connection::handshake(
+                PollSocket::unix(file, &handshake)?,
+                server,
+                trust,
+                &handshake,
+                until,
+            );
         }
-        let addresses = server.addr.addresses(&until)?;
+        let addresses = server.addr.addresses(&handshake)?;
         let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         for address in addresses {
             // One that does not answer leaves time for the others.
-            let share = until.narrowed(until.left()? / left);
+            let share = handshake.narrowed(handshake.left()? / left);
             left -= 1;
             match PollSocket::tcp(address, &share) {
-                Ok(socket) => return Connection::handshake(socket, server, trust, &until),
+                Ok(socket) => return Connection::handshake(socket, server, trust, &handshake, until),
                 Err(over @ PgError::CallEnded(_)) => return Err(over),
                 Err(failure) => last = failure,
             }
@@ -58,6 +65,7 @@ impl Connection {
         socket: Arc<PollSocket>,
         server: &Server,
         trust: &Trust,
+        handshake: &StepDeadline,
         until: &StepDeadline,
     ) -> Result<Connection, PgError> {
         let async_socket = AsyncSocket(Arc::clone(&socket));
@@ -67,7 +75,7 @@ impl Connection {
         };
         let mut connecting = pin!(server.config.connect_raw(async_socket, tls));
         let (client, driver) =
-            block_on(&socket, until, |context| connecting.as_mut().poll(context).map_err(PgError::from))?;
+            block_on(&socket, handshake, |context| connecting.as_mut().poll(context).map_err(PgError::from))?;
         let parts = Parts { client: Some(client), driver: Box::new(driver), socket, is_broken: false };
         let mut connection = Connection(ProcessLocal::new(parts));
         let rows =

@@ -25,7 +25,7 @@ use ring::digest::{Context, SHA256};
 
 use super::connection::{Connection, first_column};
 use super::pg_error::PgError;
-use super::pool::{Pool, Source, second_attempt};
+use super::pool::{Pool, Source};
 use super::socket::StepDeadline;
 use crate::deadline::Deadline;
 use crate::error::Result;
@@ -52,7 +52,7 @@ const PASSABLE_MS: u64 = 150;
 /// How many of a crowd hold a lock at a time at first.
 const SEMAPHORE_SIZE: u64 = 8;
 
-/// How long the server may take to answer at all; the second time as the pool's statements.
+/// How long the server may take to answer at all.
 const ANSWER: Duration = Duration::from_secs(5);
 
 thread_local! {
@@ -116,8 +116,7 @@ pub fn lock(
         });
         let keys = [semaphore, Some(key_of_lock)];
         let source = if failures == 0 { Source::Idle } else { Source::New };
-        let answer = if failures == 0 { ANSWER } else { second_attempt(ANSWER, deadline) };
-        let limit = lock_timeout + answer;
+        let limit = lock_timeout + ANSWER;
         let outcome = match session.connection.take() {
             Some(connection) => Ok(connection),
             None => pool.connection(source, deadline),

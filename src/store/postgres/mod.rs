@@ -34,7 +34,9 @@ use self::pool::{Pool, Priority};
 use self::tls::Trust;
 use super::process_lock::ProcessLocks;
 use super::row::{Resealing, Row, StoredRow};
-use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
+use super::{
+    DuePage, Lock, MAX_CLIENTS, Note, NotePage, OtherClient, Page, Query, Record, Resealed, Seal, Store,
+};
 use crate::config::Timeouts;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
@@ -639,6 +641,33 @@ impl Store for PostgresStore {
         let delete = "DELETE FROM ghl_oauth_note WHERE client_id = $1 AND expires_at <= $2";
         let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&now_ms, Type::INT8)];
         self.read(delete, &params, deadline, |_| Ok(())).map(drop)
+    }
+
+    fn other_clients(&self, deadline: &Deadline) -> Result<Vec<OtherClient>> {
+        // From one to the next by the index, since there are few of them and many records.
+        let select = "WITH RECURSIVE c AS (
+                SELECT min(client_id) AS id FROM ghl_oauth_token
+                UNION ALL
+                SELECT (SELECT min(client_id) FROM ghl_oauth_token WHERE client_id > c.id)
+                FROM c WHERE c.id IS NOT NULL
+            )
+            SELECT id, (SELECT count(*) FROM ghl_oauth_token AS t WHERE t.client_id = c.id) FROM c
+            WHERE id IS NOT NULL AND id <> $1 LIMIT $2";
+        let most = i64::try_from(MAX_CLIENTS).unwrap_or(i64::MAX);
+        let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&most, Type::INT8)];
+        self.read(select, &params, deadline, |found| {
+            let tokens: i64 = found.try_get(1)?;
+            Ok(OtherClient { client_id: found.try_get(0)?, tokens: tokens.unsigned_abs() })
+        })
+    }
+
+    fn of_client(&self, client_id: &str) -> Result<Option<Arc<dyn Store>>> {
+        Ok(Some(Arc::new(PostgresStore {
+            pool: Arc::clone(&self.pool),
+            locks: Arc::default(),
+            seal: self.seal.of_client(client_id),
+            idle_limit: self.idle_limit,
+        })))
     }
 }
 

@@ -22,8 +22,8 @@ const MAX_IN_USE: usize = 4;
 const MAX_IDLE: usize = 4;
 
 /// How long the answer to a statement is waited for before its connection counts as dead. A statement is tried twice, the
-/// second time on a new connection, and then for half of the time that the call has left if that is more: a connection that was
-/// made just now is not dead, and a pooler may let the statement queue.
+/// second time on a new connection. Not for longer: a holder of a lock that waits in a pooler's queue keeps a connection from
+/// those who could go on.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The least time for the first attempt, if half of the call's time is less.
@@ -99,13 +99,7 @@ impl Pool {
             };
             log::debug!("a statement is tried again: {}", failure.message());
             let work = async |client: &Client| work(client, again).await;
-            self.attempt(
-                Priority::Critical,
-                Source::New,
-                second_attempt(STATEMENT_TIMEOUT, deadline),
-                deadline,
-                work,
-            )
+            self.attempt(Priority::Critical, Source::New, STATEMENT_TIMEOUT, deadline, work)
         });
         outcome.map_err(|failure| self.error(failure))
     }
@@ -121,9 +115,7 @@ impl Pool {
         // If no connection can be made, making one again would fail again.
         let over = |failure| PgError::CallEnded(self.error(failure));
         let mut pooled = self.acquire(deadline)?;
-        pooled
-            .fill(priority, source, &StepDeadline::within(self.connect_timeout(), deadline))
-            .map_err(over)?;
+        pooled.fill(priority, source, &self.until_connected(deadline)).map_err(over)?;
         pooled.run(&StepDeadline::within(limit, deadline), work)
     }
 
@@ -171,7 +163,7 @@ impl Pool {
 
     /// A connection for a lock; to be given back by [`Pool::give_back`].
     pub fn connection(&self, source: Source, deadline: &Deadline) -> Result<Connection, PgError> {
-        let until = StepDeadline::within(self.connect_timeout(), deadline);
+        let until = self.until_connected(deadline);
         match source {
             Source::Idle => self.idle().map_or_else(|| self.connect(Priority::Normal, &until), Ok),
             Source::New => self.connect(Priority::Critical, &until),
@@ -219,6 +211,11 @@ impl Pool {
     /// How long it may take to have a connection: each server gets its time.
     fn connect_timeout(&self) -> Duration {
         self.connect_limit * u32::try_from(self.address.servers.len()).unwrap_or(1)
+    }
+
+    /// Until when a call waits for a connection: a pooler may queue the statement that checks it.
+    fn until_connected<'a>(&self, deadline: &'a Deadline) -> StepDeadline<'a> {
+        StepDeadline::within(self.connect_timeout() + STATEMENT_TIMEOUT, deadline)
     }
 
     /// Waits for a turn: so many statements run at a time.
@@ -289,11 +286,6 @@ impl Pool {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// How long the second attempt at a statement may take, and `least` at the least.
-pub fn second_attempt(least: Duration, deadline: &Deadline) -> Duration {
-    least.max(deadline.remaining() / 2)
 }
 
 /// Where a connection comes from.

@@ -541,7 +541,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_of_a_call_that_waits_for_another_program_grow_to_three_milliseconds() {
+    fn backoff_for_a_foreign_lock_grows_to_three_milliseconds() {
         let longest: Vec<Duration> = (0..1000).map(longest_pause).collect();
         assert!(longest.is_sorted());
         assert_eq!((longest[0], longest[999]), (Duration::from_micros(100), Duration::from_millis(3)));

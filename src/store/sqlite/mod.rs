@@ -26,7 +26,9 @@ use self::group_commit::{CommitGroup, PendingRow};
 pub use self::identity::locate;
 use super::file_lock::LockFolder;
 use super::row::{Resealing, Row, StoredRow};
-use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store};
+use super::{
+    DuePage, Lock, MAX_CLIENTS, Note, NotePage, OtherClient, Page, Query, Record, Resealed, Seal, Store,
+};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::token::UserType;
@@ -511,6 +513,39 @@ impl Store for SqliteStore {
         })?;
         Ok(())
     }
+
+    fn other_clients(&self, deadline: &Deadline) -> Result<Vec<OtherClient>> {
+        // From one to the next by the index, since there are few of them and many records.
+        let select = "WITH RECURSIVE client (id) AS (
+                SELECT MIN(client_id) FROM token
+                UNION ALL
+                SELECT (SELECT MIN(client_id) FROM token WHERE client_id > client.id)
+                FROM client WHERE client.id IS NOT NULL
+            )
+            SELECT id, (SELECT COUNT(*) FROM token WHERE client_id = id) FROM client
+            WHERE id IS NOT NULL AND id <> ?1 LIMIT ?2";
+        let most = i64::try_from(MAX_CLIENTS).unwrap_or(i64::MAX);
+        self.database.read(deadline, |connection| {
+            connection
+                .prepare_cached(select)?
+                .query_map(params![self.seal.client_id(), most], |row| {
+                    Ok(OtherClient {
+                        client_id: row.get(0)?,
+                        tokens: integer(row.get_ref(1)?).unsigned_abs(),
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    fn of_client(&self, client_id: &str) -> Result<Option<Arc<dyn Store>>> {
+        Ok(Some(Arc::new(SqliteStore {
+            database: Arc::clone(&self.database),
+            locks: self.locks.of_client(client_id),
+            seal: self.seal.of_client(client_id),
+            group: CommitGroup::default(),
+        })))
+    }
 }
 
 /// A note of which the document cannot be read says nothing, as one that was never written.
@@ -594,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn saves_that_wait_at_the_same_time_are_written_together_and_fail_alone() {
+    fn concurrent_saves_are_committed_together_and_fail_separately() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
@@ -644,7 +679,7 @@ mod tests {
 
     /// It counts its versions from the beginning, so only its document tells it from the removed record.
     #[test]
-    fn a_record_that_came_back_while_it_was_sealed_anew_stays_what_it_is() {
+    fn record_restored_during_resealing_is_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let record = |access_token: &str| record("company", access_token);

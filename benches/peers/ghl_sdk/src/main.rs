@@ -1,6 +1,6 @@
-//! The crate ghl-sdk, asked the questions of `compare.py`: `ghl-sdk-peer QUESTION TASK`.
+//! The crate ghl-sdk, measured by `compare.py`: `ghl-sdk-peer QUESTION TASK`.
 //!
-//! It hands out no token, so each of its answers goes through a request to the API.
+//! It returns no token, so each result is taken from a request to the API.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use ghl_sdk::{Auth, Error, Ghl, MemoryTokenStore, OAuthConfig, Result, TokenSet,
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-/// The store that its documentation asks one to write: durable before `save` returns.
+/// A custom store as its documentation requests: durable before `save` returns.
 struct File(PathBuf);
 
 #[async_trait::async_trait]
@@ -75,7 +75,7 @@ async fn main() {
     }
 }
 
-/// At each line of the input: so many callers at once.
+/// Starts concurrent callers for each line of the input.
 async fn ask(client: Ghl, task: Value) {
     println!("ready");
     let task = Arc::new(task);
@@ -96,7 +96,8 @@ async fn ask(client: Ghl, task: Value) {
     }
 }
 
-/// A call whose token has run out, less one whose token lives: the emulator says whether tokens are short-lived.
+/// A call with an expired token minus a call with a live one: the emulator decides whether tokens
+/// are short-lived.
 async fn refresh(task: &Value, path: PathBuf) {
     let store: Arc<dyn TokenStore> =
         if task["store"].is_null() { Arc::new(MemoryTokenStore::default()) } else { Arc::new(File(path)) };

@@ -33,6 +33,7 @@ from .errors import (
     Unauthorized,
 )
 from .models import (
+    Adoption,
     AuthorizationUrl,
     Event,
     FailedToken,
@@ -42,10 +43,12 @@ from .models import (
     MaintenanceProgress,
     Minting,
     MintProgress,
+    OtherClient,
     Response,
     SkippedToken,
     Token,
     TokenInfo,
+    UnadoptedToken,
     Webhook,
     WebhookOutcome,
 )
@@ -54,6 +57,7 @@ from .progress import ProgressBar, ProgressDisplay
 from .store import Store, StorePage
 
 __all__ = [
+    "Adoption",
     "AuthorizationUrl",
     "BufferTooSmall",
     "Cancelled",
@@ -77,6 +81,7 @@ __all__ = [
     "Minting",
     "NetworkError",
     "NotFound",
+    "OtherClient",
     "Pages",
     "ProgressBar",
     "ProgressDisplay",
@@ -94,6 +99,7 @@ __all__ = [
     "Timeout",
     "Token",
     "TokenInfo",
+    "UnadoptedToken",
     "Unauthorized",
     "Webhook",
     "WebhookOutcome",

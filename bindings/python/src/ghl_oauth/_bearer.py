@@ -24,8 +24,7 @@ class Bearer:
         return f"Bearer {self._client.access_token(self._resource_id)}"
 
     def renew(self, refused: str) -> str | None:
-        """A header to repeat the request with after ``refused`` met a curable 401; None if that is
-        useless.
+        """A new header after ``refused`` met a curable 401; None if a repetition is useless.
 
         Requests that are refused at the same time share one refresh. A new token that is refused as
         well is not renewed again; otherwise every further request would spend a refresh token.

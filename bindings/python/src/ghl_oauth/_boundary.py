@@ -63,10 +63,10 @@ def raise_error(status: int, document: bytes | None) -> NoReturn:
 
 
 def progress_callback(function: Callable[[Mapping[str, Any]], object] | None) -> Any:
-    """A ``ghl_progress_callback``. An exception of the function stops the call and is raised when
-    it returns.
+    """A ``ghl_progress_callback``.
 
-    Pass one even without a function: it lets Ctrl-C interrupt a long call.
+    An exception of the function stops the call and is raised when it returns. Pass one even without
+    a function: it lets Ctrl-C interrupt a long call.
     """
 
     def tell(progress: bytes, _context: int | None) -> int:

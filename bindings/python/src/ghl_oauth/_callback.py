@@ -100,7 +100,7 @@ def pending() -> bool:
 
 
 def free_client(client: c_void_p, store: object) -> None:
-    """Frees an unused client.
+    """Frees a client that is no longer in use.
 
     The library forbids that inside a callback. If the garbage collector runs there, the client is
     freed at the end of the call; the callbacks of its store must live until then.

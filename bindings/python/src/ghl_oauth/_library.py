@@ -72,6 +72,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ghl_token_delete": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_tokens_list": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_tokens_import": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_tokens_adopt": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_tokens_export": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_tokens_maintain": (c_int32, (_Client, c_char_p, ProgressCallback, c_void_p, _Out)),
     "ghl_request": (c_int32, (_Client, c_char_p, _Out)),

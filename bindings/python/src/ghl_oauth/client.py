@@ -13,6 +13,7 @@ from ._handle import Handle, StoreHandle
 from ._library import library
 from .errors import InvalidArgument
 from .models import (
+    Adoption,
     AuthorizationUrl,
     Event,
     FailedToken,
@@ -88,10 +89,10 @@ class Client:
         http: Mapping[str, Any] | None = None,
         webhook: Mapping[str, Any] | None = None,
     ) -> None:
-        """Creates a client. Only the id and the secret are required; None means the default, except
-        for ``store``.
+        """Creates a client.
 
-        The keys of the mappings may be written in snake_case or in the library's camelCase.
+        Only the id and the secret are required; None means the default, except for ``store``. The
+        keys of the mappings may be written in snake_case or in the library's camelCase.
 
         Args:
             client_id: The app's client id, ``<appId>-<suffix>``.
@@ -157,8 +158,7 @@ class Client:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], store: Store | None = None) -> Client:
-        """Creates a client from the library's configuration document, the same as in every
-        language.
+        """Creates a client from the library's configuration document.
 
         ::
 
@@ -299,8 +299,7 @@ class Client:
         redirect_uri: str | None = None,
         user_type: str | None = None,
     ) -> TokenInfo:
-        """Checks the redirect from the consent page, exchanges its code for a token, and stores the
-        token.
+        """Checks the redirect from the consent page, exchanges its code, and stores the token.
 
         Args:
             redirect_url: The full URL to which the browser was redirected, including the query.
@@ -383,12 +382,11 @@ class Client:
     # Token manager.
 
     def access_token(self, resource_id: str) -> str:
-        """Returns a valid access token for a company or location; ask before each use and do not
-        keep it.
+        """Returns a valid access token for a company or location.
 
-        Usually answered from memory. If the token is due, one caller renews it, across threads and
-        processes, while the others wait for the result. A location that was installed through its
-        company gets its first token here.
+        Ask before each use and do not keep the token. Usually the call is answered from memory. If
+        the token is due, one caller renews it, across threads and processes, while the others wait
+        for the result. A location that was installed through its company gets its first token here.
 
         Args:
             resource_id: The id of the company or location.
@@ -406,8 +404,9 @@ class Client:
         return handle.access_token(resource_id)
 
     def token_refresh(self, resource_id: str) -> TokenInfo:
-        """Renews a token now, even if it is fresh; use it if the API rejects a token before it
-        expires.
+        """Renews a token now, even if it is fresh.
+
+        Use it if the API rejects a token before it expires.
 
         Args:
             resource_id: The id of the company or location.
@@ -481,11 +480,11 @@ class Client:
     def tokens_import(
         self, tokens: Iterable[Token | Mapping[str, Any]], *, replace: bool | None = None
     ) -> ImportResult:
-        """Imports tokens that were granted elsewhere. Tokens that cannot be imported are skipped
-        and reported.
+        """Imports tokens that were granted elsewhere.
 
-        Examples of skipped tokens: the refresh token was already spent; the refresh token belongs
-        to another company or location; the expiry is unknown and another token is held.
+        Tokens that cannot be imported are skipped and reported. Examples of skipped tokens: the
+        refresh token was already spent; the refresh token belongs to another company or location;
+        the expiry is unknown and another token is held.
 
         Args:
             tokens: :class:`Token` objects, or mappings in the form of the API or the vendor's SDKs:
@@ -501,6 +500,28 @@ class Client:
         documents = [token.to_json() if isinstance(token, Token) else dict(token) for token in tokens]
         return ImportResult.from_json(self._call_with(library.ghl_tokens_import, tokens=documents, replace=replace))
 
+    def tokens_adopt(
+        self, client_id: str | None = None, *, resource_id: str | None = None, dry_run: bool | None = None
+    ) -> Adoption:
+        """Moves the tokens of another client id in the same database to this client's, after a key rotation.
+
+        For SQLite and PostgreSQL. Stop the programs that use the other client id first. A token that is held under this
+        client id stays, unless its connection is lost. An interrupted call loses nothing: call again for the rest.
+
+        Args:
+            client_id: The other client id. Default: nothing is adopted, and :attr:`Adoption.clients` names the client
+                ids that have tokens in the database.
+            resource_id: Only this company or location. Default: all.
+            dry_run: Only report. Default: False.
+
+        Raises:
+            ConfigError: The store holds the tokens of one client id only.
+            StoreError: The store failed; some of the tokens are adopted, and the same call again brings the rest.
+        """
+        return Adoption.from_json(
+            self._call_with(library.ghl_tokens_adopt, clientId=client_id, resourceId=resource_id, dryRun=dry_run)
+        )
+
     def tokens_maintain(
         self,
         *,
@@ -508,14 +529,13 @@ class Client:
         concurrency: int | None = None,
         progress: Callable[[MaintenanceProgress], object] | ProgressBar | ProgressDisplay | None = None,
     ) -> Maintenance:
-        """Renews every token that is due, in one pass; call it every few minutes from your
-        scheduler.
+        """Renews every token that is due, in one pass.
 
-        Renews each token with less than ``refresh["runway_percent"]`` of its life left, so that a
-        failed renewal leaves hours for further attempts; retries saves that the store refused; and
-        mints for locations whose INSTALL webhook could not be served at the time. One failure does
-        not stop the rest. Returns when all is done; each token takes at most
-        ``timeouts["total_ms"]``.
+        Call it every few minutes from your scheduler. It renews each token with less than
+        ``refresh["runway_percent"]`` of its life left, so that a failed renewal leaves hours for
+        further attempts; retries saves that the store refused; and mints for locations whose
+        INSTALL webhook could not be served at the time. One failure does not stop the rest. Returns
+        when all is done; each token takes at most ``timeouts["total_ms"]``.
 
         Args:
             company_id: Only this company and its locations. Default: all.
@@ -612,8 +632,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: Any = None,
     ) -> Response:
-        """Sends a request to any endpoint of the API, with a valid token and the configured
-        version.
+        """Sends a request to any endpoint of the API, with a valid token.
 
         The rate limiter applies, and a request is repeated if that does no harm. If a 401 says that
         the access token is invalid, the library refreshes it and repeats the request once.
@@ -672,7 +691,7 @@ class Client:
         """Verifies a webhook like :meth:`webhook_verify` and applies it to the stored tokens.
 
         INSTALL mints the location's token, or is remembered until its company's token arrives.
-        UNINSTALL deletes the token of the location, or the tokens of the company and its
+        UNINSTALL deletes the token of the location, or the token of the company with those of its
         locations. Deliveries may arrive in any order and repeatedly. Answer the vendor with success
         whatever ``applied`` says, and with status 429 for an error that is ``retryable``, so that
         the delivery is repeated.
@@ -701,8 +720,9 @@ class Client:
         client_id: str | None = None,
         client_secret: str | None = None,
     ) -> Token:
-        """Sends ``POST /oauth/token``. Stores nothing: :meth:`authorization_complete` is the
-        managed way.
+        """Sends ``POST /oauth/token`` and returns its answer.
+
+        Stores nothing: :meth:`authorization_complete` is the managed way.
 
         Args:
             grant_type: ``"authorization_code"``, ``"refresh_token"`` or ``"client_credentials"``.
@@ -730,8 +750,9 @@ class Client:
         return Token.from_json(token)
 
     def oauth_location_token(self, *, company_id: str, location_id: str, access_token: str | None = None) -> Token:
-        """Sends ``POST /oauth/location-token``: mints a location's token from its company's. Stores
-        nothing.
+        """Sends ``POST /oauth/location-token``: mints a location's token from its company's.
+
+        Stores nothing: :meth:`access_token` is the managed way.
 
         Args:
             company_id: The location's company.
@@ -767,11 +788,10 @@ class Client:
         access_token: str | None = None,
         installed: bool = False,
     ) -> Pages[Location]:
-        """Iterates over a company's locations (``GET /oauth/installed-locations``), through all
-        pages.
+        """Iterates over a company's locations, through all pages.
 
-        Items that are not objects, or whose ``_id`` is not a non-empty string, are skipped;
-        :meth:`request` returns the list unchanged.
+        Sends ``GET /oauth/installed-locations``. Items that are not objects, or whose ``_id`` is
+        not a non-empty string, are skipped; :meth:`request` returns the list unchanged.
 
         Args:
             company_id: The company.
@@ -910,7 +930,7 @@ def _camel(name: str) -> str:
 
 
 def _next_page_token(pagination: Any) -> str | None:
-    """The token of the next page of an API list, or None if it is missing or unusable."""
+    """The token of the next page of an API list, or None if there is none or it is unusable."""
     if not isinstance(pagination, dict) or flag(pagination.get("hasNextPage")) is False:
         return None
     token = pagination.get("nextPageToken")

@@ -239,6 +239,48 @@ class FailedToken:
 
 
 @dataclass(frozen=True)
+class OtherClient:
+    """Another client id that has tokens in the same database."""
+
+    client_id: str
+    tokens: int
+    """How many tokens it has."""
+
+
+@dataclass(frozen=True)
+class UnadoptedToken:
+    """A token that an adoption left where it was."""
+
+    resource_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """The outcome of an adoption."""
+
+    adopted: int
+    """How many tokens were taken over."""
+    skipped: tuple[UnadoptedToken, ...]
+    failed: tuple[FailedToken, ...]
+    """Stored tokens that cannot be read."""
+    clients: tuple[OtherClient, ...]
+    """The other client ids that have tokens in the database now, 100 at most."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Adoption:
+        """Reads the library's form."""
+        return cls(
+            adopted=raw["adopted"],
+            skipped=tuple(UnadoptedToken(skip["resourceId"], skip["reason"]) for skip in raw["skipped"]),
+            failed=tuple(FailedToken.from_json(failure) for failure in raw["failed"]),
+            clients=tuple(OtherClient(client["clientId"], client["tokens"]) for client in raw["clients"]),
+            raw=raw,
+        )
+
+
+@dataclass(frozen=True)
 class Maintenance:
     """The result of a maintenance pass."""
 
@@ -281,7 +323,7 @@ class MintProgress:
     total: int | None
     """The number of locations; None while unknown."""
     per_second: float
-    """Locations processed per second, except locations that already had a token."""
+    """Locations processed per second, without those that already had a token."""
     seconds_left: int | None
     """The estimated time left; None while unknown."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)

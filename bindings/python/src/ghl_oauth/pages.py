@@ -27,10 +27,10 @@ class Pages(Iterator[Item]):
         page_token: str | None,
         failed: Sequence[FailedToken] = (),
     ) -> None:
-        """``fetch`` takes a page token (None: the first page) and returns its items and the next
-        page token.
+        """Takes the function that fetches a page.
 
-        It appends the unreadable tokens of the page to ``failed``.
+        ``fetch`` takes a page token (None: the first page) and returns its items and the next page
+        token. It appends the unreadable tokens of the page to ``failed``.
         """
         self._fetch = fetch
         self._failed = failed

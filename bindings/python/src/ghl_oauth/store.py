@@ -54,10 +54,9 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def save(self, resource_id: str, record_json: str, expected_version: int) -> None:
-        """Saves a record if the stored record has the expected version; the saved record must
-        survive a crash.
+        """Saves a record if the stored record has the expected version.
 
-        Compare and save in one atomic step across processes.
+        Compare and save in one atomic step across processes. The saved record must survive a crash.
 
         Args:
             resource_id: The id of the record.

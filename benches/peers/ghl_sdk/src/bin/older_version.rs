@@ -1,14 +1,15 @@
-//! Stands before the emulator, which speaks the API's version v3, and lets clients of the version before it in: their
-//! fields are snake_case, and so must the answers be. What says `Version: v3` passes as it came.
+//! A proxy that lets clients of the previous API version use the emulator, which implements version
+//! v3. Fields of the previous version are snake_case in requests and responses. A request with
+//! `Version: v3` is passed on unchanged.
 //!
-//! `older_version PORT`: the emulator's; prints its own.
+//! `older_version PORT`: the port of the emulator; prints its own port.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-/// The two versions' names of a field.
+/// The field names of both versions.
 const NAMES: [(&str, &str); 8] = [
     ("client_id", "clientId"),
     ("client_secret", "clientSecret"),
@@ -31,7 +32,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Requests and answers of one connection, until one of the two ends it.
+/// Relays one connection until either side closes it.
 fn relay(client: TcpStream, port: u16) -> io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", port))?;
     client.set_nodelay(true)?;
@@ -58,7 +59,7 @@ fn relay(client: TcpStream, port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// A request or an answer whose body has a known length.
+/// A request or response with a known body length.
 struct Message {
     start: String,
     headers: Vec<(String, String)>,

@@ -199,6 +199,24 @@ def import_tokens(options: argparse.Namespace) -> int:
     return status.OK
 
 
+def adopt(options: argparse.Namespace) -> int:
+    """Takes over the tokens of another client id in the same database."""
+    with Session.begin(options.config) as session:
+        done = session.run(
+            lambda client: client.tokens_adopt(options.client, resource_id=options.resource, dry_run=options.dry_run)
+        )
+        if options.json:
+            output.show_json(dict(done.raw))
+        elif options.client is None:
+            output.show_table(("CLIENT ID", "TOKENS"), [(each.client_id, str(each.tokens)) for each in done.clients])
+        else:
+            verb = "would be adopted" if options.dry_run else "adopted"
+            print(f"{done.adopted} {verb}, {len(done.skipped)} skipped, {len(done.failed)} unreadable")
+            for skip in done.skipped:
+                say(output.plain(f"  skipped {skip.resource_id}: {skip.reason}"))
+        return _unreadable(done.failed, options)
+
+
 def export_tokens(options: argparse.Namespace) -> int:
     """Exports tokens with their secrets."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from .. import _library
 from ..client import Client
 from ..errors import GhlError, ReauthorizationRequired
-from ..models import FailedToken, Response, TokenInfo
+from ..models import FailedToken, OtherClient, Response, TokenInfo
 from . import output, status
 from .configuration import Configuration, read
 from .session import Session
@@ -94,6 +94,11 @@ def _with_client(session: Session, configuration: Configuration) -> Iterator[Che
     yield from session.run(lambda client: list(_network(client, configuration, tokens or [])))
     if tokens is not None and (tokens or not unreadable):
         yield from _tokens(tokens)
+    if tokens is not None:
+        try:
+            yield from _rotation(session.run(lambda client: client.tokens_adopt()).clients, bool(tokens or unreadable))
+        except GhlError as error:
+            yield _failed("store", error)
     # The check of the API version may have refreshed a token.
     for lost in session.insist():
         yield Check("store", "problem", f"{lost.resource_id}: {lost.message}", lost.help)
@@ -110,6 +115,19 @@ def _unreadable(failed: Sequence[FailedToken]) -> Iterator[Check]:
         more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
         first = failed[0].error
         yield Check("tokens", "problem", f"cannot be read: {ids}{more}: {first.message}", first.help)
+
+
+def _rotation(clients: Sequence[OtherClient], holds: bool) -> Iterator[Check]:
+    """Tokens of other client ids: of other apps that share the database, or of this app before a key rotation."""
+    if clients:
+        ids = ", ".join(f"{each.client_id} ({each.tokens})" for each in clients[:_MOST_NAMED])
+        more = f" and {len(clients) - _MOST_NAMED} more" if len(clients) > _MOST_NAMED else ""
+        yield Check(
+            "client id",
+            "ok" if holds else "warning",
+            f"the database holds tokens of other client ids: {ids}{more}",
+            f"if this app's client id was {clients[0].client_id} before: ghl-oauth adopt --from {clients[0].client_id}",
+        )
 
 
 def _library_found() -> Check:

@@ -186,6 +186,18 @@ def make_parser() -> argparse.ArgumentParser:
     importing.add_argument("file", metavar="FILE", help="the file; - for stdin")
     importing.add_argument("--replace", action="store_true", help="allow an older token to replace a newer one")
 
+    adopt = add(
+        "adopt",
+        commands.adopt,
+        "take over the tokens of another client id in the same database",
+        "After a key rotation the app has a new client id, under which the database looks empty. This moves the tokens "
+        "of the old client id to the configured one. Stop the programs that use the old one first. A token that is "
+        "already held under the new client id stays. Without --from the client ids that have tokens are listed.",
+    )
+    adopt.add_argument("--from", dest="client", type=_text, metavar="CLIENT_ID", help="the old client id")
+    adopt.add_argument("--resource", type=_text, metavar="ID", help="only this company or location")
+    adopt.add_argument("--dry-run", action="store_true", default=None, help="only report")
+
     export = add(
         "export",
         commands.export_tokens,

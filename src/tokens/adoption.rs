@@ -1,0 +1,285 @@
+//! Key rotation: taking over the records that another client id has in the same database.
+//!
+//! A record is moved: saved under this client id first, then deleted under the other one. A process that dies in between
+//! leaves it in both places, and the next adoption recognises the copy and deletes the other. If it stayed in both places, two
+//! programs could spend the same refresh token.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Tokens;
+use super::bulk::{failure, stopped};
+use super::installation::UNMINTED;
+use super::records::{Origin, Records, Saved, same_token};
+use crate::deadline::Deadline;
+use crate::deferred_callbacks;
+use crate::error::{Error, Result, Status};
+use crate::event::Event;
+use crate::store::{OtherClient, Query, Record, Standing};
+use crate::token::valid_id;
+
+/// How many records or notes are read at a time.
+const PAGE: usize = 100;
+
+/// Whose tokens are taken over.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AdoptParams {
+    /// The other client id. Without it nothing is taken over.
+    pub client_id: Option<String>,
+    /// Only this company or location. Default: all.
+    pub resource_id: Option<String>,
+    /// Only report the outcome. Default: false.
+    pub dry_run: bool,
+}
+
+/// The outcome of an adoption.
+#[derive(Default)]
+struct Report {
+    adopted: u64,
+    skipped: Vec<Value>,
+    failed: Vec<Value>,
+}
+
+/// The decision about one record of the other client id.
+enum Adoption {
+    /// It is taken over: as this record, which replaces this one.
+    Taken(Box<Record>, Option<Box<Record>>),
+    /// This client id holds the same token, or a successor of it.
+    Copied,
+    /// It stays, for this reason.
+    Left(&'static str),
+}
+
+impl Tokens {
+    /// Moves the tokens of another client id in the same database to this one. A token that is held here and not lost is never
+    /// replaced. `deadline` gives each record its own time.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, naming the parameter; `CONFIG` if the store holds one client id only; `STORE`, `TIMEOUT`,
+    /// `CANCELLED`: then some tokens are taken over, and the same call again brings the rest.
+    pub fn adopt_from(
+        &self,
+        own_client_id: &str,
+        params: &AdoptParams,
+        deadline: impl Fn() -> Deadline,
+    ) -> Result<Value> {
+        let mut report = Report::default();
+        if let Some(resource_id) = &params.resource_id {
+            valid_id("resourceId", resource_id)?;
+        }
+        if let Some(client_id) = &params.client_id {
+            valid_id("clientId", client_id)?;
+            if client_id == own_client_id {
+                let error = Error::invalid_argument("clientId", "clientId is this client's own id");
+                return Err(error.with_help("give the client id that was used before"));
+            }
+            let Some(store) = self.records.store().of_client(client_id)? else {
+                return Err(Error::new(
+                    Status::Config,
+                    "this store holds the tokens of one client id only, so there is no other to adopt from",
+                )
+                .with_help("export with the other client id (ghl_tokens_export), and import with this one (ghl_tokens_import)")
+                .with_parameter("store.kind"));
+            };
+            let other = Records::new(store, Arc::clone(&self.clock));
+            match &params.resource_id {
+                Some(resource_id) => {
+                    self.adopt_into(&mut report, &other, resource_id, params.dry_run, &deadline())?;
+                }
+                None => self.adopt_all(&mut report, &other, params.dry_run, &deadline)?,
+            }
+        }
+        let clients = self.other_clients(&deadline())?;
+        let Report { adopted, skipped, failed } = report;
+        Ok(json!({"adopted": adopted, "skipped": skipped, "failed": failed, "clients": clients}))
+    }
+
+    fn adopt_all(
+        &self,
+        report: &mut Report,
+        other: &Records,
+        dry_run: bool,
+        deadline: &impl Fn() -> Deadline,
+    ) -> Result<()> {
+        let whole = deadline();
+        let mut query = Query { limit: PAGE, ..Query::default() };
+        loop {
+            let page = other.list(&query, &deadline())?;
+            for record in &page.records {
+                if whole.is_cancelled() {
+                    return Err(stopped("the call was cancelled"));
+                }
+                self.adopt_into(report, other, &record.resource_id, dry_run, &deadline())?;
+            }
+            let failures = page.unreadable.iter();
+            report.failed.extend(failures.map(|row| failure("resourceId", &row.resource_id, &row.error)));
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+        if dry_run { Ok(()) } else { self.adopt_installations(other, deadline) }
+    }
+
+    /// Takes over one record, and reports the outcome.
+    fn adopt_into(
+        &self,
+        report: &mut Report,
+        other: &Records,
+        resource_id: &str,
+        dry_run: bool,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        match self.adopt_one(other, resource_id, dry_run, deadline) {
+            Ok(None) => report.adopted += 1,
+            Ok(Some(reason)) => report.skipped.push(json!({"resourceId": resource_id, "reason": reason})),
+            Err(error) if error.is_unreadable() => {
+                report.failed.push(failure("resourceId", resource_id, &error));
+            }
+            Err(error) => return Err(error.with_resource(resource_id)),
+        }
+        Ok(())
+    }
+
+    fn other_clients(&self, deadline: &Deadline) -> Result<Vec<OtherClient>> {
+        self.records.store().other_clients(deadline)
+    }
+
+    /// Adds to an error that says that no token is held whether the database holds tokens of another client id.
+    pub fn explain_not_held(&self, error: Error, deadline: impl FnOnce() -> Deadline) -> Error {
+        if error.status() != Status::NotFound || error.api().is_some() {
+            return error;
+        }
+        match self.look_for_rotation(deadline) {
+            Some(found) => {
+                let help = error.help().map(|help| format!("{help}; ")).unwrap_or_default();
+                error.with_help(format!("{help}{found}"))
+            }
+            None => error,
+        }
+    }
+
+    /// Whether the database holds tokens of another client id: looked at once, with a warning.
+    pub fn look_for_rotation(&self, deadline: impl FnOnce() -> Deadline) -> Option<&str> {
+        if self.other_client.get().is_none() {
+            let other = self.other_clients(&deadline()).ok()?.into_iter().next();
+            let help = other.as_ref().map(|OtherClient { client_id, .. }| {
+                format!("if the app's client id was {client_id} before, adopt its tokens (ghl_tokens_adopt)")
+            });
+            // Outside of any lock: the host's logger may call the library.
+            if self.other_client.set(help).is_ok()
+                && let Some(OtherClient { client_id, tokens }) = other
+            {
+                log::warn!(
+                    "the store holds no such token of this client id, but {tokens} of the client id {client_id}: if the app's \
+                     client id changed, adopt them (ghl_tokens_adopt, or ghl-oauth adopt --from {client_id})"
+                );
+            }
+        }
+        self.other_client.get()?.as_deref()
+    }
+
+    /// Takes over one record. Answers why not, if it is left.
+    fn adopt_one(
+        &self,
+        other: &Records,
+        resource_id: &str,
+        dry_run: bool,
+        deadline: &Deadline,
+    ) -> Result<Option<&'static str>> {
+        let not_found = "no token is held under the other client id";
+        if dry_run {
+            let Some(theirs) = other.load(resource_id, deadline)? else { return Ok(Some(not_found)) };
+            return Ok(match self.adoption(theirs, deadline)? {
+                Adoption::Taken(..) | Adoption::Copied => None,
+                Adoption::Left(reason) => Some(reason),
+            });
+        }
+        let _deferred = deferred_callbacks::defer();
+        // A refresh under the other client id ends first: until then the stored token may be spent.
+        let _theirs = other.lock(resource_id, deadline)?;
+        let _ours = self.records.lock(resource_id, deadline)?;
+        let Some(theirs) = other.load(resource_id, deadline)? else {
+            return Ok(Some(not_found));
+        };
+        let (token, installed_at) = (Arc::clone(&theirs.token), theirs.installed_at());
+        match self.adoption(theirs, deadline)? {
+            Adoption::Left(reason) => return Ok(Some(reason)),
+            Adoption::Copied => {}
+            Adoption::Taken(mut record, held) => {
+                let origin = Origin::Consent(held.map(|held| held.token));
+                match self.records.save(&mut record, &origin, deadline)? {
+                    Saved::Ours => {}
+                    Saved::Theirs => return Ok(Some("another process saved a token meanwhile")),
+                    Saved::Deleted => return Ok(Some("it was deleted meanwhile")),
+                }
+                self.records.forget_older(&record, &origin);
+                self.cooldowns.clear(resource_id);
+                self.publish_if_cached(&record);
+                self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+            }
+        }
+        // The time of the tombstone is the beginning of the installation, so that an adoption in the other direction is not
+        // taken for older than a deletion.
+        other.delete(resource_id, installed_at, |record| same_token(&record.token, &token), deadline)?;
+        Ok(None)
+    }
+
+    fn adoption(&self, theirs: Record, deadline: &Deadline) -> Result<Adoption> {
+        let resource_id = &theirs.resource_id;
+        let held = match self.records.load(resource_id, deadline) {
+            Err(error) if error.is_unreadable() => {
+                return Ok(Adoption::Left("the token that is held under this client id cannot be read"));
+            }
+            held => held?,
+        };
+        if let Some(held) = &held {
+            let spent = theirs.token.refresh_token.as_ref();
+            if same_token(&held.token, &theirs.token) || spent.is_some_and(|spent| held.has_spent(spent)) {
+                return Ok(Adoption::Copied);
+            }
+            if !matches!(held.standing, Standing::ReauthorizationRequired { .. }) {
+                return Ok(Adoption::Left("a token is held under this client id"));
+            }
+        } else if self
+            .records
+            .last_deletion_ms(resource_id, deadline)?
+            .is_some_and(|deleted_at| deleted_at > theirs.installed_at())
+        {
+            return Ok(Adoption::Left("it was deleted under this client id"));
+        }
+        // A refusal was a verdict under the other client id: the next refresh tells what this one is worth.
+        let mut record = Record { version: 0, standing: Standing::Good, ..theirs };
+        match &held {
+            Some(held) => {
+                record.version = held.version;
+                record.spent = held.spent.merged(&record.spent);
+            }
+            None => record.predecessor = self.records.last_deleted(&record.resource_id, deadline)?,
+        }
+        record.renew_at = self.schedule.renewal(&record);
+        Ok(Adoption::Taken(Box::new(record), held.map(Box::new)))
+    }
+
+    /// Takes over the INSTALLs that wait for a token, unless there is a word on the location here.
+    fn adopt_installations(&self, other: &Records, deadline: &impl Fn() -> Deadline) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = other.store().notes(UNMINTED, after.as_deref(), PAGE, &deadline())?;
+            for mut note in page.notes {
+                note.version = 0;
+                match self.records.store().save_note(&note, &deadline()) {
+                    Err(error) if error.status() == Status::Conflict => {}
+                    saved => saved?,
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+}
