@@ -35,17 +35,17 @@ pub struct Client {
     seal: Seal,
     clock: Arc<dyn Clock>,
     events: Arc<Events>,
-    parts: Parts,
+    per_process: PerProcess,
 }
 
 /// The components of one process, and the components that its forked child built for itself.
-struct Parts {
-    own: ProcessLocal<Work>,
-    of_child: OnceBox<Parts>,
+struct PerProcess {
+    own: ProcessLocal<Components>,
+    child: OnceBox<PerProcess>,
 }
 
 /// The components that hold sockets, handles and locks.
-struct Work {
+struct Components {
     api: Arc<Api>,
     tokens: Arc<Tokens>,
     authorization: Authorization,
@@ -96,23 +96,23 @@ impl Client {
         config.http.ca_bundle_path.iter_mut().for_each(make_absolute);
         store::resolve_paths(&mut backend)?;
         let store = || store::open(&backend, true, &config.timeouts, host.as_ref(), &seal);
-        let parts = Parts::new(&config, store, &clock, &events)?;
-        Ok(Client { config, backend, host, seal, clock, events, parts })
+        let per_process = PerProcess::new(&config, store, &clock, &events)?;
+        Ok(Client { config, backend, host, seal, clock, events, per_process })
     }
 
     /// The components of this process; a forked child builds its own.
-    fn work(&self) -> Result<&Work> {
-        let mut parts = &self.parts;
+    fn components(&self) -> Result<&Components> {
+        let mut current = &self.per_process;
         loop {
-            match parts.own.get() {
-                Some(work) => return Ok(work),
+            match current.own.get() {
+                Some(components) => return Ok(components),
                 None => {
-                    parts = parts.of_child.get_or_try_init(|| {
+                    current = current.child.get_or_try_init(|| {
                         let (timeouts, host) = (&self.config.timeouts, self.host.as_ref());
                         // The parent had the database open: if the file is missing now, it must not
                         // be created again.
                         let store = || store::open(&self.backend, false, timeouts, host, &self.seal);
-                        Parts::new(&self.config, store, &self.clock, &self.events).map(Box::new)
+                        PerProcess::new(&self.config, store, &self.clock, &self.events).map(Box::new)
                     })?;
                 }
             }
@@ -120,12 +120,12 @@ impl Client {
     }
 
     /// The components of this process, if they have been built.
-    fn work_so_far(&self) -> Option<&Work> {
-        let mut parts = &self.parts;
+    fn existing_components(&self) -> Option<&Components> {
+        let mut current = &self.per_process;
         loop {
-            match parts.own.get() {
-                Some(work) => return Some(work),
-                None => parts = parts.of_child.get()?,
+            match current.own.get() {
+                Some(components) => return Some(components),
+                None => current = current.child.get()?,
             }
         }
     }
@@ -135,9 +135,9 @@ impl Client {
     /// A refresh whose request has been sent continues on its thread until the response is saved.
     pub fn cancel(&self) {
         // Without components no call is waiting.
-        if let Some(work) = self.work_so_far() {
-            work.cancellation.raise();
-            work.tokens.wake_all();
+        if let Some(components) = self.existing_components() {
+            components.cancellation.raise();
+            components.tokens.wake_all();
         }
     }
 
@@ -146,8 +146,8 @@ impl Client {
     /// # Errors
     /// `STORE`, in a forked child that cannot open its store.
     pub fn stats(&self) -> Result<Value> {
-        let work = self.work()?;
-        let (http, tokens) = (work.api.counters(), work.tokens.counters());
+        let components = self.components()?;
+        let (http, tokens) = (components.api.counters(), components.tokens.counters());
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "requests": {
@@ -156,13 +156,13 @@ impl Client {
                 "unanswered": http.unanswered.load(Ordering::Relaxed),
             },
             "tokens": {
-                "inMemory": work.tokens.cached_count(),
-                "unsaved": work.tokens.unsaved_count(),
+                "inMemory": components.tokens.cached_count(),
+                "unsaved": components.tokens.unsaved_count(),
                 "refreshed": tokens.refreshed.load(Ordering::Relaxed),
                 "minted": tokens.minted.load(Ordering::Relaxed),
                 "failed": tokens.failed.load(Ordering::Relaxed),
             },
-            "pace": work.api.rate_limits(),
+            "pace": components.api.rate_limits(),
         }))
     }
 
@@ -176,9 +176,10 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT` for a missing parameter; errors of the API and the network.
     pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
-        let work = self.work()?;
-        work.api
-            .token(params, TokenRetry::SingleUse, self.clock.wall_ms(), &work.deadline())
+        let components = self.components()?;
+        components
+            .api
+            .token(params, TokenRetry::SingleUse, self.clock.wall_ms(), &components.deadline())
             .map_err(Error::from)
     }
 
@@ -187,8 +188,8 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT` for an empty ID; otherwise as [`Client::access_token`].
     pub fn oauth_location_token(&self, params: &LocationTokenParams) -> Result<Token> {
-        let work = self.work()?;
-        work.tokens.location_token(params, &work.deadline())
+        let components = self.components()?;
+        components.tokens.location_token(params, &components.deadline())
     }
 
     /// `GET /oauth/installed-locations`: one page, or all items with `all`.
@@ -197,8 +198,8 @@ impl Client {
     /// `INVALID_ARGUMENT` for a missing company or a page size out of range; otherwise as
     /// [`Client::access_token`].
     pub fn oauth_installed_locations(&self, params: &InstalledLocationsParams) -> Result<Map<String, Value>> {
-        let work = self.work()?;
-        work.tokens.installed_locations(params, &work.deadline())
+        let components = self.components()?;
+        components.tokens.installed_locations(params, &components.deadline())
     }
 
     /// The URL of the consent page; see [`Authorization::url`].
@@ -206,7 +207,7 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT`, naming the parameter.
     pub fn authorization_url(&self, params: UrlParams) -> Result<Value> {
-        self.work()?.authorization.url(params)
+        self.components()?.authorization.url(params)
     }
 
     /// Exchanges the code of a redirect and stores the token; see [`Authorization::complete`].
@@ -214,8 +215,8 @@ impl Client {
     /// # Errors
     /// As [`Authorization::complete`].
     pub fn authorization_complete(&self, params: &CompleteParams) -> Result<Value> {
-        let work = self.work()?;
-        work.authorization.complete(params, &work.deadline())
+        let components = self.components()?;
+        components.authorization.complete(params, &components.deadline())
     }
 
     /// Waits for the redirect on a loopback port and stores the token; see
@@ -224,8 +225,8 @@ impl Client {
     /// # Errors
     /// As [`Authorization::listen`].
     pub fn authorization_listen(&self, params: &ListenParams) -> Result<Value> {
-        let work = self.work()?;
-        work.authorization.listen(params, &work.deadline())
+        let components = self.components()?;
+        components.authorization.listen(params, &components.deadline())
     }
 
     /// A valid access token; see [`Tokens::access_token`].
@@ -233,14 +234,14 @@ impl Client {
     /// # Errors
     /// As [`Tokens::access_token`].
     pub fn access_token(&self, resource_id: &str) -> Result<Secret> {
-        let work = self.work()?;
-        let token = work.tokens.access_token(resource_id, || work.deadline());
-        token.map_err(|error| work.tokens.explain_not_held(error, || work.deadline()))
+        let components = self.components()?;
+        let token = components.tokens.access_token(resource_id, || components.deadline());
+        token.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
     }
 
     /// Passes the cached token to `take` if it is fresh; on `None`, call [`Client::access_token`].
     pub fn with_fresh_token<T>(&self, resource_id: &str, take: impl FnOnce(&Secret) -> T) -> Option<T> {
-        self.work().ok()?.tokens.with_fresh(resource_id, take)
+        self.components().ok()?.tokens.with_fresh(resource_id, take)
     }
 
     /// Refreshes or mints now; see [`Tokens::refresh`].
@@ -248,9 +249,9 @@ impl Client {
     /// # Errors
     /// As [`Tokens::refresh`].
     pub fn token_refresh(&self, resource_id: &str) -> Result<Value> {
-        let work = self.work()?;
-        let metadata = work.tokens.refresh(resource_id, &work.deadline());
-        metadata.map_err(|error| work.tokens.explain_not_held(error, || work.deadline()))
+        let components = self.components()?;
+        let metadata = components.tokens.refresh(resource_id, &components.deadline());
+        metadata.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
     }
 
     /// Deletes a token; see [`Tokens::delete`].
@@ -258,8 +259,8 @@ impl Client {
     /// # Errors
     /// As [`Tokens::delete`].
     pub fn token_delete(&self, resource_id: &str) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.delete(resource_id, &work.deadline())
+        let components = self.components()?;
+        components.tokens.delete(resource_id, &components.deadline())
     }
 
     /// A page of metadata; see [`Tokens::list`].
@@ -267,10 +268,10 @@ impl Client {
     /// # Errors
     /// As [`Tokens::list`].
     pub fn tokens_list(&self, params: &ListParams) -> Result<Value> {
-        let work = self.work()?;
-        let page = work.tokens.list(params, &work.deadline())?;
+        let components = self.components()?;
+        let page = components.tokens.list(params, &components.deadline())?;
         if *params == ListParams::default() && page["items"].as_array().is_some_and(Vec::is_empty) {
-            work.tokens.look_for_rotation(|| work.deadline());
+            components.tokens.look_for_rotation(|| components.deadline());
         }
         Ok(page)
     }
@@ -280,8 +281,8 @@ impl Client {
     /// # Errors
     /// As [`Tokens::export`].
     pub fn tokens_export(&self, params: &ListParams) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.export(params, &work.deadline())
+        let components = self.components()?;
+        components.tokens.export(params, &components.deadline())
     }
 
     /// Imports tokens; see [`Tokens::import`].
@@ -289,8 +290,8 @@ impl Client {
     /// # Errors
     /// As [`Tokens::import`].
     pub fn tokens_import(&self, params: ImportParams) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.import(params, &work.deadline())
+        let components = self.components()?;
+        components.tokens.import(params, &components.deadline())
     }
 
     /// Moves the tokens of another client ID in the same database to this client; see
@@ -299,8 +300,8 @@ impl Client {
     /// # Errors
     /// As [`Tokens::adopt_from`].
     pub fn tokens_adopt(&self, params: &AdoptParams) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.adopt_from(&self.config.client_id, params, || work.deadline())
+        let components = self.components()?;
+        components.tokens.adopt_from(&self.config.client_id, params, || components.deadline())
     }
 
     /// Sends a request to any endpoint with a valid token; see [`Requests::send`].
@@ -308,9 +309,9 @@ impl Client {
     /// # Errors
     /// As [`Requests::send`].
     pub fn request(&self, params: &RequestParams) -> Result<Value> {
-        let work = self.work()?;
-        let answer = work.requests.send(params, &work.deadline());
-        answer.map_err(|error| work.tokens.explain_not_held(error, || work.deadline()))
+        let components = self.components()?;
+        let answer = components.requests.send(params, &components.deadline());
+        answer.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
     }
 
     /// Mints tokens for many locations; see [`Tokens::mint_all`].
@@ -318,8 +319,8 @@ impl Client {
     /// # Errors
     /// As [`Tokens::mint_all`].
     pub fn tokens_mint(&self, params: MintParams, progress: Progress) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.mint_all(params, progress, || work.deadline())
+        let components = self.components()?;
+        components.tokens.mint_all(params, progress, || components.deadline())
     }
 
     /// Renews all tokens that are due; see [`Tokens::maintain`].
@@ -327,8 +328,8 @@ impl Client {
     /// # Errors
     /// As [`Tokens::maintain`].
     pub fn tokens_maintain(&self, params: &MaintainParams, progress: Progress) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.maintain(params, progress, || work.deadline())
+        let components = self.components()?;
+        components.tokens.maintain(params, progress, || components.deadline())
     }
 
     /// Verifies a webhook's signature and parses it; see [`Webhooks::verify`].
@@ -336,7 +337,7 @@ impl Client {
     /// # Errors
     /// As [`Webhooks::verify`].
     pub fn webhook_verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
-        self.work()?.webhooks.verify(body, headers)
+        self.components()?.webhooks.verify(body, headers)
     }
 
     /// Verifies a webhook and applies it to the tokens; see [`Webhooks::apply`].
@@ -344,12 +345,12 @@ impl Client {
     /// # Errors
     /// As [`Webhooks::apply`].
     pub fn webhook_apply(&self, body: &[u8], headers: &Headers) -> Result<Value> {
-        let work = self.work()?;
-        work.webhooks.apply(body, headers, &work.deadline())
+        let components = self.components()?;
+        components.webhooks.apply(body, headers, &components.deadline())
     }
 }
 
-impl Drop for Work {
+impl Drop for Components {
     /// Makes a last attempt to save unsaved tokens. A forked child never drops its parent's
     /// components.
     fn drop(&mut self) {
@@ -357,13 +358,13 @@ impl Drop for Work {
     }
 }
 
-impl Parts {
+impl PerProcess {
     fn new(
         config: &Config,
         open_store: impl FnOnce() -> Result<Arc<dyn Store>>,
         clock: &Arc<dyn Clock>,
         events: &Arc<Events>,
-    ) -> Result<Parts> {
+    ) -> Result<PerProcess> {
         let api = Arc::new(Api::new(config, clock)?);
         let verifier = Verifier::new(&config.webhook)?;
         let store = open_store()?;
@@ -374,7 +375,7 @@ impl Parts {
             Arc::clone(events),
             config.refresh.clone(),
         ));
-        let work = Work {
+        let components = Components {
             authorization: Authorization::new(
                 config,
                 Arc::clone(&api),
@@ -389,11 +390,11 @@ impl Parts {
             cancellation: Arc::default(),
             call_timeout: Duration::from_millis(config.timeouts.total_ms),
         };
-        Ok(Parts { own: ProcessLocal::new(work), of_child: OnceBox::new() })
+        Ok(PerProcess { own: ProcessLocal::new(components), child: OnceBox::new() })
     }
 }
 
-impl Work {
+impl Components {
     fn deadline(&self) -> Deadline {
         Deadline::by(&self.clock, self.call_timeout, &self.cancellation)
     }

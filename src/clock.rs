@@ -35,7 +35,7 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock(());
 
 impl SystemClock {
-    /// The system's clocks.
+    /// Creates the system's clocks.
     pub fn new() -> SystemClock {
         SystemClock(())
     }

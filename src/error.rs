@@ -164,7 +164,7 @@ impl Error {
         self.0.status
     }
 
-    /// What happened, in one sentence.
+    /// The message: one sentence that says what happened.
     pub fn message(&self) -> &str {
         &self.0.message
     }

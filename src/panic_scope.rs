@@ -1,5 +1,5 @@
-//! Panic scope: a thread-local flag that marks code of the library, so that the panic hook prints
-//! nothing for its panics.
+//! Panic scope: a thread-local flag that is set while library code runs. The panic hook prints
+//! nothing for a panic in this scope.
 
 use std::cell::Cell;
 

@@ -15,16 +15,16 @@ pub fn token() -> Result<String> {
 /// `LENGTH` random bytes.
 pub fn bytes<const LENGTH: usize>() -> Result<[u8; LENGTH]> {
     let mut bytes = [0; LENGTH];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| none())?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| no_random_bytes())?;
     Ok(bytes)
 }
 
 /// A random HMAC-SHA-256 key.
 pub fn key() -> Result<hmac::Key> {
-    hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| none())
+    hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| no_random_bytes())
 }
 
-fn none() -> Error {
+fn no_random_bytes() -> Error {
     Error::new(Status::Internal, "the operating system returned no random bytes")
 }
 

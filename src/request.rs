@@ -89,7 +89,7 @@ impl Requests {
             Some(resource_id) => failure.error.with_resource(resource_id),
             None => failure.error,
         })?;
-        Ok(shown(response))
+        Ok(to_json(response))
     }
 }
 
@@ -193,7 +193,7 @@ fn body(params: &RequestParams, headers: &mut Vec<(HeaderName, &str)>) -> Result
 }
 
 /// The response as JSON for the caller.
-fn shown(response: Response) -> Value {
+fn to_json(response: Response) -> Value {
     let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = media_type(content_type.unwrap_or_default());
     let is_json = content_type == "application/json" || content_type.ends_with("+json");
@@ -206,14 +206,14 @@ fn shown(response: Response) -> Value {
     // `json!` would copy the body and the headers.
     Value::Object(Map::from_iter([
         ("status".to_owned(), response.status.into()),
-        ("headers".to_owned(), by_name(&response.headers).into()),
+        ("headers".to_owned(), headers_to_json(&response.headers).into()),
         ("body".to_owned(), body),
         ("bodyEncoding".to_owned(), encoding.into()),
     ]))
 }
 
 /// Headers by lower-case name. Values of a repeated header are joined (RFC 9110, section 5.3).
-fn by_name(headers: &HeaderMap) -> Map<String, Value> {
+fn headers_to_json(headers: &HeaderMap) -> Map<String, Value> {
     let mut joined = Map::new();
     for (name, value) in headers {
         let value = String::from_utf8_lossy(value.as_bytes());

@@ -32,19 +32,19 @@ pub fn error(response: &Response, secrets: &[&str]) -> Error {
 
 /// Whether an error says that the access token is invalid.
 pub fn says_dead_token(error: &Error) -> bool {
-    let words = error.api().map(words_of).unwrap_or_default();
+    let words = error.api().map(lowercase_message).unwrap_or_default();
     error.http_status() == Some(401) && DEAD_TOKEN.iter().any(|dead| words.contains(dead))
 }
 
 /// The API's message in lower case. Empty for a page of a proxy or a firewall.
-fn words_of(fault: &ApiFault) -> String {
+fn lowercase_message(fault: &ApiFault) -> String {
     fault.message.as_deref().filter(|_| fault.is_of_api).unwrap_or_default().to_ascii_lowercase()
 }
 
 /// Whether a rejected mint means that mints for all other locations will be rejected as well: the
 /// company's token is invalid or lacks the scope, or the API version is wrong.
 pub fn ends_every_mint(error: &Error) -> bool {
-    let words = error.api().map(words_of).unwrap_or_default();
+    let words = error.api().map(lowercase_message).unwrap_or_default();
     let of_all = ["not authorized for this scope", "version header"];
     says_dead_token(error)
         || error.http_status() == Some(401) && of_all.iter().any(|part| words.contains(part))
@@ -54,13 +54,13 @@ pub fn ends_every_mint(error: &Error) -> bool {
 /// with any HTTP status.
 pub fn is_transient(fault: &ApiFault) -> bool {
     let in_code = fault.code.as_deref().is_some_and(|code| code.eq_ignore_ascii_case("command timed out"));
-    fault.is_of_api && (in_code || words_of(fault).contains("command timed out"))
+    fault.is_of_api && (in_code || lowercase_message(fault).contains("command timed out"))
 }
 
 /// Whether an error says that the token is of the other kind (company or location). A refresh token
 /// in the request was not used up then.
 pub fn says_other_kind(error: &Error) -> bool {
-    let words = error.api().map(words_of).unwrap_or_default();
+    let words = error.api().map(lowercase_message).unwrap_or_default();
     error.http_status() == Some(401) && words.contains("user type mismatch")
 }
 
@@ -72,7 +72,7 @@ pub fn is_of_dead_token(response: &Response) -> bool {
 /// The status and the help text for a response.
 fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
     let code = fault.code.as_deref().unwrap_or_default();
-    let words = words_of(fault);
+    let words = lowercase_message(fault);
     let says = |part: &str| words.contains(part);
     let names = |part: &str| words.contains(part) || code.to_ascii_lowercase().contains(part);
 
@@ -152,7 +152,7 @@ fn read(response: &Response, secrets: &[&str]) -> ApiFault {
         return ApiFault {
             code: string(envelope, "code", secrets),
             message: string(envelope, "message", secrets),
-            details: censored(envelope.get("details").cloned().unwrap_or_default(), secrets),
+            details: redacted(envelope.get("details").cloned().unwrap_or_default(), secrets),
             resolution: string(envelope, "resolution", secrets),
             trace_id: trace_id(response, &body, secrets).or_else(|| trace_id(response, envelope, secrets)),
             is_of_api: true,
@@ -202,13 +202,13 @@ fn string(body: &Map<String, Value>, name: &str, secrets: &[&str]) -> Option<Str
     (!words.is_empty()).then(|| without_secrets(&words, secrets))
 }
 
-fn censored(details: Value, secrets: &[&str]) -> Value {
+fn redacted(details: Value, secrets: &[&str]) -> Value {
     match details {
         Value::String(words) => without_secrets(&words, secrets).into(),
-        Value::Array(list) => list.into_iter().map(|value| censored(value, secrets)).collect(),
+        Value::Array(list) => list.into_iter().map(|value| redacted(value, secrets)).collect(),
         Value::Object(map) => map
             .into_iter()
-            .map(|(name, value)| (without_secrets(&name, secrets), censored(value, secrets)))
+            .map(|(name, value)| (without_secrets(&name, secrets), redacted(value, secrets)))
             .collect(),
         other => other,
     }
@@ -223,14 +223,14 @@ pub fn without_secrets(words: &str, secrets: &[&str]) -> String {
         if secret.len() > words.len() {
             continue;
         }
-        words = without(&words.replace(secret, "…"), |rest| spelled(rest, secret));
+        words = redact(&words.replace(secret, "…"), |rest| escaped_length(rest, secret));
     }
-    without(&words, jwt)
+    redact(&words, jwt_length)
 }
 
 /// Replaces every match of `length`, which returns the length of a match at the start of its
 /// argument, in bytes.
-fn without(words: &str, length: impl Fn(&str) -> Option<usize>) -> String {
+fn redact(words: &str, length: impl Fn(&str) -> Option<usize>) -> String {
     let mut kept = String::with_capacity(words.len());
     let mut rest = words;
     while let Some(character) = rest.chars().next() {
@@ -250,7 +250,7 @@ fn without(words: &str, length: impl Fn(&str) -> Option<usize>) -> String {
 
 /// The length of the secret at the start of these words, with each character plain or escaped (URL,
 /// form, JSON or HTML).
-fn spelled(words: &str, secret: &str) -> Option<usize> {
+fn escaped_length(words: &str, secret: &str) -> Option<usize> {
     let mut rest = words.as_bytes();
     for byte in secret.bytes() {
         let length = escaped(rest).filter(|(meant, _)| *meant == byte).map(|(_, length)| length);
@@ -290,7 +290,7 @@ fn escaped(words: &[u8]) -> Option<(u8, usize)> {
 
 /// The length of the JWT at the start of these words. `eyJ` is its header's `{"` in base64; the
 /// minimum length excludes words such as "keyJob".
-fn jwt(words: &str) -> Option<usize> {
+fn jwt_length(words: &str) -> Option<usize> {
     const MIN_LENGTH: usize = 20;
     if !words.starts_with("eyJ") {
         return None;

@@ -195,8 +195,8 @@ impl Pages {
                 self.params.page_token = Some(next);
                 Ok(true)
             }
-            Some(_) if self.seen.len() >= MAX_PAGES => Err(endless("the list has too many pages")),
-            Some(_) => Err(endless("the page tokens of the list form a cycle")),
+            Some(_) if self.seen.len() >= MAX_PAGES => Err(pagination_error("the list has too many pages")),
+            Some(_) => Err(pagination_error("the page tokens of the list form a cycle")),
         }
     }
 }
@@ -240,7 +240,7 @@ fn next_page_token(page: &Map<String, Value>) -> Option<String> {
     more.then(|| token.to_owned())
 }
 
-fn endless(why: &str) -> Error {
+fn pagination_error(why: &str) -> Error {
     Error::new(Status::Protocol, why).with_help("request single pages with pageToken")
 }
 

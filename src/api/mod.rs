@@ -102,7 +102,7 @@ impl From<Error> for Failure {
 }
 
 impl Api {
-    /// Connects to the API as configured.
+    /// The endpoints of the configured API. Opens no connection yet.
     ///
     /// # Errors
     /// `CONFIG`, naming the key.
@@ -244,8 +244,8 @@ fn form<'a>(
     (FORM, Zeroizing::new(form.into_bytes()))
 }
 
-/// Whether a value needs no form encoding, as most tokens and IDs. No early exit, so that the
-/// compiler can vectorize the loop.
+/// Whether a value needs no form encoding, which is true of most tokens and IDs. No early exit, so
+/// that the compiler can vectorize the loop.
 fn is_unreserved(value: &str) -> bool {
     value
         .bytes()

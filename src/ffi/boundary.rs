@@ -89,12 +89,12 @@ impl Write for Document {
 
 /// Turns a panic into `INTERNAL`.
 pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    quiet_panics();
-    let inside = panic_scope::enter();
+    install_panic_hook();
+    let scope = panic_scope::enter();
     // Unwind safe: shared state is behind locks, whose poison is ignored, and is consistent at
     // every panic.
     let outcome = panic::catch_unwind(AssertUnwindSafe(work));
-    drop(inside);
+    drop(scope);
     outcome.unwrap_or_else(|payload| {
         // A payload may panic when it is dropped.
         std::mem::forget(payload);
@@ -105,19 +105,19 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// Installs a panic hook that logs the location of a panic inside the library instead of printing
 /// its message, which may contain secrets. Other panics go to the host's hook.
-fn quiet_panics() {
+fn install_panic_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let outside = panic::take_hook();
+        let host_hook = panic::take_hook();
         panic::set_hook(Box::new(move |panic| match (panic_scope::is_active(), panic.location()) {
             (true, Some(place)) => log::error!("panic at {}:{}", place.file(), place.line()),
             (true, None) => log::error!("panic at an unknown location"),
-            (false, _) => outside(panic),
+            (false, _) => host_hook(panic),
         }));
     });
 }
 
 /// A static string for C.
-pub const fn fixed(text: &'static CStr) -> *const c_char {
+pub const fn static_string(text: &'static CStr) -> *const c_char {
     text.as_ptr()
 }

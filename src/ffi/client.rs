@@ -49,7 +49,7 @@ type EventFunction = unsafe extern "C" fn(*const c_char, *mut c_void);
 /// A handle for a client that was created in Rust, for example with another clock. Free it with
 /// [`ghl_client_free`].
 pub fn client_from(core: Client) -> *mut ghl_client {
-    fork::watch();
+    fork::register_handlers();
     Box::into_raw(Box::new(ghl_client { core, events: Arc::new(Slot::new()), store: None }))
 }
 

@@ -32,7 +32,7 @@ mod handlers {
 
     /// Registers the handlers once per process. They remain valid, because the library is never
     /// unloaded.
-    pub fn watch() {
+    pub fn register_handlers() {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
             // SAFETY: the handlers have the right type and live as long as the process. If
@@ -43,8 +43,8 @@ mod handlers {
 }
 
 #[cfg(unix)]
-pub use handlers::watch;
+pub use handlers::register_handlers;
 
 /// Does nothing: this system has no `fork`.
 #[cfg(not(unix))]
-pub fn watch() {}
+pub fn register_handlers() {}

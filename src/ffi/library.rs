@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_char};
 
-use super::boundary::fixed;
+use super::boundary::static_string;
 use super::string;
 
 /// The version of this ABI. It is raised when something is added; existing items never change their
@@ -24,7 +24,7 @@ pub extern "C" fn ghl_version() -> *const c_char {
             Ok(version) => version,
             Err(_) => panic!("a version has no NUL inside"),
         };
-    fixed(VERSION)
+    static_string(VERSION)
 }
 
 /// The name of a status, such as "GHL_ERR_RATE_LIMITED", or "GHL_ERR_UNKNOWN" for an unknown
@@ -49,7 +49,7 @@ pub extern "C" fn ghl_status_name(status: i32) -> *const c_char {
             }
         };
     }
-    fixed(crate::error::statuses!(names))
+    static_string(crate::error::statuses!(names))
 }
 
 /// Wipes and frees a string that the library returned.

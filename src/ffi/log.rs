@@ -93,7 +93,7 @@ pub unsafe extern "C" fn ghl_set_log_callback(
             return Err(Error::invalid_argument("callback", "another logger is installed in this process"));
         }
         // A forked child keeps using the callback.
-        fork::watch();
+        fork::register_handlers();
         let level = if callback.is_some() { *level } else { LevelFilter::Off };
         let callback = callback.map(|function| Callback { function, context: Context(context) });
         SLOT.replace(callback, || log::set_max_level(level))

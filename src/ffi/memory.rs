@@ -11,7 +11,7 @@ pub struct Wiping;
 
 #[cfg(feature = "wiping-allocator")]
 #[global_allocator]
-static EVERYTHING: Wiping = Wiping;
+static ALLOCATOR: Wiping = Wiping;
 
 // SAFETY: forwards to the system's allocator. A block is wiped between its last use and its
 // release, when no other code may access it.

@@ -226,17 +226,17 @@ impl Callbacks {
     }
 
     /// Runs a callback under the re-entrancy guard.
-    fn ask<T>(&self, callback: impl FnOnce(*mut c_void) -> T) -> T {
+    fn call<T>(&self, callback: impl FnOnce(*mut c_void) -> T) -> T {
         Owner::of(self).run(|| callback(self.table.context))
     }
 
     /// Runs a callback that returns a string.
-    fn ask_for_text(
+    fn call_for_string(
         &self,
         callback: impl FnOnce(*mut c_void, *mut *mut c_char) -> i32,
     ) -> Result<Option<Zeroizing<String>>> {
         let mut out: *mut c_char = ptr::null_mut();
-        let code = self.ask(|context| callback(context, &mut out));
+        let code = self.call(|context| callback(context, &mut out));
         if out.is_null() {
             return outcome(code).map(|()| None);
         }
@@ -244,7 +244,7 @@ impl Callbacks {
         let text = Zeroizing::new(unsafe { CStr::from_ptr(out) }.to_bytes().to_vec());
         if let Some(free_string) = self.table.free_string {
             // SAFETY: the header's contract; the string came from the host and is not used again.
-            self.ask(|context| unsafe { free_string(context, out) });
+            self.call(|context| unsafe { free_string(context, out) });
         }
         if let Err(error) = outcome(code) {
             // JSON is part of a record rather than an explanation, and may contain secrets.
@@ -273,7 +273,7 @@ fn outcome(code: i32) -> Result<()> {
 }
 
 /// An ID, a query or a document as a C string. None of them contains a NUL.
-fn for_host(text: &str) -> Result<CString> {
+fn c_string(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error::invalid_argument("resource_id", "an ID contains a NUL"))
 }
 
@@ -284,32 +284,32 @@ fn missing() -> Error {
 
 impl Host for Callbacks {
     fn load(&self, id: &str) -> Result<Option<Zeroizing<String>>> {
-        let (load, id) = (self.table.load.ok_or_else(missing)?, for_host(id)?);
+        let (load, id) = (self.table.load.ok_or_else(missing)?, c_string(id)?);
         // SAFETY: the header's contract; the strings live until the callback returns.
-        self.ask_for_text(|context, out| unsafe { load(context, id.as_ptr(), out) })
+        self.call_for_string(|context, out| unsafe { load(context, id.as_ptr(), out) })
     }
 
     fn save(&self, id: &str, record: &str, expected_version: u64) -> Result<()> {
-        let (save, id) = (self.table.save.ok_or_else(missing)?, for_host(id)?);
-        let record = Zeroizing::new(for_host(record)?.into_bytes_with_nul());
+        let (save, id) = (self.table.save.ok_or_else(missing)?, c_string(id)?);
+        let record = Zeroizing::new(c_string(record)?.into_bytes_with_nul());
         // SAFETY: as above.
         outcome(
-            self.ask(|context| unsafe {
+            self.call(|context| unsafe {
                 save(context, id.as_ptr(), record.as_ptr().cast(), expected_version)
             }),
         )
     }
 
     fn remove(&self, id: &str) -> Result<()> {
-        let (remove, id) = (self.table.remove.ok_or_else(missing)?, for_host(id)?);
+        let (remove, id) = (self.table.remove.ok_or_else(missing)?, c_string(id)?);
         // SAFETY: as above.
-        outcome(self.ask(|context| unsafe { remove(context, id.as_ptr()) }))
+        outcome(self.call(|context| unsafe { remove(context, id.as_ptr()) }))
     }
 
     fn list(&self, query: &str) -> Result<Zeroizing<String>> {
-        let (list, query) = (self.table.list.ok_or_else(missing)?, for_host(query)?);
+        let (list, query) = (self.table.list.ok_or_else(missing)?, c_string(query)?);
         // SAFETY: as above.
-        let page = self.ask_for_text(|context, out| unsafe { list(context, query.as_ptr(), out) })?;
+        let page = self.call_for_string(|context, out| unsafe { list(context, query.as_ptr(), out) })?;
         page.ok_or_else(|| Error::new(Status::Store, "it returned no page"))
     }
 
@@ -318,16 +318,16 @@ impl Host for Callbacks {
     }
 
     fn lock(&self, id: &str, timeout: Duration) -> Result<()> {
-        let (lock, id) = (self.table.lock.ok_or_else(missing)?, for_host(id)?);
+        let (lock, id) = (self.table.lock.ok_or_else(missing)?, c_string(id)?);
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         // SAFETY: as above.
-        outcome(self.ask(|context| unsafe { lock(context, id.as_ptr(), timeout_ms) }))
+        outcome(self.call(|context| unsafe { lock(context, id.as_ptr(), timeout_ms) }))
     }
 
     fn unlock(&self, id: &str) {
-        if let (Some(unlock), Ok(id)) = (self.table.unlock, for_host(id)) {
+        if let (Some(unlock), Ok(id)) = (self.table.unlock, c_string(id)) {
             // SAFETY: as above.
-            self.ask(|context| unsafe { unlock(context, id.as_ptr()) });
+            self.call(|context| unsafe { unlock(context, id.as_ptr()) });
         }
     }
 }

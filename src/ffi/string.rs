@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// The size of the length field before the first byte of a returned string. With it, the whole
 /// string is wiped and freed even if the caller has written a NUL into it.
-const HEAD: usize = size_of::<usize>();
+const LENGTH_FIELD: usize = size_of::<usize>();
 
 /// Reads a string argument.
 ///
@@ -41,7 +41,7 @@ pub fn allocate(text: &str) -> *mut c_char {
             handle_alloc_error(layout);
         }
         block.cast::<usize>().write(text.len());
-        let bytes = block.add(HEAD);
+        let bytes = block.add(LENGTH_FIELD);
         ptr::copy_nonoverlapping(text.as_ptr(), bytes, text.len());
         bytes.add(text.len()).write(0);
         bytes.cast()
@@ -59,7 +59,7 @@ pub unsafe fn release(text: *mut c_char) {
     // SAFETY: by the contract, `allocate` wrote the length field and allocated the block with this
     // layout.
     unsafe {
-        let block = text.cast::<u8>().sub(HEAD);
+        let block = text.cast::<u8>().sub(LENGTH_FIELD);
         let length = block.cast::<usize>().read();
         Wiping.dealloc(block, layout(length));
     }
@@ -67,7 +67,7 @@ pub unsafe fn release(text: *mut c_char) {
 
 fn layout(length: usize) -> Layout {
     // Never overflows: a string has at most `isize::MAX` bytes.
-    match Layout::from_size_align(HEAD + length + 1, align_of::<usize>()) {
+    match Layout::from_size_align(LENGTH_FIELD + length + 1, align_of::<usize>()) {
         Ok(layout) => layout,
         Err(_) => handle_alloc_error(Layout::new::<usize>()),
     }

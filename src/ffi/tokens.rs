@@ -174,7 +174,7 @@ pub unsafe extern "C" fn ghl_token_refresh(
     out_json: *mut *mut c_char,
 ) -> i32 {
     // SAFETY: the header requires a valid client and valid pointers, or NULL.
-    unsafe { about(client, resource_id, out_json, Client::token_refresh) }
+    unsafe { call_for_resource(client, resource_id, out_json, Client::token_refresh) }
 }
 
 /// Deletes a token from memory and from the store. The API is not told: the app stays installed.
@@ -195,7 +195,7 @@ pub unsafe extern "C" fn ghl_token_delete(
     out_json: *mut *mut c_char,
 ) -> i32 {
     // SAFETY: the header requires a valid client and valid pointers, or NULL.
-    unsafe { about(client, resource_id, out_json, Client::token_delete) }
+    unsafe { call_for_resource(client, resource_id, out_json, Client::token_delete) }
 }
 
 /// Lists the stored tokens page by page: metadata without secrets.
@@ -475,7 +475,7 @@ unsafe fn should_continue(
 ///
 /// # Safety
 /// As the exported functions.
-unsafe fn about(
+unsafe fn call_for_resource(
     client: *const ghl_client,
     resource_id: *const c_char,
     out_json: *mut *mut c_char,

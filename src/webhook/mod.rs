@@ -169,11 +169,11 @@ impl Webhooks {
         Ok(Delivery { signed, payload, at_ms })
     }
 
-    /// Whether a delivery was applied before. The key decides if the body has an ID or a timestamp.
-    /// Otherwise a new event looks like a repetition, so it counts as one if no installation has
-    /// begun since, or if it arrives when the vendor would repeat the last one. When in doubt it is
-    /// not applied: the API rejects a token that is wrongly kept, but a token that is wrongly
-    /// deleted is lost.
+    /// Whether a delivery was applied before. If the body has an ID or a timestamp, a known key is
+    /// sufficient. Otherwise a new event can have the same body as an old one; it counts as a
+    /// repetition if no installation has begun since, or if it arrives when the vendor would repeat
+    /// the old one. When in doubt, a delivery is not applied: the API rejects a token that is
+    /// wrongly kept, but a token that is wrongly deleted is lost.
     fn is_repetition(
         &self,
         key: &str,

@@ -8,7 +8,7 @@ use crate::der::element;
 use crate::error::{Error, Result, Status};
 
 /// The DER prefix of an Ed25519 SubjectPublicKeyInfo (RFC 8410), before the 32 bytes of the key.
-pub(super) const ED25519_INFO: [u8; 12] =
+pub(super) const ED25519_SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// The content of the AlgorithmIdentifier of an RSA key: rsaEncryption, NULL (RFC 3279).
@@ -29,7 +29,7 @@ pub fn read_all<K>(
     read: impl Fn(&[u8]) -> Result<K, &'static str>,
 ) -> Result<Vec<K>> {
     let one = |(index, key): (usize, &String)| {
-        bytes_of(key).and_then(|bytes| read(&bytes)).map_err(|why| {
+        decode_key(key).and_then(|bytes| read(&bytes)).map_err(|why| {
             let place = format!("{setting}[{index}]");
             Error::new(Status::Config, format!("{place} cannot be used: {why}"))
                 .with_help("give the public key as PEM, hex or base64")
@@ -40,7 +40,7 @@ pub fn read_all<K>(
 }
 
 /// Decodes a key from PEM, hex or base64.
-fn bytes_of(key: &str) -> Result<Vec<u8>, &'static str> {
+fn decode_key(key: &str) -> Result<Vec<u8>, &'static str> {
     let mut text = key.trim();
     if let Some(rest) = text.strip_prefix("-----BEGIN ") {
         let (label, rest) = rest.split_once("-----").ok_or("its PEM is truncated")?;
@@ -66,13 +66,17 @@ fn bytes_of(key: &str) -> Result<Vec<u8>, &'static str> {
 
 /// Parses an Ed25519 key: 32 bytes, or a SubjectPublicKeyInfo.
 pub fn ed25519_key(bytes: &[u8]) -> Result<[u8; 32], &'static str> {
-    bytes.strip_prefix(&ED25519_INFO).unwrap_or(bytes).try_into().map_err(|_| "it is not an Ed25519 key")
+    bytes
+        .strip_prefix(&ED25519_SPKI_PREFIX)
+        .unwrap_or(bytes)
+        .try_into()
+        .map_err(|_| "it is not an Ed25519 key")
 }
 
 /// Parses an RSA key: an RSAPublicKey (PKCS#1), or a SubjectPublicKeyInfo with one. Returns the
 /// RSAPublicKey.
 pub fn rsa_key(bytes: &[u8]) -> Result<&[u8], &'static str> {
-    let pkcs1 = rsa_of_info(bytes).unwrap_or(bytes);
+    let pkcs1 = rsa_from_spki(bytes).unwrap_or(bytes);
     let (modulus, exponent) = rsa_numbers(pkcs1).ok_or("it is not an RSA key")?;
     let bits = modulus.len() * 8 - modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
     let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte & 1 == 1);
@@ -86,8 +90,8 @@ pub fn rsa_key(bytes: &[u8]) -> Result<&[u8], &'static str> {
 }
 
 /// The RSAPublicKey in a SubjectPublicKeyInfo.
-fn rsa_of_info(info: &[u8]) -> Option<&[u8]> {
-    let (content, []) = element(0x30, info)? else { return None };
+fn rsa_from_spki(spki: &[u8]) -> Option<&[u8]> {
+    let (content, []) = element(0x30, spki)? else { return None };
     let (algorithm, rest) = element(0x30, content)?;
     let (key, []) = element(0x03, rest)? else { return None };
     key.strip_prefix(&[0]).filter(|_| algorithm == RSA_ALGORITHM)
@@ -153,7 +157,7 @@ mod tests {
                 other[16] ^= 1;
                 other
             }),
-            ("an Ed25519 key", [&ED25519_INFO[..], &[7; 32]].concat()),
+            ("an Ed25519 key", [&ED25519_SPKI_PREFIX[..], &[7; 32]].concat()),
             ("nothing", Vec::new()),
         ] {
             assert!(rsa_key(&bad).is_err(), "{why}");

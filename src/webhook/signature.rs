@@ -64,10 +64,10 @@ impl Verifier {
                 return Err(no_key(HEADER, "webhook.ed25519PublicKeys"));
             }
             let signature = decode(HEADER, signature)?;
-            let fits = |key: &UnparsedPublicKey<_>| key.verify(body, &signature).is_ok();
-            return match self.ed25519.iter().position(fits) {
+            let verifies = |key: &UnparsedPublicKey<_>| key.verify(body, &signature).is_ok();
+            return match self.ed25519.iter().position(verifies) {
                 Some(key_index) => Ok(Signed { scheme: "ed25519", key_index }),
-                None => Err(unfitting(HEADER)),
+                None => Err(no_match(HEADER)),
             };
         }
         if let Some(signature) = headers.signature(LEGACY_HEADER)? {
@@ -75,10 +75,10 @@ impl Verifier {
                 return Err(no_key(LEGACY_HEADER, "webhook.rsaPublicKeys"));
             }
             let signature = decode(LEGACY_HEADER, signature)?;
-            let fits = |key: &UnparsedPublicKey<_>| key.verify(body, &signature).is_ok();
-            return match self.rsa.iter().position(fits) {
+            let verifies = |key: &UnparsedPublicKey<_>| key.verify(body, &signature).is_ok();
+            return match self.rsa.iter().position(verifies) {
                 Some(key_index) => Ok(Signed { scheme: "rsa-sha256", key_index }),
-                None => Err(unfitting(LEGACY_HEADER)),
+                None => Err(no_match(LEGACY_HEADER)),
             };
         }
         Err(refused("the delivery is not signed")
@@ -147,7 +147,7 @@ fn no_key(header: &str, setting: &str) -> Error {
         .with_help(format!("add the vendor's key to {setting}"))
 }
 
-fn unfitting(header: &str) -> Error {
+fn no_match(header: &str) -> Error {
     refused(&format!("the signature in {header} matches no configured key")).with_help(
         "pass the unmodified bytes of the body; if the vendor has changed its key, add the new one",
     )
@@ -160,7 +160,7 @@ fn decode(header: &str, signature: &str) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webhook::public_key::ED25519_INFO;
+    use crate::webhook::public_key::ED25519_SPKI_PREFIX;
     use base64::Engine;
     use base64::engine::general_purpose;
     use ring::rand::SystemRandom;
@@ -190,7 +190,7 @@ mod tests {
     fn ed25519_key_is_accepted_in_every_format() {
         let pair = pair();
         let raw = pair.public_key().as_ref();
-        let info = [&ED25519_INFO[..], raw].concat();
+        let info = [&ED25519_SPKI_PREFIX[..], raw].concat();
         let signature = general_purpose::STANDARD.encode(pair.sign(b"body"));
         let headers = Headers(vec![("X-GHL-Signature".into(), signature.into())]);
         for key in [
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn unusable_key_is_refused_by_position() {
         let raw = [7; 32];
-        let info = [&ED25519_INFO[..], &raw].concat();
+        let info = [&ED25519_SPKI_PREFIX[..], &raw].concat();
         for key in [
             String::new(),
             "not a key".into(),
