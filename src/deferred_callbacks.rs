@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn collected_messages_are_delivered_by_the_thread_that_posts_them() {
+    fn captured_callbacks_run_on_the_thread_that_posts_them() {
         let heard = Arc::new(Mutex::new(0));
         let ((), messages) = capture(|| {
             let _lock = defer();

@@ -764,7 +764,10 @@ fn server_that_becomes_read_only_loses_no_token() {
     assert_eq!(fixture.refresh_while(|| set("on")).unwrap()["state"], "unsaved");
     assert_eq!(fixture.events(), ["token.unsaved"]);
     let error = fixture.client.token_refresh(&fixture.company).unwrap_err();
-    assert!(error.message().contains("takes no writes") || error.message().contains("read-only"), "{error}");
+    assert!(
+        error.message().contains("accepts no writes") || error.message().contains("read-only"),
+        "{error}"
+    );
     set("off");
     wait_until("the server is reachable again", || fixture.client.tokens_list(&Default::default()).is_ok());
     assert_eq!(fixture.state(), "ok");

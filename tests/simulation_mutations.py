@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures how many runs the simulation needs to find each of these defects.
 
-All mutations go into one build, each behind a switch; the sources are put back as soon as it is made. Then the simulation
-runs once for each mutation. An edit that does not apply any more is an error: adapt it to the sources, or drop it with its
+All mutations are built into one program, each behind a switch; then the sources are restored. The simulation runs once
+for each mutation. An edit that does not apply any more is an error: adapt it to the sources, or drop it with its
 reason. The sources that are edited must be committed.
 
     tests/simulation_mutations.py [--runs N] [NAME ...]
@@ -90,7 +90,7 @@ MUTATIONS = {
             "tokens/refresh.rs",
             "let _lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;",
             "let lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;\n        "
-            "let _lock = if ON { None } else { Some(lock) };",
+            "let _lock = (!ON).then_some(lock);",
         ),
     ],
 }

@@ -147,7 +147,7 @@ fn server_without_tls_is_distinguished_from_a_bad_certificate() {
         let error = call(&abi).fails(Status::Network);
         let message = error["message"].as_str().unwrap();
         assert!(
-            message.starts_with("127.0.0.1 does not speak TLS as it should, nothing was sent"),
+            message.starts_with("the TLS handshake with 127.0.0.1 failed, nothing was sent"),
             "{message}"
         );
         assert_eq!(emulator.connections() - before, 1);
@@ -495,7 +495,7 @@ fn connection_closed_during_a_request_is_a_lost_response() {
                 if is_raw {
                     let error = outcome.fails(Status::Network);
                     let message = error["message"].as_str().unwrap();
-                    assert!(message.contains("broke before the answer"), "{message}");
+                    assert!(message.contains("broke before the response"), "{message}");
                     assert_eq!(sent(&emulator), [format!("{name} {first}")], "{kind:?}");
                 } else {
                     outcome.ok();

@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_echoed_by_the_server_are_censored() {
+    fn secrets_echoed_by_the_server_are_redacted() {
         for body in [
             r#"{"message":"bad secret hunter2"}"#,
             r#"{"error":{"code":"X","message":"hunter2","details":{"got":["hunter2"]},"resolution":"not hunter2"}}"#,

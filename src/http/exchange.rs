@@ -1,5 +1,5 @@
-//! The exchange in progress on this thread: its deadline and cancellation, the time limit of its connection attempt,
-//! and whether its request was sent.
+//! The state of the HTTP exchange that runs on this thread: its deadline, its connect deadline, and
+//! whether any byte of its request was sent.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -8,19 +8,19 @@ use super::Idempotency;
 use crate::deadline::Deadline;
 
 thread_local! {
-    // An exchange blocks its thread from the first byte to the last, and pooled connections outlive exchanges: so its
-    // state is kept per thread, and not in the connection.
+    // Thread-local, because an exchange blocks its thread until it ends, while a pooled connection
+    // outlives many exchanges.
     static EXCHANGE: RefCell<Exchange> = const { RefCell::new(Exchange::NONE) };
 }
 
 struct Exchange {
     /// The caller's deadline and cancellation.
     deadline: Option<Deadline>,
-    /// Whether the exchange may be abandoned after its request has left.
+    /// Whether the exchange may be abandoned after its request was sent.
     abandons: bool,
-    /// The time limit of the connection attempt, while there is one.
+    /// The deadline of the connection attempt, during one.
     connect_by: Option<Instant>,
-    /// Whether any byte of the request was given to the connection.
+    /// Whether any byte of the request was written to the connection.
     sent: bool,
 }
 
@@ -32,8 +32,8 @@ impl Exchange {
     }
 }
 
-/// Runs one exchange, and returns in addition whether any byte of the request was given to the connection. A wait ends
-/// when the call is cancelled, unless the request has left and must not be abandoned.
+/// Runs one exchange. Returns its result, and whether any byte of the request was written.
+/// Cancelling the call ends a wait, unless the request was sent and must not be abandoned.
 pub fn run<T>(deadline: &Deadline, idempotency: Idempotency, work: impl FnOnce() -> T) -> (T, bool) {
     let abandons = idempotency.may_be_abandoned();
     EXCHANGE.set(Exchange { deadline: Some(deadline.clone()), abandons, ..Exchange::NONE });
@@ -41,28 +41,28 @@ pub fn run<T>(deadline: &Deadline, idempotency: Idempotency, work: impl FnOnce()
     (result, EXCHANGE.replace(Exchange::NONE).sent)
 }
 
-/// Whether the caller of this thread's exchange has cancelled it.
+/// Whether the call was cancelled and its exchange may be abandoned.
 pub fn is_abandoned() -> bool {
     EXCHANGE.with_borrow(Exchange::is_abandoned)
 }
 
-/// The time limit of the connection attempt on this thread; `None` when the connection is established.
+/// The deadline of the connection attempt on this thread; `None` outside an attempt.
 pub fn connect_by() -> Option<Instant> {
     EXCHANGE.with_borrow(|exchange| exchange.connect_by)
 }
 
-/// Sets the time limit of the connection attempt on this thread.
+/// Sets or clears the deadline of the connection attempt on this thread.
 pub fn set_connect_by(connect_by: Option<Instant>) {
     EXCHANGE.with_borrow_mut(|exchange| exchange.connect_by = connect_by);
 }
 
-/// Records that bytes are sent. Bytes that are sent while the connection is made, to a proxy or through it, do not
-/// belong to the request.
+/// Records that bytes are about to be written. Bytes written during a connection attempt (to a
+/// proxy, or a TLS handshake) are not part of the request.
 pub fn record_output() {
     EXCHANGE.with_borrow_mut(|exchange| exchange.sent |= exchange.connect_by.is_none());
 }
 
-/// Whether any byte of the request was given to the connection.
+/// Whether any byte of the request was written to the connection.
 pub fn is_sent() -> bool {
     EXCHANGE.with_borrow(|exchange| exchange.sent)
 }

@@ -1,5 +1,5 @@
-//! The HTTP client: deadlines, rate limits, retries and size limits of one request and its
-//! response. Knows nothing of tokens.
+//! The HTTP client: sends a request and reads its response, with a deadline, rate limits, retries
+//! and size limits. It knows nothing about tokens.
 
 mod exchange;
 mod rate_limiter;
@@ -26,107 +26,110 @@ use rate_limiter::RateLimiter;
 pub use retry::{has_retry_after, requested_delay};
 pub use ureq_transport::UreqTransport;
 
-/// The longest head of an answer that is read.
+/// Maximum size of a response's status line and headers, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// The sizes of a connection's buffers. A head must fit into each; more would only have to be made, and wiped, for each new
-/// connection.
+/// Buffer sizes of a connection, in bytes. The headers must fit into each buffer. Larger buffers
+/// would only cost allocation and wiping for each new connection.
 const INPUT: usize = MAX_HEAD + 8 * 1024;
 const OUTPUT: usize = 64 * 1024;
 
-/// Whether sending a request twice does harm.
+/// Whether a request may be sent again or abandoned (RFC 9110, section 9.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Idempotency {
-    /// May be repeated, and abandoned at any moment.
+    /// May be repeated and may be abandoned at any time.
     Idempotent,
-    /// Changes something: repeated only when it surely did nothing, but abandoned at any moment.
+    /// Has side effects: repeated only if it certainly had no effect; may be abandoned at any time.
     NonIdempotent,
-    /// Spends something that exists once: repeated only when it surely did nothing, never abandoned.
+    /// Consumes a single-use credential: repeated only if it certainly had no effect; never
+    /// abandoned.
     SingleUse,
-    /// The same, but for a while the server gives the answer again to whoever repeats it: so no answer is waited for so
-    /// long that this while is over.
+    /// Like `SingleUse`, but the server replays its response for a limited time (the replay
+    /// window). Each attempt therefore has a timeout short enough to leave time for a repetition.
     Replayable,
 }
 
 impl Idempotency {
-    /// Whether nobody needs to wait for its end.
+    /// Whether the caller may stop waiting for the response.
     fn may_be_abandoned(self) -> bool {
         !matches!(self, Idempotency::SingleUse | Idempotency::Replayable)
     }
 }
 
-/// What is sent.
+/// An HTTP request.
 #[derive(Clone)]
 pub struct Request<'a> {
-    /// GET, POST, …
+    /// The method.
     pub method: Method,
-    /// Where to.
+    /// The URL.
     pub uri: Uri,
-    /// Headers beside those that every request carries.
+    /// Additional headers; every request also carries `Accept` and `User-Agent`.
     pub headers: Vec<(HeaderName, &'a str)>,
     /// The bearer token.
     pub bearer: Option<&'a Secret>,
-    /// The body, with its content type among the headers.
+    /// The body; its content type is one of the headers.
     pub body: Option<&'a [u8]>,
-    /// Whether it may be repeated.
+    /// Whether the request may be repeated.
     pub idempotency: Idempotency,
-    /// Whose rate limit it counts against.
+    /// The rate limit bucket; `None` for an unlimited request.
     pub bucket: Option<Bucket<'a>>,
 }
 
-/// What came back.
+/// An HTTP response.
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, never longer than the configured cap.
+    /// The body, at most as long as the configured limit.
     pub body: Zeroizing<Vec<u8>>,
 }
 
 impl Drop for Response {
-    /// Emptied, the body is all spare room, which is overwritten at once, and not byte by byte.
+    /// Clears the body first: `Zeroizing` then wipes it as spare capacity, in one pass instead of
+    /// byte by byte.
     fn drop(&mut self) {
         self.body.clear();
     }
 }
 
-/// Why no answer came back.
+/// Why there is no response.
 #[derive(Debug)]
 pub struct TransportError {
-    /// What happened.
+    /// The error for the caller.
     pub error: Error,
     /// Whether any byte of the request may have reached the server.
     pub sent: bool,
-    /// Whether a repetition would only meet the same: a certificate that is not trusted, a proxy that refuses.
+    /// Whether a repetition would fail as well: an untrusted certificate, or a proxy that refuses
+    /// the connection.
     pub permanent: bool,
 }
 
 impl TransportError {
-    /// What ended the call before anything was sent.
+    /// An error that ended the call before anything was sent.
     fn before_sending(error: Error) -> TransportError {
         TransportError { error, sent: false, permanent: false }
     }
 }
 
-/// How often something happened since the client was made.
+/// Counts of events since the client was created.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Requests that left, repetitions included.
+    /// Requests sent, including repetitions.
     pub sent: AtomicU64,
     /// Requests that were repetitions.
     pub repeated: AtomicU64,
-    /// Requests without an answer.
+    /// Requests without a response.
     pub unanswered: AtomicU64,
 }
 
-/// Makes one attempt at a request. Tells whether any byte of it may have reached the server.
+/// Makes a single attempt at a request.
 pub trait Transport: Send + Sync {
-    /// Sends the request and reads its answer before the deadline.
+    /// Sends the request and reads its response before the deadline.
     fn send(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError>;
 }
 
-/// The requests of one client: rate limits, and retries of requests that may be repeated.
+/// The HTTP client of one `Client`: rate limits and retries on top of a transport.
 pub struct Http {
     transport: Box<dyn Transport>,
     retry: Retry,
@@ -135,7 +138,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// Requests over `transport`.
+    /// Sends requests over `transport`.
     pub fn new(
         retry: &Retry,
         rate_limit: &RateLimit,
@@ -146,17 +149,18 @@ impl Http {
         Http { transport, retry: retry.clone(), rate_limiter, counters: Counters::default() }
     }
 
-    /// What happened since the client was made.
+    /// The counters since the client was created.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// The figures of the busiest resources.
+    /// The state of the busiest buckets, as JSON.
     pub fn rate_limits(&self) -> serde_json::Value {
         self.rate_limiter.figures()
     }
 
-    /// Sends, paced, and repeats what may be repeated until the deadline.
+    /// Waits for the rate limiter, sends the request, and retries it before the deadline if that is
+    /// safe.
     pub fn exchange(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError> {
         let mut attempt = 1;
         loop {
@@ -180,7 +184,7 @@ impl Http {
                 return outcome;
             }
             log::debug!(
-                "{} {}: attempt {attempt} failed, next in {pause:?}",
+                "{} {}: attempt {attempt} failed, retrying in {pause:?}",
                 request.method,
                 request.uri.path()
             );
@@ -190,7 +194,7 @@ impl Http {
         }
     }
 
-    /// Sends once.
+    /// Makes one attempt.
     fn send(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError> {
         deadline.check().map_err(TransportError::before_sending)?;
         self.counters.sent.fetch_add(1, Ordering::Relaxed);

@@ -1,8 +1,9 @@
 //! A sliding-window rate limiter with a bucket per company or location, and a quota per day.
 //!
-//! A request may be looked at by the server at any moment between its departure and its answer. So its place in the
-//! window is taken from its departure until a whole window after its answer: then no delay on the way, however
-//! uneven, lets the server see more requests in one window than it allows.
+//! The server may count a request at any time between its departure and its response. A request
+//! therefore occupies its place in the window from departure until one window after the response.
+//! The server then never counts more requests in a window than the limit allows, however long the
+//! network delays are.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,38 +20,40 @@ use crate::error::{Error, Result, Status};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// However long the server asks to be left in peace, it is asked again after this time: a mistake in one header must
-/// not cost a connection.
+/// Maximum time for which a 429 blocks a bucket. A wrong header must not block a resource for good.
 const MAX_BLOCK: Duration = Duration::from_secs(3600);
 
-/// If the quota of the day is used up and the server does not say when it is renewed, a request asks again after this time.
+/// The pause before a request checks again whether an exhausted daily quota was renewed, if the
+/// server does not say when.
 const DAILY_QUOTA_RECHECK: Duration = Duration::from_secs(300);
 
-/// A reset of the day that is beyond this cannot be in seconds: a day has fewer.
+/// A larger reported reset cannot be in seconds, because a day has 86,400 of them.
 const MAX_RESET_IN_SECONDS: Duration = Duration::from_millis(86_400);
 
-/// Above this many lanes, those that say nothing about the next request are forgotten.
+/// Above this number of buckets, inactive ones are removed.
 const MAX_BUCKETS: usize = 4096;
 
-/// The most requests of others that one answer can tell of: a mistake in a header must not cost memory.
+/// Maximum number of other clients' requests that one response adds. A wrong header must not cost
+/// memory.
 const MAX_FOREIGN_REQUESTS: usize = 1000;
 
-/// How many resources the figures name.
+/// Maximum number of resources in the figures.
 const MAX_REPORTED: usize = 20;
 
-/// How long a request waits at least before it looks again for a place.
+/// Minimum wait before a request checks the limit again.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
-/// Whose limit a request counts against.
+/// The rate limit that a request counts against.
 #[derive(Debug, Clone, Copy)]
 pub enum Bucket<'a> {
-    /// A company's or location's.
+    /// The documented limit of a company or location.
     Resource(&'a str),
-    /// None that is known, since nobody says whether grants count; but a refusal holds back this resource's grants.
+    /// The token endpoint, whose limit is undocumented. Only a 429 pauses it, for the requests of
+    /// this resource.
     TokenEndpoint(&'a str),
 }
 
-/// The pace of every resource.
+/// The rate limiter of one client.
 pub struct RateLimiter {
     clock: Arc<dyn Clock>,
     limit: Limit,
@@ -59,43 +62,45 @@ pub struct RateLimiter {
     token_endpoint: Mutex<Buckets>,
 }
 
-/// Lanes by resource.
+/// Buckets by resource ID.
 #[derive(Default)]
 struct Buckets {
     by_resource: HashMap<String, BucketState>,
-    /// How many there may be before the next look for those that can be forgotten.
+    /// Number of buckets above which inactive ones are removed.
     prune_above: usize,
 }
 
-/// So many requests in any window.
+/// A limit: `requests` in any window of length `per`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Limit {
     requests: usize,
     per: Duration,
 }
 
-/// One lane's requests.
+/// The state of one bucket.
 struct BucketState {
-    /// The configured limit, and the server's own where it has told it; none for grants. All of them are kept to.
+    /// The configured limit, and the server's limit if a response reported one. All of them apply.
+    /// Empty for the token endpoint.
     limits: Vec<Limit>,
     per_day: u64,
-    /// When the last requests were answered; ascending.
+    /// When the latest requests were answered, in ascending order.
     answered: VecDeque<Duration>,
-    /// Requests that are on their way.
-    under_way: usize,
-    /// The tickets of those who wait, in the order in which they came.
+    /// The number of unanswered requests.
+    in_flight: usize,
+    /// Tickets of the waiting requests, in order of arrival.
     queue: VecDeque<u64>,
     next_ticket: u64,
-    /// Nothing is sent before this moment: the server said so.
+    /// The server asked for a pause until this time (429).
     blocked_until: Option<Duration>,
-    /// Nothing is sent before this moment, since the quota of the day is used up; and the reset that the server told, and when.
+    /// The daily quota is exhausted until this time.
     quota_spent_until: Option<Duration>,
+    /// The last reported time until the daily reset, and when it was reported.
     reported_reset: Option<(Duration, Duration)>,
     day_ends: Duration,
     today: u64,
 }
 
-/// A request's place in its lane, from its departure to its answer.
+/// A request's place in the window, from departure to response.
 #[must_use]
 pub struct Permit<'a> {
     rate_limiter: &'a RateLimiter,
@@ -103,7 +108,7 @@ pub struct Permit<'a> {
     sent_at: Duration,
 }
 
-/// A place in the queue, given up when the caller goes on or leaves.
+/// A place in the queue, given up when the request proceeds or fails.
 struct Ticket<'a> {
     rate_limiter: &'a RateLimiter,
     bucket: Bucket<'a>,
@@ -121,11 +126,12 @@ impl RateLimiter {
         }
     }
 
-    /// Waits for a place, in the order of the calls. Where there is one at once nobody queues: a thread that lost the
-    /// processor with a ticket in its hand would keep those behind it waiting for a place that is free.
+    /// Waits for a permit, in order of arrival. A permit that is available at once is taken without
+    /// a ticket: a thread that was descheduled while it held a ticket would block the threads
+    /// behind it although a permit is free.
     ///
     /// # Errors
-    /// `RATE_LIMITED` at once when there will be none before the deadline; `CANCELLED`.
+    /// `RATE_LIMITED` at once if no permit will be available before the deadline; `CANCELLED`.
     pub fn acquire<'a>(&'a self, bucket: Bucket<'a>, deadline: &Deadline) -> Result<Permit<'a>> {
         let mut ticket: Option<Ticket> = None;
         loop {
@@ -135,7 +141,7 @@ impl RateLimiter {
                     let resource = bucket.resource();
                     Error::new(
                         Status::RateLimited,
-                        format!("the rate limit of {resource} leaves no room before the deadline"),
+                        format!("the rate limit of {resource} allows no request before the deadline"),
                     )
                     .with_help("try again after retryAfterMs")
                     .with_resource(resource)
@@ -152,7 +158,7 @@ impl RateLimiter {
         }
     }
 
-    /// The figures of the busiest resources.
+    /// The state of the busiest buckets, as JSON.
     pub fn figures(&self) -> Value {
         let now = self.clock.monotonic();
         let mut buckets = self.buckets(Bucket::Resource(""));
@@ -188,7 +194,7 @@ impl RateLimiter {
         Ticket { rate_limiter: self, bucket, number }
     }
 
-    /// Works on a lane, which is made if it is not there.
+    /// Runs `work` on a bucket, which is created if it does not exist.
     fn with<T>(
         &self,
         bucket: Bucket,
@@ -234,8 +240,8 @@ impl<'a> Bucket<'a> {
 }
 
 impl Permit<'_> {
-    /// Gives the place back with what the answer says about the limit: a lower one is kept to, and a 429 holds
-    /// everyone back, for `pause` where it does not say how long.
+    /// Evaluates the response: a lower limit of the server applies from now on, and a 429 blocks
+    /// the bucket for the requested time, or for `pause`. Dropping the permit frees the place.
     pub fn release(self, response: Option<&Response>, pause: Option<Duration>) {
         let Some(response) = response else { return };
         let configured = self.rate_limiter.limit;
@@ -244,7 +250,7 @@ impl Permit<'_> {
             if of_resource {
                 state.apply_headers(configured, response, self.sent_at, now);
             }
-            // A spent day holds back by itself, for longer than any other hold.
+            // An exhausted daily quota already blocks the bucket, for longer.
             let is_spent = of_resource && is_day_spent(&response.headers);
             if response.status == 429
                 && !is_spent
@@ -276,7 +282,7 @@ impl BucketState {
             limits,
             per_day,
             answered: VecDeque::new(),
-            under_way: 0,
+            in_flight: 0,
             queue: VecDeque::new(),
             next_ticket: 0,
             blocked_until: None,
@@ -293,8 +299,9 @@ impl BucketState {
         self.next_ticket
     }
 
-    /// Takes a place for the holder of a ticket, or for somebody who has none and comes after all who have (`None`); or
-    /// says how long to wait before looking again, as an error where that is beyond their patience.
+    /// Takes a place in the window for the holder of `ticket`, or for a request without a ticket,
+    /// which comes after all waiting ones. Otherwise returns the time until the next check, as an
+    /// error if that is `max_wait` or more.
     fn wait(
         &mut self,
         ticket: Option<u64>,
@@ -305,23 +312,22 @@ impl BucketState {
         let ahead = self.queue.iter().take_while(|number| Some(**number) != ticket).count();
         let wait = self.until_free(ahead, now);
         if wait.is_zero() && ahead == 0 {
-            // The ticket is used up.
             self.queue.pop_front();
-            self.under_way += 1;
+            self.in_flight += 1;
             self.today += 1;
             return Ok(None);
         }
         if !wait.is_zero() && wait >= max_wait { Err(wait) } else { Ok(Some(wait)) }
     }
 
-    /// How long until there is a place for somebody behind so many others, as far as can be known.
+    /// Estimates the time until a request with `ahead` requests before it may be sent.
     fn until_free(&self, ahead: usize, now: Duration) -> Duration {
         let mut free = now;
         for limit in &self.limits {
             let forgotten = self.answered.len() - self.answered_in(limit.per, now);
             if let Some(order) = (self.in_window(*limit, now) + ahead).checked_sub(limit.requests) {
-                // The places come free in the order of the answers, and again a window later; those that are not
-                // answered yet are taken for answered now, which is the least.
+                // Places become free in the order of the responses, and again one window later.
+                // Requests in flight count as answered now, which is the earliest possible.
                 let answered = self.answered.get(forgotten + order % limit.requests).copied().unwrap_or(now);
                 let windows = u32::try_from(1 + order / limit.requests).unwrap_or(u32::MAX);
                 free = free.max(answered + limit.per.saturating_mul(windows));
@@ -337,13 +343,13 @@ impl BucketState {
     }
 
     fn release(&mut self, now: Duration) {
-        self.under_way -= 1;
+        self.in_flight -= 1;
         if !self.limits.is_empty() {
             self.answered.push_back(now);
         }
     }
 
-    /// Learns from the headers of an answer to a request that still has its place.
+    /// Applies the rate limit headers of a response whose request still occupies its place.
     fn apply_headers(&mut self, configured: Limit, response: &Response, sent_at: Duration, now: Duration) {
         let number = |name: &str| number(&response.headers, name);
         let most = number("x-ratelimit-max").map(|most| usize::try_from(most).unwrap_or(usize::MAX));
@@ -354,10 +360,11 @@ impl BucketState {
         {
             let server = Limit { requests, per };
             self.limits = if server == configured { vec![configured] } else { vec![configured, server] };
-            // What it has counted beyond our own requests are those of others: another process, another host.
+            // Counted requests beyond this client's own were made by other clients.
             if let Some(remaining) = number("x-ratelimit-remaining") {
                 let counted = requests.saturating_sub(usize::try_from(remaining).unwrap_or(usize::MAX));
-                // It counted when the request came: what has left our window since then may have been in its.
+                // The server counted when the request arrived, so requests that have left the
+                // window since then may be part of its count.
                 let others = counted.saturating_sub(self.in_window(server, sent_at));
                 self.answered.extend(std::iter::repeat_n(now, others.min(MAX_FOREIGN_REQUESTS)));
             }
@@ -372,7 +379,7 @@ impl BucketState {
         }
     }
 
-    /// Learns what is left of the quota of the day, and when it is renewed.
+    /// Applies the reported remaining daily quota, and the time until it is renewed.
     fn apply_daily_quota(
         &mut self,
         remaining: u64,
@@ -381,7 +388,8 @@ impl BucketState {
         now: Duration,
     ) {
         let reset = reset.map(|reset| {
-            // Two answers tell the unit: milliseconds run down a thousand times faster than seconds do.
+            // Two responses reveal the unit: milliseconds decrease a thousand times faster than
+            // seconds.
             let in_seconds = self.reported_reset.is_some_and(|(before, at)| {
                 let passed = before.saturating_sub(reset).as_millis();
                 let elapsed = now.saturating_sub(at);
@@ -398,7 +406,7 @@ impl BucketState {
             return;
         }
         self.quota_spent_until = None;
-        // If the server has counted far fewer requests than this client, its day has begun anew.
+        // If the server has counted far fewer requests than this client, its day has started over.
         if let Some(used) = limit.and_then(|limit| limit.checked_sub(remaining))
             && used < self.today / 2
         {
@@ -419,20 +427,20 @@ impl BucketState {
             (self.day_ends, self.today) = (now + DAY, 0);
         }
         let longest = self.limits.iter().map(|limit| limit.per).max().unwrap_or_default();
-        // One more window than is needed, for the account of an answer that was long on its way.
+        // One window more than the limit needs, for `apply_headers` of a slow response.
         let forgotten = self.answered.len() - self.answered_in(longest.saturating_mul(2), now);
         self.answered.drain(..forgotten);
     }
 
     fn in_window(&self, limit: Limit, now: Duration) -> usize {
-        self.answered_in(limit.per, now) + self.under_way
+        self.answered_in(limit.per, now) + self.in_flight
     }
 
     fn answered_in(&self, per: Duration, now: Duration) -> usize {
         self.answered.len() - self.answered.partition_point(|answered| *answered + per <= now)
     }
 
-    /// The limit that leaves the least room now.
+    /// The limit with the least room now.
     fn tightest(&self, now: Duration) -> Option<(Limit, usize)> {
         let limits = self.limits.iter().map(|limit| (*limit, self.in_window(*limit, now)));
         limits.min_by_key(|(limit, used)| limit.requests.saturating_sub(*used))
@@ -443,10 +451,10 @@ impl BucketState {
         (until > now).then(|| until - now)
     }
 
-    /// Whether a lane that was forgotten now would begin with another answer to the next request.
+    /// Whether removing the bucket could change the result for its next request.
     fn is_active(&mut self, now: Duration) -> bool {
         self.drop_expired(now);
-        self.under_way > 0
+        self.in_flight > 0
             || self.limits.iter().any(|limit| self.answered_in(limit.per, now) > 0)
             || !self.queue.is_empty()
             || self.blocked_for(now).is_some()
@@ -475,7 +483,7 @@ mod tests {
     }
 
     impl RateLimiter {
-        /// Asks for a place and keeps it: `None`, or the wait.
+        /// Tries to take a place and keeps it. Returns `None`, or the wait.
         fn ask(&self, bucket: Bucket, now: Duration) -> Option<Duration> {
             self.with(bucket, now, |state, now| state.wait(None, now, DAY * 2)).unwrap()
         }
@@ -501,7 +509,7 @@ mod tests {
         assert_eq!(
             rate_limiter.ask(LOCATION, at(5000)),
             Some(seconds(1)),
-            "both may be looked at this very moment"
+            "the server may count both at this moment"
         );
         rate_limiter.response(at(5000));
         rate_limiter.response(at(5300));
@@ -513,7 +521,7 @@ mod tests {
             assert_eq!(
                 rate_limiter.ask(Bucket::TokenEndpoint("location"), at(6000)),
                 None,
-                "grants have no known limit"
+                "the token endpoint has no known limit"
             );
         }
     }
@@ -534,15 +542,19 @@ mod tests {
         };
         let [first, second, third] = tickets;
         assert_eq!(wait(&third, start, seconds(9)), Ok(Some(seconds(3))));
-        assert_eq!(wait(&third, start, seconds(3)), Err(seconds(3)), "beyond its patience");
+        assert_eq!(wait(&third, start, seconds(3)), Err(seconds(3)), "longer than its maximum wait");
         let later = start + seconds(1);
-        assert_eq!(wait(&second, later, seconds(9)), Ok(Some(seconds(1))), "the first comes first");
+        assert_eq!(wait(&second, later, seconds(9)), Ok(Some(seconds(1))), "behind the first");
         let newcomer = rate_limiter.with(LOCATION, later, |state, now| state.wait(None, now, seconds(9)));
-        assert_eq!(newcomer, Ok(Some(seconds(3))), "who comes later comes after them");
+        assert_eq!(newcomer, Ok(Some(seconds(3))), "behind all tickets");
         assert_eq!(wait(&first, later, seconds(9)), Ok(None));
         rate_limiter.response(later);
         drop(second);
-        assert_eq!(wait(&third, later + seconds(1), seconds(9)), Ok(None), "who left is not waited for");
+        assert_eq!(
+            wait(&third, later + seconds(1), seconds(9)),
+            Ok(None),
+            "the dropped ticket does not count"
+        );
     }
 
     #[test]
@@ -554,7 +566,7 @@ mod tests {
             (40, 60_000, 10, 40),
             (600, 60_000, 10, 600),
             (3, 100, 3, 600),
-            // None that makes sense.
+            // Implausible limits are ignored.
             (0, 1000, 10, 600),
             (5, 0, 10, 600),
             (1, 86_400_000, 10, 600),
@@ -569,11 +581,15 @@ mod tests {
                 count
             };
             rate_limiter.apply_headers(start, &[(most, requests), (interval, per_ms)]);
-            let places: Vec<usize> =
+            let permits: Vec<usize> =
                 (0..600).map(|tenth| free(start + Duration::from_millis(100 * tenth))).collect();
-            assert_eq!((places[0], places.iter().sum()), (at_once, in_a_minute), "{requests} in {per_ms} ms");
+            assert_eq!(
+                (permits[0], permits.iter().sum()),
+                (at_once, in_a_minute),
+                "{requests} in {per_ms} ms"
+            );
             rate_limiter.apply_headers(start + seconds(60), &[(most, 10), (interval, 1000)]);
-            assert_eq!(free(start + seconds(120)), 10, "the server has loosened its limit again");
+            assert_eq!(free(start + seconds(120)), 10, "the server has raised its limit again");
         }
     }
 
@@ -594,7 +610,11 @@ mod tests {
             rate_limiter.response(now);
             let free = |now| (0..).take_while(|_| rate_limiter.ask(LOCATION, now).is_none()).count();
             assert_eq!(free(now), places, "{remaining} left");
-            assert_eq!(free(now + seconds(1)), 10 - places, "those of the others have left the window");
+            assert_eq!(
+                free(now + seconds(1)),
+                10 - places,
+                "the other clients' requests have left the window"
+            );
         }
     }
 
@@ -607,7 +627,8 @@ mod tests {
             assert_eq!(rate_limiter.ask(LOCATION, at(0)), None);
             rate_limiter.response(at(0));
         }
-        // The server counts six when the next one comes; its answer arrives when five of them are over.
+        // The server counts six when this request arrives. When its response arrives, five of them
+        // have left the window.
         assert_eq!(rate_limiter.ask(LOCATION, at(990)), None);
         let headers = [
             ("x-ratelimit-max", 10),
@@ -632,14 +653,14 @@ mod tests {
             rate_limiter.ask(LOCATION, start)
         };
         assert_eq!(block(7), Some(seconds(7)));
-        assert_eq!(block(5), Some(seconds(7)), "the longer one counts");
+        assert_eq!(block(5), Some(seconds(7)), "the longer block applies");
         assert_eq!(block(u64::MAX), Some(MAX_BLOCK));
         assert_eq!(rate_limiter.ask(LOCATION, start + MAX_BLOCK), None);
         rate_limiter.apply_headers(start + MAX_BLOCK, &[("x-ratelimit-daily-remaining", 0)]);
         assert_eq!(
             rate_limiter.ask(LOCATION, start + MAX_BLOCK),
             Some(DAILY_QUOTA_RECHECK),
-            "the day is used up"
+            "the daily quota is exhausted"
         );
     }
 
@@ -658,7 +679,7 @@ mod tests {
         assert_eq!(blocked(&[(left, 0), (reset, 90_000_000)]), Some(DAILY_QUOTA_RECHECK), "more than a day");
         assert_eq!(blocked(&[(left, 1), (reset, 84_322_000)]), None);
 
-        // A server that counts in seconds: the first hold is too short, the second is right.
+        // A server that reports seconds: the first block is too short, the second is correct.
         let rate_limiter = rate_limiter(10, 1000, 1000);
         rate_limiter.apply_headers(start, &[(left, 0), (reset, 7_200)]);
         assert_eq!(rate_limiter.ask(LOCATION, start), Some(Duration::from_millis(7_200)));
@@ -666,11 +687,7 @@ mod tests {
         rate_limiter.apply_headers(later, &[(left, 0), (reset, 7_192)]);
         assert_eq!(rate_limiter.ask(LOCATION, later), Some(seconds(7_192)));
         rate_limiter.apply_headers(later, &[(left, 900), (limit, 1000)]);
-        assert_eq!(
-            rate_limiter.ask(LOCATION, later),
-            None,
-            "an answer that finds the day renewed ends the wait"
-        );
+        assert_eq!(rate_limiter.ask(LOCATION, later), None, "a response with a renewed quota ends the block");
     }
 
     #[test]
@@ -678,21 +695,25 @@ mod tests {
         let [left, limit, reset] =
             ["x-ratelimit-daily-remaining", "x-ratelimit-limit-daily", "x-ratelimit-daily-reset"];
         let start = seconds(1_000_000);
-        let spent = |rate_limiter: &RateLimiter| {
+        let use_five = |rate_limiter: &RateLimiter| {
             for _ in 0..5 {
                 assert_eq!(rate_limiter.ask(LOCATION, start), None);
                 rate_limiter.response(start);
             }
         };
-        let told = rate_limiter(10, 1000, 5);
-        told.apply_headers(start, &[(left, 5), (limit, 5), (reset, 3_600_000)]);
-        spent(&told);
-        assert_eq!(told.ask(LOCATION, start + seconds(60)), Some(seconds(3_540)), "until the reset");
+        let with_reset = rate_limiter(10, 1000, 5);
+        with_reset.apply_headers(start, &[(left, 5), (limit, 5), (reset, 3_600_000)]);
+        use_five(&with_reset);
+        assert_eq!(with_reset.ask(LOCATION, start + seconds(60)), Some(seconds(3_540)), "until the reset");
         let renewed = rate_limiter(10, 1000, 6);
-        spent(&renewed);
+        use_five(&renewed);
         renewed.apply_headers(start, &[(left, 5), (limit, 6)]);
         for _ in 0..5 {
-            assert_eq!(renewed.ask(LOCATION, start + seconds(60)), None, "the server has counted one");
+            assert_eq!(
+                renewed.ask(LOCATION, start + seconds(60)),
+                None,
+                "the server has counted one request"
+            );
         }
     }
 
@@ -700,29 +721,29 @@ mod tests {
     fn idle_buckets_are_dropped() {
         let rate_limiter = rate_limiter(10, 1000, 4);
         let start = seconds(1_000_000);
-        let visit = |name: &str, now| {
+        let send = |name: &str, now| {
             assert_eq!(rate_limiter.ask(Bucket::Resource(name), now), None);
             rate_limiter.with(Bucket::Resource(name), now, BucketState::release);
         };
         for _ in 0..3 {
-            visit("busy", start);
+            send("busy", start);
         }
         for number in 0..3 * MAX_BUCKETS {
-            visit(&number.to_string(), start);
+            send(&number.to_string(), start);
         }
         assert_eq!(
             rate_limiter.buckets(LOCATION).by_resource.len(),
             3 * MAX_BUCKETS + 1,
-            "all are in their window"
+            "all buckets are active"
         );
-        visit("late", start + seconds(1));
+        send("late", start + seconds(1));
         for number in 0..5 * MAX_BUCKETS {
-            visit(&number.to_string(), start + seconds(2 + number as u64));
+            send(&number.to_string(), start + seconds(2 + number as u64));
         }
         assert!(rate_limiter.buckets(LOCATION).by_resource.len() <= 2 * MAX_BUCKETS);
         assert!(
             rate_limiter.buckets(LOCATION).by_resource.contains_key("busy"),
-            "more than half of its day is used up"
+            "more than half of its daily quota is used"
         );
     }
 

@@ -12,14 +12,14 @@ use ureq::unversioned::transport::NextTimeout;
 use super::exchange;
 use crate::lookup;
 
-/// How many addresses of a host are tried at most: as many as ureq's list holds.
+/// Maximum number of addresses tried per host, which is the capacity of ureq's list.
 const MAX_ADDRESSES: usize = 16;
 
-/// No lookup takes longer.
+/// Maximum duration of a lookup.
 const MAX_LOOKUP_TIME: Duration = Duration::from_secs(86_400);
 
-/// Takes a literal address as it is, and looks a name up within the time for the connection. A lookup ends early when its
-/// call is cancelled.
+/// Parses a literal address, or looks up a name within the connect timeout. Cancelling the call
+/// ends the lookup.
 #[derive(Debug, Default)]
 pub struct Resolver(());
 
@@ -45,8 +45,9 @@ impl Resolve for Resolver {
     }
 }
 
-/// Finds nothing: the connector looks names up itself, when it makes a connection. ureq asks before it knows that
-/// it needs one; a request on a connection that stands would pay for a lookup, and fail with it.
+/// Resolves nothing. ureq resolves a name even for a request on a pooled connection, which would
+/// then pay for the lookup and fail if it fails. The connector looks up the name only when it opens
+/// a connection.
 #[derive(Debug)]
 pub struct NoopResolver;
 

@@ -1,4 +1,5 @@
-//! Retry policy of HTTP requests: which may be sent again, and after which backoff with jitter.
+//! Retry policy for HTTP requests: which requests may be sent again, and after which backoff with
+//! jitter.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,20 +10,21 @@ use crate::config::Retry;
 use crate::error::Status;
 use crate::random;
 
-/// The pause that the server asked for, if it did.
+/// The delay that the server asked for, if any.
 type RequestedDelay = Option<Duration>;
 
-/// What is beyond this is taken for a mistake.
+/// Maximum delay; a longer one is taken for a mistake of the server.
 const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
-/// A longer body is no refusal of the API's.
+/// Maximum size of an error body of the API, in bytes; a longer one comes from somewhere else.
 const MAX_REFUSAL: usize = 16 * 1024;
 
-/// Whether an answer calls for another attempt, and the pause it asks for.
+/// Whether a response calls for another attempt, and the delay that it asks for.
 pub fn after_response(response: &Response, idempotency: Idempotency) -> Option<RequestedDelay> {
     match response.status {
         429 => Some(requested_delay(response)),
-        // With `Retry-After` the server refused before it acted. Without, a gateway may have sent it after forwarding.
+        // With `Retry-After`, the server refused the request before it acted. Without it, a gateway
+        // may have answered after forwarding the request.
         503 if has_retry_after(response) => Some(requested_delay(response)),
         500.. if idempotency == Idempotency::Idempotent => Some(requested_delay(response)),
         400..=499 if idempotency == Idempotency::Idempotent && is_transient(response) => {
@@ -32,42 +34,44 @@ pub fn after_response(response: &Response, idempotency: Idempotency) -> Option<R
     }
 }
 
-/// Whether the API gave up on a request that it may have processed. It says so with any status, 401 above all.
+/// Whether the API timed out internally on a request that it may have processed. It reports this
+/// with various statuses, mostly 401.
 fn is_transient(response: &Response) -> bool {
-    const WORDS: &[u8] = b"command timed out";
+    const MESSAGE: &[u8] = b"command timed out";
     let body = response.body.trim_ascii_start();
     body.starts_with(b"{")
         && body.len() <= MAX_REFUSAL
-        && body.windows(WORDS.len()).any(|part| part.eq_ignore_ascii_case(WORDS))
+        && body.windows(MESSAGE.len()).any(|window| window.eq_ignore_ascii_case(MESSAGE))
 }
 
-/// Whether a failure calls for another attempt: one that did no harm, and that the next may not meet.
+/// Whether a failure calls for another attempt: the request certainly had no effect or may be
+/// repeated, and the cause may be temporary.
 pub fn after_failure(failure: &TransportError, idempotency: Idempotency) -> Option<RequestedDelay> {
-    let harmless = idempotency == Idempotency::Idempotent || !failure.sent;
-    let passes = match failure.error.status() {
+    let is_safe = idempotency == Idempotency::Idempotent || !failure.sent;
+    let is_temporary = match failure.error.status() {
         Status::Network => !failure.permanent,
-        // No connection in its own time, which need not be all the time there is.
+        // The connect timeout, which may end long before the call's deadline.
         Status::Timeout => !failure.sent,
         _ => false,
     };
-    (harmless && passes).then_some(None)
+    (is_safe && is_temporary).then_some(None)
 }
 
-/// The pause before the attempt after this one: exponential with full jitter, or what the server asked for if that is
-/// longer.
+/// The delay before the next attempt: exponential backoff with full jitter, or the delay that the
+/// server asked for, if that is longer.
 pub fn pause(policy: &Retry, attempt: u32, requested: RequestedDelay) -> Duration {
     let doubled = policy.base_delay_ms.saturating_mul(1_u64 << (attempt - 1).min(32));
     let backoff = Duration::from_millis(random::up_to(doubled.min(policy.max_delay_ms)));
     requested.unwrap_or_default().max(backoff)
 }
 
-/// Whether the server says when to try again: then it refused before it acted.
+/// Whether the server says when to try again. It then refused the request before it acted.
 pub fn has_retry_after(response: &Response) -> bool {
     retry_after(&response.headers).is_some()
 }
 
-/// How long the server asks to wait: `Retry-After`, else, on a 429, the interval of its limit; and no shorter than until the
-/// quota of the day is renewed, if that is used up.
+/// The delay that the server asks for: `Retry-After`, or, for a 429, the interval of the rate
+/// limit. If the daily quota is exhausted, at least the time until it is renewed.
 pub fn requested_delay(response: &Response) -> RequestedDelay {
     let interval = || {
         let interval =
@@ -80,35 +84,35 @@ pub fn requested_delay(response: &Response) -> RequestedDelay {
     wait.max(daily).map(|wait| wait.min(MAX_WAIT))
 }
 
-/// Whether nothing is left of the quota of the day.
+/// Whether the daily quota is exhausted.
 pub fn is_day_spent(headers: &HeaderMap) -> bool {
     daily_remaining(headers) == Some(0)
 }
 
-/// The rest of the quota of the day.
+/// The remaining daily quota.
 pub fn daily_remaining(headers: &HeaderMap) -> Option<u64> {
     number(headers, "x-ratelimit-daily-remaining")
 }
 
-/// The time until the quota of the day is renewed, in milliseconds. Some servers were seen to send seconds: then this is too
-/// early, which costs a request that is refused. More than a day is a mistake.
+/// The time until the daily quota is renewed, in milliseconds. Some responses contained seconds
+/// instead: the delay is then too short and costs one refused request. More than a day is ignored.
 pub fn daily_reset(headers: &HeaderMap) -> RequestedDelay {
     let reset = number(headers, "x-ratelimit-daily-reset").map(Duration::from_millis);
     reset.filter(|reset| *reset <= MAX_WAIT)
 }
 
-/// A header that is a number.
+/// A header's value as a number.
 pub fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// `Retry-After`, as seconds or as a date (RFC 9110, 10.2.3). A date counts from the answer's own, since the server's
-/// clock need not agree with ours.
+/// `Retry-After` (RFC 9110, section 10.2.3), as seconds or as a date. A date is compared with the
+/// response's `Date`, since the clocks of server and client may differ.
 fn retry_after(headers: &HeaderMap) -> RequestedDelay {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(header::RETRY_AFTER)?;
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number has: the longest wait there is.
+        // Too many digits for a number.
         return Some(value.parse().map_or(MAX_WAIT, Duration::from_secs));
     }
     let date = |text: &str| httpdate::parse_http_date(text).ok();
@@ -131,10 +135,7 @@ mod tests {
         }
         assert_eq!(pause(&policy, 1, Some(Duration::from_secs(7))), Duration::from_secs(7));
         let longest = (0..200).map(|_| pause(&policy, 4, Some(Duration::ZERO))).max();
-        assert!(
-            longest > Some(Duration::from_millis(100)),
-            "being asked for no pause is no reason to hammer"
-        );
+        assert!(longest > Some(Duration::from_millis(100)), "Retry-After: 0 does not disable the backoff");
     }
 
     fn wait(status: u16, headers: &[(&'static str, &str)]) -> RequestedDelay {
@@ -154,8 +155,8 @@ mod tests {
         assert_eq!(read("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
         let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
         assert!(read(&soon).unwrap() > Duration::from_secs(50));
-        for nothing in ["soon", "-7", "1.5", ""] {
-            assert_eq!(read(nothing), None, "{nothing}");
+        for invalid in ["soon", "-7", "1.5", ""] {
+            assert_eq!(read(invalid), None, "{invalid}");
         }
         let dates =
             [("date", "Wed, 21 Oct 2015 07:28:00 GMT"), ("retry-after", "Wed, 21 Oct 2015 07:28:09 GMT")];
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(
             wait(429, &[interval, reset("84322000")]),
             Some(Duration::from_secs(10)),
-            "the day is not spent"
+            "the daily quota is not exhausted"
         );
         assert_eq!(wait(503, &[remaining, reset("84322000")]), None);
     }

@@ -1,4 +1,5 @@
-//! The TCP transport: write coalescing, and reads that wait no longer than the caller does.
+//! The TCP transport: write coalescing, and reads that end when the call is cancelled or its
+//! deadline passes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -11,22 +12,23 @@ use ureq::unversioned::transport::{
 
 use super::exchange;
 
-/// How long a wait for input goes on before it looks for a cancellation.
+/// Interval at which a wait for input checks for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The step in which the time for a write is told to the socket: the exact time would be another one at each request.
+/// Granularity of the write timeout. With the exact remaining time, each request would set the
+/// socket's timeout again.
 const TIMEOUT_STEP: Duration = Duration::from_millis(100);
 
-/// No wait is longer.
+/// Maximum wait.
 const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
-/// The least room for another piece of a request beside those that wait already; a header must fit in.
+/// Minimum free space in the output buffer for the next part of a request; a header must fit.
 const MIN_FREE_SPACE: usize = 16 * 1024;
 
-/// The size of each buffer beneath TLS, whose records have 16 KiB.
+/// Buffer size below TLS, whose records have at most 16 KiB.
 const TLS_BUFFER: usize = 2 * MIN_FREE_SPACE;
 
-/// Makes the connection, unless one through a proxy stands already.
+/// Opens a TCP connection, unless the chain already has one through a proxy.
 #[derive(Debug)]
 pub struct TcpConnector;
 
@@ -38,10 +40,10 @@ impl<In: Transport> Connector<In> for TcpConnector {
             return Ok(Some(Either::A(chained)));
         }
         let stream = connect_any(details)?;
-        // Requests are small and complete: waiting to fill a packet would only delay them.
+        // Requests are small and complete, so delaying them to fill a packet (Nagle) gains nothing.
         stream.set_nodelay(true)?;
         let (input, output) = match details.needs_tls() {
-            // Records pass through here, and heads of any length do not need to fit in.
+            // TLS records pass through these buffers, so they need not hold complete headers.
             true => (TLS_BUFFER, TLS_BUFFER),
             false => (details.config.input_buffer_size(), details.config.output_buffer_size()),
         };
@@ -50,7 +52,8 @@ impl<In: Transport> Connector<In> for TcpConnector {
     }
 }
 
-/// Connects to the first address that takes it. Each one gets half of the time that is left, and the last all of it.
+/// Connects to the first address that accepts. Each address gets half of the remaining time, the
+/// last one all of it.
 fn connect_any(details: &ConnectionDetails) -> Result<TcpStream, Error> {
     let by = Instant::now() + (*details.timeout.after).min(MAX_WAIT);
     let mut failure = Error::ConnectionFailed;
@@ -69,7 +72,7 @@ fn connect_any(details: &ConnectionDetails) -> Result<TcpStream, Error> {
     Err(failure)
 }
 
-/// What a socket says when a call took all the time that it was given.
+/// Whether a socket call failed because its timeout passed.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
@@ -82,53 +85,54 @@ pub struct TcpTransport {
     timeouts: SocketTimeouts,
 }
 
-/// How long a read and a write may take, as the socket was told last.
+/// The timeouts that were last set on the socket.
 #[derive(Debug, Default)]
 struct SocketTimeouts {
     read: Duration,
     write: Duration,
 }
 
-/// Tells a socket how long something may take, where that is another time than the last.
+/// Sets a socket timeout, unless it is already set.
 fn set_timeout(
-    timeouts: &mut Duration,
+    current: &mut Duration,
     time: Duration,
     set: impl FnOnce(Option<Duration>) -> io::Result<()>,
 ) -> io::Result<()> {
-    if *timeouts != time {
+    if *current != time {
         match set(Some(time)) {
-            // macOS refuses once the other end is closed; what came before that can still be read.
+            // macOS fails once the peer has closed the connection; data that arrived before can
+            // still be read.
             Err(error) if cfg!(target_os = "macos") && error.kind() == ErrorKind::InvalidInput => {}
             outcome => {
                 outcome?;
-                *timeouts = time;
+                *current = time;
             }
         }
     }
     Ok(())
 }
 
-/// Buffers in which the pieces of a request wait for each other. ureq transmits the head and the body one by one: sent
-/// like this, they would be two packets, and the server would wake up for the first.
+/// Buffers that collect the parts of a request. ureq transmits headers and body separately, which
+/// would cost two packets and wake up the server for the first one.
 #[derive(Debug)]
 struct WriteCoalescer {
     buffers: LazyBuffers,
-    /// How much of the output buffer waits to be sent.
+    /// Number of bytes in the output buffer that wait to be sent.
     pending: usize,
 }
 
 impl WriteCoalescer {
-    /// Wipes what waited.
+    /// Wipes the pending output.
     fn wipe(&mut self) {
         match std::mem::take(&mut self.pending) {
-            0 => {} // Asked for, the buffer would be made.
+            0 => {} // Accessing the buffer would allocate it.
             pending => self.buffers.output()[..pending].fill(0),
         }
     }
 }
 
 impl Drop for WriteCoalescer {
-    /// A request that could not be sent is gone as well.
+    /// Wipes a request that could not be sent.
     fn drop(&mut self) {
         self.wipe();
     }
@@ -166,7 +170,7 @@ impl Buffers for WriteCoalescer {
 }
 
 impl TcpTransport {
-    /// Sends what waits, and keeps nothing of it.
+    /// Sends and wipes the pending output.
     fn send(&mut self, timeout: NextTimeout) -> Result<(), Error> {
         let pending = self.coalescer.pending;
         if pending == 0 {
@@ -188,7 +192,7 @@ impl Transport for TcpTransport {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.coalescer.pending += amount;
-        // What waits is sent when the answer is waited for, at the latest.
+        // Pending output is sent by `await_input` at the latest.
         if self.coalescer.output().len() < MIN_FREE_SPACE { self.send(timeout) } else { Ok(()) }
     }
 
@@ -223,7 +227,7 @@ impl Transport for TcpTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        // There is nothing to be read, and no end either.
+        // Open: no data to read, and no end of stream.
         peek(&self.stream).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 }
@@ -232,7 +236,7 @@ fn timeout_error(timeout: NextTimeout) -> Error {
     Error::Timeout(timeout.reason)
 }
 
-/// Looks for input without waiting for it.
+/// Peeks at the input without waiting.
 #[cfg(unix)]
 fn peek(stream: &TcpStream) -> io::Result<usize> {
     use rustix::net::RecvFlags;
@@ -240,7 +244,7 @@ fn peek(stream: &TcpStream) -> io::Result<usize> {
     Ok(read)
 }
 
-/// Looks for input without waiting for it.
+/// Peeks at the input without waiting.
 #[cfg(not(unix))]
 fn peek(stream: &TcpStream) -> io::Result<usize> {
     stream.set_nonblocking(true)?;
@@ -268,9 +272,9 @@ mod tests {
         NextTimeout { after: Duration::from_millis(milliseconds).into(), ..NextTimeout::default() }
     }
 
-    fn transmit(socket: &mut TcpTransport, piece: &[u8]) {
-        socket.buffers().output()[..piece.len()].copy_from_slice(piece);
-        socket.transmit_output(piece.len(), within(1000)).unwrap();
+    fn transmit(socket: &mut TcpTransport, part: &[u8]) {
+        socket.buffers().output()[..part.len()].copy_from_slice(part);
+        socket.transmit_output(part.len(), within(1000)).unwrap();
     }
 
     #[test]
@@ -291,13 +295,13 @@ mod tests {
     #[test]
     fn request_longer_than_the_buffer_is_sent_in_parts() {
         let (mut socket, mut server) = pair();
-        let piece = [b'x'; MIN_FREE_SPACE / 2];
+        let part = [b'x'; MIN_FREE_SPACE / 2];
         for _ in 0..5 {
-            transmit(&mut socket, &piece);
+            transmit(&mut socket, &part);
             assert!(socket.buffers().output().len() >= MIN_FREE_SPACE);
         }
         assert!(matches!(socket.await_input(within(20)), Err(Error::Timeout(_))));
-        let mut received = vec![0; 5 * piece.len()];
+        let mut received = vec![0; 5 * part.len()];
         server.read_exact(&mut received).unwrap();
         assert!(received.iter().all(|byte| *byte == b'x'));
     }
@@ -327,7 +331,7 @@ mod tests {
         drop(server);
         while socket.is_open() && Instant::now() < limit {}
         assert!(!socket.is_open());
-        // Looking takes nothing away, and leaves the socket as it is.
+        // Peeking consumes no data and leaves the socket in blocking mode.
         let (mut socket, mut server) = pair();
         assert!(socket.is_open());
         server.write_all(b"x").unwrap();

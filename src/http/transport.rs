@@ -1,5 +1,5 @@
-//! Transport middleware: connect timeout, cancellation, whether a request left, and wiping of an
-//! idle connection's buffers. The connection itself is `tcp`'s.
+//! Transport middleware for ureq: connect timeout, cancellation, tracking of sent bytes, and wiping
+//! of the buffers of idle connections. `tcp` implements the TCP connection.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::exchange;
 use super::resolver::Resolver;
 use super::tcp::TcpConnector;
 
-/// The chain that makes connections: proxy, TCP, TLS, each with its watch on top.
+/// The connector chain: proxy, TCP, TLS, and tracking on top.
 pub fn connector() -> impl Connector {
     let tcp = ().chain(ConnectProxyConnector::default()).chain(TcpConnector);
     TimedConnector {
@@ -23,7 +23,7 @@ pub fn connector() -> impl Connector {
     }
 }
 
-/// Makes a connection within the time for all of it: the lookup of the name, the proxy, the handshakes.
+/// A connector with one timeout for all steps: name lookup, proxy and handshakes.
 #[derive(Debug)]
 struct TimedConnector<C> {
     resolver: Resolver,
@@ -34,13 +34,13 @@ impl<C: Connector> Connector for TimedConnector<C> {
     type Out = C::Out;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<C::Out>, Error> {
-        // The connection to a proxy is made by a call within the call, and takes from the same time.
+        // ureq connects to a proxy by a nested call, which shares the outer call's deadline.
         let outer = exchange::connect_by();
         let by = outer.unwrap_or_else(|| Instant::now() + *details.timeout.after);
         exchange::set_connect_by(Some(by));
         let result = self.connect_by(by, details);
         exchange::set_connect_by(outer);
-        // Whichever step took the time: the limit is that of the whole.
+        // Whichever step times out, the error names the connect timeout.
         result.map_err(|error| match error {
             Error::Timeout(_) => Error::Timeout(details.timeout.reason),
             error => error,
@@ -55,7 +55,7 @@ impl<C: Connector> TimedConnector<C> {
             left => Ok(NextTimeout { after: UreqDuration::Exact(left), ..details.timeout }),
         };
         let addrs = match details.config.proxy() {
-            // A proxy looks the name up itself.
+            // The proxy resolves the name.
             Some(_) => self.resolver.empty(),
             None => self.resolver.resolve(details.uri, details.config, left()?)?,
         };
@@ -64,8 +64,9 @@ impl<C: Connector> TimedConnector<C> {
                 uri: details.uri,
                 addrs,
                 config: details.config,
-                // No request brings a TLS configuration of its own. Said so, ureq builds it once, not for each
-                // connection: that would read the platform's certificates again, and resume no session.
+                // No request has its own TLS configuration. With `false`, ureq builds the
+                // configuration once instead of for each connection, which would load the
+                // platform's certificates again and resume no session.
                 request_level: false,
                 resolver: details.resolver,
                 now: (details.current_time)(),
@@ -79,7 +80,7 @@ impl<C: Connector> TimedConnector<C> {
     }
 }
 
-/// Puts [`TrackedTransport`] on a connection.
+/// Wraps a connection in a [`TrackedTransport`].
 #[derive(Debug)]
 struct TrackingConnector;
 
@@ -95,11 +96,11 @@ impl<In: Transport> Connector<In> for TrackingConnector {
     }
 }
 
-/// Notes that a request leaves, tells whether another one may, and keeps nothing of it meanwhile.
+/// Records that a request is sent, and wipes the buffers that held its data.
 #[derive(Debug)]
 struct TrackedTransport<T> {
     inner: T,
-    /// How much of the input buffer, at most, was written to since it was last wiped.
+    /// Upper bound of the bytes in the input buffer that were written since it was last wiped.
     dirty: usize,
 }
 
@@ -109,14 +110,15 @@ impl<T: Transport> Transport for TrackedTransport<T> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        // Before the write: one that fails half way has sent something as well.
+        // Recorded before the write, since a write that fails may have sent a part.
         exchange::record_output();
         let outcome = self.inner.transmit_output(amount, timeout);
         if self.inner.is_tls() {
-            // What leaves is a copy. Without TLS it is this very text, and wiped where it leaves.
+            // With TLS, the socket sends an encrypted copy, so the plaintext is wiped here. Without
+            // TLS, this is the buffer to be sent, and `tcp` wipes it.
             self.inner.buffers().output()[..amount].fill(0);
         }
-        // A body is read into the free part of the input buffer first.
+        // ureq copies a body into the free part of the input buffer first.
         self.dirty += amount;
         outcome
     }
@@ -128,23 +130,25 @@ impl<T: Transport> Transport for TrackedTransport<T> {
         outcome
     }
 
-    /// Whether the server has closed the connection while it was idle; asked when it goes back to the pool, every
-    /// answer read, and right before each use.
+    /// Whether an idle connection is still open. ureq asks when the connection returns to the pool,
+    /// and again before each use.
     ///
-    /// What is left is the moment between this look and the arrival of the request. A request that is lost in it was
-    /// sent, and has no answer: a repeatable one is repeated, and one that spends a token is not, here; what becomes
-    /// of that token is decided by who knows its life (`tokens::refresh`).
+    /// A race remains: the server may close the connection before the request arrives. Such a
+    /// request was sent and has no response. An idempotent one is sent again; for a single-use
+    /// token, `tokens::refresh` decides.
     fn is_open(&mut self) -> bool {
-        let used = std::mem::take(&mut self.dirty);
+        let dirty = std::mem::take(&mut self.dirty);
         let input = self.inner.buffers().input_append_buf();
-        let used = used.min(input.len());
-        input[..used].fill(0);
-        // Without time, this looks at what came with the last answer, and not at the socket. A farewell of TLS may
-        // be there; that the server's end of the socket is still open means nothing then.
-        let idle = NextTimeout { after: UreqDuration::Exact(Duration::ZERO), ..NextTimeout::default() };
-        let is_left = matches!(self.await_input(idle), Err(Error::Timeout(_)));
-        // After a request, on the way to the pool, there is no need to look at the socket: that comes before the next one.
-        is_left && (exchange::is_sent() || self.inner.is_open())
+        let dirty = dirty.min(input.len());
+        input[..dirty].fill(0);
+        // A timeout of zero checks only data that was already read, such as a TLS `close_notify`,
+        // and not the socket. After a `close_notify` the connection counts as closed even if the
+        // socket is open.
+        let immediate = NextTimeout { after: UreqDuration::Exact(Duration::ZERO), ..NextTimeout::default() };
+        let is_silent = matches!(self.await_input(immediate), Err(Error::Timeout(_)));
+        // When the connection returns to the pool, the socket need not be checked: that happens
+        // before the next use.
+        is_silent && (exchange::is_sent() || self.inner.is_open())
     }
 
     fn is_tls(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The HTTP connection pool (ureq): sends one attempt, reads the response, and explains failures.
+//! The HTTP connection pool (ureq): sends one attempt, reads the response, and translates errors.
 
 use std::io::Read;
 use std::path::Path;
@@ -51,7 +51,7 @@ impl Transport for UreqTransport {
 }
 
 impl UreqTransport {
-    /// A pool; nothing is opened before the first request.
+    /// Creates an empty pool.
     ///
     /// # Errors
     /// `CONFIG` for a proxy URL or a certificate bundle that cannot be used.
@@ -60,7 +60,7 @@ impl UreqTransport {
         if let Some(suffix) = &http.user_agent_suffix {
             user_agent = format!("{user_agent} {suffix}");
         }
-        let unusable = |_| Error::new(Status::Config, "http.userAgentSuffix is no header text");
+        let unusable = |_| Error::new(Status::Config, "http.userAgentSuffix is not a valid header value");
         HeaderValue::from_str(&user_agent).map_err(unusable)?;
         Ok(UreqTransport {
             agent: OnceLock::new(),
@@ -73,8 +73,8 @@ impl UreqTransport {
         })
     }
 
-    /// How long an attempt may take, if that is less than the whole call. The next one must be able to have as long: the
-    /// last one is waited for to the end.
+    /// The timeout of an attempt, if it is less than the rest of the call. Only an attempt that
+    /// leaves as much time for a repetition has one.
     fn response_limit(&self, idempotency: Idempotency, deadline: &Deadline) -> Option<Duration> {
         let limit = self.answer_timeout;
         (idempotency == Idempotency::Replayable && limit * 2 <= deadline.remaining()).then_some(limit)
@@ -90,7 +90,7 @@ impl UreqTransport {
             wire = wire.header(header::ACCEPT, "application/json");
         }
         if let Some(bearer) = request.bearer {
-            // One copy, of the right size, which the header takes over.
+            // A single allocation of the right size, which the header takes over.
             let text = ["Bearer ", bearer.expose()].concat();
             let mut value = HeaderValue::try_from(text).map_err(|error| ureq::Error::Http(error.into()))?;
             value.set_sensitive(true);
@@ -117,7 +117,7 @@ impl UreqTransport {
         Ok(Response { status: head.status.as_u16(), headers: head.headers, body: bytes })
     }
 
-    /// `overdue` is the error where time ran out.
+    /// Translates an error of ureq. `overdue` is the error for a timeout.
     fn explain(
         &self,
         failure: ureq::Error,
@@ -126,9 +126,9 @@ impl UreqTransport {
         deadline: &Deadline,
         overdue: impl FnOnce() -> Error,
     ) -> TransportError {
-        let lasts = |error| TransportError { error, sent, permanent: true };
+        let permanent = |error| TransportError { error, sent, permanent: true };
         if let (false, Some(tls)) = (sent, tls_error(&failure)) {
-            return lasts(untrusted(request, tls));
+            return permanent(untrusted(request, tls));
         }
         if let (ureq::Error::ConnectProxyFailed(reason), Some(proxy)) = (&failure, &self.proxy) {
             let status = status_of_proxy(reason);
@@ -163,14 +163,13 @@ impl UreqTransport {
             }
             ureq::Error::Timeout(_) => overdue(),
             ureq::Error::BodyExceedsLimit(cap) => {
-                Error::new(Status::Protocol, format!("{host} answered with more than {cap} bytes")).with_help(
-                    "a proxy may have answered; if the answer is right, raise limits.responseBytes",
-                )
+                Error::new(Status::Protocol, format!("{host} answered with more than {cap} bytes"))
+                    .with_help("check whether a proxy answered; otherwise raise limits.responseBytes")
             }
             ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) | ureq::Error::Http(_) => {
                 let message = format!("{host}{through} did not answer in valid HTTP: {failure}");
                 Error::new(Status::Protocol, message)
-                    .with_help("a proxy or another service may have answered; check baseUrl and http.proxy")
+                    .with_help("check baseUrl and http.proxy: a proxy or another service may have answered")
             }
             ureq::Error::Io(error) if ThreadSpawnError::is_cause_of(error) => {
                 let message = format!("{host} could not be reached, nothing was sent: {error}");
@@ -178,7 +177,7 @@ impl UreqTransport {
             }
             _ if sent => Error::new(
                 Status::Network,
-                format!("the connection to {host} broke before the answer: {failure}"),
+                format!("the connection to {host} broke before the response: {failure}"),
             )
             .with_help("try again"),
             _ => Error::new(
@@ -189,15 +188,16 @@ impl UreqTransport {
         }
     }
 
-    /// The connection pool, made at the first request: reading the platform's certificates takes a while.
+    /// The connection pool, created at the first request, because loading the platform's
+    /// certificates is slow.
     fn agent(&self) -> &Agent {
         self.agent.get_or_init(|| {
             let roots = match &self.trusted {
                 None => RootCerts::PlatformVerifier,
                 Some(trusted) => {
-                    let own = rustls_native_certs::load_native_certs().certs;
-                    let own = own.iter().map(|own| Certificate::from_der(own).to_owned());
-                    let all: Vec<_> = trusted.iter().cloned().chain(own).collect();
+                    let native = rustls_native_certs::load_native_certs().certs;
+                    let native = native.iter().map(|native| Certificate::from_der(native).to_owned());
+                    let all: Vec<_> = trusted.iter().cloned().chain(native).collect();
                     RootCerts::new_with_certs(&all)
                 }
             };
@@ -207,7 +207,7 @@ impl UreqTransport {
                 .build();
             let config = Agent::config_builder()
                 .tls_config(tls)
-                // Said in any case: unsaid, the environment would say it.
+                // Set even if `None`: otherwise ureq reads the environment's proxy variables.
                 .proxy(self.proxy.clone())
                 .user_agent(&self.user_agent)
                 .max_redirects(0)
@@ -225,18 +225,18 @@ impl UreqTransport {
     }
 }
 
-/// The error of an attempt that took as long as one may, in a call that may take longer.
+/// The error of an attempt that reached its own timeout before the call's deadline.
 fn overdue_attempt(request: &Request, limit: Duration) -> Error {
     let message = format!("no answer from {} within {} ms", host(request), limit.as_millis());
     Error::new(Status::Timeout, message)
-        .with_help("try again; where it is always that slow, raise timeouts.answerMs")
+        .with_help("try again; if the server is always this slow, raise timeouts.answerMs")
 }
 
 fn host<'a>(request: &'a Request) -> &'a str {
     request.uri.host().unwrap_or_default()
 }
 
-/// The complaint of TLS itself, and not of the connection beneath it.
+/// The error of TLS itself, as opposed to one of the connection below it.
 fn tls_error(failure: &ureq::Error) -> Option<&rustls::Error> {
     match failure {
         ureq::Error::Rustls(error) => Some(error),
@@ -250,14 +250,16 @@ fn untrusted(request: &Request, tls: &rustls::Error) -> Error {
     if let rustls::Error::InvalidCertificate(_) = tls {
         let message = format!("the certificate of {host} is not trusted, nothing was sent: {tls}");
         return Error::new(Status::Network, message).with_help(
-            "check the host's name and this machine's clock; for a private CA, name its file in http.caBundlePath",
+            "check the host name and this machine's clock; for a private CA, set http.caBundlePath",
         );
     }
-    Error::new(Status::Network, format!("{host} does not speak TLS as it should, nothing was sent: {tls}"))
-        .with_help("check that the URL is that of an https server, and what stands in between")
+    Error::new(Status::Network, format!("the TLS handshake with {host} failed, nothing was sent: {tls}"))
+        .with_help(
+            "check that the URL points to an HTTPS server, and that no proxy intercepts the connection",
+        )
 }
 
-/// The status that a proxy refused with. ureq tells it in words only.
+/// The status with which a proxy refused a connection; ureq has it only in the message.
 fn status_of_proxy(reason: &str) -> Option<u16> {
     reason.rsplit('/').next()?.parse().ok()
 }
@@ -271,11 +273,11 @@ fn refused_by(proxy: &Proxy, status: Option<u16>, request: &Request) -> Error {
     let message = format!("the proxy {proxy} refused to connect to {host} with {status}, nothing was sent");
     Error::new(Status::Network, message).with_help(match status {
         407 => "check the user name and the password in http.proxy",
-        _ => "check http.proxy, and that the proxy lets this host through",
+        _ => "check http.proxy, and that the proxy allows this host",
     })
 }
 
-/// A proxy without its user and password.
+/// A proxy's host and port, without the credentials.
 fn address(proxy: &Proxy) -> String {
     format!("{}:{}", proxy.host(), proxy.port())
 }

@@ -133,8 +133,14 @@ impl State {
         }
     }
 
-    /// What `access_token` answered.
-    pub fn check_answer(&mut self, resource_id: &str, measured: &Measured, answer: &Result<Secret, Error>) {
+    /// What `access_token` answered; whether the process held a valid token in memory when the call began.
+    pub fn check_answer(
+        &mut self,
+        resource_id: &str,
+        measured: &Measured,
+        is_held: bool,
+        answer: &Result<Secret, Error>,
+    ) {
         let Measured { process, begin, took, .. } = *measured;
         let now = self.now;
         let attempts = self.ledger.attempts.remove(&measured.task).unwrap_or(0);
@@ -150,7 +156,8 @@ impl State {
                 .deletions
                 .iter()
                 .any(|deletion| deletion.resource_id == resource_id && deletion.end >= granted);
-            let is_certain = now + CERTAIN < access.dies
+            let is_certain = is_held
+                && now + CERTAIN < access.dies
                 && *since <= begin
                 && !was_deleted
                 && self.server.is_alive(access.chain)
@@ -212,7 +219,14 @@ impl State {
     fn must_end(&self, deletion: &Deletion, chain: usize) -> bool {
         let ahead = self.processes.iter().map(|process| process.farthest_ms).max().unwrap_or(0).max(0);
         let ahead = Duration::from_millis(ahead.unsigned_abs());
-        deletion.by == By::User || self.server.chains[chain].created + ahead < deletion.begin
+        // A consent that is not stored yet is compared with a deletion by another process by the clocks of both.
+        let behind = self.processes.iter().map(|process| process.lowest_ms).min().unwrap_or(0).min(0);
+        let apart = ahead + Duration::from_millis(behind.unsigned_abs());
+        let chain = &self.server.chains[chain];
+        match deletion.by {
+            By::User => apart.is_zero() || !chain.is_consented || chain.created + apart < deletion.begin,
+            By::Webhook { .. } => chain.created + ahead < deletion.begin,
+        }
     }
 
     /// The store, once nothing is under way.
@@ -276,7 +290,8 @@ impl State {
             let is_said = error.status() == Status::ReauthorizationRequired
                 || (error.status() == Status::NotFound
                     && error.resource_id() == Some(COMPANY)
-                    && company_was_deleted);
+                    && company_was_deleted)
+                || (error.status() == Status::Protocol && self.ledger.is_misfiled);
             if found.is_none() && is_owed && !was_deleted && !is_said {
                 found = Some(format!("the connection of {id} was lost, and it is not said: {error}"));
             }
@@ -342,8 +357,12 @@ impl State {
         if self.disk.stored.contains(tip) {
             return Some(format!("{tip} was stored, and was not used"));
         }
-        // A consent that the store did not take is compared with a deletion by the clock, which was wrong.
-        if self.ledger.is_skewed {
+        // A consent that the store did not take is compared by the clock, which was wrong, with a deletion or another consent.
+        let consents =
+            self.server.chains.iter().filter(|other| other.owner == owed.resource_id && other.is_consented);
+        let is_compared = consents.count() > 1
+            || self.ledger.deletions.iter().any(|deletion| deletion.resource_id == owed.resource_id);
+        if self.ledger.is_skewed && is_compared {
             return None;
         }
         let holder = chain.delivered.iter().find(|process| {

@@ -141,12 +141,13 @@ impl Process {
     }
 
     pub fn ask(&self, resource_id: &'static str) -> Option<Result<Secret>> {
+        let is_held = self.tokens.holds_valid(resource_id);
         let call = || self.tokens.access_token(resource_id, || self.deadline());
         let (answer, measured) = self.measured(|| format!("access_token {resource_id}"), call)?;
         self.world.with(|state| {
             state.say(|| format!("access_token {resource_id}: {:?}", answer.as_ref().map(Secret::expose)));
             state.check_time("access_token", &measured, Duration::ZERO);
-            state.check_answer(resource_id, &measured, &answer);
+            state.check_answer(resource_id, &measured, is_held, &answer);
         });
         Some(answer)
     }

@@ -1,8 +1,8 @@
-//! The refresh lock across processes: an advisory file lock (`flock`) on a file per resource. It is
-//! given back when its holder dies, by `kill -9` too, so there is no lease to wait out.
+//! The refresh lock across processes: an advisory file lock (`flock`) on one file per resource. The
+//! system releases it when its holder dies, even by SIGKILL, so there is no lease to wait for.
 //!
-//! A file per resource, and not one for many: a location's refresh may need its company's token, and takes that lock
-//! while it holds its own. Two resources behind one lock could then wait for each other, or one for itself.
+//! Each resource has its own file, because a location's refresh may take its company's lock while
+//! it holds its own. With shared files, two resources could wait for each other, or one for itself.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -16,20 +16,20 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::fork_safety::{self, descriptors};
 
-/// The pause between two tries: the OS offers no wait with a deadline. It grows from the first to the second.
+/// The minimum and maximum pause between two attempts, since `flock` has no wait with a deadline.
 const MIN_PAUSE: Duration = Duration::from_micros(500);
 const MAX_PAUSE: Duration = Duration::from_millis(5);
 
 /// A folder of lock files. The library never removes one. If another program does, a process that
-/// waits for the removed file locks the new file at its path instead. Only a process that holds the removed file does not
-/// notice.
+/// waits for the removed file locks the new file at its path instead. Only a process that already
+/// holds the removed file does not notice.
 #[derive(Debug)]
 pub struct LockFolder {
     folder: PathBuf,
     client_id: String,
 }
 
-/// A lock's file, and the lock while it is held.
+/// A lock file, which may be locked.
 pub struct FileLock {
     file: Option<File>,
     generation: u32,
@@ -37,14 +37,14 @@ pub struct FileLock {
 }
 
 impl LockFolder {
-    /// The folder, made if it is not there, for this user only.
+    /// Opens the folder, and creates it if necessary, for this user only.
     pub fn new(folder: PathBuf, client_id: &str) -> Result<LockFolder> {
         let locks = LockFolder { folder, client_id: client_id.to_owned() };
         locks.make().map_err(|error| failed(&locks.folder, &error))?;
         Ok(locks)
     }
 
-    /// The locks of another client id in the same folder.
+    /// The locks of another app, in the same folder.
     pub fn of_client(&self, client_id: &str) -> LockFolder {
         LockFolder { folder: self.folder.clone(), client_id: client_id.to_owned() }
     }
@@ -55,7 +55,7 @@ impl LockFolder {
 
     /// Waits for a resource's lock.
     pub fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
-        // Ids come from outside and may hold anything; a hash of them is a file name.
+        // IDs come from outside and may contain any character, so the file name is a hash.
         let name = digest(&SHA256, format!("{}\0{resource_id}", self.client_id).as_bytes());
         let name: String = name.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         let path = self.folder.join(name);
@@ -64,7 +64,7 @@ impl LockFolder {
         loop {
             match lock.try_lock() {
                 Ok(()) if lock.is_at(&path) => return Ok(Box::new(lock)),
-                // The file was removed: the next process would lock the new file.
+                // The file was removed, so the next process would lock a new file.
                 Ok(()) => {
                     lock = self.open(&path)?;
                     deadline.check()?;
@@ -77,7 +77,7 @@ impl LockFolder {
         }
     }
 
-    /// The file of a lock; its folder is made again if it was removed.
+    /// Opens a lock file. Its folder is created again if it was removed.
     fn open(&self, path: &Path) -> Result<FileLock> {
         let opened = match FileLock::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -89,7 +89,7 @@ impl LockFolder {
     }
 }
 
-/// Makes a folder for this user only, if it is not there.
+/// Creates a folder for this user only, if it does not exist.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -98,12 +98,12 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 impl FileLock {
-    /// Opens the file, and makes it if it is not there.
+    /// Opens a file, and creates it if it does not exist.
     pub fn open(path: &Path) -> io::Result<FileLock> {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
         user_only::file(&mut options);
-        // A child that is forked between the two steps would inherit a descriptor that stays open there.
+        // A child that is forked between open and registration would keep the descriptor open.
         let _gate = fork_safety::gate();
         let file = options.open(path)?;
         #[cfg(unix)]
@@ -113,7 +113,7 @@ impl FileLock {
         Ok(FileLock { file: Some(file), generation: fork_safety::generation(), slot })
     }
 
-    /// Whether the open file is the one at the path.
+    /// Whether the open file is still the one at `path`.
     pub fn is_at(&self, path: &Path) -> bool {
         self.file.as_ref().is_some_and(|file| is_same(file, path))
     }
@@ -126,7 +126,7 @@ impl FileLock {
         }
     }
 
-    /// Releases the lock, and keeps the file open.
+    /// Releases the lock; the file stays open.
     pub fn unlock(&self) {
         let _ = self.file.as_ref().map(File::unlock);
     }
@@ -142,7 +142,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Only Unix lets a file be removed while it is open.
+/// Only Unix allows an open file to be removed.
 #[cfg(not(unix))]
 fn is_same(_: &File, _: &Path) -> bool {
     true
@@ -154,12 +154,13 @@ impl Drop for FileLock {
     fn drop(&mut self) {
         let Some(file) = self.file.take() else { return };
         if self.generation != fork_safety::generation() {
-            // A child that was forked inside a flight: the descriptor was closed there already, and its number may be
-            // another file's by now. Above all, an unlock here would free the parent's lock.
+            // In a forked child, the descriptor was already closed, and its number may have been
+            // reused. In addition, unlocking would release the parent's lock.
             std::mem::forget(file);
             return;
         }
-        // Unlocked before it is closed: a child that is being forked right now may hold a copy for a moment longer.
+        // Unlocked before closing, because a child that is being forked may still have a copy of
+        // the descriptor.
         let _ = file.unlock();
         let _gate = fork_safety::gate();
         if let Some(slot) = self.slot {
@@ -171,5 +172,5 @@ impl Drop for FileLock {
 
 fn failed(path: &Path, error: &io::Error) -> Error {
     Error::new(Status::Store, format!("the lock {} cannot be used: {error}", path.display()))
-        .with_help("the folder beside the database must be writable, and on a local file system")
+        .with_help("make sure that the folder is writable and on a local file system")
 }

@@ -1,6 +1,6 @@
-//! A token store made of the host's callbacks. What it is asked and answers is JSON; sealing, the
-//! checks on what comes back, and the lock between this process's threads are the library's part,
-//! so that a host's part can be small.
+//! A custom token store, implemented by the host's callbacks. The callbacks exchange JSON. Sealing,
+//! validation of the callbacks' results, and the locks between this process's threads are
+//! implemented here, so that the callbacks can stay small.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -23,61 +23,63 @@ use crate::fork_safety;
 use crate::secret::Secret;
 use crate::token::UserType;
 
-/// What a note's id begins with in the host's store. It sorts behind every id of the API.
+/// Prefix of a note's ID in the host's store. It sorts after every ID of the API.
 const NOTE: &str = "~note/";
 
-/// How many items a listing asks for, where everything is wanted.
+/// Page size for a scan of all items.
 const PAGE: usize = 100;
 
-/// The longest that the host's lock is waited for at a time, so that a cancellation is noticed.
+/// Maximum time that one call waits for the host's lock, so that a cancellation is noticed.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The pause between two tries with a host whose lock does not wait.
+/// The pause between two attempts if the host's lock function does not wait.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long each step of sealing anew may take; a record that is being refreshed for longer is sealed by that refresh.
-const FORK_WAIT: Duration = Duration::from_secs(5);
+/// The deadline of each step of resealing. A record whose lock is held for longer is being
+/// refreshed, which reseals it.
+const RESEAL_STEP: Duration = Duration::from_secs(5);
 
-/// Stands for the version of a record that cannot be read: a version far above all others. Such a record can be deleted and
-/// replaced like any other.
+/// The version of a record that cannot be read, higher than any real version. Such a record can be
+/// deleted and replaced like any other.
 const UNKNOWN_VERSION: u64 = 1 << 62;
 
-/// A store of the host's own. Each call may come from any thread, and several at once; none is made with a lock of the
-/// library held that another call on the client could wait for, save the refresh lock of the resource.
+/// The host's callbacks. They may be called by any thread, and concurrently. During a callback, the
+/// library holds no lock that another call may wait for, except the resource's refresh lock.
 ///
-/// An error's status counts: `CONFLICT` from [`Host::save`] and `TIMEOUT` from [`Host::lock`] are answers. Every other
-/// error is a store that fails.
+/// `CONFLICT` from [`Host::save`] and `TIMEOUT` from [`Host::lock`] are regular results. Every
+/// other error means that the store failed.
 pub trait Host: Send + Sync {
-    /// The record of an id, as it was saved; `None` when there is none.
+    /// The record with this ID, as it was saved; `None` if it does not exist.
     fn load(&self, id: &str) -> Result<Option<Zeroizing<String>>>;
 
-    /// Saves a record durably, provided that the `version` in the stored one is `expected_version` (0: there is none).
+    /// Saves a record durably by compare-and-swap: the `version` field of the stored record must
+    /// equal `expected_version` (0: no record exists).
     fn save(&self, id: &str, record: &str, expected_version: u64) -> Result<()>;
 
     /// Removes a record.
     fn remove(&self, id: &str) -> Result<()>;
 
-    /// A page of records: what they must fulfil is in `query`.
+    /// A page of records. `query` contains the conditions.
     fn list(&self, query: &str) -> Result<Zeroizing<String>>;
 
-    /// Whether there is a lock that other processes and hosts keep to.
+    /// Whether the host has a lock that excludes other processes and machines.
     fn has_lock(&self) -> bool;
 
-    /// Waits so long for an id's lock. It must be given back when its holder dies.
+    /// Waits up to `timeout` for the lock of an ID. The lock must be released when its holder dies.
     fn lock(&self, id: &str, timeout: Duration) -> Result<()>;
 
-    /// Gives a lock back, on the thread that took it.
+    /// Releases a lock, on the thread that took it.
     fn unlock(&self, id: &str);
 }
 
-/// The store of a host.
+/// A token store on top of [`Host`].
 pub struct HostStore {
     host: Arc<dyn Host>,
     locks: Arc<ProcessLocks>,
     seal: Seal,
 }
 
-/// The lock of a resource: this process's, and within it the host's.
+/// A resource's refresh lock: this process's lock, and the host's lock inside it.
 struct HostLock {
     host: Arc<dyn Host>,
     id: String,
@@ -85,7 +87,7 @@ struct HostLock {
     _process: ProcessLock,
 }
 
-/// A token's record as the host gets it.
+/// A token's record, as passed to the host.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct TokenItem<'a> {
@@ -99,7 +101,7 @@ struct TokenItem<'a> {
     document: &'a str,
 }
 
-/// A note's record as the host gets it.
+/// A note, as passed to the host.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NoteItem<'a> {
@@ -111,8 +113,8 @@ struct NoteItem<'a> {
     document: String,
 }
 
-/// Either of them on its way back. A field of another type counts as missing, so that one bad record does not make a page
-/// of them unreadable; only the id must be there.
+/// An item that the host returned. A field of the wrong type counts as missing, so that one bad
+/// item does not make its whole page unreadable. Only the ID is required.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StoredItem {
@@ -137,7 +139,7 @@ struct StoredItem {
     document: Option<Secret>,
 }
 
-/// A value of the type that is expected, or anything.
+/// A value of the expected type, or anything.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Lenient<T> {
@@ -166,7 +168,8 @@ impl Lenient<String> {
     }
 }
 
-/// A document, or `None` for anything but a text. It is a secret: so no buffer between, such as [`Lenient`] has.
+/// Deserializes a document; `None` unless it is a string. Unlike [`Lenient`], it does not copy the
+/// secret to a buffer.
 fn document<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
     struct Text;
 
@@ -215,7 +218,7 @@ fn document<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Err
     from.deserialize_any(Text)
 }
 
-/// A page as the host answers with it.
+/// A page that the host returned.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StoredPage {
@@ -224,18 +227,18 @@ struct StoredPage {
 }
 
 impl HostStore {
-    /// The store that `host` keeps.
+    /// Wraps the host's callbacks.
     pub fn new(host: Arc<dyn Host>, seal: Seal) -> HostStore {
         if !host.has_lock() {
             log::warn!(
-                "the host's store has no lock: a token that two processes refresh at once can be lost, so let one \
-                 process use it"
+                "the host's store has no lock: two processes that refresh the same token can lose it; use the \
+                 store in one process only"
             );
         }
         HostStore { host, locks: Arc::default(), seal }
     }
 
-    /// An id's record, if it is there, and of this kind.
+    /// Loads an item and checks its ID and kind.
     fn item(&self, id: &str, kind: &str, deadline: &Deadline) -> Result<Option<StoredItem>> {
         deadline.check()?;
         let failed = |error| refused(&error, "load").with_resource(id);
@@ -245,15 +248,14 @@ impl HostStore {
         let item: StoredItem = serde_json::from_str(&text)
             .map_err(|error| unreadable("load", &error).into_unreadable().with_resource(id))?;
         if item.resource_id != id || item.kind.as_str().is_some_and(|found| found != kind) {
-            let message =
-                format!("the host's store was asked for a {kind}, and answered with another record");
+            let message = format!("the host's store returned another record than the requested {kind}");
             return Err(broken(message).with_resource(id));
         }
         Ok(Some(item))
     }
 
     fn open(&self, item: StoredItem) -> Result<Record> {
-        let help = "delete the record and let the user consent again; the store's callbacks must give back what they \
+        let help = "delete the record and let the user consent again; make the store's callbacks return what they \
                     were given, see ghl_store_callbacks";
         self.seal.record(item.into_row().map_err(|error| error.with_help(help).into_unreadable())?)
     }
@@ -271,13 +273,14 @@ impl HostStore {
         self.host.remove(id).map_err(|error| refused(&error, "remove").with_resource(id))
     }
 
-    /// A page of the host's, of what comes after an id; in the order of the ids, with the place to go on after. The host may
-    /// leave conditions out of account, and a page without a next one may be everything in any order: what was not asked for
-    /// is passed over here. But what is missing is missed by nobody, so a page with a next one must be in order.
+    /// One page of the host's list after the ID `after`, and the ID to continue after. Sorts the
+    /// items by ID and filters them, since the host may ignore conditions, and may return
+    /// everything in any order as a single page. If there is a next page, the items must be in
+    /// order: missing items could not be detected otherwise.
     fn page(
         &self,
         query: &Value,
-        fulfils: &dyn Fn(&StoredItem) -> bool,
+        matches: &dyn Fn(&StoredItem) -> bool,
         after: Option<&str>,
         size: usize,
         deadline: &Deadline,
@@ -295,19 +298,19 @@ impl HostStore {
         if let Some(next) = &page.next_page_token {
             let is_in_order = |id: &str| after.is_none_or(|after| id > after) && id <= next.as_str();
             if !items.iter().all(|item| is_in_order(&item.resource_id)) || !is_in_order(next) {
-                return Err(broken("the host's list is not in the order of the bytes of its ids"));
+                return Err(broken("the host's list is not in the order of the bytes of its IDs"));
             }
         }
-        items.retain(|item| after.is_none_or(|after| item.resource_id.as_str() > after) && fulfils(item));
+        items.retain(|item| after.is_none_or(|after| item.resource_id.as_str() > after) && matches(item));
         items.sort_unstable_by(|one, other| one.resource_id.cmp(&other.resource_id));
         Ok((items, page.next_page_token))
     }
 
-    /// The first `limit` items that fulfil `query` behind `after`, and whether there are more.
+    /// The first `limit` matching items after `after`, and whether there are more.
     fn items(
         &self,
         query: &Value,
-        fulfils: &dyn Fn(&StoredItem) -> bool,
+        matches: &dyn Fn(&StoredItem) -> bool,
         after: Option<&str>,
         limit: usize,
         deadline: &Deadline,
@@ -315,10 +318,10 @@ impl HostStore {
         let mut found = Vec::new();
         let mut after = after.map(str::to_owned);
         loop {
-            // One more than asked for tells whether there is a next page; and a page may hold nothing that fulfils, and
-            // still not be the last one.
+            // One item more than `limit` tells whether there is a next page. A page without any
+            // match need not be the last one.
             let size = limit + 1 - found.len();
-            let (items, next) = self.page(query, fulfils, after.as_deref(), size, deadline)?;
+            let (items, next) = self.page(query, matches, after.as_deref(), size, deadline)?;
             found.extend(items);
             if found.len() > limit || next.is_none() {
                 let more = found.len() > limit;
@@ -329,24 +332,23 @@ impl HostStore {
         }
     }
 
-    /// Shows `see` the index fields of all tokens that fulfil `query`, page by page as the host has them, until it has seen
-    /// enough.
+    /// Passes all matching tokens, without documents, to `visit`, until it returns false.
     fn each_token(
         &self,
         mut query: Value,
-        fulfils: impl Fn(&StoredItem) -> bool,
+        matches: impl Fn(&StoredItem) -> bool,
         deadline_of_page: impl Fn() -> Deadline,
-        mut see: impl FnMut(StoredItem) -> Result<bool>,
+        mut visit: impl FnMut(StoredItem) -> Result<bool>,
     ) -> Result<()> {
         query["kind"] = "token".into();
         query["withoutDocuments"] = true.into();
-        let is_one = |item: &StoredItem| item.is_token() && fulfils(item);
+        let is_match = |item: &StoredItem| item.is_token() && matches(item);
         let mut after = None;
         loop {
             let deadline = deadline_of_page();
-            let (items, next) = self.page(&query, &is_one, after.as_deref(), PAGE, &deadline)?;
+            let (items, next) = self.page(&query, &is_match, after.as_deref(), PAGE, &deadline)?;
             for item in items {
-                if !see(item)? {
+                if !visit(item)? {
                     return Ok(());
                 }
             }
@@ -357,11 +359,11 @@ impl HostStore {
         }
     }
 
-    /// Seals a record with the first key; answers whether it is still there. Nobody else comes between, but for one who
-    /// saves without the lock.
-    fn reseal_one(&self, id: &str, whole: &Deadline) -> Result<bool> {
-        let _lock = self.lock(id, &whole.renewed(FORK_WAIT))?;
-        let deadline = whole.renewed(FORK_WAIT);
+    /// Reseals a record with the first key, under its refresh lock. Returns whether it still
+    /// exists.
+    fn reseal_one(&self, id: &str, overall: &Deadline) -> Result<bool> {
+        let _lock = self.lock(id, &overall.renewed(RESEAL_STEP))?;
+        let deadline = overall.renewed(RESEAL_STEP);
         match self.load(id, &deadline)? {
             Some(record) => self.save(&record, &deadline).map(|_| true),
             None => Ok(false),
@@ -382,29 +384,28 @@ impl StoredItem {
         self.company_id.as_str() == Some(company_id)
     }
 
-    /// Versions grow by one at each save: one of that size was never reached.
+    /// The version, unless it is 0, or too large to have been reached by increments of one.
     fn known_version(&self) -> Option<u64> {
         self.version.get().copied().filter(|version| (1..=i64::MAX.unsigned_abs()).contains(version))
     }
 
     fn into_row(self) -> Result<StoredRow> {
         let Some(version) = self.known_version() else {
-            let message = "the host's store gave a record with a version that it was not given";
+            let message = "the host's store returned a record with an invalid version";
             return Err(broken(message).with_resource(&self.resource_id));
         };
-        let undocumented = || broken("the host's store gave a record without its document");
-        let document = self.document.ok_or_else(|| undocumented().with_resource(&self.resource_id))?;
+        let missing = || broken("the host's store returned a record without its document");
+        let document = self.document.ok_or_else(|| missing().with_resource(&self.resource_id))?;
         let document = match document.expose().starts_with('{') {
             true => document.expose().as_bytes().to_vec(),
             false => BASE64_STANDARD.decode(document.expose()).map_err(|_| {
-                broken("the host's store gave a document that it was not given")
-                    .with_resource(&self.resource_id)
+                broken("the host's store returned an invalid document").with_resource(&self.resource_id)
             })?,
         };
         Ok(StoredRow { resource_id: self.resource_id, version, document: Zeroizing::new(document) })
     }
 
-    /// A note whose document cannot be read says nothing, like one that was never written.
+    /// Converts the item to a note. An unreadable document counts as empty.
     fn into_note(self) -> Note {
         let document = self.document.and_then(|text| serde_json::from_str(text.expose()).ok());
         Note {
@@ -433,14 +434,14 @@ impl Store for HostStore {
 
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
         if record.resource_id.starts_with(NOTE) {
-            return Err(broken(format!("ids that begin with {NOTE} are the library's own"))
+            return Err(broken(format!("IDs that start with {NOTE} are reserved for the library"))
                 .with_resource(&record.resource_id));
         }
         let row = self.seal.row(record)?;
         let item = token_item(&row)?;
         let mut expected = record.version;
         if expected == UNKNOWN_VERSION && self.version(&row.resource_id, deadline)? == Some(UNKNOWN_VERSION) {
-            // The host cannot compare the version of a record that has none.
+            // The host cannot compare an unreadable version, so the record is removed first.
             self.remove(&row.resource_id, deadline)?;
             expected = 0;
         }
@@ -451,7 +452,8 @@ impl Store for HostStore {
     fn remove_all(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
         let mut removed = Vec::with_capacity(records.len());
         for (resource_id, version) in records {
-            // The host knows no removal by version: the refresh lock keeps other writers out between the two calls.
+            // The host cannot remove by version. The refresh lock excludes other writers between
+            // the two calls.
             let is_the_same = self.version(resource_id, deadline)? == Some(*version);
             if is_the_same {
                 self.remove(resource_id, deadline)?;
@@ -467,13 +469,13 @@ impl Store for HostStore {
             "companyId": query.company_id,
             "userType": query.user_type.map(UserType::name),
         });
-        let fulfils = |item: &StoredItem| {
+        let matches = |item: &StoredItem| {
             item.is_token()
                 && query.company_id.as_ref().is_none_or(|id| item.is_of(id))
                 && query.user_type.is_none_or(|kind| item.user_type.get() == Some(&kind))
         };
         let (items, more) =
-            self.items(&conditions, &fulfils, query.after.as_deref(), query.limit, deadline)?;
+            self.items(&conditions, &matches, query.after.as_deref(), query.limit, deadline)?;
         let next = items.last().filter(|_| more).map(|last| last.resource_id.clone());
         let (mut records, mut unreadable) = (Vec::new(), Vec::new());
         for item in items {
@@ -498,13 +500,13 @@ impl Store for HostStore {
         let conditions = json!({
             "kind": "token", "companyId": company_id, "renewBy": renewals.end(), "withoutDocuments": true,
         });
-        let fulfils = |item: &StoredItem| {
+        let matches = |item: &StoredItem| {
             item.is_token()
                 && company_id.is_none_or(|id| item.is_of(id))
-                // If the time of renewal is unknown, the record is looked at.
+                // A record with an unknown renewal time is included.
                 && item.renew_at.get().is_none_or(|renew_at| renewals.contains(renew_at))
         };
-        let (items, more) = self.items(&conditions, &fulfils, after, limit, deadline)?;
+        let (items, more) = self.items(&conditions, &matches, after, limit, deadline)?;
         let next = items.last().filter(|_| more).map(|last| last.resource_id.clone());
         Ok(DuePage { resource_ids: items.into_iter().map(|item| item.resource_id).collect(), next })
     }
@@ -524,25 +526,25 @@ impl Store for HostStore {
         Ok(next)
     }
 
-    fn reseal(&self, whole: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, overall: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
         let key_id = self.seal.key_id();
         if key_id.is_empty() {
             return Ok(resealed);
         }
         let by_another = |item: &StoredItem| item.sealed_with.as_str() != Some(&key_id);
-        let step = || whole.renewed(FORK_WAIT);
+        let step = || overall.renewed(RESEAL_STEP);
         self.each_token(json!({"notSealedWith": key_id}), by_another, step, |item| {
             if !should_continue(resealed.sealed) {
                 return Ok(false);
             }
-            match self.reseal_one(&item.resource_id, whole) {
+            match self.reseal_one(&item.resource_id, overall) {
                 Ok(true) => resealed.sealed += 1,
                 Ok(false) => {}
                 Err(error) if error.status() == Status::Cancelled => return Err(error),
                 Err(error) => {
                     resealed.left += 1;
-                    // What is busy is being renewed, and sealed by that.
+                    // The record is being refreshed, which reseals it.
                     if !matches!(error.status(), Status::Timeout | Status::Conflict) {
                         resealed.fail(error.with_resource(&item.resource_id));
                     }
@@ -562,7 +564,7 @@ impl Store for HostStore {
             let (slice, began) = (deadline.remaining().min(POLL_INTERVAL), Instant::now());
             match self.host.lock(resource_id, slice) {
                 Ok(()) => break,
-                // A host that does not wait must not be asked without a pause.
+                // Pauses if the host did not wait.
                 Err(error) if error.status() == Status::Timeout => {
                     deadline.sleep(RETRY_PAUSE.min(slice.saturating_sub(began.elapsed())))?;
                 }
@@ -596,26 +598,26 @@ impl Store for HostStore {
 
     fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage> {
         let after = after.map(|after| format!("{NOTE}{after}"));
-        let fulfils = |item: &StoredItem| item.is_note() && item.list.as_str() == Some(list);
+        let matches = |item: &StoredItem| item.is_note() && item.list.as_str() == Some(list);
         let conditions = json!({"kind": "note", "list": list});
-        let (items, more) = self.items(&conditions, &fulfils, after.as_deref(), limit, deadline)?;
+        let (items, more) = self.items(&conditions, &matches, after.as_deref(), limit, deadline)?;
         let notes: Vec<Note> = items.into_iter().map(StoredItem::into_note).collect();
         let next = notes.last().filter(|_| more).map(|last| last.key.clone());
         Ok(NotePage { notes, next })
     }
 
     fn prune_notes(&self, now_ms: i64, deadline: &Deadline) -> Result<()> {
-        let over = |item: &StoredItem| {
+        let is_expired = |item: &StoredItem| {
             item.is_note() && item.expires_at.get().is_some_and(|expires_at| *expires_at <= now_ms)
         };
         let query = json!({"kind": "note", "expiredBy": now_ms});
         let mut after = None;
         loop {
-            let (items, more) = self.items(&query, &over, after.as_deref(), PAGE, deadline)?;
+            let (items, more) = self.items(&query, &is_expired, after.as_deref(), PAGE, deadline)?;
             for item in &items {
-                // It may have been written anew since it was listed.
+                // The note may have been saved again since it was listed.
                 let id = &item.resource_id;
-                if self.item(id, "note", deadline)?.is_some_and(|item| over(&item)) {
+                if self.item(id, "note", deadline)?.is_some_and(|item| is_expired(&item)) {
                     self.remove(id, deadline)?;
                 }
             }
@@ -631,7 +633,7 @@ impl Lock for HostLock {}
 
 impl Drop for HostLock {
     fn drop(&mut self) {
-        // A child that was forked inside a flight must not give its parent's lock back.
+        // A child forked during a refresh must not release its parent's lock.
         if self.generation == fork_safety::generation() {
             self.host.unlock(&self.id);
         }
@@ -657,7 +659,8 @@ fn token_item(row: &Row) -> Result<Zeroizing<String>> {
         sealed_with: &row.sealed_with,
         document,
     };
-    // Room for everything at once, each quote of the document escaped: a text that grows leaves pieces of itself behind.
+    // Pre-allocated for a document with every quote escaped: a buffer that grows leaves copies of
+    // secrets in freed memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(2 * document.len() + 2048));
     serde_json::to_writer(&mut *bytes, &item).map_err(|_| unwritable())?;
     String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|_| unwritable())
@@ -667,19 +670,19 @@ fn unwritable() -> Error {
     Error::new(Status::Internal, "a record could not be written as JSON")
 }
 
-/// The host's own error, in its words.
+/// An error that the host reported.
 fn refused(error: &Error, what: &str) -> Error {
     Error::new(Status::Store, format!("the host's store could not {what}: {}", error.message()))
-        .with_help("see the host's own log; new tokens are kept in memory until it works again")
+        .with_help("check the host's own log; new tokens are kept in memory until its store works again")
 }
 
-/// No word of what was read: it may be a secret.
+/// The error for invalid JSON: its position, without its text, which may contain a secret.
 fn unreadable(what: &str, error: &serde_json::Error) -> Error {
-    let place = format!("line {}, column {}", error.line(), error.column());
-    broken(format!("the host's store answered a {what} with JSON that is none of a record ({place})"))
+    let position = format!("line {}, column {}", error.line(), error.column());
+    broken(format!("the host's store returned invalid JSON from {what} ({position})"))
 }
 
 fn broken(message: impl Into<String>) -> Error {
     Error::new(Status::Store, message)
-        .with_help("the store's callbacks must give back what they were given; see ghl_store_callbacks")
+        .with_help("make the store's callbacks return what they were given; see ghl_store_callbacks")
 }

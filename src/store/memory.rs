@@ -9,7 +9,7 @@ use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Store, TOMBSTONE
 use crate::deadline::Deadline;
 use crate::error::Result;
 
-/// A store that ends with its process.
+/// A store that ends with the process.
 #[derive(Default)]
 pub struct MemoryStore {
     records: Mutex<BTreeMap<String, Record>>,
@@ -26,7 +26,7 @@ impl MemoryStore {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the tombstone is the one that a first record follows.
+    /// Whether a new record continues from the resource's tombstone.
     fn follows_tombstone(&self, record: &Record) -> bool {
         let notes = self.all_notes();
         let tombstone = notes.get(&format!("{TOMBSTONE}{}", record.resource_id));
@@ -84,14 +84,14 @@ impl Store for MemoryStore {
         _: &Deadline,
     ) -> Result<DuePage> {
         let after = DuePage::position(after);
-        let place = |record: &Record| (record.renew_at, record.resource_id.clone());
+        let position = |record: &Record| (record.renew_at, record.resource_id.clone());
         let records = self.records();
         let mut due: Vec<_> = records
             .values()
             .filter(|record| renewals.contains(&record.renew_at))
             .filter(|record| company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id)))
-            .map(place)
-            .filter(|place| *place > after)
+            .map(position)
+            .filter(|position| *position > after)
             .collect();
         due.sort_unstable();
         Ok(DuePage::cut(due, limit))

@@ -1,5 +1,5 @@
 //! The token store: the trait that every kind of store implements, with compare-and-swap by
-//! version. A store knows nothing of HTTP, and nothing of when a token is due.
+//! version. A store knows neither HTTP nor when a token is due.
 
 #[cfg(feature = "sqlite")]
 mod file_lock;
@@ -43,51 +43,53 @@ pub use spent_digests::{SpentDigest, SpentDigests};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
-/// A place that keeps one [`Record`] per company or location, and a few [`Note`]s.
+/// Storage for one [`Record`] per company or location, and a few [`Note`]s.
 ///
-/// What `save` has answered with success survives a crash, as far as the store promises to survive one. Every call ends
-/// by its deadline, with `TIMEOUT`, or soon after its deadline is cancelled, with `CANCELLED`. A call that fails with
-/// `TIMEOUT` or `STORE` may still have been carried out.
+/// A successful save is durable, as far as the kind of store allows. Every call ends by its
+/// deadline, with `TIMEOUT`, or soon after its cancellation, with `CANCELLED`. A write that fails
+/// with `TIMEOUT` or `STORE` may still have been carried out.
 pub trait Store: Send + Sync {
-    /// The record of a resource, if there is one.
+    /// Loads the record of a resource, if it exists.
     ///
     /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`; for a record that cannot be read, an error that [`Error::is_unreadable`].
+    /// `STORE`, `TIMEOUT`, `CANCELLED`; if the record is unreadable, an error for which
+    /// [`Error::is_unreadable`] is true.
     fn load(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>>;
 
-    /// The version of a resource's record, if there is one, readable or not.
+    /// The version of a resource's record, if the record exists, readable or not.
     fn version(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<u64>>;
 
-    /// Saves durably by compare-and-swap: the stored version must still be `record.version` (0: there is no record yet).
-    /// A first save also compares the tombstone with `record.predecessor`, if the store
-    /// [compares tombstones](Store::compares_tombstones). Returns the new version.
+    /// Saves a record durably by compare-and-swap: the stored version must equal `record.version`
+    /// (0: no record exists). If the store [compares tombstones](Store::compares_tombstones), a
+    /// first save also requires that the tombstone's version equals `record.predecessor`. Returns
+    /// the new version.
     ///
     /// # Errors
-    /// `CONFLICT` when the stored version or the tombstone differs; `STORE` when it could not be saved; `TIMEOUT`;
-    /// `CANCELLED`.
+    /// `CONFLICT` if the stored version or the tombstone differs; `STORE`, `TIMEOUT`, `CANCELLED`.
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64>;
 
-    /// Whether a first save compares the tombstone of its resource in the same step. Otherwise the caller looks at the
-    /// tombstone again after a first save.
+    /// Whether a first save atomically compares the resource's tombstone. Otherwise the caller
+    /// checks the tombstone again after a first save.
     fn compares_tombstones(&self) -> bool {
         false
     }
 
-    /// Saves many records as [`Store::save`] does, at the price of one save if the store can do that. The results come
-    /// in the order of the records.
+    /// Saves many records like [`Store::save`], at the cost of one save if the store can. The
+    /// results are in the order of the records.
     fn save_all(&self, records: &[Record], deadline: &Deadline) -> Vec<Result<u64>> {
         records.iter().map(|record| self.save(record, deadline)).collect()
     }
 
-    /// Removes each of these records whose stored version is still the given one; answers which were removed, in their
-    /// order.
+    /// Removes each record whose stored version equals the given one. Returns which were removed,
+    /// in the same order.
     fn remove_all(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>>;
 
-    /// A page of records, in the order of their resource ids.
+    /// A page of records, ordered by resource ID.
     fn list(&self, query: &Query, deadline: &Deadline) -> Result<Page>;
 
-    /// A page of at most `limit` records, of a company and its locations or of all, whose time of renewal lies in
-    /// `renewals`; `after` is the `next` of the page before. The earliest come first, if the store keeps an order.
+    /// A page of at most `limit` resources whose renewal time is within `renewals`, optionally only
+    /// of a company and its locations. `after` is the `next` of the previous page. Ordered by
+    /// renewal time, if the store supports that.
     fn due(
         &self,
         company_id: Option<&str>,
@@ -97,114 +99,117 @@ pub trait Store: Send + Sync {
         deadline: &Deadline,
     ) -> Result<DuePage>;
 
-    /// When the first of the records, of a company and its locations or of all, should be renewed, in milliseconds since the
-    /// epoch.
+    /// The earliest renewal time, in milliseconds since the epoch: of all records, or of a company
+    /// and its locations.
     fn next_renewal(&self, company_id: Option<&str>, deadline: &Deadline) -> Result<Option<i64>>;
 
-    /// Seals with the first key whatever another key sealed, or none, unless it is changed meanwhile. Of `whole` only the
-    /// cancellation counts: each step has a time of its own. Ends early when `should_continue`, which is told how many
-    /// were sealed so far, says so. A store that seals nothing has nothing to do.
+    /// Reseals each record that is not sealed with the first key, unless it changes in the
+    /// meantime. Stops early if `should_continue`, which gets the number of records resealed so
+    /// far, returns false. Of `overall`, only the cancellation applies, since each step has its own
+    /// deadline. Does nothing in a store that seals nothing.
     ///
     /// # Errors
-    /// `STORE` when the store cannot be read or written. What cannot be opened is no error, but named in the result.
-    fn reseal(&self, _whole: &Deadline, _go_on: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    /// `STORE` if the store cannot be read or written. Records that cannot be opened are no error:
+    /// the result lists them.
+    fn reseal(&self, _overall: &Deadline, _should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         Ok(Resealed::default())
     }
 
-    /// The refresh lock of a resource, held until the guard is dropped or its holder dies. Never blocks
-    /// another resource for longer than a refresh takes.
+    /// Takes the refresh lock of a resource. It is released when the guard is dropped or its holder
+    /// dies. It never blocks another resource for longer than a refresh takes.
     ///
     /// # Errors
     /// `TIMEOUT`, `CANCELLED`, or `STORE`.
     fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>>;
 
-    /// The note under a key, if there is one; one that has expired may still be there.
+    /// The note with this key, if it exists. An expired note may still exist.
     fn note(&self, key: &str, deadline: &Deadline) -> Result<Option<Note>>;
 
-    /// Saves a note durably, provided that the stored version is still `note.version` (0: there is none yet).
+    /// Saves a note durably by compare-and-swap: the stored version must equal `note.version` (0:
+    /// no note exists).
     ///
     /// # Errors
-    /// `CONFLICT` when the stored version is another one; `STORE` when it could not be saved.
+    /// `CONFLICT` if the stored version differs; `STORE`, `TIMEOUT`, `CANCELLED`.
     fn save_note(&self, note: &Note, deadline: &Deadline) -> Result<()>;
 
-    /// Saves many notes as [`Store::save_note`] does, at the price of one save if the store can do that.
+    /// Saves many notes like [`Store::save_note`], at the cost of one save if the store can.
     fn save_notes(&self, notes: &[Note], deadline: &Deadline) -> Vec<Result<()>> {
         notes.iter().map(|note| self.save_note(note, deadline)).collect()
     }
 
-    /// A page of at most `limit` notes of a list, in the order of their keys, after the key `after`.
+    /// A page of at most `limit` notes of a list after the key `after`, ordered by key.
     fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage>;
 
-    /// Removes the notes that have expired.
+    /// Removes expired notes.
     fn prune_notes(&self, now_ms: i64, deadline: &Deadline) -> Result<()>;
 
-    /// The other client ids that have records in the same database, at most [`MOST_CLIENTS`]. A store that keeps the records of
-    /// one client id only has none.
+    /// Other client IDs with records in the same database, at most [`MAX_CLIENTS`]. Empty for a
+    /// store that holds the records of one app only.
     fn other_clients(&self, _deadline: &Deadline) -> Result<Vec<OtherClient>> {
         Ok(Vec::new())
     }
 
-    /// The records of another client id in the same database, sealed with the same keys; `None` if the store keeps the records
-    /// of one client id only.
+    /// The store of another app's records in the same database, with the same keys; `None` if the
+    /// store holds the records of one app only.
     fn of_client(&self, _client_id: &str) -> Result<Option<Arc<dyn Store>>> {
         Ok(None)
     }
 }
 
-/// How many other client ids are reported.
+/// Maximum number of other client IDs that are reported.
 pub const MAX_CLIENTS: usize = 100;
 
-/// Another client id that has records in the same database.
+/// Another app with records in the same database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OtherClient {
-    /// The client id.
+    /// Its client ID.
     pub client_id: String,
-    /// How many records it has.
+    /// Its number of records.
     pub tokens: u64,
 }
 
-/// What the keys of tombstones begin with: the id of the deleted resource follows.
+/// Prefix of a tombstone's key; the ID of the deleted resource follows.
 pub const TOMBSTONE: &str = "deleted/";
 
-/// A held refresh lock; dropping it gives it back.
+/// A guard for a refresh lock. Dropping it releases the lock.
 pub trait Lock {}
 
-/// Which records are listed.
+/// Filter and page of a list request.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// Only this company and its locations.
     pub company_id: Option<String>,
     /// Only companies, or only locations.
     pub user_type: Option<UserType>,
-    /// Only ids after this one.
+    /// Only IDs greater than this one.
     pub after: Option<String>,
-    /// How many at most.
+    /// Maximum number of records.
     pub limit: usize,
 }
 
 impl Query {
-    /// Whether a record is among those that are meant, on whichever page.
+    /// Whether a record passes the filter, on any page.
     pub fn matches(&self, record: &Record) -> bool {
         self.user_type.is_none_or(|kind| record.token.kind() == kind)
             && self.company_id.as_ref().is_none_or(|id| record.token.company_id.as_ref() == Some(id))
     }
 }
 
-/// A page of what should be renewed.
+/// A page of resources whose renewal is due.
 #[derive(Debug, Default)]
 pub struct DuePage {
     /// The companies and locations.
     pub resource_ids: Vec<String>,
-    /// The place to go on after, when there are more.
+    /// The position to continue after, if there are more.
     pub next: Option<String>,
 }
 
-/// A place in the order of renewal: a time, and an id where it is the same.
+/// A position in the order of renewal: renewal time, then resource ID.
 type DuePosition = (i64, String);
 
 impl DuePage {
-    /// A page of at most `limit` places in the order of renewal, out of a list that has one more where there is a next page.
+    /// The first `limit` of the `positions`. There is a next page if there are more.
     fn cut(mut positions: Vec<DuePosition>, limit: usize) -> DuePage {
         let more = positions.len() > limit;
         positions.truncate(limit);
@@ -212,7 +217,7 @@ impl DuePage {
         DuePage { resource_ids: positions.into_iter().map(|(_, id)| id).collect(), next }
     }
 
-    /// The place that a `next` names; without one, the place before every other.
+    /// Parses a `next`; `None` is the position before all others.
     fn position(next: Option<&str>) -> DuePosition {
         let named = next.and_then(|next| next.split_once(' '));
         let position = named.and_then(|(renew_at, id)| Some((renew_at.parse().ok()?, id.to_owned())));
@@ -220,14 +225,14 @@ impl DuePage {
     }
 }
 
-/// What sealing anew did.
+/// The result of resealing.
 #[derive(Debug, Default)]
 pub struct Resealed {
-    /// How many records were sealed.
+    /// Number of resealed records.
     pub sealed: u64,
-    /// How many were not: they cannot be opened, or changed meanwhile.
+    /// Number of other records: they cannot be opened, or changed in the meantime.
     pub left: u64,
-    /// Why those cannot be opened: the first hundred, each with its resource, and one error for each key that is not given.
+    /// Why records cannot be opened, at most 100 errors: one per resource, or one per missing key.
     pub failures: Vec<Error>,
 }
 
@@ -246,23 +251,23 @@ pub struct Page {
     pub records: Vec<Record>,
     /// The records of the page that cannot be read.
     pub unreadable: Vec<Unreadable>,
-    /// The id to continue after, when there are more.
+    /// The ID to continue after, if there are more.
     pub next: Option<String>,
 }
 
-/// A stored record that cannot be read: damaged, or sealed with a key that is not given.
+/// A stored record that cannot be read: damaged, or sealed with a key that is not configured.
 #[derive(Debug, Clone)]
 pub struct Unreadable {
     /// The company or location.
     pub resource_id: String,
     /// The stored version.
     pub version: u64,
-    /// Why it cannot be read; [`Error::is_unreadable`].
+    /// Why it cannot be read; [`Error::is_unreadable`] is true.
     pub error: Error,
 }
 
 impl Page {
-    /// A page of at most `limit` records, out of a list that has more if there is a next page.
+    /// The first `limit` of the `records`. There is a next page if there are more.
     pub fn cut(mut records: Vec<Record>, limit: usize) -> Page {
         let more = records.len() > limit;
         records.truncate(limit);
@@ -270,7 +275,7 @@ impl Page {
         Page { records, unreadable: Vec::new(), next }
     }
 
-    /// The same, out of stored rows.
+    /// Like [`Page::cut`], from stored rows.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     fn open(mut rows: Vec<StoredRow>, limit: usize, seal: &Seal) -> Page {
         let more = rows.len() > limit;
@@ -289,27 +294,27 @@ impl Page {
 }
 
 fn changed_meanwhile(resource_id: &str) -> Error {
-    Error::new(Status::Conflict, "the stored token was changed by somebody else").with_resource(resource_id)
+    Error::new(Status::Conflict, "the stored token was changed by another writer").with_resource(resource_id)
 }
 
 fn note_changed_meanwhile(key: &str) -> Error {
-    Error::new(Status::Conflict, format!("the note {key} was changed by somebody else"))
+    Error::new(Status::Conflict, format!("the note {key} was changed by another writer"))
 }
 
-/// The seal of an app's records, with the keys that the configuration gives.
+/// Creates the seal of an app's records, with the configured keys.
 ///
 /// # Errors
-/// `CONFIG` for a key that is none, or a file of keys that cannot be read.
+/// `CONFIG` for an invalid key, or a key file that cannot be read.
 pub fn seal(config: &Config) -> Result<Seal> {
     let (keys, named) = config.store.keys()?;
     Seal::new(&config.client_id, &keys, config.store.sealed_only, named)
 }
 
-/// Makes the paths of a backend absolute, and the path of an SQLite database canonical, so that a later change of the
-/// working directory or of a link leads to no other file.
+/// Makes the paths of a backend absolute, and an SQLite database's path canonical, so that changing
+/// the working directory or a symbolic link later does not change the file that is used.
 ///
 /// # Errors
-/// `STORE` when the path of the database leads nowhere.
+/// `STORE` if the folder of the database does not exist.
 pub fn resolve_paths(backend: &mut Backend) -> Result<()> {
     match backend {
         #[cfg(feature = "sqlite")]
@@ -320,17 +325,17 @@ pub fn resolve_paths(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-/// Opens a store, its records sealed by `seal`: the one of the `host`, if there is one. The database of SQLite is made if
-/// `may_be_made`: not in a forked child, whose parent had it open. It waits for other programs until `timeouts.totalMs` have
-/// passed.
+/// Opens the configured store, or the `host`'s. Records are sealed by `seal`. An SQLite database is
+/// created if `may_create`, which is false in a forked child, whose parent had it open. Waits for
+/// other programs for up to `timeouts.totalMs`.
 ///
 /// # Errors
-/// `CONFIG` if the backend and the host do not fit together; `STORE` when it cannot be opened; `TIMEOUT` if another program
-/// held it for too long.
+/// `CONFIG` if the backend and `host` do not match; `STORE` if the store cannot be opened;
+/// `TIMEOUT` if another program locked it for too long.
 #[cfg_attr(not(all(feature = "sqlite", feature = "postgres")), allow(unused_variables))]
 pub fn open(
     backend: &Backend,
-    may_be_made: bool,
+    may_create: bool,
     timeouts: &Timeouts,
     host: Option<&Arc<dyn Host>>,
     seal: &Seal,
@@ -338,15 +343,15 @@ pub fn open(
     match (backend, host) {
         (Backend::Callbacks, Some(host)) => Ok(Arc::new(HostStore::new(Arc::clone(host), seal.clone()))),
         (Backend::Callbacks, None) => {
-            Err(Error::new(Status::Config, "store.kind is \"callbacks\", and no callbacks are given")
-                .with_help("make the client with ghl_client_new_with_store")
+            Err(Error::new(Status::Config, "store.kind is \"callbacks\", but no callbacks are given")
+                .with_help("create the client with ghl_client_new_with_store")
                 .with_parameter("store.kind"))
         }
         (backend, Some(_)) => Err(Error::new(
             Status::Config,
-            format!("callbacks are given, and store.kind is \"{}\"", backend.kind()),
+            format!("callbacks are given, but store.kind is \"{}\"", backend.kind()),
         )
-        .with_help("leave \"store\" out, or let its kind be \"callbacks\"")
+        .with_help("omit \"store\", or set its kind to \"callbacks\"")
         .with_parameter("store.kind")),
         #[cfg(feature = "postgres")]
         (Backend::Postgres { url, ca_bundle_path }, None) => {
@@ -355,7 +360,7 @@ pub fn open(
         #[cfg(feature = "sqlite")]
         (Backend::Sqlite { path }, None) => {
             let deadline = Deadline::after(Duration::from_millis(timeouts.total_ms), &Arc::default());
-            Ok(Arc::new(SqliteStore::open_by(path, seal.clone(), may_be_made, &deadline)?))
+            Ok(Arc::new(SqliteStore::open_with_deadline(path, seal.clone(), may_create, &deadline)?))
         }
         _ => Ok(Arc::new(MemoryStore::default())),
     }

@@ -3,23 +3,23 @@
 
 use serde_json::Value;
 
-/// What is written down under one key.
+/// A versioned document under a key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Note {
-    /// What it is about.
+    /// The key.
     pub key: String,
-    /// Raised by one at each save; 0 for a note that was never saved.
+    /// Incremented by each save; 0 for a note that was never saved.
     pub version: u64,
-    /// The list that it stands in; an empty one for none that anybody reads.
+    /// The list that contains the note; empty for a note that is not listed.
     pub list: String,
-    /// Whatever its writer wants to know later.
+    /// The content.
     pub document: Value,
-    /// When it may be thrown away, in milliseconds since the epoch.
+    /// When it may be removed, in milliseconds since the epoch.
     pub expires_at: i64,
 }
 
 impl Note {
-    /// The last version of the deleted record that a tombstone tells.
+    /// The last version of the deleted record, if the note is a tombstone.
     pub fn deleted_version(&self) -> u64 {
         self.document.get("version").and_then(Value::as_u64).unwrap_or(0)
     }
@@ -30,12 +30,12 @@ impl Note {
 pub struct NotePage {
     /// The notes.
     pub notes: Vec<Note>,
-    /// The key to go on after, when there are more.
+    /// The key to continue after, if there are more.
     pub next: Option<String>,
 }
 
 impl NotePage {
-    /// A page of at most `limit` notes, out of a list that has one more where there is a next page.
+    /// The first `limit` of the `notes`. There is a next page if there are more.
     pub(super) fn cut(mut notes: Vec<Note>, limit: usize) -> NotePage {
         let more = notes.len() > limit;
         notes.truncate(limit);

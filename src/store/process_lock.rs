@@ -10,10 +10,10 @@ use crate::error::Result;
 use crate::fork_safety;
 use crate::signal::Signal;
 
-/// How long a wait goes on before it looks for a cancellation.
+/// Interval at which a wait checks for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The resources that are locked.
+/// The locks of all resources.
 #[derive(Default)]
 pub struct ProcessLocks {
     state: Mutex<State>,
@@ -23,11 +23,11 @@ pub struct ProcessLocks {
 #[derive(Default)]
 struct State {
     held: HashSet<String>,
-    /// How many wait for any of them. Where nobody does, nobody needs to be woken, which is a call of the system.
+    /// Number of waiting threads. If it is 0, the release makes no system call.
     waiting: usize,
 }
 
-/// A held lock.
+/// A held lock; dropping it releases it.
 pub struct ProcessLock {
     locks: Arc<ProcessLocks>,
     resource_id: String,
@@ -64,7 +64,8 @@ impl Lock for ProcessLock {}
 
 impl Drop for ProcessLock {
     fn drop(&mut self) {
-        // A child that was forked meanwhile has a copy that another thread may have been at.
+        // A forked child must not use its copy of the state, which another thread may have been
+        // changing during the fork.
         if self.generation != fork_safety::generation() {
             return;
         }

@@ -12,62 +12,65 @@ use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 use crate::token::{Token, USUAL_LIFETIME_MS, UserType};
 
-/// What is kept of one company or location.
+/// The stored state of one company or location.
 #[derive(Debug, Clone)]
 pub struct Record {
     /// The company or location.
     pub resource_id: String,
-    /// Raised by one at each save; 0 for a record that was never saved.
+    /// Incremented by each save; 0 for a record that was never saved.
     pub version: u64,
-    /// The last version of a deleted predecessor: the first save of a new record continues after it, so that versions of
-    /// a resource never start again.
+    /// The last version of the deleted record before this one. The first save continues from it, so
+    /// that the versions of a resource never repeat.
     pub predecessor: u64,
-    /// The process's own count of unsaved copies and deletions when the record was read: what came later is newer. It is
-    /// not stored.
+    /// This process's count of unsaved copies and deletions when the record was read. Anything with
+    /// a higher count is newer. Not stored.
     pub as_of: u64,
-    /// The newest token; shared, for a record is copied more often than its token changes.
+    /// The newest token. Shared, because records are copied more often than tokens change.
     pub token: Arc<Token>,
-    /// Whether the API still honours it.
+    /// Whether the API still accepts the token.
     pub standing: Standing,
-    /// Set before a refresh is sent, cleared when its end is known.
+    /// Set before a refresh is sent, cleared when its outcome is known.
     pub intent: Option<Intent>,
-    /// When maintenance should renew it, in milliseconds since the epoch; never, if only a person can help.
+    /// When maintenance should renew the token, in milliseconds since the epoch; `i64::MAX` for
+    /// never.
     pub renew_at: i64,
-    /// When the installation began that the token belongs to, in milliseconds since the epoch, if that is known: with the
-    /// consent, the first mint or the INSTALL, and not with the last refresh.
+    /// When the installation began, in milliseconds since the epoch, if known: the time of the
+    /// consent, the first mint or the INSTALL webhook, not of the last refresh.
     pub installed_at: Option<i64>,
-    /// Whether a location consented by itself, so that its installation does not end with its company's.
+    /// Whether the location consented separately. Its installation then does not end with its
+    /// company's.
     pub own_consent: bool,
-    /// Digests of the refresh tokens that were spent last, the newest at the end.
+    /// Digests of the last refresh tokens that were used, the newest at the end.
     pub spent: SpentDigests,
-    /// Fields of a newer version of the library: saved again as they were loaded, so that a downgrade loses none.
+    /// Fields from a newer version of the library, saved as they were loaded, so that a downgrade
+    /// loses none.
     pub unknown: Map<String, Value>,
 }
 
-/// Whether the API still honours a token.
+/// Whether the API still accepts a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Standing {
-    /// As far as is known.
+    /// Accepted, as far as is known.
     Good,
-    /// The location is paused; the refresh token stays good.
+    /// The location is inactive; its refresh token remains valid.
     Inactive {
-        /// When the API last said so, in milliseconds since the epoch.
+        /// When the API last reported this, in milliseconds since the epoch.
         since_ms: i64,
     },
-    /// Only a person's consent can help.
+    /// Only a new consent can help.
     ReauthorizationRequired {
-        /// When that was found, in milliseconds since the epoch.
+        /// When this was detected, in milliseconds since the epoch.
         since_ms: i64,
-        /// What the API said.
+        /// The API's reason.
         reason: String,
-        /// Whether a location could not be minted only for want of its company's token.
+        /// Whether the only cause is that the location's company has no usable token to mint with.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         lacks_company: bool,
     },
 }
 
-/// A refresh that was sent and whose end is not known: its refresh token may be spent.
+/// A refresh that was sent and whose outcome is unknown. Its refresh token may have been used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Intent {
@@ -75,7 +78,7 @@ pub struct Intent {
     pub since_ms: i64,
 }
 
-/// A record on its way out.
+/// The stored form of a record, for writing.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Document<'a> {
@@ -101,7 +104,7 @@ struct Document<'a> {
     unknown: &'a Map<String, Value>,
 }
 
-/// The same on its way in.
+/// The stored form of a record, for reading.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StoredDocument {
@@ -122,13 +125,14 @@ struct StoredDocument {
     own_consent: bool,
     #[serde(default)]
     spent: SpentDigests,
-    /// Only unknown fields pass through a buffer: the known ones, secrets among them, are read in place.
+    /// Serde buffers only the unknown fields; known fields, including secrets, are deserialized
+    /// directly.
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
 impl Record {
-    /// A record that no store has seen yet.
+    /// A record that was never saved.
     pub fn new(resource_id: String, token: Token) -> Record {
         let renew_at = token.expires_at;
         let (standing, token) = (Standing::Good, Arc::new(token));
@@ -148,15 +152,15 @@ impl Record {
         }
     }
 
-    /// The version that the next save gives it.
+    /// The version after the next save.
     pub fn next_version(&self) -> u64 {
         if self.version == 0 { self.predecessor + 1 } else { self.version + 1 }
     }
 
-    /// The record as a durable store keeps it, secrets included; the id and the version stand beside it.
+    /// Serializes the record, including secrets. ID and version are stored separately.
     ///
     /// # Errors
-    /// `INTERNAL`, should a field not fit into JSON.
+    /// `INTERNAL` if a field cannot be serialized.
     pub fn to_document(&self) -> Result<Zeroizing<Vec<u8>>> {
         let document = Document {
             access_token: self.token.access_token.expose(),
@@ -176,22 +180,22 @@ impl Record {
             spent: &self.spent,
             unknown: &self.unknown,
         };
-        // Room for everything at once: a text that grows leaves pieces of itself behind.
+        // Pre-allocated: a buffer that grows leaves copies of secrets in freed memory.
         let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
         let unwritable = |_| Error::new(Status::Internal, "a record could not be written as JSON");
         serde_json::to_writer(&mut *bytes, &document).map_err(unwritable)?;
         Ok(bytes)
     }
 
-    /// Reads what [`Record::to_document`] wrote.
+    /// Parses the output of [`Record::to_document`].
     ///
     /// # Errors
-    /// `STORE` for a document that is none.
+    /// `STORE` for an invalid document.
     pub fn from_document(resource_id: String, version: u64, document: &[u8]) -> Result<Record> {
         let read: StoredDocument = serde_json::from_slice(document).map_err(|_| {
             Error::new(Status::Store, "a stored record cannot be read")
                 .with_help(
-                    "it was written by something else, or damaged; delete it and let the user consent again",
+                    "delete it and let the user consent again: it is damaged, or another program wrote it",
                 )
                 .with_resource(&resource_id)
         })?;
@@ -221,7 +225,7 @@ impl Record {
         })
     }
 
-    /// Whether it can be renewed without a person.
+    /// Whether the token can be renewed without a new consent.
     pub fn is_refreshable(&self) -> bool {
         let minted = self.token.kind() == UserType::Location && self.token.company_id.is_some();
         match self.standing {
@@ -230,20 +234,20 @@ impl Record {
         }
     }
 
-    /// Whether a refresh token was spent lately.
+    /// Whether a refresh token is among the last ones that were used.
     pub fn has_spent(&self, refresh_token: &Secret) -> bool {
         self.spent.contains(&SpentDigest::of(refresh_token))
     }
 
-    /// When the installation began, in milliseconds since the epoch. If that is not known, when its token was granted: as
-    /// far as it is known, else a usual life before its end.
+    /// When the installation began, in milliseconds since the epoch. If unknown, the token's issue
+    /// time, or its expiry less the usual lifetime.
     pub fn installed_at(&self) -> i64 {
         let granted_at =
             || self.token.issued_at.unwrap_or(self.token.expires_at.saturating_sub(USUAL_LIFETIME_MS));
         self.installed_at.unwrap_or_else(granted_at)
     }
 
-    /// What may be shown: never a secret.
+    /// The public fields of the record, without secrets.
     pub fn metadata(&self) -> Value {
         let state = match self.standing {
             Standing::Good => "ok",
@@ -267,9 +271,9 @@ impl Record {
 mod tests {
     use super::*;
 
-    /// A record's document with these further fields.
+    /// A record's document with additional fields.
     fn document(further: &str) -> String {
-        // Of these digits a quick reading makes one number, and of what it writes another.
+        // A number that a lossy float parser changes when it is parsed and written again.
         let fraction = format!("1{}.5", "2".repeat(128));
         [
             r#"{"accessToken":"a","refreshToken":null,"issuedAt":1,"expiresAt":2,"userType":"Company","companyId":"c","#,
@@ -282,19 +286,19 @@ mod tests {
         .concat()
     }
 
-    fn kept(document: &[u8]) -> String {
+    fn saved_again(document: &[u8]) -> String {
         let record = Record::from_document("c".into(), 1, document).unwrap();
         String::from_utf8(record.to_document().unwrap().to_vec()).unwrap()
     }
 
     #[test]
-    fn document_that_is_saved_again_stays_the_same() {
-        let first = kept(document("").as_bytes());
-        assert_eq!(kept(first.as_bytes()), first);
+    fn document_is_unchanged_by_a_load_and_a_save() {
+        let first = saved_again(document("").as_bytes());
+        assert_eq!(saved_again(first.as_bytes()), first);
     }
 
     #[test]
-    fn fields_of_a_newer_version_stay_through_a_load_a_change_and_a_save() {
+    fn fields_of_a_newer_version_are_preserved_by_a_load_a_change_and_a_save() {
         let newer = document(r#","ownConsent":true,"newest":{"list":[1,null,"x"]},"flag":true"#);
         let mut record = Record::from_document("c".into(), 1, newer.as_bytes()).unwrap();
         record.renew_at = 4;
@@ -304,6 +308,6 @@ mod tests {
             (&saved["flag"], &saved["renewAt"], &saved["ownConsent"]),
             (&json!(true), &json!(4), &json!(true))
         );
-        assert_eq!(record.unknown.len(), 2, "a known field is not kept a second time");
+        assert_eq!(record.unknown.len(), 2, "a known field is not stored twice");
     }
 }

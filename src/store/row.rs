@@ -1,39 +1,39 @@
-//! Database rows: a record as the durable stores see it, an opaque document with its index columns.
+//! Database rows: a record as the durable stores see it, an opaque document with index columns.
 
 use zeroize::Zeroizing;
 
 use crate::token::UserType;
 
-/// A record on its way into a store.
+/// A record to be written.
 pub struct Row {
     /// The company or location.
     pub resource_id: String,
-    /// The version that it has once it is stored.
+    /// The version after the write.
     pub version: u64,
-    /// Whether no row of the resource must be there yet; else the version before this one must be.
+    /// Whether the row must not exist yet. Otherwise its version must be one less.
     pub is_new: bool,
-    /// Whether it is a company's or a location's.
+    /// The type of the resource.
     pub user_type: UserType,
-    /// The company that it belongs to, where that is known.
+    /// The company that it belongs to, if known.
     pub company_id: Option<String>,
     /// When maintenance should renew it, in milliseconds since the epoch.
     pub renew_at: i64,
-    /// The id of the key that sealed the document; empty for one that is not sealed.
+    /// The ID of the key that sealed the document; empty for a plain document.
     pub sealed_with: String,
     /// The document, sealed or plain.
     pub document: Zeroizing<Vec<u8>>,
 }
 
-/// A record that is sealed anew: the row as it should be, and the document that it takes the place of. A version alone does
-/// not tell: a record that was removed and came back counts from the beginning.
+/// A resealed record: the new row, and the document that it replaces. Comparing the version is not
+/// enough, because a record that was removed and saved again may have the same version.
 pub struct Resealing {
-    /// The same version of the same record, sealed by the first key.
+    /// The same version of the record, sealed with the first key.
     pub row: Row,
-    /// The document that must still be there.
+    /// The document that must still be stored.
     pub was: Zeroizing<Vec<u8>>,
 }
 
-/// A record on its way out.
+/// A record as it was read.
 pub struct StoredRow {
     /// The company or location.
     pub resource_id: String,

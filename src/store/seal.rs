@@ -1,10 +1,10 @@
-//! Encryption at rest (AEAD): seals a record's document by ChaCha20-Poly1305 (RFC 8439) with a
-//! random nonce. It is as fast as AES on processors that have no instructions for that, and
-//! valgrind can follow it.
+//! Encryption at rest (AEAD): seals a record's document with ChaCha20-Poly1305 (RFC 8439) and a
+//! random nonce. The cipher is fast even without AES instructions, and runs under valgrind.
 //!
-//! The seal binds the document to the app, the resource and the version. So a row that was copied to another resource,
-//! and an old document put under a newer version, are found out when they are opened. A sealed document is a 1, the
-//! key's id (8 bytes), the nonce (12), and the ciphertext with its tag (16). A plain one is JSON, and begins otherwise.
+//! The associated data binds a document to its app, resource and version. Opening therefore detects
+//! a row that was copied to another resource, and an old document under a newer version. Format:
+//! the byte 1, key ID (8 bytes), nonce (12), ciphertext, tag (16). A plain document is JSON, which
+//! never starts with the byte 1.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ use crate::error::{Error, Result, Status};
 use crate::random;
 use crate::secret::Secret;
 
-/// What a sealed document begins with; no JSON does.
+/// First byte of a sealed document.
 const SEALED: u8 = 1;
 
-/// The length of a key's id in bytes.
+/// Length of a key ID in bytes.
 const ID_LENGTH: usize = 8;
 
-/// What stands before the ciphertext.
+/// Length of the header before the ciphertext.
 const HEAD: usize = 1 + ID_LENGTH + NONCE_LEN;
 
 /// Seals and opens the records of one app. Without keys, documents stay plain.
@@ -39,23 +39,23 @@ struct Inner {
     plain_is_refused: bool,
 }
 
-/// A key and its id. Both are derived from what the configuration gives, so that the id tells nothing of it.
+/// A key and its ID. Both are derived from the configured key, so the ID reveals nothing about it.
 struct Key {
     id: [u8; ID_LENGTH],
     key: LessSafeKey,
 }
 
 impl Seal {
-    /// The seal of an app whose records stay plain.
+    /// A seal without keys: records stay plain.
     pub fn none(client_id: &str) -> Seal {
         Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys: Arc::new([]), plain_is_refused: false }))
     }
 
-    /// The seal of an app with its keys, each the base64 of 32 bytes: the first seals, all open. `plain_is_refused` when
-    /// a record that is not sealed must not be believed.
+    /// A seal with keys, each 32 bytes in base64. The first key seals, every key opens. With
+    /// `plain_is_refused`, opening a plain document fails.
     ///
     /// # Errors
-    /// `CONFIG` for a key that is none, which `named` names.
+    /// `CONFIG` for an invalid key; `named` is the name of the setting in the message.
     pub fn new(client_id: &str, keys: &[Secret], plain_is_refused: bool, named: &str) -> Result<Seal> {
         let read = |(index, text): (usize, &Secret)| {
             Key::read(text).ok_or_else(|| {
@@ -63,7 +63,7 @@ impl Seal {
                     Status::Config,
                     format!("key {} of {named} is not the base64 of 32 bytes", index + 1),
                 )
-                .with_help("make one by: head -c 32 /dev/urandom | base64")
+                .with_help("create a key with: head -c 32 /dev/urandom | base64")
                 .with_parameter(named)
             })
         };
@@ -71,40 +71,40 @@ impl Seal {
         Ok(Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys, plain_is_refused })))
     }
 
-    /// The seal of another client id, with the same keys.
+    /// The seal of another app, with the same keys.
     pub fn of_client(&self, client_id: &str) -> Seal {
         let (keys, plain_is_refused) = (Arc::clone(&self.0.keys), self.0.plain_is_refused);
         Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys, plain_is_refused }))
     }
 
-    /// The app whose records these are.
+    /// The app that the records belong to.
     pub fn client_id(&self) -> &str {
         &self.0.client_id
     }
 
-    /// The id of the key that seals; empty when none does.
+    /// The ID of the key that seals; empty without keys.
     pub fn key_id(&self) -> String {
         self.0.keys.first().map(|key| hex(&key.id)).unwrap_or_default()
     }
 
-    /// A record as it is stored next: one version on.
+    /// The row for the next version of a record.
     ///
     /// # Errors
-    /// `INTERNAL`, should the record not fit into JSON, or the system give no randomness.
+    /// `INTERNAL` if the record cannot be serialized, or the system's random generator fails.
     pub fn row(&self, record: &Record) -> Result<Row> {
         self.row_of_version(record, record.next_version())
     }
 
-    /// Whether a key that sealed a record is given; a record in clear needs none.
+    /// Whether the key with this ID is configured; an empty ID stands for plain records.
     pub fn can_open(&self, key_id: &str) -> bool {
         key_id.is_empty() || self.0.keys.iter().any(|key| hex(&key.id) == key_id)
     }
 
-    /// Looks at the ids of the keys that records of a store are sealed with. It is warned of those that are not given; where
-    /// none of the records can be opened, it is the keys that are wrong.
+    /// Checks the IDs of all keys that the records of a store are sealed with. Logs a warning for
+    /// each key that is missing.
     ///
     /// # Errors
-    /// `STORE`, so that nothing is saved under a wrong key.
+    /// `STORE` if every key is missing, so that nothing is saved under a wrong key.
     pub fn check_keys(&self, key_ids: &[String]) -> Result<()> {
         let (known, unknown): (Vec<&String>, Vec<&String>) = key_ids.iter().partition(|id| self.can_open(id));
         let Some(first) = unknown.first() else { return Ok(()) };
@@ -117,11 +117,11 @@ impl Seal {
         Ok(())
     }
 
-    /// Seals again the rows of a page by `put`, which answers how many of them were still what they had been. What cannot be
-    /// opened is left alone and named.
+    /// Reseals a page of rows. `put` writes the rows that are unchanged in the store and returns
+    /// their number. Documents that cannot be opened are added to `resealed.failures`.
     ///
     /// # Errors
-    /// What `put` answers.
+    /// The errors of `put`.
     pub fn reseal(
         &self,
         page: Vec<StoredRow>,
@@ -144,14 +144,14 @@ impl Seal {
         Ok(())
     }
 
-    /// Why records under that key cannot be opened.
+    /// The error for records whose key is missing.
     pub fn missing_key(&self, key_id: &str) -> Error {
         let missing = match self.0.keys.is_empty() {
-            true => "and no store.encryptionKeys are given",
+            true => "but store.encryptionKeys is not set",
             false => "which is not among store.encryptionKeys",
         };
         let message = format!("a stored token is sealed with the key {key_id}, {missing}");
-        Error::new(Status::Store, message).with_help("add that key behind the first; if it is lost, delete the token, or begin with an empty store, and let the user consent again")
+        Error::new(Status::Store, message).with_help("add that key after the first; if it is lost, delete the token, or start with an empty store, and let the user consent again")
     }
 
     fn row_of_version(&self, record: &Record, version: u64) -> Result<Row> {
@@ -171,11 +171,11 @@ impl Seal {
         })
     }
 
-    /// Opens a stored record, by whichever key sealed it.
+    /// Opens a stored record, with the key that sealed it.
     ///
     /// # Errors
-    /// `STORE` for a document that is none, one that was changed or moved, and one sealed with a key that is not given;
-    /// each is [`Error::is_unreadable`].
+    /// `STORE` for an invalid document, one that was modified or moved, or one whose key is
+    /// missing. [`Error::is_unreadable`] is true for each.
     pub fn record(&self, stored: StoredRow) -> Result<Record> {
         self.read(stored).map_err(Error::into_unreadable)
     }
@@ -187,8 +187,8 @@ impl Seal {
             stored.document = self.open(&stored.document, &bound_to).map_err(named)?;
         } else if self.0.plain_is_refused {
             return Err(named(
-                Error::new(Status::Store, "a stored token is not sealed, and store.sealedOnly is set")
-                    .with_help("somebody else may have written it: then delete it. A store that never was sealed is sealed by ghl_tokens_maintain, without store.sealedOnly"),
+                Error::new(Status::Store, "a stored token is not sealed, but store.sealedOnly is set")
+                    .with_help("delete it if another program wrote it; to seal an existing store, call ghl_tokens_maintain without store.sealedOnly"),
             ));
         }
         Record::from_document(stored.resource_id, stored.version, &stored.document)
@@ -209,7 +209,8 @@ impl Seal {
         Ok(document)
     }
 
-    /// What a seal is bound to. The lengths stand before the texts, so that no two places look alike.
+    /// The associated data of a document. Each string is preceded by its length, so that the
+    /// encoding is unambiguous.
     fn bound_to(&self, resource_id: &str, version: u64) -> Vec<u8> {
         let mut bound = b"ghl-oauth record 1".to_vec();
         for text in [&self.0.client_id, resource_id] {
@@ -249,13 +250,13 @@ impl Key {
                 Aad::from(bound_to),
                 &mut sealed[HEAD..],
             )
-            .map_err(|_| Error::new(Status::Internal, "a record is too long to be sealed"))?;
+            .map_err(|_| Error::new(Status::Internal, "a record is too long to seal"))?;
         sealed.extend_from_slice(tag.as_ref());
         Ok(sealed)
     }
 }
 
-/// How long a key's id is, as HKDF asks for it.
+/// The length of a key ID, as a parameter of HKDF.
 struct IdLength;
 
 impl KeyType for IdLength {
@@ -265,7 +266,7 @@ impl KeyType for IdLength {
 }
 
 fn changed() -> Error {
-    Error::new(Status::Store, "a stored token was changed, moved or put back by something else")
+    Error::new(Status::Store, "a stored token was modified, moved or rolled back by another program")
         .with_help("restore the store from a backup, or delete the row and let the user consent again")
 }
 

@@ -1,4 +1,4 @@
-//! Digests of spent refresh tokens: enough to recognise one, not enough to use it.
+//! Digests of used refresh tokens: enough to recognize a token, not enough to use it.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::secret::Secret;
 
-/// The length of a digest as text: 48 bits in base64.
+/// The length of an encoded digest: 48 bits in base64.
 const LENGTH: usize = 8;
 
 /// The digest of a refresh token.
@@ -16,8 +16,8 @@ const LENGTH: usize = 8;
 pub struct SpentDigest(String);
 
 impl SpentDigest {
-    /// 48 bits of the FNV-1a hash of a refresh token. A cryptographic digest would cost a tenth of a refresh, and tell no
-    /// less: of hundreds of random bytes, 48 bits tell nothing.
+    /// 48 bits of the token's FNV-1a hash. A cryptographic hash would add a tenth to the cost of a
+    /// refresh and protect no better: 48 bits reveal nothing useful about hundreds of random bytes.
     pub fn of(refresh_token: &Secret) -> SpentDigest {
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         let hash = refresh_token.expose().bytes().fold(0xcbf2_9ce4_8422_2325, step);
@@ -25,7 +25,8 @@ impl SpentDigest {
     }
 }
 
-/// Several of them, the newest at the end, in one text: a record is copied more often than it spends a token.
+/// A list of digests, the newest at the end. A single shared string, because records are copied
+/// more often than refresh tokens are used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpentDigests(Arc<str>);
 
@@ -42,7 +43,7 @@ impl<'de> Deserialize<'de> for SpentDigests {
 }
 
 impl SpentDigests {
-    /// How many there are.
+    /// Number of digests.
     pub fn len(&self) -> usize {
         self.0.len() / LENGTH
     }
@@ -52,33 +53,33 @@ impl SpentDigests {
         self.0.is_empty()
     }
 
-    /// Whether a digest is among them.
+    /// Whether the list contains a digest.
     pub fn contains(&self, digest: &SpentDigest) -> bool {
         self.each().any(|one| one == digest.0.as_bytes())
     }
 
-    /// Adds a digest at the end.
+    /// Appends a digest.
     pub fn add(&mut self, digest: &SpentDigest) {
         self.0 = [&self.0, digest.0.as_str()].concat().into();
     }
 
-    /// The newest one.
+    /// The newest digest.
     pub fn last(&self) -> Option<SpentDigest> {
         let start = self.0.len().checked_sub(LENGTH)?;
         self.0.get(start..).map(|last| SpentDigest(last.to_owned()))
     }
 
-    /// The oldest ones, so many.
+    /// The oldest `number` digests.
     pub fn oldest(&self, number: usize) -> SpentDigests {
         SpentDigests(self.0.get(..number * LENGTH).unwrap_or(&self.0).into())
     }
 
-    /// Forgets the oldest ones, so many.
+    /// Removes the oldest `number` digests.
     pub fn forget_oldest(&mut self, number: usize) {
         self.0 = self.0.get(number * LENGTH..).unwrap_or_default().into();
     }
 
-    /// These and newer ones, each digest once.
+    /// This list followed by `newer`, without duplicates.
     pub fn merged(&self, newer: &SpentDigests) -> SpentDigests {
         let mut merged = String::with_capacity(self.0.len() + newer.0.len());
         for one in self.each().filter(|one| !newer.each().any(|other| other == *one)) {

@@ -1,5 +1,5 @@
-//! File permissions: files and folders for this user only, by their mode on Unix. Elsewhere a file
-//! has the rights that its folder hands down, and nothing here changes them.
+//! File permissions: on Unix, files and folders are created for this user only (modes 0600 and
+//! 0700). On other systems they inherit the permissions of their folder.
 
 #[cfg(unix)]
 mod modes {
@@ -7,17 +7,17 @@ mod modes {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
     use std::path::Path;
 
-    /// A file that is made by these options.
+    /// Makes `options` create a file for this user only.
     pub fn file(options: &mut OpenOptions) {
         options.mode(0o600);
     }
 
-    /// A folder that is made so.
+    /// Makes `builder` create a folder for this user only.
     pub fn folder(builder: &mut DirBuilder) {
         builder.mode(0o700);
     }
 
-    /// Whether somebody else's programs may look into a file.
+    /// Whether other users have any permission on a file.
     pub fn others_may_read(path: &Path) -> bool {
         metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
     }

@@ -2,6 +2,8 @@
 //! What was last said of each place is written down, so that an older word never undoes a newer
 //! one.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -144,13 +146,13 @@ impl Tokens {
         // The company first: without its token none of its locations gets a new one meanwhile.
         let company = self.delete_if(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
         let mut deleted = company == Deletion::Deleted;
-        // Another process may have deleted some of its locations, which this one has in memory.
-        self.cache.forget_company(company_id);
         let mut query = Query { company_id: Some(company_id.to_owned()), limit: PAGE, ..Query::default() };
+        let mut staying = HashSet::new();
         loop {
             let page = self.records.list(&query, deadline)?;
             let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
-            let listed: Vec<Record> = page.records.into_iter().filter(ends).collect();
+            let (listed, others): (Vec<Record>, Vec<Record>) = page.records.into_iter().partition(ends);
+            staying.extend(others.into_iter().map(|record| record.resource_id));
             deleted |= self.delete_all_if(&listed, at_ms, deadline)?;
             for row in page.unreadable {
                 deleted |= self.delete_if(&row.resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
@@ -160,6 +162,8 @@ impl Tokens {
                 None => break,
             }
         }
+        // Another process may have deleted some of its locations, which this one has in memory.
+        self.cache.forget_company(company_id, &staying);
         // The list shows a copy that stays in place of its row, which may be of the installation that ended.
         for location_id in self.records.unsaved_ids() {
             let copy = self.records.unsaved_copy(&location_id);
@@ -388,7 +392,7 @@ impl Tokens {
         let _lock = self.records.lock(location_id, deadline)?;
         let record = self.load_record(location_id, deadline)?.record;
         let company_id = self.company_of(location_id, record.as_ref(), deadline)?;
-        let mut minted = self.minted(location_id, &company_id, record.as_ref(), deadline)?;
+        let mut minted = self.minted(location_id, &company_id, record.as_ref(), deadline, deadline)?;
         // The mint is of the newer installation: it replaces the token held, be that good or not.
         let origin = Origin::Consent(record.map(|record| record.token));
         self.save_and_publish(&mut minted, origin, &Event::Minted, deadline).map(drop)

@@ -232,9 +232,13 @@ impl Tokens {
 
     fn renew_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         let was_held = self.cache.contains(resource_id);
+        if !was_held {
+            self.maintained().insert(resource_id.to_owned(), false);
+        }
         let renewed = self.renewed(resource_id, Want::Runway, None, deadline);
+        let is_asked_for = !was_held && self.maintained().remove(resource_id).unwrap_or(true);
         // A pass over the tokens of a whole fleet must not bring them all into this process's memory.
-        if !was_held && !self.records.is_unsaved(resource_id) {
+        if !was_held && !is_asked_for && !self.records.is_unsaved(resource_id) {
             self.cache.forget(resource_id);
         }
         renewed.map(drop)

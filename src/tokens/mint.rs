@@ -164,7 +164,7 @@ impl Tokens {
         }
         loop {
             let deadline = job.deadline();
-            let minted = self.minted(location_id, &job.company_id, held.as_ref(), &deadline);
+            let minted = self.minted(location_id, &job.company_id, held.as_ref(), &deadline, &deadline);
             match minted {
                 Err(error) if error.status() == Status::RateLimited => {
                     let rest = error.retry_after().unwrap_or(PROGRESS_INTERVAL);

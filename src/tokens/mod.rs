@@ -84,6 +84,8 @@ pub struct Tokens {
     flights: Flights<(String, Want), Result<Secret>>,
     companies: Companies,
     cooldowns: Cooldowns,
+    /// The resources that maintenance renews now and that no caller held, with whether a caller has asked meanwhile.
+    maintained: Mutex<HashMap<String, bool>>,
     /// Digests of access tokens that the API called dead although they were new.
     rejected_new_tokens: Mutex<HashMap<String, Digest>>,
     /// Advice about another client id with tokens in the same database, once that was looked for.
@@ -134,6 +136,7 @@ impl Tokens {
             flights: Flights::new(),
             companies: Companies::default(),
             cooldowns: Cooldowns::default(),
+            maintained: Mutex::default(),
             rejected_new_tokens: Mutex::default(),
             other_client: OnceLock::new(),
             counters: Counters::default(),
@@ -159,6 +162,12 @@ impl Tokens {
     /// Gives a token that is fresh in memory to `take`; no I/O, no wait, no allocation.
     pub fn with_fresh<T>(&self, resource_id: &str, take: impl FnOnce(&Secret) -> T) -> Option<T> {
         self.cache.with_fresh(resource_id, self.clock.uptime(), take)
+    }
+
+    /// Whether this process holds a valid token of a resource in memory.
+    #[cfg(test)]
+    pub fn holds_valid(&self, resource_id: &str) -> bool {
+        self.cache.unexpired(resource_id, self.clock.uptime()).is_some()
     }
 
     /// Refreshes, or mints, now, whatever the clock says.
@@ -395,11 +404,22 @@ impl Tokens {
         deadline: &Deadline,
         call: impl Fn(&Secret) -> Result<T, Failure>,
     ) -> Result<T> {
-        if let Some(bearer) = given {
-            return Ok(call(bearer)?);
+        match given {
+            Some(bearer) => Ok(call(bearer)?),
+            None => self.with_company_bearer(company_id, deadline, deadline, call),
         }
+    }
+
+    /// The same with the token that is held. The store, other callers and locks are waited for until `waits`.
+    fn with_company_bearer<T>(
+        &self,
+        company_id: &str,
+        deadline: &Deadline,
+        waits: &Deadline,
+        call: impl Fn(&Secret) -> Result<T, Failure>,
+    ) -> Result<T> {
         // A company's token comes from a consent or an import; only a location's can be minted.
-        if !self.has_company(company_id, deadline)? {
+        if !self.has_company(company_id, waits)? {
             return Err(Error::new(
                 Status::NotFound,
                 format!("no token is held for the company {company_id}"),
@@ -411,7 +431,7 @@ impl Tokens {
             outcome.as_ref().is_err_and(|failure| says_dead_token(&failure.error))
         };
         let outcome = self
-            .with_live_token(company_id, deadline, &call, is_dead)
+            .with_live_token_beside(company_id, deadline, waits, &call, is_dead)
             .map_err(|error| error.with_resource(company_id))?;
         Ok(outcome?)
     }
@@ -431,7 +451,24 @@ impl Tokens {
         call: impl Fn(&Secret) -> T,
         is_dead: impl Fn(&T) -> bool,
     ) -> Result<T> {
-        let bearer = self.access_token(resource_id, || deadline.clone())?;
+        valid_id("resource_id", resource_id)?;
+        self.with_live_token_beside(resource_id, deadline, deadline, call, is_dead)
+    }
+
+    fn with_live_token_beside<T>(
+        &self,
+        resource_id: &str,
+        deadline: &Deadline,
+        waits: &Deadline,
+        call: impl Fn(&Secret) -> T,
+        is_dead: impl Fn(&T) -> bool,
+    ) -> Result<T> {
+        let bearer = match self.with_fresh(resource_id, Secret::clone) {
+            Some(bearer) => bearer,
+            None => self
+                .renewed_beside(resource_id, Want::Fresh, None, deadline, waits)
+                .map_err(|error| error.with_resource(resource_id))?,
+        };
         let outcome = call(&bearer);
         if !is_dead(&outcome) || self.was_rejected_new(resource_id, &bearer) {
             return Ok(outcome);
@@ -474,6 +511,11 @@ impl Tokens {
         deadline: &Deadline,
         others: &Deadline,
     ) -> Result<Secret> {
+        if want != Want::Runway
+            && let Some(is_asked_for) = self.maintained().get_mut(resource_id)
+        {
+            *is_asked_for = true;
+        }
         loop {
             let _deferred = deferred_callbacks::defer();
             match self.flights.join((resource_id.to_owned(), want)) {
@@ -500,6 +542,10 @@ impl Tokens {
             }
             deadline.check()?;
         }
+    }
+
+    fn maintained(&self) -> MutexGuard<'_, HashMap<String, bool>> {
+        self.maintained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A token that is valid now, be it due or not: from memory, else from the store.
@@ -575,13 +621,12 @@ impl Tokens {
                 self.records.forget_older(record, &origin);
                 self.cooldowns.clear(resource_id);
                 if !self.publish_since(changes, record) {
-                    // The older token must not stay in memory: the next caller reads the store.
-                    self.cache.forget(resource_id);
+                    self.publish_due(record);
                 }
                 self.emit(event, resource_id, expires_at);
             }
             Err(error) => {
-                let changes = self.cache.changes(resource_id);
+                let as_of = self.records.count();
                 // The record first: a caller who reads it without the lock notices a token that is published after that.
                 match self.records.keep_unsaved(record.clone(), origin) {
                     Keeping::Kept => {}
@@ -596,9 +641,7 @@ impl Tokens {
                 }
                 log::error!("the new token of {resource_id} is in memory only: {error}");
                 self.cooldowns.clear(resource_id);
-                if !self.publish_since(changes, record) {
-                    self.cache.forget(resource_id);
-                }
+                self.publish(record, as_of);
                 self.emit(&Event::Unsaved(error), resource_id, expires_at);
             }
         }
@@ -627,13 +670,8 @@ impl Tokens {
 
     /// The same, for a caller that has the lock; if not `now`, only when its time has come.
     fn retry_save_locked(&self, resource_id: &str, now: bool, deadline: &Deadline) -> Result<()> {
-        let changes = self.cache.changes(resource_id);
-        // A token that came or went meanwhile is newer: the next caller reads it.
-        let publish = |record: &Record| {
-            if !self.publish_since(changes, record) {
-                self.cache.forget(resource_id);
-            }
-        };
+        let as_of = self.records.count();
+        let publish = |record: &Record| self.publish(record, as_of);
         match self.records.retry_save(resource_id, now, deadline) {
             SaveRetry::Nothing => Ok(()),
             SaveRetry::Refused(error) => {
@@ -697,6 +735,36 @@ impl Tokens {
         self.emit(&Event::Deleted, resource_id, None);
     }
 
+    /// Holds the token of a record in memory, unless this process deleted the resource since the count was `as_of`.
+    fn publish(&self, record: &Record, as_of: u64) {
+        loop {
+            let changes = self.cache.changes(&record.resource_id);
+            if self.records.was_deleted_since(&record.resource_id, as_of) {
+                return self.cache.forget(&record.resource_id);
+            }
+            if self.publish_since(changes, record) {
+                return;
+            }
+        }
+    }
+
+    /// Holds a token for as long as it is valid, but due at once: a newer one may be stored, so the next caller reads the
+    /// store. What is held tells for how long the token lives, whatever the wall clock says then.
+    fn publish_due(&self, record: &Record) {
+        let (resource_id, company_id) = (&record.resource_id, record.token.company_id.as_deref());
+        loop {
+            let changes = self.cache.changes(resource_id);
+            if self.records.was_deleted_since(resource_id, record.as_of) {
+                return self.cache.forget(resource_id);
+            }
+            let (uptime, left) = (self.clock.uptime(), self.schedule.left(record, &self.cache));
+            let due = CachedToken::new(record.token.access_token.clone(), company_id, uptime, uptime + left);
+            if self.cache.publish(resource_id, due, Some(changes)) {
+                return;
+            }
+        }
+    }
+
     /// Holds the token of a record in memory, unless tokens came or went since `changes` was the number; see
     /// [`TokenCache::publish`].
     fn publish_since(&self, changes: u64, record: &Record) -> bool {
@@ -726,8 +794,8 @@ impl Tokens {
         CachedToken::new(access_token, company_id, fresh_until, uptime + left)
     }
 
-    /// The error of a token that is dropped since its resource was deleted. A consent may have come after that, by a clock
-    /// that was wrong: then only another one helps, and the host is told.
+    /// The error for a token that is dropped since its resource was deleted. By a wrong clock, a consent that came after the
+    /// deletion seems older. Then the user must consent again, and an event tells the host.
     fn dropped(&self, record: &Record, origin: &Origin) -> Error {
         let resource_id = &record.resource_id;
         // The token of an INSTALL has the origin of a consent as well, and is minted again.

@@ -31,7 +31,7 @@ pub const RETENTION_MS: i64 = 400 * 86_400_000;
 /// How often a save is tried against other writers.
 const MAX_ATTEMPTS: u32 = 8;
 
-/// Above this many deletions, those that no call under way can have missed are forgotten.
+/// Above this many deletions, the ones older than the longest call are forgotten.
 const MANY: usize = 4096;
 
 /// Longer than a call can be under way with a record that it has read.
@@ -83,7 +83,7 @@ struct Deleted {
     uptime: Duration,
 }
 
-/// What this process knows beyond the store.
+/// The unsaved copies and the recent deletions of this process.
 #[derive(Default)]
 struct Overlay {
     /// Counts the unsaved copies and deletions.
@@ -153,6 +153,11 @@ impl Records {
     pub fn load_stored(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
         let as_of = self.count();
         Ok(self.store.load(resource_id, deadline)?.map(|record| Record { as_of, ..record }))
+    }
+
+    /// Whether this process deleted a resource since the count was `as_of`.
+    pub fn was_deleted_since(&self, resource_id: &str, as_of: u64) -> bool {
+        self.overlay().deleted.get(resource_id).is_some_and(|deleted| deleted.ended > as_of)
     }
 
     /// The count of unsaved copies and deletions, for a record that is about to be made.
@@ -683,7 +688,7 @@ fn backoff(refusals: u32) -> Duration {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
-    use crate::store::MemoryStore;
+    use crate::store::{MemoryStore, SpentDigest};
     use crate::token::UserType;
 
     const ID: &str = "location";
@@ -716,7 +721,9 @@ mod tests {
         records.save(&mut first, &Origin::Consent(None), &patience()).unwrap();
         let read = records.load(ID, &patience()).unwrap().unwrap();
         let origin = Origin::Refresh(Arc::clone(&read.token));
-        (Record { token: Arc::new(token("refreshed")), ..read }, origin)
+        let mut refreshed = Record { token: Arc::new(token("refreshed")), ..read };
+        refreshed.spent.add(&SpentDigest::of(&"refresh old".to_owned().into()));
+        (refreshed, origin)
     }
 
     fn consent(records: &Records) -> (Record, Origin) {

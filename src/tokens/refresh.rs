@@ -66,6 +66,11 @@ impl Deadlines {
         Deadlines { call: deadline.clone(), store: others.clone(), has_valid: false }
     }
 
+    /// For other callers, and for the store once the lock is held: brief, if the caller has a valid token.
+    fn waits(&self) -> &Deadline {
+        if self.has_valid { &self.store } else { &self.call }
+    }
+
     /// The caller has a valid token for so long: it does not wait for others, and leads a refresh while the token lasts.
     fn shorten(&mut self, left: Duration) {
         if !self.has_valid {
@@ -171,13 +176,13 @@ impl Tokens {
         }) {
             return Ok(Precheck::Due);
         }
-        let waits = if deadlines.has_valid { &deadlines.store } else { &deadlines.call };
+        let waits = deadlines.waits();
         let company_id = match self.company_of(resource_id, record.as_ref(), waits) {
             Err(error) if error.status() == Status::NotFound => return Ok(Precheck::NotNow(error)),
             company_id => company_id?,
         };
         if self.with_fresh(&company_id, |_| ()).is_none() && self.has_company(&company_id, waits)? {
-            // A caller with a valid token leads the company's refresh, and does not wait for that of another caller.
+            // A caller with a valid token leads the company's refresh, but does not wait if another caller leads it.
             self.renewed_beside(&company_id, Want::Fresh, None, &deadlines.call, waits)
                 .map_err(|error| error.with_resource(&company_id))?;
         }
@@ -220,24 +225,20 @@ impl Tokens {
         known: Option<&Secret>,
         deadlines: &Deadlines,
     ) -> Result<Secret, RenewalError> {
-        let changes = self.cache.changes(resource_id);
         match self.records.load(resource_id, &deadlines.store).map_err(before_sending)? {
             None => {
                 self.cache.forget(resource_id);
-                Ok(self.mint(resource_id, None, &deadlines.call)?)
+                Ok(self.mint(resource_id, None, &deadlines.call, deadlines.waits())?)
             }
             Some(record) if self.satisfies(&record, want, known) => {
                 self.cooldowns.clear(resource_id);
-                if !self.publish_since(changes, &record) {
-                    // A deletion waits for this lock only for a while.
-                    self.cache.forget(resource_id);
-                }
+                self.publish(&record, record.as_of);
                 Ok(record.token.access_token.clone())
             }
             Some(record) => match self.blocked_by_state(&record, want, &deadlines.store) {
                 Some(error) => Err(error.into()),
                 None if record.token.refresh_token.is_some() => self.refresh_locked(record, want, deadlines),
-                None => Ok(self.mint(resource_id, Some(&record), &deadlines.call)?),
+                None => Ok(self.mint(resource_id, Some(&record), &deadlines.call, deadlines.waits())?),
             },
         }
     }
@@ -365,7 +366,7 @@ impl Tokens {
     ) -> Result<Secret, RenewalError> {
         let deadline = &deadlines.call;
         let Some(refresh_token) = record.token.refresh_token.clone() else {
-            return Ok(self.mint(&record.resource_id.clone(), Some(&record), deadline)?);
+            return Ok(self.mint(&record.resource_id, Some(&record), deadline, deadlines.waits())?);
         };
         // An earlier use had no answer, here or in a process that died: this one may find the token spent.
         let now = self.clock.wall_ms();
@@ -507,7 +508,7 @@ impl Tokens {
             // A minted token may come without a refresh token, and must not keep the spent one.
             let mut stripped = record.clone();
             Arc::make_mut(&mut stripped.token).refresh_token = None;
-            match self.mint(&record.resource_id, Some(&stripped), deadline) {
+            match self.mint(&record.resource_id, Some(&stripped), deadline, deadline) {
                 // No company to mint with, or none that may: then only consent is left.
                 Err(mint) if is_verdict_on_mint(&mint) => {
                     lacks_company = mint.resource_id().is_some_and(|id| id != record.resource_id);
@@ -546,15 +547,21 @@ impl Tokens {
         Err(error)
     }
 
-    /// Mints a location's token from its company's. Spends nothing.
-    fn mint(&self, location_id: &str, record: Option<&Record>, deadline: &Deadline) -> Result<Secret> {
+    /// Mints a location's token from its company's. Spends nothing. The company's token is waited for until `waits`.
+    fn mint(
+        &self,
+        location_id: &str,
+        record: Option<&Record>,
+        deadline: &Deadline,
+        waits: &Deadline,
+    ) -> Result<Secret> {
         if let Some(record) = record
             && record.token.kind() == UserType::Company
         {
             return Err(reauthorization_required("the company's token came without a refresh token"));
         }
-        let company_id = self.company_of(location_id, record, deadline)?;
-        let mut record = self.minted(location_id, &company_id, record, deadline)?;
+        let company_id = self.company_of(location_id, record, waits)?;
+        let mut record = self.minted(location_id, &company_id, record, deadline, waits)?;
         self.save_and_publish(&mut record, Origin::Mint, &Event::Minted, deadline)
     }
 
@@ -565,6 +572,7 @@ impl Tokens {
         company_id: &str,
         record: Option<&Record>,
         deadline: &Deadline,
+        waits: &Deadline,
     ) -> Result<Record> {
         // Before the mint: a deletion that comes from now on is noticed when the token is saved.
         let as_of = self.records.count();
@@ -573,7 +581,7 @@ impl Tokens {
             None => self.records.last_deleted(location_id, deadline)?,
         };
         let began = self.clock.wall_ms();
-        let minted = self.with_bearer(company_id, None, deadline, |bearer| {
+        let minted = self.with_company_bearer(company_id, deadline, waits, |bearer| {
             let minted =
                 self.api.location_token(company_id, location_id, bearer, self.clock.wall_ms(), deadline);
             minted.inspect_err(|failure| {

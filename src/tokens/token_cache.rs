@@ -1,6 +1,7 @@
 //! The in-memory token cache, sharded by id. Stale tokens are served while a refresh runs.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::id_hash::IdHash;
@@ -195,13 +196,17 @@ impl TokenCache {
         shard.tokens.remove(resource_id.as_bytes());
     }
 
-    /// Forgets a company, its locations, and the resources whose company is not known.
-    pub fn forget_company(&self, company_id: &str) {
+    /// Forgets a company's tokens and those whose company is not known, except the tokens of these resources.
+    pub fn forget_company(&self, company_id: &str, except: &HashSet<String>) {
+        let except: HashSet<&[u8]> = except.iter().map(String::as_bytes).collect();
         let company = company_tag(Some(company_id));
         for shard in self.shards.iter() {
             let mut shard = shard.write();
             shard.changes += 1;
-            shard.tokens.retain(|_, cached| cached.company != company && cached.company != UNKNOWN);
+            shard.tokens.retain(|id, cached| {
+                (cached.company != company && cached.company != UNKNOWN)
+                    || except.contains(Borrow::<[u8]>::borrow(id))
+            });
         }
     }
 
@@ -286,12 +291,14 @@ mod tests {
     #[test]
     fn forgetting_a_company_leaves_the_tokens_of_other_companies() {
         let cache = TokenCache::new();
-        for (id, company) in [("a", Some("one")), ("b", Some("two")), ("c", None), ("one", Some("one"))] {
+        for (id, company) in
+            [("a", Some("one")), ("b", Some("two")), ("c", None), ("d", Some("one")), ("one", Some("one"))]
+        {
             cache.publish(id, CachedToken::new(Secret::new(id.into()), company, HOUR, HOUR), None);
         }
-        cache.forget_company("one");
-        let left = ["a", "b", "c", "one"].map(|id| held(&cache, id).is_some());
-        assert_eq!(left, [false, true, false, false]);
+        cache.forget_company("one", &HashSet::from(["d".to_owned()]));
+        let left = ["a", "b", "c", "d", "one"].map(|id| held(&cache, id).is_some());
+        assert_eq!(left, [false, true, false, true, false]);
     }
 
     #[test]

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_key_is_refused_by_position() {
+    fn error_for_an_invalid_key_names_its_index() {
         let raw = [7; 32];
         let info = [&ED25519_SPKI_PREFIX[..], &raw].concat();
         for key in [

@@ -13,42 +13,44 @@ use crate::error::{Error, Result, Status};
 use crate::lookup;
 use crate::secret::Secret;
 
-/// The servers that a URL names, in its order.
+/// A parsed `store.url`.
 pub struct Address {
-    /// At least one.
+    /// The servers in the URL's order; at least one.
     pub servers: Vec<Server>,
-    /// What the database is called in messages: its name and its places, and never a password.
+    /// The database in messages: its name and servers, without the password.
     pub name: String,
 }
 
 /// One server.
 pub struct Server {
-    /// Where it is.
+    /// Its network address.
     pub addr: HostAddr,
-    /// What is said to it; whether within TLS, too.
+    /// The driver's configuration, including the TLS mode.
     pub config: Config,
-    /// What it is called in messages.
+    /// The server in messages.
     pub name: String,
 }
 
-/// Where a server is.
+/// The address of a server.
 pub enum HostAddr {
-    /// A name or an address, and a port.
+    /// A host name or IP address, and a port.
     Tcp(String, u16),
-    /// The file of a Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl Address {
-    /// Reads a URL, `postgres://user:password@host[:port][,host[:port]…]/database[?option=value&…]`.
+    /// Parses a URL of the form
+    /// `postgres://user:password@host[:port][,host[:port]…]/database[?option=value&…]`.
     ///
     /// # Errors
-    /// `CONFIG` for one that cannot be used. The URL itself is never quoted: it holds a password.
+    /// `CONFIG` for an unusable URL. The message does not quote the URL, since it contains a
+    /// password.
     pub fn read(url: &Secret) -> Result<Address> {
         let (url, sslmode) = without_sslmode(url.expose())?;
         let mut config: Config = url.expose().parse().map_err(|_| {
-            refused("it is no URL of the form postgres://user:password@host:port/database")
-                .with_help("percent-encode what has a meaning in URLs, such as @ or / in a password")
+            refused("it is not a URL of the form postgres://user:password@host:port/database")
+                .with_help("percent-encode special characters, such as @ or / in a password")
         })?;
         if config.get_user().is_none() {
             return Err(refused("it names no user"));
@@ -68,10 +70,7 @@ impl Address {
             let mut config = config.clone();
             let mode = addr.ssl_mode(sslmode);
             if sslmode == Some("disable") && !addr.is_local() {
-                log::warn!(
-                    "store.url says sslmode=disable: tokens go to {} in clear, for anybody on the way to read",
-                    addr.name()
-                );
+                log::warn!("store.url sets sslmode=disable: tokens are sent to {} unencrypted", addr.name());
             }
             config.ssl_mode(mode);
             servers.push(Server { name: addr.name(), config, addr });
@@ -82,7 +81,7 @@ impl Address {
     }
 }
 
-/// The URL without its `sslmode`, and that: libpq knows more modes than the crate does.
+/// Splits the `sslmode` from the URL, because libpq knows modes that tokio-postgres rejects.
 fn without_sslmode(url: &str) -> Result<(Secret, Option<&'static str>)> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(refused("it must begin with postgres:// or postgresql://"));
@@ -97,15 +96,11 @@ fn without_sslmode(url: &str) -> Result<(Secret, Option<&'static str>)> {
                 let known = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
                 let known = known.into_iter().find(|known| *known == mode);
                 sslmode = Some(known.ok_or_else(|| {
-                    refused(
-                        "its sslmode is none of disable, allow, prefer, require, verify-ca and verify-full",
-                    )
+                    refused("its sslmode must be disable, allow, prefer, require, verify-ca or verify-full")
                 })?);
             }
             ("sslrootcert", _) => {
-                return Err(refused(
-                    "the certificates to trust are named in store.caBundlePath, not in sslrootcert",
-                ));
+                return Err(refused("it must not set sslrootcert; set store.caBundlePath instead"));
             }
             _ => rest.push(option),
         }
@@ -130,7 +125,7 @@ impl HostAddr {
         }
     }
 
-    /// Whether what is said to it stays on this machine.
+    /// Whether connections to it stay on this machine.
     fn is_local(&self) -> bool {
         match self {
             HostAddr::Tcp(host, _) => is_loopback(host),
@@ -138,7 +133,8 @@ impl HostAddr {
         }
     }
 
-    /// TLS for whatever leaves this machine, unless it is switched off outright; on this machine where it is asked for.
+    /// TLS is required for other machines unless `sslmode=disable`, and for this machine only if
+    /// the mode demands it.
     fn ssl_mode(&self, wanted: Option<&str>) -> SslMode {
         match (self, wanted) {
             (HostAddr::Unix(_), _) | (_, Some("disable")) => SslMode::Disable,
@@ -147,7 +143,7 @@ impl HostAddr {
         }
     }
 
-    /// The name that its certificate must bear.
+    /// The host name for certificate verification.
     pub fn host(&self) -> &str {
         match self {
             HostAddr::Tcp(host, _) => host,
@@ -155,7 +151,7 @@ impl HostAddr {
         }
     }
 
-    /// The addresses of a server that is reached over TCP.
+    /// Resolves the IP addresses of a TCP server.
     pub fn addresses(&self, until: &StepDeadline) -> Result<Vec<SocketAddr>, PgError> {
         let HostAddr::Tcp(host, port) = self else { return Ok(Vec::new()) };
         if let Ok(address) = host.parse::<IpAddr>() {
@@ -164,7 +160,7 @@ impl HostAddr {
         lookup::addresses(host, *port, || until.left())
     }
 
-    /// The file of a server that is reached over a Unix socket.
+    /// The path of a Unix socket server.
     pub fn file(&self) -> Option<&Path> {
         match self {
             HostAddr::Tcp(..) => None,

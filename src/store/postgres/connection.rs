@@ -1,4 +1,4 @@
-//! One PostgreSQL connection, driven by the thread that uses it until its deadline.
+//! One PostgreSQL connection, driven by the thread that uses it, with a deadline.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use super::socket::{AsyncSocket, PollSocket, StepDeadline, block_on, poll_until_
 use super::tls::{PgTlsStream, Tls, Trust};
 use crate::fork_safety::ProcessLocal;
 
-/// A connection of this process; a forked child neither uses nor closes it.
+/// A connection of this process. A forked child neither uses nor closes it.
 pub struct Connection(ProcessLocal<Parts>);
 
 struct Parts {
-    /// Taken at the end: the driver says goodbye when nobody can ask for anything any more.
+    /// Dropped first when the connection is closed: the driver then sends the Terminate message.
     client: Option<Client>,
     driver: Box<tokio_postgres::Connection<AsyncSocket, PgTlsStream>>,
     socket: Arc<PollSocket>,
-    /// Whether it must not be used again: its end is known, or an answer may still be on its way.
+    /// Whether the connection must not be used again: it has failed, or a response may be pending.
     is_broken: bool,
 }
 
 impl Connection {
-    /// Connects to a server within `limit`, and makes sure that it takes writes: a statement that a pooler may queue, so it has
-    /// the time of `until`.
+    /// Connects to a server within `limit`, and checks that it accepts writes. A pooler may queue
+    /// the check, which therefore may take until `until`.
     pub fn open(
         server: &Server,
         trust: &Trust,
@@ -36,7 +36,7 @@ impl Connection {
         until: &StepDeadline,
     ) -> Result<Connection, PgError> {
         let handshake = until.narrowed(limit);
-        let mut last = PgError::ConnectionLost("its name has no address".into());
+        let mut last = PgError::ConnectionLost("its host name has no address".into());
         if let Some(file) = server.addr.file() {
             return Connection::handshake(
                 PollSocket::unix(file, &handshake)?,
@@ -49,12 +49,12 @@ impl Connection {
         let addresses = server.addr.addresses(&handshake)?;
         let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         for address in addresses {
-            // One that does not answer leaves time for the others.
+            // Each address gets an equal share of the remaining time.
             let share = handshake.narrowed(handshake.left()? / left);
             left -= 1;
             match PollSocket::tcp(address, &share) {
                 Ok(socket) => return Connection::handshake(socket, server, trust, &handshake, until),
-                Err(over @ PgError::CallEnded(_)) => return Err(over),
+                Err(ended @ PgError::CallEnded(_)) => return Err(ended),
                 Err(failure) => last = failure,
             }
         }
@@ -86,36 +86,37 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Does something with it. After a failure to get an answer it is spent.
+    /// Runs `work` on the connection. If its response is not read completely, the connection is
+    /// broken.
     pub fn run<T>(
         &mut self,
         until: &StepDeadline,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, PgError> {
         let Some(Parts { client: Some(client), driver, socket, is_broken }) = self.0.get_mut() else {
-            return Err(PgError::ConnectionLost("the connection is another process's".into()));
+            return Err(PgError::ConnectionLost("the connection belongs to another process".into()));
         };
         if *is_broken {
-            return Err(PgError::ConnectionLost("the connection was given up".into()));
+            return Err(PgError::ConnectionLost("the connection is broken".into()));
         }
         let mut work = pin!(work(client));
-        // Whatever ends this early leaves it spent.
+        // Reset below, unless an early return or panic interrupts the exchange.
         *is_broken = true;
-        let mut over = false;
+        let mut has_ended = false;
         let outcome = block_on(socket, until, |context| {
             let end = poll_messages(driver, context);
-            over |= end.is_some();
+            has_ended |= end.is_some();
             match (work.as_mut().poll(context), end) {
                 (Poll::Ready(outcome), _) => Poll::Ready(outcome.map_err(PgError::from)),
                 (Poll::Pending, Some(end)) => Poll::Ready(Err(end)),
                 (Poll::Pending, None) => Poll::Pending,
             }
         });
-        *is_broken = over || !matches!(outcome, Ok(_) | Err(PgError::Rejected { .. }));
+        *is_broken = has_ended || !matches!(outcome, Ok(_) | Err(PgError::Rejected { .. }));
         outcome
     }
 
-    /// Sends statements of which nobody waits for the end; answers whether they went out.
+    /// Sends statements without waiting for their result. Returns whether all bytes were written.
     pub fn send_without_waiting(&mut self, statements: &str) -> bool {
         let Some(Parts { client: Some(client), driver, socket, is_broken }) = self.0.get_mut() else {
             return false;
@@ -132,7 +133,7 @@ impl Connection {
         sent
     }
 
-    /// Whether it can be used again, as far as this side has heard.
+    /// Whether the connection can be used again, as far as this side knows.
     pub fn is_alive(&mut self) -> bool {
         let Some(Parts { driver, socket, is_broken, .. }) = self.0.get_mut() else {
             return false;
@@ -150,7 +151,7 @@ impl Connection {
         self.0.get().is_some()
     }
 
-    /// Keeps it from being used again.
+    /// Prevents it from being used again.
     pub fn mark_broken(&mut self) {
         if let Some(parts) = self.0.get_mut() {
             parts.is_broken = true;
@@ -159,7 +160,7 @@ impl Connection {
 }
 
 impl Drop for Parts {
-    /// Says goodbye, as far as that needs no waiting.
+    /// Sends the Terminate message, if that is possible without waiting.
     fn drop(&mut self) {
         drop(self.client.take());
         if !self.is_broken {
@@ -171,8 +172,8 @@ impl Drop for Parts {
     }
 }
 
-/// Moves what came in and what goes out; answers with the end of the connection, after which it must not be asked again.
-/// What the server tells besides its answers is of no use here.
+/// Processes incoming and outgoing messages without waiting. Returns the reason if the connection
+/// has ended; it must not be polled again then. Notices and notifications are ignored.
 fn poll_messages(
     driver: &mut tokio_postgres::Connection<AsyncSocket, PgTlsStream>,
     context: &mut Context<'_>,
@@ -187,7 +188,7 @@ fn poll_messages(
     }
 }
 
-/// The first field of the first row, as a text.
+/// The first column of the first row, as a string.
 pub fn first_column(messages: &[SimpleQueryMessage]) -> Option<&str> {
     messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten(),

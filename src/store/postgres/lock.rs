@@ -1,21 +1,24 @@
-//! The refresh lock across machines: an advisory lock of the server's that belongs to a transaction, so that it works through
-//! a pooler that lends a server's connection for a transaction (PgBouncer's transaction mode).
+//! The refresh lock across machines: a PostgreSQL advisory lock at transaction level, so that it
+//! works through a pooler in transaction mode (PgBouncer).
 //!
-//! The transaction does nothing else, on a connection of its own. The lock is free again
-//! - at once when its holder gives it back or its process dies, since its socket is closed then;
-//! - about 9 seconds after the holder's machine is cut off, by the keepalives that the transaction sets on the server's side.
-//!   Through a pooler these watch the way between pooler and server only: there the pooler's own settings count
-//!   (PgBouncer: `tcp_keepidle`, `tcp_keepintvl`, `tcp_keepcnt`);
-//! - in any case after a call's whole time and 30 seconds more (`idle_in_transaction_session_timeout`).
+//! The transaction runs on its own connection and does nothing else. The lock is released
+//! - at once when its holder releases it or the holder's process dies, since its socket is closed
+//!   then;
+//! - about 9 seconds after the holder's machine loses its connection, by the keepalives that the
+//!   transaction sets on the server's side. Through a pooler these cover only the connection
+//!   between pooler and server, and the pooler's own settings apply to the other one (PgBouncer:
+//!   `tcp_keepidle`, `tcp_keepintvl`, `tcp_keepcnt`);
+//! - in any case after `timeouts.totalMs` plus 30 seconds (`idle_in_transaction_session_timeout`).
 //!
-//! A pooler with few connections is a trap of its own: each holder keeps one, each waiter would like one, and the holders cannot
-//! save. So whoever gets a lock looks first whether a statement gets through, and gives the lock back if none does. From then on
-//! it asks without waiting, and only together with one of a few places in the crowd that all clients share, half as many after
-//! each failure: in the end one of the crowd holds a lock at a time, and the pooler's other connections serve it. Two are enough
-//! for that, and three where a location's refresh has to refresh its company's token as well.
+//! A pooler with few connections can deadlock: each holder occupies one connection and each waiter
+//! needs one, so that no holder can save. A client that gets a lock therefore first checks that a
+//! statement completes, and otherwise releases the lock. From then on it tries the lock without
+//! waiting, and only together with one slot of a semaphore that all clients share. The semaphore's
+//! size is halved after each failure, down to one slot. The holder then needs two connections, or
+//! three if a location's refresh also refreshes its company's token.
 //!
-//! A holder that is cut off may go on for that long and think that it holds the lock. That loses nothing: its save finds
-//! another version than it was made from.
+//! A holder that loses its connection may continue to believe that it holds the lock. This is safe:
+//! its save is a compare-and-swap and fails if another process has saved.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -34,35 +37,38 @@ use crate::random;
 use crate::store::Lock;
 use crate::store::process_lock::ProcessLock;
 
-/// How long a wait goes on at the server. A waiter keeps a connection of a pooler's busy meanwhile, and learns of no
-/// cancellation.
+/// How long the server waits for the lock. Meanwhile the waiter occupies a pooler's connection and
+/// does not notice a cancellation.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The same where a pooler has no connections to spare: no wait, in effect.
+/// The same under contention for a pooler's connections: practically no wait.
 const NO_WAIT: Duration = Duration::from_millis(1);
 
-/// How much longer an answer may take until it is clear that a pooler lets us queue.
-const PROMPT: Duration = Duration::from_millis(50);
+/// A response that takes this much longer than the lock timeout shows that a pooler queues
+/// statements.
+const QUEUE_THRESHOLD: Duration = Duration::from_millis(50);
 
-/// How long a statement may take at a moment when the lock is ours, until it is given back, in milliseconds: who holds a lock
-/// and cannot save keeps a pooler's connection from those who could. Doubled each time, up to sixteenfold, for a server that
-/// is just slow.
-const PASSABLE_MS: u64 = 150;
+/// How long the check statement may take once the lock is held, in milliseconds. Otherwise the lock
+/// is released, because a holder that cannot save occupies a connection that others need. Doubled
+/// each time, up to sixteenfold, in case the server is merely slow.
+const CHECK_TIMEOUT_MS: u64 = 150;
 
-/// How many of a crowd hold a lock at a time at first.
+/// Size of the semaphore, before it is halved for the first time.
 const SEMAPHORE_SIZE: u64 = 8;
 
-/// How long the server may take to answer at all.
-const ANSWER: Duration = Duration::from_secs(5);
+/// Time limit for the server's response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 thread_local! {
-    /// How many places in the crowd this thread has. With one it needs no other for a lock within the lock.
+    /// Number of semaphore slots that this thread holds. With one, it needs no other for a nested
+    /// lock.
     static SEMAPHORE_HELD: Cell<u32> = const { Cell::new(0) };
 }
 
 /// A held lock.
 struct ServerLock {
-    /// Neither used nor dropped in a forked child: an end of the transaction there would free the parent's lock.
+    /// Neither used nor dropped in a forked child: ending the transaction would release the
+    /// parent's lock.
     _own: ProcessLocal<LockSession>,
 }
 
@@ -70,7 +76,7 @@ struct LockSession {
     connection: Option<Connection>,
     pool: Arc<Pool>,
     has_semaphore: bool,
-    _here: ProcessLock,
+    _process_lock: ProcessLock,
 }
 
 impl Lock for ServerLock {}
@@ -81,27 +87,31 @@ impl Drop for LockSession {
             SEMAPHORE_HELD.set(SEMAPHORE_HELD.get().saturating_sub(1));
         }
         if let Some(mut connection) = self.connection.take() {
-            // Whatever happens to it: a connection that ends gives the lock back, too.
+            // If this fails, the connection is closed, which releases the lock as well.
             connection.send_without_waiting("ROLLBACK");
             self.pool.give_back(connection);
         }
     }
 }
 
-/// Waits for a resource's lock, which this process already holds among its own threads (`here`).
+/// Waits for the lock of a resource whose process lock the caller already holds (`process_lock`).
 pub fn lock(
     pool: &Arc<Pool>,
-    key_of_lock: i64,
+    lock_key: i64,
     idle_limit: Duration,
-    here: ProcessLock,
+    process_lock: ProcessLock,
     deadline: &Deadline,
 ) -> Result<Box<dyn Lock>> {
     let failed = |failure: PgError| match failure {
         PgError::Timeout => deadline.check().err().unwrap_or_else(|| pool.error(PgError::Timeout)),
         failure => pool.error(failure),
     };
-    let mut session =
-        LockSession { connection: None, pool: Arc::clone(pool), has_semaphore: false, _here: here };
+    let mut session = LockSession {
+        connection: None,
+        pool: Arc::clone(pool),
+        has_semaphore: false,
+        _process_lock: process_lock,
+    };
     pool.warm_up(deadline);
     let (mut contention, mut failures) = (0, 0);
     loop {
@@ -110,13 +120,13 @@ pub fn lock(
         let lock_timeout = if contention == 0 { LOCK_TIMEOUT } else { NO_WAIT };
         let semaphore = (contention > 0 && SEMAPHORE_HELD.get() == 0).then(|| {
             key(
-                "place in the crowd",
+                "semaphore slot",
                 &random::up_to((SEMAPHORE_SIZE >> contention.min(8)).max(1) - 1).to_string(),
             )
         });
-        let keys = [semaphore, Some(key_of_lock)];
+        let keys = [semaphore, Some(lock_key)];
         let source = if failures == 0 { Source::Idle } else { Source::New };
-        let limit = lock_timeout + ANSWER;
+        let limit = lock_timeout + RESPONSE_TIMEOUT;
         let outcome = match session.connection.take() {
             Some(connection) => Ok(connection),
             None => pool.connection(source, deadline),
@@ -128,27 +138,27 @@ pub fn lock(
         match outcome {
             Ok(()) => {
                 failures = 0;
-                let passable = PASSABLE_MS << contention.min(4);
-                let passable = passable + random::up_to(passable / 2);
-                if pool.is_responsive(Duration::from_millis(passable), deadline)? {
+                let check_timeout = CHECK_TIMEOUT_MS << contention.min(4);
+                let check_timeout = check_timeout + random::up_to(check_timeout / 2);
+                if pool.is_responsive(Duration::from_millis(check_timeout), deadline)? {
                     session.has_semaphore = semaphore.is_some();
                     SEMAPHORE_HELD.set(SEMAPHORE_HELD.get() + u32::from(session.has_semaphore));
                     return Ok(Box::new(ServerLock { _own: ProcessLocal::new(session) }));
                 }
                 contention += 1;
-                log::debug!("a lock is given back: no statement gets through while it is held");
+                log::debug!("a lock is released: no statement completes while it is held");
             }
             Err(failure) if failure.is_lock_timeout() => {
-                // Whoever waits in a crowd already does not make it larger.
-                if contention == 0 && began.elapsed() > lock_timeout + PROMPT {
+                // Once the semaphore is in use, waiting for it is no sign of more contention.
+                if contention == 0 && began.elapsed() > lock_timeout + QUEUE_THRESHOLD {
                     contention = 1;
                 }
             }
-            // A connection that stood idle may be dead, and its server another one by now.
+            // An idle connection may be dead, or lead to a server that was demoted.
             Err(failure @ (PgError::ConnectionLost(_) | PgError::Timeout | PgError::Rejected { .. }))
                 if failures == 0 =>
             {
-                log::debug!("a lock is asked for again: {}", failure.message());
+                log::debug!("a lock is requested again: {}", failure.message());
                 failures += 1;
                 drop(session.connection.take());
                 continue;
@@ -159,14 +169,14 @@ pub fn lock(
         {
             session.connection = None;
         }
-        // Out of the way, so that a pooler lends the connection to somebody else.
+        // The connection is idle during the pause, so that a pooler can lend it to another client.
         let pause = if contention == 0 { 10 } else { 100 };
         deadline.sleep(Duration::from_millis(pause / 2 + random::up_to(pause / 2)))?;
     }
 }
 
-/// Opens the transaction, and waits in it for the locks. A `statement_timeout` of the role or the database is not meant for
-/// this wait, which has a limit of its own.
+/// Begins the transaction and waits in it for the locks. The `statement_timeout` of the role or
+/// database does not apply, since the wait has its own limit.
 fn take(
     connection: &mut Connection,
     keys: &[Option<i64>],
@@ -188,7 +198,7 @@ fn take(
         idle_limit.as_millis(),
     );
     let rows = connection.run(until, async |client| client.simple_query(&batch).await)?;
-    // A standby grants locks, too, and nobody else asks there.
+    // A standby grants advisory locks as well, but independently of the primary.
     let read_only = rows.iter().any(|row| first_column(std::slice::from_ref(row)) == Some("on"));
     if read_only {
         connection.mark_broken();
@@ -197,7 +207,8 @@ fn take(
     Ok(())
 }
 
-/// The number of a resource's lock: 64 bits of a digest, so that apps and resources do not meet but by a chance of 2⁻⁶⁴.
+/// The advisory lock key of a resource: 64 bits of a digest, so that two resources collide with a
+/// probability of 2⁻⁶⁴.
 pub fn key(client_id: &str, resource_id: &str) -> i64 {
     let mut digest = Context::new(&SHA256);
     digest.update(b"ghl-oauth refresh lock 1");

@@ -1,14 +1,15 @@
 //! The token store in a PostgreSQL database (12 or newer), for several machines.
 //!
-//! Every statement is a transaction of its own and leaves nothing behind in its session, so that a pooler in transaction mode
-//! may stand between. A statement is tried twice, for five seconds at most each: the second time on a new connection, to
-//! whichever of the URL's servers takes writes by then. A write whose answer was lost is recognised when it is tried again.
-//! The call's deadline and its cancellation end every wait: for a turn in the pool, for a name, a connection, an answer.
+//! Every statement is its own transaction and leaves no session state, so that it works through a
+//! pooler in transaction mode. A statement that gets no response within five seconds is repeated
+//! once, on a new connection to whichever of the URL's servers accepts writes by then. A write
+//! whose response was lost is recognized when it is repeated. The call's deadline and cancellation
+//! end every wait: for the pool, name resolution, a connection, or a response.
 //!
-//! A save that was answered is on the server's disk, also where the role's or the server's default is
-//! `synchronous_commit = off`; a stricter default, which waits for standbys, stays as it is. What a save replaced, or a removal
-//! removed, goes when the server next vacuums the table, and from its WAL and its backups later still: sealing keeps it
-//! unreadable there.
+//! A successful save is on the server's disk, even if `synchronous_commit` is off for the role or
+//! the server; a stricter setting, which waits for standbys, still applies. Replaced and removed
+//! rows disappear when the server next vacuums the table, and later from its WAL and backups.
+//! Sealing protects them until then.
 
 mod address;
 mod connection;
@@ -43,23 +44,24 @@ use crate::error::{Error, Result};
 use crate::secret::Secret;
 use crate::token::UserType;
 
-/// The longest that one attempt to connect may take, whatever `timeouts.connectMs` says.
+/// Upper limit of `timeouts.connectMs` for a connection attempt.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a holder of a lock gets beside the whole time of a call, before the server takes the lock away.
-const LOCK_RESERVE: Duration = Duration::from_secs(30);
+/// How long the server keeps a refresh lock beyond `timeouts.totalMs`, before it ends the holder's
+/// transaction.
+const LOCK_GRACE: Duration = Duration::from_secs(30);
 
-/// How many rows one statement carries.
+/// Maximum number of rows per statement.
 const ROWS_AT_ONCE: usize = 500;
 
-/// How many records are sealed anew by one statement.
-const RESEALED_AT_ONCE: usize = 100;
+/// Number of records that one statement reseals.
+const RESEAL_BATCH: usize = 100;
 
-/// How long reading and writing so many records may take.
+/// The deadline for reading and writing one such batch.
 const RESEAL_STEP: Duration = Duration::from_secs(30);
 
-/// Evaluated for each row that is written: makes its transaction wait for the disk where it otherwise would not. As a part
-/// of the statement it costs no round trip.
+/// Evaluated for each written row: makes its transaction durable if `synchronous_commit` is off. As
+/// a part of the statement, it costs no round trip.
 macro_rules! durably {
     () => {
         "CASE current_setting('synchronous_commit') WHEN 'off' \
@@ -67,15 +69,15 @@ macro_rules! durably {
     };
 }
 
-/// The version of a row of a table. One that this library never wrote (a row was changed by hand) stands for a version far
-/// above all others, so that the row can be replaced and deleted like any other.
+/// The version of a row. A non-positive version, which only a manual change can cause, is replaced
+/// by one higher than any real version, so that the row can be replaced and deleted like any other.
 macro_rules! version {
     ($table:literal) => {
         concat!("CASE WHEN ", $table, ".version > 0 THEN ", $table, ".version ELSE 4611686018427387904 END")
     };
 }
 
-/// A query of records, up to the id of the app.
+/// A query of records, up to the condition on the client ID.
 macro_rules! select_stored {
     () => {
         concat!(
@@ -86,7 +88,7 @@ macro_rules! select_stored {
     };
 }
 
-/// The version that the tombstone of a resource tells; 0 without one, or if its document cannot be read.
+/// The version in a resource's tombstone; 0 without a tombstone, or if it is unreadable.
 macro_rules! deleted_version {
     ($resource_id:literal) => {
         concat!(
@@ -98,8 +100,8 @@ macro_rules! deleted_version {
     };
 }
 
-/// A first save, which follows the tombstone that its version continues. A tombstone that is written by a statement of the
-/// same moment is not seen.
+/// A first save; it continues from the tombstone's version. A tombstone written by a concurrent
+/// statement is not seen, so [`Store::compares_tombstones`] is false.
 const INSERT: &str = concat!(
     "INSERT INTO ghl_oauth_token
          (client_id, resource_id, version, user_type, company_id, renew_at, sealed_with, document)
@@ -118,7 +120,7 @@ const UPDATE: &str = concat!(
     durably!()
 );
 
-/// The columns of many rows, `$2` to `$8`.
+/// Rows as columns, `$2` to `$8`.
 macro_rules! rows {
     () => {
         "unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bytea[])
@@ -173,7 +175,7 @@ const DELETE_ALL: &str = concat!(
     durably!()
 );
 
-/// The columns of many notes, `$2` to `$6`.
+/// Notes as columns, `$2` to `$6`.
 macro_rules! notes {
     () => {
         "unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bytea[])
@@ -204,24 +206,26 @@ const OWN_NOTES: &str = concat!(
        AND t.expires_at = r.expires_at AND t.document = r.document"
 );
 
-/// A store in a PostgreSQL database. Ids of several apps stand side by side, told apart by their client id.
+/// A store in a PostgreSQL database, for the records of one app. The tables may hold the records of
+/// several apps; the client ID is part of each key.
 pub struct PostgresStore {
     pool: Arc<Pool>,
     locks: Arc<ProcessLocks>,
     seal: Seal,
-    /// How long a lock may be held without a word.
+    /// How long the transaction of a refresh lock may be idle.
     idle_limit: Duration,
 }
 
 type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl PostgresStore {
-    /// Connects, makes the tables if they are not there, and brings them up to date. `ca_bundle` names a PEM file of
-    /// certificates that are trusted beside the platform's own. Records are those of the app whose `seal` it is.
+    /// Connects, and creates or migrates the tables. Trusts the certificates in the PEM file
+    /// `ca_bundle` in addition to the platform's. `seal` determines the app whose records the store
+    /// holds.
     ///
     /// # Errors
-    /// `CONFIG` for a URL or a file that cannot be used; `STORE` when no server takes writes, or the tables were written by a
-    /// newer version of the library.
+    /// `CONFIG` for an unusable URL or file; `STORE` if no server accepts writes, or the tables
+    /// were created by a newer version of the library.
     pub fn open(
         url: &Secret,
         ca_bundle: Option<&Path>,
@@ -234,14 +238,14 @@ impl PostgresStore {
             Some(_) => error,
             None => error.with_parameter("store.url"),
         })?;
-        let idle_limit = Duration::from_millis(timeouts.total_ms) + LOCK_RESERVE;
+        let idle_limit = Duration::from_millis(timeouts.total_ms) + LOCK_GRACE;
         let store = PostgresStore { pool: Arc::new(pool), locks: Arc::default(), seal, idle_limit };
         let deadline = Deadline::after(schema::LIMIT, &Arc::default());
         store.seal.check_keys(&store.key_ids(&deadline)?)?;
         Ok(store)
     }
 
-    /// Asks, and reads each row by `row`. A table that somebody changed is a store that fails, and no panic.
+    /// Runs a query and converts its rows with `row`. An unexpected column type is a `STORE` error.
     fn read<T>(
         &self,
         statement: &str,
@@ -249,14 +253,14 @@ impl PostgresStore {
         deadline: &Deadline,
         row: impl Fn(&Found) -> Result<T, tokio_postgres::Error>,
     ) -> Result<Vec<T>> {
-        let ask = async |client: &Client, _| client.query_typed(statement, params).await;
-        let found = self.pool.run(Priority::Normal, deadline, ask)?;
+        let query = async |client: &Client, _| client.query_typed(statement, params).await;
+        let found = self.pool.run(Priority::Normal, deadline, query)?;
         let rows: Result<Vec<T>, tokio_postgres::Error> = found.iter().map(row).collect();
         rows.map_err(|error| self.pool.error(error.into()))
     }
 
-    /// Writes a row, unless the stored version is another one than it was made from. A row that an earlier attempt has written
-    /// already, its answer lost, is as good as written now.
+    /// Writes a row by compare-and-swap on its version. If an earlier attempt lost its response, an
+    /// identical stored row counts as written.
     fn put(&self, row: &Row, deadline: &Deadline) -> Result<bool> {
         let (client_id, version, document) =
             (self.seal.client_id(), row.version.cast_signed(), &row.document[..]);
@@ -285,7 +289,8 @@ impl PostgresStore {
         })
     }
 
-    /// Writes rows of different resources by one statement, or by two if some are new; answers whose were written.
+    /// Writes rows of different resources, with one statement for new rows and one for others.
+    /// Returns the IDs of the written rows.
     fn put_all(&self, rows: &[Row], deadline: &Deadline) -> Result<HashSet<String>> {
         let (new, old): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.is_new);
         let columns = [new, old].map(|rows| Columns::of(self.seal.client_id(), &rows));
@@ -293,7 +298,7 @@ impl PostgresStore {
         self.write_all([(INSERT_ALL, new), (UPDATE_ALL, old)], OWN_ROWS, deadline)
     }
 
-    /// The same for notes with different keys.
+    /// Like `put_all`, for notes with different keys.
     fn put_notes(&self, notes: &[&Note], deadline: &Deadline) -> Result<HashSet<String>> {
         let (new, old): (Vec<&Note>, Vec<&Note>) = notes.iter().partition(|note| note.version == 0);
         let columns = [new, old].map(|notes| NoteColumns::of(self.seal.client_id(), &notes));
@@ -301,8 +306,8 @@ impl PostgresStore {
         self.write_all([(INSERT_NOTES, new), (UPDATE_NOTES, old)], OWN_NOTES, deadline)
     }
 
-    /// Runs each statement that has rows; answers the ids of the rows that were written. `own` finds the rows that are stored
-    /// already as they were to be written.
+    /// Runs each statement that has rows. Returns the IDs of the written rows. `own` selects rows
+    /// that are already stored as they should be written.
     fn write_all(
         &self,
         parts: [(&str, (Vec<Param<'_>>, usize)); 2],
@@ -313,7 +318,7 @@ impl PostgresStore {
             let mut written = HashSet::new();
             for (statement, (params, rows)) in parts.iter().filter(|(_, (_, rows))| *rows > 0) {
                 let now = ids(client, statement, params).await?;
-                // An earlier attempt, whose answer was lost, may have written the others.
+                // The others may have been written by an earlier attempt that lost its response.
                 if again && now.len() < *rows {
                     written.extend(ids(client, own, params).await?);
                 }
@@ -323,9 +328,9 @@ impl PostgresStore {
         })
     }
 
-    /// The ids of the keys that records are sealed with; an empty one for those in clear.
+    /// The IDs of the keys that records are sealed with; an empty ID stands for plain records.
     fn key_ids(&self, deadline: &Deadline) -> Result<Vec<String>> {
-        // From one to the next by the index, since there are few of them and many records.
+        // A loose index scan, since there are few keys and many records.
         let select = "WITH RECURSIVE k AS (
                 SELECT min(sealed_with) AS id FROM ghl_oauth_token WHERE client_id = $1
                 UNION ALL
@@ -336,7 +341,7 @@ impl PostgresStore {
         self.read(select, &params, deadline, |found| found.try_get(0))
     }
 
-    /// Writes the rows that are still what they were; answers how many those are.
+    /// Writes the rows whose stored document is unchanged. Returns their number.
     fn replace_if_unchanged(&self, rows: &[Resealing], deadline: &Deadline) -> Result<u64> {
         let client_id = self.seal.client_id();
         let resource_ids: Vec<&str> = rows.iter().map(|one| one.row.resource_id.as_str()).collect();
@@ -366,7 +371,7 @@ async fn ids(
     client.query_typed(statement, params).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Rows on their side.
+/// Rows as columns, the parameters of `unnest`.
 struct Columns<'a> {
     client_id: &'a str,
     resource_id: Vec<&'a str>,
@@ -475,7 +480,7 @@ impl Store for PostgresStore {
     fn save_all(&self, records: &[Record], deadline: &Deadline) -> Vec<Result<u64>> {
         let mut seen = HashSet::new();
         if !records.iter().all(|record| seen.insert(&record.resource_id)) {
-            // Of two rows of one resource, a single statement would write either.
+            // A single statement would write any one of two rows of the same resource.
             return records.iter().map(|record| self.save(record, deadline)).collect();
         }
         records.chunks(ROWS_AT_ONCE).flat_map(|records| self.save_chunk(records, deadline)).collect()
@@ -507,7 +512,7 @@ impl Store for PostgresStore {
         if let Some(user_type) = &user_type {
             only("user_type =", user_type);
         }
-        // One more than asked for tells whether there is a next page.
+        // One row more than the limit tells whether there is a next page.
         let select =
             format!("{}{conditions} ORDER BY resource_id LIMIT {}", select_stored!(), query.limit + 1);
         let found = self.read(&select, &params, deadline, stored_row)?;
@@ -555,18 +560,18 @@ impl Store for PostgresStore {
             params.push((company_id, Type::TEXT));
             of_company = "AND company_id = $2";
         }
-        // The sum keeps the planner from looking for a company's first in the order of everybody's renewals.
+        // `+ 0` keeps the planner from scanning the renewal index across all companies.
         let first = if company_id.is_some() { "renew_at + 0" } else { "renew_at" };
         let select = format!("SELECT min({first}) FROM ghl_oauth_token WHERE client_id = $1 {of_company}");
         let found: Vec<Option<i64>> = self.read(&select, &params, deadline, |found| found.try_get(0))?;
         Ok(found.into_iter().next().flatten())
     }
 
-    fn reseal(&self, whole: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, overall: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
         let (client_id, first) = (self.seal.client_id(), self.seal.key_id());
         let others = self
-            .key_ids(&whole.renewed(RESEAL_STEP))?
+            .key_ids(&overall.renewed(RESEAL_STEP))?
             .into_iter()
             .filter(|key_id| *key_id != first && !first.is_empty());
         for key_id in others {
@@ -574,20 +579,20 @@ impl Store for PostgresStore {
                 let count = "SELECT count(*) FROM ghl_oauth_token WHERE client_id = $1 AND sealed_with = $2";
                 let params: [Param<'_>; 2] = [(&client_id, Type::TEXT), (&key_id, Type::TEXT)];
                 let found: Vec<i64> =
-                    self.read(count, &params, &whole.renewed(RESEAL_STEP), |found| found.try_get(0))?;
+                    self.read(count, &params, &overall.renewed(RESEAL_STEP), |found| found.try_get(0))?;
                 resealed.left += found.first().copied().unwrap_or_default().cast_unsigned();
                 resealed.fail(self.seal.missing_key(&key_id));
                 continue;
             }
             let select = format!(
-                "{} AND sealed_with = $2 AND resource_id > $3 ORDER BY resource_id LIMIT {RESEALED_AT_ONCE}",
+                "{} AND sealed_with = $2 AND resource_id > $3 ORDER BY resource_id LIMIT {RESEAL_BATCH}",
                 select_stored!()
             );
             let mut after = String::new();
             while should_continue(resealed.sealed) {
                 let params: [Param<'_>; 3] =
                     [(&client_id, Type::TEXT), (&key_id, Type::TEXT), (&after, Type::TEXT)];
-                let step = whole.renewed(RESEAL_STEP);
+                let step = overall.renewed(RESEAL_STEP);
                 let page = self.read(&select, &params, &step, stored_row)?;
                 let Some(last) = page.last() else { break };
                 after = last.resource_id.clone();
@@ -598,10 +603,11 @@ impl Store for PostgresStore {
     }
 
     fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
-        // Among this process's threads first: so each process asks the server once for a resource.
-        let here = self.locks.lock(resource_id, deadline)?;
+        // The process lock first, so that each process has at most one waiter per resource on the
+        // server.
+        let process_lock = self.locks.lock(resource_id, deadline)?;
         let key = lock::key(self.seal.client_id(), resource_id);
-        lock::lock(&self.pool, key, self.idle_limit, here, deadline)
+        lock::lock(&self.pool, key, self.idle_limit, process_lock, deadline)
     }
 
     fn note(&self, key: &str, deadline: &Deadline) -> Result<Option<Note>> {
@@ -618,7 +624,7 @@ impl Store for PostgresStore {
     fn save_notes(&self, notes: &[Note], deadline: &Deadline) -> Vec<Result<()>> {
         let mut seen = HashSet::new();
         if !notes.iter().all(|note| seen.insert(&note.key)) {
-            // Of two notes with one key, a single statement would write either.
+            // A single statement would write any one of two notes with the same key.
             return notes.iter().map(|note| self.save_note(note, deadline)).collect();
         }
         let all: Vec<&Note> = notes.iter().collect();
@@ -626,7 +632,7 @@ impl Store for PostgresStore {
     }
 
     fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage> {
-        // No key is empty, and one more than asked for tells whether there is a next page.
+        // Keys are not empty. One row more than the limit tells whether there is a next page.
         let select = format!(
             "SELECT key, version, list, expires_at, document FROM ghl_oauth_note
              WHERE client_id = $1 AND list = $2 AND key > $3 ORDER BY key LIMIT {}",
@@ -644,7 +650,7 @@ impl Store for PostgresStore {
     }
 
     fn other_clients(&self, deadline: &Deadline) -> Result<Vec<OtherClient>> {
-        // From one to the next by the index, since there are few of them and many records.
+        // A loose index scan, since there are few apps and many records.
         let select = "WITH RECURSIVE c AS (
                 SELECT min(client_id) AS id FROM ghl_oauth_token
                 UNION ALL
@@ -672,7 +678,7 @@ impl Store for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Removes records by one statement.
+    /// Removes records with one statement.
     fn remove_chunk(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
         let left = "SELECT resource_id FROM ghl_oauth_token WHERE client_id = $1 AND resource_id = ANY($2)";
         let client_id = self.seal.client_id();
@@ -683,7 +689,8 @@ impl PostgresStore {
         let removed = self.pool.run(Priority::Critical, deadline, async |client, again| {
             let mut removed: HashSet<String> = ids(client, DELETE_ALL, &params).await?.into_iter().collect();
             if again && removed.len() < records.len() {
-                // An earlier attempt, whose answer was lost, may have removed the missing rows.
+                // The missing rows may have been removed by an earlier attempt that lost its
+                // response.
                 let left: HashSet<String> = ids(client, left, &params[..2]).await?.into_iter().collect();
                 let gone = resource_ids.iter().filter(|id| !left.contains(**id));
                 removed.extend(gone.map(|id| (*id).to_owned()));
@@ -712,7 +719,7 @@ impl PostgresStore {
             Ok(rows) => rows,
             Err(error) => return records.iter().map(|record| Err(named(&error, record))).collect(),
         };
-        // In one order for all: two who write the same rows would otherwise wait for each other.
+        // All writers use the same order, to avoid deadlocks.
         rows.sort_unstable_by(|one, other| one.resource_id.cmp(&other.resource_id));
         match self.put_all(&rows, deadline) {
             Ok(written) => {
@@ -731,7 +738,7 @@ fn named(error: &Error, record: &Record) -> Error {
     error.clone().with_resource(&record.resource_id)
 }
 
-/// A column without a value is a record that cannot be read; a column of another type is a table that cannot be.
+/// Converts a row. A NULL document makes the record unreadable; a wrong column type is an error.
 fn stored_row(found: &Found) -> Result<StoredRow, tokio_postgres::Error> {
     Ok(StoredRow {
         resource_id: found.try_get(0)?,
@@ -740,7 +747,7 @@ fn stored_row(found: &Found) -> Result<StoredRow, tokio_postgres::Error> {
     })
 }
 
-/// A note whose document cannot be read says nothing, like one that was never written.
+/// Reads a note. An unreadable document counts as empty.
 fn read_note(found: &Found) -> Result<Note, tokio_postgres::Error> {
     let document: Option<&[u8]> = found.try_get(4)?;
     Ok(Note {

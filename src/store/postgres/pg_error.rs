@@ -7,37 +7,37 @@ use tokio_postgres::error::{Severity, SqlState};
 
 use crate::error::{Error, Status};
 
-/// Why something came to nothing.
+/// Why a statement or connection failed.
 #[derive(Debug, Clone)]
 pub enum PgError {
-    /// The server says no, and nothing happened.
+    /// The server rejected the statement, which had no effect.
     Rejected {
-        /// PostgreSQL's code for the reason.
+        /// The SQLSTATE code.
         code: SqlState,
-        /// The server's words. Its details are left out: they may quote a row.
+        /// The server's message. Its details are omitted, because they may quote a row.
         text: String,
     },
-    /// The connection is gone. What was sent may have happened.
+    /// The connection was lost. A sent statement may have been executed.
     ConnectionLost(String),
-    /// There was no answer in time. What was sent may have happened, or may happen yet.
+    /// No response in time. A sent statement may have been executed, or may still be.
     Timeout,
-    /// The call is over: cancelled, or at its deadline.
+    /// The call was cancelled, or reached its deadline.
     CallEnded(Error),
 }
 
 impl PgError {
-    /// That of a server which cannot write.
+    /// The error of a server that accepts no writes.
     pub fn read_only() -> PgError {
-        let text = "the server takes no writes".into();
+        let text = "the server accepts no writes".into();
         PgError::Rejected { code: SqlState::READ_ONLY_SQL_TRANSACTION, text }
     }
 
-    /// Whether the server cannot write: a standby, or one that was made read-only.
+    /// Whether the server accepts no writes: it is a standby, or read-only.
     pub fn is_read_only(&self) -> bool {
         matches!(self, PgError::Rejected { code, .. } if *code == SqlState::READ_ONLY_SQL_TRANSACTION)
     }
 
-    /// Whether nothing happened, and the same statement may go through at once.
+    /// Whether the statement had no effect, and repeating it may succeed.
     pub fn is_worth_repeating(&self) -> bool {
         self.is_read_only()
             || self.is_lock_timeout()
@@ -45,12 +45,12 @@ impl PgError {
                 if *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED)
     }
 
-    /// Whether it waited for a lock as long as it should.
+    /// Whether the statement reached `lock_timeout`.
     pub fn is_lock_timeout(&self) -> bool {
         matches!(self, PgError::Rejected { code, .. } if *code == SqlState::LOCK_NOT_AVAILABLE)
     }
 
-    /// What happened, in a few words.
+    /// A short description.
     pub fn message(&self) -> String {
         match self {
             PgError::Rejected { code, text } => format!("{text} ({})", code.code()),
@@ -60,7 +60,7 @@ impl PgError {
         }
     }
 
-    /// The error that a user sees; `database` names the database and its place.
+    /// The error for the caller. `database` is the database's name in the message.
     pub fn into_error(self, database: &str) -> Error {
         if let PgError::CallEnded(error) = self {
             return match error.status() {
@@ -73,7 +73,9 @@ impl PgError {
         }
         let help = match &self {
             PgError::Rejected { code, .. } => help(code),
-            _ => "check the server and the network; new tokens are kept in memory until then",
+            _ => {
+                "check the server and the network; new tokens are kept in memory until the database works again"
+            }
         };
         let message = format!("the database {database} failed: {}", self.message());
         Error::new(Status::Store, message).with_help(help)
@@ -90,19 +92,19 @@ fn help(code: &SqlState) -> &'static str {
             "the role needs SELECT, INSERT, UPDATE and DELETE on ghl_oauth_token and ghl_oauth_note, and SELECT on ghl_oauth_schema"
         }
         SqlState::READ_ONLY_SQL_TRANSACTION => {
-            "the server takes no writes; name the others in store.url as well: postgres://…@one,two/database"
+            "list all servers in store.url, so that the one that accepts writes is used: postgres://…@one,two/database"
         }
         SqlState::QUERY_CANCELED => {
-            "the server ended the statement: raise statement_timeout for this role or database, to 5s or more \
-             (ALTER ROLE … SET statement_timeout = '5s'), or find out who cancelled it"
+            "raise statement_timeout for this role or database, to 5s or more \
+             (ALTER ROLE … SET statement_timeout = '5s'), or find out which session cancelled it"
         }
         SqlState::LOCK_NOT_AVAILABLE => {
-            "another session holds a lock on the row or the table for longer than lock_timeout allows: end that session, \
+            "end the session that holds a lock on the row or the table for longer than lock_timeout, \
              or raise lock_timeout for this role or database"
         }
-        SqlState::DISK_FULL => "make room on the server's disk; new tokens are kept in memory until then",
+        SqlState::DISK_FULL => "free space on the server's disk; new tokens are kept in memory until then",
         SqlState::TOO_MANY_CONNECTIONS => {
-            "raise the server's max_connections, or put a pooler such as PgBouncer before it"
+            "raise the server's max_connections, or use a pooler such as PgBouncer"
         }
         _ => "check the server, then try again",
     }
@@ -115,11 +117,13 @@ impl From<tokio_postgres::Error> for PgError {
             return PgError::ConnectionLost(format!("{error}{cause}"));
         };
         let text = refusal.message().to_owned();
-        // The last words of a session (57P01 when it is ended, class 08 from a pooler whose server is gone) say nothing
-        // about what it was doing.
-        let is_end = matches!(refusal.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+        // The error that ends a session (57P01, or class 08 from a pooler that lost its server)
+        // does not tell whether the statement was executed.
+        let ends_session = matches!(refusal.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
         let code = refusal.code().code();
-        if code.starts_with("08") || (is_end && code.starts_with("57P")) || matches!(code, "25P03" | "25P04")
+        if code.starts_with("08")
+            || (ends_session && code.starts_with("57P"))
+            || matches!(code, "25P03" | "25P04")
         {
             return PgError::ConnectionLost(format!("{text} ({code})"));
         }

@@ -1,5 +1,5 @@
-//! The PostgreSQL connection pool: a few shared by statements, and one for each lock that is held
-//! or waited for.
+//! The PostgreSQL connection pool: a few connections for statements, and one for each refresh lock
+//! that is held or waited for.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,24 +15,24 @@ use super::tls::Trust;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 
-/// How many statements run at a time.
+/// Maximum number of concurrent statements.
 const MAX_IN_USE: usize = 4;
 
-/// How many connections are kept while nobody uses them.
+/// Maximum number of idle connections.
 const MAX_IDLE: usize = 4;
 
-/// How long the answer to a statement is waited for before its connection counts as dead. A statement is tried twice, the
-/// second time on a new connection. Not for longer: a holder of a lock that waits in a pooler's queue keeps a connection from
-/// those who could go on.
+/// Time limit for the response to a statement, after which its connection counts as dead. The
+/// statement is then repeated on a new connection, with the same limit: a lock's holder that waits
+/// longer in a pooler's queue would occupy a connection that others need.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The least time for the first attempt, if half of the call's time is less.
+/// Minimum time limit of the first attempt, for calls with little time.
 const MIN_FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// How long a failure to connect is the answer to further calls that do not insist.
+/// How long calls with [`Priority::Normal`] fail with the last connection error.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(1);
 
-/// The interval in which a wait checks for its deadline and its cancellation.
+/// Interval at which a wait checks for its deadline and cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The connections to one database.
@@ -42,7 +42,7 @@ pub struct Pool {
     connect_limit: Duration,
     state: Mutex<State>,
     freed: Condvar,
-    /// The server that was good last.
+    /// Index of the server of the last successful connection.
     preferred: AtomicUsize,
 }
 
@@ -50,44 +50,45 @@ pub struct Pool {
 struct State {
     idle: Vec<Connection>,
     in_use: usize,
-    /// When the last attempt to connect failed, and how.
+    /// When the last attempt to connect failed, and its error.
     last_failure: Option<(Instant, Error)>,
 }
 
-/// Whether a connection is attempted although the last attempt failed a moment ago.
+/// Whether to connect although an attempt failed a moment ago.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// The call fails at once, with that failure.
+    /// No: the call fails with that error at once.
     Normal,
-    /// It is attempted: a new token may be at stake.
+    /// Yes, because a new token may be at stake.
     Critical,
 }
 
-/// A connection on loan.
+/// A connection in use.
 struct PooledConnection<'a> {
     pool: &'a Pool,
     connection: Option<Connection>,
 }
 
 impl Pool {
-    /// Connections to that database, none of them made yet.
+    /// An empty pool.
     pub fn new(address: Address, trust: Trust, connect_limit: Duration) -> Pool {
         let (state, freed, preferred) = (Mutex::default(), Condvar::new(), AtomicUsize::new(0));
         Pool { address, trust, connect_limit, state, freed, preferred }
     }
 
-    /// Runs statements in `work`, which is told whether an earlier run of it may have been carried out, its answer lost. What
-    /// it does must be safe to do twice.
+    /// Runs statements, and repeats them once after a lost response or a temporary rejection. The
+    /// second argument of `work` is true if an earlier run may have been executed. `work` must be
+    /// idempotent.
     ///
     /// # Errors
-    /// `TIMEOUT` or `CANCELLED` if the call's deadline ended it; `STORE` if the server failed.
+    /// `TIMEOUT` or `CANCELLED` if the call has ended; `STORE` if the server failed.
     pub fn run<T>(
         &self,
         priority: Priority,
         deadline: &Deadline,
         work: impl AsyncFn(&Client, bool) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T> {
-        // A connection that is dead without a sign of it must leave time for the second attempt.
+        // A dead connection must leave time for the second attempt.
         let first = STATEMENT_TIMEOUT.min((deadline.remaining() / 2).max(MIN_FIRST_ATTEMPT));
         let first =
             self.attempt(priority, Source::Idle, first, deadline, async |client| work(client, false).await);
@@ -112,14 +113,14 @@ impl Pool {
         deadline: &Deadline,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, PgError> {
-        // If no connection can be made, making one again would fail again.
-        let over = |failure| PgError::CallEnded(self.error(failure));
+        // Connecting has already tried every server, so a second attempt is useless.
+        let final_error = |failure| PgError::CallEnded(self.error(failure));
         let mut pooled = self.acquire(deadline)?;
-        pooled.fill(priority, source, &self.until_connected(deadline)).map_err(over)?;
+        pooled.fill(priority, source, &self.until_connected(deadline)).map_err(final_error)?;
         pooled.run(&StepDeadline::within(limit, deadline), work)
     }
 
-    /// Runs statements of one transaction on a connection of their own, which is closed if they fail.
+    /// Runs the statements of one transaction. On failure, the connection is closed.
     pub fn run_exclusive<T>(
         &self,
         deadline: &Deadline,
@@ -135,24 +136,24 @@ impl Pool {
         outcome
     }
 
-    /// Whether statements get through: within that time, one does.
+    /// Whether a statement completes within `limit`.
     pub fn is_responsive(&self, limit: Duration, deadline: &Deadline) -> Result<bool> {
-        let answer = |source| {
+        let probe = |source| {
             let mut pooled = self.acquire(deadline)?;
-            // From here on it is not this process's own statements that are in the way.
+            // The time limit starts here, so that this process's own statements do not count.
             let until = StepDeadline::within(limit, deadline);
-            let answer = pooled
+            let response = pooled
                 .fill(Priority::Critical, source, &until)
                 .and_then(|()| pooled.run(&until, async |client| client.simple_query("SELECT 1").await));
-            match (answer, until.left()) {
+            match (response, until.left()) {
                 (Ok(_), _) => Ok(true),
                 (Err(_), Err(PgError::Timeout)) => Ok(false),
                 (Err(failure), _) => Err(failure),
             }
         };
-        // A connection that stood idle may be dead, and only its use shows that.
-        let outcome = answer(Source::Idle).or_else(|failure| match failure {
-            PgError::ConnectionLost(_) => answer(Source::New),
+        // Only use shows whether an idle connection is dead.
+        let outcome = probe(Source::Idle).or_else(|failure| match failure {
+            PgError::ConnectionLost(_) => probe(Source::New),
             failure => Err(failure),
         });
         match outcome {
@@ -161,7 +162,7 @@ impl Pool {
         }
     }
 
-    /// A connection for a lock; to be given back by [`Pool::give_back`].
+    /// A connection for a lock; to be returned with [`Pool::give_back`].
     pub fn connection(&self, source: Source, deadline: &Deadline) -> Result<Connection, PgError> {
         let until = self.until_connected(deadline);
         match source {
@@ -170,8 +171,8 @@ impl Pool {
         }
     }
 
-    /// Makes the connections that the holder of a lock will want, so that it need not make them while others wait for it. What
-    /// fails here will fail, and be told, there.
+    /// Opens the connections that the lock's holder will need, so that it need not open them while
+    /// others wait for the lock. Errors are ignored, since they will recur there.
     pub fn warm_up(&self, deadline: &Deadline) {
         let until = StepDeadline::within(self.connect_timeout(), deadline);
         for _ in 0..2 {
@@ -185,7 +186,7 @@ impl Pool {
         }
     }
 
-    /// Takes a connection back, unless it is spent.
+    /// Returns a connection to the pool, unless it is broken.
     pub fn give_back(&self, mut connection: Connection) {
         if connection.is_alive() {
             let mut state = self.state();
@@ -194,31 +195,32 @@ impl Pool {
                 return;
             }
         }
-        // It is closed outside the pool's own lock.
+        // Closed after the pool's mutex is released.
         drop(connection);
     }
 
-    /// What the database is called in messages.
+    /// The database's name in messages.
     pub fn name(&self) -> &str {
         &self.address.name
     }
 
-    /// The error that a user sees.
+    /// The error for the caller.
     pub fn error(&self, failure: PgError) -> Error {
         failure.into_error(&self.address.name)
     }
 
-    /// How long it may take to have a connection: each server gets its time.
+    /// Time limit for connecting: `connect_limit` for each server.
     fn connect_timeout(&self) -> Duration {
         self.connect_limit * u32::try_from(self.address.servers.len()).unwrap_or(1)
     }
 
-    /// Until when a call waits for a connection: a pooler may queue the statement that checks it.
+    /// The time limit for getting a connection, including the statement that checks it, which a
+    /// pooler may queue.
     fn until_connected<'a>(&self, deadline: &'a Deadline) -> StepDeadline<'a> {
         StepDeadline::within(self.connect_timeout() + STATEMENT_TIMEOUT, deadline)
     }
 
-    /// Waits for a turn: so many statements run at a time.
+    /// Waits for permission to run a statement.
     fn acquire(&self, deadline: &Deadline) -> Result<PooledConnection<'_>, PgError> {
         let until = StepDeadline::end_of(deadline);
         until.left()?;
@@ -240,7 +242,7 @@ impl Pool {
         }
     }
 
-    /// Connects to the first server, from the preferred one on, that takes writes.
+    /// Connects to the first server that accepts writes, starting with the preferred one.
     fn connect(&self, priority: Priority, until: &StepDeadline) -> Result<Connection, PgError> {
         if priority == Priority::Normal
             && let Some((_, error)) =
@@ -259,13 +261,13 @@ impl Pool {
                     self.state().last_failure = None;
                     return Ok(connection);
                 }
-                Err(over @ PgError::CallEnded(_)) => return Err(over),
+                Err(ended @ PgError::CallEnded(_)) => return Err(ended),
                 Err(failure) => failures.push((server, failure)),
             }
         }
-        let is_late = failures.iter().all(|(_, failure)| matches!(failure, PgError::Timeout));
+        let all_timed_out = failures.iter().all(|(_, failure)| matches!(failure, PgError::Timeout));
         let failure = match failures.len() {
-            _ if is_late => None,
+            _ if all_timed_out => None,
             1 => failures.pop().map(|(_, failure)| failure),
             _ => {
                 let texts = failures
@@ -275,7 +277,7 @@ impl Pool {
             }
         };
         let failure = failure.unwrap_or(PgError::Timeout);
-        // That one caller's time was over says nothing about the servers.
+        // If this caller's time ran out, that says nothing about the servers.
         if until.left().is_ok() {
             self.state().last_failure =
                 Some((Instant::now(), failure.clone().into_error(&self.address.name)));
@@ -288,17 +290,17 @@ impl Pool {
     }
 }
 
-/// Where a connection comes from.
+/// Which connection to use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// One that is there, if there is one.
+    /// An idle one, if there is any, or a new one.
     Idle,
-    /// A new one: those that are there may have died with the last.
+    /// A new one, since idle ones may be dead as well.
     New,
 }
 
 impl PooledConnection<'_> {
-    /// Gets its connection.
+    /// Gets a connection.
     fn fill(&mut self, priority: Priority, source: Source, until: &StepDeadline) -> Result<(), PgError> {
         let idle = if source == Source::Idle { self.pool.idle() } else { None };
         self.connection = Some(idle.map_or_else(|| self.pool.connect(priority, until), Ok)?);
@@ -313,10 +315,10 @@ impl PooledConnection<'_> {
         let connection = self.connection.as_mut().ok_or(PgError::Timeout)?;
         let outcome = connection.run(until, work);
         if outcome.as_ref().is_err_and(PgError::is_read_only) {
-            // This server was demoted; whatever else leads to it is useless as well.
+            // The server was demoted, so the idle connections to it are useless as well.
             self.mark_broken();
-            let useless = std::mem::take(&mut self.pool.state().idle);
-            drop(useless);
+            let stale = std::mem::take(&mut self.pool.state().idle);
+            drop(stale);
         }
         outcome
     }
@@ -331,7 +333,7 @@ impl PooledConnection<'_> {
 impl Drop for PooledConnection<'_> {
     fn drop(&mut self) {
         if self.connection.as_ref().is_some_and(|connection| !connection.is_ours()) {
-            // A child that was forked inside a statement: nothing of the pool is its own.
+            // In a child forked during a statement, nothing in the pool may be touched.
             std::mem::forget(self.connection.take());
             return;
         }

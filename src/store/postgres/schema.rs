@@ -13,10 +13,10 @@ use super::pool::{Pool, Priority};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 
-/// What brings the tables from version N to N + 1, in order. Only ever added to.
+/// The migrations from version N to N + 1, in order. Existing entries never change.
 ///
-/// Ids are compared byte by byte, as the other stores do, whatever the database's language. Documents are bytes: PostgreSQL's
-/// texts hold no NUL.
+/// Strings use the collation "C", so that they are compared byte by byte as in the other stores,
+/// whatever the database's locale. Documents are `bytea`, because `text` cannot contain NUL.
 const MIGRATIONS: [&str; 1] = [r#"
     CREATE TABLE ghl_oauth_token (
         client_id   text COLLATE "C" NOT NULL,
@@ -46,19 +46,20 @@ const MIGRATIONS: [&str; 1] = [r#"
     CREATE INDEX ghl_oauth_note_by_expiry ON ghl_oauth_note (client_id, expires_at);
 "#];
 
-/// The advisory lock of whoever changes the tables; any number that nobody else uses.
-const LOCK: i64 = 0x6768_6c5f_6f61_7574;
+/// The key of the advisory lock for migrations; arbitrary.
+const MIGRATION_LOCK: i64 = 0x6768_6c5f_6f61_7574;
 
-/// How long bringing the tables up to date may take, another process's turn included.
+/// The deadline of a migration, including the wait for another process's migration.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes the tables, or brings them up to date.
+/// Creates or migrates the tables.
 ///
 /// # Errors
-/// `STORE` when the database cannot be reached, a role may not make tables that are missing, or they are of a newer version.
+/// `STORE` if the database cannot be reached, the role may not create missing tables, or a newer
+/// version of the library created them.
 pub fn bring_up_to_date(pool: &Pool) -> Result<()> {
     let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
-    // The look first: usually there is nothing to do, and a role that may not make tables can see that, too.
+    // Reads the version first: usually it is current, and a role without CREATE may read it.
     let deadline = Deadline::after(LIMIT, &Arc::default());
     let found = pool.run(Priority::Critical, &deadline, async |client, _| match version(client).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(0),
@@ -73,11 +74,11 @@ pub fn bring_up_to_date(pool: &Pool) -> Result<()> {
         Ok(found) if found > newest => Err(newer(pool)),
         Ok(_) => Ok(()),
         Err(failure) => {
-            let may_not = matches!(&failure, PgError::Rejected { code, .. } if ["42501", "3F000"].contains(&code.code()));
+            let lacks_privilege = matches!(&failure, PgError::Rejected { code, .. } if ["42501", "3F000"].contains(&code.code()));
             let error = pool.error(failure);
-            Err(if may_not {
+            Err(if lacks_privilege {
                 error.with_help(
-                    "the tables are missing or old, and this role may not make them: GRANT CREATE ON SCHEMA … TO it, or \
+                    "the tables are missing or old, and this role may not create them: GRANT CREATE ON SCHEMA … TO it, or \
                      open the store once with a role that may; after that SELECT, INSERT, UPDATE and DELETE on \
                      ghl_oauth_token and ghl_oauth_note, and SELECT on ghl_oauth_schema, are enough",
                 )
@@ -95,12 +96,13 @@ async fn version(client: &Client) -> Result<i32, tokio_postgres::Error> {
     Ok(newest.unwrap_or(0))
 }
 
-/// In one transaction; several processes may start at once, and the first does it for all. Answers the version that it found.
+/// Migrates in one transaction, under an advisory lock, as several processes may start at the same
+/// time. Returns the version that it found.
 async fn migrate(client: &Client, newest: i32) -> Result<i32, tokio_postgres::Error> {
     let wait = LIMIT.as_millis() / 2;
     let begin = format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {wait}; \
-         SELECT pg_advisory_xact_lock({LOCK})"
+         SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
     );
     client.batch_execute(&begin).await?;
     let table = client.simple_query("SELECT to_regclass('ghl_oauth_schema')").await?;
@@ -124,7 +126,7 @@ async fn migrate(client: &Client, newest: i32) -> Result<i32, tokio_postgres::Er
 fn newer(pool: &Pool) -> Error {
     Error::new(
         Status::Store,
-        format!("the tables in {} are those of a newer version of this library", pool.name()),
+        format!("the tables in {} were created by a newer version of this library", pool.name()),
     )
     .with_help("update the library")
     .with_parameter("store.url")

@@ -1,7 +1,8 @@
 //! A non-blocking socket, polled with a deadline and closed in a forked child.
 //!
-//! There is no async runtime. tokio-postgres asks for the traits of tokio's streams, and these are what stands behind
-//! them: what would block answers `Pending`, and whoever drives the connection then waits for the one socket.
+//! There is no async runtime. tokio-postgres requires tokio's stream traits, which this module
+//! implements: an operation that would block returns `Pending`, and [`block_on`] then waits for the
+//! socket.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -19,43 +20,45 @@ use super::pg_error::PgError;
 use crate::deadline::Deadline;
 use crate::fork_safety::{self, descriptors};
 
-/// How long a wait goes on before it looks for a cancellation.
+/// Interval at which a wait checks for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How soon this side finds out that the other one is gone: while nothing is said, after 10 + 3 × 5 seconds; while it owes
-/// an acknowledgement, after 10.
+/// Time until a dead peer is detected: 10 + 3 × 5 seconds on an idle connection, 10 seconds if sent
+/// data is not acknowledged.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5));
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A socket that a forked child closes, since it may carry a lock: the server lets go of it when the last copy is closed.
+/// A socket that a forked child closes. The server releases an advisory lock only when the last
+/// copy of its connection's socket is closed.
 pub struct PollSocket {
     socket: Option<Socket>,
     slot: Option<usize>,
-    /// Whether a write found the socket full since the connection was last driven.
+    /// Whether a write would have blocked since the connection was last polled.
     write_blocked: AtomicBool,
 }
 
-/// Until when a call waits: for one step at most so long, and never beyond the deadline of the call.
+/// The end of one step of a call: the call's deadline or, if it is earlier, the step's own time
+/// limit.
 pub struct StepDeadline<'a> {
     ends: Option<Instant>,
     deadline: &'a Deadline,
 }
 
 impl<'a> StepDeadline<'a> {
-    /// Until the deadline of the call.
+    /// Ends at the call's deadline.
     pub fn end_of(deadline: &'a Deadline) -> StepDeadline<'a> {
         StepDeadline { ends: None, deadline }
     }
 
-    /// So long from now, and never beyond the deadline of the call.
+    /// Ends after `limit`, or at the call's deadline.
     pub fn within(limit: Duration, deadline: &'a Deadline) -> StepDeadline<'a> {
         StepDeadline { ends: Some(Instant::now() + limit), deadline }
     }
 
-    /// The time left. Without any, the reason: [`PgError::CallEnded`] if the call is over, [`PgError::Timeout`] if only
-    /// this step is.
+    /// The remaining time. Fails with [`PgError::CallEnded`] if the call has ended, or with
+    /// [`PgError::Timeout`] if only this step has.
     pub fn left(&self) -> Result<Duration, PgError> {
         self.deadline.check().map_err(PgError::CallEnded)?;
         let left = self.deadline.remaining();
@@ -66,7 +69,7 @@ impl<'a> StepDeadline<'a> {
         }
     }
 
-    /// The same call, and so long from now at most.
+    /// Ends after `limit` at the latest.
     pub fn narrowed(&self, limit: Duration) -> StepDeadline<'a> {
         let ends = Instant::now() + limit;
         StepDeadline {
@@ -81,7 +84,7 @@ impl PollSocket {
     pub fn tcp(address: SocketAddr, until: &StepDeadline) -> Result<Arc<PollSocket>, PgError> {
         let stream = PollSocket::open(Domain::for_address(address))?;
         let socket = stream.socket()?;
-        // What these want is an improvement, and no condition.
+        // Failures are ignored: these options are only improvements.
         let _ = socket.set_tcp_nodelay(true);
         #[cfg(any(unix, windows))]
         let _ = socket.set_tcp_keepalive(&keepalive());
@@ -101,11 +104,14 @@ impl PollSocket {
 
     #[cfg(not(unix))]
     pub fn unix(path: &Path, _: &StepDeadline) -> Result<Arc<PollSocket>, PgError> {
-        Err(PgError::ConnectionLost(format!("there are no Unix sockets here, such as {}", path.display())))
+        Err(PgError::ConnectionLost(format!(
+            "this system does not support Unix sockets such as {}",
+            path.display()
+        )))
     }
 
     fn open(domain: Domain) -> Result<Arc<PollSocket>, PgError> {
-        // A child that is forked between the steps would inherit a descriptor that nobody closes there.
+        // A child that is forked between creation and registration would keep the socket open.
         let _gate = fork_safety::gate();
         let socket = Socket::new(domain, Type::STREAM, None)?;
         #[cfg(unix)]
@@ -123,7 +129,7 @@ impl PollSocket {
             match socket.connect(address) {
                 Ok(()) => return Ok(()),
                 Err(error) if is_in_progress(&error, address) => break,
-                // A Unix socket whose server has more callers than it listens to tells nobody when that changes.
+                // The backlog of a Unix socket is full; there is no event for when that changes.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     std::thread::sleep(until.left()?.min(Duration::from_millis(5)));
                 }
@@ -145,27 +151,27 @@ impl PollSocket {
         self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Whether everything that was written went out.
+    /// Whether all written bytes were accepted by the socket.
     pub fn is_flushed(&self) -> bool {
         !self.write_blocked.load(Ordering::Relaxed)
     }
 
-    /// Waits so long for input, or with `write_blocked` for room for output.
+    /// Waits up to `timeout` for input, or, with `write_blocked`, also for space to write.
     #[cfg(unix)]
-    fn wait(&self, wait: Duration, write_blocked: bool) -> io::Result<()> {
+    fn wait(&self, timeout: Duration, write_blocked: bool) -> io::Result<()> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let wanted = if write_blocked { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        // Rounded up: a wait of nothing would spin.
-        let wait = Timespec::try_from(wait.max(Duration::from_millis(1))).ok();
-        match poll(&mut [PollFd::new(self.socket()?, wanted)], wait.as_ref()) {
+        // Rounded up, since a wait of 0 ms would spin.
+        let timeout = Timespec::try_from(timeout.max(Duration::from_millis(1))).ok();
+        match poll(&mut [PollFd::new(self.socket()?, wanted)], timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
     #[cfg(not(unix))]
-    fn wait(&self, wait: Duration, _: bool) -> io::Result<()> {
-        std::thread::sleep(wait.min(Duration::from_millis(2)));
+    fn wait(&self, timeout: Duration, _: bool) -> io::Result<()> {
+        std::thread::sleep(timeout.min(Duration::from_millis(2)));
         Ok(())
     }
 }
@@ -195,7 +201,7 @@ fn is_in_progress(error: &io::Error, address: &SockAddr) -> bool {
     !address.is_unix() && error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// Tells whether somebody wants to be asked again.
+/// Whether the waker was called since the last poll.
 struct WakeFlag(AtomicBool);
 
 impl Wake for WakeFlag {
@@ -204,7 +210,7 @@ impl Wake for WakeFlag {
     }
 }
 
-/// Asks `poll` again and again until it is ready, and waits for the socket in between.
+/// Polls until the result is ready, and waits for the socket in between.
 pub fn block_on<T>(
     stream: &PollSocket,
     until: &StepDeadline,
@@ -218,7 +224,7 @@ pub fn block_on<T>(
     }
 }
 
-/// Asks as long as there is something to do without waiting.
+/// Polls until the result is ready or requires waiting.
 pub fn poll_until_stalled<T>(
     stream: &PollSocket,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
@@ -234,7 +240,7 @@ pub fn poll_until_stalled<T>(
     }
 }
 
-/// A line as a stream.
+/// A [`PollSocket`] as an asynchronous stream.
 pub struct AsyncSocket(pub Arc<PollSocket>);
 
 impl AsyncRead for AsyncSocket {
@@ -250,7 +256,7 @@ impl AsyncRead for AsyncSocket {
 
 impl AsyncWrite for AsyncSocket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // Without the flag a connection that is gone would end the host's process by a signal.
+        // Without the flag, writing to a closed connection would raise SIGPIPE in the host.
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
         let flags = libc::MSG_NOSIGNAL;
         #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]

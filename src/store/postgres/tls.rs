@@ -19,15 +19,15 @@ use crate::ca_bundle;
 use crate::der::element;
 use crate::error::Result;
 
-/// Whose certificates are trusted.
+/// The trusted certificates.
 pub struct Trust {
     bundle: Vec<CertificateDer<'static>>,
-    /// Made for the first connection: reading the platform's certificates takes a while.
+    /// Created at the first connection, because loading the platform's certificates is slow.
     config: OnceLock<Arc<ClientConfig>>,
 }
 
 impl Trust {
-    /// The platform's own certificates, and those of a PEM file beside them.
+    /// Trusts the certificates of the platform and of a PEM file.
     ///
     /// # Errors
     /// `CONFIG` for a file that cannot be used.
@@ -37,7 +37,7 @@ impl Trust {
         Ok(Trust { bundle, config: OnceLock::new() })
     }
 
-    /// What makes a connection to that host safe.
+    /// The TLS connector for a host.
     pub fn tls(&self, host: &str) -> Tls {
         let config = Arc::clone(self.config.get_or_init(|| self.config()));
         Tls(Some((config, host.to_owned())))
@@ -45,13 +45,13 @@ impl Trust {
 
     fn config(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        // Those of the platform that cannot be roots are left out, as everywhere.
+        // Certificates that rustls rejects as roots are ignored.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         roots.add_parsable_certificates(self.bundle.iter().cloned());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            // The versions are rustls's own, and ring's provider has a cipher suite for each.
+            // Cannot fail: ring's provider has cipher suites for all default versions.
             .unwrap_or_else(|error| unreachable!("ring speaks TLS 1.2 and 1.3: {error}"))
             .with_root_certificates(roots)
             .with_no_client_auth();
@@ -60,11 +60,11 @@ impl Trust {
     }
 }
 
-/// Makes one connection safe; or is never asked to.
+/// A TLS connector for one connection; `None` if TLS is disabled.
 pub struct Tls(Option<(Arc<ClientConfig>, String)>);
 
 impl Tls {
-    /// For a connection that stays in clear.
+    /// A connector that never uses TLS.
     pub fn none() -> Tls {
         Tls(None)
     }
@@ -85,12 +85,12 @@ impl TlsConnect<AsyncSocket> for Tls {
     }
 }
 
-/// A connection within TLS.
+/// A TLS connection.
 pub struct PgTlsStream(Box<TlsStream<AsyncSocket>>);
 
 impl tokio_postgres::tls::TlsStream for PgTlsStream {
-    /// Ties the proof of the password to this very connection (RFC 5929, `tls-server-end-point`): a server in the middle with
-    /// a certificate of its own cannot pass it on.
+    /// Channel binding `tls-server-end-point` (RFC 5929): ties the proof of the password to the
+    /// server's certificate, so that a man in the middle with another certificate cannot relay it.
     fn channel_binding(&self) -> ChannelBinding {
         let certificates = self.0.get_ref().1.peer_certificates();
         let certificate = certificates.and_then(<[_]>::first);
@@ -101,10 +101,12 @@ impl tokio_postgres::tls::TlsStream for PgTlsStream {
     }
 }
 
-/// The digest within the algorithm that signed a certificate; SHA-256 in the place of weaker ones. None where the algorithm
-/// has no digest of its own, or names it elsewhere.
+/// The hash function for `tls-server-end-point` (RFC 5929, section 4.1): the certificate's
+/// signature hash, with SHA-256 replacing MD5 and SHA-1. `None` if the signature algorithm has no
+/// hash function, or names it in its parameters.
 fn signature_digest(certificate: &[u8]) -> Option<&'static digest::Algorithm> {
-    // Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm SEQUENCE { OBJECT IDENTIFIER, … }, … }
+    // Certificate ::= SEQUENCE {
+    //     tbsCertificate, signatureAlgorithm SEQUENCE { OBJECT IDENTIFIER, … }, … }
     let (certificate, _) = element(SEQUENCE, certificate)?;
     let (_, rest) = element(SEQUENCE, certificate)?;
     let (algorithm, _) = element(SEQUENCE, rest)?;

@@ -1,5 +1,5 @@
-//! SQLite connections, one to write and one to read: opened when needed, and closed before a fork.
-//! Every wait ends by the deadline of its call.
+//! SQLite connections: one writer and one reader, opened on demand and closed before a fork. Every
+//! wait ends by the call's deadline.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -22,47 +22,50 @@ use crate::fork_safety::databases;
 use crate::random;
 use crate::store::user_only;
 
-/// The longest pause before a call looks again whether another program still holds the lock that it needs. SQLite's own
-/// busy handler would soon look ten times a second only, and one writer among many would be passed over for seconds. Nor
-/// does it know a deadline, and a fork would have to wait for it.
+/// Maximum pause between two attempts to get a lock that another program holds. SQLite's own busy
+/// handler would soon retry only ten times a second, so that one writer among many could wait for
+/// seconds. It also knows no deadline, and a fork would have to wait for it.
 const MAX_PAUSE: Duration = Duration::from_millis(3);
 
-/// How often one call opens the database again because its files were replaced meanwhile.
+/// Maximum number of times that one call reopens the database because its files were replaced.
 const MAX_REPLACEMENTS: u32 = 20;
 
-/// How often one call works again because the POSIX locks of the process were dropped meanwhile. After that it relies on the
-/// locks that survive: a host that opens and closes the file without end must not keep it from saving.
-const MAX_DOUBTS: u32 = 3;
+/// Maximum number of times that one call repeats its work because the process's POSIX locks were
+/// dropped. After that it relies on the OFD locks, so that a host that opens and closes the file in
+/// a loop cannot prevent a save.
+const MAX_LOST_LOCKS: u32 = 3;
 
-/// If the disk has less room than this, new pages are written into the database with the transaction that adds them.
-const SHORT_OF_ROOM: u64 = 64 << 20;
+/// With less free disk space than this, in bytes, a transaction that adds pages is checkpointed at
+/// once.
+const LOW_DISK_SPACE: u64 = 64 << 20;
 
-/// If the disk has less room than this, each transaction is written back, so that the WAL leaves the rest to the database.
-const ALMOST_FULL: u64 = 512 << 10;
+/// With less free disk space than this, in bytes, every transaction is checkpointed at once, so
+/// that the WAL does not grow.
+const VERY_LOW_DISK_SPACE: u64 = 512 << 10;
 
-/// A database file, and the handles to it while there are any.
+/// A database file and its handles.
 pub struct Database {
     paths: Arc<Paths>,
     regions: Arc<RegionLocks>,
     writer_lock: WriterLock,
     writer: HandleSlot,
-    /// A handle of its own, so that no reader waits for another thread's fsync.
+    /// Separate, so that no reader waits for another thread's fsync.
     reader: HandleSlot,
-    /// Whether an empty file may become a database: only until the first handle was opened.
-    may_be_made: AtomicBool,
+    /// Whether the database may be created: only until the first handle is open.
+    may_create: AtomicBool,
 }
 
-/// One handle, and the order in which threads work with it.
+/// A handle and the queue of the threads that use it.
 #[derive(Default)]
 struct HandleSlot {
     mutex: TimedMutex,
-    /// Locked by the thread that has the turn, or before a fork.
+    /// Locked by the thread that holds `mutex`, and before a fork.
     handle: Mutex<Option<Handle>>,
-    /// Whether another program locked out the last attempt.
+    /// Whether another program's lock ended the last attempt.
     is_locked_out: AtomicBool,
 }
 
-/// A connection, and the files that it has open. The fields are dropped in this order.
+/// A connection and the identity of its files. The fields are dropped in this order.
 struct Handle {
     connection: Connection,
     share: Share,
@@ -70,43 +73,38 @@ struct Handle {
     files: Files,
 }
 
-/// Why an attempt did not succeed.
+/// Why an attempt failed.
 enum AttemptError {
-    /// Another program holds a lock that it needs.
+    /// Another program holds a required lock.
     Busy,
-    /// The files at the path are not the ones that the handle has open.
+    /// The files at the paths are no longer the open ones.
     Replaced,
-    /// A foreign close has dropped SQLite's locks, perhaps in the midst of the transaction.
+    /// A foreign close dropped SQLite's locks, maybe during the transaction.
     Unlocked,
-    /// The disk has no room for the WAL to grow.
+    /// The disk is full, so the WAL cannot grow.
     Full(Error),
     Failed(Error),
 }
 
-/// The turn to write.
+/// Exclusive access to the writer.
 pub struct WriteAccess<'a> {
     database: &'a Database,
     _guard: TimedMutexGuard<'a>,
 }
 
 impl Database {
-    /// Opens the database at a canonical path; makes it only if it `may_be_made`. Its writers lock a file in the folder
-    /// `locks`.
+    /// Opens the database at a canonical path, and creates it only if `may_create`. The writer lock
+    /// is a file in the folder `locks`.
     ///
     /// # Errors
-    /// `STORE` when it cannot be opened, or was written by a newer version of the library; `TIMEOUT`.
-    pub fn open(
-        path: PathBuf,
-        locks: &Path,
-        may_be_made: bool,
-        deadline: &Deadline,
-    ) -> Result<Arc<Database>> {
-        if may_be_made {
-            make_file(&path)?;
+    /// `STORE` if it cannot be opened, or was written by a newer version of the library; `TIMEOUT`.
+    pub fn open(path: PathBuf, locks: &Path, may_create: bool, deadline: &Deadline) -> Result<Arc<Database>> {
+        if may_create {
+            create_file(&path)?;
         }
         if user_only::others_may_read(&path) {
             log::warn!(
-                "others may read {}: its mode is the only protection of the tokens in it",
+                "other users may read {}: only its file permissions protect the tokens in it",
                 path.display()
             );
         }
@@ -116,16 +114,16 @@ impl Database {
             paths: Arc::new(Paths::new(path)),
             writer: HandleSlot::default(),
             reader: HandleSlot::default(),
-            may_be_made: AtomicBool::new(may_be_made),
+            may_create: AtomicBool::new(may_create),
         });
         databases::register(Arc::<Database>::downgrade(&database));
         database.write(deadline, |_, _| Ok(()))?;
-        database.may_be_made.store(false, Ordering::Relaxed);
+        database.may_create.store(false, Ordering::Relaxed);
         Ok(database)
     }
 
-    /// Writes by one transaction. If the files turn out to have been replaced meanwhile, `work` runs again on the present
-    /// files, and is told that an earlier run may have been written.
+    /// Runs a write transaction. If the files were replaced in the meantime, `work` runs again on
+    /// the new files, and its second argument is true: an earlier run may have been written.
     ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`.
@@ -138,7 +136,7 @@ impl Database {
         guard.map_or_else(|| Err(deadline.timed_out()), |guard| guard.write(deadline, work))
     }
 
-    /// Waits for the turn to write. `None` once `is_done` says that there is nothing left to do.
+    /// Waits for write access. Returns `None` as soon as `is_done` returns true.
     ///
     /// # Errors
     /// `TIMEOUT`, `CANCELLED`.
@@ -151,7 +149,7 @@ impl Database {
         Ok(guard.map(|guard| WriteAccess { database: self, _guard: guard }))
     }
 
-    /// Reads.
+    /// Runs a query on the reader.
     ///
     /// # Errors
     /// `STORE`, `TIMEOUT`, `CANCELLED`.
@@ -178,8 +176,8 @@ impl Database {
         })
     }
 
-    /// Works with a handle until it succeeds, by the deadline. Nothing is waited for while the handle is in use, so a fork
-    /// never waits for another program.
+    /// Runs `work` on a handle until it succeeds, at most until the deadline. The handle is free
+    /// during pauses, so a fork never waits for another program.
     fn work<T>(
         &self,
         slot: &HandleSlot,
@@ -187,12 +185,12 @@ impl Database {
         is_write: bool,
         mut work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let (mut tries, mut replaced, mut doubts) = (0, 0, 0);
+        let (mut tries, mut replaced, mut lost_locks) = (0, 0, 0);
         let (mut may_be_written, mut is_checkpointed) = (false, false);
         loop {
             let mut has_begun = false;
-            let is_watchful = doubts < MAX_DOUBTS;
-            let outcome = self.attempt(slot, is_write, is_watchful, |connection| {
+            let checks_locks = lost_locks < MAX_LOST_LOCKS;
+            let outcome = self.attempt(slot, is_write, checks_locks, |connection| {
                 has_begun = true;
                 work(connection, may_be_written)
             });
@@ -204,7 +202,8 @@ impl Database {
                     tries += 1;
                 }
                 Err(AttemptError::Replaced) if replaced < MAX_REPLACEMENTS => {
-                    // SQLite shares what it knows of a file between the handles of a process, so all must go.
+                    // SQLite shares a file's state among the handles of a process, so all of them
+                    // must be closed.
                     drop(databases::close_all());
                     deadline.check()?;
                     may_be_written |= has_begun;
@@ -212,7 +211,7 @@ impl Database {
                 }
                 Err(AttemptError::Replaced) => {
                     let message = format!(
-                        "the files of the database {} are replaced again and again",
+                        "the files of the database {} are replaced repeatedly",
                         self.paths.database.display()
                     );
                     return Err(Error::new(Status::Store, message).with_help(
@@ -221,7 +220,7 @@ impl Database {
                 }
                 Err(AttemptError::Unlocked) => {
                     may_be_written |= has_begun;
-                    doubts += 1;
+                    lost_locks += 1;
                 }
                 Err(AttemptError::Full(_)) if is_write && !is_checkpointed => {
                     deadline.check()?;
@@ -233,9 +232,9 @@ impl Database {
         }
     }
 
-    /// Writes the WAL back into the database, so that the next transaction writes over it from its beginning and needs no new
-    /// room. The WAL keeps its length: no other program takes the room meanwhile. PASSIVE waits for nothing, and leaves what a
-    /// foreign reader still needs.
+    /// Writes the WAL back to the database, so that the next transaction overwrites it from the
+    /// start and needs no additional space. The WAL keeps its size, so that no other program takes
+    /// the space. A PASSIVE checkpoint does not wait, and leaves the pages that other readers need.
     fn checkpoint(&self, slot: &HandleSlot) {
         let _using = databases::shared();
         if let Some(handle) = &*slot.handle()
@@ -249,7 +248,7 @@ impl Database {
         &self,
         slot: &HandleSlot,
         is_write: bool,
-        is_watchful: bool,
+        checks_locks: bool,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, AttemptError> {
         let _using = databases::shared();
@@ -261,55 +260,56 @@ impl Database {
         if !handle.is_current() {
             return Err(AttemptError::Replaced);
         }
-        let _alone =
+        let _writer_lock =
             if is_write { Some(self.writer_lock.try_lock().ok_or(AttemptError::Busy)?) } else { None };
-        let worked = work(&handle.connection);
-        // Others will open the files at the path: a save that went elsewhere is not saved, and the error of a handle
-        // whose files were exchanged says nothing.
-        if (is_write || worked.is_err()) && !handle.is_current() {
+        let outcome = work(&handle.connection);
+        // A write to files that are no longer at the paths is lost, and an error from such files is
+        // meaningless.
+        if (is_write || outcome.is_err()) && !handle.is_current() {
             return Err(AttemptError::Replaced);
         }
-        // Without SQLite's locks another program may have written into the midst of this transaction.
-        if is_watchful && !handle.share.is_intact() {
-            handle.share.mend();
+        // Without SQLite's locks, another program may have written during this transaction.
+        if checks_locks && !handle.share.is_intact() {
+            handle.share.watch();
             return Err(AttemptError::Unlocked);
         }
-        if is_write && worked.is_ok() {
-            handle.spare_room();
+        if is_write && outcome.is_ok() {
+            handle.checkpoint_if_disk_is_low();
         }
-        worked.map_err(|error| self.fault(&error))
+        outcome.map_err(|error| self.failure(&error))
     }
 
-    /// A handle to a database that is up to date.
+    /// Opens a handle and migrates the database.
     fn open_handle(&self) -> Result<Handle, AttemptError> {
         let (handle, is_protected) = self.open_once()?;
         if is_protected {
             return Ok(handle);
         }
-        // The database was not in WAL mode before, so its files could be exchanged while it was opened.
+        // The database was not in WAL mode, so its files were not protected while it was opened.
         drop(handle);
         self.open_once().map(|(handle, _)| handle)
     }
 
-    /// A handle, and whether the locks that survive a foreign close were there before it was opened.
+    /// Returns a handle, and whether the OFD locks were held before it was opened.
     fn open_once(&self) -> Result<(Handle, bool), AttemptError> {
-        let failed = |error: rusqlite::Error| self.fault(&error);
+        let failed = |error: rusqlite::Error| self.failure(&error);
         let path = &self.paths.database;
-        let database = self.paths.database_id().map_err(|error| AttemptError::Failed(self.gone(&error)))?;
+        let database =
+            self.paths.database_id().map_err(|error| AttemptError::Failed(self.open_error(&error)))?;
         let share = Share::before_opening(&self.regions, &self.paths)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(Duration::ZERO).map_err(failed)?;
-        // `secure_delete`: a token that was replaced is overwritten in the file. `fullfsync`: on macOS, `fsync` leaves data
-        // in the cache of the disk; elsewhere these two do nothing.
+        // `secure_delete` overwrites replaced tokens in the file. `fullfsync`: on macOS, `fsync`
+        // leaves data in the disk's cache; on other systems it has no effect.
         connection
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
                  PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;",
             )
             .map_err(failed)?;
-        let may_be_made = self.may_be_made.load(Ordering::Relaxed);
-        match schema::migrate(&mut connection, may_be_made).map_err(failed)? {
+        let may_create = self.may_create.load(Ordering::Relaxed);
+        match schema::migrate(&mut connection, may_create).map_err(failed)? {
             Schema::UpToDate => {}
             Schema::Newer => {
                 let message =
@@ -324,11 +324,11 @@ impl Database {
                 let message = format!("the database {} was replaced by an empty file", path.display());
                 return Err(AttemptError::Failed(
                     Error::new(Status::Store, message)
-                        .with_help("put the database back, or make a new client to begin anew"),
+                        .with_help("restore the database, or create a new client to start with an empty one"),
                 ));
             }
         }
-        // Something was read, so SQLite has opened all three.
+        // The migration has read from the database, so SQLite has opened all files.
         let is_protected = share.after_opening(&self.paths);
         match self.paths.files() {
             Ok(files) if files.database() == database => {
@@ -341,57 +341,57 @@ impl Database {
         }
     }
 
-    fn gone(&self, error: &io::Error) -> Error {
+    fn open_error(&self, error: &io::Error) -> Error {
         let path = self.paths.database.display();
         if error.kind() == io::ErrorKind::NotFound {
             let message = format!("the database {path} is gone: it was removed or moved away");
             return Error::new(Status::Store, message)
-                .with_help("put it back, or make a new client to begin anew");
+                .with_help("restore it, or create a new client to start with an empty one");
         }
         Error::new(Status::Store, format!("the database {path} cannot be opened: {error}"))
-            .with_help("check the rights of the file and of its folder")
+            .with_help("check the permissions of the file and its folder")
     }
 
-    /// The end of a wait for another program.
+    /// The error of a wait for another program's lock.
     fn locked_out(&self, error: Error, deadline: &Deadline) -> Error {
         if error.status() != Status::Timeout {
             return error;
         }
         let message = format!(
-            "another program holds the write lock of the database {}, longer than the deadline of {} ms",
+            "another program holds the write lock of the database {} for longer than the deadline of {} ms",
             self.paths.database.display(),
             deadline.total().as_millis()
         );
         Error::new(Status::Timeout, message).with_help("end the other program's transaction, then try again")
     }
 
-    fn fault(&self, error: &rusqlite::Error) -> AttemptError {
+    fn failure(&self, error: &rusqlite::Error) -> AttemptError {
         let help = match error.sqlite_error_code() {
-            // `FileLockingProtocolFailed`: SQLite looked a hundred times, and another program was always at it.
+            // `FileLockingProtocolFailed`: SQLite gave up after 100 attempts to get a lock.
             Some(ErrorCode::DatabaseBusy | ErrorCode::FileLockingProtocolFailed) => {
                 return AttemptError::Busy;
             }
-            _ if is_disk_full(error) => "make room on the disk; new tokens are kept in memory until then",
+            _ if is_disk_full(error) => "free disk space; new tokens are kept in memory until then",
             Some(ErrorCode::DatabaseLocked) => "another program holds the database; try again",
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
-                "check the rights of the file and of its folder"
+                "check the permissions of the file and its folder"
             }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                "restore the file from a backup, or consent again"
+                "restore the file from a backup, or let the users consent again"
             }
             _ => "check the disk and the file, then try again",
         };
         let message = format!("the database {} failed: {error}", self.paths.database.display());
-        let failure = Error::new(Status::Store, message).with_help(help);
-        if is_disk_full(error) { AttemptError::Full(failure) } else { AttemptError::Failed(failure) }
+        let store_error = Error::new(Status::Store, message).with_help(help);
+        if is_disk_full(error) { AttemptError::Full(store_error) } else { AttemptError::Failed(store_error) }
     }
 }
 
 impl WriteAccess<'_> {
-    /// As [`Database::write`].
+    /// Like [`Database::write`], with access already taken.
     ///
     /// # Errors
-    /// As [`Database::write`].
+    /// As for [`Database::write`].
     pub fn write<T>(
         &self,
         deadline: &Deadline,
@@ -417,16 +417,17 @@ impl From<Refusal> for AttemptError {
 }
 
 impl Handle {
-    /// Writes the WAL back early if the disk is short of room: pages that were added, since a full disk could not take them,
-    /// and then the WAL could never be written over from its beginning.
-    fn spare_room(&self) {
-        let room = room_beside(&self.paths.database);
-        if room < ALMOST_FULL || room < SHORT_OF_ROOM && self.has_grown() {
+    /// Checkpoints early if the disk is almost full. If the database has grown, its new pages must
+    /// be written while there is space: otherwise a checkpoint would fail, and the WAL could never
+    /// be reset.
+    fn checkpoint_if_disk_is_low(&self) {
+        let free = free_space(&self.paths.database);
+        if free < VERY_LOW_DISK_SPACE || free < LOW_DISK_SPACE && self.has_grown() {
             checkpoint(&self.connection);
         }
     }
 
-    /// Whether the database has pages that are in the WAL only.
+    /// Whether the database has pages that exist only in the WAL.
     fn has_grown(&self) -> bool {
         let number = |pragma| self.connection.query_row(pragma, [], |row| row.get::<_, i64>(0)).ok();
         let size = || Some(number("PRAGMA page_count")? * number("PRAGMA page_size")?);
@@ -434,7 +435,7 @@ impl Handle {
         size().is_some_and(|size| size > in_file.cast_signed())
     }
 
-    /// Whether the files that it has open are the ones that another process would open.
+    /// Whether the open files are still the files at the paths.
     fn is_current(&self) -> bool {
         cfg!(not(unix)) || self.paths.files().is_ok_and(|files| files == self.files)
     }
@@ -442,7 +443,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // A foreign SQLite that has dropped the locks of this process may still use the files.
+        // Another SQLite may still use the files after this process's locks were dropped.
         if !self.is_current() || !self.share.is_intact() {
             leave_files_alone(&self.connection);
         }
@@ -450,8 +451,9 @@ impl Drop for Handle {
     }
 }
 
-/// Lets a connection be closed without a checkpoint. The last one to be closed would write its WAL, which others do not have,
-/// into the database, and remove the WAL at the path, which others may be using.
+/// Prevents the checkpoint when a connection is closed. Otherwise the last connection would write
+/// its WAL, which may not be the one at the path, to the database, and remove the WAL that others
+/// may be using.
 fn leave_files_alone(connection: &Connection) {
     let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
 }
@@ -468,8 +470,8 @@ impl databases::Database for Database {
 impl Drop for Database {
     fn drop(&mut self) {
         for slot in [&mut self.reader, &mut self.writer] {
-            // Closing uses SQLite's own locks: a fork must not come between. After `close` there is nothing to do, and
-            // the fork that called it must not be waited for.
+            // Closing takes SQLite's locks, so a fork must wait. After `close` there is no handle,
+            // and the fork that called it must not be waited for.
             if let Some(handle) = slot.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
                 let _using = databases::shared();
                 drop(handle);
@@ -478,25 +480,25 @@ impl Drop for Database {
     }
 }
 
-/// Writes the WAL back as far as that needs no wait.
+/// Runs a PASSIVE checkpoint, which does not wait.
 fn checkpoint(connection: &Connection) {
     let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
 }
 
-/// How much room the disk of a file has, in bytes.
+/// Free space on the disk of a file, in bytes.
 #[cfg(unix)]
-fn room_beside(path: &Path) -> u64 {
+fn free_space(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// The disk is not asked: a write that fails tells that it is full.
+/// Unknown; a failed write shows that the disk is full.
 #[cfg(not(unix))]
-fn room_beside(_: &Path) -> u64 {
+fn free_space(_: &Path) -> u64 {
     u64::MAX
 }
 
-/// Whether a write found no room. SQLite says "full" only for ENOSPC at a write: a quota, and the memory that processes share
-/// as the `-shm` file, give I/O errors.
+/// Whether a write failed for lack of space. SQLite reports `DiskFull` only for ENOSPC on a write;
+/// an exceeded quota, and a failure to extend the `-shm` file, are I/O errors.
 fn is_disk_full(error: &rusqlite::Error) -> bool {
     use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
     let extended = error.sqlite_error().map(|error| error.extended_code);
@@ -504,7 +506,7 @@ fn is_disk_full(error: &rusqlite::Error) -> bool {
         || matches!(extended, Some(SQLITE_IOERR_WRITE | SQLITE_IOERR_SHMSIZE))
 }
 
-/// The pause before a call looks again. It is of random length, so that no two processes keep step.
+/// The pause before the next attempt: exponential backoff with jitter.
 fn pause(tries: u32) -> Duration {
     let microseconds = u64::try_from(longest_pause(tries).as_micros()).unwrap_or(u64::MAX);
     Duration::from_micros(random::up_to(microseconds))
@@ -514,23 +516,23 @@ fn longest_pause(tries: u32) -> Duration {
     MAX_PAUSE.min(Duration::from_micros(100) * (1 << tries.min(5)))
 }
 
-/// Makes the file for this user only; SQLite gives its side files the same mode.
-fn make_file(path: &Path) -> Result<()> {
-    // A file that is there is left unopened, and no other thread uses it while it is made: closing any descriptor of a
-    // file takes this process's SQLite locks on it away.
-    let alone = databases::exclusive();
+/// Creates the file for this user only. SQLite creates its side files with the same mode.
+fn create_file(path: &Path) -> Result<()> {
+    // Closing any descriptor of a file drops this process's SQLite locks on it. An existing file is
+    // therefore not opened, and no other thread uses the database meanwhile.
+    let exclusive = databases::exclusive();
     let mut options = OpenOptions::new();
     options.create_new(true).write(true);
     user_only::file(&mut options);
-    let made = options.open(path).map(drop);
-    drop(alone);
-    match made {
+    let created = options.open(path).map(drop);
+    drop(exclusive);
+    match created {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => {
-            let message = format!("the database {} cannot be made: {error}", path.display());
+            let message = format!("the database {} cannot be created: {error}", path.display());
             Err(Error::new(Status::Store, message)
-                .with_help("check store.path and the rights of its folder")
+                .with_help("check store.path and the permissions of its folder")
                 .with_parameter("store.path"))
         }
     }

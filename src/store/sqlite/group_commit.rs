@@ -1,53 +1,55 @@
-//! Group commit: rows that several threads save at the same time are written in one transaction, for the price of one
-//! fsync. The thread that has the writing handle also writes the rows of the threads that wait for it.
+//! Group commit: rows that several threads save at the same time are written in one transaction, at
+//! the cost of one fsync. The thread that has write access also writes the rows of the threads that
+//! wait for it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::store::row::Row;
 
-/// The rows that wait for the handle.
+/// The rows that wait to be written.
 #[derive(Default)]
 pub struct CommitGroup(Mutex<Vec<Arc<PendingRow>>>);
 
-/// A row on its way into the database.
+/// A row to be written.
 pub struct PendingRow {
     /// The row.
     pub row: Row,
-    /// Whether it was written, or another version stood there; set once it is on the disk.
+    /// Whether the row was written, or lost the compare-and-swap. Set after the commit.
     pub saved: OnceLock<bool>,
-    /// Whether its thread no longer waits, so that no other thread should write it.
-    is_given_up: AtomicBool,
+    /// Whether its thread has stopped waiting, so that no other thread should write it.
+    is_abandoned: AtomicBool,
 }
 
 impl CommitGroup {
-    /// Enters a row.
+    /// Adds a row to the queue.
     pub fn enter(&self, row: Row) -> Arc<PendingRow> {
         let pending =
-            Arc::new(PendingRow { row, saved: OnceLock::new(), is_given_up: AtomicBool::new(false) });
+            Arc::new(PendingRow { row, saved: OnceLock::new(), is_abandoned: AtomicBool::new(false) });
         self.waiting().push(Arc::clone(&pending));
         pending
     }
 
-    /// Adds every waiting row to a batch.
+    /// Moves the waiting rows to a batch.
     pub fn join(&self, batch: &mut Vec<Arc<PendingRow>>) {
         let waiting = std::mem::take(&mut *self.waiting());
-        batch.extend(waiting.into_iter().filter(|pending| !pending.is_given_up()));
+        batch.extend(waiting.into_iter().filter(|pending| !pending.is_abandoned()));
     }
 
-    /// The rows of a batch wait again.
+    /// Returns the rows of a batch to the queue.
     pub fn give_back(&self, batch: &mut Vec<Arc<PendingRow>>) {
-        batch.retain(|pending| !pending.is_given_up());
+        batch.retain(|pending| !pending.is_abandoned());
         self.waiting().append(batch);
     }
 
-    /// The thread of this row waits no longer. The row may be under way all the same.
+    /// Removes a row from the queue, because its thread stops waiting. Another thread may be
+    /// writing the row at this moment.
     pub fn leave(&self, own: &Arc<PendingRow>) {
-        own.is_given_up.store(true, Ordering::Relaxed);
+        own.is_abandoned.store(true, Ordering::Relaxed);
         self.waiting().retain(|other| !Arc::ptr_eq(other, own));
     }
 
-    /// How many rows wait.
+    /// Number of waiting rows.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.waiting().len()
@@ -59,7 +61,7 @@ impl CommitGroup {
 }
 
 impl PendingRow {
-    fn is_given_up(&self) -> bool {
-        self.is_given_up.load(Ordering::Relaxed)
+    fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Relaxed)
     }
 }

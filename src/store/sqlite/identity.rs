@@ -1,5 +1,5 @@
-//! The identity of the database file: its canonical path, and the device and inode of the files
-//! that a handle has open.
+//! The identity of the database file: its canonical path, and the device and inode numbers of the
+//! files that a handle has open.
 
 use std::fs;
 use std::io;
@@ -7,18 +7,18 @@ use std::path::{Component, Path, PathBuf, Prefix};
 
 use crate::error::{Error, Result, Status};
 
-/// How many symbolic links are followed.
+/// Maximum number of symbolic links to follow.
 const MAX_LINKS: usize = 40;
 
-/// The canonical path of a database file, which need not exist yet. Every path to one file, be it relative, through a
-/// linked folder or a symbolic link to the file, has the same canonical path; hard links do not.
+/// The canonical path of a database file, which need not exist. All relative paths and symbolic
+/// links to a file have the same canonical path; hard links do not.
 ///
 /// # Errors
-/// `STORE` when the path leads nowhere.
+/// `STORE` if the folder does not exist or cannot be accessed.
 pub fn locate(path: &Path) -> Result<PathBuf> {
     canonical(path).map_err(|error| {
         Error::new(Status::Store, format!("the database {} cannot be found: {error}", path.display()))
-            .with_help("check store.path and the rights of its folder")
+            .with_help("check store.path and the permissions of its folder")
             .with_parameter("store.path")
     })
 }
@@ -45,7 +45,8 @@ fn canonical(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// `C:\folder\file` for `\\?\C:\folder\file`, which is what Windows calls canonical and few programs can read.
+/// Converts `\\?\C:\folder\file`, the canonical form on Windows, to `C:\folder\file`, which more
+/// programs accept.
 fn without_verbatim_prefix(path: PathBuf) -> PathBuf {
     let mut components = path.components();
     match components.next() {
@@ -60,19 +61,20 @@ fn without_verbatim_prefix(path: PathBuf) -> PathBuf {
     }
 }
 
-/// The paths of a database and of its two side files in WAL mode.
+/// The paths of a database and its side files.
 pub struct Paths {
     /// The database.
     pub database: PathBuf,
-    /// The rollback journal that a database has before it is in WAL mode.
+    /// The rollback journal, used before the database is in WAL mode.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub journal: PathBuf,
-    /// The WAL's index, which processes share as memory.
+    /// The index of the WAL, which is shared memory.
     pub shm: PathBuf,
     wal: PathBuf,
 }
 
-/// Which files a handle has open. Only Unix lets an open file be removed or replaced, so elsewhere there is nothing to tell.
+/// The files that a handle has open. On systems other than Unix, an open file can be neither
+/// removed nor replaced, so that all values are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Files {
     database: FileId,
@@ -81,35 +83,35 @@ pub struct Files {
 }
 
 impl Paths {
-    /// The paths for a database.
+    /// The paths of a database's files.
     pub fn new(database: PathBuf) -> Paths {
-        let beside = |ending: &str| {
+        let side_file = |suffix: &str| {
             let mut name = database.clone().into_os_string();
-            name.push(ending);
+            name.push(suffix);
             PathBuf::from(name)
         };
-        Paths { journal: beside("-journal"), shm: beside("-shm"), wal: beside("-wal"), database }
+        Paths { journal: side_file("-journal"), shm: side_file("-shm"), wal: side_file("-wal"), database }
     }
 
-    /// The file at the path of the database.
+    /// The ID of the file at the database's path.
     pub fn database_id(&self) -> io::Result<FileId> {
         file_id(&self.database)
     }
 
-    /// The files that are at these paths now.
+    /// The IDs of the files that are at these paths now.
     pub fn files(&self) -> io::Result<Files> {
         Ok(Files { database: file_id(&self.database)?, wal: file_id(&self.wal)?, shm: file_id(&self.shm)? })
     }
 }
 
 impl Files {
-    /// The database among them.
+    /// The ID of the database file.
     pub fn database(&self) -> FileId {
         self.database
     }
 }
 
-/// A file, whatever its name. An open file keeps its number, so no other file can have it meanwhile.
+/// Device and inode number. The inode number of an open file is not reused.
 #[cfg(unix)]
 pub type FileId = (u64, u64);
 #[cfg(not(unix))]
@@ -118,7 +120,8 @@ pub type FileId = ();
 #[cfg(unix)]
 fn file_id(path: &Path) -> io::Result<FileId> {
     use std::os::unix::fs::MetadataExt;
-    // Never by opening it: closing a descriptor of a file drops every POSIX lock of this process on it.
+    // Does not open the file: closing a descriptor drops all POSIX locks of this process on the
+    // file.
     let metadata = fs::metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
 }
@@ -128,7 +131,7 @@ fn file_id(path: &Path) -> io::Result<FileId> {
     fs::metadata(path).map(drop)
 }
 
-/// Whether an open file is the one at a path.
+/// Whether an open file is still the one at `path`.
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub fn is_at(file: &fs::File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;

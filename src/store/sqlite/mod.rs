@@ -1,8 +1,8 @@
 //! The token store in an SQLite database, for any number of processes on one machine.
 //!
-//! WAL with `synchronous = FULL`: a save that was answered survives a crash and a power cut, for the price of one
-//! fsync, which saves of several threads share where they meet. Ids of several apps stand side by side, told apart by
-//! their client id.
+//! WAL mode with `synchronous = FULL`: a successful save survives a crash and a power failure, at
+//! the cost of one fsync, which concurrent saves share (group commit). A database may hold the
+//! records of several apps; the client ID is part of each key.
 
 mod database;
 mod group_commit;
@@ -33,16 +33,17 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::token::UserType;
 
-/// How long opening a store waits for other programs, unless its caller has a deadline.
-const OPENING: Duration = Duration::from_secs(10);
+/// How long [`SqliteStore::open`] waits for other programs.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many records are sealed anew in one transaction.
-const RESEALED_AT_ONCE: usize = 100;
+/// Number of records that one transaction reseals.
+const RESEAL_BATCH: usize = 100;
 
-/// A stored version that is not a positive integer counts as this one, so that its record can be found, deleted and replaced.
+/// Stands for a stored version that is not a positive integer, so that the record can be found,
+/// deleted and replaced.
 const DAMAGED: u64 = 1;
 
-/// A first save, which follows the tombstone that its version continues.
+/// A first save; it continues from the tombstone's version.
 const INSERT: &str = "
     INSERT INTO token (client_id, resource_id, version, user_type, company_id, renew_at, sealed_with, document)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
@@ -50,14 +51,14 @@ const INSERT: &str = "
                     WHERE client_id = ?1 AND key = 'deleted/' || ?2), 0) = ?3 - 1
     ON CONFLICT DO NOTHING";
 
-/// The usual save: whose token it is does not change, nor the key that seals it. SQLite writes an index again when a statement names its column,
-/// so naming fewer saves a page of every fsync.
+/// The usual save, which changes neither the owner nor the key. SQLite updates an index whenever a
+/// statement sets its column, so setting fewer columns writes one page less per save.
 const RENEW: &str = "
     UPDATE token SET version = ?3, renew_at = ?6, document = ?8
     WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 - 1
       AND user_type = ?4 AND company_id IS ?5 AND sealed_with = ?7";
 
-/// Any save. A damaged version counts as [`DAMAGED`].
+/// Any other save. A damaged version counts as [`DAMAGED`].
 const REPLACE: &str = "
     UPDATE token SET version = ?3, user_type = ?4, company_id = ?5, renew_at = ?6, sealed_with = ?7, document = ?8
     WHERE client_id = ?1 AND resource_id = ?2 AND (version = ?3 - 1
@@ -72,25 +73,30 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the database, makes it if it is not there, and brings its schema up to date. It holds the records of the
-    /// app whose `seal` it is.
+    /// Opens the database for the records of the app that `seal` belongs to. Creates the database
+    /// if it does not exist, and migrates its schema.
     ///
     /// # Errors
-    /// `STORE` when it cannot be opened, or was written by a newer version of the library.
+    /// `STORE` if it cannot be opened, or was written by a newer version of the library.
     pub fn open(path: &Path, seal: Seal) -> Result<SqliteStore> {
-        SqliteStore::open_by(path, seal, true, &Deadline::after(OPENING, &Arc::default()))
+        SqliteStore::open_with_deadline(path, seal, true, &Deadline::after(OPEN_TIMEOUT, &Arc::default()))
     }
 
-    /// The same by a deadline, for a database that must be there already, unless it `may_be_made`.
+    /// Like [`SqliteStore::open`], with a deadline. Creates the database only if `may_create`.
     ///
     /// # Errors
-    /// As [`SqliteStore::open`]; `TIMEOUT`.
-    pub fn open_by(path: &Path, seal: Seal, may_be_made: bool, deadline: &Deadline) -> Result<SqliteStore> {
+    /// As for [`SqliteStore::open`]; `TIMEOUT`.
+    pub fn open_with_deadline(
+        path: &Path,
+        seal: Seal,
+        may_create: bool,
+        deadline: &Deadline,
+    ) -> Result<SqliteStore> {
         let path = locate(path)?;
         let mut locks = path.as_os_str().to_owned();
         locks.push(".locks");
         let locks = PathBuf::from(locks);
-        let database = Database::open(path, &locks, may_be_made, deadline)?;
+        let database = Database::open(path, &locks, may_create, deadline)?;
         let locks = LockFolder::new(locks, seal.client_id())?;
         let store = SqliteStore { database, locks, seal, group: CommitGroup::default() };
         store.seal.check_keys(&store.key_ids(deadline)?)?;
@@ -99,8 +105,8 @@ impl SqliteStore {
 }
 
 impl SqliteStore {
-    /// Writes a row by compare-and-swap on its version. If an earlier run `may_be_written`, a row that is there already counts
-    /// as written.
+    /// Writes a row by compare-and-swap on its version. If an earlier attempt `may_be_written`, an
+    /// identical stored row counts as written.
     fn put(&self, connection: &Connection, row: &Row, may_be_written: bool) -> rusqlite::Result<bool> {
         let statements: &[&str] = if row.is_new { &[INSERT] } else { &[RENEW, REPLACE] };
         for statement in statements {
@@ -118,10 +124,10 @@ impl SqliteStore {
                 return Ok(true);
             }
         }
-        Ok(may_be_written && self.holds(connection, row)?)
+        Ok(may_be_written && self.is_stored(connection, row)?)
     }
 
-    fn holds(&self, connection: &Connection, row: &Row) -> rusqlite::Result<bool> {
+    fn is_stored(&self, connection: &Connection, row: &Row) -> rusqlite::Result<bool> {
         let select = "SELECT 1 FROM token
                       WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 AND document = ?4";
         let values =
@@ -129,7 +135,7 @@ impl SqliteStore {
         connection.prepare_cached(select)?.exists(values)
     }
 
-    /// Writes many rows, or none where one cannot be written.
+    /// Writes rows in one transaction: all, or none if one fails.
     fn put_all<'a>(
         &self,
         connection: &Connection,
@@ -143,7 +149,7 @@ impl SqliteStore {
         Ok(saved)
     }
 
-    /// Saves a row in the group commit: whether it was written.
+    /// Saves a row by group commit. Returns whether it was written.
     fn save_by_group_commit(&self, own: &Arc<PendingRow>, deadline: &Deadline) -> Result<bool> {
         let is_done = || own.saved.get().is_some();
         let access = self.database.lock_for_write(deadline, is_done);
@@ -159,12 +165,14 @@ impl SqliteStore {
             if batch.len() > 1 {
                 match self.put_all(connection, batch.iter().map(|pending| &pending.row), may_be_written) {
                     Err(error) if is_busy(&error) => {
-                        // Until the next attempt the other threads may give up.
+                        // Back to the queue, so that the other threads may give up before the next
+                        // attempt.
                         self.group.give_back(&mut batch);
                         return Err(error);
                     }
                     Ok(saved) => return Ok(saved),
-                    // None was written: then each has an attempt of its own, so that one row fails no other.
+                    // Nothing was written. Each thread then writes its own row, so that one bad row
+                    // does not fail the others.
                     Err(_) => batch = vec![Arc::clone(own)],
                 }
             }
@@ -173,7 +181,7 @@ impl SqliteStore {
         for (pending, saved) in batch.iter().zip(written) {
             let _ = pending.saved.set(saved);
         }
-        // The other threads look when the turn ends.
+        // Releasing the access wakes up the other threads.
         drop(access);
         Ok(own.saved.get().is_some_and(|saved| *saved))
     }
@@ -199,9 +207,9 @@ impl SqliteStore {
         Ok(may_be_written && connection.prepare_cached(select)?.exists(values)?)
     }
 
-    /// The ids of the keys that records are sealed with; an empty id for records in clear.
+    /// The IDs of the keys that records are sealed with; an empty ID stands for plain records.
     fn key_ids(&self, deadline: &Deadline) -> Result<Vec<String>> {
-        // From one to the next by the index, since there are few of them and many records.
+        // A loose index scan, since there are few keys and many records.
         let least = "SELECT MIN(sealed_with) FROM token WHERE client_id = ?1";
         let next = "SELECT MIN(sealed_with) FROM token WHERE client_id = ?1 AND sealed_with > ?2";
         let mut key_ids: Vec<String> = Vec::new();
@@ -221,11 +229,11 @@ impl SqliteStore {
 
     fn reseal_all(
         &self,
-        whole: &Deadline,
+        overall: &Deadline,
         resealed: &mut Resealed,
         should_continue: &dyn Fn(u64) -> bool,
     ) -> Result<()> {
-        let step = || whole.renewed(whole.total());
+        let step = || overall.renewed(overall.total());
         let (client_id, first) = (self.seal.client_id(), self.seal.key_id());
         let others =
             self.key_ids(&step())?.into_iter().filter(|key_id| *key_id != first && !first.is_empty());
@@ -243,7 +251,7 @@ impl SqliteStore {
             let select = format!(
                 "SELECT resource_id, version, document FROM token
                  WHERE client_id = ?1 AND sealed_with = ?2 AND resource_id > ?3
-                 ORDER BY resource_id LIMIT {RESEALED_AT_ONCE}"
+                 ORDER BY resource_id LIMIT {RESEAL_BATCH}"
             );
             let mut after = String::new();
             while should_continue(resealed.sealed) {
@@ -259,7 +267,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Writes the rows that are still what they were; answers how many those are.
+    /// Writes the rows whose stored document is unchanged. Returns their number.
     fn replace_if_unchanged(&self, rows: &[Resealing], deadline: &Deadline) -> Result<u64> {
         let update = "UPDATE token SET sealed_with = ?4, document = ?5
                       WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 AND document = ?6";
@@ -352,13 +360,13 @@ impl Store for SqliteStore {
                 let client_id = self.seal.client_id();
                 let values = params![client_id, resource_id, version.cast_signed()];
                 let is_removed = connection.prepare_cached(delete)?.execute(values)? > 0;
-                // A row that an earlier run removed may still be in the files that are there now.
+                // After the files were replaced, a row that an earlier run removed may exist again.
                 *removed = is_removed
                     || *removed
                         && !connection.prepare_cached(select)?.exists(params![client_id, resource_id])?;
             }
             transaction.commit()?;
-            empty_wal(connection);
+            truncate_wal(connection);
             Ok(())
         })?;
         Ok(removed)
@@ -380,10 +388,10 @@ impl Store for SqliteStore {
             only("company_id =", company_id);
         }
         if let Some(user_type) = &user_type {
-            // A company's records are few: its own index is the better one.
+            // For a company's few records, the company index is the better one.
             only(if query.company_id.is_some() { "+user_type =" } else { "user_type =" }, user_type);
         }
-        // One more than asked for tells whether there is a next page.
+        // One row more than the limit tells whether there is a next page.
         let limit = query.limit + 1;
         let statement = format!(
             "SELECT resource_id, version, document FROM token WHERE client_id = ?1{conditions} \
@@ -404,7 +412,8 @@ impl Store for SqliteStore {
         limit: usize,
         deadline: &Deadline,
     ) -> Result<DuePage> {
-        // One statement for each question, since a condition that may not count keeps SQLite from using the index.
+        // A separate statement for each case, because an optional condition would keep SQLite from
+        // using the index.
         let of_company = if company_id.is_some() { "AND company_id = ?7" } else { "AND ?7 IS NULL" };
         let select = format!(
             "SELECT renew_at, resource_id FROM token
@@ -438,12 +447,12 @@ impl Store for SqliteStore {
         })
     }
 
-    fn reseal(&self, whole: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(&self, overall: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
         let mut resealed = Resealed::default();
-        let outcome = self.reseal_all(whole, &mut resealed, should_continue);
+        let outcome = self.reseal_all(overall, &mut resealed, should_continue);
         if resealed.sealed > 0 {
-            self.database.write(&whole.renewed(whole.total()), |connection, _| {
-                empty_wal(connection);
+            self.database.write(&overall.renewed(overall.total()), |connection, _| {
+                truncate_wal(connection);
                 Ok(())
             })?;
         }
@@ -495,7 +504,7 @@ impl Store for SqliteStore {
     fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage> {
         let select = "SELECT key, version, list, expires_at, document FROM note
                       WHERE client_id = ?1 AND list = ?2 AND key > ?3 ORDER BY key LIMIT ?4";
-        // No key is empty, and one more than asked for tells whether there is a next page.
+        // Keys are not empty. One row more than the limit tells whether there is a next page.
         let (after, rows) = (after.unwrap_or_default(), i64::try_from(limit + 1).unwrap_or(i64::MAX));
         let notes = self.database.read(deadline, |connection| {
             let mut select = connection.prepare_cached(select)?;
@@ -515,7 +524,7 @@ impl Store for SqliteStore {
     }
 
     fn other_clients(&self, deadline: &Deadline) -> Result<Vec<OtherClient>> {
-        // From one to the next by the index, since there are few of them and many records.
+        // A loose index scan, since there are few apps and many records.
         let select = "WITH RECURSIVE client (id) AS (
                 SELECT MIN(client_id) FROM token
                 UNION ALL
@@ -548,7 +557,7 @@ impl Store for SqliteStore {
     }
 }
 
-/// A note of which the document cannot be read says nothing, as one that was never written.
+/// Reads a note. An unreadable document counts as empty.
 fn read_note(row: &rusqlite::Row) -> rusqlite::Result<Note> {
     let document = row.get_ref(4)?.as_bytes().unwrap_or_default();
     Ok(Note {
@@ -560,7 +569,7 @@ fn read_note(row: &rusqlite::Row) -> rusqlite::Result<Note> {
     })
 }
 
-/// A row whose version or document is damaged comes as one that cannot be read.
+/// A damaged version or document results in an empty document, which cannot be opened.
 fn read_row(row: &rusqlite::Row) -> rusqlite::Result<StoredRow> {
     let version = row.get_ref(1)?;
     let document = match row.get_ref(2)? {
@@ -575,7 +584,7 @@ fn version(value: ValueRef) -> u64 {
     u64::try_from(integer(value)).ok().filter(|version| *version > 0).unwrap_or(DAMAGED)
 }
 
-/// A whole number; 0 for any other value.
+/// The value as an integer; 0 for any other type.
 fn integer(value: ValueRef) -> i64 {
     match value {
         ValueRef::Integer(number) => number,
@@ -588,10 +597,10 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
-/// Checkpoints the WAL and truncates it: older pages in it still hold rows that were replaced or removed. The connection has no
-/// busy handler, so this does not wait for another program that reads or writes right now; then those pages stay until the
-/// next checkpoint, or until the last handle is closed.
-fn empty_wal(connection: &Connection) {
+/// Checkpoints and truncates the WAL, whose older pages still contain replaced and removed rows.
+/// Without a busy handler, this does not wait for other programs that are reading or writing; those
+/// pages then remain until the next checkpoint, or until the last handle is closed.
+fn truncate_wal(connection: &Connection) {
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
@@ -622,7 +631,7 @@ mod tests {
         Record::new(resource_id.into(), token)
     }
 
-    /// How many transactions the WAL holds: the last frame of each tells the database's size.
+    /// Number of transactions in the WAL: the last frame of each contains the database size.
     fn transactions(path: &Path) -> usize {
         let wal = std::fs::read(path.with_extension("db-wal")).unwrap();
         wal.get(32..).unwrap_or_default().chunks(24 + 4096).filter(|frame| frame[4..8] != [0; 4]).count()
@@ -634,7 +643,7 @@ mod tests {
         let path = folder.path().join("tokens.db");
         let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
         let ids: Vec<String> = (0..20).map(|number| format!("company{number}")).collect();
-        // Saves all of them while another thread has the handle; answers the outcome of each.
+        // Saves all records while another thread has write access, and returns the results.
         let save_at_once = |access_token: &str, version: u64| {
             thread::scope(|scope| {
                 let mut saves = Vec::new();
@@ -658,13 +667,13 @@ mod tests {
         assert!(save_at_once("first", 0).into_iter().all(|saved| saved.unwrap() == 1));
         assert_eq!(transactions(&path) - before, 1);
 
-        // A conflict, and a row that the database refuses.
+        // A conflict, and a row that the database rejects.
         let mut changed = record("company3", "theirs");
         changed.version = 1;
         store.save(&changed, &deadline()).unwrap();
-        let refusal = "CREATE TRIGGER refusal BEFORE UPDATE ON token WHEN new.resource_id = 'company4'
-                       BEGIN SELECT RAISE(ABORT, 'refused'); END";
-        store.database.write(&deadline(), |connection, _| connection.execute_batch(refusal)).unwrap();
+        let trigger = "CREATE TRIGGER reject BEFORE UPDATE ON token WHEN new.resource_id = 'company4'
+                       BEGIN SELECT RAISE(ABORT, 'rejected'); END";
+        store.database.write(&deadline(), |connection, _| connection.execute_batch(trigger)).unwrap();
         for (id, saved) in ids.iter().zip(save_at_once("second", 1)) {
             let held = store.load(id, &deadline()).unwrap().unwrap().token.access_token.clone();
             let (outcome, token) = match id.as_str() {
@@ -677,7 +686,8 @@ mod tests {
         assert!(store.group.len() == 0);
     }
 
-    /// It counts its versions from the beginning, so only its document tells it from the removed record.
+    /// The new record's version starts from 1 again, so only its document differs from the removed
+    /// one.
     #[test]
     fn record_restored_during_resealing_is_not_changed() {
         let folder = tempfile::tempdir().unwrap();
@@ -694,14 +704,14 @@ mod tests {
         let mut resealed = Resealed::default();
         let put = |rows: &[Resealing]| {
             store.remove_all(&[("company".into(), 1)], &deadline()).unwrap();
-            store.save(&record("granted anew"), &deadline()).unwrap();
+            store.save(&record("created again"), &deadline()).unwrap();
             store.replace_if_unchanged(rows, &deadline())
         };
         store.seal.reseal(vec![page], &mut resealed, put).unwrap();
         assert_eq!((resealed.sealed, resealed.left), (0, 1));
         assert_eq!(
             store.load("company", &deadline()).unwrap().unwrap().token.access_token.expose(),
-            "granted anew"
+            "created again"
         );
     }
 }

@@ -1,11 +1,17 @@
-//! Byte-range locks that survive a foreign close. SQLite's POSIX record locks belong to the process: as soon as any code in it
-//! closes the file, all of them are gone, and SQLite does not notice. Open file description locks (OFD locks) belong to one
-//! descriptor, and conflict with the POSIX locks of every process, this one included. While SQLite has the database open, a
-//! second descriptor therefore holds two of its locks as OFD locks: the shared lock on the database, without which another
-//! SQLite takes itself for the last one and removes the WAL, and the shared lock of the `-shm` file, without which another
-//! SQLite empties it. A POSIX lock on a byte that no other program uses tells whether the POSIX locks are still there.
+//! Byte-range locks that survive a foreign close.
 //!
-//! Linux only. On other systems the check of the files' identity ([`super::identity`]) remains.
+//! SQLite's POSIX record locks belong to the process: if any other code in the process closes the
+//! database file (a foreign close), all of them are dropped, and SQLite does not notice. Open file
+//! description (OFD) locks belong to a descriptor instead, and conflict with the POSIX locks of
+//! every process, including this one.
+//!
+//! While SQLite has the database open, a second descriptor therefore holds two of SQLite's shared
+//! locks as OFD locks: the lock on the database, without which another SQLite would consider itself
+//! the last user and remove the WAL, and the lock on the `-shm` file, without which another SQLite
+//! would truncate it. A POSIX lock on a byte that no other program uses, the canary, shows whether
+//! the POSIX locks still exist.
+//!
+//! Linux only. On other systems, only the identity of the files is checked ([`super::identity`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,29 +23,30 @@ use crate::fork_safety::databases;
 #[cfg_attr(not(all(target_os = "linux", target_pointer_width = "64")), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Another SQLite has the file for itself right now.
+    /// Another SQLite has locked the file exclusively.
     Busy,
-    /// The handles of this process have a different file open than the one at the path.
+    /// This process's handles have a different file open than the one at the path.
     Replaced,
 }
 
-/// The locks on one database in this process, shared by its handles.
+/// The locks of this process on one database, shared by its handles.
 #[derive(Default)]
 pub struct RegionLocks(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// How many handles are open, or being opened. Closing a descriptor drops the POSIX locks of all of them.
+    /// Number of handles that are open or being opened. Closing a descriptor drops the POSIX locks
+    /// of all of them.
     handles: usize,
     held: Option<platform::Held>,
 }
 
-/// The locks of the databases in this process, by their paths.
+/// All region locks of this process, by path.
 static ALL: Mutex<Vec<(PathBuf, Weak<RegionLocks>)>> = Mutex::new(Vec::new());
 
-/// The locks on the database at a canonical path: the same for all clients on it.
+/// The locks on the database at a canonical path, shared by all clients that use it.
 pub fn of(path: &Path) -> Arc<RegionLocks> {
-    // A fork must find the list free.
+    // Delays a fork while the list is locked.
     let _using = databases::shared();
     let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain(|(_, locks)| locks.strong_count() > 0);
@@ -51,7 +58,7 @@ pub fn of(path: &Path) -> Arc<RegionLocks> {
     locks
 }
 
-/// One handle's share in the locks. It is dropped after the connection is closed.
+/// One handle's share of the locks. Dropped after the connection is closed.
 pub struct Share(Arc<RegionLocks>);
 
 impl RegionLocks {
@@ -61,15 +68,16 @@ impl RegionLocks {
 }
 
 impl Share {
-    /// Takes the lock on the database, if it is in WAL mode, before SQLite opens it: from then on no other SQLite removes
-    /// the WAL. Without WAL, SQLite itself needs the database for itself.
+    /// Before SQLite opens the database: takes the lock on the database if it is in WAL mode, so
+    /// that no other SQLite removes the WAL from now on. If it is not in WAL mode, SQLite needs an
+    /// exclusive lock to enable it.
     ///
     /// # Errors
-    /// If another SQLite has the database for itself, or it was replaced.
+    /// If another SQLite holds an exclusive lock, or the file was replaced.
     pub fn before_opening(locks: &Arc<RegionLocks>, paths: &Paths) -> Result<Share, Refusal> {
         let mut state = locks.state();
         state.handles += 1;
-        // Made at once, so that an error takes the handle out of the account.
+        // Created before anything can fail, so that its drop decrements `handles`.
         let share = Share(Arc::clone(locks));
         if state.held.is_none() {
             state.held = platform::Held::open(paths);
@@ -79,30 +87,31 @@ impl Share {
         taken.map(|()| share)
     }
 
-    /// Takes the other locks, once SQLite has the `-shm` file open. Answers whether the handle is protected as well as the
-    /// system allows; if not, the database came to be in WAL mode just now, and is to be opened again.
+    /// After SQLite has opened the `-shm` file: takes the remaining locks. Returns false if the
+    /// database has only just entered WAL mode: it must then be opened again to be protected.
+    /// Returns true if the system has no OFD locks.
     ///
     /// # Errors
-    /// If another SQLite is making the `-shm` file.
+    /// If another SQLite is creating the `-shm` file.
     pub fn after_opening(&self, paths: &Paths) -> Result<bool, Refusal> {
         self.0.state().held.as_mut().map_or(Ok(true), |held| held.lock_shm(paths))
     }
 
-    /// Whether the POSIX locks of this process are still there. A foreign close has dropped them if not.
+    /// Whether the POSIX locks still exist. They do not after a foreign close.
     pub fn is_intact(&self) -> bool {
         self.0.state().held.as_ref().is_none_or(platform::Held::is_intact)
     }
 
-    /// Begins to watch the POSIX locks again. The transactions to come take their own anew, and the OFD locks stand in for the
-    /// others.
-    pub fn mend(&self) {
+    /// Sets the canary again after a foreign close. Future transactions take their own POSIX locks,
+    /// and the OFD locks replace the others.
+    pub fn watch(&self) {
         if let Some(held) = &self.0.state().held {
             held.watch();
         }
     }
 
-    /// Gives the locks back if this is the last handle, so that SQLite can take itself for the last one, and remove the
-    /// WAL, when it closes the connection.
+    /// Releases the locks if this is the last handle, so that SQLite can detect that it is the last
+    /// user when it closes the connection, and remove the WAL.
     pub fn before_closing(&self) {
         let mut state = self.0.state();
         if state.handles == 1
@@ -136,34 +145,37 @@ mod platform {
     use crate::random;
     use crate::store::sqlite::identity;
 
-    /// SHARED_FIRST of SQLite's os.h: a program that has the database open holds a shared lock here.
+    /// SHARED_FIRST in SQLite's os.h: every program that has the database open holds a shared lock
+    /// on this byte.
     const DATABASE_IN_USE: i64 = 0x4000_0002;
 
-    /// UNIX_SHM_DMS of SQLite's os_unix.c: a program that has the `-shm` file open holds a shared lock here.
+    /// UNIX_SHM_DMS in SQLite's os_unix.c: every program that has the `-shm` file open holds a
+    /// shared lock on this byte.
     const SHM_IN_USE: i64 = 128;
 
-    /// Where in the database the read and write versions of its format are, and what they are in WAL mode.
+    /// Offset of the file format's read and write version in the database header, and their values
+    /// in WAL mode.
     const FORMAT: (u64, [u8; 2]) = (18, [2, 2]);
 
-    /// From here on no other program locks anything.
-    const BEYOND: i64 = 1 << 60;
+    /// No other program locks bytes from this offset on.
+    const UNUSED_OFFSETS: i64 = 1 << 60;
 
     /// The descriptors that hold the locks.
     pub struct Held {
         database: File,
         shm: Option<File>,
         is_database_locked: bool,
-        /// Whether the system has such locks.
-        is_possible: bool,
-        /// The byte that only the POSIX locks of this process are on.
+        /// Whether the system supports OFD locks.
+        is_supported: bool,
+        /// The offset of the canary, on which only this process holds a POSIX lock.
         canary: i64,
     }
 
     impl Held {
         pub fn open(paths: &Paths) -> Option<Held> {
-            let canary = BEYOND + i64::from(u32::from_le_bytes(random::bytes().ok()?));
+            let canary = UNUSED_OFFSETS + i64::from(u32::from_le_bytes(random::bytes().ok()?));
             let database = File::open(&paths.database).ok()?;
-            Some(Held { database, shm: None, is_database_locked: false, is_possible: true, canary })
+            Some(Held { database, shm: None, is_database_locked: false, is_supported: true, canary })
         }
 
         pub fn lock_database(&mut self, paths: &Paths) -> Result<(), Refusal> {
@@ -172,12 +184,13 @@ mod platform {
             }
             let mut format = [0; 2];
             let is_wal = self.database.read_exact_at(&mut format, FORMAT.0).is_ok() && format == FORMAT.1;
-            // A rollback journal that a crash left is undone by the next SQLite, which needs the database for itself.
+            // To roll back a journal that a crash left behind, SQLite needs an exclusive lock.
             if !self.is_database_locked && is_wal && !paths.journal.exists() {
-                self.is_possible = lock(&self.database, libc::F_RDLCK, DATABASE_IN_USE)?;
-                self.is_database_locked = self.is_possible;
+                self.is_supported = lock(&self.database, libc::F_RDLCK, DATABASE_IN_USE)?;
+                self.is_database_locked = self.is_supported;
             }
-            // The first one that opens the `-shm` file must make it anew, and finds out by this lock that it is the first.
+            // The first SQLite that opens the `-shm` file must initialize it, and finds out by this
+            // lock that it is the first.
             if self.is_database_locked && self.shm.is_none() {
                 self.shm = File::open(&paths.shm).ok().filter(|shm| is_locked(shm, SHM_IN_USE));
                 if let Some(shm) = &self.shm {
@@ -188,10 +201,10 @@ mod platform {
         }
 
         pub fn lock_shm(&mut self, paths: &Paths) -> Result<bool, Refusal> {
-            if !self.is_possible || !self.is_database_locked {
-                return Ok(!self.is_possible);
+            if !self.is_supported || !self.is_database_locked {
+                return Ok(!self.is_supported);
             }
-            // The one of before may have been removed by the last handle that was closed.
+            // The previous file may have been removed when the last handle was closed.
             let shm = match self.shm.take().filter(|shm| identity::is_at(shm, &paths.shm)) {
                 Some(shm) => self.shm.insert(shm),
                 None => self.shm.insert(File::open(&paths.shm).map_err(|_| Refusal::Replaced)?),
@@ -201,7 +214,7 @@ mod platform {
             Ok(true)
         }
 
-        /// Takes the POSIX locks that tell whether the others are there.
+        /// Sets the canary.
         pub fn watch(&self) {
             for file in [Some(&self.database), self.shm.as_ref()].into_iter().flatten() {
                 let _ = fcntl(file, FcntlArg::F_SETLK(&region(libc::F_RDLCK, self.canary)));
@@ -226,21 +239,21 @@ mod platform {
         libc::flock { l_type: kind as libc::c_short, l_whence: whence, l_start: start, l_len: 1, l_pid: 0 }
     }
 
-    /// Whether another descriptor, or the POSIX locks of a process, this one included, lock a byte. Without an answer there is
-    /// nothing to tell.
+    /// Whether another descriptor, or any process's POSIX lock, locks a byte. True if the system
+    /// cannot tell.
     fn is_locked(file: &File, start: i64) -> bool {
         let mut found = region(libc::F_WRLCK, start);
         fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_err()
             || found.l_type != region(libc::F_UNLCK, 0).l_type
     }
 
-    /// Changes an OFD lock; answers whether the system can do that.
+    /// Sets or removes an OFD lock. Returns false if the system does not support OFD locks.
     fn lock(file: &File, kind: libc::c_int, start: i64) -> Result<bool, Refusal> {
         match fcntl(file, FcntlArg::F_OFD_SETLK(&region(kind, start))) {
             Ok(_) => Ok(true),
             Err(Errno::EAGAIN | Errno::EACCES) => Err(Refusal::Busy),
             Err(error) => {
-                log::debug!("a lock that survives a foreign close cannot be taken: {error}");
+                log::debug!("an OFD lock cannot be taken: {error}");
                 Ok(false)
             }
         }
@@ -251,7 +264,7 @@ mod platform {
 mod platform {
     use super::{Paths, Refusal};
 
-    /// Nothing: this system has no such locks.
+    /// Other systems have no OFD locks.
     pub struct Held;
 
     impl Held {

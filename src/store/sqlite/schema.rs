@@ -1,8 +1,8 @@
-//! The schema and its migrations from the databases of older versions of the library.
+//! The SQLite schema and its migrations from older versions of the library.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-/// The migrations from version N to N + 1, in order. Only ever added to.
+/// The migrations from version N to N + 1, in order. Existing entries never change.
 const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE token (
@@ -40,28 +40,30 @@ const MIGRATIONS: [&str; 3] = [
 ",
 ];
 
-/// The state of a database, compared with this version of the library.
+/// How a database's schema compares with this version of the library.
 pub enum Schema {
-    /// It has every table and index.
+    /// Current.
     UpToDate,
-    /// A newer version of the library wrote it.
+    /// Written by a newer version of the library.
     Newer,
-    /// It has none of them, and must not get them.
+    /// Empty, but must not be created.
     Empty,
 }
 
-/// Brings a database up to date; an empty one only if it `may_be_made`.
-pub fn migrate(connection: &mut Connection, may_be_made: bool) -> rusqlite::Result<Schema> {
+/// Migrates a database to the current schema. Creates the schema in an empty database only if
+/// `may_create`.
+pub fn migrate(connection: &mut Connection, may_create: bool) -> rusqlite::Result<Schema> {
     let current =
         |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
     let newest = MIGRATIONS.len() as i64;
     if current(connection)? == newest {
         return Ok(Schema::UpToDate);
     }
-    // Several processes may start at once: the first migrates, the others look again.
+    // Several processes may start at the same time: the first one migrates, and the others check
+    // again.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version = current(&transaction)?;
-    if version == 0 && !may_be_made {
+    if version == 0 && !may_create {
         return Ok(Schema::Empty);
     }
     let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {

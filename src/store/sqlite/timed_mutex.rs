@@ -1,4 +1,4 @@
-//! A mutex with a deadline (timed mutex) for a database handle.
+//! A mutex with a deadline (timed mutex), for a database handle.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,10 +7,10 @@ use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::signal::Signal;
 
-/// The longest wait without a look for a cancellation.
+/// Interval at which a wait checks for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The lock.
+/// The mutex.
 #[derive(Default)]
 pub struct TimedMutex {
     state: Mutex<State>,
@@ -20,18 +20,18 @@ pub struct TimedMutex {
 #[derive(Default)]
 struct State {
     is_taken: bool,
-    /// How many threads wait. Without any, the release makes no system call.
+    /// Number of waiting threads. If it is 0, the release makes no system call.
     waiting: usize,
 }
 
-/// The held lock; dropping it releases the lock.
+/// A guard; dropping it releases the mutex.
 pub struct TimedMutexGuard<'a>(&'a TimedMutex);
 
 impl TimedMutex {
-    /// Waits for the lock. `None` once `is_done` says that there is nothing left to do.
+    /// Waits for the mutex. Returns `None` as soon as `is_done` returns true.
     ///
     /// # Errors
-    /// `TIMEOUT`, `CANCELLED`. A lock that is free is given even if the deadline has passed.
+    /// `TIMEOUT`, `CANCELLED`. If the mutex is free, it is locked even after the deadline.
     pub fn lock(
         &self,
         deadline: &Deadline,

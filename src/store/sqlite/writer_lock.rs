@@ -1,33 +1,34 @@
-//! A mutual-exclusion lock between the writers of one database, in all processes and threads of this library: `flock` on a
-//! file of its own, beside SQLite's lock. A foreign close of the database drops SQLite's lock in the midst of a transaction;
-//! this one it cannot drop, so no other client writes meanwhile.
+//! An advisory lock (`flock`) between all writers of a database, in all processes and threads that
+//! use this library, in addition to SQLite's own lock. If other code in the process closes the
+//! database file, SQLite's POSIX locks are dropped, even during a transaction. This lock remains,
+//! so no other client of this library writes at the same time.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::store::file_lock::{FileLock, make_folder};
 
-/// The name of the file. A refresh lock has a name of 32 hexadecimal digits.
+/// The file name. Refresh locks have names of 32 hexadecimal digits.
 const NAME: &str = "writer";
 
-/// The lock. Its file stays open from the first transaction to the next fork.
+/// The lock. Its file stays open from the first transaction until the next fork.
 pub struct WriterLock {
     path: PathBuf,
     file: Mutex<Option<FileLock>>,
 }
 
-/// The held lock; dropping it releases the lock.
-pub struct Writing<'a>(MutexGuard<'a, Option<FileLock>>);
+/// A guard; dropping it releases the lock.
+pub struct WriterLockGuard<'a>(MutexGuard<'a, Option<FileLock>>);
 
 impl WriterLock {
-    /// The lock whose file is in the folder.
+    /// A lock whose file is in `folder`.
     pub fn new(folder: &Path) -> WriterLock {
         WriterLock { path: folder.join(NAME), file: Mutex::new(None) }
     }
 
-    /// Takes the lock, unless another writer has it. If the file cannot be made, SQLite's own lock must suffice: a token is
-    /// not given up for that.
-    pub fn try_lock(&self) -> Option<Writing<'_>> {
+    /// Takes the lock, unless another writer holds it. If the file cannot be created, SQLite's own
+    /// lock must suffice, since not saving a token would be worse.
+    pub fn try_lock(&self) -> Option<WriterLockGuard<'_>> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..2 {
             if file.is_none() {
@@ -37,14 +38,14 @@ impl WriterLock {
             match lock.try_lock() {
                 Ok(()) if lock.is_at(&self.path) => break,
                 Err(std::fs::TryLockError::WouldBlock) => return None,
-                // It was removed by another program, or cannot be locked.
+                // The file was removed by another program, or cannot be locked.
                 Ok(()) | Err(_) => *file = None,
             }
         }
-        Some(Writing(file))
+        Some(WriterLockGuard(file))
     }
 
-    /// Closes the file. No thread holds the lock.
+    /// Closes the file. No thread may hold the lock.
     pub fn close(&self) {
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -53,11 +54,11 @@ impl WriterLock {
         let opened = FileLock::open(&self.path).or_else(|_| {
             self.path.parent().map_or(Ok(()), make_folder).and_then(|()| FileLock::open(&self.path))
         });
-        opened.inspect_err(|error| log::debug!("the lock of the writers cannot be used: {error}")).ok()
+        opened.inspect_err(|error| log::debug!("the writer lock cannot be used: {error}")).ok()
     }
 }
 
-impl Drop for Writing<'_> {
+impl Drop for WriterLockGuard<'_> {
     fn drop(&mut self) {
         if let Some(lock) = &*self.0 {
             lock.unlock();
