@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use zeroize::Zeroizing;
 
-use crate::api::{Api, is_caller_settable, is_of_dead_token};
+use crate::api::{Api, is_caller_settable, is_invalid_token_response};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::http::{Bucket, Idempotency, Request, Response};
@@ -79,9 +79,10 @@ impl Requests {
             Some(resource_id) => {
                 let send =
                     |bearer: &_| self.api.send(Request { bearer: Some(bearer), ..request.clone() }, deadline);
-                let is_dead = |outcome: &Result<Response, _>| outcome.as_ref().is_ok_and(is_of_dead_token);
+                let is_invalid =
+                    |outcome: &Result<Response, _>| outcome.as_ref().is_ok_and(is_invalid_token_response);
                 self.tokens
-                    .with_live_token(resource_id, deadline, send, is_dead)
+                    .with_live_token(resource_id, deadline, send, is_invalid)
                     .map_err(|error| error.with_resource(resource_id))?
             }
         };

@@ -9,7 +9,7 @@ use crate::http::{Response, requested_delay};
 
 /// The messages of the 401s that a new access token fixes. After any other 401 a refresh would be
 /// useless.
-const DEAD_TOKEN: [&str; 2] = ["invalid jwt", "access token is invalid"];
+const INVALID_TOKEN_MESSAGES: [&str; 2] = ["invalid jwt", "access token is invalid"];
 
 /// The help text for an app version that the API or its consent page does not find.
 pub const NO_VERSION: &str = "pass versionId to ghl_authorization_url, which a draft or private app needs, and \
@@ -31,9 +31,9 @@ pub fn error(response: &Response, secrets: &[&str]) -> Error {
 }
 
 /// Whether an error says that the access token is invalid.
-pub fn says_dead_token(error: &Error) -> bool {
+pub fn says_invalid_token(error: &Error) -> bool {
     let words = error.api().map(lowercase_message).unwrap_or_default();
-    error.http_status() == Some(401) && DEAD_TOKEN.iter().any(|dead| words.contains(dead))
+    error.http_status() == Some(401) && INVALID_TOKEN_MESSAGES.iter().any(|message| words.contains(message))
 }
 
 /// The API's message in lower case. Empty for a page of a proxy or a firewall.
@@ -43,10 +43,10 @@ fn lowercase_message(fault: &ApiFault) -> String {
 
 /// Whether a rejected mint means that mints for all other locations will be rejected as well: the
 /// company's token is invalid or lacks the scope, or the API version is wrong.
-pub fn ends_every_mint(error: &Error) -> bool {
+pub fn fails_every_mint(error: &Error) -> bool {
     let words = error.api().map(lowercase_message).unwrap_or_default();
     let of_all = ["not authorized for this scope", "version header"];
-    says_dead_token(error)
+    says_invalid_token(error)
         || error.http_status() == Some(401) && of_all.iter().any(|part| words.contains(part))
 }
 
@@ -59,14 +59,14 @@ pub fn is_transient(fault: &ApiFault) -> bool {
 
 /// Whether an error says that the token is of the other kind (company or location). A refresh token
 /// in the request was not used up then.
-pub fn says_other_kind(error: &Error) -> bool {
+pub fn says_wrong_token_kind(error: &Error) -> bool {
     let words = error.api().map(lowercase_message).unwrap_or_default();
     error.http_status() == Some(401) && words.contains("user type mismatch")
 }
 
 /// Whether a response says that the access token is invalid.
-pub fn is_of_dead_token(response: &Response) -> bool {
-    response.status == 401 && says_dead_token(&error(response, &[]))
+pub fn is_invalid_token_response(response: &Response) -> bool {
+    response.status == 401 && says_invalid_token(&error(response, &[]))
 }
 
 /// The status and the help text for a response.
@@ -123,7 +123,7 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
             Status::Unauthorized,
             "import the current token from the account's settings: this one was rotated or deleted",
         ),
-        401 if DEAD_TOKEN.iter().any(|dead| words.contains(dead)) => (
+        401 if INVALID_TOKEN_MESSAGES.iter().any(|message| words.contains(message)) => (
             Status::Unauthorized,
             "check that the app is still installed; the API no longer accepts the access token",
         ),
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn vendor_responses_map_to_status_codes() {
         use Status::*;
-        for (status, body, expected, is_dead) in [
+        for (status, body, expected, is_invalid) in [
             (
                 400,
                 r#"{"statusCode":400,"message":"Invalid grant: refresh token is invalid"}"#,
@@ -397,7 +397,7 @@ mod tests {
         ] {
             let error = error(&response(status, body), &[]);
             assert_eq!(error.status(), expected, "{status} {body}");
-            assert_eq!(says_dead_token(&error), is_dead, "{status} {body}");
+            assert_eq!(says_invalid_token(&error), is_invalid, "{status} {body}");
         }
     }
 

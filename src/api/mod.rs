@@ -31,7 +31,8 @@ use crate::token::{NO_TOKEN_TEXT, is_token_text};
 use field_names::FieldNames;
 
 pub(crate) use fault::{
-    NO_VERSION, ends_every_mint, is_of_dead_token, says_dead_token, says_other_kind, without_secrets,
+    NO_VERSION, fails_every_mint, is_invalid_token_response, says_invalid_token, says_wrong_token_kind,
+    without_secrets,
 };
 pub use installed_locations::{InstalledLocationsParams, Pages, installed_location_ids, location_ids};
 pub use location_token::LocationTokenParams;
