@@ -1,5 +1,5 @@
-//! `POST /oauth/location-token` (the vendor's `get-location-access-token`): mints a location's token from its
-//! company's.
+//! `POST /oauth/location-token` (the vendor's `get-location-access-token`): mints a location's
+//! token with its company's token.
 
 use serde::Deserialize;
 use ureq::http::Method;
@@ -29,12 +29,12 @@ pub struct LocationTokenParams {
 }
 
 impl Api {
-    /// Mints. It spends nothing, so it is repeated like a read.
+    /// Mints a location's token. A mint uses nothing up, so it is idempotent and may be retried.
     ///
-    /// The answer lacks `userType` and `companyId`; the token gets both.
+    /// The response lacks `userType` and `companyId`; both are added to the token.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for an empty id; else what the API or the network says.
+    /// `INVALID_ARGUMENT` for an empty ID; errors of the API and the network.
     pub fn location_token(
         &self,
         company_id: &str,
@@ -61,7 +61,7 @@ impl Api {
         let mut token = parse_token_response(&reply, now_ms)?;
         if token.is_of_another(location_id, UserType::Location) {
             let error =
-                Error::new(Status::Protocol, "the API granted the token of another owner than was asked for")
+                Error::new(Status::Protocol, "the API returned a token of another owner than requested")
                     .with_help("report this to the vendor; the token was not used");
             return Err(Failure { error, outcome: Outcome::Unknown });
         }
