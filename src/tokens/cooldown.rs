@@ -19,7 +19,7 @@ const MAX_REFUSAL_PAUSE: Duration = Duration::from_secs(300);
 /// once.
 const MAX_INLINE_WAIT: Duration = Duration::from_secs(1);
 
-/// Above this many entries, those whose cooldown ended long ago are removed.
+/// Above this many entries, the long-expired ones are removed.
 const PRUNE_ABOVE: usize = 4096;
 
 /// Cooldowns by resource. Times are from the monotonic clock.
@@ -42,8 +42,8 @@ struct Failures {
 }
 
 impl Failures {
-    /// Counts a failure and returns the end of its pause. The count restarts after a failure-free
-    /// time of the longest pause.
+    /// Counts a failure and returns the end of its pause. The count restarts if the longest pause
+    /// passes without a failure.
     fn add(&mut self, now: Duration, (first, factor, longest): (Duration, u32, Duration)) -> Duration {
         if now > self.paused_until + longest {
             self.count = 0;

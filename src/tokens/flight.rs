@@ -84,7 +84,7 @@ impl<T> Flight<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a flight that is no longer open to new followers.
+    /// Ends a flight after it was closed to new followers.
     fn end(flight: &Arc<Self>, end: State<T>) {
         *flight.state() = end;
         // Without followers, save the system call.

@@ -26,7 +26,7 @@ const KEY: &str = "installation/";
 /// that follow it.
 const SAME_INSTALLATION_MS: i64 = 1_000;
 
-/// How many records or notes are read at a time.
+/// Records or notes per page.
 const PAGE: usize = 100;
 
 /// Maximum number of pending INSTALLs that are minted in the call that brings the company's token.
@@ -92,8 +92,9 @@ impl Tokens {
         if !last.installed {
             return Ok(WebhookOutcome::ignored("a later UNINSTALL was applied"));
         }
-        // Read after the note is saved; the company's UNINSTALL does the reverse. So of two
-        // concurrent events at least one sees the other.
+        // Read the company's state after saving this one. The company's UNINSTALL saves its state
+        // before it reads those of its locations, so of two concurrent events at least one sees the
+        // other.
         if let Some(company_id) = &last.company_id
             && let Some(company) = self
                 .last_installation_state(company_id, deadline)?
@@ -173,8 +174,8 @@ impl Tokens {
         // installation.
         for location_id in self.records.unsaved_ids() {
             let copy = self.records.unsaved_copy(&location_id);
-            let is_its = copy.is_some_and(|copy| copy.token.company_id.as_deref() == Some(company_id));
-            if is_its && location_id != company_id {
+            let is_of_company = copy.is_some_and(|copy| copy.token.company_id.as_deref() == Some(company_id));
+            if is_of_company && location_id != company_id {
                 let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
                 deleted |= self.delete_if(&location_id, at_ms, ends, deadline)? == Deletion::Deleted;
             }
@@ -335,7 +336,8 @@ impl Tokens {
         }
     }
 
-    /// Mints for a location that was just installed. Returns why there is no token yet, or `None`.
+    /// Mints for a location that was just installed. Returns the reason if no token is available
+    /// yet.
     fn mint_installed(
         &self,
         location_id: &str,
@@ -374,8 +376,8 @@ impl Tokens {
             None if held.is_unreadable => self.mint_new(location_id, deadline),
             // The record belongs to an earlier installation: its refresh token is of no use.
             Some(record) if installed.requires_mint(record) => self.mint_new(location_id, deadline),
-            // If the API has just rejected this token, do not return it again although it has not
-            // expired.
+            // Request a different token: the API may have rejected the stored one before its
+            // expiry.
             Some(record) => {
                 self.renewed(location_id, Want::Another, Some(&record.token.access_token), deadline).map(drop)
             }
@@ -430,7 +432,7 @@ impl Tokens {
         Ok(self.has_company(&company_id, deadline)?.then_some(company_id))
     }
 
-    /// Saves a state unless a later one is known, and returns the one that is in force.
+    /// Saves a state unless a later one is known, and returns the later of the two.
     fn update_installation_state(
         &self,
         resource_id: &str,

@@ -47,7 +47,7 @@ struct DueQueue<'a> {
     now_ms: i64,
     state: Mutex<QueueState>,
     /// Notified after each attempt to load a page.
-    turned: Signal,
+    page_loaded: Signal,
 }
 
 /// The range of renewal times of a page.
@@ -73,7 +73,7 @@ struct QueueState {
     /// Renewals with an unknown outcome, in the order of their retries.
     unresolved: VecDeque<Unresolved>,
     /// Whether a worker is loading the next page. It does not hold the lock meanwhile.
-    is_turning: bool,
+    is_loading: bool,
 }
 
 /// A renewal with an unknown outcome. Times are uptimes.
@@ -159,7 +159,7 @@ impl Tokens {
         (whole, deadline): (&Deadline, &(impl Fn() -> Deadline + Sync)),
         mut see: impl FnMut(&str, Result<()>) -> Result<()>,
     ) -> Result<()> {
-        let workers = workers.min(due.available());
+        let workers = workers.min(due.queued_count());
         if workers <= 1 {
             while let Some((id, outcome)) = self.renew_next(due, whole, deadline)? {
                 see(&id, outcome)?;
@@ -255,10 +255,16 @@ impl<'a> DueQueue<'a> {
         deadline: &'a (dyn Fn() -> Deadline + Sync),
     ) -> Result<DueQueue<'a>> {
         let now_ms = tokens.clock.wall_ms();
-        let due =
-            DueQueue { tokens, company_id, deadline, now_ms, state: Mutex::default(), turned: Signal::new() };
+        let due = DueQueue {
+            tokens,
+            company_id,
+            deadline,
+            now_ms,
+            state: Mutex::default(),
+            page_loaded: Signal::new(),
+        };
         let page = due.page(Range::Due, None)?;
-        due.state().take_in(page);
+        due.state().set_page(page);
         Ok(due)
     }
 
@@ -266,22 +272,22 @@ impl<'a> DueQueue<'a> {
     /// still busy, so a slow renewal does not delay the rest.
     fn next(&self, whole: &Deadline) -> Result<Option<NextStep>> {
         loop {
-            let seen = self.turned.count();
+            let seen = self.page_loaded.count();
             let mut state = self.state();
-            if let Some(step) = state.next_at_hand(self.tokens.clock.uptime()) {
+            if let Some(step) = state.next_queued(self.tokens.clock.uptime()) {
                 return Ok(Some(step));
             }
-            if state.is_turning {
+            if state.is_loading {
                 drop(state);
-                whole.renewed(PROGRESS_INTERVAL).wait(&self.turned, seen);
+                whole.renewed(PROGRESS_INTERVAL).wait(&self.page_loaded, seen);
                 continue;
             }
             if let Some((range, after)) = state.next_page() {
-                state.is_turning = true;
+                state.is_loading = true;
                 drop(state);
-                let _turning = Turning(self);
+                let _load = PageLoad(self);
                 let page = self.page(range, after.as_deref())?;
-                self.state().take_in(page);
+                self.state().set_page(page);
                 continue;
             }
             // Retry unknown outcomes only while other renewals are running.
@@ -312,7 +318,7 @@ impl<'a> DueQueue<'a> {
     }
 
     /// The number of queued resources, or `usize::MAX` if there are more pages.
-    fn available(&self) -> usize {
+    fn queued_count(&self) -> usize {
         let state = self.state();
         if state.after.is_some() { usize::MAX } else { state.resource_ids.len() }
     }
@@ -343,18 +349,18 @@ impl<'a> DueQueue<'a> {
 }
 
 /// Marks the loading of a page; wakes the other workers when dropped.
-struct Turning<'a>(&'a DueQueue<'a>);
+struct PageLoad<'a>(&'a DueQueue<'a>);
 
-impl Drop for Turning<'_> {
+impl Drop for PageLoad<'_> {
     fn drop(&mut self) {
-        self.0.state().is_turning = false;
-        self.0.turned.notify();
+        self.0.state().is_loading = false;
+        self.0.page_loaded.notify();
     }
 }
 
 impl QueueState {
     /// The next retry if its time has come, otherwise the next resource of the page.
-    fn next_at_hand(&mut self, now: Duration) -> Option<NextStep> {
+    fn next_queued(&mut self, now: Duration) -> Option<NextStep> {
         if self.unresolved.front().is_some_and(|unresolved| now >= unresolved.failed + RETRY_AFTER)
             && let Some(again) = self.unresolved.pop_front()
         {
@@ -377,7 +383,7 @@ impl QueueState {
         }
     }
 
-    fn take_in(&mut self, page: DuePage) {
+    fn set_page(&mut self, page: DuePage) {
         let mut resource_ids = page.resource_ids;
         resource_ids.retain(|id| !self.under_way.contains(id));
         // Start at a random position: concurrent processes then mostly find each other's renewals

@@ -1,8 +1,8 @@
 //! Bulk mint of location tokens with a worker pool: limited by the rate limiter, saved in batches,
 //! resumable.
 //!
-//! A mint consumes nothing, so it needs no lock: two processes that mint for the same location both
-//! get a valid token, and the store keeps one of them.
+//! A mint consumes no refresh token, so it needs no lock: two processes that mint for the same
+//! location both get a valid token, and the store keeps one of them.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -223,7 +223,7 @@ impl Tokens {
         tally
     }
 
-    /// Saves a batch of new tokens in one transaction and publishes them.
+    /// Saves new tokens in one batch and publishes them.
     fn save_and_publish_all(&self, mut records: Vec<Record>, deadline: &Deadline) -> Result<()> {
         let save_deadline = deadline.at_least(SAVE_TIME);
         let mut changes = Vec::with_capacity(records.len());

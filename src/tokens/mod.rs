@@ -440,7 +440,7 @@ impl Tokens {
             outcome.as_ref().is_err_and(|failure| says_invalid_token(&failure.error))
         };
         let outcome = self
-            .with_live_token_beside(company_id, deadline, waits, &call, is_dead)
+            .with_live_token_and_waits(company_id, deadline, waits, &call, is_dead)
             .map_err(|error| error.with_resource(company_id))?;
         Ok(outcome?)
     }
@@ -462,10 +462,10 @@ impl Tokens {
         is_dead: impl Fn(&T) -> bool,
     ) -> Result<T> {
         valid_id("resource_id", resource_id)?;
-        self.with_live_token_beside(resource_id, deadline, deadline, call, is_dead)
+        self.with_live_token_and_waits(resource_id, deadline, deadline, call, is_dead)
     }
 
-    fn with_live_token_beside<T>(
+    fn with_live_token_and_waits<T>(
         &self,
         resource_id: &str,
         deadline: &Deadline,
@@ -476,7 +476,7 @@ impl Tokens {
         let bearer = match self.with_fresh(resource_id, Secret::clone) {
             Some(bearer) => bearer,
             None => self
-                .renewed_beside(resource_id, Want::Fresh, None, deadline, waits)
+                .renewed_with_waits(resource_id, Want::Fresh, None, deadline, waits)
                 .map_err(|error| error.with_resource(resource_id))?,
         };
         let outcome = call(&bearer);
@@ -510,18 +510,18 @@ impl Tokens {
         known: Option<&Secret>,
         deadline: &Deadline,
     ) -> Result<Secret> {
-        self.renewed_beside(resource_id, want, known, deadline, deadline)
+        self.renewed_with_waits(resource_id, want, known, deadline, deadline)
     }
 
     /// Like [`Tokens::renewed`], but waits for other callers, locks and the store only until
-    /// `others`.
-    fn renewed_beside(
+    /// `waits`.
+    fn renewed_with_waits(
         &self,
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
         deadline: &Deadline,
-        others: &Deadline,
+        waits: &Deadline,
     ) -> Result<Secret> {
         if want != Want::Runway
             && let Some(is_asked_for) = self.maintained().get_mut(resource_id)
@@ -532,7 +532,7 @@ impl Tokens {
             let _deferred = deferred_callbacks::defer();
             match self.flights.join((resource_id.to_owned(), want)) {
                 Role::Leader(leader) => {
-                    let result = self.renew(resource_id, want, known, deadline, others);
+                    let result = self.renew(resource_id, want, known, deadline, waits);
                     leader.complete(result.clone());
                     return result;
                 }
@@ -542,7 +542,7 @@ impl Tokens {
                     {
                         return Ok(valid);
                     }
-                    match flight.wait(others)? {
+                    match flight.wait(waits)? {
                         // The leader panicked, was cancelled or timed out, or returned the token
                         // that this caller already knows: try again.
                         None => {}
@@ -745,7 +745,7 @@ impl Tokens {
         Ok(deletion)
     }
 
-    /// Drops all state of a deleted resource.
+    /// Drops this process's state of a deleted resource.
     fn forget_deleted(&self, resource_id: &str) {
         self.rejected_new_tokens().remove(resource_id);
         self.cooldowns.clear(resource_id);
@@ -851,7 +851,7 @@ fn digest_of(token: &Secret) -> Digest {
 fn not_found(resource_id: &str) -> Error {
     Error::new(
         Status::NotFound,
-        format!("no token is held for {resource_id}, and no company's token to mint one with"),
+        format!("no token is held for {resource_id}, and no company token is available to mint one"),
     )
     .with_help("let the user consent (authorization_url), or import a token")
     .with_resource(resource_id)

@@ -30,11 +30,11 @@ pub const TOMBSTONES: &str = "deleted";
 /// Retention of tombstones and of spent digests: longer than a refresh token can live.
 pub const RETENTION_MS: i64 = 400 * 86_400_000;
 
-/// How often a save is repeated after conflicts with other writers.
+/// Maximum number of save attempts under conflicts with other writers.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// Above this many remembered deletions, those older than `MAX_CALL` are pruned.
-const MANY: usize = 4096;
+const PRUNE_ABOVE: usize = 4096;
 
 /// An upper bound on how long a call works with a record that it has loaded.
 const MAX_CALL: Duration = Duration::from_secs(3600);
@@ -44,7 +44,7 @@ const MAX_CALL: Duration = Duration::from_secs(3600);
 pub enum Origin {
     /// A refresh that consumed the refresh token of this token. Replaces only this token.
     Refresh(Arc<Token>),
-    /// A mint. It consumes nothing, so a good token of another writer wins.
+    /// A mint. It can be repeated, so a good token of another writer wins.
     Mint,
     /// A user's consent, given while the store held this token, if any. Replaces that token and its
     /// successors, but not the token of a later consent.
@@ -69,7 +69,7 @@ struct Unsaved {
     record: Record,
     origin: Origin,
     /// The count when the copy was added.
-    came: u64,
+    added_at: u64,
     /// Failed save attempts since then.
     refusals: u32,
     /// The uptime of the next save attempt.
@@ -353,12 +353,12 @@ impl Records {
                 if self.store.version(resource_id, deadline)?.is_some() {
                     continue;
                 }
-                was_there |= self.deletion_ended(resource_id, at_ms, &should_delete);
+                was_there |= self.complete_deletion(resource_id, at_ms, &should_delete);
                 return Ok(if was_there { Deletion::Deleted } else { Deletion::NotFound });
             }
             was_there = true;
             if self.store.remove_all(&[(resource_id.to_owned(), version)], deadline)?[..] == [true] {
-                self.deletion_ended(resource_id, at_ms, &should_delete);
+                self.complete_deletion(resource_id, at_ms, &should_delete);
                 return Ok(if self.is_unsaved(resource_id) { Deletion::Kept } else { Deletion::Deleted });
             }
         }
@@ -380,7 +380,7 @@ impl Records {
 
     /// Remembers a completed deletion, so that tokens in flight are dropped. Drops a copy that was
     /// added during the deletion, and returns whether there was one.
-    fn deletion_ended(
+    fn complete_deletion(
         &self,
         resource_id: &str,
         at_ms: i64,
@@ -390,7 +390,7 @@ impl Records {
         let uptime = self.clock.uptime();
         overlay.count += 1;
         let ended = overlay.count;
-        if overlay.deleted.len() >= MANY {
+        if overlay.deleted.len() >= PRUNE_ABOVE {
             overlay.deleted.retain(|_, deleted| deleted.uptime + MAX_CALL > uptime);
         }
         overlay.deleted.insert(resource_id.to_owned(), Deleted { ended, at_ms, uptime });
@@ -423,7 +423,7 @@ impl Records {
         let removed = self.store.remove_all(&versions, deadline)?;
         for ((resource_id, _), removed) in versions.into_iter().zip(removed) {
             if removed {
-                self.deletion_ended(&resource_id, at_ms, &|_| true);
+                self.complete_deletion(&resource_id, at_ms, &|_| true);
             } else {
                 again.push(resource_id);
             }
@@ -508,8 +508,8 @@ impl Records {
             return Keeping::Newer;
         }
         overlay.count += 1;
-        let came = overlay.count;
-        overlay.unsaved.insert(resource_id, Unsaved { record, origin, came, refusals: 0, next_save_at });
+        let added_at = overlay.count;
+        overlay.unsaved.insert(resource_id, Unsaved { record, origin, added_at, refusals: 0, next_save_at });
         Keeping::Kept
     }
 
@@ -614,7 +614,7 @@ pub enum Deletion {
 impl Unsaved {
     /// Whether the copy was added after `record` was read and must not be replaced by this origin.
     fn is_newer(&self, record: &Record, origin: &Origin) -> bool {
-        self.came > record.as_of && self.origin.rank() >= origin.rank()
+        self.added_at > record.as_of && self.origin.rank() >= origin.rank()
     }
 }
 

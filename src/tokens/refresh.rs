@@ -62,8 +62,8 @@ struct Deadlines {
 
 impl Deadlines {
     /// The deadlines of a caller without a known valid token.
-    fn of(deadline: &Deadline, others: &Deadline) -> Deadlines {
-        Deadlines { call: deadline.clone(), store: others.clone(), has_valid: false }
+    fn of(deadline: &Deadline, waits: &Deadline) -> Deadlines {
+        Deadlines { call: deadline.clone(), store: waits.clone(), has_valid: false }
     }
 
     /// For waits for other callers and for the company: brief if the caller has a valid token.
@@ -93,14 +93,14 @@ impl Tokens {
         want: Want,
         known: Option<&Secret>,
         deadline: &Deadline,
-        others: &Deadline,
+        waits: &Deadline,
     ) -> Result<Secret> {
         if want == Want::Fresh
             && let Some(token) = self.with_fresh(resource_id, Secret::clone)
         {
             return Ok(token); // The flight before this one landed between the caller's look and its seat.
         }
-        let mut deadlines = Deadlines::of(deadline, others);
+        let mut deadlines = Deadlines::of(deadline, waits);
         if want == Want::Fresh
             && let Some(left) = self.cache.unexpired_for(resource_id, self.clock.uptime())
         {
@@ -186,7 +186,7 @@ impl Tokens {
         if self.with_fresh(&company_id, |_| ()).is_none() && self.has_company(&company_id, waits)? {
             // A caller with a valid token may lead the company's refresh, but does not wait for
             // another leader.
-            self.renewed_beside(&company_id, Want::Fresh, None, &deadlines.call, waits)
+            self.renewed_with_waits(&company_id, Want::Fresh, None, &deadlines.call, waits)
                 .map_err(|error| error.with_resource(&company_id))?;
         }
         Ok(Precheck::Due)
@@ -346,8 +346,8 @@ impl Tokens {
         }
     }
 
-    /// Whether the company got a new consent after the location's token was refused, or has a valid
-    /// token again after it lacked one.
+    /// Whether a location can be minted again: its company got a new consent after the refusal, or
+    /// has a token again after the lack of one was the reason.
     fn has_newer_company(&self, record: &Record, deadline: &Deadline) -> bool {
         let Standing::ReauthorizationRequired { since_ms, lacks_company, .. } = record.standing else {
             return false;
@@ -478,8 +478,8 @@ impl Tokens {
                 record.standing = Standing::Inactive { since_ms: self.clock.wall_ms() };
                 record.intent = None;
             }
-            // The API did not examine the token, for example if a proxy answered: its state is
-            // unchanged.
+            // A response that is not the API's, such as a proxy's page, proves nothing: keep the
+            // intent.
             (Outcome::Refused, _) if error.http_status().is_some() && !error.is_verdict() => {}
             (Outcome::Refused | Outcome::NothingHappened, _) if !may_be_spent => record.intent = None,
             _ => {}
@@ -560,8 +560,8 @@ impl Tokens {
         Err(error)
     }
 
-    /// Mints a location token with the company's token. Consumes no refresh token. Waits for the
-    /// company's token until `waits`.
+    /// Mints a location token with the company's token, waiting for the latter until `waits`.
+    /// Consumes no refresh token.
     fn mint(
         &self,
         location_id: &str,

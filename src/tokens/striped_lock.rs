@@ -5,9 +5,9 @@
 //! write to the same line. In return, a writer must acquire all stripes.
 //!
 //! The value exists once. Each stripe holds an `Arc` of it, which readers do not clone. A writer
-//! that holds all stripes drops all references but one, so `Arc::get_mut` gives it exclusive
-//! access, and restores them before it unlocks. So a reader sees the value either before or after a
-//! write, and a reader that starts after a write has ended sees that write.
+//! that holds all stripes drops all references but one, so that `Arc::get_mut` succeeds, and
+//! restores them before it unlocks. So a reader sees the value either before or after a write, and
+//! a reader that starts after a write has ended sees that write.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;

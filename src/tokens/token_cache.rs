@@ -198,7 +198,7 @@ impl TokenCache {
         shard.tokens.remove(resource_id.as_bytes());
     }
 
-    /// Removes the tokens of a company, and those of unknown companies, except for these resources.
+    /// Removes all tokens of a company or of an unknown company, except for these resources.
     pub fn forget_company(&self, company_id: &str, except: &HashSet<String>) {
         let except: HashSet<&[u8]> = except.iter().map(String::as_bytes).collect();
         let company = company_tag(Some(company_id));

@@ -147,7 +147,7 @@ impl Tokens {
             if was_deleted
                 // The store does not know the unsaved copy.
                 || self.records.is_unsaved(&resource_id)
-                || self.shares_family_token(&resource_id, &entry.token, deadline)?.is_some()
+                || self.other_owner_of(&resource_id, &entry.token, deadline)?.is_some()
             {
                 held.push(entry);
                 continue;
@@ -189,14 +189,20 @@ impl Tokens {
             }
         }
         for entry in held {
-            self.take_over(entry, replace, report, deadline)?;
+            self.import_one(entry, replace, report, deadline)?;
         }
         failed.map_or(Ok(()), Err)
     }
 
     /// Imports a token for a resource that has, or had, a record. An unreadable record fails this
     /// entry only.
-    fn take_over(&self, entry: Entry, replace: bool, report: &mut Report, deadline: &Deadline) -> Result<()> {
+    fn import_one(
+        &self,
+        entry: Entry,
+        replace: bool,
+        report: &mut Report,
+        deadline: &Deadline,
+    ) -> Result<()> {
         let index = entry.index;
         let resource_id = entry.token.resource_id().unwrap_or_default().to_owned();
         let _deferred = deferred_callbacks::defer();
@@ -204,7 +210,7 @@ impl Tokens {
             Ok(Ok(record)) => {
                 self.imported(&record, report);
                 if record.token.kind() == UserType::Company {
-                    self.take_back_refresh_token(&record.token, deadline)?;
+                    self.remove_shared_refresh_token(&record.token, deadline)?;
                 }
             }
             Ok(Err(refusal)) => report.skip(index, Some(&resource_id), &refusal),
@@ -246,7 +252,7 @@ impl Tokens {
             return refused("its refresh token was already spent by a refresh through this store");
         }
         if token.kind() == UserType::Location
-            && let Some(other) = self.shares_family_token(resource_id, &token, deadline)?
+            && let Some(other) = self.other_owner_of(resource_id, &token, deadline)?
         {
             return Ok(Err(format!("its refresh token is stored for {other}; two owners cannot share one")));
         }
@@ -306,10 +312,10 @@ impl Tokens {
 
     /// Removes a company's refresh token from locations that hold it as their own. From then on
     /// they are minted.
-    fn take_back_refresh_token(&self, token: &Token, deadline: &Deadline) -> Result<()> {
+    fn remove_shared_refresh_token(&self, token: &Token, deadline: &Deadline) -> Result<()> {
         let company_id = token.resource_id().unwrap_or_default();
         let (mut last, mut tries) = (None, 0);
-        while let Some(location_id) = self.shares_family_token(company_id, token, deadline)? {
+        while let Some(location_id) = self.other_owner_of(company_id, token, deadline)? {
             deadline.check()?;
             // Give up if the same location is found repeatedly: the list is stale, or another
             // writer keeps changing the record.
@@ -340,7 +346,7 @@ impl Tokens {
 
     /// Another owner that holds the refresh token of an import or has spent it: the company, or a
     /// location of the same company.
-    fn shares_family_token(
+    fn other_owner_of(
         &self,
         resource_id: &str,
         token: &Token,
