@@ -93,7 +93,7 @@ impl Tokens {
             return Ok(WebhookOutcome::ignored("a later UNINSTALL was applied"));
         }
         // Read the company's state after saving this one. The company's UNINSTALL saves its state
-        // before it reads those of its locations, so of two concurrent events at least one sees the
+        // before it reads its locations' states, so of two concurrent events at least one sees the
         // other.
         if let Some(company_id) = &last.company_id
             && let Some(company) = self

@@ -86,7 +86,7 @@ impl Tokens {
     ) -> Result<Value> {
         let workers = workers(params.concurrency, DEFAULT_CONCURRENCY)?;
         let queue = LocationQueue::new(&params)?;
-        let is_list = params.installed;
+        let lists_installed = params.installed;
         let job = MintJob {
             whole: deadline().ended_by(&queue.stopped),
             queue,
@@ -102,7 +102,7 @@ impl Tokens {
         match job.queue.end() {
             Some(error) => Err(error),
             None => {
-                if is_list && tally.total() == 0 {
+                if lists_installed && tally.total() == 0 {
                     log::warn!(
                         "{}: the list of installed locations is empty; it can lag some seconds behind a consent, \
                          so try again",
@@ -458,11 +458,11 @@ impl Tally {
                 batch.push(*record);
             }
             MintOutcome::Failed(location_id, error) => {
-                let is_general =
+                let general =
                     [Status::Network, Status::Timeout, Status::Server, Status::Protocol, Status::Store];
                 // A proxy's error page says nothing about the location.
                 let is_page = error.api().is_some_and(|fault| !fault.is_of_api);
-                let counts = is_page || is_general.contains(&error.status());
+                let counts = is_page || general.contains(&error.status());
                 self.in_a_row = if counts { self.in_a_row + 1 } else { 0 };
                 self.failed.push(failure("locationId", &location_id, &error));
                 if self.in_a_row >= MAX_CONSECUTIVE_FAILURES {

@@ -389,6 +389,7 @@ impl Tokens {
         self.flights.wake_all();
     }
 
+    /// The event counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }

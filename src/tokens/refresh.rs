@@ -66,7 +66,8 @@ impl Deadlines {
         Deadlines { call: deadline.clone(), store: waits.clone(), has_valid: false }
     }
 
-    /// For waits for other callers and for the company: brief if the caller has a valid token.
+    /// For other callers, and for the store while the lock is held: brief if the caller has a valid
+    /// token.
     fn waits(&self) -> &Deadline {
         if self.has_valid { &self.store } else { &self.call }
     }
@@ -98,7 +99,8 @@ impl Tokens {
         if want == Want::Fresh
             && let Some(token) = self.with_fresh(resource_id, Secret::clone)
         {
-            return Ok(token); // The flight before this one landed between the caller's look and its seat.
+            // The previous flight completed after the caller had checked the cache.
+            return Ok(token);
         }
         let mut deadlines = Deadlines::of(deadline, waits);
         if want == Want::Fresh
