@@ -243,7 +243,7 @@ impl Tokens {
             && held.token.access_token.matches(token.access_token.expose())
             && !replace
         {
-            return refused("this token is already stored");
+            return refused("this token is held already");
         }
         if let Some(refresh_token) = &token.refresh_token
             && (self.records.has_spent(resource_id, refresh_token, held.as_ref(), deadline)?
