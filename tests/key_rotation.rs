@@ -277,7 +277,7 @@ fn install_that_waits_for_a_token_is_adopted_as_well() {
     let body = fixture.emulator.webhook(&ghl_oauth_emulator::Notice::Install(location.clone()));
     let headers = support::signed(&fixture.emulator, body.as_bytes(), ghl_oauth_emulator::Signature::Ed25519);
     let applied = abi.webhook_apply(body.as_bytes(), &headers).ok();
-    assert_eq!(applied["reason"], "remembered until its company's token is here", "{applied}");
+    assert_eq!(applied["reason"], "remembered until its company's token is available", "{applied}");
     // As if it had come under the old client id.
     fixture.database().execute("UPDATE note SET client_id = ?1", [OLD_ID]).unwrap();
     abi.tokens_adopt(json!({"clientId": OLD_ID})).ok();

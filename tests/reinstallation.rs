@@ -432,7 +432,7 @@ fn install_without_a_company_that_no_company_lists_is_remembered_and_asked_for_r
     let automatic = body(&fixture, &install(&location), json!({"companyId": null}));
     fixture.emulator.uninstall(&location);
     let applied = apply(&fixture, &abi, &automatic);
-    assert_eq!(applied["reason"], "remembered until its company's token is here", "{applied}");
+    assert_eq!(applied["reason"], "remembered until its company's token is available", "{applied}");
     for _ in 0..5 {
         abi.access_token(&location).fails(Status::NotFound);
         abi.tokens_maintain(json!({}), |_| true).ok();

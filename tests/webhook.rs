@@ -360,7 +360,7 @@ fn install_before_the_company_token_is_minted_when_that_arrives() {
         let abi = Abi::with(&emulator, store.clone());
         let applied = tell(&abi, &emulator, &install(location));
         assert_eq!(applied["applied"], true);
-        assert_eq!(applied["reason"], "remembered until its company's token is here");
+        assert_eq!(applied["reason"], "remembered until its company's token is available");
     }
     let abi = Abi::with(&emulator, store);
     assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["checked"], 0);

@@ -350,7 +350,7 @@ impl Tokens {
             return Ok(None);
         }
         if self.minting_company(location_id, record.as_ref(), deadline)?.is_none() {
-            return Ok(Some("remembered until its company's token is here"));
+            return Ok(Some("remembered until its company's token is available"));
         }
         let held = LoadedRecord { record, is_unreadable };
         match self.mint_pending_location(location_id, &held, installed, deadline) {
