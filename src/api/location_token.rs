@@ -6,9 +6,9 @@ use ureq::http::Method;
 
 use super::field_names::Name;
 use super::token_response::parse_token_response;
-use super::{Api, EndpointRequest, Failure, Outcome, form, required_id};
+use super::{Api, EndpointRequest, Failure, fault, form, required_id};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::Result;
 use crate::http::{Bucket, Idempotency};
 use crate::secret::Secret;
 use crate::token::{Token, UserType};
@@ -60,10 +60,10 @@ impl Api {
         })?;
         let mut token = parse_token_response(&reply, now_ms)?;
         if token.is_of_another(location_id, UserType::Location) {
-            let error =
-                Error::new(Status::Protocol, "the API returned a token of another owner than requested")
-                    .with_help("report this to the vendor; the token was not used");
-            return Err(Failure { error, outcome: Outcome::Unknown });
+            let fault = fault::unreadable(&reply.response, &reply.secrets);
+            let mut failure = reply.unexpected("contains the token of another owner", fault);
+            failure.error = failure.error.with_help("report this to the vendor; the token was not used");
+            return Err(failure);
         }
         token.user_type = Some(UserType::Location);
         token.company_id.get_or_insert_with(|| company_id.to_owned());
