@@ -642,7 +642,7 @@ impl Origin {
         let is_first_consent = matches!(self, Origin::Consent(None) | Origin::ConsentUnread);
         let is_minted = ours.own_consent && !stored.own_consent;
         let replaces_mint = is_first_consent && is_minted;
-        // A mint for a newer INSTALL belongs to a later installation.
+        // A token minted for a newer INSTALL belongs to a later installation and stays.
         let outlives_mint = is_minted && stored.installed_at() <= ours.installed_at();
         match self {
             _ if is_spent(&ours.token.refresh_token) => false,

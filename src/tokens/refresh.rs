@@ -215,7 +215,7 @@ impl Tokens {
         loop {
             tries += 1;
             match self.renew_locked(resource_id, want, known, deadlines) {
-                // Another writer ignored the lock: read its record first.
+                // Another writer ignored the lock: load its record and try again.
                 Err(RenewalError { error, .. }) if error.status() == Status::Conflict && tries < 3 => {}
                 outcome => return outcome,
             }
@@ -275,8 +275,7 @@ impl Tokens {
         let changes = self.cache.changes(resource_id);
         // Allow at least a brief read, even if the call was cancelled.
         let record = self.records.load(resource_id, &deadlines.store.at_least(BRIEF_WAIT).within(LOCK_WAIT));
-        // A record that is missing from the store was deleted; the cache only stands in for a store
-        // that fails.
+        // Use the cache only if the store fails: a record that the store does not have was deleted.
         let in_memory = match record {
             Ok(None) => None,
             // Read the clock after the load, which may have been slow.
@@ -314,7 +313,7 @@ impl Tokens {
         self.cache.serve_stale(changes, &record.resource_id, token, self.clock.uptime(), left, stale_reason);
     }
 
-    /// The error of a resource whose state forbids a renewal, if it does.
+    /// Returns an error if the record's state forbids a renewal.
     pub(super) fn blocked_by_state(&self, record: &Record, want: Want, deadline: &Deadline) -> Option<Error> {
         match &record.standing {
             Standing::Good => None,
