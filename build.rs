@@ -1,5 +1,5 @@
-//! Makes the C header from the documentation in `src/ffi`, into `OUT_DIR`. The copy in `include/` is held equal by
-//! a test: a build never writes into the source tree.
+//! Makes the C header from the documentation in `src/ffi`, into `OUT_DIR`. The copy in `include/`
+//! is held equal by a test: a build never writes into the source tree.
 
 use std::path::Path;
 use std::{env, error::Error};

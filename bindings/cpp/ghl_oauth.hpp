@@ -2321,9 +2321,10 @@ public:
         return call<import_report>(ghl_tokens_import, params);
     }
 
-    // Moves the tokens of another client id in the same database to this client's, after a key rotation. client_id: the other
-    // one; if it is empty, nothing is adopted, and the report names the client ids. resource_id: only this company or location,
-    // or empty for all. dry_run: only report.
+    // Moves the tokens of another client id in the same database to this client's, after a key
+    // rotation. client_id: the other one; if it is empty, nothing is adopted, and the report names
+    // the client ids. resource_id: only this company or location, or empty for all. dry_run: only
+    // report.
     returns<adoption_report> tokens_adopt(std::string_view client_id = {}, std::string_view resource_id = {},
                                           bool dry_run = false) const {
         detail::writer params;
