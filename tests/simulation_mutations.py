@@ -2,8 +2,8 @@
 """Measures how many runs the simulation needs to detect each of these bugs.
 
 All mutations are built into one program, each behind a switch, and the sources are restored. The
-simulation then runs once per mutation. An edit that no longer applies is an error: adapt or remove it.
-Commit the edited sources first.
+simulation then runs once per mutation. An edit that no longer applies is an error: adapt it or
+remove it. Commit the edited sources first.
 
     tests/simulation_mutations.py [--runs N] [NAME ...]
 """

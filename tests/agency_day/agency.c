@@ -1,8 +1,8 @@
 /*
  * An agency's server in C: agency CONFIG-FILE PORT.
  *
- * Receives webhooks on 127.0.0.1:PORT. Each line of stdin is the redirect URL of a consent. At the end
- * of stdin the program makes a last call for every location and exits.
+ * Receives webhooks on 127.0.0.1:PORT. Each line of stdin is the redirect URL of a consent. At the
+ * end of stdin the program makes a last call for every location and exits.
  */
 #include <arpa/inet.h>
 #include <poll.h>
@@ -29,7 +29,7 @@ static void complain(const char *what, ghl_error *error) {
 
 /* ---- Webhooks ---- */
 
-/* Reads one request. Returns its body and the body's length, or NULL if the connection ends early. */
+/* Reads one request. Returns its body, or NULL if the connection ends early. */
 static char *read_request(int connection, char *text, ghl_header *headers, size_t *header_count, size_t *body_length) {
     size_t size = 0;
     char *body = NULL;

@@ -1,7 +1,7 @@
 """An agency's server in Python: ``agency.py CONFIG-FILE PORT``.
 
-Receives webhooks on 127.0.0.1:PORT. Each line of stdin is the redirect URL of a consent. At the end of
-stdin the program makes a last call for every location and exits.
+Receives webhooks on 127.0.0.1:PORT. Each line of stdin is the redirect URL of a consent. At the
+end of stdin the program makes a last call for every location and exits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stores written in Python: the example store passes the store tests, and a failing store loses no token."""
+"""Stores written in Python: the example passes the store tests, and no failing store loses a token."""
 
 from __future__ import annotations
 
@@ -410,7 +410,8 @@ class FailureTest(EmulatorTest):
                 client.token_refresh(company_id)
             except KeyboardInterrupt:
                 saved = json.loads(store.records[company_id])
-                print("interrupted", saved["version"] > json.loads(records_before)["version"], len(unlocked) > 0)
+                before = json.loads(records_before)
+                print("interrupted", saved["version"] > before["version"], len(unlocked) > 0)
         """).replace("store = LockedStore()", "records_before = records[company_id]; store = LockedStore()")
         configuration = self.emulator.configuration
         settings = {

@@ -197,7 +197,7 @@ class BufferTooSmall(GhlError):
 
 
 class Conflict(GhlError):
-    """A record in the store has another version than expected. Raised by ``Store.save``: ``raise Conflict``."""
+    """The stored record has another version than expected. ``Store.save`` raises it."""
 
     code = 21
     status = "GHL_ERR_CONFLICT"
