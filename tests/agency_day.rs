@@ -296,7 +296,7 @@ fn next(output: &mut BufReader<ChildStdout>, word: &str, log: &Path) -> String {
 }
 
 /// Runs `program CONFIG-FILE PORT` through a day and consents for both companies. At the end the
-/// locations that it could call must be those whose tokens the emulator accepts.
+/// locations that it could call must be the locations whose tokens the emulator accepts.
 fn survives_the_day(mut program: Command) {
     let folder = tempfile::tempdir().unwrap();
     let port = support::free_port();

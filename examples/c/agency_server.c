@@ -3,7 +3,8 @@
  * sixteen threads make API calls, and a signal shuts the program down in an orderly way.
  *
  *     cc -std=c99 -D_POSIX_C_SOURCE=200809L examples/c/agency_server.c \
- *         bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c -Ltarget/release -lghl_oauth -lpthread -o agency_server
+ *         bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c -Ltarget/release -lghl_oauth \
+ *         -lpthread -o agency_server
  *     ./agency_server config.json
  *
  * config.json: {"clientId": "...", "clientSecret": "...", "store": {"kind": "sqlite", "path":

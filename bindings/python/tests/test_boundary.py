@@ -297,7 +297,8 @@ class ExitTest(EmulatorTest):
             import sys, threading, time, ghl_oauth
             client = ghl_oauth.Client(*sys.argv[1:3], base_url=sys.argv[3])
             company_id, token = sys.argv[4:6]
-            client.tokens_import([{"accessToken": token, "expiresIn": 3600, "companyId": company_id}])
+            token = {"accessToken": token, "expiresIn": 3600, "companyId": company_id}
+            client.tokens_import([token])
             begun = threading.Barrier(3)
             def mint():
                 begun.wait()

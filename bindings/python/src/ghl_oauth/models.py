@@ -73,7 +73,7 @@ class Token:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The form that ``Client.tokens_import`` takes: ``raw``, updated with this object's fields."""
+        """The form that ``Client.tokens_import`` takes: ``raw`` with this object's fields."""
         fields = {
             "accessToken": self.access_token,
             "refreshToken": self.refresh_token,
@@ -161,7 +161,7 @@ class AuthorizationUrl:
 
     url: str = field(repr=False)
     state: str = field(repr=False)
-    """The state in the redirect. Keep it in the session if another process completes the consent."""
+    """The state in the redirect. Keep it in the session if another process completes it."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod

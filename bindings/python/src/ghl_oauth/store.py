@@ -13,7 +13,7 @@ class StorePage:
     """A page of records."""
 
     records: Sequence[str]
-    """Records as passed to :meth:`Store.save`; several pages must be in byte order of the UTF-8 ids."""
+    """Records as passed to :meth:`Store.save`; pages are in byte order of the UTF-8 ids."""
     next_page_token: str | None = None
     """The id of the last record; None on the last page."""
 

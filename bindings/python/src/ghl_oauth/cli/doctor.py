@@ -31,7 +31,7 @@ _MOST_NAMED = 10
 
 @dataclass(frozen=True)
 class Check:
-    """A check's result. ``outcome``: ``ok``, ``warning``, ``problem``, ``consent`` or ``skipped``."""
+    """A result. ``outcome``: ``ok``, ``warning``, ``problem``, ``consent`` or ``skipped``."""
 
     name: str
     outcome: str

@@ -24,7 +24,7 @@ class Refusal(Exception):
 
 
 class Unsaved(Exception):
-    """New tokens that the store did not save, with an error for each. The command's error is the cause."""
+    """New tokens that the store did not save, with an error for each."""
 
     def __init__(self, errors: Sequence[GhlError]) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ _UNSAVED_HELP = (
 
 
 class Terminated(BaseException):
-    """SIGTERM, as a BaseException like KeyboardInterrupt: ``except Exception`` does not catch it."""
+    """SIGTERM. A BaseException, so that ``except Exception`` does not catch it."""
 
 
 @contextmanager
