@@ -1,5 +1,5 @@
-//! Makes the C header from the documentation in `src/ffi`, into `OUT_DIR`. The copy in `include/`
-//! is held equal by a test: a build never writes into the source tree.
+//! Generates the C header from `src/ffi` into `OUT_DIR`. A test compares it with the copy in
+//! `include/`, because a build must not write into the source tree.
 
 use std::path::Path;
 use std::{env, error::Error};
@@ -8,7 +8,7 @@ use std::{env, error::Error};
 mod statuses;
 use statuses::{c_enum, statuses};
 
-/// The files of the ABI, in the order of the manual. The enum of the statuses comes before them.
+/// The files of the ABI, in the order of the header. The status enum precedes them.
 const PARTS: [&str; 9] =
     ["library", "log", "client", "store", "authorization", "tokens", "endpoints", "request", "webhook"];
 
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     builder.generate()?.write_to_file(Path::new(&folder).join("ghl_oauth.h"));
 
-    // Unloading would leave the fork handlers of the process pointing nowhere.
+    // The library must not be unloaded: fork handlers cannot be unregistered.
     if env::var("CARGO_CFG_TARGET_OS")? == "linux" {
         println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     }

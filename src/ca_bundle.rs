@@ -1,4 +1,4 @@
-//! CA bundles: PEM files of root certificates to trust, one for each kind of server.
+//! CA bundles: PEM files of additional root certificates, one for the API and one for the database.
 
 use std::path::Path;
 
@@ -8,11 +8,13 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::error::{Error, Result, Status};
 
-/// The certificates of a PEM file that stands under that key of the configuration. Read when the client is made, so that
-/// a bad file is not found out at night. What stands beside the certificates, a key for instance, is passed over.
+/// Reads the certificates of the PEM file that the configuration names under `key`. Called when the
+/// client is created, so that a bad file fails then and not at a later connection. Ignores other
+/// PEM sections, such as private keys.
 ///
 /// # Errors
-/// `CONFIG`, naming the key, for a file that cannot be read, that holds none, or one that cannot be a root.
+/// `CONFIG`, naming the key, if the file cannot be read, has no certificate, or has one that cannot
+/// be a trust anchor.
 pub fn read(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let refused = |why: String| {
         Error::new(Status::Config, format!("{key} cannot be used: {}: {why}", path.display()))
@@ -22,12 +24,12 @@ pub fn read(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| refused(error.to_string()))?;
-        // One that cannot be a root would be left out in silence later.
+        // rustls would silently skip a certificate that cannot be a trust anchor.
         RootCertStore::empty().add(certificate.clone()).map_err(|error| refused(error.to_string()))?;
         certificates.push(certificate);
     }
     if certificates.is_empty() {
-        return Err(refused("it holds no certificate in PEM".to_owned()));
+        return Err(refused("it contains no PEM certificate".to_owned()));
     }
     Ok(certificates)
 }

@@ -1,4 +1,5 @@
-//! The client, the entry point of the library: builds the parts and gives each call its deadline.
+//! The client, the entry point of the library: builds the components and gives each call its
+//! deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,11 +23,11 @@ use crate::token::Token;
 use crate::tokens::{AdoptParams, ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens};
 use crate::webhook::{Headers, Verifier, Webhooks};
 
-/// A client: one app, its tokens, and the way to the API. Share it between threads.
+/// A client for one app and its tokens. Share it between threads.
 ///
-/// A forked child may go on using it: there it opens its own store, connections and locks at the first call. A memory
-/// store begins empty in the child, since two processes that refresh the same token without a common store would
-/// burn it for each other.
+/// A forked child may keep using it: at its first call, the child opens its own store, connections
+/// and locks. A memory store starts empty in the child, because two processes that refresh the same
+/// token without a shared store would invalidate it for each other.
 pub struct Client {
     config: Config,
     backend: Backend,
@@ -34,17 +35,17 @@ pub struct Client {
     seal: Seal,
     clock: Arc<dyn Clock>,
     events: Arc<Events>,
-    parts: Parts,
+    per_process: PerProcess,
 }
 
-/// What one process works with, and what its forked child made in its place.
-struct Parts {
-    own: ProcessLocal<Work>,
-    of_child: OnceBox<Parts>,
+/// The components of one process, and the components that its forked child built for itself.
+struct PerProcess {
+    own: ProcessLocal<Components>,
+    child: OnceBox<PerProcess>,
 }
 
-/// The parts that hold sockets, handles and locks.
-struct Work {
+/// The components that hold sockets, handles and locks.
+struct Components {
     api: Arc<Api>,
     tokens: Arc<Tokens>,
     authorization: Authorization,
@@ -56,15 +57,15 @@ struct Work {
 }
 
 impl Client {
-    /// A client by the system's clock.
+    /// A client that uses the system's clock.
     ///
     /// # Errors
-    /// `CONFIG`, naming the key; `STORE` when the store cannot be opened.
+    /// `CONFIG`, naming the key; `STORE` if the store cannot be opened.
     pub fn new(config: &Config) -> Result<Client> {
         Client::with_clock(config, Arc::new(SystemClock::new()))
     }
 
-    /// A client by a clock of one's own; for tests.
+    /// A client with another clock; for tests.
     ///
     /// # Errors
     /// As [`Client::new`].
@@ -72,7 +73,8 @@ impl Client {
         Client::build(config.clone(), None, clock)
     }
 
-    /// A client whose tokens a store of the host's own keeps. `config.store` needs no kind then.
+    /// A client with a custom store, implemented by the host. `config.store.kind` may be left at
+    /// its default.
     ///
     /// # Errors
     /// As [`Client::new`].
@@ -89,62 +91,63 @@ impl Client {
         let mut backend = config.store.backend()?;
         let events = Arc::new(Events::default());
         let seal = store::seal(&config)?;
-        // From here on the seal has them.
+        // The seal holds them now.
         config.store.encryption_keys.clear();
         config.http.ca_bundle_path.iter_mut().for_each(make_absolute);
         store::resolve_paths(&mut backend)?;
         let store = || store::open(&backend, true, &config.timeouts, host.as_ref(), &seal);
-        let parts = Parts::new(&config, store, &clock, &events)?;
-        Ok(Client { config, backend, host, seal, clock, events, parts })
+        let per_process = PerProcess::new(&config, store, &clock, &events)?;
+        Ok(Client { config, backend, host, seal, clock, events, per_process })
     }
 
-    /// The parts of this process; a forked child makes its own.
-    fn work(&self) -> Result<&Work> {
-        let mut parts = &self.parts;
+    /// The components of this process; a forked child builds its own.
+    fn components(&self) -> Result<&Components> {
+        let mut current = &self.per_process;
         loop {
-            match parts.own.get() {
-                Some(work) => return Ok(work),
+            match current.own.get() {
+                Some(components) => return Ok(components),
                 None => {
-                    parts = parts.of_child.get_or_try_init(|| {
+                    current = current.child.get_or_try_init(|| {
                         let (timeouts, host) = (&self.config.timeouts, self.host.as_ref());
-                        // The parent had the database open: one that is gone must not be made anew.
+                        // The parent had the database open: if the file is missing now, it must not
+                        // be created again.
                         let store = || store::open(&self.backend, false, timeouts, host, &self.seal);
-                        Parts::new(&self.config, store, &self.clock, &self.events).map(Box::new)
+                        PerProcess::new(&self.config, store, &self.clock, &self.events).map(Box::new)
                     })?;
                 }
             }
         }
     }
 
-    /// The parts of this process, where there are any yet.
-    fn work_so_far(&self) -> Option<&Work> {
-        let mut parts = &self.parts;
+    /// The components of this process, if they have been built.
+    fn existing_components(&self) -> Option<&Components> {
+        let mut current = &self.per_process;
         loop {
-            match parts.own.get() {
-                Some(work) => return Some(work),
-                None => parts = parts.of_child.get()?,
+            match current.own.get() {
+                Some(components) => return Some(components),
+                None => current = current.child.get()?,
             }
         }
     }
 
-    /// Ends every call that is waiting with `CANCELLED`; calls made afterwards work as ever.
+    /// Ends every waiting call with `CANCELLED`; later calls are not affected.
     ///
-    /// A refresh whose request was sent runs on, on the thread that sent it, until its answer is saved.
+    /// A refresh whose request has been sent continues on its thread until the response is saved.
     pub fn cancel(&self) {
-        // Where there are no parts yet, nobody waits.
-        if let Some(work) = self.work_so_far() {
-            work.cancellation.raise();
-            work.tokens.wake_all();
+        // Without components no call is waiting.
+        if let Some(components) = self.existing_components() {
+            components.cancellation.raise();
+            components.tokens.wake_all();
         }
     }
 
-    /// Figures for an operator; never a secret.
+    /// Statistics for monitoring; contains no secret.
     ///
     /// # Errors
     /// `STORE`, in a forked child that cannot open its store.
     pub fn stats(&self) -> Result<Value> {
-        let work = self.work()?;
-        let (http, tokens) = (work.api.counters(), work.tokens.counters());
+        let components = self.components()?;
+        let (http, tokens) = (components.api.counters(), components.tokens.counters());
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "requests": {
@@ -153,89 +156,92 @@ impl Client {
                 "unanswered": http.unanswered.load(Ordering::Relaxed),
             },
             "tokens": {
-                "inMemory": work.tokens.cached_count(),
-                "unsaved": work.tokens.unsaved_count(),
+                "inMemory": components.tokens.cached_count(),
+                "unsaved": components.tokens.unsaved_count(),
                 "refreshed": tokens.refreshed.load(Ordering::Relaxed),
                 "minted": tokens.minted.load(Ordering::Relaxed),
                 "failed": tokens.failed.load(Ordering::Relaxed),
             },
-            "pace": work.api.rate_limits(),
+            "pace": components.api.rate_limits(),
         }))
     }
 
-    /// Sets, or with `None` takes away, the listener for events.
+    /// Sets the listener for events, or removes it with `None`.
     pub fn on_event(&self, listener: Option<Listener>) {
         self.events.listen(listener);
     }
 
-    /// `POST /oauth/token` as it is; stores nothing.
+    /// A plain call of `POST /oauth/token`; stores nothing.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a missing parameter; else what the API or the network says.
+    /// `INVALID_ARGUMENT` for a missing parameter; errors of the API and the network.
     pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
-        let work = self.work()?;
-        work.api
-            .token(params, TokenRetry::SingleUse, self.clock.wall_ms(), &work.deadline())
+        let components = self.components()?;
+        components
+            .api
+            .token(params, TokenRetry::SingleUse, self.clock.wall_ms(), &components.deadline())
             .map_err(Error::from)
     }
 
-    /// `POST /oauth/location-token` as it is; stores nothing.
+    /// A plain call of `POST /oauth/location-token`; stores nothing.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for an empty id; else as [`Client::access_token`].
+    /// `INVALID_ARGUMENT` for an empty ID; otherwise as [`Client::access_token`].
     pub fn oauth_location_token(&self, params: &LocationTokenParams) -> Result<Token> {
-        let work = self.work()?;
-        work.tokens.location_token(params, &work.deadline())
+        let components = self.components()?;
+        components.tokens.location_token(params, &components.deadline())
     }
 
-    /// `GET /oauth/installed-locations`: one page, or with `all` every item.
+    /// `GET /oauth/installed-locations`: one page, or all items with `all`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; else as [`Client::access_token`].
+    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; otherwise as
+    /// [`Client::access_token`].
     pub fn oauth_installed_locations(&self, params: &InstalledLocationsParams) -> Result<Map<String, Value>> {
-        let work = self.work()?;
-        work.tokens.installed_locations(params, &work.deadline())
+        let components = self.components()?;
+        components.tokens.installed_locations(params, &components.deadline())
     }
 
-    /// The link to send a person to; see [`Authorization::url`].
+    /// The URL of the consent page; see [`Authorization::url`].
     ///
     /// # Errors
     /// `INVALID_ARGUMENT`, naming the parameter.
     pub fn authorization_url(&self, params: UrlParams) -> Result<Value> {
-        self.work()?.authorization.url(params)
+        self.components()?.authorization.url(params)
     }
 
-    /// From the redirect to a stored token; see [`Authorization::complete`].
+    /// Exchanges the code of a redirect and stores the token; see [`Authorization::complete`].
     ///
     /// # Errors
     /// As [`Authorization::complete`].
     pub fn authorization_complete(&self, params: &CompleteParams) -> Result<Value> {
-        let work = self.work()?;
-        work.authorization.complete(params, &work.deadline())
+        let components = self.components()?;
+        components.authorization.complete(params, &components.deadline())
     }
 
-    /// From a browser that comes back to a port of this machine to a stored token; see [`Authorization::listen`].
+    /// Waits for the redirect on a loopback port and stores the token; see
+    /// [`Authorization::listen`].
     ///
     /// # Errors
     /// As [`Authorization::listen`].
     pub fn authorization_listen(&self, params: &ListenParams) -> Result<Value> {
-        let work = self.work()?;
-        work.authorization.listen(params, &work.deadline())
+        let components = self.components()?;
+        components.authorization.listen(params, &components.deadline())
     }
 
-    /// A live access token; see [`Tokens::access_token`].
+    /// A valid access token; see [`Tokens::access_token`].
     ///
     /// # Errors
     /// As [`Tokens::access_token`].
     pub fn access_token(&self, resource_id: &str) -> Result<Secret> {
-        let work = self.work()?;
-        let token = work.tokens.access_token(resource_id, || work.deadline());
-        token.map_err(|error| work.tokens.explain_not_held(error, || work.deadline()))
+        let components = self.components()?;
+        let token = components.tokens.access_token(resource_id, || components.deadline());
+        token.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
     }
 
-    /// Gives a token that is fresh in memory to `take`; `None` where a call to [`Client::access_token`] is due.
+    /// Passes the cached token to `take` if it is fresh; on `None`, call [`Client::access_token`].
     pub fn with_fresh_token<T>(&self, resource_id: &str, take: impl FnOnce(&Secret) -> T) -> Option<T> {
-        self.work().ok()?.tokens.with_fresh(resource_id, take)
+        self.components().ok()?.tokens.with_fresh(resource_id, take)
     }
 
     /// Refreshes or mints now; see [`Tokens::refresh`].
@@ -243,9 +249,9 @@ impl Client {
     /// # Errors
     /// As [`Tokens::refresh`].
     pub fn token_refresh(&self, resource_id: &str) -> Result<Value> {
-        let work = self.work()?;
-        let metadata = work.tokens.refresh(resource_id, &work.deadline());
-        metadata.map_err(|error| work.tokens.explain_not_held(error, || work.deadline()))
+        let components = self.components()?;
+        let metadata = components.tokens.refresh(resource_id, &components.deadline());
+        metadata.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
     }
 
     /// Deletes a token; see [`Tokens::delete`].
@@ -253,8 +259,8 @@ impl Client {
     /// # Errors
     /// As [`Tokens::delete`].
     pub fn token_delete(&self, resource_id: &str) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.delete(resource_id, &work.deadline())
+        let components = self.components()?;
+        components.tokens.delete(resource_id, &components.deadline())
     }
 
     /// A page of metadata; see [`Tokens::list`].
@@ -262,10 +268,10 @@ impl Client {
     /// # Errors
     /// As [`Tokens::list`].
     pub fn tokens_list(&self, params: &ListParams) -> Result<Value> {
-        let work = self.work()?;
-        let page = work.tokens.list(params, &work.deadline())?;
+        let components = self.components()?;
+        let page = components.tokens.list(params, &components.deadline())?;
         if *params == ListParams::default() && page["items"].as_array().is_some_and(Vec::is_empty) {
-            work.tokens.look_for_rotation(|| work.deadline());
+            components.tokens.look_for_rotation(|| components.deadline());
         }
         Ok(page)
     }
@@ -275,88 +281,90 @@ impl Client {
     /// # Errors
     /// As [`Tokens::export`].
     pub fn tokens_export(&self, params: &ListParams) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.export(params, &work.deadline())
+        let components = self.components()?;
+        components.tokens.export(params, &components.deadline())
     }
 
-    /// Takes tokens over; see [`Tokens::import`].
+    /// Imports tokens; see [`Tokens::import`].
     ///
     /// # Errors
     /// As [`Tokens::import`].
     pub fn tokens_import(&self, params: ImportParams) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.import(params, &work.deadline())
+        let components = self.components()?;
+        components.tokens.import(params, &components.deadline())
     }
 
-    /// Moves the tokens of another client id in the same database to this one; see [`Tokens::adopt_from`].
+    /// Moves the tokens of another client ID in the same database to this client; see
+    /// [`Tokens::adopt_from`].
     ///
     /// # Errors
     /// As [`Tokens::adopt_from`].
     pub fn tokens_adopt(&self, params: &AdoptParams) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.adopt_from(&self.config.client_id, params, || work.deadline())
+        let components = self.components()?;
+        components.tokens.adopt_from(&self.config.client_id, params, || components.deadline())
     }
 
-    /// Any endpoint with a live token; see [`Requests::send`].
+    /// Sends a request to any endpoint with a valid token; see [`Requests::send`].
     ///
     /// # Errors
     /// As [`Requests::send`].
     pub fn request(&self, params: &RequestParams) -> Result<Value> {
-        let work = self.work()?;
-        let answer = work.requests.send(params, &work.deadline());
-        answer.map_err(|error| work.tokens.explain_not_held(error, || work.deadline()))
+        let components = self.components()?;
+        let answer = components.requests.send(params, &components.deadline());
+        answer.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
     }
 
-    /// Mints for many locations; see [`Tokens::mint_all`].
+    /// Mints tokens for many locations; see [`Tokens::mint_all`].
     ///
     /// # Errors
     /// As [`Tokens::mint_all`].
     pub fn tokens_mint(&self, params: MintParams, progress: Progress) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.mint_all(params, progress, || work.deadline())
+        let components = self.components()?;
+        components.tokens.mint_all(params, progress, || components.deadline())
     }
 
-    /// One pass over what is due; see [`Tokens::maintain`].
+    /// Renews all tokens that are due; see [`Tokens::maintain`].
     ///
     /// # Errors
     /// As [`Tokens::maintain`].
     pub fn tokens_maintain(&self, params: &MaintainParams, progress: Progress) -> Result<Value> {
-        let work = self.work()?;
-        work.tokens.maintain(params, progress, || work.deadline())
+        let components = self.components()?;
+        components.tokens.maintain(params, progress, || components.deadline())
     }
 
-    /// Checks a webhook's signature, and answers with what it says; see [`Webhooks::verify`].
+    /// Verifies a webhook's signature and parses it; see [`Webhooks::verify`].
     ///
     /// # Errors
     /// As [`Webhooks::verify`].
     pub fn webhook_verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
-        self.work()?.webhooks.verify(body, headers)
+        self.components()?.webhooks.verify(body, headers)
     }
 
-    /// The same, and does to the tokens what it says; see [`Webhooks::apply`].
+    /// Verifies a webhook and applies it to the tokens; see [`Webhooks::apply`].
     ///
     /// # Errors
     /// As [`Webhooks::apply`].
     pub fn webhook_apply(&self, body: &[u8], headers: &Headers) -> Result<Value> {
-        let work = self.work()?;
-        work.webhooks.apply(body, headers, &work.deadline())
+        let components = self.components()?;
+        components.webhooks.apply(body, headers, &components.deadline())
     }
 }
 
-impl Drop for Work {
-    /// Offers tokens that were never saved to the store for the last time. In a forked child it is not dropped.
+impl Drop for Components {
+    /// Makes a last attempt to save unsaved tokens. A forked child never drops its parent's
+    /// components.
     fn drop(&mut self) {
         self.tokens.close(&self.deadline());
     }
 }
 
-impl Parts {
+impl PerProcess {
     fn new(
         config: &Config,
         open_store: impl FnOnce() -> Result<Arc<dyn Store>>,
         clock: &Arc<dyn Clock>,
         events: &Arc<Events>,
-    ) -> Result<Parts> {
+    ) -> Result<PerProcess> {
         let api = Arc::new(Api::new(config, clock)?);
         let verifier = Verifier::new(&config.webhook)?;
         let store = open_store()?;
@@ -367,7 +375,7 @@ impl Parts {
             Arc::clone(events),
             config.refresh.clone(),
         ));
-        let work = Work {
+        let components = Components {
             authorization: Authorization::new(
                 config,
                 Arc::clone(&api),
@@ -382,11 +390,11 @@ impl Parts {
             cancellation: Arc::default(),
             call_timeout: Duration::from_millis(config.timeouts.total_ms),
         };
-        Ok(Parts { own: ProcessLocal::new(work), of_child: OnceBox::new() })
+        Ok(PerProcess { own: ProcessLocal::new(components), child: OnceBox::new() })
     }
 }
 
-impl Work {
+impl Components {
     fn deadline(&self) -> Deadline {
         Deadline::by(&self.clock, self.call_timeout, &self.cancellation)
     }

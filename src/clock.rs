@@ -1,41 +1,41 @@
-//! The wall clock, the uptime, the monotonic clock of deadlines, and every wait, behind one trait: tests move it, and a
-//! simulation replaces it.
+//! Wall clock, uptime, the monotonic clock for deadlines, and all waits, behind one trait, so that
+//! tests can move the time and the simulation can replace it.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::signal::Signal;
 
-/// Every reading of the time and every wait of the library.
+/// All time readings and waits of the library.
 ///
-/// The readings of the wall clock and of the uptime serve two questions. `wall_ms` is what a stored expiry is compared with when a token
-/// is loaded; `uptime` is what decides from then on, so that a wall clock that jumps neither kills a live
-/// token nor revives a dead one.
+/// When a token is loaded, its stored expiry is compared with `wall_ms`. From then on `uptime`
+/// decides, so that a jump of the wall clock neither expires a valid token nor revives an expired
+/// one.
 pub trait Clock: Send + Sync {
     /// Milliseconds since the Unix epoch.
     fn wall_ms(&self) -> i64;
-    /// Time since some fixed moment, the time that the machine sleeps included; never goes back.
+    /// Time since a fixed moment, including the time that the machine sleeps; never goes back.
     fn uptime(&self) -> Duration;
 
-    /// The time by which deadlines are kept. Never goes back; may stand still while the machine sleeps.
+    /// The clock for deadlines. Never goes back; may stop while the machine sleeps.
     fn monotonic(&self) -> Duration {
         static STARTED: OnceLock<Instant> = OnceLock::new();
         STARTED.get_or_init(Instant::now).elapsed()
     }
 
-    /// Blocks the calling thread until `signal` was notified since its count was `seen`, for at most `timeout`. May
-    /// return early.
+    /// Blocks the thread until the count of `signal` differs from `seen`, for at most `timeout`.
+    /// May return early.
     fn wait(&self, signal: &Signal, seen: u64, timeout: Duration) {
         signal.block(seen, timeout);
     }
 }
 
-/// The clocks of the system.
+/// The system's clocks.
 #[derive(Debug, Default)]
 pub struct SystemClock(());
 
 impl SystemClock {
-    /// The system's clocks need nothing.
+    /// Creates the system's clocks.
     pub fn new() -> SystemClock {
         SystemClock(())
     }
@@ -52,7 +52,7 @@ impl Clock for SystemClock {
     #[cfg(unix)]
     fn uptime(&self) -> Duration {
         use rustix::time::{ClockId, clock_gettime};
-        // Elsewhere than on Linux, the monotonic clock is the one that counts the time asleep.
+        // Linux counts the time asleep in CLOCK_BOOTTIME, other systems in CLOCK_MONOTONIC.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let clock = ClockId::Boottime;
         #[cfg(not(any(target_os = "linux", target_os = "android")))]

@@ -7,12 +7,12 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result, Status};
 use crate::signal::Signal;
 
-/// Cancels the calls that are waiting when it is raised. Calls made afterwards work as ever.
+/// Cancels the calls that are waiting when it is raised. Later calls are not affected.
 #[derive(Debug, Default)]
 pub struct Cancellation(Signal);
 
 impl Cancellation {
-    /// Cancels every call that is under way.
+    /// Cancels every running call.
     pub fn raise(&self) {
         self.0.notify();
     }
@@ -22,30 +22,30 @@ impl Cancellation {
     }
 }
 
-/// The end of one call's patience: a moment, or a cancellation that comes first.
+/// When one call ends: at a point in time, or earlier by a cancellation.
 #[derive(Clone)]
 pub struct Deadline {
     clock: Arc<dyn Clock>,
-    /// By the monotonic clock.
+    /// On the monotonic clock.
     ends: Duration,
     total: Duration,
     cancellation: Arc<Cancellation>,
     raised_before: u64,
-    /// What ends it as well, once it was ever raised.
+    /// A second cancellation that ends the call, even if it was raised before the call began.
     end: Option<Arc<Cancellation>>,
 }
 
-/// How long a wait goes on before it looks for what else may end it.
+/// How often a wait checks the second cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Deadline {
-    /// A deadline `total` from now, by the system's clock, that `cancellation` can bring forward.
+    /// A deadline `total` from now on the system's clock, or earlier by `cancellation`.
     pub fn after(total: Duration, cancellation: &Arc<Cancellation>) -> Deadline {
         static SYSTEM: OnceLock<Arc<dyn Clock>> = OnceLock::new();
         Deadline::by(SYSTEM.get_or_init(|| Arc::new(SystemClock::new())), total, cancellation)
     }
 
-    /// The same, by another clock.
+    /// Like [`Deadline::after`], on another clock.
     pub fn by(clock: &Arc<dyn Clock>, total: Duration, cancellation: &Arc<Cancellation>) -> Deadline {
         Deadline {
             clock: Arc::clone(clock),
@@ -57,26 +57,27 @@ impl Deadline {
         }
     }
 
-    /// The same, and over as soon as `end` is raised, or if it was already: for one part of a work of many.
+    /// This deadline, which ends as well once `end` has been raised: for one task of a group.
     #[must_use]
     pub fn ended_by(self, end: &Arc<Cancellation>) -> Deadline {
         Deadline { end: Some(Arc::clone(end)), ..self }
     }
 
-    /// Another part of the same call: `total` from now. A cancellation since the call began counts for it as well.
+    /// A deadline `total` from now for another phase of the same call. A cancellation since the
+    /// call began still counts.
     #[must_use]
     pub fn renewed(&self, total: Duration) -> Deadline {
         Deadline { ends: self.now() + total, total, ..self.clone() }
     }
 
-    /// The same, but `most` from now at the latest.
+    /// This deadline, but at most `most` from now.
     #[must_use]
     pub fn within(&self, most: Duration) -> Deadline {
         Deadline { ends: self.ends.min(self.now() + most), ..self.clone() }
     }
 
-    /// A deadline at least `least` from now that no cancellation brings forward: for work that must not be given up,
-    /// such as saving a token whose predecessor is spent.
+    /// A deadline at least `least` from now that ignores cancellations: for work that must be
+    /// finished, such as saving a token whose predecessor is used up.
     #[must_use]
     pub fn at_least(&self, least: Duration) -> Deadline {
         static NEVER: OnceLock<Arc<Cancellation>> = OnceLock::new();
@@ -85,17 +86,17 @@ impl Deadline {
         Deadline { ends, cancellation, raised_before: 0, end: None, ..self.clone() }
     }
 
-    /// How long it was from its beginning.
+    /// The duration from its start.
     pub fn total(&self) -> Duration {
         self.total
     }
 
-    /// Now, by the clock of the deadline.
+    /// The current time on the deadline's clock.
     pub fn now(&self) -> Duration {
         self.clock.monotonic()
     }
 
-    /// The time left; zero once it is over.
+    /// The time left; zero once the deadline has passed.
     pub fn remaining(&self) -> Duration {
         self.ends.saturating_sub(self.now())
     }
@@ -109,7 +110,7 @@ impl Deadline {
         self.end.as_ref().is_some_and(|end| end.count() > 0)
     }
 
-    /// `CANCELLED` or `TIMEOUT` when the call should not go on.
+    /// `CANCELLED` or `TIMEOUT` if the call must end.
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() {
             return Err(Error::new(Status::Cancelled, "the call was cancelled"));
@@ -120,18 +121,19 @@ impl Deadline {
         Ok(())
     }
 
-    /// The error for a deadline that passed.
+    /// The error for a deadline that has passed.
     pub fn timed_out(&self) -> Error {
         let message = format!("no result within the deadline of {} ms", self.total.as_millis());
         Error::new(Status::Timeout, message).with_help("try again, or raise timeouts.totalMs")
     }
 
-    /// Waits until `signal` was notified since its count was `seen`, at most until the deadline. May return early.
+    /// Waits until the count of `signal` differs from `seen`, at most until the deadline. May
+    /// return early.
     pub fn wait(&self, signal: &Signal, seen: u64) {
         self.clock.wait(signal, seen, self.remaining());
     }
 
-    /// Waits; returns early with an error when the call is cancelled or its deadline would pass first.
+    /// Sleeps for `wait`. Returns an error as soon as the call is cancelled or its deadline passes.
     pub fn sleep(&self, wait: Duration) -> Result<()> {
         self.check()?;
         let wakes = self.now() + wait.min(self.remaining());

@@ -1,13 +1,13 @@
-//! Deferred callbacks (re-entrancy): the host's functions run once this thread holds no lock of the
-//! library.
+//! Deferred callbacks: the host's functions run when this thread holds no lock of the library, so
+//! they may call the library again (re-entrancy).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-/// Something that the host is to be told.
+/// A callback to run later.
 pub type DeferredCall = Box<dyn FnOnce() + Send>;
 
-/// Messages, in their order.
+/// Callbacks in the order in which they were deferred.
 pub type DeferredCalls = VecDeque<DeferredCall>;
 
 thread_local! {
@@ -19,17 +19,18 @@ struct State {
     queue: DeferredCalls,
 }
 
-/// Keeps messages back while it lives; the last one lets them out. Made before a lock is taken, so that it is dropped
-/// after the lock.
+/// Defers this thread's callbacks until the outermost guard is dropped. Create it before taking a
+/// lock, so that it is dropped after the lock is released.
 pub struct DeferGuard(());
 
-/// Keeps this thread's messages back.
+/// Defers this thread's callbacks.
 pub fn defer() -> DeferGuard {
     STATE.with_borrow_mut(|state| state.depth += 1);
     DeferGuard(())
 }
 
-/// Runs `work`, and hands back what it wanted to tell instead of telling it, for another thread to post.
+/// Runs `work` and returns its callbacks instead of running them, so that another thread can run
+/// them.
 pub fn capture<T>(work: impl FnOnce() -> T) -> (T, DeferredCalls) {
     STATE.with_borrow_mut(|state| state.depth += 1);
     let result = work();
@@ -40,7 +41,7 @@ pub fn capture<T>(work: impl FnOnce() -> T) -> (T, DeferredCalls) {
     (result, messages)
 }
 
-/// Lets a message out, now or when the last lock is given back; in their order.
+/// Runs the callback now, or when the last guard is dropped, in order.
 pub fn run_or_defer(message: DeferredCall) {
     let at_once = STATE.with_borrow(|state| state.depth == 0);
     if at_once {
@@ -56,7 +57,7 @@ impl Drop for DeferGuard {
             state.depth -= 1;
             state.depth == 0
         });
-        // A message may post others, and hold anew; none of them runs under the borrow.
+        // A callback may defer further callbacks, so the borrow must end before it runs.
         while last && let Some(message) = STATE.with_borrow_mut(|state| state.queue.pop_front()) {
             message();
         }
@@ -69,7 +70,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     #[test]
-    fn messages_wait_for_the_last_lock_and_keep_their_order() {
+    fn deferred_callbacks_run_in_order_when_the_last_guard_is_dropped() {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let say = |word: &'static str| {
             let heard = Arc::clone(&heard);
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn collected_messages_are_delivered_by_the_thread_that_posts_them() {
+    fn captured_callbacks_run_on_the_thread_that_posts_them() {
         let heard = Arc::new(Mutex::new(0));
         let ((), messages) = capture(|| {
             let _lock = defer();

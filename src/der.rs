@@ -1,11 +1,12 @@
 //! DER (ITU-T X.690): one tag-length-value element at a time.
 
-/// The content of the first element, which must have that tag, and the bytes after the element.
+/// The content of the first element, which must have the tag `tag`, and the bytes after the
+/// element.
 pub fn element(tag: u8, input: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&length, rest) = input.strip_prefix(&[tag])?.split_first()?;
     let (length, rest) = match length {
         0..=0x7f => (usize::from(length), rest),
-        // The long form: so many bytes of length follow.
+        // Long form: the low bits give the number of length bytes that follow.
         0x81..=0x84 => {
             let (bytes, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
             (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
@@ -20,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn element_is_its_content_and_the_rest_whichever_form_its_length_has() {
+    fn element_with_short_or_long_length_is_split_from_the_rest() {
         assert_eq!(element(2, &[2, 1, 7, 9]), Some((&[7][..], &[9][..])));
         assert_eq!(element(5, &[5, 0]), Some((&[][..], &[][..])));
         for form in [&[0x81, 200][..], &[0x82, 0, 200], &[0x83, 0, 0, 200], &[0x84, 0, 0, 0, 200]] {
@@ -30,7 +31,7 @@ mod tests {
     }
 
     #[test]
-    fn element_that_is_cut_off_or_has_another_tag_or_no_length_is_refused() {
+    fn element_that_is_truncated_or_has_another_tag_or_an_invalid_length_is_refused() {
         for input in [
             &[][..],
             &[2],

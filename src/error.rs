@@ -11,9 +11,9 @@ pub(crate) use statuses::{c_enum, statuses};
 
 macro_rules! define_status {
     ($($(#[doc = $doc:literal])+ $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;)+) => {
-        /// The reason of a failure, with the stable number that the C ABI returns for it.
+        /// The kind of a failure, with the number that the C ABI returns for it.
         ///
-        /// A number, once released, never changes its meaning; 0 is success and no `Status`.
+        /// A released number never changes its meaning. Success (0) is not a `Status`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(i32)]
         #[non_exhaustive]
@@ -22,17 +22,17 @@ macro_rules! define_status {
         }
 
         impl Status {
-            /// Every status, in the order of its number.
+            /// Every status, ordered by number.
             pub const ALL: [Status; [$($code),+].len()] = [$(Status::$status),+];
 
-            /// The name that the C header and the error JSON use.
+            /// The name in the C header and in the error JSON.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Status::$status => stringify!($name),)+
                 }
             }
 
-            /// Whether the same call, unchanged, may succeed later.
+            /// Whether the same call may succeed later.
             pub const fn retryable(self) -> bool {
                 match self {
                     $(Status::$status => $retryable,)+
@@ -61,25 +61,26 @@ impl Status {
     }
 }
 
-/// What the server said, whichever of its error shapes it used.
+/// An error response of the API, in any of its formats.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ApiFault {
-    /// The machine-readable code: `error` of RFC 6749, or `code` of the AIP envelope.
+    /// The machine-readable code: `error` (RFC 6749, section 5.2), or `code` of the `{"error":
+    /// {…}}` envelope.
     pub code: Option<String>,
-    /// The server's words; several messages are joined with `; `.
+    /// The server's message; several messages are joined with `; `.
     pub message: Option<String>,
-    /// The AIP envelope's `details`, else null.
+    /// The envelope's `details`, otherwise null.
     pub details: Value,
-    /// The AIP envelope's advice.
+    /// The envelope's `resolution`.
     pub resolution: Option<String>,
-    /// The server's own id of the request, to quote to the vendor's support.
+    /// The server's ID of the request, for the vendor's support.
     pub trace_id: Option<String>,
-    /// Whether the answer was a JSON object, as the API's answers are. A page of a proxy or a firewall says nothing about
-    /// a token.
+    /// Whether the response was a JSON object, so that it came from the API. A page of a proxy or a
+    /// firewall says nothing about a token.
     pub is_of_api: bool,
 }
 
-/// An error of the library. Never holds a secret.
+/// An error of the library. Never contains a secret.
 #[derive(Clone)]
 pub struct Error(Box<Details>);
 
@@ -97,11 +98,11 @@ struct Details {
     is_unreadable: bool,
 }
 
-/// The library's result.
+/// A result with the library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error that says in one sentence what happened.
+    /// An error; the message says in one sentence what happened.
     pub fn new(status: Status, message: impl Into<String>) -> Error {
         Error(Box::new(Details {
             status,
@@ -117,26 +118,26 @@ impl Error {
         }))
     }
 
-    /// Bad input: names the parameter or key, and says what is wrong with it.
+    /// An `INVALID_ARGUMENT` error about that parameter or key.
     pub fn invalid_argument(parameter: impl Into<String>, message: impl Into<String>) -> Error {
         Error::new(Status::InvalidArgument, message).with_parameter(parameter)
     }
 
-    /// Adds what to do about it.
+    /// Adds advice: what to do about it.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Error {
         self.0.help = Some(help.into());
         self
     }
 
-    /// Names the offending parameter or key.
+    /// Names the invalid parameter or key.
     #[must_use]
     pub fn with_parameter(mut self, parameter: impl Into<String>) -> Error {
         self.0.parameter = Some(parameter.into());
         self
     }
 
-    /// Names the company or location, unless one is named already: the innermost knows best.
+    /// Names the company or location, unless an inner call has named one already.
     #[must_use]
     pub fn with_resource(mut self, resource_id: &str) -> Error {
         self.0.resource_id.get_or_insert_with(|| resource_id.to_owned());
@@ -150,7 +151,7 @@ impl Error {
         self
     }
 
-    /// Adds the server's answer.
+    /// Adds the server's response.
     #[must_use]
     pub fn with_api(mut self, http_status: u16, fault: ApiFault) -> Error {
         self.0.http_status = Some(http_status);
@@ -158,32 +159,32 @@ impl Error {
         self
     }
 
-    /// The reason.
+    /// The status.
     pub fn status(&self) -> Status {
         self.0.status
     }
 
-    /// What happened, in one sentence.
+    /// The message: one sentence that says what happened.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What to do, where there is something to do.
+    /// Advice: what to do about it.
     pub fn help(&self) -> Option<&str> {
         self.0.help.as_deref()
     }
 
-    /// The offending parameter or key (`store.kind`).
+    /// The invalid parameter or key, for example `store.kind`.
     pub fn parameter(&self) -> Option<&str> {
         self.0.parameter.as_deref()
     }
 
-    /// Whether the same call, unchanged, may succeed later.
+    /// Whether the same call may succeed later.
     pub fn retryable(&self) -> bool {
         self.0.retryable
     }
 
-    /// How long to wait before that, where it is known.
+    /// How long to wait before a retry, if known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
@@ -193,17 +194,17 @@ impl Error {
         self.0.resource_id.as_deref()
     }
 
-    /// The HTTP status of the answer, where there was one.
+    /// The HTTP status of the response, if one arrived.
     pub fn http_status(&self) -> Option<u16> {
         self.0.http_status
     }
 
-    /// What the server said, where it said something.
+    /// The API's error response, if one arrived.
     pub fn api(&self) -> Option<&ApiFault> {
         self.0.api.as_ref()
     }
 
-    /// The same, about a stored record that cannot be read.
+    /// Marks the error as being about a stored record that cannot be read.
     #[must_use]
     pub(crate) fn into_unreadable(mut self) -> Error {
         self.0.is_unreadable = true;
@@ -211,20 +212,21 @@ impl Error {
         self
     }
 
-    /// Whether it says that a stored record is there and cannot be read: damaged, or sealed with a key that is not given.
+    /// Whether a stored record exists but cannot be read: it is damaged, or sealed with a key that
+    /// is not configured.
     pub fn is_unreadable(&self) -> bool {
         self.0.is_unreadable
     }
 
-    /// Whether the API itself refused: its own words, and not a page of a proxy or a firewall.
+    /// Whether the API itself refused the request, rather than a proxy or a firewall.
     pub fn is_verdict(&self) -> bool {
         self.api().is_some_and(|fault| fault.is_of_api)
             && self.http_status().is_some_and(|status| status < 500)
-            // A timeout inside the API comes with any status.
+            // The API reports its internal timeouts with any HTTP status.
             && self.status() != Status::Server
     }
 
-    /// The error object of the C ABI: `{"error": {…}}`.
+    /// The error JSON of the C ABI: `{"error": {…}}`.
     pub fn to_json(&self) -> Value {
         let details = &*self.0;
         let api = details.api.as_ref().map(|fault| {
@@ -254,7 +256,7 @@ impl Error {
 }
 
 impl Error {
-    /// The error from the inner object of its JSON form, as reports and events hold it.
+    /// Parses the inner object of the error JSON, as reports and events contain it.
     pub(crate) fn from_json(error: &Value) -> Error {
         let text = |object: &Value, key: &str| object[key].as_str().map(str::to_owned);
         let status = error["status"].as_str().and_then(Status::from_name).unwrap_or(Status::Internal);
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn error_read_from_its_json_form_has_the_same_json_form() {
+    fn error_json_survives_a_round_trip() {
         let fault = ApiFault {
             code: Some("invalid_grant".into()),
             message: Some("no".into()),

@@ -1,4 +1,4 @@
-//! Events for the host's listener about the life of its tokens: ids and times, never a secret.
+//! Token life-cycle events for the host's listener: IDs and times, never a secret.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,22 +8,22 @@ use crate::deferred_callbacks;
 use crate::error::Error;
 use crate::fork_safety;
 
-/// Something that happened to a token.
+/// A change in the life of a token.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A token came by consent or import, and is stored.
+    /// A token from a consent or an import was stored.
     Saved,
-    /// A token was refreshed, and the new one is stored.
+    /// A token was refreshed and the new one was stored.
     Refreshed,
-    /// A location's token was minted from its company's, and is stored.
+    /// A location's token was minted with its company's token and stored.
     Minted,
     /// A token was deleted.
     Deleted,
-    /// Only a person's consent can help.
+    /// The user must consent again.
     ReauthorizationRequired(Error),
-    /// A refresh failed; while the old access token lives, it is still handed out.
+    /// A refresh failed; callers get the old access token until it expires.
     RefreshFailed(Error),
-    /// A new token could not be stored; it is held in memory and offered to the store again and again.
+    /// A new token could not be saved; it is served from memory and the save is retried.
     Unsaved(Error),
 }
 
@@ -52,7 +52,7 @@ impl Event {
     }
 }
 
-/// Called with each event, on the thread on which it happened, with no lock of the library held.
+/// Called with each event, on the thread where it happened, without any lock of the library.
 pub type Listener = Arc<dyn Fn(&Value) + Send + Sync>;
 
 /// The host's listener, if there is one.
@@ -68,7 +68,7 @@ impl Events {
         drop(old);
     }
 
-    /// Tells the host.
+    /// Logs the event and passes it to the listener.
     pub fn emit(&self, event: &Event, resource_id: &str, at_ms: i64, expires_at: Option<i64>) {
         log::info!("{} {resource_id}", event.name());
         if let Some(listener) = self.with_listener(|listener| listener.clone()) {
@@ -78,7 +78,7 @@ impl Events {
     }
 
     fn with_listener<T>(&self, work: impl FnOnce(&mut Option<Listener>) -> T) -> T {
-        // A forked child goes on with the same listener, and must not find it locked.
+        // A forked child keeps the listener, so a fork must not happen while the lock is held.
         let _gate = fork_safety::gate();
         work(&mut self.listener.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,5 +1,4 @@
-//! Canned HTTP responses for the fuzz targets in `fuzz/`. Compiled by cargo-fuzz only. Compiled by
-//! cargo-fuzz only.
+//! Canned HTTP responses for the fuzz targets in `fuzz/`. Compiled only by cargo-fuzz.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,24 +12,24 @@ thread_local! {
     static ANSWERS: RefCell<VecDeque<CannedAnswer>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// An answer as bytes.
+/// A response with unchecked bytes.
 #[derive(Debug, Clone)]
 pub struct CannedAnswer {
     /// The HTTP status.
     pub status: u16,
-    /// Names and values; what is none is left out.
+    /// Names and values; invalid ones are skipped.
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
     /// The body.
     pub body: Vec<u8>,
 }
 
-/// From now on the requests of this thread get these answers, one each, and the last one from there on. None at all
-/// sends them out again.
+/// Answers this thread's requests with these responses, one each, then repeats the last one. With
+/// an empty list, requests are sent over the network again.
 pub fn answer_with(answers: Vec<CannedAnswer>) {
     ANSWERS.set(answers.into());
 }
 
-/// The answer to the next request, where one is canned.
+/// The response to the next request, if one is canned.
 pub(crate) fn next_response() -> Option<Response> {
     let canned = ANSWERS.with_borrow_mut(|answers| match answers.len() {
         0 | 1 => answers.front().cloned(),

@@ -6,9 +6,10 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
-/// Reads a caller's JSON object: an unknown or mistyped key is refused by name.
+/// Parses a caller's JSON object. The error names an unknown or mistyped key.
 ///
-/// `argument` names the document itself in errors. No error repeats a value, for it may be a secret.
+/// `argument` is the name of the document in errors. Errors never repeat a value, because it may be
+/// a secret.
 pub fn read<T: DeserializeOwned>(argument: &str, text: &str) -> Result<T> {
     if !text.trim_start().starts_with('{') {
         return Err(Error::invalid_argument(argument, format!("{argument} is not a JSON object")));
@@ -16,7 +17,8 @@ pub fn read<T: DeserializeOwned>(argument: &str, text: &str) -> Result<T> {
     let mut source = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut source).map_err(|error| {
         let path = error.path().to_string();
-        // serde_json calls a number in the place of a name a syntax error, too: only the whole text tells.
+        // serde_json reports some type errors as syntax errors (a number instead of an identifier):
+        // parse the text again to tell them apart.
         match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => refusal(argument, &path, error.inner()),
             Err(error) => malformed(argument, &error),
@@ -33,7 +35,7 @@ fn malformed(argument: &str, error: &serde_json::Error) -> Error {
 
 fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
     let text = error.to_string();
-    // serde's own words are "unknown field `x`, expected …", "missing field `x`" or
+    // serde's messages are "unknown field `x`, expected …", "missing field `x`" or
     // "invalid type: string \"<the value>\", expected u64 at line 1 column 5".
     let quoted = || text.split('`').nth(1).unwrap_or_default().to_owned();
     if text.starts_with("unknown field") {
@@ -51,15 +53,17 @@ fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
         let key = if path == "." { quoted() } else { format!("{path}.{}", quoted()) };
         return Error::invalid_argument(&key, format!("{argument} lacks the required key {key:?}"));
     }
-    let expected =
-        text.rsplit_once("expected ").filter(|_| error.is_data()).map_or("a text", |(_, expected)| expected);
+    let expected = text
+        .rsplit_once("expected ")
+        .filter(|_| error.is_data())
+        .map_or("a string", |(_, expected)| expected);
     let expected = expected.split(" at line ").next().unwrap_or(expected);
     let key = if path == "." { argument } else { path };
     Error::invalid_argument(key, format!("{key:?} in {argument} has the wrong type: expected {expected}"))
 }
 
-/// The fields of an answer in camelCase. Where a field came in both casings, the camelCase one wins:
-/// it is the newer spelling, and the other may be a leftover.
+/// Renames the fields of a response to camelCase. If a field is present in both spellings,
+/// camelCase wins: the API introduced it later, and the other may be a leftover.
 pub fn in_camel_case(answer: Map<String, Value>) -> Map<String, Value> {
     if answer.keys().all(|name| camel_case(name).is_none()) {
         return answer;
@@ -80,8 +84,8 @@ pub fn in_camel_case(answer: Map<String, Value>) -> Map<String, Value> {
     fields
 }
 
-/// `access_token` as `accessToken`; `None` where there is nothing to change. A leading underscore stays:
-/// the API's `_id` is its own name.
+/// `access_token` as `accessToken`; `None` if nothing changes. Leading underscores stay, as in the
+/// API's `_id`.
 pub fn camel_case(name: &str) -> Option<String> {
     if !name.trim_start_matches('_').contains('_') {
         return None;
@@ -89,7 +93,7 @@ pub fn camel_case(name: &str) -> Option<String> {
     let mut camel = String::with_capacity(name.len());
     let mut raise = false;
     for character in name.chars() {
-        // Only what stands before the first letter stays; so no name needs a second reading.
+        // Only leading underscores stay, so that converting twice changes nothing.
         if character == '_' && camel.ends_with(|last| last != '_') {
             raise = true;
         } else if raise {
@@ -102,7 +106,7 @@ pub fn camel_case(name: &str) -> Option<String> {
     Some(camel)
 }
 
-/// A text of an answer; numbers and booleans count as their text, an empty text as absent.
+/// A string of a response. Numbers and booleans are converted; an empty string counts as absent.
 pub fn string(value: Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text),
@@ -112,7 +116,7 @@ pub fn string(value: Value) -> Option<String> {
     }
 }
 
-/// A text of an answer that must be one where it is there: of a secret, nothing else will do.
+/// A secret of a response. Unlike [`string`], converts nothing: any other type is an error.
 pub fn secret(value: Option<Value>) -> Result<Option<Secret>, ()> {
     match value {
         Some(Value::String(text)) => Ok(Some(Secret::new(text)).filter(|secret| !secret.expose().is_empty())),
@@ -121,7 +125,7 @@ pub fn secret(value: Option<Value>) -> Result<Option<Secret>, ()> {
     }
 }
 
-/// A whole number of an answer, be it a number, a fraction (cut) or a text.
+/// An integer of a response: a number, truncated if it has a fraction, or a string of one.
 pub fn integer(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|fraction| fraction as i64)),
@@ -133,12 +137,12 @@ pub fn integer(value: &Value) -> Option<i64> {
     }
 }
 
-/// Takes a [`text`] out of the fields.
+/// Removes a [`string`] from the fields.
 pub fn take_string(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
     fields.remove(name).and_then(string)
 }
 
-/// Takes an [`integer`] out of the fields.
+/// Removes an [`integer`] from the fields.
 pub fn take_integer(fields: &mut Map<String, Value>, name: &str) -> Option<i64> {
     fields.remove(name).as_ref().and_then(integer)
 }

@@ -2,10 +2,10 @@
 //!
 //! # From Rust
 //!
-//! [`Client`] is the whole interface: one method for each function of the C ABI, with the parameters in [`params`], the
-//! configuration in [`Config`], and results of their own types. An [`Error`] has a [`Status`]. Results and enums are
-//! `non_exhaustive`, and parameters have defaults, so that a new version can add to them. Everything else is internal:
-//! `docs/architecture.md` says how it is layered.
+//! [`Client`] has one method for each function of the C ABI, with typed parameters ([`params`]) and
+//! typed results. [`Config`] configures it. An [`Error`] has a [`Status`]. Results and enums are
+//! `non_exhaustive` and parameters have defaults, so that a new version can add fields. All other
+//! items are internal; `docs/architecture.md` describes the layers.
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
@@ -58,7 +58,7 @@ pub use token::UserType;
 pub use typed::*;
 pub use zeroize::Zeroizing;
 
-/// For the tests, benches and fuzz targets of this repository. No promise covers it.
+/// For the tests, benches and fuzz targets of this repository. Not covered by semantic versioning.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::client::Client;

@@ -1,5 +1,5 @@
-//! Name resolution (DNS) with a deadline and cancellation. Each lookup runs on a short-lived thread of its own, because the
-//! system's `getaddrinfo` accepts no time limit and cannot be cancelled.
+//! Name resolution (DNS) with a deadline and cancellation. Each lookup runs on its own short-lived
+//! thread, because the system's `getaddrinfo` has no timeout and cannot be cancelled.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,20 +9,20 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// The interval in which a wait checks for its deadline and its cancellation.
+/// How often a wait checks its deadline and cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The system started no thread for a lookup: this process, its user or its container is at its limit of threads, or
-/// memory is short. Nothing was sent.
+/// No thread could be started for a lookup: the process, its user or its container has reached a
+/// thread limit, or memory is low. Nothing was sent.
 #[derive(Debug)]
 pub struct ThreadSpawnError(io::Error);
 
 impl ThreadSpawnError {
-    /// The advice for an operator.
+    /// The help text of the error.
     pub const HELP: &str =
         "raise the limit of threads (ulimit -u, or pids.max of the container), then try again";
 
-    /// Whether this is why a lookup failed.
+    /// Whether `error` was caused by this.
     pub fn is_cause_of(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|cause| cause.is::<ThreadSpawnError>())
     }
@@ -30,18 +30,18 @@ impl ThreadSpawnError {
 
 impl fmt::Display for ThreadSpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no thread could be started for the lookup of its name: {}", self.0)
+        write!(f, "no thread could be started to resolve the host name: {}", self.0)
     }
 }
 
 impl StdError for ThreadSpawnError {}
 
-/// The addresses of a host. `left` tells how long the caller still waits, or the error that ends the wait; it is called
-/// again at short intervals.
+/// The addresses of a host. `left` is polled for the time that the caller still waits, or for the
+/// error that ends the wait.
 ///
 /// # Errors
-/// That of `left`; an `io::Error` if the name has no address, and one that holds [`ThreadSpawnError`] if no thread
-/// could be started.
+/// The error of `left`; an `io::Error` if the name has no address; one that wraps
+/// [`ThreadSpawnError`] if no thread could be started.
 pub fn addresses<E: From<io::Error>>(
     host: &str,
     port: u16,
@@ -54,7 +54,7 @@ pub fn addresses<E: From<io::Error>>(
     run(move || name.to_socket_addrs().map(Iterator::collect), spawn, left)
 }
 
-/// Runs `lookup` on the thread that `spawn` starts, and waits for its result.
+/// Runs `lookup` on a thread from `spawn` and waits for its result.
 fn run<E: From<io::Error>>(
     lookup: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
     spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,

@@ -1,5 +1,5 @@
-//! Panic scope: a thread-local flag that tells whether a panic happens inside the library; the
-//! panic hook is silent then.
+//! Panic scope: a thread-local flag that is set while library code runs. The panic hook prints
+//! nothing for a panic in this scope.
 
 use std::cell::Cell;
 
@@ -7,17 +7,17 @@ thread_local! {
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Being inside, until it is dropped.
+/// Marks this thread as running library code until it is dropped.
 pub struct Guard {
     before: bool,
 }
 
-/// This thread is inside from now on.
+/// Enters the scope on this thread.
 pub fn enter() -> Guard {
     Guard { before: ACTIVE.replace(true) }
 }
 
-/// Whether this thread is inside.
+/// Whether this thread is in the scope.
 pub fn is_active() -> bool {
     ACTIVE.get()
 }

@@ -7,28 +7,28 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::{Error, Result, Status};
 
-/// 256 random bits as a URL-safe text.
+/// 256 random bits in URL-safe base64.
 pub fn token() -> Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(bytes::<32>()?))
 }
 
-/// So many random bytes.
+/// `LENGTH` random bytes.
 pub fn bytes<const LENGTH: usize>() -> Result<[u8; LENGTH]> {
     let mut bytes = [0; LENGTH];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| none())?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| no_random_bytes())?;
     Ok(bytes)
 }
 
-/// A key for digests that nobody else can compute.
+/// A random HMAC-SHA-256 key.
 pub fn key() -> Result<hmac::Key> {
-    hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| none())
+    hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| no_random_bytes())
 }
 
-fn none() -> Error {
-    Error::new(Status::Internal, "the operating system gave no random bytes")
+fn no_random_bytes() -> Error {
+    Error::new(Status::Internal, "the operating system returned no random bytes")
 }
 
-/// A number from 0 to `most`; `most` itself where the system has no randomness to give.
+/// A random number from 0 to `most`; `most` if the system returns no random bytes.
 pub fn up_to(most: u64) -> u64 {
     #[cfg(test)]
     if let Some(random) = seeded::next() {
@@ -36,7 +36,7 @@ pub fn up_to(most: u64) -> u64 {
     }
     let mut bytes = [0; 8];
     match SystemRandom::new().fill(&mut bytes) {
-        // The remainder's bias is below 2⁻³² for the pauses that this serves.
+        // Used for retry delays: the modulo bias is below 2⁻³².
         Ok(()) => u64::from_ne_bytes(bytes) % most.saturating_add(1).max(1),
         Err(_) => most,
     }
@@ -45,7 +45,7 @@ pub fn up_to(most: u64) -> u64 {
 #[cfg(test)]
 pub use seeded::set as seed;
 
-/// Random numbers of a test that must repeat itself, for one thread.
+/// Reproducible random numbers for a test, per thread.
 #[cfg(test)]
 mod seeded {
     use std::cell::Cell;
@@ -58,7 +58,8 @@ mod seeded {
         STATE.set(seed);
     }
 
-    /// Knuth's linear congruential generator; its upper bits are the random ones.
+    /// Knuth's linear congruential generator (MMIX). Only the upper bits are used, as the lower
+    /// ones have short periods.
     pub fn next() -> Option<u64> {
         let state =
             STATE.get()?.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -1,4 +1,4 @@
-//! Requests to any endpoint of the API with a valid access token; the response comes back whole.
+//! Requests to any endpoint of the API with a valid access token. Returns the complete response.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use serde_json::{Map, Value};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use zeroize::Zeroizing;
 
-use crate::api::{Api, is_caller_settable, is_of_dead_token};
+use crate::api::{Api, is_caller_settable, is_invalid_token_response};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::http::{Bucket, Idempotency, Request, Response};
 use crate::tokens::Tokens;
 
-/// What is sent.
+/// The parameters of a request.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RequestParams {
@@ -23,38 +23,40 @@ pub struct RequestParams {
     pub method: String,
     /// A path that begins with `/`, or a URL below the configured base URL; required.
     pub path: String,
-    /// Names to texts, numbers, booleans, or lists of them; null is left out.
+    /// Maps names to strings, numbers, booleans, or lists of them; null is omitted.
     #[serde(default)]
     pub query: Map<String, Value>,
-    /// Headers beside the usual ones, or in their place.
+    /// Additional headers; they override the default ones.
     #[serde(default)]
     pub headers: Map<String, Value>,
-    /// A text goes as it is; anything else as JSON, or as a form where the content type says so.
+    /// A string is sent unchanged; other values as JSON, or as a form if the content type is that
+    /// of a form.
     pub body: Option<Value>,
-    /// A body of any bytes, instead.
+    /// A body of arbitrary bytes, instead of `body`.
     pub body_base64: Option<String>,
-    /// Whose token goes along. Default: none.
+    /// The company or location whose token is sent. Default: none.
     pub resource_id: Option<String>,
 }
 
-/// Sends requests for their callers.
+/// Sends requests with stored tokens.
 pub struct Requests {
     api: Arc<Api>,
     tokens: Arc<Tokens>,
 }
 
 impl Requests {
-    /// Requests to that API with those tokens.
+    /// Sends requests to that API with those tokens.
     pub fn new(api: Arc<Api>, tokens: Arc<Tokens>) -> Requests {
         Requests { api, tokens }
     }
 
-    /// Sends a request, paced and repeated by the usual rules; a 401 that a refresh can cure is refreshed and repeated,
-    /// once. Every answer is a success here, whatever its status: `{"status", "headers", "body", "bodyEncoding"}`.
+    /// Sends a request under the rate limiter and the retry rules. After a 401 for an invalid
+    /// token, refreshes the token and repeats the request once. A response of any status is a
+    /// success: `{"status", "headers", "body", "bodyEncoding"}`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter; with a resource, what [`Tokens::access_token`] says; and what the network
-    /// or the pace says.
+    /// `INVALID_ARGUMENT`, naming the parameter; with a resource, the errors of
+    /// [`Tokens::access_token`]; errors of the network; `RATE_LIMITED`.
     pub fn send(&self, params: &RequestParams, deadline: &Deadline) -> Result<Value> {
         let method = method(&params.method)?;
         let uri = self.api.target(&params.path, &pairs("query", &params.query)?)?;
@@ -77,9 +79,10 @@ impl Requests {
             Some(resource_id) => {
                 let send =
                     |bearer: &_| self.api.send(Request { bearer: Some(bearer), ..request.clone() }, deadline);
-                let is_dead = |outcome: &Result<Response, _>| outcome.as_ref().is_ok_and(is_of_dead_token);
+                let is_invalid =
+                    |outcome: &Result<Response, _>| outcome.as_ref().is_ok_and(is_invalid_token_response);
                 self.tokens
-                    .with_live_token(resource_id, deadline, send, is_dead)
+                    .with_live_token(resource_id, deadline, send, is_invalid)
                     .map_err(|error| error.with_resource(resource_id))?
             }
         };
@@ -87,7 +90,7 @@ impl Requests {
             Some(resource_id) => failure.error.with_resource(resource_id),
             None => failure.error,
         })?;
-        Ok(shown(response))
+        Ok(to_json(response))
     }
 }
 
@@ -102,11 +105,11 @@ fn method(name: &str) -> Result<Method> {
         Method::OPTIONS,
     ];
     methods.into_iter().find(|method| method.as_str() == name).ok_or_else(|| {
-        Error::invalid_argument("method", "method is none of GET, POST, PUT, PATCH, DELETE, HEAD and OPTIONS")
+        Error::invalid_argument("method", "method must be GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS")
     })
 }
 
-/// The methods that RFC 9110, 9.2.1 calls safe may be repeated.
+/// Safe methods (RFC 9110, section 9.2.1) may be repeated.
 fn idempotency(method: &Method) -> Idempotency {
     match [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
         true => Idempotency::Idempotent,
@@ -114,7 +117,7 @@ fn idempotency(method: &Method) -> Idempotency {
     }
 }
 
-/// Names and values, as a query or a form has them.
+/// The name-value pairs of a query or a form.
 fn pairs(parameter: &str, fields: &Map<String, Value>) -> Result<Vec<(String, String)>> {
     let mut pairs = Vec::new();
     for (name, value) in fields {
@@ -130,7 +133,7 @@ fn pairs(parameter: &str, fields: &Map<String, Value>) -> Result<Vec<(String, St
                 Value::Bool(flag) => flag.to_string(),
                 Value::Array(_) | Value::Object(_) => {
                     let key = format!("{parameter}.{name}");
-                    let message = format!("{key} is no text, number or boolean, and no list of them");
+                    let message = format!("{key} must be a string, number or boolean, or a list of them");
                     return Err(Error::invalid_argument(key, message));
                 }
             };
@@ -145,9 +148,10 @@ fn headers(params: &RequestParams) -> Result<Vec<(HeaderName, &str)>> {
     for (name, value) in &params.headers {
         let key = format!("headers.{name}");
         let refused = |why: &str| Error::invalid_argument(key.clone(), format!("{key} {why}"));
-        let known = HeaderName::try_from(name).map_err(|_| refused("is no name of a header"))?;
-        let Value::String(value) = value else { return Err(refused("is no text")) };
-        HeaderValue::try_from(value).map_err(|_| refused("holds what a header cannot hold"))?;
+        let known = HeaderName::try_from(name).map_err(|_| refused("is not a valid header name"))?;
+        let Value::String(value) = value else { return Err(refused("must be a string")) };
+        HeaderValue::try_from(value)
+            .map_err(|_| refused("contains a character that is not allowed in a header"))?;
         if !is_caller_settable(&known) {
             return Err(refused("is set by the library"));
         }
@@ -162,7 +166,7 @@ fn headers(params: &RequestParams) -> Result<Vec<(HeaderName, &str)>> {
     Ok(headers)
 }
 
-/// The body as bytes; its content type joins the headers, unless the caller has set one.
+/// The body as bytes. Adds its content type to the headers, unless the caller has set one.
 fn body(params: &RequestParams, headers: &mut Vec<(HeaderName, &str)>) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let given = headers.iter().find(|(name, _)| *name == header::CONTENT_TYPE);
     let is_form = given.is_some_and(|(_, given)| media_type(given) == "application/x-www-form-urlencoded");
@@ -189,8 +193,8 @@ fn body(params: &RequestParams, headers: &mut Vec<(HeaderName, &str)>) -> Result
     Ok(Some(Zeroizing::new(bytes)))
 }
 
-/// An answer as the caller gets it.
-fn shown(response: Response) -> Value {
+/// The response as JSON for the caller.
+fn to_json(response: Response) -> Value {
     let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = media_type(content_type.unwrap_or_default());
     let is_json = content_type == "application/json" || content_type.ends_with("+json");
@@ -200,17 +204,17 @@ fn shown(response: Response) -> Value {
         (None, Ok(text)) => ("text", text.into()),
         (None, Err(_)) => ("base64", STANDARD.encode(&response.body).into()),
     };
-    // Not by `json!`, which would copy the body and the headers.
+    // `json!` would copy the body and the headers.
     Value::Object(Map::from_iter([
         ("status".to_owned(), response.status.into()),
-        ("headers".to_owned(), by_name(&response.headers).into()),
+        ("headers".to_owned(), headers_to_json(&response.headers).into()),
         ("body".to_owned(), body),
         ("bodyEncoding".to_owned(), encoding.into()),
     ]))
 }
 
-/// Headers by their names in lower case; the values of one that came more than once are joined (RFC 9110, 5.3).
-fn by_name(headers: &HeaderMap) -> Map<String, Value> {
+/// Headers by lower-case name. Values of a repeated header are joined (RFC 9110, section 5.3).
+fn headers_to_json(headers: &HeaderMap) -> Map<String, Value> {
     let mut joined = Map::new();
     for (name, value) in headers {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -224,7 +228,7 @@ fn by_name(headers: &HeaderMap) -> Map<String, Value> {
     joined
 }
 
-/// A content type without its parameters.
+/// A content type without its parameters, in lower case.
 fn media_type(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }

@@ -6,22 +6,24 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-/// A secret text: never shown by `Debug`, overwritten when its last clone is dropped, cheap to clone.
+/// A secret string: hidden by `Debug`, zeroized when its last clone is dropped, cheap to clone.
 #[derive(Clone)]
 pub struct Secret(Repr);
 
-/// Where the text lies.
+/// How the string is stored.
 enum Repr {
-    /// Shared by its clones.
+    /// Shared with its clones.
     Shared(Arc<Shared>),
-    /// Alone in a block of its own, which spares what sharing costs: a twentieth of a token.
+    /// Owned by one secret, without the reference counts and the spare capacity: saves about a
+    /// twentieth of the memory of a token.
     Unique(Zeroizing<Box<str>>),
 }
 
 struct Shared(Zeroizing<String>);
 
 impl Drop for Shared {
-    /// Emptied, it is all spare room, which is overwritten at once; a text would be overwritten byte by byte.
+    /// Clears the string first: zeroize then overwrites it in one piece as spare capacity instead
+    /// of byte by byte.
     fn drop(&mut self) {
         self.0.clear();
     }
@@ -37,28 +39,28 @@ impl Clone for Repr {
     fn clone(&self) -> Repr {
         match self {
             Repr::Shared(text) => Repr::Shared(Arc::clone(text)),
-            // The next clone is cheap again.
+            // Further clones of this copy are cheap.
             Repr::Unique(text) => Repr::shared(text.to_string()),
         }
     }
 }
 
 impl Secret {
-    /// Takes the text over; nothing is copied.
+    /// Takes the string without a copy.
     pub fn new(text: String) -> Secret {
         Secret(Repr::shared(text))
     }
 
-    /// A clone to be held for long, which is as small as it can be once this one is gone.
+    /// A clone for long-term storage that uses as little memory as possible once `self` is dropped.
     pub(crate) fn compact(&self) -> Secret {
         match &self.0 {
-            // Who else has it may hold it for long, too; a text that is there is not made a second time.
+            // Other owners may keep it as well, so a copy could only add memory.
             Repr::Shared(text) if Arc::strong_count(text) > 1 => self.clone(),
             _ => Secret(Repr::Unique(Zeroizing::new(self.expose().into()))),
         }
     }
 
-    /// The text itself. Whoever calls this answers for where it goes.
+    /// The string itself. The caller is responsible for keeping it secret.
     pub fn expose(&self) -> &str {
         match &self.0 {
             Repr::Shared(text) => &text.0,
@@ -66,7 +68,7 @@ impl Secret {
         }
     }
 
-    /// Whether two secrets are the same, in a time that tells nothing about where they differ.
+    /// Constant-time comparison: the time does not depend on where the strings differ.
     pub fn matches(&self, other: &str) -> bool {
         let (mine, other) = (self.expose().as_bytes(), other.as_bytes());
         let mut difference = u8::from(mine.len() != other.len());
@@ -115,7 +117,7 @@ mod tests {
             assert!(shared.matches("token"));
         }
         assert!(kept.matches(alone.expose()));
-        // A pointer and a length: there is one for every token that is held.
+        // A pointer and a length: the cache holds one for each token.
         assert_eq!(size_of::<Secret>(), 2 * size_of::<usize>());
     }
 

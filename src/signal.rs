@@ -1,7 +1,8 @@
-//! An event count: lets threads wait for a change without holding the lock under which they look for it.
+//! An event count: threads wait for a change of some state without holding the lock of that state.
 //!
-//! A waiter reads [`Signal::count`], looks at the state, and, if the state is not what it needs, waits for the count to
-//! change. A notification between the look and the wait changes the count, so no wakeup is lost.
+//! A waiter reads [`Signal::count`], checks the state, and waits for the count to change if the
+//! state is not as needed. A notification between the check and the wait changes the count, so no
+//! wakeup is lost.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use loom::sync::{Condvar, Mutex, MutexGuard};
 #[cfg(not(ghl_loom))]
 use std::sync::{Condvar, Mutex, MutexGuard};
 
-/// How often something changed, and a way to wait for the next change.
+/// A counter of notifications on which threads can wait.
 #[derive(Debug, Default)]
 pub struct Signal {
     count: Mutex<u64>,
@@ -19,24 +20,25 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// A signal that was never notified.
+    /// A signal without notifications.
     pub fn new() -> Signal {
         Signal { count: Mutex::new(0), changed: Condvar::new() }
     }
 
-    /// How often it was notified.
+    /// The number of notifications.
     pub fn count(&self) -> u64 {
         *self.lock()
     }
 
-    /// Wakes every waiter. Called after the change of state.
+    /// Wakes every waiter. Call it after changing the state.
     pub fn notify(&self) {
         *self.lock() += 1;
         self.changed.notify_all();
     }
 
-    /// Blocks the thread until the count differs from `seen`, for at most `timeout`. May return early: callers look
-    /// again. Callers use [`Clock::wait`](crate::clock::Clock::wait), so that a simulated clock can take over.
+    /// Blocks the thread until the count differs from `seen`, for at most `timeout`. May return
+    /// early, so check the state again. Use [`Clock::wait`](crate::clock::Clock::wait) instead,
+    /// which a simulated clock can replace.
     pub fn block(&self, seen: u64, timeout: Duration) {
         let count = self.lock();
         if *count == seen {

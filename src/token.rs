@@ -1,4 +1,4 @@
-//! A token with its owner and its expiry, as the API grants it.
+//! A token with its owner and its expiry, as granted by the API.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,26 +9,27 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
-/// The life that is assumed when the API does not say (RFC 6749, 5.1, leaves `expires_in` optional), or
-/// says zero or less: long enough not to refresh in a loop, far shorter than the day that is usual.
+/// The lifetime that is assumed if `expires_in` is missing (RFC 6749, section 5.1, makes it
+/// optional) or not positive: long enough to avoid a refresh loop, far shorter than the usual day.
 pub const ASSUMED_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// How long the vendor's tokens live, for a token whose whole life is not known.
+/// The lifetime of the vendor's tokens, for a token whose own lifetime is unknown.
 pub const USUAL_LIFETIME_MS: i64 = 86_400_000;
 
-/// The expiry of a token that never expires, in milliseconds since the epoch: the end of the year 9999.
+/// The expiry of a token that never expires, in milliseconds since the epoch: the end of year 9999.
 pub const NEVER: i64 = 253_402_300_799_000;
 
-/// How far in the future a grant may lie: clocks of several machines differ. Beyond it the clock was wrong then, or is now.
+/// How far `issued_at` may lie in the future, because the clocks of machines differ. Beyond that,
+/// the clock was or is wrong.
 pub const CLOCK_TOLERANCE_MS: i64 = 300_000;
 
-/// No token is believed to live longer than this.
+/// The longest lifetime that is accepted.
 const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// The longest id of a company or location that is accepted, in bytes. The API's own have 20.
+/// The longest ID of a company or location, in bytes. The API's IDs have 20.
 const MAX_ID: usize = 255;
 
-/// What kind of resource a token opens.
+/// The kind of resource that a token gives access to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum UserType {
     /// An agency.
@@ -46,7 +47,7 @@ impl UserType {
         }
     }
 
-    /// Reads the API's name, in any case; the older answers say `Agency` and `Account`, too.
+    /// Parses the API's name, in any case. Older responses have `Agency` and `Account`.
     pub fn from_name(name: &str) -> Option<UserType> {
         if name.eq_ignore_ascii_case("company") || name.eq_ignore_ascii_case("agency") {
             Some(UserType::Company)
@@ -58,31 +59,31 @@ impl UserType {
     }
 }
 
-/// What a consent, a refresh or a mint gave.
+/// A token from a consent, a refresh or a mint.
 #[derive(Clone)]
 pub struct Token {
     /// The bearer token.
     pub access_token: Secret,
-    /// Single use; absent where the API gave none.
+    /// Single use; `None` if the API sent none.
     pub refresh_token: Option<Secret>,
-    /// When it was granted, in milliseconds since the epoch; unknown for some imports.
+    /// The time of the grant, in milliseconds since the epoch; unknown for some imports.
     pub issued_at: Option<i64>,
-    /// When the access token dies, in milliseconds since the epoch.
+    /// When the access token expires, in milliseconds since the epoch.
     pub expires_at: i64,
-    /// Company or Location, by the answer, never by the app's settings.
+    /// Company or Location, as the response says.
     pub user_type: Option<UserType>,
-    /// The company, where known.
+    /// The company, if known.
     pub company_id: Option<String>,
-    /// The location; present on location tokens only.
+    /// The location; only for location tokens.
     pub location_id: Option<String>,
     /// Space-separated scopes.
     pub scope: Option<String>,
-    /// Every other field of the answer, as it came.
+    /// All other fields of the response, unchanged.
     pub fields: Map<String, Value>,
 }
 
 impl Token {
-    /// The company or location that this token opens.
+    /// The company or location that this token gives access to.
     pub fn resource_id(&self) -> Option<&str> {
         match self.user_type {
             Some(UserType::Company) => self.company_id.as_deref(),
@@ -91,7 +92,7 @@ impl Token {
         }
     }
 
-    /// Company or Location: as the answer says, else by whether it names a location.
+    /// Company or Location: `user_type`, or by default whether a location is named.
     pub fn kind(&self) -> UserType {
         self.user_type.unwrap_or(match self.location_id {
             Some(_) => UserType::Location,
@@ -99,7 +100,7 @@ impl Token {
         })
     }
 
-    /// Whether an answer to a request for the token of `resource_id`, of that kind, names another owner.
+    /// Whether the token names another owner than the requested `resource_id` of that kind.
     pub fn is_of_another(&self, resource_id: &str, kind: UserType) -> bool {
         let names_kind = self.user_type.is_some_and(|named| named != kind);
         let named = match kind {
@@ -109,7 +110,8 @@ impl Token {
         names_kind || named.is_some_and(|named| named != resource_id)
     }
 
-    /// Keeps what a refresh's answer leaves out, such as the refresh token and the owner's ids.
+    /// Copies from the older token what the response to a refresh omits, such as the refresh token.
+    /// The owner never changes.
     #[must_use]
     pub fn completed_from(mut self, older: &Token) -> Token {
         fn keep<T: Clone>(newer: &mut Option<T>, older: &Option<T>) {
@@ -135,14 +137,14 @@ impl Token {
         self
     }
 
-    /// The whole life of the access token, where it is known.
+    /// The lifetime of the access token, if known.
     pub fn lifetime(&self) -> Option<Duration> {
         let lifetime = self.expires_at.checked_sub(self.issued_at?)?;
         u64::try_from(lifetime).ok().map(Duration::from_millis)
     }
 
-    /// The life that is left at `now_ms`; zero for a dead token. Never more than the whole life, whatever the clock said
-    /// when the token was granted.
+    /// The time until expiry at `now_ms`; zero if expired. Never more than the lifetime, even if
+    /// the clock was wrong at the grant.
     pub fn left(&self, now_ms: i64) -> Duration {
         let left = Duration::from_millis(u64::try_from(self.expires_at.saturating_sub(now_ms)).unwrap_or(0));
         match self.lifetime() {
@@ -154,28 +156,29 @@ impl Token {
         }
     }
 
-    /// Whether it was granted in the future, by the clock at `now_ms`: then its age is not known, and it is due.
+    /// Whether `issued_at` lies in the future of `now_ms`. The token's age is unknown then, so it
+    /// is due.
     pub fn is_issued_in_future(&self, now_ms: i64) -> bool {
         self.issued_at.is_some_and(|issued_at| issued_at > now_ms.saturating_add(CLOCK_TOLERANCE_MS))
     }
 
-    /// How long before its death a token counts as due: `margin`, but never more than a quarter of its
-    /// life, or a short-lived token would be refreshed at every call.
+    /// How long before its expiry the token is due: `margin`, but at most a quarter of the
+    /// lifetime. Otherwise a short-lived token would be refreshed at every call.
     pub fn margin(&self, margin: Duration) -> Duration {
         self.lifetime().map_or(margin, |lifetime| margin.min(lifetime / 4))
     }
 
-    /// Whether it may still be handed out at `now_ms` without a thought.
+    /// Whether callers get it at `now_ms` without a refresh.
     pub fn is_fresh(&self, now_ms: i64, margin: Duration) -> bool {
         self.left(now_ms) > self.margin(margin) && !self.is_issued_in_future(now_ms)
     }
 
-    /// Whether the API would still accept it at `now_ms`.
+    /// Whether it has not expired at `now_ms`.
     pub fn is_alive(&self, now_ms: i64) -> bool {
         !self.left(now_ms).is_zero()
     }
 
-    /// The answer as the API gives it, secrets included, with `expiresAt`.
+    /// The token as JSON, including secrets and `expiresAt`.
     pub fn to_json(&self) -> Map<String, Value> {
         let mut json = self.fields.clone();
         json.insert("accessToken".into(), self.access_token.expose().into());
@@ -199,7 +202,7 @@ impl Token {
 }
 
 impl fmt::Debug for Token {
-    /// The fields that the library does not know may hold secrets, too.
+    /// Omits `fields`: unknown fields may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token")
             .field("user_type", &self.user_type)
@@ -211,38 +214,38 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Refuses, by the parameter's name, a text that can be no id of a company or location.
+/// Checks that a string can be the ID of a company or location; the error names the parameter.
 pub(crate) fn valid_id(parameter: &str, id: &str) -> Result<()> {
     let wrong = if id.trim().is_empty() {
         "is empty"
     } else if id.len() > MAX_ID {
         "is longer than 255 bytes"
     } else if id.trim() != id || id.chars().any(char::is_control) {
-        "begins or ends with white space, or holds a control character"
+        "begins or ends with white space, or contains a control character"
     } else {
         return Ok(());
     };
     Err(Error::invalid_argument(parameter, format!("{parameter} {wrong}")))
 }
 
-/// What is wrong with a text that is no access token.
-pub const NO_TOKEN_TEXT: &str = "holds a character that no token has";
+/// The error message for a string that cannot be an access token.
+pub const NO_TOKEN_TEXT: &str = "contains a character that is not allowed in a token";
 
-/// Whether a text can be an access token (RFC 6749, A.12): anything else does not fit into the header that carries it.
+/// Whether a string can be an access token (RFC 6749, appendix A.12), and so be sent in a header.
 pub fn is_token_text(text: &str) -> bool {
-    // All of it is looked at, wherever the first wrong character stands: so many bytes are looked at in one step.
+    // No early exit, so that the compiler can vectorize the loop.
     text.bytes().fold(true, |all, byte| all & (0x20..0x7f).contains(&byte))
 }
 
-/// What is wrong with a list that holds a text that is no scope.
-pub const NO_SCOPE: &str = "each scope is one word, such as \"locations.readonly\"";
+/// The error message for an invalid scope.
+pub const NO_SCOPE: &str = "each scope must be one word, such as \"locations.readonly\"";
 
-/// Whether a text can be one scope of a list that is separated by spaces (RFC 6749, 3.3).
+/// Whether a string can be one scope of a space-separated list (RFC 6749, section 3.3).
 pub fn is_scope(text: &str) -> bool {
     !text.is_empty() && !text.contains(char::is_whitespace)
 }
 
-/// When a token granted at `now_ms` dies, from the `expiresIn` seconds of the answer.
+/// The expiry of a token granted at `now_ms`, from the `expiresIn` seconds of the response.
 pub fn expiry(now_ms: i64, expires_in: Option<i64>) -> i64 {
     let lifetime = match expires_in {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()).min(MAX_LIFETIME),

@@ -11,29 +11,30 @@ use crate::error::{Error, Result, Status};
 use crate::lookup::ThreadSpawnError;
 use crate::panic_scope;
 
-/// How many results may wait to be looked at: what a crew brings in must not pile up.
+/// How many results may be queued, so that fast workers wait for the collector instead of using up
+/// memory.
 const MAX_QUEUED_RESULTS: usize = 64;
 
 type WorkerMessage<T> = (Option<Result<T>>, DeferredCalls);
 
-/// What a crew brings in.
+/// The results of the workers.
 pub struct Results<T>(Receiver<WorkerMessage<T>>);
 
-/// The next thing that a crew has to say.
+/// The next message of the workers.
 pub enum Received<T> {
-    /// One of its results; a defect (a panic) is `INTERNAL`.
+    /// A result; `INTERNAL` for a panic.
     Result(Result<T>),
-    /// Nothing, so far.
+    /// No result yet.
     Nothing,
-    /// All its threads have ended.
+    /// All threads have ended.
     Closed,
 }
 
-/// Lets `workers` threads work, each calling `work` again and again until it has nothing more to do (`None`), and gives
-/// their results to `collect` on this thread. A defect ends its thread.
+/// Runs `workers` threads, each of which calls `work` until it returns `None`, and passes their
+/// results to `collect` on this thread. A panic ends its thread.
 ///
 /// # Errors
-/// `NETWORK` if the system starts no thread: nothing was sent.
+/// `NETWORK` if no thread could be started; nothing was sent then.
 pub fn run<T: Send, R>(
     workers: usize,
     work: impl Fn() -> Option<T> + Sync,
@@ -49,18 +50,16 @@ pub fn run<T: Send, R>(
         }
         drop(sender);
         if threads.is_empty() {
-            return Err(Error::new(
-                Status::Network,
-                "no thread could be started for the work, nothing was sent",
-            )
-            .with_help(ThreadSpawnError::HELP));
+            return Err(Error::new(Status::Network, "no worker thread could be started; nothing was sent")
+                .with_help(ThreadSpawnError::HELP));
         }
         let results = Results(receiver);
         let collected = collect(&results);
-        // Before the threads are waited for: those whose results nobody takes any more end with the next one.
+        // Disconnects the channel, so that threads that still have work end at their next result
+        // instead of blocking the joins below.
         drop(results);
         for thread in threads {
-            // Whatever it met has come as a result.
+            // A panic has been delivered as a result.
             let _ = thread.join();
         }
         Ok(collected)
@@ -81,8 +80,8 @@ fn run_worker<T>(results: &SyncSender<WorkerMessage<T>>, work: &impl Fn() -> Opt
                 // A payload may panic when it is dropped.
                 std::mem::forget(payload);
                 should_continue = false;
-                Some(Err(Error::new(Status::Internal, "the library met a defect of its own")
-                    .with_help("please report it, with the log")))
+                Some(Err(Error::new(Status::Internal, "the library panicked")
+                    .with_help("report this defect and attach the log")))
             }
         };
         should_continue &= results.send((result, messages)).is_ok();
@@ -90,7 +89,7 @@ fn run_worker<T>(results: &SyncSender<WorkerMessage<T>>, work: &impl Fn() -> Opt
 }
 
 impl<T> Results<T> {
-    /// Waits so long for the next result. What the threads have to tell the host is told now.
+    /// Waits up to `timeout` for the next result, and runs the callbacks that the worker deferred.
     pub fn next(&self, timeout: Duration) -> Received<T> {
         match self.0.recv_timeout(timeout) {
             Ok((result, messages)) => {
@@ -141,7 +140,7 @@ mod tests {
         let mut numbers: Vec<usize> = results.unwrap().into_iter().map(|result| result.unwrap()).collect();
         numbers.sort_unstable();
         assert_eq!(numbers, (1..=1000).collect::<Vec<_>>());
-        // Each of the four said something, too, when it found nothing to do.
+        // 1000 results, and one callback of each worker when it found no work left.
         assert_eq!(*heard.lock().unwrap(), vec![thread::current().id(); 1004]);
     }
 
@@ -153,7 +152,7 @@ mod tests {
             || {
                 let number =
                     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).ok()?;
-                assert_ne!(number, 50, "the defect");
+                assert_ne!(number, 50, "the panic");
                 Some(number)
             },
             all,

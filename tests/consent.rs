@@ -332,7 +332,7 @@ fn code_with_a_lost_response_is_sent_once_more_and_no_further() {
     emulator.inject(codes().times(1), FaultKind::ReplyLost);
     let complete = json!({"redirectUrl": redirect_url});
     let error = abi.authorization_complete(complete).fails(Status::ReauthorizationRequired);
-    assert!(error["help"].as_str().unwrap().contains("must consent again"), "{error}");
+    assert!(error["help"].as_str().unwrap().contains("user consent again"), "{error}");
     assert_eq!((&error["httpStatus"], &error["retryable"]), (&json!(401), &json!(false)));
     let requests = emulator.requests();
     assert_eq!(requests.len(), 2);

@@ -348,8 +348,14 @@ fn documented_errors(function: &str) -> BTreeSet<&'static str> {
     let words = comment.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
     let mut errors = BTreeSet::from_iter(words.iter().copied().filter(|word| word.starts_with("GHL_ERR_")));
-    for phrase in words.windows(3).filter(|phrase| phrase[0] == "what" && phrase[2] == "returns") {
-        errors.append(&mut documented_errors(phrase[1]));
+    // "the errors of ghl_access_token", "an error of ghl_token_refresh"
+    for phrase in words.windows(3) {
+        if matches!(phrase[0], "error" | "errors" | "results")
+            && phrase[1] == "of"
+            && phrase[2].starts_with("ghl_")
+        {
+            errors.append(&mut documented_errors(phrase[2]));
+        }
     }
     errors
 }

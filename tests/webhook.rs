@@ -646,16 +646,16 @@ fn webhook_about_other_apps_or_other_events_changes_nothing() {
     for (body, resource_id, reason) in [
         (gone(json!({"appId": "other"})), json!(location), "it is about another app"),
         (gone(json!({"appId": null})), json!(location), "it is about another app"),
-        (gone(json!({"type": "LocationUpdate"})), json!(location), "this type does not concern tokens"),
-        (gone(json!({"type": "uninstall"})), json!(location), "this type does not concern tokens"),
-        (gone(json!({"type": null})), json!(location), "this type does not concern tokens"),
+        (gone(json!({"type": "LocationUpdate"})), json!(location), "its type does not concern tokens"),
+        (gone(json!({"type": "uninstall"})), json!(location), "its type does not concern tokens"),
+        (gone(json!({"type": null})), json!(location), "its type does not concern tokens"),
         (gone(json!({"locationId": null})), Value::Null, "it names neither a location nor a company"),
         (gone(json!({"locationId": "a\nb"})), Value::Null, "it names neither a location nor a company"),
         (gone(json!({"locationId": 7})), Value::Null, "it names neither a location nor a company"),
         (
             body(&emulator, &install(&company), json!({})),
             json!(company),
-            "a company's token comes by consent",
+            "a company's token requires a consent",
         ),
     ] {
         let applied = apply(&abi, &emulator, &body);

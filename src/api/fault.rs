@@ -1,5 +1,5 @@
-//! Error mapping: turns each shape of the API's error responses into one [`Status`]. The only place
-//! where that is decided.
+//! Error mapping: maps every form of the API's error responses to a [`Status`], and redacts
+//! secrets.
 
 use serde_json::{Map, Value};
 
@@ -7,14 +7,15 @@ use super::EXCERPT;
 use crate::error::{ApiFault, Error, Status};
 use crate::http::{Response, requested_delay};
 
-/// The words of the only 401s that another access token cures. For any other one a refresh token would be burnt in vain.
-const DEAD_TOKEN: [&str; 2] = ["invalid jwt", "access token is invalid"];
+/// The messages of the 401s that a new access token fixes. After any other 401 a refresh would be
+/// useless.
+const INVALID_TOKEN_MESSAGES: [&str; 2] = ["invalid jwt", "access token is invalid"];
 
-/// The advice where the API, or its consent page, does not find a version of the app.
-pub const NO_VERSION: &str = "a draft or private app needs version_id in its consent link: pass versionId to \
-                              ghl_authorization_url, and check clientId";
+/// The help text for an app version that the API or its consent page does not find.
+pub const NO_VERSION: &str = "pass versionId to ghl_authorization_url, which a draft or private app needs, and \
+                              check clientId";
 
-/// The error for an answer that is no success.
+/// The error for a response that is not 2xx.
 pub fn error(response: &Response, secrets: &[&str]) -> Error {
     let fault = read(response, secrets);
     let (status, help) = meaning(response.status, &fault);
@@ -29,118 +30,119 @@ pub fn error(response: &Response, secrets: &[&str]) -> Error {
     error.with_api(response.status, fault)
 }
 
-/// Whether an error says that the access token is dead.
-pub fn says_dead_token(error: &Error) -> bool {
-    let words = error.api().map(words_of).unwrap_or_default();
-    error.http_status() == Some(401) && DEAD_TOKEN.iter().any(|dead| words.contains(dead))
+/// Whether an error says that the access token is invalid.
+pub fn says_invalid_token(error: &Error) -> bool {
+    let words = error.api().map(lowercase_message).unwrap_or_default();
+    error.http_status() == Some(401) && INVALID_TOKEN_MESSAGES.iter().any(|message| words.contains(message))
 }
 
-/// The API's words, in lower case. A page of a proxy or a firewall has none, whatever stands in it.
-fn words_of(fault: &ApiFault) -> String {
+/// The API's message in lower case. Empty for a page of a proxy or a firewall.
+fn lowercase_message(fault: &ApiFault) -> String {
     fault.message.as_deref().filter(|_| fault.is_of_api).unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Whether a refused mint says that the next location's would be refused as well: the company's token is dead, or lacks the
-/// scope, or the version is wrong. A refusal of one location says nothing about the others.
-pub fn ends_every_mint(error: &Error) -> bool {
-    let words = error.api().map(words_of).unwrap_or_default();
+/// Whether a rejected mint means that mints for all other locations will be rejected as well: the
+/// company's token is invalid or lacks the scope, or the API version is wrong.
+pub fn fails_every_mint(error: &Error) -> bool {
+    let words = error.api().map(lowercase_message).unwrap_or_default();
     let of_all = ["not authorized for this scope", "version header"];
-    says_dead_token(error)
+    says_invalid_token(error)
         || error.http_status() == Some(401) && of_all.iter().any(|part| words.contains(part))
 }
 
-/// Whether the API gave up on a request that it may have processed: `Command timed out`, which comes with any status.
+/// Whether the API timed out internally, perhaps after processing the request: `Command timed out`,
+/// with any HTTP status.
 pub fn is_transient(fault: &ApiFault) -> bool {
     let in_code = fault.code.as_deref().is_some_and(|code| code.eq_ignore_ascii_case("command timed out"));
-    fault.is_of_api && (in_code || words_of(fault).contains("command timed out"))
+    fault.is_of_api && (in_code || lowercase_message(fault).contains("command timed out"))
 }
 
-/// Whether an error says that a token is of the other kind, a company's or a location's: a refresh token that was sent was
-/// not spent.
-pub fn says_other_kind(error: &Error) -> bool {
-    let words = error.api().map(words_of).unwrap_or_default();
+/// Whether an error says that the token is of the other kind (company or location). A refresh token
+/// in the request was not used up then.
+pub fn says_wrong_token_kind(error: &Error) -> bool {
+    let words = error.api().map(lowercase_message).unwrap_or_default();
     error.http_status() == Some(401) && words.contains("user type mismatch")
 }
 
-/// Whether an answer says that the access token is dead.
-pub fn is_of_dead_token(response: &Response) -> bool {
-    response.status == 401 && says_dead_token(&error(response, &[]))
+/// Whether a response says that the access token is invalid.
+pub fn is_invalid_token_response(response: &Response) -> bool {
+    response.status == 401 && says_invalid_token(&error(response, &[]))
 }
 
-/// The status and the advice for what the server said.
+/// The status and the help text for a response.
 fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
     let code = fault.code.as_deref().unwrap_or_default();
-    let words = words_of(fault);
+    let words = lowercase_message(fault);
     let says = |part: &str| words.contains(part);
     let names = |part: &str| words.contains(part) || code.to_ascii_lowercase().contains(part);
 
     if is_transient(fault) {
         return (
             Status::Server,
-            "the API timed out; it says nothing about the token or the credentials: try again",
+            "try again; the API timed out internally, which says nothing about the token or the credentials",
         );
     }
     if (400..500).contains(&http_status) {
         if says("location is not active") {
             return (
                 Status::LocationInactive,
-                "the location is paused or its subscription ended; its token is kept, try again once it is active",
+                "try again once the location is active: it is paused or its subscription ended; its token is kept",
             );
         }
         if code == "invalid_grant" || says("invalid grant") || says("authorization code not found") {
             return (
                 Status::ReauthorizationRequired,
-                "the grant was spent, has expired or was never given to this app; let the user consent again, \
-                 and check clientId and clientSecret if it was new",
+                "let the user consent again: the code or refresh token was used, has expired or belongs to another \
+                 app; if it was new, check clientId and clientSecret",
             );
         }
         if names("noappversionidfound") || names("no integration found") {
             return (Status::InvalidRequest, NO_VERSION);
         }
         if code == "RESOURCE_NOT_FOUND" {
-            return (Status::NotFound, "check the id, and that the app is installed there");
+            return (Status::NotFound, "check the ID, and that the app is installed there");
         }
     }
     match http_status {
         401 if says("version header") => (Status::InvalidRequest, "check apiVersion"),
         401 if says("not authorized for this scope") => {
-            (Status::Forbidden, "the token lacks the scope; add it to the app and let the user consent again")
+            (Status::Forbidden, "add the scope to the app and let the user consent again")
         }
         401 if says("authclass") || says("user type") || says("iam service") => (
             Status::Forbidden,
-            "this endpoint wants the other kind of token, the company's or the location's",
+            "use the other kind of token for this endpoint, the company's or the location's",
         ),
-        401 if says("not accessible from this token") => (
-            Status::Forbidden,
-            "the token has no access to this location: check that the app is installed there, and for which company",
-        ),
+        401 if says("not accessible from this token") => {
+            (Status::Forbidden, "check that the app is installed in this location, and for which company")
+        }
         401 if names("invalid client credentials") => (
             Status::Unauthorized,
-            "check clientId and clientSecret: both belong to one client key of the app, and a key that was deleted is refused",
+            "check clientId and clientSecret: both must be from the same client key, which may have been deleted",
         ),
         401 if says("invalid private integration token") => (
             Status::Unauthorized,
-            "the private integration token was rotated or deleted: import the one that the account's settings show",
+            "import the current token from the account's settings: this one was rotated or deleted",
         ),
-        401 if DEAD_TOKEN.iter().any(|dead| words.contains(dead)) => {
-            (Status::Unauthorized, "the access token is dead; check that the app is still installed")
-        }
+        401 if INVALID_TOKEN_MESSAGES.iter().any(|message| words.contains(message)) => (
+            Status::Unauthorized,
+            "check that the app is still installed; the API no longer accepts the access token",
+        ),
         401 => (Status::Unauthorized, "check clientId and clientSecret, and that the app is still installed"),
         403 => (
             Status::Forbidden,
-            "check that the app is installed there, and that no firewall stands in between",
+            "check that the app is installed there, and that no firewall blocks the request",
         ),
-        404 => (Status::NotFound, "check the id, baseUrl and apiVersion"),
+        404 => (Status::NotFound, "check the ID, baseUrl and apiVersion"),
         408 => (Status::Timeout, "try again"),
         429 => (Status::RateLimited, "wait, then try again"),
-        400..=499 => (Status::InvalidRequest, "the API says what is wrong with the request"),
-        500..=599 => (Status::Server, "the API failed; try again later"),
-        300..=399 => (Status::Protocol, "redirects are never followed with a token; check baseUrl"),
+        400..=499 => (Status::InvalidRequest, "correct the request as the API's message says"),
+        500..=599 => (Status::Server, "try again later"),
+        300..=399 => (Status::Protocol, "check baseUrl; redirects are not followed"),
         _ => (Status::Protocol, ""),
     }
 }
 
-/// Reads any of the error shapes.
+/// Parses any of the error formats.
 fn read(response: &Response, secrets: &[&str]) -> ApiFault {
     let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(&response.body) else {
         return unreadable(response, secrets);
@@ -150,13 +152,13 @@ fn read(response: &Response, secrets: &[&str]) -> ApiFault {
         return ApiFault {
             code: string(envelope, "code", secrets),
             message: string(envelope, "message", secrets),
-            details: censored(envelope.get("details").cloned().unwrap_or_default(), secrets),
+            details: redacted(envelope.get("details").cloned().unwrap_or_default(), secrets),
             resolution: string(envelope, "resolution", secrets),
             trace_id: trace_id(response, &body, secrets).or_else(|| trace_id(response, envelope, secrets)),
             is_of_api: true,
         };
     }
-    // {"statusCode", "message"[, "error"]}, `message` perhaps a list, or {"error", "error_description"}
+    // {"statusCode", "message": string or list, "error"?}, or {"error", "error_description"}
     ApiFault {
         code: string(&body, "error", secrets),
         message: string(&body, "message", secrets).or_else(|| string(&body, "error_description", secrets)),
@@ -167,14 +169,14 @@ fn read(response: &Response, secrets: &[&str]) -> ApiFault {
     }
 }
 
-/// An answer that is no JSON object: its beginning, so that a person can see what it was.
+/// A response that is not a JSON object: quotes its beginning.
 pub fn unreadable(response: &Response, secrets: &[&str]) -> ApiFault {
     let words = String::from_utf8_lossy(&response.body);
-    // Censored before it is cut, lest the cut go through a secret and hide it from the search.
+    // Redact before truncating: a secret that is cut in half would not be found.
     let mut words = without_secrets(words.trim(), secrets);
-    // A success that cannot be read may still hold the new token.
+    // An unreadable success may contain the new token.
     if (200..300).contains(&response.status) {
-        words = format!("({} bytes, not shown: they may hold a token)", response.body.len());
+        words = format!("({} bytes, hidden because they may contain a token)", response.body.len());
     }
     let message = words.chars().take(EXCERPT).collect::<String>();
     ApiFault {
@@ -184,7 +186,7 @@ pub fn unreadable(response: &Response, secrets: &[&str]) -> ApiFault {
     }
 }
 
-/// The server's own id of the request, from the body or the head.
+/// The server's ID of the request, from the body or a header.
 pub fn trace_id(response: &Response, body: &Map<String, Value>, secrets: &[&str]) -> Option<String> {
     let header = || response.headers.get("x-trace-id")?.to_str().ok();
     body.get("traceId").and_then(Value::as_str).or_else(header).map(|id| without_secrets(id, secrets))
@@ -200,34 +202,35 @@ fn string(body: &Map<String, Value>, name: &str, secrets: &[&str]) -> Option<Str
     (!words.is_empty()).then(|| without_secrets(&words, secrets))
 }
 
-fn censored(details: Value, secrets: &[&str]) -> Value {
+fn redacted(details: Value, secrets: &[&str]) -> Value {
     match details {
         Value::String(words) => without_secrets(&words, secrets).into(),
-        Value::Array(list) => list.into_iter().map(|value| censored(value, secrets)).collect(),
+        Value::Array(list) => list.into_iter().map(|value| redacted(value, secrets)).collect(),
         Value::Object(map) => map
             .into_iter()
-            .map(|(name, value)| (without_secrets(&name, secrets), censored(value, secrets)))
+            .map(|(name, value)| (without_secrets(&name, secrets), redacted(value, secrets)))
             .collect(),
         other => other,
     }
 }
 
-/// The words without these secrets, however they are spelled, and without anything that looks like a token: a failing
-/// server may repeat one that it just granted, which nobody here knows yet.
+/// Redacts these secrets in any encoding, and everything that looks like a JWT: a failing server
+/// may quote a token that it has just issued and the library does not know yet.
 pub fn without_secrets(words: &str, secrets: &[&str]) -> String {
     let mut words = words.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        // However it is spelled, it is no shorter.
+        // No encoding is shorter than the secret.
         if secret.len() > words.len() {
             continue;
         }
-        words = without(&words.replace(secret, "…"), |rest| spelled(rest, secret));
+        words = redact(&words.replace(secret, "…"), |rest| escaped_length(rest, secret));
     }
-    without(&words, jwt)
+    redact(&words, jwt_length)
 }
 
-/// The words without what `length` finds at the beginning of a rest of them, in bytes.
-fn without(words: &str, length: impl Fn(&str) -> Option<usize>) -> String {
+/// Replaces every match of `length`, which returns the length of a match at the start of its
+/// argument, in bytes.
+fn redact(words: &str, length: impl Fn(&str) -> Option<usize>) -> String {
     let mut kept = String::with_capacity(words.len());
     let mut rest = words;
     while let Some(character) = rest.chars().next() {
@@ -245,9 +248,9 @@ fn without(words: &str, length: impl Fn(&str) -> Option<usize>) -> String {
     kept
 }
 
-/// How long a secret is at the beginning of these words, each of its characters as it is or escaped: for a URL, a form,
-/// JSON, or HTML.
-fn spelled(words: &str, secret: &str) -> Option<usize> {
+/// The length of the secret at the start of these words, with each character plain or escaped (URL,
+/// form, JSON or HTML).
+fn escaped_length(words: &str, secret: &str) -> Option<usize> {
     let mut rest = words.as_bytes();
     for byte in secret.bytes() {
         let length = escaped(rest).filter(|(meant, _)| *meant == byte).map(|(_, length)| length);
@@ -256,12 +259,12 @@ fn spelled(words: &str, secret: &str) -> Option<usize> {
             None => rest.strip_prefix(&[byte])?,
         };
     }
-    // Between two bytes of a character there is no end.
+    // The match must not end inside a multi-byte character.
     let length = words.len() - rest.len();
     words.is_char_boundary(length).then_some(length)
 }
 
-/// The byte that an escape sequence at the beginning means, and the sequence's length.
+/// The byte that the escape sequence at the start encodes, and the length of the sequence.
 fn escaped(words: &[u8]) -> Option<(u8, usize)> {
     let number = |from: usize, to: usize, radix: u32| {
         let digits = std::str::from_utf8(words.get(from..to)?).ok()?;
@@ -285,9 +288,9 @@ fn escaped(words: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// How long the JWT at the beginning of these words is. `eyJ` is the `{"` of its header in base64; shorter ones are
-/// words such as "keyJ".
-fn jwt(words: &str) -> Option<usize> {
+/// The length of the JWT at the start of these words. `eyJ` is its header's `{"` in base64; the
+/// minimum length excludes words such as "keyJob".
+fn jwt_length(words: &str) -> Option<usize> {
     const MIN_LENGTH: usize = 20;
     if !words.starts_with("eyJ") {
         return None;
@@ -310,7 +313,7 @@ mod tests {
     #[test]
     fn vendor_responses_map_to_status_codes() {
         use Status::*;
-        for (status, body, expected, is_dead) in [
+        for (status, body, expected, is_invalid) in [
             (
                 400,
                 r#"{"statusCode":400,"message":"Invalid grant: refresh token is invalid"}"#,
@@ -394,7 +397,7 @@ mod tests {
         ] {
             let error = error(&response(status, body), &[]);
             assert_eq!(error.status(), expected, "{status} {body}");
-            assert_eq!(says_dead_token(&error), is_dead, "{status} {body}");
+            assert_eq!(says_invalid_token(&error), is_invalid, "{status} {body}");
         }
     }
 
@@ -422,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_echoed_by_the_server_are_censored() {
+    fn secrets_echoed_by_the_server_are_redacted() {
         for body in [
             r#"{"message":"bad secret hunter2"}"#,
             r#"{"error":{"code":"X","message":"hunter2","details":{"got":["hunter2"]},"resolution":"not hunter2"}}"#,

@@ -1,15 +1,15 @@
-//! Field-name negotiation: camelCase, unless the server asks for snake_case. The vendor's own pages show both, and an endpoint
-//! that is sent both at once refuses them.
+//! Field-name negotiation: requests use camelCase until the server asks for snake_case. The vendor
+//! documents both, and an endpoint rejects a request with both.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Failure, Outcome};
 use crate::error::Error;
 
-/// A field's name in both casings.
+/// A field name in camelCase and snake_case.
 pub type Name = [&'static str; 2];
 
-/// The casing in which the fields of a request are named: an index into a [`Name`].
+/// The casing of a request's field names: an index into a [`Name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Casing(bool);
 
@@ -23,8 +23,8 @@ impl Casing {
         Casing(!self.0)
     }
 
-    /// Whether the server refused the names of this casing: one is unknown, or one of the other casing is missing. It refused
-    /// before it looked at any value.
+    /// Whether the server rejected this casing: it reports an unknown field, or a missing field of
+    /// the other casing. It checks the names before it processes any value.
     fn is_refused(self, error: &Error, names: &[Name]) -> bool {
         let words = error.api().and_then(|fault| fault.message.as_deref()).unwrap_or_default();
         let says = |name: &Name| {
@@ -36,7 +36,7 @@ impl Casing {
     }
 }
 
-/// Whether these words say that a parameter is missing.
+/// Whether a message says that the parameter `name` is missing.
 fn is_missing(words: &str, name: &str) -> bool {
     words.split("; ").any(|part| {
         part.strip_prefix("Missing parameter: ").is_some_and(|missing| missing.trim() == name)
@@ -44,13 +44,14 @@ fn is_missing(words: &str, name: &str) -> bool {
     })
 }
 
-/// The casing that one endpoint takes, learned from its refusals and kept for the client's life.
+/// The casing that one endpoint accepts, learned from its rejections and kept until the client is
+/// closed.
 #[derive(Debug, Default)]
 pub struct FieldNames(AtomicBool);
 
 impl FieldNames {
-    /// Sends a request with its fields in the casing that the endpoint is known to take, and again in the other casing if
-    /// the server refuses the names.
+    /// Sends a request in the known casing, and again in the other one if the server rejects the
+    /// names.
     pub fn send<T>(&self, names: &[Name], send: impl Fn(Casing) -> Result<T, Failure>) -> Result<T, Failure> {
         let casing = Casing(self.0.load(Ordering::Relaxed));
         let first = send(casing);
@@ -68,7 +69,7 @@ impl FieldNames {
         let was_read = |failure: &Failure| failure.outcome == Outcome::Refused;
         if second.as_ref().err().is_none_or(was_read) {
             log::warn!(
-                "the API takes field names such as {}, which are sent from now on",
+                "the API requires field names such as {}; using these from now on",
                 other.of(names[0])
             );
             self.0.store(other.0, Ordering::Relaxed);
@@ -91,7 +92,7 @@ mod tests {
         Failure { error, outcome: Outcome::Refused }
     }
 
-    /// The names that are sent to a server that answers so to each casing.
+    /// The names that are sent to a server with these responses to camelCase and snake_case.
     fn sent(names: &FieldNames, camel: Option<(u16, &str)>, snake: Option<(u16, &str)>) -> Vec<&'static str> {
         let sent = RefCell::new(Vec::new());
         let _ = names.send(&NAMES, |casing| {

@@ -16,40 +16,40 @@ use crate::secret::Secret;
 /// The most pages that `all` follows: a million locations.
 const MAX_PAGES: usize = 10_000;
 
-/// The parameters of the list.
+/// The parameters of a list.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct InstalledLocationsParams {
     /// The company; required.
     pub company_id: Option<String>,
-    /// The app. Default: the part of the client id before its first `-`.
+    /// The app. Default: the part of the client ID before its first `-`.
     pub app_id: Option<String>,
     /// Items per page, 1 to 100. Default: the server's, 20; with `all`, 100.
     pub page_size: Option<i64>,
-    /// Where to go on: the last page's `nextPageToken`.
+    /// The previous page's `nextPageToken`.
     pub page_token: Option<String>,
     /// Part of a location's name.
     pub query: Option<String>,
-    /// Only locations with, or without, the app.
+    /// Only locations with (`true`) or without (`false`) the app.
     pub is_installed: Option<bool>,
     /// Only locations that the current user may see.
     pub restrict_to_user_locations: Option<bool>,
     /// A version of the app.
     pub version_id: Option<String>,
-    /// Only locations that try the app.
+    /// Only locations with a trial of the app.
     pub on_trial: Option<bool>,
     /// Only locations on that plan.
     pub plan_id: Option<String>,
     /// One location.
     pub location_id: Option<String>,
-    /// Follow the pages to the end, and return every item.
+    /// Follow all pages and return every item.
     pub all: bool,
     /// The company's access token. Default: the one held for the company.
     pub access_token: Option<Secret>,
 }
 
 impl InstalledLocationsParams {
-    /// Checks what can be checked before anything is sent, and returns the company.
+    /// Checks the parameters and returns the company.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT`, naming the parameter.
@@ -73,8 +73,8 @@ impl Api {
     /// Lists the locations of a company: one page, or all.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; `PROTOCOL` for pages that lead
-    /// in a circle; else what the API or the network says.
+    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; `PROTOCOL` if the page
+    /// tokens form a cycle; errors of the API and the network.
     pub fn installed_locations(
         &self,
         params: &InstalledLocationsParams,
@@ -142,51 +142,52 @@ impl Api {
         };
         let reply = self.call(call, deadline)?;
         let mut page = reply.fields()?;
-        // The older answers call the list `locations` and have no pagination.
+        // Older responses call the list `locations` and have no pagination.
         if let Some(locations) = page.remove("locations") {
             page.entry("items").or_insert(locations);
         }
         if let Some(Value::Object(pagination)) = page.remove("pagination") {
             page.insert("pagination".into(), in_camel_case(pagination).into());
         }
-        // A list that was cut must not pass for a whole one, nor an answer without a list for an empty one.
+        // A truncated list must not pass for a complete one, nor a response without a list for an
+        // empty one.
         let incomplete = |why| {
             let trace_id = fault::trace_id(&reply.response, &page, &reply.secrets);
             Err(reply.unexpected(why, ApiFault { trace_id, ..ApiFault::default() }))
         };
         if !page.get("items").is_some_and(Value::is_array) {
-            return incomplete("holds no list of locations");
+            return incomplete("has no list of locations");
         }
         if says_more(&page) && next_page_token(&page).is_none() {
-            return incomplete("says that there are more locations, and not where");
+            return incomplete("announces more locations without a page token");
         }
         Ok(page)
     }
 }
 
-/// Follows a list from page to page, and not in a circle.
+/// Follows the pages of a list and detects cycles.
 pub struct Pages {
     params: InstalledLocationsParams,
     seen: HashSet<String>,
 }
 
 impl Pages {
-    /// From the page that the parameters name; large pages, unless they say otherwise.
+    /// Starts at the page that the parameters name. The default page size is 100.
     pub fn of(mut params: InstalledLocationsParams) -> Pages {
         params.all = false;
         params.page_size.get_or_insert(100);
         Pages { params, seen: HashSet::new() }
     }
 
-    /// What to ask for next.
+    /// The parameters of the next page.
     pub fn params(&self) -> &InstalledLocationsParams {
         &self.params
     }
 
-    /// Goes on to the page after this one; false when there is none.
+    /// Advances to the page after `page`; `false` after the last page.
     ///
     /// # Errors
-    /// `PROTOCOL` for pages that lead in a circle.
+    /// `PROTOCOL` if the page tokens form a cycle.
     pub fn advance(&mut self, page: &Map<String, Value>) -> Result<bool> {
         match next_page_token(page) {
             None => Ok(false),
@@ -194,19 +195,19 @@ impl Pages {
                 self.params.page_token = Some(next);
                 Ok(true)
             }
-            Some(_) => Err(endless("the pages lead in a circle, or there are too many of them")),
+            Some(_) if self.seen.len() >= MAX_PAGES => Err(pagination_error("the list has too many pages")),
+            Some(_) => Err(pagination_error("the page tokens of the list form a cycle")),
         }
     }
 }
 
-/// The ids of a page's locations. What is no object, or has no id, is no location that a call could name, and is passed
-/// over, as the typed bindings do: the page itself stays as the API sent it.
+/// The IDs of a page's locations. Skips items without an ID, like the typed bindings.
 pub fn location_ids(page: &Map<String, Value>) -> impl Iterator<Item = &str> {
     location_ids_where(page, |_| true)
 }
 
-/// The ids of a page's locations where the app is installed: without the filter, or where the server ignores it, the page has
-/// others as well.
+/// The IDs of a page's locations with the app installed. A page contains others as well if the
+/// server ignores the filter.
 pub fn installed_location_ids(page: &Map<String, Value>) -> impl Iterator<Item = &str> {
     location_ids_where(page, |item| {
         item.get("isInstalled").is_none_or(|flag| !matches!(flag, Value::Bool(false)) && flag != "false")
@@ -224,7 +225,7 @@ fn location_ids_where(
         .filter(|id| !id.is_empty())
 }
 
-/// Whether a page says in plain words that a further page follows.
+/// Whether a page says explicitly that another page follows.
 fn says_more(page: &Map<String, Value>) -> bool {
     let more = page.get("pagination").and_then(|pagination| pagination.get("hasNextPage"));
     more.is_some_and(|more| matches!(more, Value::Bool(true)) || more == "true")
@@ -239,9 +240,8 @@ fn next_page_token(page: &Map<String, Value>) -> Option<String> {
     more.then(|| token.to_owned())
 }
 
-fn endless(why: &str) -> Error {
-    Error::new(Status::Protocol, format!("the list of locations cannot be read to its end: {why}"))
-        .with_help("ask for single pages with pageToken")
+fn pagination_error(why: &str) -> Error {
+    Error::new(Status::Protocol, why).with_help("request single pages with pageToken")
 }
 
 fn refused(error: Error) -> Failure {

@@ -1,14 +1,14 @@
-//! `POST /oauth/location-token` (the vendor's `get-location-access-token`): mints a location's token from its
-//! company's.
+//! `POST /oauth/location-token` (the vendor's `get-location-access-token`): mints a location's
+//! token with its company's token.
 
 use serde::Deserialize;
 use ureq::http::Method;
 
 use super::field_names::Name;
 use super::token_response::parse_token_response;
-use super::{Api, EndpointRequest, Failure, Outcome, form, required_id};
+use super::{Api, EndpointRequest, Failure, fault, form, required_id};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::Result;
 use crate::http::{Bucket, Idempotency};
 use crate::secret::Secret;
 use crate::token::{Token, UserType};
@@ -29,12 +29,12 @@ pub struct LocationTokenParams {
 }
 
 impl Api {
-    /// Mints. It spends nothing, so it is repeated like a read.
+    /// Mints a location's token. A mint uses nothing up, so it is idempotent and may be retried.
     ///
-    /// The answer lacks `userType` and `companyId`; the token gets both.
+    /// The response lacks `userType` and `companyId`; both are added to the token.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for an empty id; else what the API or the network says.
+    /// `INVALID_ARGUMENT` for an empty ID; errors of the API and the network.
     pub fn location_token(
         &self,
         company_id: &str,
@@ -60,10 +60,10 @@ impl Api {
         })?;
         let mut token = parse_token_response(&reply, now_ms)?;
         if token.is_of_another(location_id, UserType::Location) {
-            let error =
-                Error::new(Status::Protocol, "the API granted the token of another owner than was asked for")
-                    .with_help("report this to the vendor; the token was not used");
-            return Err(Failure { error, outcome: Outcome::Unknown });
+            let fault = fault::unreadable(&reply.response, &reply.secrets);
+            let mut failure = reply.unexpected("contains the token of another owner", fault);
+            failure.error = failure.error.with_help("report this to the vendor; the token was not used");
+            return Err(failure);
         }
         token.user_type = Some(UserType::Location);
         token.company_id.get_or_insert_with(|| company_id.to_owned());

@@ -1,5 +1,4 @@
-//! The API's OAuth endpoints: request parameters in, typed responses out. Knows the wire and
-//! nothing of storage.
+//! The API's OAuth endpoints: request parameters in, typed responses out. Independent of storage.
 
 mod fault;
 mod field_names;
@@ -32,24 +31,24 @@ use crate::token::{NO_TOKEN_TEXT, is_token_text};
 use field_names::FieldNames;
 
 pub(crate) use fault::{
-    NO_VERSION, ends_every_mint, is_of_dead_token, says_dead_token, says_other_kind, without_secrets,
+    NO_VERSION, fails_every_mint, is_invalid_token_response, says_invalid_token, says_wrong_token_kind,
+    without_secrets,
 };
 pub use installed_locations::{InstalledLocationsParams, Pages, installed_location_ids, location_ids};
 pub use location_token::LocationTokenParams;
 pub(crate) use raw_request::is_caller_settable;
 pub use token::{GrantType, TokenParams, TokenRetry};
 
-/// The longest part of an unreadable answer that an error repeats, in characters.
+/// How much of a response that is not JSON an error quotes, in characters.
 const EXCERPT: usize = 500;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
-/// The API, as one app sees it.
+/// The API, for one app.
 pub struct Api {
     http: Http,
     base_url: String,
-    /// Where tokens are granted, and where those of locations are minted.
     token_uri: Uri,
     location_token_uri: Uri,
     version: String,
@@ -57,28 +56,29 @@ pub struct Api {
     client_id: String,
     client_secret: Secret,
     app_id: String,
-    /// The casing of the fields that each of the two endpoints takes.
+    // The field-name casing that each endpoint accepts.
     token_fields: FieldNames,
     location_token_fields: FieldNames,
 }
 
-/// Why a call to the API gave no result, and what it may have done there.
+/// A failed call to the API.
 #[derive(Debug)]
 pub struct Failure {
-    /// What went wrong.
+    /// The error.
     pub error: Error,
-    /// What the server may have done.
+    /// The effect on the server.
     pub outcome: Outcome,
 }
 
-/// What a failed call may have done at the server.
+/// The effect that a failed call had on the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing: it was not sent, or refused before it was looked at (429, or 503 with `Retry-After`).
+    /// No effect: it was not sent, or refused before it was processed (429, or 503 with
+    /// `Retry-After`).
     NothingHappened,
-    /// Nobody knows: it was sent, and no answer, or none that can be read, came back.
+    /// Unknown: it was sent, and no readable response arrived.
     Unknown,
-    /// The server looked at it and said no.
+    /// The server processed and rejected it.
     Refused,
 }
 
@@ -96,14 +96,14 @@ impl From<TransportError> for Failure {
 }
 
 impl From<Error> for Failure {
-    /// An error of our own, found before anything was sent.
+    /// An error that the library detected before sending anything.
     fn from(error: Error) -> Failure {
         Failure { error, outcome: Outcome::NothingHappened }
     }
 }
 
 impl Api {
-    /// The API that a configuration describes.
+    /// The endpoints of the configured API. Opens no connection yet.
     ///
     /// # Errors
     /// `CONFIG`, naming the key.
@@ -112,7 +112,7 @@ impl Api {
         Api::over(config, clock, Box::new(transport))
     }
 
-    /// The same, over a transport of one's own.
+    /// Like [`Api::new`], with another transport.
     ///
     /// # Errors
     /// `CONFIG`, naming the key.
@@ -141,17 +141,17 @@ impl Api {
         })
     }
 
-    /// How many requests were made.
+    /// Counters of the requests.
     pub fn counters(&self) -> &Counters {
         self.http.counters()
     }
 
-    /// How the pace of the busiest companies and locations stands.
+    /// The rate limiter's state for the busiest companies and locations.
     pub fn rate_limits(&self) -> Value {
         self.http.rate_limits()
     }
 
-    /// Sends one call and reads the object that it answers with.
+    /// Sends a request and classifies its response.
     fn call<'a>(
         &'a self,
         call: EndpointRequest<'a>,
@@ -183,7 +183,7 @@ impl Api {
         let outcome = match response.status {
             429 => Outcome::NothingHappened,
             503 if has_retry_after(&response) => Outcome::NothingHappened,
-            // A timeout inside the API says nothing about what became of the request.
+            // A timeout inside the API leaves open whether the request had an effect.
             400..=499 if error.status() != Status::Server => Outcome::Refused,
             _ => Outcome::Unknown,
         };
@@ -198,7 +198,8 @@ fn uri(base_url: &str, path: &str, query: Option<&str>) -> Result<Uri, InvalidUr
     })
 }
 
-/// Encoded pairs are no reason why a URL cannot be one, unless there is too much of them: the longest is to blame.
+/// The error for a URL that is too long, the only way in which encoded pairs make it invalid. Names
+/// the parameter with the longest value.
 fn too_long(query: &str) -> Error {
     let pairs = form_urlencoded::parse(query.as_bytes());
     let longest = pairs.max_by_key(|(_, value)| value.len()).map(|(name, _)| name);
@@ -206,25 +207,26 @@ fn too_long(query: &str) -> Error {
     Error::invalid_argument(name, format!("{name} is too long for a URL"))
 }
 
-/// One call, before it is written down for the wire.
+/// A request to one of the OAuth endpoints.
 struct EndpointRequest<'a> {
     method: Method,
     target: Uri,
     bearer: Option<&'a Secret>,
     /// The content type and the body.
     body: Option<(&'a str, Zeroizing<Vec<u8>>)>,
-    /// Secrets in the body, so that an answer that repeats them can be censored.
+    /// Secrets in the body, to be redacted if the response repeats them.
     secrets: [Option<&'a Secret>; 2],
     idempotency: Idempotency,
     bucket: Option<Bucket<'a>>,
 }
 
-/// Writes a form, whose names need no encoding; the text is wiped after use, for it may hold secrets.
+/// Encodes a form. The names must need no encoding. The result is zeroized after use, because it
+/// may contain secrets.
 fn form<'a>(
     fields: impl IntoIterator<Item = (&'a str, &'a str), IntoIter: Clone>,
 ) -> (&'static str, Zeroizing<Vec<u8>>) {
     let fields = fields.into_iter();
-    // Room for everything at once, each byte of a value as %XX: a text that grows leaves pieces of itself behind.
+    // Reserves the maximum, with each byte as %XX: a string that grows leaves copies behind.
     let room = |value: &str| if is_unreserved(value) { value.len() } else { 3 * value.len() };
     let most = fields.clone().map(|(name, value)| name.len() + room(value) + "&=".len()).sum();
     let mut form = String::with_capacity(most);
@@ -243,45 +245,47 @@ fn form<'a>(
     (FORM, Zeroizing::new(form.into_bytes()))
 }
 
-/// Whether a value has none of the characters that a form encodes: nearly every token and id. All of it is looked at, many
-/// bytes in one step.
+/// Whether a value needs no form encoding, which is true of most tokens and IDs. No early exit, so
+/// that the compiler can vectorize the loop.
 fn is_unreserved(value: &str) -> bool {
     value
         .bytes()
         .fold(true, |all, byte| all & (byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.' | b'_')))
 }
 
-/// A 2xx answer.
+/// A 2xx response.
 struct SuccessResponse<'a> {
     response: Response,
-    /// What an error must not repeat of it.
+    /// Secrets that an error must not quote.
     secrets: Vec<&'a str>,
 }
 
 impl SuccessResponse<'_> {
-    /// The JSON object that it must be.
+    /// Parses the JSON object.
     fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.response.body).map_err(|_| {
             self.unexpected("is not a JSON object", fault::unreadable(&self.response, &self.secrets))
         })
     }
 
-    /// Its fields, in camelCase.
+    /// The fields, in camelCase.
     fn fields(&self) -> Result<Map<String, Value>, Failure> {
         Ok(json::in_camel_case(self.read()?))
     }
 
-    /// The failure that it is when it is not what the contract says: whatever it stood for has happened.
+    /// The failure for a response that violates the API's contract. The request may have had its
+    /// effect.
     fn unexpected(&self, why: &str, fault: ApiFault) -> Failure {
         let status = self.response.status;
-        let error = Error::new(Status::Protocol, format!("the API answered {status}, but the answer {why}"))
-            .with_help("a proxy between here and the API may have answered; try again")
-            .with_api(status, fault);
+        let error =
+            Error::new(Status::Protocol, format!("the API answered {status}, but the response {why}"))
+                .with_help("try again; a proxy may have answered instead of the API")
+                .with_api(status, fault);
         Failure { error, outcome: Outcome::Unknown }
     }
 }
 
-/// An id decides whose data a request concerns: it must be present, without white space around it.
+/// Checks that an ID is present and has no white space around it.
 fn required_id<'a>(parameter: &str, id: Option<&'a str>) -> Result<&'a str> {
     let id = required(parameter, id)?;
     one_word(parameter, id).map(|()| id)
@@ -295,10 +299,10 @@ fn required<'a>(parameter: &str, value: Option<&'a str>) -> Result<&'a str> {
     }
 }
 
-/// No id and no client secret of the API begins or ends with white space: one that does was copied badly.
+/// Detects copy-and-paste mistakes: no ID or secret of the API has white space around it.
 fn one_word(parameter: &str, value: &str) -> Result<()> {
     if value.trim() != value || value.chars().any(char::is_control) {
-        let message = format!("{parameter} begins or ends with white space, or holds a control character");
+        let message = format!("{parameter} begins or ends with white space, or contains a control character");
         return Err(Error::invalid_argument(parameter, message));
     }
     Ok(())

@@ -8,41 +8,43 @@ use crate::error::{Error, Result};
 use crate::http::{Request, Response, TransportError};
 
 impl Api {
-    /// The URL for a path below the base URL, or for a URL that lies below it.
+    /// The target for a path, or for a URL below the base URL.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for everything else: a token must not go anywhere but to the API.
+    /// `INVALID_ARGUMENT` for any other URL: a token must be sent only to the API.
     pub fn target(&self, path: &str, query: &[(String, String)]) -> Result<Uri> {
         let refused = |why: &str| Err(Error::invalid_argument("path", format!("path {why}")));
         let below = path.strip_prefix(&self.base_url).unwrap_or(path);
         if !below.starts_with('/') {
-            let why = "is neither a path that begins with / nor a URL below baseUrl";
+            let why = "must be a path that begins with /, or a URL below baseUrl";
             return refused(why);
         }
         if !below.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return refused("holds a blank or a character that is not ASCII; encode it with %");
+            return refused("contains a blank or a non-ASCII character; percent-encode it");
         }
         if below.contains(['#', '\\']) {
-            return refused("holds a # or a backslash");
+            return refused("contains a # or a backslash");
         }
         let (bare, own_query) =
             below.split_once('?').map_or((below, None), |(bare, query)| (bare, Some(query)));
         if bare.split('/').any(|segment| matches!(segment, "." | "..")) {
-            return refused("holds a segment . or ..");
+            return refused("contains a segment . or ..");
         }
         let mut pairs = form_urlencoded::Serializer::new(own_query.unwrap_or_default().to_owned());
         pairs.extend_pairs(query);
         let pairs = pairs.finish();
         let target = uri(&self.base_url, bare, (!pairs.is_empty()).then_some(&*pairs));
         target.or_else(|_| {
-            refused("and query make no URL: too long, or with one of \" < > ^ ` | that % should encode")
+            refused("and query are not a valid URL: too long, or a \" < > ^ ` | is not percent-encoded")
         })
     }
 
-    /// Sends a request with the configured `Version`, unless it has one, and returns the answer whatever its status.
+    /// Sends a request, by default with the configured `Version` header. Returns responses of any
+    /// status.
     ///
     /// # Errors
-    /// What the network says, and `RATE_LIMITED` where the pace leaves no room before the deadline.
+    /// Errors of the network; `RATE_LIMITED` if the rate limiter gives no permit before the
+    /// deadline.
     pub fn send<'a>(
         &'a self,
         mut request: Request<'a>,
@@ -56,7 +58,7 @@ impl Api {
     }
 }
 
-/// Whether a header may be set by a caller: not what belongs to the connection, nor what names the library.
+/// Whether a caller may set a header. The library sets connection headers and `User-Agent` itself.
 pub fn is_caller_settable(name: &HeaderName) -> bool {
     let ours = [
         header::HOST,

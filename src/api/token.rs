@@ -1,4 +1,5 @@
-//! `POST /oauth/token` (the vendor's `get-access-token`; RFC 6749, 4.1.3, 4.4 and 6).
+//! `POST /oauth/token` (the vendor's `get-access-token`): the token endpoint (RFC 6749, sections
+//! 4.1.3, 4.4 and 6).
 
 use std::sync::atomic::Ordering;
 
@@ -16,7 +17,7 @@ use crate::http::{Bucket, Idempotency};
 use crate::secret::Secret;
 use crate::token::{Token, UserType};
 
-/// The fields of a request, in the order in which they are sent.
+/// The fields of a token request, in the order in which they are sent.
 const FIELDS: [Name; 7] = [
     ["clientId", "client_id"],
     ["clientSecret", "client_secret"],
@@ -27,7 +28,7 @@ const FIELDS: [Name; 7] = [
     ["redirectUri", "redirect_uri"],
 ];
 
-/// What a token is asked for with.
+/// The grant type of a token request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantType {
@@ -35,7 +36,7 @@ pub enum GrantType {
     AuthorizationCode,
     /// A refresh token; single use.
     RefreshToken,
-    /// The app itself.
+    /// The client credentials.
     ClientCredentials,
 }
 
@@ -53,15 +54,15 @@ impl GrantType {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenParams {
-    /// Which grant.
+    /// The grant type.
     pub grant_type: GrantType,
     /// Required for `authorization_code`.
     pub code: Option<Secret>,
     /// Required for `refresh_token`.
     pub refresh_token: Option<Secret>,
-    /// The kind of token that is wanted.
+    /// The kind of token to request.
     pub user_type: Option<UserType>,
-    /// The redirect URI that the consent used.
+    /// The redirect URI of the consent.
     pub redirect_uri: Option<String>,
     /// Default: the configured one.
     pub client_id: Option<String>,
@@ -69,13 +70,14 @@ pub struct TokenParams {
     pub client_secret: Option<Secret>,
 }
 
-/// How a token request is retried, and whose rate limit it counts against.
+/// How a token request is retried, and which rate-limiter bucket it uses.
 #[derive(Debug, Clone, Copy)]
 pub enum TokenRetry<'a> {
-    /// A code or a refresh token is sent again only if the request certainly did nothing. No rate limit is shared.
+    /// A code or a refresh token is sent again only if the request certainly had no effect. Uses no
+    /// bucket.
     SingleUse,
-    /// A refresh that its caller repeats within the server's replay window: each attempt ends early enough to leave time
-    /// for the next. A 429 delays the other refreshes of this company or location.
+    /// A refresh that the caller repeats within the server's replay window: each attempt ends early
+    /// enough to leave time for another. A 429 delays other refreshes of this company or location.
     Replay {
         /// The company or location.
         resource_id: &'a str,
@@ -83,7 +85,7 @@ pub enum TokenRetry<'a> {
 }
 
 impl TokenParams {
-    /// A refresh. Without a `user_type` the API returns a token of the kind that the refresh token belongs to.
+    /// A refresh. Without `user_type` the API returns a token of the same kind.
     pub fn refresh(refresh_token: Secret, user_type: Option<UserType>) -> TokenParams {
         TokenParams {
             refresh_token: Some(refresh_token),
@@ -91,7 +93,7 @@ impl TokenParams {
         }
     }
 
-    /// The exchange of a consent's code.
+    /// The exchange of an authorization code.
     pub fn code(code: Secret, redirect_uri: String, user_type: Option<UserType>) -> TokenParams {
         TokenParams {
             code: Some(code),
@@ -114,12 +116,12 @@ impl TokenParams {
 }
 
 impl Api {
-    /// Asks for a token. Nothing is stored.
+    /// Requests a token. Stores nothing.
     ///
-    /// If the answer to a code is lost, the code is sent a second time, whatever `retry` says.
+    /// If the response to a code is lost, the code is sent a second time, regardless of `retry`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a missing parameter; else what the API or the network says.
+    /// `INVALID_ARGUMENT` for a missing parameter; errors of the API and the network.
     pub fn token(
         &self,
         params: &TokenParams,
@@ -165,7 +167,7 @@ impl Api {
         }
         match outcome {
             Err(lost) if lost.outcome == Outcome::Unknown && deadline.check().is_ok() => {
-                log::warn!("the answer to an authorization code was lost; the code is tried once more");
+                log::warn!("the response to an authorization code was lost; sending the code again");
                 self.counters().repeated.fetch_add(1, Ordering::Relaxed);
                 ask().map_err(spent_code_error)
             }
@@ -200,13 +202,13 @@ impl Api {
     }
 }
 
-/// A code whose first answer was lost and that is refused now, in whatever words, was spent by its first use.
+/// After a lost response, any rejection of the code means that the first request used it up.
 fn spent_code_error(failure: Failure) -> Failure {
     match (failure.error.http_status(), failure.error.api().cloned()) {
         (Some(status @ (400 | 401)), Some(fault)) if failure.outcome == Outcome::Refused => {
-            let message = "the answer to the authorization code was lost, and its second use was refused";
+            let message = "the response to the authorization code was lost, and its second use was rejected";
             let error = Error::new(Status::ReauthorizationRequired, message)
-                .with_help("the code is spent: the user must consent again")
+                .with_help("let the user consent again; the code is used up")
                 .with_api(status, fault);
             Failure { error, ..failure }
         }
@@ -214,14 +216,15 @@ fn spent_code_error(failure: Failure) -> Failure {
     }
 }
 
-/// Without a code in the request, "Authorization code not found" can only mean the client's own credentials.
+/// Without a code in the request, "Authorization code not found" can only mean the client
+/// credentials.
 fn client_credentials_error(failure: Failure, grant_type: GrantType) -> Failure {
     let fault = failure.error.api().cloned();
     match (failure.error.http_status(), fault) {
         (Some(401), Some(fault)) if failure.error.status() == Status::ReauthorizationRequired => {
-            let message = format!("the API refused the client's credentials for {}", grant_type.name());
+            let message = format!("the API rejected the client credentials for {}", grant_type.name());
             let error = Error::new(Status::Unauthorized, message)
-                .with_help("check clientId and clientSecret; the stored token was not touched")
+                .with_help("check clientId and clientSecret; the stored token is unchanged")
                 .with_api(401, fault);
             Failure { error, ..failure }
         }

@@ -1,5 +1,4 @@
-//! The token response (RFC 6749, section 5.1): parses known fields and keeps the others. What the
-//! library knows of it is read right into its place, everything else goes along.
+//! The token response (RFC 6749, section 5.1): parses the known fields and keeps the others.
 
 use std::fmt;
 
@@ -13,7 +12,7 @@ use crate::error::ApiFault;
 use crate::json::{camel_case, integer, secret, string};
 use crate::token::{Token, UserType, expiry, is_token_text};
 
-/// The answer's fields, in camelCase.
+/// The fields of the response, in camelCase.
 #[derive(Default)]
 struct TokenResponse {
     access_token: Option<Value>,
@@ -48,7 +47,7 @@ impl FieldName {
 }
 
 impl TokenResponse {
-    /// Where a field goes that the library knows; else its name again.
+    /// The slot of a known field; otherwise the name.
     fn slot(&mut self, name: FieldName) -> Result<&mut Option<Value>, String> {
         Ok(match name {
             FieldName::AccessToken => &mut self.access_token,
@@ -93,7 +92,7 @@ impl<'de> Visitor<'de> for ResponseVisitor {
                 },
             }
         }
-        // As in `in_camel_case`: the newer spelling wins.
+        // As in `in_camel_case`, camelCase wins.
         for (name, value) in older {
             match fields.slot(FieldName::of(name)) {
                 Ok(slot) => {
@@ -108,7 +107,7 @@ impl<'de> Visitor<'de> for ResponseVisitor {
     }
 }
 
-/// Reads a token out of an answer; every field that is not known goes along.
+/// Parses the token of a response.
 pub(super) fn parse_token_response(reply: &SuccessResponse, now_ms: i64) -> Result<Token, Failure> {
     let TokenResponse {
         access_token,
@@ -127,7 +126,7 @@ pub(super) fn parse_token_response(reply: &SuccessResponse, now_ms: i64) -> Resu
     let (Ok(Some(access_token)), Ok(refresh_token)) = (access_token, secret(refresh_token)) else {
         let trace_id = fault::trace_id(&reply.response, &others, &reply.secrets);
         let fault = ApiFault { trace_id, ..ApiFault::default() };
-        return Err(reply.unexpected("holds no accessToken, or none that can be read", fault));
+        return Err(reply.unexpected("has no valid accessToken", fault));
     };
     let seconds = expires_in.as_ref().and_then(integer);
     let mut fields = others;

@@ -1,4 +1,4 @@
-//! The authorization code flow (RFC 6749, section 4.1): from the consent link to a stored token.
+//! The authorization code flow (RFC 6749, section 4.1), from the consent URL to the stored token.
 
 mod page;
 mod pending;
@@ -27,10 +27,10 @@ use pending::{ConsumedState, Pending, mismatch};
 use receiver::Receiver;
 use redirect::Redirect;
 
-/// How long a person may be waited for, in milliseconds. A link is good for no longer than the longest.
+/// The range of `timeoutMs`. The maximum is the lifetime of a consent URL.
 const WAIT_MS: RangeInclusive<u64> = 1..=3_600_000;
 
-/// What a consent is asked for with.
+/// The parameters of a consent URL.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct UrlParams {
@@ -38,50 +38,51 @@ pub struct UrlParams {
     pub scopes: Option<Vec<String>>,
     /// Default: the configured one.
     pub redirect_uri: Option<String>,
-    /// The app's version; a private app may need it.
+    /// The app's version; may be required for a private app.
     pub version_id: Option<String>,
-    /// Whether the login stays in the same browser tab. Default: false.
+    /// Whether the login opens in the same browser tab. Default: false.
     pub login_in_same_tab: bool,
-    /// A `state` of the host's own. Default: 256 random bits.
+    /// A `state` chosen by the host. Default: 256 random bits.
     pub state: Option<Secret>,
 }
 
-/// What came back from the consent page.
+/// The redirect from the consent page.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CompleteParams {
-    /// The whole URL that the browser was sent to, with its query.
+    /// The full URL to which the browser was redirected, with its query.
     pub redirect_url: Secret,
-    /// The `state` that belongs to this browser's session, where the host keeps it, for instance because
-    /// another process made the link. Default: any link that this client made.
+    /// The `state` from the browser's session. Required if another process built the URL. Default:
+    /// the state of any URL that this client built.
     pub state: Option<Secret>,
-    /// Accept a redirect without a `state`, as an installation that was started inside the marketplace sends
-    /// it. Default: false.
+    /// Accept a redirect without a `state`, as after an installation that was started inside the
+    /// marketplace. Default: false.
     #[serde(default)]
     pub allow_missing_state: bool,
-    /// The redirect URI of the link, needed where it is not the configured one and another process made the link.
+    /// The redirect URI of the consent. Required if it is not the configured one and another
+    /// process built the URL.
     pub redirect_uri: Option<String>,
-    /// The kind of token that is wanted. Default: what the installation gives.
+    /// The kind of token to request. Default: the kind of the installation.
     pub user_type: Option<UserType>,
 }
 
-/// How to wait for a browser that comes back from the consent page.
+/// How to wait for the redirect from the consent page.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ListenParams {
-    /// The port on 127.0.0.1, 1 to 65,535. Default: that of the redirect URI, where it is `http` on `localhost` or
-    /// `127.0.0.1`; behind a tunnel it must be given.
+    /// The port on 127.0.0.1, 1 to 65,535. Default: the port of the redirect URI, if that is `http`
+    /// on `localhost` or `127.0.0.1`. Required behind a tunnel.
     pub port: Option<u64>,
-    /// How long to wait for the browser, in milliseconds, 1 to 3,600,000. Default: 300,000.
+    /// The longest wait for the browser, in milliseconds, 1 to 3,600,000. Default: 300,000.
     pub timeout_ms: u64,
     /// As in [`CompleteParams::state`].
     pub state: Option<Secret>,
-    /// As in [`CompleteParams::allow_missing_state`]. While this waits, any page in the person's browser can then end
-    /// the wait, with a code of its own, too.
+    /// As in [`CompleteParams::allow_missing_state`]. During the wait, any page in the user's
+    /// browser can then end the wait and inject its own code.
     pub allow_missing_state: bool,
-    /// The redirect URI of the link. Default: the configured one.
+    /// The redirect URI of the consent. Default: the configured one.
     pub redirect_uri: Option<String>,
-    /// The kind of token that is wanted. Default: what the installation gives.
+    /// The kind of token to request. Default: the kind of the installation.
     pub user_type: Option<UserType>,
 }
 
@@ -98,7 +99,7 @@ impl Default for ListenParams {
     }
 }
 
-/// The consents that are under way.
+/// Runs the consents of one client.
 pub struct Authorization {
     api: Arc<Api>,
     tokens: Arc<Tokens>,
@@ -110,28 +111,28 @@ pub struct Authorization {
     pending: Pending,
 }
 
-/// The expectations of the caller about a redirect.
+/// The caller's requirements for a redirect.
 struct Expected<'a> {
     state: Option<&'a Secret>,
     allow_missing_state: bool,
     redirect_uri: Option<&'a str>,
 }
 
-/// What a redirect that belongs to a consent brought.
+/// The content of a verified redirect.
 struct Consented {
-    /// The code, or the refusal in its stead.
+    /// The authorization code, or the user's refusal.
     answer: Result<Secret>,
-    /// That of the link, which the exchange must repeat.
+    /// The redirect URI of the consent, which the exchange must repeat (RFC 6749, section 4.1.3).
     redirect_uri: String,
-    /// Its state, if it had one.
+    /// The state, unless it was missing.
     state: Option<ConsumedState>,
 }
 
 impl Authorization {
-    /// Consents for the app of that configuration.
+    /// Consents for the configured app.
     ///
     /// # Errors
-    /// `INTERNAL` where the system has no randomness.
+    /// `INTERNAL` if the system returns no random bytes.
     pub fn new(
         config: &Config,
         api: Arc<Api>,
@@ -150,11 +151,11 @@ impl Authorization {
         })
     }
 
-    /// The link to send a person to: `{"url", "state"}`.
+    /// Builds the URL of the consent page: `{"url", "state"}`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` where the scopes or the redirect URI are neither given nor configured, or a value is
-    /// malformed.
+    /// `INVALID_ARGUMENT` if the scopes or the redirect URI are neither given nor configured, or a
+    /// value is malformed.
     pub fn url(&self, params: UrlParams) -> Result<Value> {
         let scopes = params.scopes.unwrap_or_else(|| self.scopes.clone());
         if scopes.is_empty() {
@@ -185,13 +186,14 @@ impl Authorization {
         Ok(json!({"url": url, "state": state.expose()}))
     }
 
-    /// Checks what the consent page sent back, exchanges the code, and stores the token. Returns its metadata.
+    /// Verifies the redirect, exchanges its code and stores the token. Returns the token's
+    /// metadata.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a URL that is not this app's redirect; `CONSENT_DENIED`; `STATE_MISMATCH` for a
-    /// `state` that is missing, unknown, expired or already used; `REAUTHORIZATION_REQUIRED` when the API
-    /// refuses the code; and what the network or the store say. After an error that is retryable, the same redirect may be
-    /// given again.
+    /// `INVALID_ARGUMENT` for a URL that is not this app's redirect; `CONSENT_DENIED`;
+    /// `STATE_MISMATCH` for a `state` that is missing, unknown, expired or already used;
+    /// `REAUTHORIZATION_REQUIRED` if the API rejects the code; errors of the network and the store.
+    /// After a retryable error the same redirect may be passed again.
     pub fn complete(&self, params: &CompleteParams, deadline: &Deadline) -> Result<Value> {
         let redirect = Redirect::read(params.redirect_url.expose())?;
         not_blank(params.state.as_ref())?;
@@ -204,30 +206,29 @@ impl Authorization {
         self.exchange(consented, params.user_type, deadline)
     }
 
-    /// Waits on a loopback port for the browser, completes the consent as [`Authorization::complete`] does, and shows
-    /// the person a page that says whether it worked. Whatever else comes to the port is refused and waited past.
+    /// Waits on a loopback port for the redirect, completes the consent like
+    /// [`Authorization::complete`], and shows the result in the browser. Refuses all other requests
+    /// without ending the wait.
     ///
-    /// The person has the time of the parameters; the exchange that follows has that of `deadline`, from its beginning.
+    /// The wait for the browser takes at most `timeout_ms`; the exchange then has the full duration
+    /// of `deadline`.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a parameter, which it names: a `port` that cannot be listened on, too; `TIMEOUT` when
-    /// nobody came back; `CANCELLED`; else as [`Authorization::complete`].
+    /// `INVALID_ARGUMENT`, naming the parameter, also if the port is in use; `TIMEOUT` if no
+    /// redirect arrives; `CANCELLED`; otherwise as [`Authorization::complete`].
     pub fn listen(&self, params: &ListenParams, deadline: &Deadline) -> Result<Value> {
         let redirect_uri = self.redirect_uri(params.redirect_uri.as_deref())?;
         let redirect_target = absolute_url(&redirect_uri).ok_or_else(not_absolute)?;
         not_blank(params.state.as_ref())?;
         let port = params.port(&redirect_target)?;
         let wait = deadline.renewed(params.wait_timeout()?);
-        // Not `NETWORK`, though the port may be free again one day: that status speaks of the way to the API, and a
-        // program that answers it by trying again would find the same port taken again.
+        // Not `NETWORK`: that status is retryable and about the API, and the same port would still
+        // be in use.
         let receiver = Receiver::bind(port, &redirect_target).map_err(|error| {
-            Error::invalid_argument(
-                "port",
-                format!("port {port} of 127.0.0.1 cannot be listened on: {error}"),
-            )
-            .with_help("end the program that has it, or take another port and let the tunnel lead there")
+            Error::invalid_argument("port", format!("cannot listen on port {port} of 127.0.0.1: {error}"))
+                .with_help("stop the program that uses the port, or point the tunnel to another port")
         })?;
-        log::info!("waiting on port {port} of 127.0.0.1 for a consent");
+        log::info!("waiting for a consent on 127.0.0.1:{port}");
         let expected = Expected {
             state: params.state.as_ref(),
             allow_missing_state: params.allow_missing_state,
@@ -241,7 +242,7 @@ impl Authorization {
         let (consented, browser) = receiver.receive(&wait, take).map_err(|error| match error.status() {
             Status::Timeout => Error::new(
                 Status::Timeout,
-                format!("nobody came back from the consent page within {} ms", params.timeout_ms),
+                format!("no redirect from the consent page within {} ms", params.timeout_ms),
             )
             .with_help(
                 "listen again, with a new link if the last one is more than an hour old, or raise timeoutMs",
@@ -257,7 +258,7 @@ impl Authorization {
         outcome
     }
 
-    /// Checks that a redirect answers a consent of this client, and uses its `state` up if it does.
+    /// Checks that a redirect belongs to a consent of this client, and uses up its `state` if so.
     fn verify_redirect(&self, redirect: &Redirect, expected: &Expected) -> Result<Consented> {
         let named = || self.redirect_uri(expected.redirect_uri);
         let Some(state) = redirect.parameter("state").filter(|state| !state.is_empty()) else {
@@ -269,18 +270,18 @@ impl Authorization {
         if let Some(expected) = expected.state
             && !expected.matches(state)
         {
-            return Err(mismatch("it has another state than the session"));
+            return Err(mismatch("its state differs from the state of the session"));
         }
         let (consented, used) = self.pending.consume(state, self.clock.uptime(), |link| match link {
             Some(redirect_uri) => consented(redirect, redirect_uri.to_owned()),
-            // The host vouches for it: the link may have been made by another process.
+            // The host has checked the state: another process may have built the URL.
             None if expected.state.is_some() => consented(redirect, named()?),
             None => Err(mismatch("its state is unknown")),
         })?;
         Ok(Consented { state: Some(used), ..consented })
     }
 
-    /// From the code to the stored token.
+    /// Exchanges the code and stores the token.
     fn exchange(
         &self,
         consented: Consented,
@@ -293,7 +294,7 @@ impl Authorization {
             .token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline)
             .map_err(Error::from);
         let saved = granted.and_then(|token| self.tokens.save_consented(token, deadline));
-        // The code may still be good; whether it is, the same redirect finds out.
+        // The code may still be valid, so the same redirect may be tried again.
         if let (Err(error), Some(state)) = (&saved, consented.state)
             && error.retryable()
         {
@@ -302,7 +303,7 @@ impl Authorization {
         saved
     }
 
-    /// The redirect URI of a link: the one given, else the configured one.
+    /// The redirect URI: the given one, or by default the configured one.
     fn redirect_uri(&self, given: Option<&str>) -> Result<String> {
         let uri = given.or(self.redirect_uri.as_deref()).ok_or_else(|| {
             Error::invalid_argument("redirectUri", "redirectUri is neither given nor configured")
@@ -314,16 +315,16 @@ impl Authorization {
 impl ListenParams {
     fn port(&self, redirect_uri: &Uri) -> Result<u16> {
         let Some(given) = self.port else {
-            // A browser that is sent to another address or scheme than these needs something in between.
+            // Any other redirect URI needs a tunnel or a proxy, whose local port is unknown.
             let here = matches!(redirect_uri.host(), Some("127.0.0.1" | "localhost"));
             return redirect::port(redirect_uri)
                 .filter(|_| here && redirect_uri.scheme_str() == Some("http"))
                 .ok_or_else(|| {
                     Error::invalid_argument(
                         "port",
-                        "port is not given, and the redirect URI does not lead to one here",
+                        "port is missing, and the redirect URI is not http on localhost or 127.0.0.1",
                     )
-                    .with_help("give the local port that your HTTPS tunnel leads to")
+                    .with_help("pass the local port of your HTTPS tunnel")
                 });
         };
         u16::try_from(given)
@@ -345,7 +346,7 @@ fn not_absolute() -> Error {
     Error::invalid_argument("redirectUri", "redirectUri is not an absolute URL")
 }
 
-/// A state is not needed, but none that is empty is one.
+/// Rejects an empty state; a missing one is allowed.
 fn not_blank(state: Option<&Secret>) -> Result<()> {
     if state.is_some_and(|state| state.expose().trim().is_empty()) {
         return Err(Error::invalid_argument("state", "state is empty"));
@@ -353,20 +354,20 @@ fn not_blank(state: Option<&Secret>) -> Result<()> {
     Ok(())
 }
 
-/// What a redirect brought, if it led to that redirect URI.
+/// The content of a redirect, if its target is `redirect_uri`.
 fn consented(redirect: &Redirect, redirect_uri: String) -> Result<Consented> {
     if !redirect.is_to(&redirect_uri) {
-        let message = "redirectUrl does not lead to this app's redirect URI";
+        let message = "redirectUrl does not match the redirect URI of this app";
         return Err(match redirect.slight_difference(&redirect_uri) {
             None => Error::invalid_argument("redirectUrl", message)
-                .with_help("pass the whole URL that the browser was sent to"),
+                .with_help("pass the full URL to which the browser was redirected"),
             Some(difference) => Error::invalid_argument(
                 "redirectUrl",
                 format!("{message}: they differ in {difference}"),
             )
             .with_help(
-                "configure redirectUri exactly as the developer portal has it, and pass the URL as the \
-                         browser has it: behind a proxy that ends TLS the server itself sees http",
+                "configure redirectUri exactly as in the developer portal, and pass the URL that the browser \
+                         shows: behind a proxy that terminates TLS the server sees http",
             ),
         });
     }
@@ -378,7 +379,7 @@ fn consented(redirect: &Redirect, redirect_uri: String) -> Result<Consented> {
         let help = if said.contains("noappversionidfound") || said.contains("no integration found") {
             NO_VERSION
         } else {
-            "let the user try again; a scope that the app does not have is refused, too"
+            "let the user try again, and check that the app has every requested scope"
         };
         Err(Error::new(Status::ConsentDenied, without_secrets(message.trim_end(), &secrets)).with_help(help))
     } else if let Some(code) = redirect.parameter("code").filter(|code| !code.is_empty()) {

@@ -1,12 +1,12 @@
-//! The HTML pages of the loopback server. Every page is fixed: nothing that a request or the API
-//! said can get into one.
+//! The static HTML pages of the loopback server. No page contains text from a request or from the
+//! API.
 
 /// A page, with its status line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Code and reason.
+    /// Status code and reason phrase.
     pub status: &'static str,
-    /// Header lines of this page alone.
+    /// Additional header lines.
     header: &'static str,
     title: &'static str,
     text: &'static str,
@@ -27,13 +27,13 @@ pub const DENIED: Page = page(
 pub const FAILED: Page = page(
     "500 Internal Server Error",
     "Not connected",
-    "Access was granted, but connecting the app failed. The program that asked for access knows why: begin again there.",
+    "Access was granted, but the app could not be connected. See the error in the program that asked for access, and start again there.",
 );
 
 pub const NOT_EXPECTED: Page = page(
     "400 Bad Request",
     "Not accepted",
-    "This is not the answer that is waited for. Begin again in the program that asked for access.",
+    "This redirect does not belong to the current request. Start again in the program that asked for access.",
 );
 
 pub const MALFORMED: Page = page("400 Bad Request", "Bad request", "This is not a valid HTTP request.");
@@ -42,13 +42,13 @@ pub const NOT_FOUND: Page = page("404 Not Found", "Not found", "There is nothing
 
 pub const NOT_ALLOWED: Page = Page {
     header: "Allow: GET\r\n",
-    ..page("405 Method Not Allowed", "Not allowed", "Only GET is answered here.")
+    ..page("405 Method Not Allowed", "Not allowed", "Only GET is allowed.")
 };
 
 pub const MISDIRECTED: Page = page("421 Misdirected Request", "Misdirected", "This host is not served here.");
 
 pub const TOO_LARGE: Page =
-    page("431 Request Header Fields Too Large", "Too large", "The head of the request is too large.");
+    page("431 Request Header Fields Too Large", "Too large", "The request header is too large.");
 
 impl Page {
     /// The whole response.

@@ -1,5 +1,5 @@
-//! Pending consents by their `state` parameter (CSRF protection, RFC 6749, section 10.12): single
-//! use, valid for an hour.
+//! Pending consents, keyed by their `state` parameter (CSRF protection, RFC 6749, section 10.12). A
+//! state is single use and valid for an hour.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,17 +11,17 @@ use ring::hmac;
 use crate::error::{Error, Result, Status};
 use crate::random;
 
-/// How long a person may take to consent.
+/// How long a user may take to consent.
 const LINK_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// How many consents may be under way; beyond that the oldest is forgotten.
+/// The maximum number of pending consents. Beyond it the oldest is dropped.
 const MAX_PENDING: usize = 10_000;
 
-/// What a state is kept as: its digest under a key of this client alone. Whoever brings a state can neither choose nor
-/// learn the bytes that it is compared by, so the time of a look-up tells nothing about the states that are good.
+/// The HMAC of a state under a random key. An attacker can neither choose nor learn the digest, so
+/// the duration of a lookup reveals nothing about valid states.
 type Digest = [u8; 32];
 
-/// The consents of one client.
+/// The pending consents of one client.
 pub struct Pending {
     key: hmac::Key,
     consents: Mutex<HashMap<Digest, Consent>>,
@@ -37,40 +37,40 @@ struct Consent {
 
 #[derive(Clone)]
 enum LinkState {
-    /// Its link was made, with that redirect URI.
+    /// The URL was built, with this redirect URI.
     Open(String),
-    /// Its state was used; each use has a number of its own.
+    /// The state was used; each use has a unique number.
     Used(u64),
 }
 
-/// A state that was used up, and that may be given back.
+/// A used state that can be restored.
 pub struct ConsumedState {
     digest: Digest,
     number: u64,
-    /// What it was before; `None` where this client made no such link.
+    /// The consent before the use; `None` if this client did not build the URL.
     before: Option<Consent>,
 }
 
 impl Pending {
-    /// None yet.
+    /// No pending consents.
     ///
     /// # Errors
-    /// `INTERNAL` where the system has no randomness.
+    /// `INTERNAL` if the system returns no random bytes.
     pub fn new() -> Result<Pending> {
         Ok(Pending { key: random::key()?, consents: Mutex::default(), uses: AtomicU64::new(0) })
     }
 
-    /// A link with this state and redirect URI was made.
+    /// Adds a consent with this state and redirect URI.
     pub fn begin(&self, state: &str, redirect_uri: String, now: Duration) {
         let consent = Consent { began: now, link: LinkState::Open(redirect_uri) };
         insert(&mut self.consents(), self.digest(state), consent);
     }
 
-    /// Uses a state up, unless `check` refuses what came with it. `check` is given the redirect URI of the state's
-    /// link, or `None` where this client made no such link.
+    /// Uses up a state, unless `check` fails. `check` gets the redirect URI of the consent, or
+    /// `None` if this client did not build its URL.
     ///
     /// # Errors
-    /// `STATE_MISMATCH` for a state that was used, or whose link is too old; else those of `check`.
+    /// `STATE_MISMATCH` for a state that was used or has expired; the error of `check`.
     pub fn consume<T>(
         &self,
         state: &str,
@@ -78,15 +78,16 @@ impl Pending {
         check: impl FnOnce(Option<&str>) -> Result<T>,
     ) -> Result<(T, ConsumedState)> {
         let digest = self.digest(state);
-        // Held from the look to the mark: of two that bring the same state at once, one is served.
+        // Lookup and update are one critical section, so that of two concurrent uses only one
+        // succeeds.
         let mut consents = self.consents();
         let before = match consents.get(&digest) {
             None => None,
             Some(Consent { link: LinkState::Used(_), .. }) => {
-                return Err(mismatch("its state was used already"));
+                return Err(mismatch("its state was already used"));
             }
             Some(consent) if now.saturating_sub(consent.began) > LINK_LIFETIME => {
-                return Err(mismatch("its link is too old"));
+                return Err(mismatch("its state has expired"));
             }
             Some(consent) => Some(consent.clone()),
         };
@@ -99,8 +100,8 @@ impl Pending {
         Ok((checked, ConsumedState { digest, number, before }))
     }
 
-    /// Makes a state as good as it was: what it was used for may still succeed. One that came to be used by somebody else
-    /// since, or that is a new link's, stays what it is.
+    /// Restores a used state, because its exchange may still succeed. Does nothing if the state has
+    /// been used or issued again since.
     pub fn restore(&self, used: ConsumedState) {
         let mut consents = self.consents();
         let is_that_use =
@@ -140,13 +141,13 @@ fn insert(consents: &mut HashMap<Digest, Consent>, digest: Digest, consent: Cons
     consents.insert(digest, consent);
 }
 
-/// The error for a redirect that no consent of this client led to.
+/// The error for a redirect that belongs to no consent of this client.
 pub fn mismatch(why: &str) -> Error {
     Error::new(
         Status::StateMismatch,
         format!("the redirect does not belong to a consent of this client: {why}"),
     )
-    .with_help("begin again with a new link; if nobody began one, somebody may be trying to slip in a code")
+    .with_help("start again with a new link; if no user started a consent, this may be a CSRF attack")
 }
 
 #[cfg(test)]
@@ -167,7 +168,7 @@ mod tests {
         assert!(pending.consume("state", Duration::ZERO, refuse).is_err());
         assert_eq!(pending.consume("state", Duration::ZERO, link).unwrap().0, URI);
         assert!(pending.consume("state", Duration::ZERO, link).is_err());
-        // One that another process made is good once, too.
+        // A state of another process is single use as well.
         assert!(pending.consume("foreign", Duration::ZERO, link).is_err());
         assert!(pending.consume("foreign", Duration::ZERO, |_| Ok(())).is_ok());
         assert!(pending.consume("foreign", Duration::ZERO, |_| Ok(())).is_err());
@@ -184,8 +185,8 @@ mod tests {
             let (_, used) = pending.consume("foreign", LINK_LIFETIME, |_| Ok(())).unwrap();
             pending.restore(used);
         }
-        assert!(pending.consume("foreign", LINK_LIFETIME, link).is_err(), "still no link of this client's");
-        // A new link with the state that the host chose; its use is no other's to give back.
+        assert!(pending.consume("foreign", LINK_LIFETIME, link).is_err(), "still no URL of this client");
+        // A new URL with the same state, chosen by the host: only its own use can restore it.
         let (_, first) = pending.consume("state", LINK_LIFETIME, link).unwrap();
         pending.begin("state", URI.to_owned(), LINK_LIFETIME);
         let (_, second) = pending.consume("state", LINK_LIFETIME, link).unwrap();
@@ -198,7 +199,7 @@ mod tests {
         let (_, used) = pending.consume("old", LINK_LIFETIME, link).unwrap();
         pending.restore(used);
         let too_late = LINK_LIFETIME + Duration::from_millis(1);
-        assert!(pending.consume("old", too_late, link).is_err(), "its hour is not begun anew");
+        assert!(pending.consume("old", too_late, link).is_err(), "its hour does not start again");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The loopback redirect server (RFC 8252, section 7.3): waits on a local port for the browser's
-//! redirect. Knows sockets and HTTP, and nothing of consents.
+//! redirect. Knows sockets and HTTP, but not consents.
 //!
-//! Everybody on this machine can connect, and so can every page in a browser: whoever is not the awaited one gets a page
-//! that says so, holds up nobody, and ends nothing.
+//! Every program on this machine and every page in a browser can connect. A request that is not the
+//! expected redirect gets an error page; it neither delays the others nor ends the wait.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,18 +19,19 @@ use crate::error::Result;
 use super::page::{MALFORMED, MISDIRECTED, NOT_ALLOWED, NOT_EXPECTED, NOT_FOUND, Page, TOO_LARGE};
 use super::redirect;
 
-/// The pause between two looks at the sockets: the library starts no threads, and this wait must end at once when it is
-/// cancelled.
+/// The polling interval of the sockets. The library starts no thread for this wait, which must also
+/// end promptly when cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The longest head of a request. Browsers bring the cookies of every program on this host.
+/// The longest request header, in bytes. Browsers send the cookies of all local servers, as cookies
+/// are not bound to a port.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// The most header lines.
+/// The maximum number of header lines.
 const MAX_HEADERS: usize = 100;
 
-/// How many connections are held at once. Browsers open some in advance and leave them idle; beyond this the oldest has
-/// to go, so that nobody can keep the awaited one out.
+/// The maximum number of open connections; browsers open some in advance. Beyond it the oldest is
+/// closed, so that idle connections cannot block the redirect.
 const MAX_CONNECTIONS: usize = 64;
 
 /// A listening port.
@@ -40,19 +41,19 @@ pub struct Receiver {
     connections: VecDeque<Connection>,
 }
 
-/// What a request must be addressed to.
+/// The path and hosts that the redirect must have.
 struct CallbackTarget {
     path: String,
-    /// The values of `Host`: that of the redirect URI, which a tunnel passes on or replaces by its own name for the port.
-    /// With any other, a foreign page could have its own name point to this machine, and read the answers.
+    /// Accepted `Host` values: the redirect URI's, and the local ones, which a tunnel may
+    /// substitute. Others are refused against DNS rebinding.
     hosts: Vec<String>,
 }
 
-/// The browser that brought what was awaited, and waits for its page.
+/// The connection of the browser that sent the redirect and waits for its page.
 pub struct Browser(TcpStream);
 
 impl Receiver {
-    /// Listens on the loopback interface alone. No program that is started meanwhile inherits the port.
+    /// Listens on the loopback interface only. The socket is not inherited by child programs.
     pub fn bind(port: u16, redirect_uri: &Uri) -> io::Result<Receiver> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
@@ -63,7 +64,7 @@ impl Receiver {
         })
     }
 
-    /// Waits until `take` accepts the query of a request, and stops listening.
+    /// Waits until `take` accepts the query of a request, then stops listening.
     ///
     /// # Errors
     /// `TIMEOUT` and `CANCELLED`.
@@ -85,11 +86,12 @@ impl Receiver {
         }
     }
 
-    /// Takes in who has come; no more than there is room for, so that a flood does not stop the clock.
+    /// Accepts waiting connections, at most [`MAX_CONNECTIONS`], so that a flood cannot delay the
+    /// deadline check.
     fn accept(&mut self) {
         for _ in 0..MAX_CONNECTIONS {
             let Ok((stream, _)) = self.listener.accept() else { return };
-            // Some systems hand the listener's mode down, some do not.
+            // Only some systems let an accepted socket inherit the listener's mode.
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
@@ -102,7 +104,7 @@ impl Receiver {
 }
 
 impl Browser {
-    /// Shows the page. A browser that is gone misses nothing that matters.
+    /// Sends the page. Ignores errors: the browser may have closed the connection.
     pub fn show(mut self, page: &Page) {
         let _ = send(&mut self.0, page);
     }
@@ -111,13 +113,13 @@ impl Browser {
 /// One connection.
 struct Connection {
     stream: TcpStream,
-    /// At its full size from the start: a buffer that grows would leave copies of the code behind.
+    /// Allocated at full size: a buffer that grows would leave copies of the code behind.
     head: Zeroizing<Vec<u8>>,
     filled: usize,
     answered: bool,
 }
 
-/// What became of a connection.
+/// The state of a connection after polling it.
 enum ConnectionState<T> {
     Open,
     Closed,
@@ -129,17 +131,17 @@ impl Connection {
         Connection { stream, head: Zeroizing::new(vec![0; MAX_HEAD]), filled: 0, answered: false }
     }
 
-    /// Reads what has arrived, and answers it if that is a whole request.
+    /// Reads the available bytes, and answers the request if it is complete.
     fn poll<T>(
         &mut self,
         callback_target: &CallbackTarget,
         take: &mut impl FnMut(&str) -> Option<T>,
     ) -> ConnectionState<T> {
-        // Never empty: a full head is answered.
+        // The buffer is never full here: a full one has been answered.
         match self.stream.read(&mut self.head[self.filled..]) {
             Ok(0) => return ConnectionState::Closed,
-            // Read on after an answer, for a connection that is closed with something unread is reset, and the browser
-            // would not show what it got.
+            // Drain the input after the response: closing a socket with unread data resets the
+            // connection, and the browser would not show the page.
             Ok(_) if self.answered => return ConnectionState::Open,
             Ok(count) => self.filled += count,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
@@ -165,7 +167,8 @@ impl Connection {
     }
 }
 
-/// A response is the first thing that is sent on its connection, so the system's buffer takes it as a whole.
+/// Sends the page. It is the first output of the connection, so it fits into the socket's send
+/// buffer.
 fn send(stream: &mut TcpStream, page: &Page) -> io::Result<()> {
     stream.write_all(page.response().as_bytes())?;
     stream.shutdown(Shutdown::Write)
@@ -173,7 +176,7 @@ fn send(stream: &mut TcpStream, page: &Page) -> io::Result<()> {
 
 impl CallbackTarget {
     fn new(port: u16, redirect_uri: &Uri) -> CallbackTarget {
-        // The usual port of a scheme may be left out.
+        // The default port of a scheme may be omitted.
         let spellings = |host: &str, port: Option<u16>, usual: u16| {
             let bare = (port == Some(usual)).then(|| host.to_owned());
             port.map(|port| format!("{host}:{port}")).into_iter().chain(bare)
@@ -185,8 +188,8 @@ impl CallbackTarget {
         CallbackTarget { path: redirect_uri.path().to_owned(), hosts }
     }
 
-    /// The query of the request that begins with these bytes, without a fragment: `None` while its head is not complete,
-    /// and the page to answer with if it is not for this place.
+    /// The query of the request in these bytes, without a fragment. `None` while its header is
+    /// incomplete; the error page if it is not the redirect.
     fn query<'a>(&self, bytes: &'a [u8]) -> Result<Option<&'a str>, &'static Page> {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut request = Request::new(&mut headers);

@@ -1,4 +1,5 @@
-//! The authorization response (RFC 6749, 4.1.2): the redirect URI that the browser was sent back to, and its query.
+//! The authorization response (RFC 6749, section 4.1.2): the URL to which the browser was
+//! redirected, and its query.
 
 use ureq::http::Uri;
 use zeroize::Zeroizing;
@@ -6,26 +7,29 @@ use zeroize::Zeroizing;
 use crate::config::absolute_url;
 use crate::error::{Error, Result};
 
-/// Where a redirect led, and what it brought. What it brought is overwritten when it is dropped: the code is a secret.
+/// A redirect: its target and its parameters, which are zeroized on drop because the code is a
+/// secret.
 pub struct Redirect {
     target: Uri,
     parameters: Vec<(String, Zeroizing<String>)>,
 }
 
 impl Redirect {
+    /// Parses the URL of a redirect.
+    ///
     /// # Errors
     /// `INVALID_ARGUMENT`, naming `redirectUrl`.
     pub fn read(url: &str) -> Result<Redirect> {
         let url = url.trim();
         let url = url.split_once('#').map_or(url, |(url, _)| url);
-        // Only what stands before the query becomes a `Uri`, which keeps a copy.
+        // Without the query: a `Uri` would keep a copy of the code.
         let (target, query) = url.split_once('?').unwrap_or((url, ""));
         let target = absolute_url(target)
             .ok_or_else(|| Error::invalid_argument("redirectUrl", "redirectUrl is not an absolute URL"))?;
         Redirect::new(target, query)
     }
 
-    /// A redirect to that location, with the query of a request.
+    /// A redirect to `target` with that query.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT`, naming `redirectUrl`.
@@ -47,7 +51,7 @@ impl Redirect {
         self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether it led to that redirect URI: same origin and same path.
+    /// Whether the target is that redirect URI: same origin and path.
     pub fn is_to(&self, redirect_uri: &str) -> bool {
         let Some(expected) = absolute_url(redirect_uri) else {
             return false;
@@ -58,7 +62,8 @@ impl Redirect {
             && self.target.path() == expected.path()
     }
 
-    /// The one difference from that redirect URI that a server behind a proxy, or a typing error, makes.
+    /// The only difference from that redirect URI, if it is one that a proxy or a typing error
+    /// causes.
     pub fn slight_difference(&self, redirect_uri: &str) -> Option<&'static str> {
         let expected = absolute_url(redirect_uri)?;
         let bare = |uri: &Uri| uri.path().trim_end_matches('/').to_owned();
@@ -69,7 +74,7 @@ impl Redirect {
             (self.target.scheme() != expected.scheme(), self.target.path() != expected.path());
         match (scheme, path) {
             (true, false) if self.target.port_u16() == expected.port_u16() => Some("http and https"),
-            (false, true) if port(&self.target) == port(&expected) => Some("a slash at the end of the path"),
+            (false, true) if port(&self.target) == port(&expected) => Some("a trailing slash in the path"),
             _ => None,
         }
     }
@@ -79,7 +84,7 @@ fn host(url: &Uri) -> Option<String> {
     url.host().map(str::to_ascii_lowercase)
 }
 
-/// The port that a URL leads to.
+/// The port of a URL, or the default port of its scheme.
 pub fn port(url: &Uri) -> Option<u16> {
     url.port_u16().or(match url.scheme_str() {
         Some("https") => Some(443),
@@ -134,7 +139,7 @@ mod tests {
         assert_eq!(differs("http://App.example/oauth/callback?code=1"), Some("http and https"));
         assert_eq!(
             differs("https://app.example/oauth/callback/?code=1"),
-            Some("a slash at the end of the path")
+            Some("a trailing slash in the path")
         );
         for other in [
             "http://app.example/oauth/callback/",

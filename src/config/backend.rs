@@ -1,4 +1,4 @@
-//! The storage backend that a configuration chooses: the settings of one kind of store, validated.
+//! The configured storage backend: the validated settings of one kind of store.
 
 use std::path::{Path, PathBuf};
 
@@ -21,10 +21,10 @@ pub enum Backend {
     Postgres {
         /// `postgres://user:password@host:port/database`.
         url: Secret,
-        /// A PEM file of certificates to trust in addition to the platform's own.
+        /// A PEM file of root certificates to trust in addition to the platform's.
         ca_bundle_path: Option<PathBuf>,
     },
-    /// A store of the host's own.
+    /// A custom store, implemented by the host.
     Callbacks,
 }
 
@@ -41,10 +41,10 @@ impl Backend {
 }
 
 impl StoreConfig {
-    /// The backend that is configured.
+    /// The configured backend.
     ///
     /// # Errors
-    /// `CONFIG`, naming the key: a value that cannot be used, or that belongs to another kind of store.
+    /// `CONFIG`, naming the key, for a value that is invalid or belongs to another kind of store.
     pub fn backend(&self) -> Result<Backend> {
         let kind = self.kind.as_str();
         if !["memory", "sqlite", "postgres", "callbacks"].contains(&kind) {
@@ -63,10 +63,10 @@ impl StoreConfig {
             return Err(refused("store.caBundlePath", &format!("a {kind} store has no server")));
         }
         if kind == "memory" && !self.encryption_keys.is_empty() {
-            return Err(refused("store.encryptionKeys", "a memory store has nothing to seal"));
+            return Err(refused("store.encryptionKeys", "a memory store is not encrypted"));
         }
         if kind == "memory" && self.encryption_keys_path.is_some() {
-            return Err(refused("store.encryptionKeysPath", "a memory store has nothing to seal"));
+            return Err(refused("store.encryptionKeysPath", "a memory store is not encrypted"));
         }
         let backend = match kind {
             "sqlite" => self.sqlite()?,
@@ -75,48 +75,48 @@ impl StoreConfig {
             _ => Backend::Memory,
         };
         if !self.encryption_keys.is_empty() && self.encryption_keys_path.is_some() {
-            return Err(refused("store.encryptionKeysPath", "store.encryptionKeys is given as well"));
+            return Err(refused("store.encryptionKeysPath", "store.encryptionKeys is set as well"));
         }
         Ok(backend)
     }
 
     fn sqlite(&self) -> Result<Backend> {
         if cfg!(not(feature = "sqlite")) {
-            return Err(refused("store.kind", "this build of the library has no SQLite"));
+            return Err(refused("store.kind", "this build does not include SQLite"));
         }
         let Some(path) = self.path.as_ref().filter(|path| !path.as_os_str().is_empty()) else {
-            return Err(refused("store.path", "an SQLite store needs the path of its file"));
+            return Err(refused("store.path", "an SQLite store requires the path of its file"));
         };
         if is_url(path) {
-            // It is never quoted: it may hold a password.
-            return Err(refused("store.path", "it is a URL, and must be the path of a file").with_help(
-                "for PostgreSQL, let store.kind be \"postgres\", and store.url begin with postgres:// or postgresql://",
+            // Never quote it: it may contain a password.
+            return Err(refused("store.path", "it must be the path of a file, not a URL").with_help(
+                "for PostgreSQL, set store.kind to \"postgres\" and store.url to a URL that begins with postgres:// or postgresql://",
             ));
         }
         if names_no_file(path) {
-            return Err(refused("store.path", "it must be the path of a file, no name of SQLite's own")
-                .with_help("give the plain path of a file; a \"memory\" store keeps tokens in memory"));
+            return Err(refused("store.path", "it must be the path of a file, not a special name of SQLite")
+                .with_help("set the path of a file, or set store.kind to \"memory\""));
         }
         Ok(Backend::Sqlite { path: path.clone() })
     }
 
     fn postgres(&self) -> Result<Backend> {
         if cfg!(not(feature = "postgres")) {
-            return Err(refused("store.kind", "this build of the library has no PostgreSQL"));
+            return Err(refused("store.kind", "this build does not include PostgreSQL"));
         }
         let Some(url) = self.url.as_ref().filter(|url| !url.expose().is_empty()) else {
-            return Err(refused("store.url", "a PostgreSQL store needs the URL of its database"));
+            return Err(refused("store.url", "a PostgreSQL store requires the URL of its database"));
         };
         if !is_postgres(url.expose()) {
-            // It is never quoted: it may hold a password.
+            // Never quote it: it may contain a password.
             return Err(refused("store.url", "it must begin with postgres:// or postgresql://")
-                .with_help("leave the name of a driver out, as in postgresql+psycopg2://"));
+                .with_help("remove the name of a driver, as in postgresql+psycopg2://"));
         }
         Ok(Backend::Postgres { url: url.clone(), ca_bundle_path: self.ca_bundle_path.clone() })
     }
 }
 
-/// Whether SQLite would take a path for memory, a temporary file, or a URI with options.
+/// Whether SQLite would interpret the path as a memory database or a URI.
 fn names_no_file(path: &Path) -> bool {
     let text = path.to_string_lossy();
     text.starts_with(':') || text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"))

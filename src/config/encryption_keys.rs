@@ -1,4 +1,4 @@
-//! Encryption keys of the store, from the configuration or from a key file.
+//! The store's encryption keys, from the configuration or a key file.
 
 use std::fs;
 use std::path::Path;
@@ -10,26 +10,26 @@ use crate::error::Result;
 use crate::secret::Secret;
 
 impl StoreConfig {
-    /// The keys that seal tokens at rest, as texts, and the configuration's key that they come from.
+    /// The encryption keys in base64, and the name of the setting that has them.
     ///
     /// # Errors
-    /// `CONFIG` for a file that cannot be read, and where there must be a key and is none.
+    /// `CONFIG` if the file cannot be read, or if a required key is missing.
     pub fn keys(&self) -> Result<(Vec<Secret>, &'static str)> {
         let (keys, named) = match &self.encryption_keys_path {
             None => (self.encryption_keys.clone(), "store.encryptionKeys"),
             Some(path) => (read_keys(path)?, "store.encryptionKeysPath"),
         };
         if keys.is_empty() && self.encryption_keys_path.is_some() {
-            return Err(refused(named, "there is no key in the file"));
+            return Err(refused(named, "the file contains no key"));
         }
         if keys.is_empty() && self.sealed_only {
-            return Err(refused("store.sealedOnly", "there is no key to seal with"));
+            return Err(refused("store.sealedOnly", "no encryption key is configured"));
         }
         Ok((keys, named))
     }
 }
 
-/// The keys of a file, one a line.
+/// Reads a file with one key per line.
 fn read_keys(path: &Path) -> Result<Vec<Secret>> {
     let text = fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
         refused("store.encryptionKeysPath", &format!("{} cannot be read: {error}", path.display()))

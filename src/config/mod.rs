@@ -19,102 +19,105 @@ pub(crate) use urls::absolute_url;
 #[cfg(feature = "postgres")]
 pub(crate) use urls::is_loopback;
 
-/// How a client reaches the API and keeps its tokens.
+/// The configuration of a client.
 ///
-/// Only the client's id and secret are required; everything else has the default that is named here.
+/// Only the client ID and the client secret are required.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
-    /// The app's client id, `<appId>-<suffix>`.
+    /// The app's client ID, `<appId>-<suffix>`.
     pub client_id: String,
     /// The app's client secret.
     pub client_secret: Secret,
-    /// Where the consent page sends the browser back to. Default: none; then each call names it.
+    /// The redirect URI of consents. Default: none; each call must name it.
     #[serde(default)]
     pub redirect_uri: Option<String>,
-    /// The scopes that a consent asks for. Default: none; then each call names them.
+    /// The scopes that a consent requests. Default: none; each call must name them.
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// Where the API lives; may carry a path prefix. Default: `https://services.leadconnectorhq.com`.
+    /// The base URL of the API; may have a path prefix. Default:
+    /// `https://services.leadconnectorhq.com`.
     #[serde(default = "default_base_url")]
     pub base_url: String,
-    /// The consent page. Default: `https://marketplace.gohighlevel.com/v2/oauth/chooselocation`; the
-    /// white-label one is `https://marketplace.leadconnectorhq.com/v2/oauth/chooselocation`.
+    /// The consent page. Default: `https://marketplace.gohighlevel.com/v2/oauth/chooselocation`.
+    /// White label: `https://marketplace.leadconnectorhq.com/v2/oauth/chooselocation`.
     #[serde(default = "default_authorize_url")]
     pub authorize_url: String,
     /// The value of the `Version` header. Default: `v3`.
     #[serde(default = "default_api_version")]
     pub api_version: String,
-    /// How the body of a token request is written. Default: form.
+    /// The encoding of token requests. Default: form.
     #[serde(default)]
     pub token_request_encoding: Encoding,
-    /// Where tokens are kept. Default: in memory.
+    /// The token store. Default: in memory.
     #[serde(default)]
     pub store: StoreConfig,
-    /// How long calls may take.
+    /// Timeouts.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// What is tried again, and when.
+    /// Retries of requests.
     #[serde(default)]
     pub retry: Retry,
-    /// The pace that the API allows each company or location.
+    /// The API's rate limit for each company or location.
     #[serde(default)]
     pub rate_limit: RateLimit,
-    /// When tokens are renewed.
+    /// When tokens are refreshed.
     #[serde(default)]
     pub refresh: Refresh,
-    /// What is too much.
+    /// Size limits.
     #[serde(default)]
     pub limits: Limits,
-    /// The transport.
+    /// HTTP transport.
     #[serde(default)]
     pub http: HttpConfig,
-    /// Which webhooks are believed.
+    /// Webhook verification.
     #[serde(default)]
     pub webhook: Webhook,
 }
 
-/// How the body of a token request is written.
+/// The encoding of a token request's body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
-    /// `application/x-www-form-urlencoded`, as RFC 6749 has it.
+    /// `application/x-www-form-urlencoded`, as RFC 6749 requires.
     #[default]
     Form,
     /// `application/json`.
     Json,
 }
 
-/// Where tokens are kept.
+/// The token store.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(
     rename_all = "camelCase",
     deny_unknown_fields,
-    expecting = "an object; leave the key out for a store in memory"
+    expecting = "an object; omit the key for a memory store"
 )]
 pub struct StoreConfig {
-    /// `memory` (the default), `sqlite`, `postgres`, or `callbacks` for a store of the host's own.
+    /// `memory` (default), `sqlite`, `postgres`, or `callbacks` for a custom store.
     pub kind: String,
     /// The database file of `sqlite`.
     #[serde(default)]
     pub path: Option<PathBuf>,
-    /// The database of `postgres`: `postgres://user:password@host:port/database`, percent-encoded; several hosts, separated by
-    /// commas, where it moves between servers. TLS is required, unless the host is this machine, or `sslmode=disable` is
-    /// given.
+    /// The database of `postgres`: `postgres://user:password@host:port/database`, percent-encoded.
+    /// For failover, list several hosts separated by commas. TLS is required unless the host is
+    /// loopback or the URL has `sslmode=disable`.
     #[serde(default)]
     pub url: Option<Secret>,
-    /// A PEM file of certificates that are trusted beside the platform's own for the connection to the database; read when
-    /// the client is made. Default: none.
+    /// A PEM file of root certificates to trust in addition to the platform's, for the connection
+    /// to the database. Read when the client is created. Default: none.
     #[serde(default)]
     pub ca_bundle_path: Option<PathBuf>,
-    /// Keys that seal tokens at rest, each the base64 of 32 bytes: the first seals, all open. Default: none.
+    /// Keys for encryption at rest, each 32 bytes in base64. The first one encrypts, all decrypt.
+    /// Default: none.
     #[serde(default)]
     pub encryption_keys: Vec<Secret>,
-    /// A file with such keys, one a line, in the place of `encryption_keys`; read once, when the client is made. Default:
-    /// none.
+    /// A file with one such key per line, instead of `encryption_keys`. Read when the client is
+    /// created. Default: none.
     #[serde(default)]
     pub encryption_keys_path: Option<PathBuf>,
-    /// Whether a stored token that is not sealed is refused. Default: false, so that a store can come to be sealed.
+    /// Whether to reject stored tokens that are not encrypted. Default: false, so that an existing
+    /// store can be encrypted.
     #[serde(default)]
     pub sealed_only: bool,
 }
@@ -133,16 +136,17 @@ impl Default for StoreConfig {
     }
 }
 
-/// How long calls may take, in milliseconds.
+/// Timeouts in milliseconds.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// Looking up the name, connecting, what a proxy takes, and the TLS handshake. Default: 10,000.
+    /// Name resolution, connecting, also through a proxy, and the TLS handshake. Default: 10,000.
     pub connect_ms: u64,
-    /// The connection and the answer of an attempt to refresh, where that leaves as much for another one; then the same
-    /// refresh is sent again. Default: 12,000: two fit into the 30 seconds in which the server gives the same answer twice.
+    /// One attempt to refresh, connecting included, if enough time for another attempt remains; the
+    /// same refresh is then sent again. Default: 12,000, so that two attempts fit into the server's
+    /// replay window of 30 s.
     pub answer_ms: u64,
-    /// A whole call, waiting and retries included. Default: 30,000.
+    /// A whole call, including waits and retries. Default: 30,000.
     pub total_ms: u64,
 }
 
@@ -152,15 +156,16 @@ impl Default for Timeouts {
     }
 }
 
-/// What is tried again, and when.
+/// Retries of requests.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Retry {
-    /// How often a request is sent at most. Default: 3.
+    /// The maximum number of attempts. Default: 3.
     pub max_attempts: u32,
-    /// The longest wait before the second attempt, in milliseconds; doubled for each further one. Default: 200.
+    /// The upper bound of the random delay before the second attempt, in milliseconds; doubled for
+    /// each further attempt. Default: 200.
     pub base_delay_ms: u64,
-    /// No wait is longer, unless the server asks for it. Default: 5,000.
+    /// The maximum delay, in milliseconds, unless the server requests a longer one. Default: 5,000.
     pub max_delay_ms: u64,
 }
 
@@ -170,15 +175,15 @@ impl Default for Retry {
     }
 }
 
-/// The pace that the API allows each company or location.
+/// The API's rate limit for each company or location.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RateLimit {
-    /// Requests in any window. Default: 100.
+    /// Requests per window. Default: 100.
     pub requests: u32,
-    /// The window's length in milliseconds. Default: 10,000.
+    /// The length of the sliding window, in milliseconds. Default: 10,000.
     pub per_ms: u64,
-    /// Requests in a day. Default: 200,000.
+    /// Requests per day. Default: 200,000.
     pub per_day: u64,
 }
 
@@ -188,14 +193,15 @@ impl Default for RateLimit {
     }
 }
 
-/// When tokens are renewed.
+/// When tokens are refreshed.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Refresh {
-    /// How long before its death a token is renewed at the latest, in seconds; never more than a quarter
-    /// of its life. Default: 300.
+    /// The time before expiry, in seconds, from which a call refreshes the token; at most a quarter
+    /// of its lifetime. Default: 300.
     pub margin_seconds: u64,
-    /// The part of a token's life, in percent, below which maintenance renews it. Default: 25.
+    /// The remaining share of the lifetime, in percent, below which maintenance renews a token.
+    /// Default: 25.
     pub runway_percent: u8,
 }
 
@@ -212,11 +218,11 @@ impl Refresh {
     }
 }
 
-/// What is too much.
+/// Size limits.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
-    /// The longest answer that is read, in bytes. Default: 1,048,576.
+    /// The longest accepted response, in bytes. Default: 1,048,576.
     pub response_bytes: u64,
 }
 
@@ -226,37 +232,40 @@ impl Default for Limits {
     }
 }
 
-/// The transport.
+/// HTTP transport.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// An HTTP proxy, `http://user:password@host:port`, percent-encoded. Default: none; the environment is not read.
+    /// An HTTP proxy: `http://user:password@host:port`, percent-encoded. Default: none; environment
+    /// variables are ignored.
     pub proxy: Option<Secret>,
-    /// A PEM file of certificates that are trusted beside the platform's own; read when the client is made.
-    /// Default: none.
+    /// A PEM file of root certificates to trust in addition to the platform's. Read when the client
+    /// is created. Default: none.
     pub ca_bundle_path: Option<PathBuf>,
-    /// Added to the `User-Agent`. Default: none.
+    /// Appended to the `User-Agent` header. Default: none.
     pub user_agent_suffix: Option<String>,
     /// Allows plain HTTP to hosts other than loopback. Default: false.
     pub allow_insecure_http: bool,
 }
 
-/// The vendor's Ed25519 key, as third parties transcribe it from the vendor's guide to webhooks: see docs/webhooks.md.
+/// The vendor's Ed25519 key, as third parties quote it from the vendor's webhook guide; see
+/// docs/webhooks.md.
 pub const VENDOR_ED25519_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
     MCowBQYDK2VwAyEAi2HR1srL4o18O8BRa7gVJY7G7bupbN3H9AwJrHCDiOg=\n\
     -----END PUBLIC KEY-----";
 
-/// Which webhooks are believed.
+/// Webhook verification.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Webhook {
-    /// The keys that `x-ghl-signature` may be made with: PEM, hex or base64, of the 32 bytes or of the
+    /// The public keys for `x-ghl-signature`: PEM, hex or base64 of the 32 bytes or of the
     /// SubjectPublicKeyInfo. Default: [`VENDOR_ED25519_KEY`].
     pub ed25519_public_keys: Vec<String>,
-    /// The keys that the older `x-wh-signature` may be made with: PEM, hex or base64, of the SubjectPublicKeyInfo or of
-    /// PKCS#1. Default: none, so that it is not believed.
+    /// The public keys for the older `x-wh-signature`: PEM, hex or base64 of the
+    /// SubjectPublicKeyInfo or of PKCS#1. Default: none, so that this header is not accepted.
     pub rsa_public_keys: Vec<String>,
-    /// How old a delivery may be, in seconds. Default: any age, since the vendor repeats deliveries for hours.
+    /// The maximum age of a delivery, in seconds. Default: unlimited, because the vendor repeats
+    /// deliveries for hours.
     pub max_age_seconds: Option<u64>,
 }
 
@@ -283,7 +292,7 @@ fn default_api_version() -> String {
 }
 
 impl Config {
-    /// A configuration with every default.
+    /// A configuration with the defaults.
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<String>) -> Config {
         Config {
             client_id: client_id.into(),
@@ -305,28 +314,29 @@ impl Config {
         }
     }
 
-    /// Reads the JSON form.
+    /// Parses and validates a configuration in JSON.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for an unknown, missing or mistyped key, which it names; `CONFIG` as [`Config::validate`].
+    /// `INVALID_ARGUMENT` for an unknown, missing or mistyped key; `CONFIG` as
+    /// [`Config::validate`].
     pub fn from_json(text: &str) -> Result<Config> {
         let config: Config = json::read("config_json", text)?;
         config.validate()?;
         Ok(config)
     }
 
-    /// The app's id: the part of the client id before its first `-`.
+    /// The app's ID: the part of the client ID before its first `-`.
     pub fn app_id(&self) -> &str {
         self.client_id.split('-').next().unwrap_or(&self.client_id)
     }
 }
 
-/// The error of a value that cannot be used.
+/// The error for an invalid value.
 fn refused(key: &str, why: &str) -> Error {
     Error::new(Status::Config, format!("{key} cannot be used: {why}")).with_parameter(key)
 }
 
-/// Makes a path absolute, so that a later change of the working directory leads to no other file.
+/// Makes a path absolute, so that it names the same file after the working directory changes.
 pub(crate) fn make_absolute(path: &mut PathBuf) {
     if let Ok(absolute) = std::path::absolute(&*path) {
         *path = absolute;

@@ -1,4 +1,4 @@
-//! Configuration validation: ranges, formats, and keys that exclude each other.
+//! Configuration validation: ranges, formats, and mutually exclusive keys.
 
 use super::urls::{absolute, check_endpoint};
 use super::{Config, refused};
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::token::{NO_SCOPE, is_scope};
 
 impl Config {
-    /// Checks what types alone cannot.
+    /// Validates the values.
     ///
     /// # Errors
     /// `CONFIG`, naming the key.
@@ -22,7 +22,7 @@ impl Config {
         check_endpoint("baseUrl", &self.base_url, self.http.allow_insecure_http)?;
         check_endpoint("authorizeUrl", &self.authorize_url, self.http.allow_insecure_http)?;
         if self.base_url.contains(['?', '#']) {
-            return Err(refused("baseUrl", "it may have a path, but no query and no fragment"));
+            return Err(refused("baseUrl", "it must not have a query or a fragment"));
         }
         header_text("apiVersion", &self.api_version)?;
         if let Some(suffix) = &self.http.user_agent_suffix {
@@ -47,11 +47,14 @@ impl Config {
     }
 }
 
-/// The API's ids and secrets do not begin or end with white space: one that does was copied badly.
+/// Detects copy-and-paste mistakes: no ID or secret of the API has white space around it.
 fn one_word(key: &str, value: &str) -> Result<()> {
     not_blank(key, value)?;
     if value.trim() != value || value.chars().any(char::is_control) {
-        return Err(refused(key, "it must not begin or end with white space, or hold a control character"));
+        return Err(refused(
+            key,
+            "it must not begin or end with white space, or contain a control character",
+        ));
     }
     Ok(())
 }
@@ -97,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_key() {
+    fn invalid_configuration_is_refused_by_key() {
         for (more, key) in [
             (r#","baseUrl":"http://services.example""#, "baseUrl"),
             (r#","baseUrl":"services.example""#, "baseUrl"),
@@ -147,15 +150,15 @@ mod tests {
     }
 
     #[test]
-    fn store_that_is_null_is_refused_by_name() {
+    fn null_store_is_refused_by_name() {
         let error = refusal(r#","store":null"#);
         assert_eq!((error.status(), error.parameter()), (Status::InvalidArgument, Some("store")));
-        assert!(error.message().contains("leave the key out"), "{error}");
+        assert!(error.message().contains("omit the key"), "{error}");
     }
 
     #[cfg(feature = "postgres")]
     #[test]
-    fn store_url_of_another_scheme_is_refused_without_its_password() {
+    fn error_for_a_store_url_of_another_scheme_hides_the_password() {
         for url in [
             "postgresql+psycopg2://user:hush-hush@host/database",
             "mysql://user:hush-hush@host/database",

@@ -1,13 +1,12 @@
-//! The table of statuses: the one place in which a status is declared.
+//! The table of statuses: the only place where a status is declared.
 //!
-//! The enum of the core, the enum of the C header, the texts of `ghl_status_name` and the classes
-//! of the bindings are made from it, or tested against it (`tests/statuses.rs`). `build.rs` reads
-//! it as well, so it names nothing of the crate.
+//! The Rust enum, the C enum, the strings of `ghl_status_name` and the exception classes of the
+//! bindings are generated from it or tested against it (`tests/statuses.rs`). `build.rs` includes
+//! this file as well, so it must not refer to other parts of the crate.
 
-/// Calls a macro with one row for each status: the documentation, the variant and its number, the C
-/// constant, the Python class, and whether the same call, unchanged, may succeed later. A C++ class
-/// has the name of the Python class, in snake case. A number, once released, never changes its
-/// meaning.
+/// Calls a macro with one row for each status: documentation, variant, number, C constant, Python
+/// class, and whether the same call may succeed later. The C++ class has the name of the Python
+/// class in snake case. A released number never changes its meaning.
 macro_rules! statuses {
     ($make:ident $($with:ident)?) => {
         $make! {
@@ -62,8 +61,8 @@ macro_rules! statuses {
     };
 }
 
-/// Gives the enum of the C header to a macro.
-#[allow(unused_macros)] // The tests need only the table.
+/// Passes the enum of the C header to a macro.
+#[allow(unused_macros)] // Tests include this file for the table alone.
 macro_rules! c_enum {
     ($give:ident $($(#[doc = $doc:literal])+ $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;)+) => {
         $give! {

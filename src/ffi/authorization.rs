@@ -1,4 +1,4 @@
-//! C functions of the authorization code flow.
+//! C functions for the authorization code flow.
 
 use std::ffi::c_char;
 
@@ -30,7 +30,7 @@ pub unsafe extern "C" fn ghl_authorization_url(
     params_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.authorization_url(params)
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn ghl_authorization_complete(
     params_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.authorization_complete(&params)
@@ -117,7 +117,7 @@ pub unsafe extern "C" fn ghl_authorization_listen(
     params_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.authorization_listen(&params)

@@ -1,4 +1,5 @@
-//! The FFI boundary, for every export: sets the out-pointer to NULL, catches panics, and renders the result or the error.
+//! The FFI boundary of every exported function: sets out-pointers to NULL, catches panics, and
+//! serializes the result or the error.
 
 use std::ffi::{CStr, c_char};
 use std::io::{self, Write};
@@ -13,7 +14,7 @@ use super::string;
 use crate::error::{Error, Result, Status};
 use crate::{json, panic_scope};
 
-/// Runs one call. Its JSON, or the error's, goes to `out` unless that is NULL.
+/// Runs one call and writes its JSON, or the error JSON, to `out` unless `out` is NULL.
 ///
 /// # Safety
 /// `out` is NULL or valid for a write.
@@ -28,7 +29,7 @@ pub unsafe fn call(out: *mut *mut c_char, work: impl FnOnce() -> Result<Zeroizin
         // SAFETY: not NULL, so valid by the contract.
         unsafe { out.write(string::allocate(&document)) };
     }
-    // Emptied, it is all spare room, which is overwritten at once, and not byte by byte.
+    // Cleared, the string is overwritten in one piece as spare capacity instead of byte by byte.
     document.clear();
     code
 }
@@ -44,7 +45,7 @@ pub unsafe fn set_null<T>(out: *mut *mut T) {
     }
 }
 
-/// Reads a call's parameters.
+/// Parses the parameters of a call.
 ///
 /// # Safety
 /// As [`string::read`].
@@ -53,7 +54,7 @@ pub unsafe fn params<T: DeserializeOwned>(parameter: &str, document: *const c_ch
     json::read(parameter, unsafe { string::read(parameter, document) }?)
 }
 
-/// Renders a result that may hold secrets; the copy here is wiped.
+/// Serializes a result. It may contain secrets, so the buffers are zeroized.
 pub fn render(result: impl Into<Value>) -> Result<Zeroizing<String>> {
     let mut document = Document(Zeroizing::new(Vec::with_capacity(1024)));
     let unwritable = |_| Error::new(Status::Internal, "the result could not be written as JSON");
@@ -62,7 +63,7 @@ pub fn render(result: impl Into<Value>) -> Result<Zeroizing<String>> {
     Ok(Zeroizing::new(String::from_utf8(std::mem::take(&mut *document.0)).unwrap_or_default()))
 }
 
-/// A text that leaves no piece of itself behind where it grows.
+/// A buffer that zeroizes its old memory when it grows.
 struct Document(Zeroizing<Vec<u8>>);
 
 impl Write for Document {
@@ -88,34 +89,35 @@ impl Write for Document {
 
 /// Turns a panic into `INTERNAL`.
 pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    quiet_panics();
-    let inside = panic_scope::enter();
-    // Unwind safe: what the core shares is behind locks whose poison is passed over, and each holds whole values.
+    install_panic_hook();
+    let scope = panic_scope::enter();
+    // Unwind safe: shared state is behind locks, whose poison is ignored, and is consistent at
+    // every panic.
     let outcome = panic::catch_unwind(AssertUnwindSafe(work));
-    drop(inside);
+    drop(scope);
     outcome.unwrap_or_else(|payload| {
         // A payload may panic when it is dropped.
         std::mem::forget(payload);
-        Err(Error::new(Status::Internal, "the library met a defect of its own; the client stays usable")
-            .with_help("please report it, with the log"))
+        Err(Error::new(Status::Internal, "the library panicked; the client remains usable")
+            .with_help("report this defect and attach the log"))
     })
 }
 
-/// Keeps panics inside the library from being printed: a library does not write to stderr, and a message may
-/// quote what must not be seen. The place goes to the log. Panics outside are the host's, as ever.
-fn quiet_panics() {
+/// Installs a panic hook that logs the location of a panic inside the library instead of printing
+/// its message, which may contain secrets. Other panics go to the host's hook.
+fn install_panic_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let outside = panic::take_hook();
+        let host_hook = panic::take_hook();
         panic::set_hook(Box::new(move |panic| match (panic_scope::is_active(), panic.location()) {
             (true, Some(place)) => log::error!("panic at {}:{}", place.file(), place.line()),
-            (true, None) => log::error!("panic at an unknown place"),
-            (false, _) => outside(panic),
+            (true, None) => log::error!("panic at an unknown location"),
+            (false, _) => host_hook(panic),
         }));
     });
 }
 
-/// A static text for C.
-pub const fn fixed(text: &'static CStr) -> *const c_char {
+/// A static string for C.
+pub const fn static_string(text: &'static CStr) -> *const c_char {
     text.as_ptr()
 }

@@ -1,5 +1,5 @@
-//! A replaceable callback slot: the host's function can be called by many threads and replaced at
-//! any time.
+//! A replaceable callback slot: any number of threads can call the host's function during a
+//! replacement.
 
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,14 +8,14 @@ use super::reentrancy::Owner;
 use crate::error::{Error, Result};
 use crate::fork_safety::{self, ProcessLocal};
 
-/// A function pointer and the host's own context for it.
+/// A function pointer with the host's context.
 #[derive(Clone, Copy)]
 pub struct Callback<F: Copy> {
     pub function: F,
     pub context: Context,
 }
 
-/// The host's pointer; the library never looks behind it.
+/// The host's pointer, which the library never dereferences.
 #[derive(Clone, Copy)]
 pub struct Context(pub *mut c_void);
 
@@ -24,30 +24,31 @@ unsafe impl Send for Context {}
 // SAFETY: as above.
 unsafe impl Sync for Context {}
 
-/// The place of one callback. No lock is held while it runs.
+/// Holds one callback. No lock is held while it runs.
 pub struct Slot<F: Copy> {
-    /// Locked behind the gate only: a forked child goes on with the same callback, and must not find it locked.
+    /// Locked only under the fork gate: a forked child keeps the callback and must find the lock
+    /// free.
     state: Mutex<State<F>>,
 }
 
 struct State<F: Copy> {
     callback: Option<Callback<F>>,
-    /// How many callbacks were here before this one.
+    /// The number of replacements.
     version: u64,
-    /// Made where they are first needed.
+    /// Created at the first use.
     calls: Option<ProcessLocal<Arc<Calls>>>,
 }
 
-/// The calls that are under way in one process. Their lock is waited with, so that a fork may find it in use: a child
-/// makes itself new ones.
+/// The running calls of one process. A fork may happen while this lock is held, so a child creates
+/// its own.
 #[derive(Default)]
 struct Calls {
-    /// The turns of the callbacks that are running.
+    /// The version of each running callback.
     running_versions: Mutex<Vec<u64>>,
     ended: Condvar,
 }
 
-/// A call that is under way, until it is dropped.
+/// A running call; ends when dropped.
 struct RunningCall {
     calls: Arc<Calls>,
     version: u64,
@@ -58,11 +59,11 @@ impl<F: Copy> Slot<F> {
         Slot { state: Mutex::new(State { callback: None, version: 0, calls: None }) }
     }
 
-    /// Calls the host's function, if there is one, by `invoke`.
+    /// Passes the host's function, if set, to `invoke`.
     pub fn run(&self, invoke: impl FnOnce(F, *mut c_void)) {
         let begun = self.with_state(|state| {
             let callback = state.callback?;
-            // Its own process's: a child that was forked inside the callback has nothing to end.
+            // Process-local: a child that is forked inside the callback must not end the call.
             Some((callback, ProcessLocal::new(state.calls().begin(state.version))))
         });
         let Some((callback, call)) = begun else { return };
@@ -71,16 +72,17 @@ impl<F: Copy> Slot<F> {
         drop(call);
     }
 
-    /// Whether the callback is running on this very thread.
+    /// Whether the callback is running on this thread.
     pub fn is_running_here(&self) -> bool {
         Owner::of(self).is_running()
     }
 
-    /// Puts another callback, or none, in its place. Returns once none of those before it runs anywhere. `switched` is done
-    /// in the moment of the change, and takes no lock: of two changes at once, both parts of the last one stay.
+    /// Replaces the callback. Returns once no previous callback is running. `switched` runs in the
+    /// same critical section, so that concurrent replacements cannot interleave; it must take no
+    /// lock.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` from inside the callback itself, which would wait for its own end.
+    /// `INVALID_ARGUMENT` inside the callback itself, which would wait for its own end.
     pub fn replace(&self, callback: Option<Callback<F>>, switched: impl FnOnce()) -> Result<()> {
         if self.is_running_here() {
             let message = "a callback cannot be replaced from inside itself";
@@ -98,7 +100,7 @@ impl<F: Copy> Slot<F> {
         Ok(())
     }
 
-    /// Looks at the state, or changes it, with forks kept out.
+    /// Accesses the state while forks are delayed.
     fn with_state<T>(&self, work: impl FnOnce(&mut State<F>) -> T) -> T {
         let _gate = fork_safety::gate();
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
@@ -106,7 +108,7 @@ impl<F: Copy> Slot<F> {
 }
 
 impl<F: Copy> State<F> {
-    /// The calls of this process.
+    /// The running calls of this process.
     fn calls(&mut self) -> Arc<Calls> {
         if let Some(calls) = self.calls.as_ref().and_then(ProcessLocal::get) {
             return Arc::clone(calls);

@@ -21,12 +21,12 @@ use crate::error::{Error, Result};
 pub struct ghl_client {
     core: Client,
     events: Arc<Slot<EventFunction>>,
-    /// The host's own store behind it, where there is one.
+    /// The client's custom store, if it has one.
     store: Option<Owner>,
 }
 
 impl ghl_client {
-    /// Names the host's own store that serves it.
+    /// Records the custom store that serves this client.
     pub(super) fn is_served_by(&mut self, store: Owner) {
         self.store = Some(store);
     }
@@ -46,31 +46,31 @@ pub type ghl_event_callback = Option<unsafe extern "C" fn(event_json: *const c_c
 
 type EventFunction = unsafe extern "C" fn(*const c_char, *mut c_void);
 
-/// A handle for a client that was made in Rust, for instance with a clock of its own. Free it with
+/// A handle for a client that was created in Rust, for example with another clock. Free it with
 /// [`ghl_client_free`].
 pub fn client_from(core: Client) -> *mut ghl_client {
-    fork::watch();
+    fork::register_handlers();
     Box::into_raw(Box::new(ghl_client { core, events: Arc::new(Slot::new()), store: None }))
 }
 
 /// The client behind a handle.
 ///
 /// # Safety
-/// `client` is NULL or came from `ghl_client_new` and is not freed before the call returns.
+/// `client` is NULL or came from `ghl_client_new`, and is not freed before the call returns.
 pub unsafe fn core<'a>(client: *const ghl_client) -> Result<&'a Client> {
     // SAFETY: by the contract.
     Ok(&unsafe { handle(client) }?.core)
 }
 
-/// The handle itself, unless this call comes from inside a callback of the store that serves the client.
+/// The handle, unless this call comes from inside a callback of the client's custom store.
 ///
 /// # Safety
 /// As [`core`].
 unsafe fn handle<'a>(client: *const ghl_client) -> Result<&'a ghl_client> {
-    // SAFETY: by the contract, not NULL means alive.
+    // SAFETY: by the contract, a pointer that is not NULL is valid.
     match unsafe { client.as_ref() } {
         Some(client) if client.store.is_some_and(Owner::is_running) => {
-            let message = "a store's callback must not call the client that it serves";
+            let message = "a store callback must not call the client that it serves";
             Err(Error::invalid_argument("client", message)
                 .with_help("call it after the callback has returned"))
         }
@@ -79,7 +79,7 @@ unsafe fn handle<'a>(client: *const ghl_client) -> Result<&'a ghl_client> {
     }
 }
 
-/// Runs one call of a client with the parameters in one of its texts.
+/// Runs one call of a client with the parameters from a JSON argument.
 ///
 /// # Safety
 /// As [`boundary::call`], [`core`] and [`boundary::params`].
@@ -160,7 +160,7 @@ pub unsafe extern "C" fn ghl_client_free(client: *mut ghl_client) {
     if client.is_null() {
         return;
     }
-    // SAFETY: the header requires a client of this library, freed once, with no call on it under way.
+    // SAFETY: the header requires a client of this library, freed once, without running calls.
     let client = unsafe { Box::from_raw(client) };
     let _ = guarded(|| {
         drop(client);
@@ -179,7 +179,7 @@ pub unsafe extern "C" fn ghl_client_free(client: *mut ghl_client) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_client_cancel(client: *mut ghl_client) {
     let _ = guarded(|| {
-        // SAFETY: the header requires a living client, or NULL.
+        // SAFETY: the header requires a valid client, or NULL.
         if let Some(client) = unsafe { client.as_ref() } {
             client.core.cancel();
         }
@@ -207,7 +207,7 @@ pub unsafe extern "C" fn ghl_client_cancel(client: *mut ghl_client) {
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_client_stats(client: *const ghl_client, out_json: *mut *mut c_char) -> i32 {
-    // SAFETY: the header requires a living client and a valid pointer, or NULL.
+    // SAFETY: the header requires a valid client and a valid pointer, or NULL.
     unsafe { boundary::call(out_json, || render(core(client)?.stats()?)) }
 }
 
@@ -228,16 +228,17 @@ pub unsafe extern "C" fn ghl_client_on_event(
     context: *mut c_void,
 ) -> i32 {
     let outcome = guarded(|| {
-        // SAFETY: the header requires a living client, or NULL.
+        // SAFETY: the header requires a valid client, or NULL.
         let client = unsafe { handle(client) }?;
         if callback.is_some() {
             let events = Arc::clone(&client.events);
-            // Once there, it stays: whether anybody hears it, the slot alone decides.
+            // Never removed again: the slot decides whether the event is delivered.
             client.core.on_event(Some(Arc::new(move |event| {
                 let Ok(event) = CString::new(event.to_string()) else {
                     return;
                 };
-                // SAFETY: the header requires a function of this type that is safe to call from any thread.
+                // SAFETY: the header requires a function of this type that is safe to call from any
+                // thread.
                 events.run(|function, context| unsafe { function(event.as_ptr(), context) });
             })));
         }

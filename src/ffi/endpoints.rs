@@ -29,7 +29,7 @@ pub unsafe extern "C" fn ghl_oauth_token(
     params_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             Ok(client.oauth_token(&params)?.to_json())
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn ghl_oauth_location_token(
     params_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             Ok(client.oauth_location_token(&params)?.to_json())
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn ghl_oauth_installed_locations(
     params_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.oauth_installed_locations(&params)

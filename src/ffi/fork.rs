@@ -23,27 +23,28 @@ mod handlers {
 
     extern "C" fn after_in_child() {
         fork_safety::begin_child(|descriptor| {
-            // SAFETY: the table holds open descriptors of this library only, and nothing in this process uses a
-            // parent's descriptor again: guards of an older generation are forgotten, not dropped.
+            // SAFETY: the table holds only open descriptors of this library, and nothing in this
+            // process uses them again: values of an older generation are forgotten, not dropped.
             unsafe { libc::close(descriptor) };
         });
         HELD.with_borrow_mut(|held| *held = None);
     }
 
-    /// Registers the handlers, once per process. They stay: the library is never unloaded.
-    pub fn watch() {
+    /// Registers the handlers once per process. They remain valid, because the library is never
+    /// unloaded.
+    pub fn register_handlers() {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
-            // SAFETY: the handlers are functions of the right type that live as long as the process. Should there be
-            // no memory to register them, forking works as it does without them.
+            // SAFETY: the handlers have the right type and live as long as the process. If
+            // registering fails for lack of memory, forks are not handled.
             unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
         });
     }
 }
 
 #[cfg(unix)]
-pub use handlers::watch;
+pub use handlers::register_handlers;
 
-/// There is no `fork` here.
+/// Does nothing: this system has no `fork`.
 #[cfg(not(unix))]
-pub fn watch() {}
+pub fn register_handlers() {}

@@ -1,8 +1,8 @@
-//! Library functions in C: versions, status names, and freeing of strings.
+//! C functions for versions, status names, and freeing strings.
 
 use std::ffi::{CStr, c_char};
 
-use super::boundary::fixed;
+use super::boundary::static_string;
 use super::string;
 
 /// The version of this ABI. It is raised when something is added; existing items never change their
@@ -24,7 +24,7 @@ pub extern "C" fn ghl_version() -> *const c_char {
             Ok(version) => version,
             Err(_) => panic!("a version has no NUL inside"),
         };
-    fixed(VERSION)
+    static_string(VERSION)
 }
 
 /// The name of a status, such as "GHL_ERR_RATE_LIMITED", or "GHL_ERR_UNKNOWN" for an unknown
@@ -49,7 +49,7 @@ pub extern "C" fn ghl_status_name(status: i32) -> *const c_char {
             }
         };
     }
-    fixed(crate::error::statuses!(names))
+    static_string(crate::error::statuses!(names))
 }
 
 /// Wipes and frees a string that the library returned.
@@ -60,6 +60,6 @@ pub extern "C" fn ghl_status_name(status: i32) -> *const c_char {
 /// @param string  a string from this library, or NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_string_free(string: *mut c_char) {
-    // SAFETY: the header requires a text of this library, freed once.
+    // SAFETY: the header requires a string of this library, freed once.
     unsafe { string::release(string) }
 }

@@ -27,14 +27,14 @@ type Function = unsafe extern "C" fn(i32, *const c_char, *mut c_void);
 
 static SLOT: Slot<Function> = Slot::new();
 
-/// Whether this process logs by way of the slot.
+/// Whether [`HostLog`] is this process's logger.
 static INSTALLED: OnceLock<bool> = OnceLock::new();
 
 struct HostLog;
 
 impl Log for HostLog {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        // The crates below log what is sent: headers and bodies, that is, secrets.
+        // Dependencies log headers and bodies, which contain secrets.
         let ours = metadata.target().split("::").next() == Some("ghl_oauth");
         ours && !SLOT.is_running_here()
     }
@@ -50,7 +50,8 @@ impl Log for HostLog {
         let level = record.level() as i32;
         deferred_callbacks::run_or_defer(Box::new(move || {
             SLOT.run(|function, context| {
-                // SAFETY: the header requires a function of this type that is safe to call from any thread.
+                // SAFETY: the header requires a function of this type that is safe to call from any
+                // thread.
                 unsafe { function(level, message.as_ptr(), context) }
             });
         }));
@@ -87,12 +88,12 @@ pub unsafe extern "C" fn ghl_set_log_callback(
     let outcome = guarded(|| {
         let level = usize::try_from(max_level).ok().and_then(|level| levels.get(level));
         let level =
-            level.ok_or_else(|| Error::invalid_argument("max_level", "max_level is not from 0 to 5"))?;
+            level.ok_or_else(|| Error::invalid_argument("max_level", "max_level must be from 0 to 5"))?;
         if !INSTALLED.get_or_init(|| log::set_logger(&HostLog).is_ok()) {
-            return Err(Error::invalid_argument("callback", "this process has a logger of its own"));
+            return Err(Error::invalid_argument("callback", "another logger is installed in this process"));
         }
-        // A forked child goes on with the same receiver.
-        fork::watch();
+        // A forked child keeps using the callback.
+        fork::register_handlers();
         let level = if callback.is_some() { *level } else { LevelFilter::Off };
         let callback = callback.map(|function| Callback { function, context: Context(context) });
         SLOT.replace(callback, || log::set_max_level(level))

@@ -1,20 +1,20 @@
-//! Zeroizing memory: the allocator that wipes what it frees, and the memory of returned strings.
+//! A zeroizing allocator: wipes memory before freeing it. Also used for returned strings.
 //!
-//! A token passes through many hands on its way: JSON values, forms, headers, the buffers of connections and of TLS.
-//! Most belong to crates that know nothing of secrets, so the one place that sees all of it go does the wiping.
+//! A token passes through JSON values, forms, headers, and the buffers of connections and of TLS.
+//! Most belong to crates that do not zeroize, so the allocator does.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// The system's allocator, wiping what is freed. Growing is the trait's own: a new block, a copy, and the old block
-/// freed; the system's would leave a piece behind.
+/// The system's allocator, with wiping. Does not override `realloc`: the default allocates, copies
+/// and frees, so the old block is wiped, while the system's may move a block without wiping it.
 pub struct Wiping;
 
 #[cfg(feature = "wiping-allocator")]
 #[global_allocator]
-static EVERYTHING: Wiping = Wiping;
+static ALLOCATOR: Wiping = Wiping;
 
-// SAFETY: all is the system's allocator's doing, by its own contract; between the last use of a block and its return,
-// nobody else may look at it.
+// SAFETY: forwards to the system's allocator. A block is wiped between its last use and its
+// release, when no other code may access it.
 unsafe impl GlobalAlloc for Wiping {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: by the contract.
@@ -35,7 +35,7 @@ unsafe impl GlobalAlloc for Wiping {
     }
 }
 
-/// Overwrites memory in a way that the compiler must not leave out.
+/// Overwrites memory with zeros; the compiler must not optimize this away.
 ///
 /// # Safety
 /// `bytes` is valid for `length` writes.
@@ -46,7 +46,7 @@ unsafe fn wipe(bytes: *mut u8, length: usize) {
         libc::explicit_bzero(bytes.cast(), length);
     }
     #[cfg(not(any(target_os = "linux", target_os = "freebsd", target_os = "openbsd")))]
-    // SAFETY: by the contract; what the bytes are does not matter, and need not be known.
+    // SAFETY: by the contract; `MaybeUninit`, because the bytes may be uninitialized.
     zeroize::Zeroize::zeroize(unsafe {
         std::slice::from_raw_parts_mut(bytes.cast::<std::mem::MaybeUninit<u8>>(), length)
     });

@@ -1,17 +1,21 @@
-//! The C ABI: all of the crate's `unsafe`, and no decision.
+//! The C ABI (FFI): all unsafe code of the crate, and no logic.
 //!
-//! Conventions, without exception:
+//! Conventions of all exported functions:
 //!
-//! - A function that can fail returns 0 or the number of a [`ghl_status`], and writes one JSON document to its
-//!   last parameter: the result, or the error. Each out-pointer that is not NULL is set to NULL or 0 on entry.
-//! - A `char *` that is handed out belongs to the caller and goes back through `ghl_string_free`.
-//! - Texts that come in are read during the call only; NULL and bad UTF-8 are refused by the parameter's name.
-//! - No panic crosses the boundary, and none leaves the client unusable.
+//! - A function that can fail returns 0 or the number of a [`ghl_status`], and writes one JSON
+//!   document to its last parameter: the result or the error. Out-pointers that are not NULL are
+//!   set to NULL or 0 on entry.
+//! - A returned `char *` belongs to the caller, who frees it with `ghl_string_free`.
+//! - String arguments are read only during the call. NULL and invalid UTF-8 are errors that name
+//!   the parameter.
+//! - No panic crosses the boundary, and the client remains usable after one.
 //!
-//! Every export is a few lines: `boundary` guards and renders, `text` carries texts across, and the core does
-//! the work. The documentation of the exports is the header's, so it speaks to C.
+//! An exported function has a few lines: `boundary` catches panics and serializes, `string`
+//! converts strings, and the core does the work. The doc comments of exported functions become the
+//! C header, so they address C programmers.
 #![allow(non_camel_case_types)]
-// The exports' documentation is the header's: its conventions above, and each parameter's line, are the contract.
+// The doc comments become the C header: the conventions above and the text of each parameter are
+// the contract.
 #![allow(clippy::missing_safety_doc)]
 
 mod boundary;

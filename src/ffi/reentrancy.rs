@@ -1,18 +1,18 @@
-//! Re-entrancy guard: the callbacks of the host that are running on this thread. A call that would wait for one of them
-//! from inside it is refused.
+//! Re-entrancy guard: tracks the host's callbacks that are running on this thread, so that a call
+//! from inside a callback that would deadlock or is forbidden can be refused.
 
 use std::cell::RefCell;
 
 thread_local! {
-    /// Innermost last.
+    /// Innermost callback last.
     static RUNNING: RefCell<Vec<Owner>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The owner of a callback, by its address, which is compared and never read.
+/// The owner of a callback: an address, which is only compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Owner(usize);
 
-/// One run of a callback; it ends when this is dropped.
+/// A running callback; ends when dropped.
 struct Run;
 
 impl Owner {
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn owner_is_running_on_this_thread_until_its_callback_returns_or_unwinds() {
+    fn owner_is_running_until_its_callback_returns_or_unwinds() {
         let (outer, inner) = (Owner(1), Owner(2));
         outer.run(|| {
             let unwound =

@@ -53,7 +53,7 @@ pub unsafe extern "C" fn ghl_request(
     request_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         client::call_with(client, ("request_json", request_json), out_json, |client, params| {
             client.request(&params)

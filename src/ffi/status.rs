@@ -1,4 +1,4 @@
-//! The status codes under their C names, made from the table in `error/statuses.rs`.
+//! The status codes with their C names, generated from the table in `error/statuses.rs`.
 
 macro_rules! item {
     ($($item:tt)*) => { $($item)* };

@@ -1,4 +1,4 @@
-//! A store of the host's callbacks, adapted to the core's [`Host`].
+//! The custom store: adapts the host's callbacks to the core's [`Host`] trait.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::offset_of;
@@ -139,7 +139,8 @@ pub unsafe extern "C" fn ghl_client_new_with_store(
     out_client: *mut *mut ghl_client,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires valid pointers, or NULL, and callbacks that do as it says.
+    // SAFETY: the header requires valid pointers, or NULL, and callbacks that fulfil their
+    // contracts.
     unsafe {
         set_null(out_client);
         boundary::call(out_json, || {
@@ -159,7 +160,7 @@ pub unsafe extern "C" fn ghl_client_new_with_store(
     }
 }
 
-/// The host's callbacks, and the one call to `destroy` at the end.
+/// The host's callbacks. Calls `destroy` when dropped.
 struct Callbacks {
     table: ghl_store_callbacks,
 }
@@ -172,17 +173,18 @@ unsafe impl Sync for Callbacks {}
 impl Drop for Callbacks {
     fn drop(&mut self) {
         if let Some(destroy) = self.table.destroy {
-            // SAFETY: the header's contract; this is the last call, since nobody else holds these callbacks.
+            // SAFETY: the header's contract; this is the last call, because no other reference to
+            // the callbacks exists.
             unsafe { destroy(self.table.context) }
         }
     }
 }
 
 impl Callbacks {
-    /// Copies the table, once its size says that there is one.
+    /// Checks the size of the table and copies it.
     ///
     /// # Safety
-    /// `store` is NULL or points to as many readable bytes as its `size` says.
+    /// `store` is NULL or points to at least `size` readable bytes, as given by its `size` field.
     unsafe fn read(store: *const ghl_store_callbacks) -> Result<Callbacks> {
         if store.is_null() {
             return Err(Error::invalid_argument("store", "store is NULL"));
@@ -191,24 +193,24 @@ impl Callbacks {
         // SAFETY: not NULL; `size` is the first field of every version of the struct.
         let size = unsafe { ptr::addr_of!((*store).size).read_unaligned() };
         if size < known {
-            let message = format!("store.size is {size}, and must be at least {known}");
+            let message = format!("store.size is {size}, but must be at least {known}");
             return Err(Error::invalid_argument("store.size", message)
                 .with_help("set it to sizeof(ghl_store_callbacks)"));
         }
-        // SAFETY: as long as the size says, by the contract.
+        // SAFETY: by the contract, `size` bytes are readable.
         let rest = unsafe { std::slice::from_raw_parts(store.cast::<u8>().add(known), size - known) };
-        // SAFETY: at least as long as the struct; read as it is, whatever its alignment.
+        // SAFETY: at least as long as the struct; may be unaligned.
         let table = unsafe { store.read_unaligned() };
         let callbacks = Callbacks { table };
         if rest.iter().any(|byte| *byte != 0) {
             let message = "store has callbacks that this version of the library does not know";
             return Err(Error::invalid_argument("store.size", message)
-                .with_help("update the library, or leave those fields zero"));
+                .with_help("update the library, or set those fields to zero"));
         }
         Ok(callbacks)
     }
 
-    /// Whether everything is there that must be.
+    /// Checks that the required callbacks are set.
     fn check(&self) -> Result<()> {
         let table = &self.table;
         let wrong = match () {
@@ -223,29 +225,29 @@ impl Callbacks {
         Err(Error::invalid_argument(format!("store.{wrong}"), format!("store.{wrong} is NULL")))
     }
 
-    /// Runs a callback, under the re-entrancy guard.
-    fn ask<T>(&self, callback: impl FnOnce(*mut c_void) -> T) -> T {
+    /// Runs a callback under the re-entrancy guard.
+    fn call<T>(&self, callback: impl FnOnce(*mut c_void) -> T) -> T {
         Owner::of(self).run(|| callback(self.table.context))
     }
 
-    /// Runs a callback that hands out a text.
-    fn ask_for_text(
+    /// Runs a callback that returns a string.
+    fn call_for_string(
         &self,
         callback: impl FnOnce(*mut c_void, *mut *mut c_char) -> i32,
     ) -> Result<Option<Zeroizing<String>>> {
         let mut out: *mut c_char = ptr::null_mut();
-        let code = self.ask(|context| callback(context, &mut out));
+        let code = self.call(|context| callback(context, &mut out));
         if out.is_null() {
             return outcome(code).map(|()| None);
         }
-        // SAFETY: the header requires a NUL-terminated text where it is not NULL.
+        // SAFETY: the header requires a NUL-terminated string unless it is NULL.
         let text = Zeroizing::new(unsafe { CStr::from_ptr(out) }.to_bytes().to_vec());
         if let Some(free_string) = self.table.free_string {
-            // SAFETY: the header's contract; the text is the host's own and is not looked at again.
-            self.ask(|context| unsafe { free_string(context, out) });
+            // SAFETY: the header's contract; the string came from the host and is not used again.
+            self.call(|context| unsafe { free_string(context, out) });
         }
         if let Err(error) = outcome(code) {
-            // Half a record is no explanation, and holds secrets.
+            // JSON is part of a record rather than an explanation, and may contain secrets.
             if matches!(text.trim_ascii_start().first(), Some(b'{' | b'[' | b'"')) {
                 return Err(error);
             }
@@ -254,12 +256,12 @@ impl Callbacks {
         }
         match std::str::from_utf8(&text) {
             Ok(text) => Ok(Some(Zeroizing::new(text.to_owned()))),
-            Err(_) => Err(Error::new(Status::Store, "it answered with a text that is not UTF-8")),
+            Err(_) => Err(Error::new(Status::Store, "it returned a string that is not valid UTF-8")),
         }
     }
 }
 
-/// What a callback's number says.
+/// The result of a callback from its status code.
 fn outcome(code: i32) -> Result<()> {
     if code == 0 {
         return Ok(());
@@ -270,45 +272,45 @@ fn outcome(code: i32) -> Result<()> {
     })
 }
 
-/// An id or document for the host. None of the library's own has a NUL in it.
-fn for_host(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::invalid_argument("resource_id", "an id holds a NUL"))
+/// An ID, a query or a document as a C string. None of them contains a NUL.
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::invalid_argument("resource_id", "an ID contains a NUL"))
 }
 
-/// A callback that `check` found.
+/// The error for a missing callback, which `check` prevents.
 fn missing() -> Error {
     Error::new(Status::Internal, "a callback is missing")
 }
 
 impl Host for Callbacks {
     fn load(&self, id: &str) -> Result<Option<Zeroizing<String>>> {
-        let (load, id) = (self.table.load.ok_or_else(missing)?, for_host(id)?);
-        // SAFETY: the header's contract; the texts live until the callback returns.
-        self.ask_for_text(|context, out| unsafe { load(context, id.as_ptr(), out) })
+        let (load, id) = (self.table.load.ok_or_else(missing)?, c_string(id)?);
+        // SAFETY: the header's contract; the strings live until the callback returns.
+        self.call_for_string(|context, out| unsafe { load(context, id.as_ptr(), out) })
     }
 
     fn save(&self, id: &str, record: &str, expected_version: u64) -> Result<()> {
-        let (save, id) = (self.table.save.ok_or_else(missing)?, for_host(id)?);
-        let record = Zeroizing::new(for_host(record)?.into_bytes_with_nul());
+        let (save, id) = (self.table.save.ok_or_else(missing)?, c_string(id)?);
+        let record = Zeroizing::new(c_string(record)?.into_bytes_with_nul());
         // SAFETY: as above.
         outcome(
-            self.ask(|context| unsafe {
+            self.call(|context| unsafe {
                 save(context, id.as_ptr(), record.as_ptr().cast(), expected_version)
             }),
         )
     }
 
     fn remove(&self, id: &str) -> Result<()> {
-        let (remove, id) = (self.table.remove.ok_or_else(missing)?, for_host(id)?);
+        let (remove, id) = (self.table.remove.ok_or_else(missing)?, c_string(id)?);
         // SAFETY: as above.
-        outcome(self.ask(|context| unsafe { remove(context, id.as_ptr()) }))
+        outcome(self.call(|context| unsafe { remove(context, id.as_ptr()) }))
     }
 
     fn list(&self, query: &str) -> Result<Zeroizing<String>> {
-        let (list, query) = (self.table.list.ok_or_else(missing)?, for_host(query)?);
+        let (list, query) = (self.table.list.ok_or_else(missing)?, c_string(query)?);
         // SAFETY: as above.
-        let page = self.ask_for_text(|context, out| unsafe { list(context, query.as_ptr(), out) })?;
-        page.ok_or_else(|| Error::new(Status::Store, "it answered with no page"))
+        let page = self.call_for_string(|context, out| unsafe { list(context, query.as_ptr(), out) })?;
+        page.ok_or_else(|| Error::new(Status::Store, "it returned no page"))
     }
 
     fn has_lock(&self) -> bool {
@@ -316,16 +318,16 @@ impl Host for Callbacks {
     }
 
     fn lock(&self, id: &str, timeout: Duration) -> Result<()> {
-        let (lock, id) = (self.table.lock.ok_or_else(missing)?, for_host(id)?);
+        let (lock, id) = (self.table.lock.ok_or_else(missing)?, c_string(id)?);
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         // SAFETY: as above.
-        outcome(self.ask(|context| unsafe { lock(context, id.as_ptr(), timeout_ms) }))
+        outcome(self.call(|context| unsafe { lock(context, id.as_ptr(), timeout_ms) }))
     }
 
     fn unlock(&self, id: &str) {
-        if let (Some(unlock), Ok(id)) = (self.table.unlock, for_host(id)) {
+        if let (Some(unlock), Ok(id)) = (self.table.unlock, c_string(id)) {
             // SAFETY: as above.
-            self.ask(|context| unsafe { unlock(context, id.as_ptr()) });
+            self.call(|context| unsafe { unlock(context, id.as_ptr()) });
         }
     }
 }

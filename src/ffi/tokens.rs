@@ -1,4 +1,4 @@
-//! C functions of the token manager.
+//! C functions for access tokens and for managing stored tokens.
 
 use std::ffi::{CString, c_char, c_void};
 
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn ghl_access_token(
     out_token: *mut *mut c_char,
     out_error: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         set_null(out_token);
         let result = token(client, resource_id, out_error, |secret| string::allocate(secret.expose()));
@@ -90,7 +90,8 @@ pub unsafe extern "C" fn ghl_access_token_into(
     length: *mut usize,
     out_error: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL; a buffer is as long as *length says.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL; a buffer is as long
+    // as *length says.
     unsafe {
         let size = if length.is_null() { 0 } else { length.replace(0) };
         if !buffer.is_null() && size > 0 {
@@ -125,12 +126,12 @@ pub unsafe extern "C" fn ghl_access_token_into(
 }
 
 fn too_small(size: usize, needed: usize) -> Error {
-    Error::new(Status::BufferTooSmall, format!("the buffer has {size} bytes, the token needs {needed}"))
+    Error::new(Status::BufferTooSmall, format!("the buffer has {size} bytes, but the token needs {needed}"))
         .with_parameter("buffer")
-        .with_help("call again with a buffer of the size that *length now says")
+        .with_help("call again with a buffer of *length bytes")
 }
 
-/// Gives the token to `take`: from memory, or by the longer way.
+/// Passes the token to `take`, from the cache if it is fresh.
 ///
 /// # Safety
 /// As the exported functions.
@@ -172,8 +173,8 @@ pub unsafe extern "C" fn ghl_token_refresh(
     resource_id: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
-    unsafe { about(client, resource_id, out_json, Client::token_refresh) }
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
+    unsafe { call_for_resource(client, resource_id, out_json, Client::token_refresh) }
 }
 
 /// Deletes a token from memory and from the store. The API is not told: the app stays installed.
@@ -193,8 +194,8 @@ pub unsafe extern "C" fn ghl_token_delete(
     resource_id: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
-    unsafe { about(client, resource_id, out_json, Client::token_delete) }
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
+    unsafe { call_for_resource(client, resource_id, out_json, Client::token_delete) }
 }
 
 /// Lists the stored tokens page by page: metadata without secrets.
@@ -230,7 +231,7 @@ pub unsafe extern "C" fn ghl_tokens_list(
     params_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.tokens_list(&params)
@@ -263,7 +264,7 @@ pub unsafe extern "C" fn ghl_tokens_import(
     tokens_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         client::call_with(client, ("tokens_json", tokens_json), out_json, |client, params| {
             client.tokens_import(params)
@@ -327,7 +328,7 @@ pub unsafe extern "C" fn ghl_tokens_export(
     params_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.tokens_export(&params)
@@ -391,7 +392,8 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
     context: *mut c_void,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client, valid pointers, and a function of this type, or NULL.
+    // SAFETY: the header requires a valid client, valid pointers, and a function of this type, or
+    // NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.tokens_maintain(&params, &|so_far| should_continue(progress, so_far, context))
@@ -444,7 +446,8 @@ pub unsafe extern "C" fn ghl_tokens_mint(
     context: *mut c_void,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client, valid pointers, and a function of this type, or NULL.
+    // SAFETY: the header requires a valid client, valid pointers, and a function of this type, or
+    // NULL.
     unsafe {
         client::call_with(client, ("params_json", params_json), out_json, |client, params| {
             client.tokens_mint(params, &|so_far| should_continue(progress, so_far, context))
@@ -452,7 +455,7 @@ pub unsafe extern "C" fn ghl_tokens_mint(
     }
 }
 
-/// Tells the host how far the work is; answers whether to go on.
+/// Reports the progress to the host. Returns whether to continue.
 ///
 /// # Safety
 /// `progress` is a function of its type that takes this context, or NULL.
@@ -468,11 +471,11 @@ unsafe fn should_continue(
     }
 }
 
-/// A call about one resource that answers with metadata.
+/// Runs a call about one resource that returns metadata.
 ///
 /// # Safety
 /// As the exported functions.
-unsafe fn about(
+unsafe fn call_for_resource(
     client: *const ghl_client,
     resource_id: *const c_char,
     out_json: *mut *mut c_char,

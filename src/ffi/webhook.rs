@@ -34,7 +34,7 @@ pub unsafe extern "C" fn ghl_webhook_verify(
     headers_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         boundary::call(out_json, || {
             let client = client::core(client)?;
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn ghl_webhook_apply(
     headers_json: *const c_char,
     out_json: *mut *mut c_char,
 ) -> i32 {
-    // SAFETY: the header requires a living client and valid pointers, or NULL.
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         boundary::call(out_json, || {
             let client = client::core(client)?;
@@ -98,15 +98,16 @@ pub unsafe extern "C" fn ghl_webhook_apply(
 /// The bytes of a body.
 ///
 /// # Safety
-/// `body` is NULL, or valid for reads of `length` bytes that stay as they are while the result is in use.
+/// `body` is NULL, or valid for reads of `length` bytes, which do not change while the result is in
+/// use.
 unsafe fn bytes<'a>(body: *const u8, length: usize) -> Result<&'a [u8]> {
     match (body.is_null(), length) {
         (_, 0) => Ok(&[]),
-        (true, _) => Err(Error::invalid_argument("body", "body is NULL, and body_len is not 0")),
+        (true, _) => Err(Error::invalid_argument("body", "body is NULL, but body_len is not 0")),
         (false, _) if isize::try_from(length).is_err() => {
-            Err(Error::invalid_argument("body_len", "body_len is more than memory can hold"))
+            Err(Error::invalid_argument("body_len", "body_len exceeds the address space"))
         }
-        // SAFETY: not NULL, so valid by the contract; and no longer than a slice can be.
+        // SAFETY: not NULL, so valid by the contract, and not longer than `isize::MAX`.
         (false, _) => Ok(unsafe { slice::from_raw_parts(body, length) }),
     }
 }

@@ -1,31 +1,31 @@
-//! The registry of open SQLite databases, each of which is closed before a fork, and the read-write lock over all of
-//! them.
+//! The registry of open SQLite databases, which are closed before a fork, and a read-write lock
+//! over all of them.
 //!
-//! SQLite accounts for its file locks per process. A child with a copy of that account believes that it holds locks
-//! that it does not hold, and a new handle of its own would be wrong as well. So every handle is closed before a fork
-//! and opened again when it is next used.
+//! SQLite tracks its file locks per process. A forked child inherits this state without the locks,
+//! so even a new handle in the child would be wrong. Every handle is therefore closed before a fork
+//! and reopened at its next use.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 static ACCESS: RwLock<()> = RwLock::new(());
 static REGISTRY: Mutex<Vec<Weak<dyn Database>>> = Mutex::new(Vec::new());
 
-/// A database whose handles a forked child must not inherit.
+/// A database with handles that a forked child must not inherit.
 pub trait Database: Send + Sync {
-    /// Closes the handles. No thread uses them meanwhile.
+    /// Closes the handles. Called while no thread uses them.
     fn close(&self);
 }
 
-/// Registers a database. Not while the caller holds [`shared`] or [`exclusive`].
+/// Registers a database. The caller must not hold [`shared`] or [`exclusive`].
 pub fn register(database: Weak<dyn Database>) {
-    // A forked child registers databases of its own, and must not find the registry locked.
+    // Prevents a fork while the registry is locked: the child could not register its own databases.
     let _access = shared();
     let mut registry = registry();
     registry.retain(|database| database.strong_count() > 0);
     registry.push(database);
 }
 
-/// Closes every database and returns exclusive access. Each is opened again when it is next used.
+/// Closes every database and returns exclusive access. Each is reopened at its next use.
 pub fn close_all() -> RwLockWriteGuard<'static, ()> {
     let access = exclusive();
     for database in registry().iter().filter_map(Weak::upgrade) {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn registration_of_a_database_waits_for_the_end_of_a_fork() {
+    fn registration_of_a_database_waits_until_a_fork_is_done() {
         let database: Arc<dyn Database> = Arc::new(Stub);
         let (begins, (sender, registered)) = (Barrier::new(2), mpsc::channel());
         thread::scope(|scope| {

@@ -1,21 +1,22 @@
-//! The fork generation, a counter of forks, and values that belong to one process ([`ProcessLocal`]).
+//! The fork generation, a counter of forks, and values that belong to one process:
+//! [`ProcessLocal`].
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
-/// The number of forks between the first process and this one.
+/// The number of forks from the first process to this one.
 #[inline]
 pub fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// Begins a new generation, in a forked child.
+/// Increments the generation, in a forked child.
 pub(super) fn begin() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A value that only the process that made it may touch. A forked child neither uses nor drops it.
+/// A value that only the process that created it may use. A forked child neither uses nor drops it.
 pub struct ProcessLocal<T> {
     value: Option<T>,
     generation: u32,
@@ -27,13 +28,13 @@ impl<T> ProcessLocal<T> {
         ProcessLocal { value: Some(value), generation: generation() }
     }
 
-    /// The value, unless this is a child of the process that made it.
+    /// The value; `None` in a child of the process that created it.
     #[inline]
     pub fn get(&self) -> Option<&T> {
         self.value.as_ref().filter(|_| self.generation == generation())
     }
 
-    /// The value, mutable, unless this is a child of the process that made it.
+    /// The value, mutable; `None` in a child of the process that created it.
     pub fn get_mut(&mut self) -> Option<&mut T> {
         self.value.as_mut().filter(|_| self.generation == generation())
     }

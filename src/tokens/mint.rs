@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::bulk::{PROGRESS_INTERVAL, Progress, failure, stopped, workers};
 use super::{Origin, SAVE_TIME, Saved, Tokens, Want};
-use crate::api::{InstalledLocationsParams, Pages, ends_every_mint, installed_location_ids, location_ids};
+use crate::api::{InstalledLocationsParams, Pages, fails_every_mint, installed_location_ids, location_ids};
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
@@ -287,7 +287,7 @@ impl<D: Fn() -> Deadline> MintJob<'_, D> {
     /// token, or a refusal of every mint. Each further try could burn another token of the company.
     fn is_fatal(&self, error: &Error) -> bool {
         error.resource_id() == Some(&self.company_id)
-            || ends_every_mint(error)
+            || fails_every_mint(error)
             || error.status() == Status::Cancelled
     }
 }

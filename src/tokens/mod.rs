@@ -31,7 +31,7 @@ use std::time::Duration;
 use ring::digest::{Digest, SHA256, digest};
 use serde_json::{Map, Value};
 
-use crate::api::{Api, Failure, InstalledLocationsParams, LocationTokenParams, says_dead_token};
+use crate::api::{Api, Failure, InstalledLocationsParams, LocationTokenParams, says_invalid_token};
 use crate::clock::Clock;
 use crate::config::Refresh;
 use crate::deadline::Deadline;
@@ -428,7 +428,7 @@ impl Tokens {
             .with_resource(company_id));
         }
         let is_dead = |outcome: &Result<T, Failure>| {
-            outcome.as_ref().is_err_and(|failure| says_dead_token(&failure.error))
+            outcome.as_ref().is_err_and(|failure| says_invalid_token(&failure.error))
         };
         let outcome = self
             .with_live_token_beside(company_id, deadline, waits, &call, is_dead)

@@ -6,7 +6,7 @@ use super::cooldown::CooldownState;
 use super::refresh_retry::RefreshRetry;
 use super::schedule::INACTIVE_HOLD_MS;
 use super::{BRIEF_WAIT, LOCK_WAIT, Origin, SAVE_TIME, StaleReason, Tokens, Want};
-use crate::api::{Failure, Outcome, TokenParams, TokenRetry, says_other_kind};
+use crate::api::{Failure, Outcome, TokenParams, TokenRetry, says_wrong_token_kind};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
@@ -386,7 +386,7 @@ impl Tokens {
                     return Ok(self.refreshed(record, token, deadline)?);
                 }
                 // The refresh token is a company's that was stored under a location, or the reverse. The answer says whose.
-                Err(failure) if params.user_type.is_some() && says_other_kind(&failure.error) => {
+                Err(failure) if params.user_type.is_some() && says_wrong_token_kind(&failure.error) => {
                     params.user_type = None;
                     continue;
                 }

@@ -1,7 +1,7 @@
 //! The public Rust API: a client with typed results.
 //!
-//! Each method calls the core as the C function of the same name does, and reads the JSON document
-//! that the C function hands out. So both say the same, and a field has one source.
+//! Each method makes the same call of the core as the C function of the same name, and parses the
+//! same JSON document into a typed result.
 
 pub mod params;
 mod results;
@@ -28,14 +28,13 @@ pub use results::{
     TokenInfo, TokenPage, TokenState, UnadoptedToken, Webhook, WebhookOutcome,
 };
 
-/// A client: one app, its tokens, and the way to the API. Share it between threads by reference or
-/// in an `Arc`.
+/// A client for one app and its tokens. Share it between threads by reference or in an `Arc`.
 ///
-/// Every call ends by its deadline (`timeouts.totalMs` of the configuration), and
-/// [`Client::cancel`] ends it earlier. Dropping the client tries again to save tokens that the
-/// store refused.
+/// Every call ends by its deadline (`timeouts.totalMs` of the configuration), or earlier by
+/// [`Client::cancel`]. Dropping the client makes a last attempt to save tokens that could not be
+/// saved before.
 ///
-/// A program that holds its tokens in SQLite:
+/// A program that stores its tokens in SQLite:
 ///
 /// ```no_run
 /// use ghl_oauth::{Client, Config, params::UrlParams};
@@ -56,7 +55,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client with that configuration.
+    /// Creates a client.
     ///
     /// # Errors
     /// [`Status::Config`], with the key in [`Error::parameter`]; [`Status::Store`] if the store
@@ -75,8 +74,7 @@ impl Client {
         Ok(Client { core: client::Client::new(config)? })
     }
 
-    /// A client whose tokens are kept by a store of the program's own. `config.store` needs no
-    /// kind.
+    /// Creates a client with a custom store. `config.store.kind` may be left at its default.
     ///
     /// # Errors
     /// As [`Client::new`].
@@ -84,14 +82,15 @@ impl Client {
         Ok(Client { core: client::Client::with_host(config, host)? })
     }
 
-    /// A live access token for a company or a location.
+    /// A valid access token for a company or a location.
     ///
-    /// A valid token comes from memory. Otherwise the token is refreshed, or minted from the token
-    /// of the location's company, once for all callers, and saved before it is returned.
+    /// A token that is not due is returned from memory. Otherwise it is refreshed, or minted with
+    /// the token of the location's company, once for all concurrent callers, and saved before it is
+    /// returned.
     ///
     /// # Errors
-    /// [`Status::NotFound`], [`Status::ReauthorizationRequired`], [`Status::LocationInactive`], or
-    /// the failure of the API, the network or the store.
+    /// [`Status::NotFound`], [`Status::ReauthorizationRequired`], [`Status::LocationInactive`];
+    /// errors of the API, the network and the store.
     ///
     /// ```no_run
     /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
@@ -106,7 +105,7 @@ impl Client {
     /// The URL of the consent page, with a fresh `state`.
     ///
     /// # Errors
-    /// [`Status::InvalidArgument`], with the name of the parameter.
+    /// [`Status::InvalidArgument`], with the parameter in [`Error::parameter`].
     ///
     /// ```
     /// use ghl_oauth::{Client, Config, params::UrlParams};
@@ -123,11 +122,11 @@ impl Client {
         typed(self.core.authorization_url(params)?)
     }
 
-    /// Checks the redirect of the consent page, exchanges its code, and stores the token.
+    /// Checks the redirect from the consent page, exchanges its code, and stores the token.
     ///
     /// # Errors
     /// [`Status::StateMismatch`], [`Status::ConsentDenied`], [`Status::ReauthorizationRequired`] if
-    /// the API refuses the code, or the failure of the API, the network or the store.
+    /// the API rejects the code; errors of the API, the network and the store.
     ///
     /// ```no_run
     /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
@@ -142,11 +141,11 @@ impl Client {
         typed(self.core.authorization_complete(params)?)
     }
 
-    /// Waits on a port of 127.0.0.1 for the browser that comes back from the consent page, and
-    /// completes its consent.
+    /// Waits on a port of 127.0.0.1 for the redirect from the consent page, and completes the
+    /// consent.
     ///
     /// # Errors
-    /// As [`Client::authorization_complete`]; [`Status::Timeout`] if no browser comes.
+    /// As [`Client::authorization_complete`]; [`Status::Timeout`] if no redirect arrives.
     pub fn authorization_listen(&self, params: &ListenParams) -> Result<TokenInfo> {
         typed(self.core.authorization_listen(params)?)
     }
@@ -159,7 +158,8 @@ impl Client {
         typed(self.core.token_refresh(resource_id)?)
     }
 
-    /// Deletes a token from the store. The API is not told. Returns what was deleted.
+    /// Deletes a token from the store, without telling the API. Returns the deleted token's
+    /// metadata.
     ///
     /// # Errors
     /// [`Status::NotFound`], [`Status::Store`].
@@ -193,7 +193,8 @@ impl Client {
         typed(self.core.tokens_list(params)?)
     }
 
-    /// One page of the stored tokens with their secrets, as [`Client::tokens_import`] takes them.
+    /// One page of the stored tokens with their secrets, in the form that [`Client::tokens_import`]
+    /// accepts.
     ///
     /// # Errors
     /// As [`Client::tokens_list`].
@@ -201,14 +202,13 @@ impl Client {
         typed(self.core.tokens_export(params)?)
     }
 
-    /// Imports tokens that were granted elsewhere: one JSON object for each, in camelCase or
-    /// snake_case.
+    /// Imports tokens from another program: one JSON object each, in camelCase or snake_case.
     ///
-    /// With `replace`, an older token, or one of unknown age, may replace a good one. Other entries
-    /// are skipped and reported.
+    /// Tokens that are older than a stored one, or of unknown age, are skipped and reported, unless
+    /// `replace` is set.
     ///
     /// # Errors
-    /// [`Status::Store`], [`Status::Timeout`], [`Status::Cancelled`]; the same import may then be
+    /// [`Status::Store`], [`Status::Timeout`], [`Status::Cancelled`]; the same import can then be
     /// repeated.
     ///
     /// ```
@@ -224,11 +224,12 @@ impl Client {
         typed(self.core.tokens_import(ImportParams { tokens, replace, ..ImportParams::default() })?)
     }
 
-    /// Moves the tokens of another client ID in the same database to this client's, after a key
-    /// rotation. Without `client_id` nothing is moved; `clients` in the report names the client IDs.
+    /// Moves the tokens of another client ID in the same database to this client, after a change of
+    /// the client key. Without `client_id`, moves nothing and only lists the client IDs in
+    /// `clients` of the report.
     ///
     /// # Errors
-    /// [`Status::InvalidArgument`]; [`Status::Config`] for a store of one client ID;
+    /// [`Status::InvalidArgument`]; [`Status::Config`] for a store that has only one client ID;
     /// [`Status::Store`].
     pub fn tokens_adopt(
         &self,
@@ -240,15 +241,14 @@ impl Client {
         typed(self.core.tokens_adopt(&AdoptParams { client_id, resource_id, dry_run })?)
     }
 
-    /// Mints a token for many locations of a company, as fast as the rate limit allows. One failure
+    /// Mints tokens for many locations of a company, as fast as the rate limit allows. One failure
     /// does not stop the rest.
     ///
-    /// `progress` is called a few times a second on this thread; the work stops when it returns
-    /// `false`.
+    /// `progress` is called a few times a second on this thread; returning `false` stops the call.
     ///
     /// # Errors
-    /// [`Status::InvalidArgument`]; [`Status::Cancelled`] if `progress` stopped the work; the
-    /// failure of the company's token.
+    /// [`Status::InvalidArgument`]; [`Status::Cancelled`] if `progress` stopped the call; the
+    /// errors of [`Client::access_token`] for the company.
     ///
     /// ```no_run
     /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
@@ -271,13 +271,13 @@ impl Client {
         typed(self.core.tokens_mint(params, &|document| reported(document, &progress))?)
     }
 
-    /// One pass of maintenance: refreshes the tokens that are due, and offers unsaved tokens to the
-    /// store. Call it every few minutes, or at [`MaintainReport::next_due_at`].
+    /// Renews all tokens that are due, and retries saving unsaved ones. Call it every few minutes,
+    /// or at [`MaintainReport::next_due_at`].
     ///
     /// `progress` is called as for [`Client::tokens_mint`].
     ///
     /// # Errors
-    /// [`Status::Store`]; [`Status::Cancelled`] if `progress` stopped the work.
+    /// [`Status::Store`]; [`Status::Cancelled`] if `progress` stopped the call.
     ///
     /// ```
     /// use ghl_oauth::{Client, Config, params::MaintainParams};
@@ -295,8 +295,7 @@ impl Client {
         typed(self.core.tokens_maintain(params, &|document| reported(document, &progress))?)
     }
 
-    /// One page of a company's locations and whether the app is installed there, or with `all`
-    /// every location.
+    /// One page of a company's locations, or all of them with `all`.
     ///
     /// # Errors
     /// [`Status::InvalidArgument`] for a missing company or a page size out of range; otherwise as
@@ -305,8 +304,8 @@ impl Client {
         self.core.oauth_installed_locations(params).map(LocationPage::from)
     }
 
-    /// Sends a request to any endpoint of the API with a live token. A response of any HTTP status
-    /// is a success.
+    /// Sends a request to any endpoint of the API with a valid token. A response with any HTTP
+    /// status is a success.
     ///
     /// # Errors
     /// [`Status::InvalidArgument`]; otherwise as [`Client::access_token`].
@@ -326,7 +325,7 @@ impl Client {
         Response::from_json(self.core.request(params)?)
     }
 
-    /// Verifies the signature of a webhook delivery. `headers` are its names and values.
+    /// Verifies the signature of a webhook delivery and parses it.
     ///
     /// # Errors
     /// [`Status::SignatureInvalid`]: reject the delivery. [`Status::InvalidArgument`] for a signed
@@ -339,11 +338,11 @@ impl Client {
         typed(self.core.webhook_verify(body, &read_headers(headers)?)?)
     }
 
-    /// Verifies a delivery, and applies an INSTALL or UNINSTALL of this app to the tokens.
+    /// Verifies a delivery and applies an INSTALL or UNINSTALL of this app to the tokens.
     ///
     /// # Errors
     /// As [`Client::webhook_verify`]; [`Status::Store`], [`Status::Timeout`] and
-    /// [`Status::Cancelled`]: answer the delivery with an error, so that it is repeated.
+    /// [`Status::Cancelled`]: answer with status 429, so that the vendor repeats the delivery.
     ///
     /// ```
     /// use ghl_oauth::{Client, Config, Status};
@@ -362,24 +361,24 @@ impl Client {
         typed(self.core.webhook_apply(body, &read_headers(headers)?)?)
     }
 
-    /// Ends every call that is waiting with [`Status::Cancelled`]. Later calls work.
+    /// Ends every waiting call with [`Status::Cancelled`]; later calls are not affected.
     ///
-    /// A refresh whose request was sent continues on the thread that sent it, until its answer is
-    /// saved.
+    /// A refresh whose request has been sent continues on its thread until the response is saved.
     pub fn cancel(&self) {
         self.core.cancel();
     }
 
-    /// Sets the listener for events, in place of the previous one. It runs on a thread that is
-    /// inside a call, with no lock held, and may use the client.
+    /// Sets the listener for events, replacing the previous one. It runs on a thread that is inside
+    /// a call, without any lock, and may use the client.
     pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
         self.core.on_event(Some(Arc::new(move |document: &Value| match typed(document.clone()) {
             Ok(event) => listener(&event),
-            Err(error) => log::error!("an event that cannot be read: {error}"),
+            Err(error) => log::error!("an event could not be parsed: {error}"),
         })));
     }
 
-    /// Figures for an operator, as `ghl_client_stats` documents them. Keys may be added.
+    /// Statistics for monitoring, with the keys that `ghl_client_stats` documents. New versions may
+    /// add keys.
     ///
     /// # Errors
     /// [`Status::Store`], in a forked child that cannot open its store.
@@ -395,19 +394,19 @@ impl From<client::Client> for Client {
     }
 }
 
-/// The typed form of a document of the core.
+/// Parses a document of the core.
 fn typed<T: DeserializeOwned>(document: Value) -> Result<T> {
-    // The text of serde's error may repeat a value of the document.
+    // serde's error may quote a value of the document, so drop it.
     serde_json::from_value(document)
-        .map_err(|_| Error::new(Status::Internal, "a result of the library has no typed form"))
+        .map_err(|_| Error::new(Status::Internal, "a result of the library could not be parsed"))
 }
 
-/// Shows a document of progress to the caller, and returns whether to continue.
+/// Passes a progress document to the caller's function. Returns whether to continue.
 fn reported<T: DeserializeOwned>(document: &Value, progress: &impl Fn(&T) -> bool) -> bool {
     typed(document.clone()).map_or(true, |so_far| progress(&so_far))
 }
 
-/// A header that comes more than once has a list of values.
+/// Collects headers into a JSON object; each name has a list of values.
 fn read_headers<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Headers> {
     let mut document = Map::new();
     for (name, value) in headers {

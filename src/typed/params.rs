@@ -1,5 +1,5 @@
-//! The parameters of the calls. Each structure has further fields with defaults:
-//! `..Default::default()`, or assign them.
+//! The parameters of the calls. Optional fields have defaults: use `..Default::default()`, or
+//! assign the fields after calling a constructor.
 
 pub use crate::api::InstalledLocationsParams;
 pub use crate::authorization::{CompleteParams, ListenParams, UrlParams};
@@ -7,7 +7,7 @@ pub use crate::request::RequestParams;
 pub use crate::tokens::{ListParams, MaintainParams, MintParams};
 
 impl CompleteParams {
-    /// The consent whose browser was sent to this URL, begun by this client.
+    /// Completes a consent that this client began and that was redirected to this URL.
     pub fn new(redirect_url: impl Into<String>) -> CompleteParams {
         CompleteParams {
             redirect_url: redirect_url.into().into(),
@@ -20,7 +20,7 @@ impl CompleteParams {
 }
 
 impl MintParams {
-    /// Every location of the company where the app is installed.
+    /// All locations of the company with the app installed.
     pub fn installed(company_id: impl Into<String>) -> MintParams {
         MintParams {
             company_id: company_id.into(),

@@ -1,4 +1,4 @@
-//! The typed results, read from the documents of the core.
+//! The typed results, parsed from the JSON documents of the core.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::secret::Secret;
 use crate::token::UserType;
 
-/// A moment from milliseconds since the epoch; `None` if the system cannot express it.
+/// A time from milliseconds since the epoch; `None` if `SystemTime` cannot represent it.
 fn moment(epoch_ms: i64) -> Option<SystemTime> {
     let distance = Duration::from_millis(epoch_ms.unsigned_abs());
     if epoch_ms < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) }
@@ -24,8 +24,7 @@ fn read_moment<'de, D: Deserializer<'de>>(source: D) -> Result<Option<SystemTime
     Ok(Option::<i64>::deserialize(source)?.and_then(moment))
 }
 
-/// Defines a result that is read from a document. A unit test refuses a key that the result does
-/// not have.
+/// Defines a result that is parsed from a document. In unit tests, unknown keys are refused.
 macro_rules! result {
     ($(#[$attribute:meta])* $name:ident { $($(#[$field_attribute:meta])* $field:ident: $type:ty,)+ }) => {
         $(#[$attribute])*
@@ -40,11 +39,12 @@ macro_rules! result {
 }
 
 result! {
-    /// The consent page, and the `state` that its redirect will carry.
+    /// The URL of the consent page and the `state` of its redirect.
     AuthorizationUrl {
-        /// Where to send the user.
+        /// The URL for the user's browser.
         url: String,
-        /// Keep it with the browser's session if another process may complete the consent.
+        /// The `state`. Keep it in the browser's session if another process may complete the
+        /// consent.
         state: Secret,
     }
 }
@@ -54,20 +54,20 @@ result! {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum TokenState {
-    /// It works, or can be refreshed.
+    /// The token is valid or can be refreshed.
     Ok,
     /// The location is paused. Its token is kept.
     Inactive,
-    /// Only new consent can help.
+    /// The user must consent again.
     ReauthorizationRequired,
-    /// It is newer than the stored token, because the store failed.
+    /// The token is newer than the stored one, because it could not be saved.
     Unsaved,
-    /// A deleted record whose contents could not be read: only its id is known.
+    /// The deleted record could not be read: only its ID is known.
     Unreadable,
 }
 
 result! {
-    /// A stored token, without its secrets.
+    /// The metadata of a stored token, without secrets.
     TokenInfo {
         /// The company or location that the token belongs to.
         resource_id: String,
@@ -79,10 +79,10 @@ result! {
         location_id: Option<String>,
         /// The granted scopes, separated by spaces.
         scope: Option<String>,
-        /// When the access token expires; it is refreshed before.
+        /// When the access token expires.
         #[serde(default, deserialize_with = "read_moment")]
         expires_at: Option<SystemTime>,
-        /// Whether the token can be renewed without a person.
+        /// Whether the token can be renewed without a new consent.
         #[serde(default)]
         refreshable: bool,
         /// Its state.
@@ -93,8 +93,8 @@ result! {
 result! {
     /// A token that could not be renewed, minted, saved or read.
     FailedToken {
-        /// The company or location; `None` if the error concerns a key of the store, and so many
-        /// tokens.
+        /// The company or location; `None` if the error concerns an encryption key of the store,
+        /// and thus many tokens.
         #[serde(alias = "locationId")]
         resource_id: Option<String>,
         /// The reason.
@@ -121,14 +121,14 @@ result! {
     }
 }
 
-/// A page of tokens with their secrets. `Debug` shows none of them.
+/// A page of tokens with their secrets, which `Debug` hides.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(test, serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Exported {
-    /// One object for each token, as [`Client::tokens_import`](crate::Client::tokens_import) takes
-    /// them.
+    /// One object per token, in the form that
+    /// [`Client::tokens_import`](crate::Client::tokens_import) accepts.
     pub tokens: Vec<Map<String, Value>>,
     /// [`ListParams::page_token`](crate::params::ListParams::page_token) of the next page; `None`
     /// after the last page.
@@ -152,7 +152,7 @@ impl fmt::Debug for Exported {
 result! {
     /// A token that an import skipped.
     SkippedToken {
-        /// Its index among the tokens given.
+        /// Its index in the list that was passed.
         index: usize,
         /// The company or location, if it names one.
         resource_id: Option<String>,
@@ -166,7 +166,7 @@ result! {
     ImportReport {
         /// How many tokens were stored.
         imported: u64,
-        /// The tokens that were not.
+        /// The tokens that were skipped.
         skipped: Vec<SkippedToken>,
     }
 }
@@ -196,7 +196,7 @@ result! {
     AdoptReport {
         /// How many tokens were moved, or would be.
         adopted: u64,
-        /// The tokens that were not.
+        /// The tokens that were skipped.
         skipped: Vec<UnadoptedToken>,
         /// Stored records that cannot be read.
         failed: Vec<FailedToken>,
@@ -206,25 +206,25 @@ result! {
 }
 
 result! {
-    /// How far a mint of many locations is.
+    /// The progress of minting many locations.
     MintProgress {
         /// How many locations have a token now.
         done: u64,
         /// How many failed.
         failed: u64,
-        /// How many locations there are; `None` until that is known.
+        /// The number of locations; `None` while unknown.
         total: Option<u64>,
-        /// How many are minted per second.
+        /// The current rate of mints per second.
         per_second: f64,
-        /// How long the rest will take; `None` until that is known.
+        /// The estimated remaining time in seconds; `None` while unknown.
         seconds_left: Option<u64>,
     }
 }
 
 result! {
-    /// The result of a mint of many locations.
+    /// The result of minting many locations.
     MintReport {
-        /// How many locations were looked at.
+        /// How many locations were processed.
         total: u64,
         /// How many got a new token.
         minted: u64,
@@ -236,13 +236,13 @@ result! {
 }
 
 result! {
-    /// How far a pass of maintenance is.
+    /// The progress of a maintenance pass.
     MaintainProgress {
-        /// How many due tokens are done.
+        /// How many due tokens have been processed.
         checked: u64,
         /// How many were refreshed.
         refreshed: u64,
-        /// How many were sealed again, with the first of the store's keys.
+        /// How many records were encrypted again with the store's first key.
         resealed: u64,
         /// How many failed.
         failed: u64,
@@ -250,17 +250,17 @@ result! {
 }
 
 result! {
-    /// The result of a pass of maintenance.
+    /// The result of a maintenance pass.
     MaintainReport {
         /// How many tokens were due.
         checked: u64,
         /// How many of them were refreshed.
         refreshed: u64,
-        /// How many were sealed again, with the first of the store's keys.
+        /// How many records were encrypted again with the store's first key.
         resealed: u64,
-        /// How many should have been sealed again, and could not be.
+        /// How many records could not be encrypted again.
         unsealed: u64,
-        /// Tokens that could not be refreshed, and new tokens that the store still refuses.
+        /// Tokens that could not be refreshed, and new tokens that could not be saved.
         failed: Vec<FailedToken>,
         /// When the next token is due; `None` if no token can be renewed.
         #[serde(deserialize_with = "read_moment")]
@@ -272,7 +272,7 @@ result! {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Location {
-    /// Its id, as [`Client::access_token`](crate::Client::access_token) takes it.
+    /// Its ID, for [`Client::access_token`](crate::Client::access_token).
     pub id: String,
     /// Its name.
     pub name: Option<String>,
@@ -286,7 +286,7 @@ pub struct Location {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LocationPage {
-    /// The locations. An item of the API that has no id is left out.
+    /// The locations. Items without an ID are omitted.
     pub items: Vec<Location>,
     /// [`InstalledLocationsParams::page_token`](crate::params::InstalledLocationsParams::page_token)
     /// of the next page; `None` after the last page.
@@ -332,11 +332,11 @@ fn location(item: Value) -> Option<Location> {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Body {
-    /// The response says that it is JSON, and is.
+    /// Valid JSON with a JSON content type.
     Json(Value),
-    /// Any other UTF-8.
+    /// Other UTF-8 text.
     Text(String),
-    /// Any other bytes.
+    /// Other bytes.
     Bytes(Vec<u8>),
 }
 
@@ -346,7 +346,7 @@ pub enum Body {
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
-    /// The headers by their names in lower case.
+    /// The headers by lower-case name.
     pub headers: BTreeMap<String, String>,
     /// The body.
     pub body: Body,
@@ -380,14 +380,14 @@ impl Response {
 }
 
 result! {
-    /// A delivery whose signature is valid.
+    /// A delivery with a valid signature.
     Webhook {
         /// `INSTALL`, `ContactCreate` and so on.
         #[serde(rename = "type")]
         kind: Option<String>,
-        /// The same for every repetition of a delivery.
+        /// The delivery's ID, which its repetitions share.
         webhook_id: Option<String>,
-        /// When it happened, if the delivery says so.
+        /// The time of the event, if the delivery has one.
         #[serde(rename = "timestampMs", deserialize_with = "read_moment")]
         timestamp: Option<SystemTime>,
         /// `ed25519` or `rsa-sha256`.
@@ -400,7 +400,7 @@ result! {
 }
 
 result! {
-    /// The effect of a delivery on the tokens.
+    /// The effect of a delivery on the stored tokens.
     WebhookOutcome {
         /// `INSTALL`, `ContactCreate` and so on.
         #[serde(rename = "type")]
@@ -409,14 +409,14 @@ result! {
         resource_id: Option<String>,
         /// Whether the delivery changed something.
         applied: bool,
-        /// Why it did not, or what is still to come.
+        /// Why it changed nothing, or what remains to be done.
         #[serde(default)]
         reason: Option<String>,
     }
 }
 
 result! {
-    /// Something that happened to a token: ids and times, never a secret.
+    /// A change in the life of a token: IDs and times, never a secret.
     Event {
         /// `token.saved`, `token.refreshed`, `token.minted`, `token.deleted`,
         /// `token.reauthorizationRequired`, `token.refreshFailed` or `token.unsaved`.

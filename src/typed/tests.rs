@@ -1,4 +1,5 @@
-//! Each typed result has every key of its document: in unit tests an unknown key is refused.
+//! Tests that each typed result has every key of its document: in unit tests, unknown keys are
+//! refused.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -137,7 +138,7 @@ fn webhooks_are_typed() {
 }
 
 #[test]
-fn document_of_another_shape_is_a_defect_and_its_error_repeats_no_value() {
+fn error_for_a_document_of_another_shape_hides_its_values() {
     let error = typed::<super::AuthorizationUrl>(json!({"url": 5, "state": "hunter2"})).unwrap_err();
     assert_eq!(error.status(), Status::Internal);
     assert!(!error.to_string().contains("hunter2"));

@@ -1,4 +1,5 @@
-//! Webhooks INSTALL and UNINSTALL: verified, idempotent, in any order.
+//! Webhooks: signature verification and the effect of INSTALL and UNINSTALL on tokens, idempotent
+//! and in any order.
 
 mod public_key;
 mod signature;
@@ -22,10 +23,10 @@ use crate::tokens::{DELIVERY_RETENTION_MS, Tokens, WebhookOutcome};
 
 pub use signature::{Headers, Signed, Verifier};
 
-/// How long a delivery without an id may be repeated: the vendor sends it up to 12 times, about 10 minutes apart.
+/// How long the vendor may repeat a delivery: up to 12 times, about 10 minutes apart.
 const REPEATED_FOR_MS: i64 = 150 * 60_000;
 
-/// A repetition comes no sooner than this after the delivery before it.
+/// The shortest time between two repetitions.
 const REPEATED_AFTER_MS: i64 = 9 * 60_000;
 
 /// The webhooks of one app.
@@ -38,16 +39,16 @@ pub struct Webhooks {
     clock: Arc<dyn Clock>,
 }
 
-/// A delivery whose signature holds.
+/// A delivery with a valid signature.
 struct Delivery {
     signed: Signed,
     payload: Map<String, Value>,
-    /// When it happened, in milliseconds since the epoch, where it says so.
+    /// Its timestamp, in milliseconds since the epoch, if it has one.
     at_ms: Option<i64>,
 }
 
 impl Webhooks {
-    /// The webhooks that `verifier` lets pass, for the app of that configuration.
+    /// Webhooks for the configured app.
     pub fn new(
         config: &Config,
         verifier: Verifier,
@@ -67,11 +68,12 @@ impl Webhooks {
         }
     }
 
-    /// Checks a delivery of any type, and answers with what it says; changes nothing.
+    /// Verifies and parses a delivery of any type. Changes nothing.
     ///
     /// # Errors
-    /// `SIGNATURE_INVALID` for a delivery that is not signed by a configured key, or too old; `INVALID_ARGUMENT` for a
-    /// signed body that is no JSON object, or a signature header that is no text.
+    /// `SIGNATURE_INVALID` for a delivery that is too old or not signed by a configured key;
+    /// `INVALID_ARGUMENT` for a signed body that is not a JSON object, or a signature header that
+    /// is not a string.
     pub fn verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
         let delivery = self.open(body, headers)?;
         Ok(json!({
@@ -84,10 +86,11 @@ impl Webhooks {
         }))
     }
 
-    /// Does to the tokens what an INSTALL or UNINSTALL of this app says; leaves every other delivery alone.
+    /// Applies an INSTALL or UNINSTALL of this app to the tokens; ignores other deliveries.
     ///
     /// # Errors
-    /// As [`Webhooks::verify`]; `STORE`, `TIMEOUT` and `CANCELLED`: then the vendor's repetition is to be applied.
+    /// As [`Webhooks::verify`]; `STORE`, `TIMEOUT` and `CANCELLED`, after which the vendor must
+    /// repeat the delivery.
     pub fn apply(&self, body: &[u8], headers: &Headers, deadline: &Deadline) -> Result<Value> {
         let delivery = self.open(body, headers)?;
         let (location_id, company_id) = (delivery.id("locationId"), delivery.id("companyId"));
@@ -103,7 +106,7 @@ impl Webhooks {
             (Some(kind @ ("INSTALL" | "UNINSTALL")), Some(_)) => {
                 let key = delivery.key(body);
                 if self.is_repetition(&key, &delivery, resource_id, deadline)? {
-                    // Perhaps by another process: this one may still have the token in memory.
+                    // If another process applied it, this one may still have the token cached.
                     for id in location_ids.iter().copied().chain(resource_id) {
                         self.tokens.invalidate(id);
                     }
@@ -119,19 +122,20 @@ impl Webhooks {
                             WebhookOutcome::of_all(location_ids.iter().map(each).collect::<Result<_>>()?)
                         }
                         _ if delivery.is_about_locations() => {
-                            WebhookOutcome::ignored("it names a location by an id that cannot be one")
+                            WebhookOutcome::ignored("it names a location by an invalid ID")
                         }
                         ("UNINSTALL", Some(company_id)) => {
                             self.tokens.company_uninstalled(company_id, at_ms, deadline)?
                         }
-                        _ => WebhookOutcome::ignored("a company's token comes by consent"),
+                        _ => WebhookOutcome::ignored("a company's token requires a consent"),
                     };
-                    // Only now: after a crash before this line the repetition is applied, which does no harm.
+                    // Last: after a crash before this line the repetition is applied again, which
+                    // is harmless.
                     self.mark_as_seen(key, &delivery, deadline)?;
                     outcome
                 }
             }
-            _ => WebhookOutcome::ignored("this type does not concern tokens"),
+            _ => WebhookOutcome::ignored("its type does not concern tokens"),
         };
         let kind = delivery.string("type");
         log::debug!("webhook {kind:?} of {resource_id:?}: applied {}", outcome.applied);
@@ -142,7 +146,7 @@ impl Webhooks {
         Ok(answer)
     }
 
-    /// A delivery whose signature and age are in order.
+    /// Checks signature and age, and parses the body.
     fn open(&self, body: &[u8], headers: &Headers) -> Result<Delivery> {
         let signed = self.verifier.verify(body, headers)?;
         let payload: Map<String, Value> = serde_json::from_slice(body).map_err(|_| {
@@ -152,7 +156,7 @@ impl Webhooks {
         if let Some(max_age_ms) = self.max_age_ms {
             let refused = |why| Err(Error::new(Status::SignatureInvalid, why));
             match at_ms.map(|at_ms| self.clock.wall_ms().saturating_sub(at_ms)) {
-                None => return refused("the delivery does not say when it was made"),
+                None => return refused("the delivery has no timestamp"),
                 Some(age) if age > max_age_ms => {
                     return refused("the delivery is older than webhook.maxAgeSeconds");
                 }
@@ -165,10 +169,11 @@ impl Webhooks {
         Ok(Delivery { signed, payload, at_ms })
     }
 
-    /// Whether a delivery was applied before. Its id tells, or its whole body if that says when it happened. Of a body without
-    /// an id and a time, the next real event looks the same. It counts as a repetition of the last one if no installation has
-    /// begun since, or if it comes when the vendor would repeat that one: a token that is wrongly kept is refused by the
-    /// API, a token that is wrongly deleted is lost.
+    /// Whether a delivery was applied before. If the body has an ID or a timestamp, a known key is
+    /// sufficient. Otherwise a new event can have the same body as an old one; it counts as a
+    /// repetition if no installation has begun since, or if it arrives when the vendor would repeat
+    /// the old one. When in doubt, a delivery is not applied: the API rejects a token that is
+    /// wrongly kept, but a token that is wrongly deleted is lost.
     fn is_repetition(
         &self,
         key: &str,
@@ -219,7 +224,7 @@ impl Delivery {
         self.payload.get(name)?.as_str()
     }
 
-    /// Whether its id, or its body with the time of the event, tells it from every other delivery.
+    /// Whether it has an ID or a timestamp, so that it differs from every other delivery.
     fn is_unmistakable(&self) -> bool {
         self.webhook_id().is_some() || self.at_ms.is_some()
     }
@@ -228,12 +233,12 @@ impl Delivery {
         self.string("webhookId").filter(|id| !id.is_empty())
     }
 
-    /// The id of a company or location; one that cannot be one counts as absent.
+    /// The ID of a company or location; `None` if it is invalid.
     fn id(&self, name: &str) -> Option<&str> {
         self.string(name).filter(|id| valid_id(name, id).is_ok())
     }
 
-    /// Whether it names locations, whatever their ids.
+    /// Whether it names locations, even with invalid IDs.
     fn is_about_locations(&self) -> bool {
         let names = |field: &str| {
             let is_empty = |value: &Value| value.is_null() || *value == json!("") || *value == json!([]);
@@ -242,8 +247,7 @@ impl Delivery {
         names("locationId") || names("locationIds")
     }
 
-    /// The locations that it is about: `locationId`, or several of them in `locationIds`. An id that cannot be one is passed
-    /// over.
+    /// The IDs in `locationId` and `locationIds`. Skips invalid ones.
     fn location_ids(&self) -> Vec<&str> {
         let listed = self.payload.get("locationIds").and_then(Value::as_array);
         let listed = listed.into_iter().flatten().filter_map(Value::as_str);
@@ -254,7 +258,8 @@ impl Delivery {
         ids
     }
 
-    /// What tells this delivery from every other, and not from its repetitions: its id, or else its whole body.
+    /// The key that repetitions of this delivery share: the digest of its ID, or of its body if it
+    /// has no ID.
     fn key(&self, body: &[u8]) -> String {
         let (kind, identity) = match self.webhook_id() {
             Some(id) => ("id", id.as_bytes()),

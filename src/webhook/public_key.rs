@@ -7,49 +7,49 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use crate::der::element;
 use crate::error::{Error, Result, Status};
 
-/// What stands before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410).
-pub(super) const ED25519_INFO: [u8; 12] =
+/// The DER prefix of an Ed25519 SubjectPublicKeyInfo (RFC 8410), before the 32 bytes of the key.
+pub(super) const ED25519_SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// The AlgorithmIdentifier's content for an RSA key: rsaEncryption, NULL (RFC 3279).
+/// The content of the AlgorithmIdentifier of an RSA key: rsaEncryption, NULL (RFC 3279).
 const RSA_ALGORITHM: [u8; 13] =
     [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 
-/// Reads base64 with padding or without; what is left in the last character must be zero, so that one signature has
-/// one spelling.
+/// Base64 with optional padding. Unused bits of the last character must be zero, so that a
+/// signature has only one encoding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Reads a list of keys; the first that cannot be used is named by its place.
+/// Parses a list of keys. The error names the index of the first invalid key.
 pub fn read_all<K>(
     setting: &str,
     keys: &[String],
     read: impl Fn(&[u8]) -> Result<K, &'static str>,
 ) -> Result<Vec<K>> {
     let one = |(index, key): (usize, &String)| {
-        bytes_of(key).and_then(|bytes| read(&bytes)).map_err(|why| {
+        decode_key(key).and_then(|bytes| read(&bytes)).map_err(|why| {
             let place = format!("{setting}[{index}]");
             Error::new(Status::Config, format!("{place} cannot be used: {why}"))
-                .with_help("a public key is given as PEM, or in hex or base64")
+                .with_help("give the public key as PEM, hex or base64")
                 .with_parameter(place)
         })
     };
     keys.iter().enumerate().map(one).collect()
 }
 
-/// The bytes of a key that is given as PEM, in hex or in base64.
-fn bytes_of(key: &str) -> Result<Vec<u8>, &'static str> {
+/// Decodes a key from PEM, hex or base64.
+fn decode_key(key: &str) -> Result<Vec<u8>, &'static str> {
     let mut text = key.trim();
     if let Some(rest) = text.strip_prefix("-----BEGIN ") {
-        let (label, rest) = rest.split_once("-----").ok_or("its PEM is cut off")?;
+        let (label, rest) = rest.split_once("-----").ok_or("its PEM is truncated")?;
         if !matches!(label, "PUBLIC KEY" | "RSA PUBLIC KEY") {
-            return Err("its PEM is not that of a public key");
+            return Err("its PEM is not a public key");
         }
-        let (inside, end) = rest.split_once("-----").ok_or("its PEM is cut off")?;
+        let (inside, end) = rest.split_once("-----").ok_or("its PEM is truncated")?;
         if end.strip_prefix("END ").and_then(|end| end.strip_suffix("-----")) != Some(label) {
-            return Err("its PEM does not end as it begins");
+            return Err("the END line of its PEM does not match the BEGIN line");
         }
         text = inside;
     }
@@ -61,32 +61,37 @@ fn bytes_of(key: &str) -> Result<Vec<u8>, &'static str> {
     } else {
         decode_base64(&packed)
     };
-    bytes.filter(|bytes| !bytes.is_empty()).ok_or("it is neither PEM nor hex nor base64")
+    bytes.filter(|bytes| !bytes.is_empty()).ok_or("it is not PEM, hex or base64")
 }
 
-/// An Ed25519 key: its 32 bytes, or its SubjectPublicKeyInfo.
+/// Parses an Ed25519 key: 32 bytes, or a SubjectPublicKeyInfo.
 pub fn ed25519_key(bytes: &[u8]) -> Result<[u8; 32], &'static str> {
-    bytes.strip_prefix(&ED25519_INFO).unwrap_or(bytes).try_into().map_err(|_| "it is no Ed25519 key")
+    bytes
+        .strip_prefix(&ED25519_SPKI_PREFIX)
+        .unwrap_or(bytes)
+        .try_into()
+        .map_err(|_| "it is not an Ed25519 key")
 }
 
-/// An RSA key as RSAPublicKey (PKCS#1); it may stand in a SubjectPublicKeyInfo.
+/// Parses an RSA key: an RSAPublicKey (PKCS#1), or a SubjectPublicKeyInfo with one. Returns the
+/// RSAPublicKey.
 pub fn rsa_key(bytes: &[u8]) -> Result<&[u8], &'static str> {
-    let pkcs1 = rsa_of_info(bytes).unwrap_or(bytes);
-    let (modulus, exponent) = rsa_numbers(pkcs1).ok_or("it is no RSA key")?;
+    let pkcs1 = rsa_from_spki(bytes).unwrap_or(bytes);
+    let (modulus, exponent) = rsa_numbers(pkcs1).ok_or("it is not an RSA key")?;
     let bits = modulus.len() * 8 - modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
     let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte & 1 == 1);
     if !(2048..=8192).contains(&bits) {
-        return Err("its modulus is not of 2,048 to 8,192 bits");
+        return Err("its modulus does not have 2048 to 8192 bits");
     }
     if !is_odd(modulus) || !is_odd(exponent) || exponent == [1] || exponent.len() > 4 {
-        return Err("it is no RSA key");
+        return Err("it is not an RSA key");
     }
     Ok(pkcs1)
 }
 
 /// The RSAPublicKey in a SubjectPublicKeyInfo.
-fn rsa_of_info(info: &[u8]) -> Option<&[u8]> {
-    let (content, []) = element(0x30, info)? else { return None };
+fn rsa_from_spki(spki: &[u8]) -> Option<&[u8]> {
+    let (content, []) = element(0x30, spki)? else { return None };
     let (algorithm, rest) = element(0x30, content)?;
     let (key, []) = element(0x03, rest)? else { return None };
     key.strip_prefix(&[0]).filter(|_| algorithm == RSA_ALGORITHM)
@@ -100,8 +105,7 @@ fn rsa_numbers(pkcs1: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((positive(modulus)?, positive(exponent)?))
 }
 
-/// A DER integer above zero, in as few bytes as it needs: a zero stands before a first byte that would make it negative,
-/// and nowhere else.
+/// A positive, minimally encoded DER integer, without the leading zero that keeps it positive.
 fn positive(number: &[u8]) -> Option<&[u8]> {
     match number {
         [0, 0x80..=0xff, ..] => number.get(1..),
@@ -110,7 +114,7 @@ fn positive(number: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Decodes base64 of either alphabet, with padding or without.
+/// Decodes base64 in the standard or URL-safe alphabet, with optional padding.
 pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text.replace('-', "+").replace('_', "/")).ok()
 }
@@ -146,14 +150,14 @@ mod tests {
             ("an even exponent", key(256, 1, &[0x02, 0x01, 2])),
             ("no exponent", key(256, 1, &[])),
             ("an exponent of one", key(256, 1, &[0x02, 0x01, 1])),
-            ("more behind it", [&good[..], &[0]].concat()),
-            ("cut off", good[..good.len() - 1].to_vec()),
+            ("trailing bytes", [&good[..], &[0]].concat()),
+            ("truncated", good[..good.len() - 1].to_vec()),
             ("another algorithm", {
                 let mut other = info.clone();
                 other[16] ^= 1;
                 other
             }),
-            ("an Ed25519 key", [&ED25519_INFO[..], &[7; 32]].concat()),
+            ("an Ed25519 key", [&ED25519_SPKI_PREFIX[..], &[7; 32]].concat()),
             ("nothing", Vec::new()),
         ] {
             assert!(rsa_key(&bad).is_err(), "{why}");
@@ -161,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_has_one_spelling_of_its_bits_and_any_of_its_padding() {
+    fn base64_allows_either_alphabet_and_optional_padding_but_no_stray_bits() {
         assert_eq!(decode_base64("-_8="), Some(vec![0xfb, 0xff]));
         assert_eq!(decode_base64("+/8"), Some(vec![0xfb, 0xff]));
         for malformed in ["+/9", "+/8==", "a b", "é"] {

@@ -1,5 +1,5 @@
-//! Webhook signature verification: Ed25519, or the older RSA PKCS#1 v1.5, over the raw bytes of the body. A delivery is
-//! refused unless its signature is valid.
+//! Webhook signature verification: Ed25519, or the older RSA PKCS#1 v1.5, over the raw bytes of the
+//! body.
 
 use std::fmt;
 
@@ -11,16 +11,16 @@ use super::public_key::{decode_base64, ed25519_key, read_all, rsa_key};
 use crate::config::Webhook;
 use crate::error::{Error, Result, Status};
 
-/// Ed25519 over the body; where it is there, it alone counts.
+/// Ed25519 over the body. If present, the older header is ignored.
 const HEADER: &str = "x-ghl-signature";
 
-/// RSA PKCS#1 v1.5 with SHA-256 over the body, from before Ed25519.
+/// The older signature: RSA PKCS#1 v1.5 with SHA-256 over the body.
 const LEGACY_HEADER: &str = "x-wh-signature";
 
-/// What the vendor sends in a header's place when there is no signature.
+/// The value that the vendor sends if there is no signature.
 const ABSENT: &str = "N/A";
 
-/// The keys that a delivery may be signed with.
+/// The public keys that may have signed a delivery.
 pub struct Verifier {
     ed25519: Vec<UnparsedPublicKey<[u8; 32]>>,
     rsa: Vec<UnparsedPublicKey<Vec<u8>>>,
@@ -31,18 +31,18 @@ pub struct Verifier {
 pub struct Signed {
     /// `ed25519` or `rsa-sha256`.
     pub scheme: &'static str,
-    /// The place of the key that fits among the configured ones of its scheme.
+    /// The index of the matching key among the configured keys of its scheme.
     pub key_index: usize,
 }
 
-/// The headers of a delivery, as the host's framework gives them.
+/// The headers of a delivery, as passed by the host.
 pub struct Headers(Vec<(String, Value)>);
 
 impl Verifier {
-    /// Reads the configured keys.
+    /// Parses the configured keys.
     ///
     /// # Errors
-    /// `CONFIG`, naming the key that cannot be used.
+    /// `CONFIG`, naming the invalid key.
     pub fn new(config: &Webhook) -> Result<Verifier> {
         let ed25519 = read_all("webhook.ed25519PublicKeys", &config.ed25519_public_keys, |bytes| {
             Ok(UnparsedPublicKey::new(&ED25519, ed25519_key(bytes)?))
@@ -53,21 +53,21 @@ impl Verifier {
         Ok(Verifier { ed25519, rsa })
     }
 
-    /// Checks a delivery.
+    /// Verifies the signature of a delivery.
     ///
     /// # Errors
-    /// `SIGNATURE_INVALID` unless a configured key made the one signature that counts; `INVALID_ARGUMENT` for a
-    /// signature header that is no text.
+    /// `SIGNATURE_INVALID` unless the signature was made with a configured key; `INVALID_ARGUMENT`
+    /// for a signature header that is not a string.
     pub fn verify(&self, body: &[u8], headers: &Headers) -> Result<Signed> {
         if let Some(signature) = headers.signature(HEADER)? {
             if self.ed25519.is_empty() {
                 return Err(no_key(HEADER, "webhook.ed25519PublicKeys"));
             }
             let signature = decode(HEADER, signature)?;
-            let fits = |key: &UnparsedPublicKey<_>| key.verify(body, &signature).is_ok();
-            return match self.ed25519.iter().position(fits) {
+            let verifies = |key: &UnparsedPublicKey<_>| key.verify(body, &signature).is_ok();
+            return match self.ed25519.iter().position(verifies) {
                 Some(key_index) => Ok(Signed { scheme: "ed25519", key_index }),
-                None => Err(unfitting(HEADER)),
+                None => Err(no_match(HEADER)),
             };
         }
         if let Some(signature) = headers.signature(LEGACY_HEADER)? {
@@ -75,23 +75,23 @@ impl Verifier {
                 return Err(no_key(LEGACY_HEADER, "webhook.rsaPublicKeys"));
             }
             let signature = decode(LEGACY_HEADER, signature)?;
-            let fits = |key: &UnparsedPublicKey<_>| key.verify(body, &signature).is_ok();
-            return match self.rsa.iter().position(fits) {
+            let verifies = |key: &UnparsedPublicKey<_>| key.verify(body, &signature).is_ok();
+            return match self.rsa.iter().position(verifies) {
                 Some(key_index) => Ok(Signed { scheme: "rsa-sha256", key_index }),
-                None => Err(unfitting(LEGACY_HEADER)),
+                None => Err(no_match(LEGACY_HEADER)),
             };
         }
         Err(refused("the delivery is not signed")
-            .with_help("pass the request's own headers; without a signature it is not the vendor's"))
+            .with_help("pass the headers of the request; without a signature, reject it"))
     }
 }
 
 impl Headers {
-    /// The one value of a signature header, if there is one.
+    /// The value of a signature header, if present.
     fn signature(&self, name: &str) -> Result<Option<&str>> {
         let wrong = || {
             Error::invalid_argument(name, format!("the header {name} in headers_json has the wrong type"))
-                .with_help("a header's value is a text, or a list of texts")
+                .with_help("pass each header value as a string or a list of strings")
         };
         let mut values = Vec::new();
         for (_, value) in self.0.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)) {
@@ -109,13 +109,13 @@ impl Headers {
         match values[..] {
             [] | ["" | ABSENT] => Ok(None),
             [value] => Ok(Some(value)),
-            // Which of them another program on the way looked at, nobody knows.
-            _ => Err(refused(&format!("the header {name} comes more than once"))),
+            // Ambiguous: a proxy may have checked a different value.
+            _ => Err(refused(&format!("the header {name} is present more than once"))),
         }
     }
 }
 
-/// Keeps what a map would not: a name that comes twice.
+/// Keeps repeated names, unlike a map.
 impl<'de> Deserialize<'de> for Headers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Headers, D::Error> {
         struct Each;
@@ -143,13 +143,13 @@ fn refused(why: &str) -> Error {
 }
 
 fn no_key(header: &str, setting: &str) -> Error {
-    refused(&format!("the delivery is signed in {header}, and no key for that is configured"))
+    refused(&format!("the delivery is signed in {header}, but no key for it is configured"))
         .with_help(format!("add the vendor's key to {setting}"))
 }
 
-fn unfitting(header: &str) -> Error {
-    refused(&format!("no configured key made the signature in {header} over this body")).with_help(
-        "pass the body byte for byte as it came; if the vendor has changed its key, add the new one",
+fn no_match(header: &str) -> Error {
+    refused(&format!("the signature in {header} matches no configured key")).with_help(
+        "pass the unmodified bytes of the body; if the vendor has changed its key, add the new one",
     )
 }
 
@@ -160,7 +160,7 @@ fn decode(header: &str, signature: &str) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webhook::public_key::ED25519_INFO;
+    use crate::webhook::public_key::ED25519_SPKI_PREFIX;
     use base64::Engine;
     use base64::engine::general_purpose;
     use ring::rand::SystemRandom;
@@ -190,7 +190,7 @@ mod tests {
     fn ed25519_key_is_accepted_in_every_format() {
         let pair = pair();
         let raw = pair.public_key().as_ref();
-        let info = [&ED25519_INFO[..], raw].concat();
+        let info = [&ED25519_SPKI_PREFIX[..], raw].concat();
         let signature = general_purpose::STANDARD.encode(pair.sign(b"body"));
         let headers = Headers(vec![("X-GHL-Signature".into(), signature.into())]);
         for key in [
@@ -215,9 +215,9 @@ mod tests {
     }
 
     #[test]
-    fn unusable_key_is_refused_by_position() {
+    fn error_for_an_invalid_key_names_its_index() {
         let raw = [7; 32];
-        let info = [&ED25519_INFO[..], &raw].concat();
+        let info = [&ED25519_SPKI_PREFIX[..], &raw].concat();
         for key in [
             String::new(),
             "not a key".into(),

@@ -1,12 +1,12 @@
-//! Timestamps of webhook deliveries: RFC 3339, seconds or milliseconds since the epoch.
+//! Timestamps of webhook deliveries: RFC 3339, or seconds or milliseconds since the epoch.
 
 use serde_json::Value;
 
-/// Before this many, a number counts seconds, not milliseconds: the year 1973 in the latter, 5138 in the former.
+/// Smaller numbers are seconds. This limit is the year 1973 in milliseconds and 5138 in seconds.
 const FIRST_MILLISECONDS: i64 = 100_000_000_000;
 
-/// Reads a moment as the vendor writes it (`2025-06-25T06:57:06.225Z`, RFC 3339), or a number since the epoch; in
-/// milliseconds since then.
+/// Parses a timestamp: RFC 3339, as the vendor sends it (`2025-06-25T06:57:06.225Z`), or a number.
+/// Returns milliseconds since the epoch.
 pub fn read(timestamp: &Value) -> Option<i64> {
     match timestamp {
         Value::String(text) => from_rfc3339(text.trim()).or_else(|| from_number(text.trim().parse().ok()?)),
@@ -45,13 +45,13 @@ fn from_rfc3339(text: &str) -> Option<i64> {
         && minute < 60
         && second <= 60
         && fraction.bytes().all(|byte| byte.is_ascii_digit());
-    // Only the thousandths count.
+    // Truncate to milliseconds.
     let thousandths: i64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
     let minutes = (days(year, month, day) * 24 + hour) * 60 + minute - offset;
     in_range.then_some((minutes * 60 + second) * 1000 + thousandths)
 }
 
-/// So many numbers, of digits only.
+/// Exactly `N` numbers of one to four digits.
 fn numbers<const N: usize>(text: &str, separator: char) -> Option<[i64; N]> {
     let mut parts = text.split(separator);
     let mut numbers = [0; N];
@@ -62,12 +62,12 @@ fn numbers<const N: usize>(text: &str, separator: char) -> Option<[i64; N]> {
     parts.next().is_none().then_some(numbers)
 }
 
-/// The days from the epoch to a date of the Gregorian calendar. Years begin in March here, so that the day that comes
-/// every four years is the last one.
+/// The days from the epoch to a Gregorian date. Years start in March here, so that the leap day is
+/// the last day.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days_of_years = year * 365 + year / 4 - year / 100 + year / 400;
-    // Five months have 153 days, from March and from August on.
+    // Five consecutive months have 153 days, from March and from August.
     let days_of_months = (153 * month + 2) / 5;
     days_of_years + days_of_months + day - 719_469
 }

@@ -388,7 +388,7 @@ class AdoptTest(CliTest):
     def test_memory_store_has_no_other_client_ids(self) -> None:
         self.configure(store={"kind": "memory"})
         ended = self.run_cli("adopt", "--from", self.OLD_ID)
-        self.assertEqual(ended.returncode, 1)
+        self.assertEqual(ended.returncode, 2)
         self.assertIn("ghl_tokens_import", ended.stderr)
 
     def test_client_adopts_and_reports(self) -> None:

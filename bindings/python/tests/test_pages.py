@@ -36,8 +36,8 @@ class PagesTest(unittest.TestCase):
 
     def test_cyclic_page_token_is_an_error(self) -> None:
         for back in ("a", "b"):
-            circle: dict[str | None, tuple[list[int], str | None]] = {"a": ([1], "b"), "b": ([2], back)}
-            pages = ghl_oauth.Pages(circle.__getitem__, "a")
+            cycle: dict[str | None, tuple[list[int], str | None]] = {"a": ([1], "b"), "b": ([2], back)}
+            pages = ghl_oauth.Pages(cycle.__getitem__, "a")
             self.assertEqual(next(pages), 1)
             with self.assertRaises(ghl_oauth.ProtocolError):
                 next(pages)
