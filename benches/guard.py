@@ -3,9 +3,9 @@
 
     benches/guard.py [--update] [--library FILE] [--emulator FILE]
 
-benches/README.md explains the counts. A count more than 5 % above the file fails. A count more than 5 % below it is reported, because the
+A count more than 5 % above the file fails. A count more than 5 % below it is reported, because the
 file would hide the next increase. ``--update`` rewrites the file. Without ``--library`` and
-``--emulator`` both are built.
+``--emulator`` both are built. benches/README.md explains the counts.
 
 Needs gcc and valgrind.
 """

@@ -380,7 +380,8 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
 
 /*
  * ghl_tokens_adopt. client_id: the other client id; NULL: adopts nothing, and reports the client
- * ids that have tokens. resource_id: only this company or location; NULL: all. dry_run: only report.
+ * ids that have tokens. resource_id: only this company or location; NULL: all. dry_run: only
+ * report.
  */
 int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id, bool dry_run,
                                ghl_adopt_report *out, ghl_error *error);
