@@ -363,7 +363,7 @@ impl Play {
         let export = self.abi.tokens_export(json!({})).ok();
         self.canaries.add_tokens(&export);
         assert!(self.canaries.show_in(&export.to_string()), "the search finds the secrets of an export");
-        assert!(said > 20 * kinds / of, "{said} texts were searched");
+        assert!(said > 20 * kinds / of, "{said} strings were searched");
     }
 }
 

@@ -418,7 +418,7 @@ class Client:
         return TokenInfo.from_json(self._call(library.ghl_token_refresh, encode_id(resource_id)))
 
     def token_delete(self, resource_id: str) -> TokenInfo:
-        """Deletes a token from memory and store, and returns its metadata. The API is not told.
+        """Deletes a token from memory and store, and returns its metadata. The API is not notified.
 
         Args:
             resource_id: The id of the company or location.
