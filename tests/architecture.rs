@@ -27,8 +27,8 @@ const DOOR: (&str, &str) = ("http", "fuzzing");
 /// The simulation uses every layer and exists only in tests.
 const SIMULATION: &str = "simulation";
 
-/// Crates and types that only these modules may use. `ureq::http`, the vocabulary of URLs and
-/// headers, is free for all.
+/// Crates and types that only these modules may use. Any module may use `ureq::http`, the types for
+/// URLs and headers.
 const OWNERS: [(&str, &[&str]); 12] = [
     ("ureq", &["http/"]),
     ("rustls", &["ca_bundle.rs", "http/", "store/postgres/tls.rs"]),
