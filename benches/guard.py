@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Compares the instruction counts of the most important calls with benches/guard.json; see benches/README.md.
+"""Compares the instruction counts of important calls with benches/guard.json.
 
     benches/guard.py [--update] [--library FILE] [--emulator FILE]
 
-A count more than 5 % above the file fails; a count more than 5 % below is reported, because the file would then hide
-the next increase. ``--update`` rewrites the file. Without ``--library`` and ``--emulator`` both are built.
+A count more than 5 % above the file fails. A count more than 5 % below it is reported, because the
+file would hide the next increase. ``--update`` rewrites the file. Without ``--library`` and
+``--emulator`` both are built. benches/README.md explains the counts.
 
 Needs gcc and valgrind.
 """

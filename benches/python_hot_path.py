@@ -2,10 +2,10 @@
 
     python3 benches/python_hot_path.py [PYTHON …]
 
-Each PYTHON must have the package; default: this interpreter. If it is not installed, set PYTHONPATH and
-GHL_OAUTH_LIBRARY. If a PYTHON also has the vendor's SDK (gohighlevel-api-client==3.0.0), it is measured as well: the
-lookup of a company token in its in-memory session storage, which each of its calls does. The baseline is an empty call
-through ctypes, `ghl_abi_version`.
+Each PYTHON must have the package; default: this interpreter. If it is not installed, set PYTHONPATH
+and GHL_OAUTH_LIBRARY. If a PYTHON also has the vendor's SDK (gohighlevel-api-client==3.0.0), it is
+measured as well: the lookup of a company token in its in-memory session storage, which each of its
+calls does. The baseline is an empty call through ctypes, `ghl_abi_version`.
 """
 
 from __future__ import annotations

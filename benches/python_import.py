@@ -1,10 +1,11 @@
-"""The cost of `import ghl_oauth`: milliseconds and megabytes above an empty program, minimum of 41 runs.
+"""The cost of `import ghl_oauth` above an empty program: milliseconds and megabytes.
 
-The minimum, because other programs can only add time.
+The figures are the minimum of 41 runs, since other programs can only add time.
 
     python3 benches/python_import.py [PYTHON …]
 
-Each PYTHON must have the package; default: this interpreter. If it is not installed, set PYTHONPATH and GHL_OAUTH_LIBRARY.
+Each PYTHON must have the package; default: this interpreter. If it is not installed, set PYTHONPATH
+and GHL_OAUTH_LIBRARY.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ begun = time.perf_counter()
 %s
 ended = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024)
-print(json.dumps([1000 * (ended - begun), peak / 1e6, len(set(sys.modules) - before), sys.version.split()[0]]))
+modules = len(set(sys.modules) - before)
+print(json.dumps([1000 * (ended - begun), peak / 1e6, modules, sys.version.split()[0]]))
 """
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares calls through the library with the same calls by libcurl and cJSON; see benches/README.md.
+"""Compares the library's calls with the same calls by libcurl and cJSON; see benches/README.md.
 
 usage: benches/request.py [--quick] [one] [threads] [tls]
 """
@@ -32,13 +32,15 @@ THREADS = 8
 CERTIFICATE = """
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=bench-ca
     -addext keyUsage=keyCertSign -keyout ca.key -out ca.pem
-openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=bench -keyout server.key -out server.csr
-openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile names -out server.pem
+openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=bench
+    -keyout server.key -out server.csr
+openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30
+    -extfile names -out server.pem
 """
 
 
 def build_ours():
-    """Builds the library and the emulator separately: one build would unify the features of their crates."""
+    """Builds the library and the emulator separately: one build would unify crate features."""
     cargo = ["cargo", "--quiet"]
     library = [*cargo, "rustc", "--release", "-p", "ghl-oauth", "--lib", "--crate-type=cdylib"]
     subprocess.run(library, cwd=ROOT, check=True)
@@ -166,7 +168,7 @@ class Server:
         path.write_bytes(f"HTTP/1.1 200 OK\r\n{head}\r\n{text}".encode())
 
     def figures(self):
-        """The numbers of connections and of resumed TLS sessions so far, and the CPU time in microseconds."""
+        """The connections and resumed TLS sessions so far, and the CPU time in microseconds."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return [int(number) for number in self.process.stdout.readline().split()]

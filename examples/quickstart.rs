@@ -22,7 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.authorize_url = emulator.authorize_url();
     config.redirect_uri = Some(emulator.redirect_uri().to_owned());
     config.scopes = ["oauth.readonly", "oauth.write", "locations.readonly"].map(String::from).to_vec();
-    // Your program calls `Client::new(&config)`. Here a day will pass, so the client reads the emulator's clock.
+    // Your program calls `Client::new(&config)`. Here a day will pass, so the client reads the
+    // emulator's clock.
     let clock = Arc::new(EmulatorClock::new(&emulator));
     let client = Client::from(internals::Client::with_clock(&config, clock)?);
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());

@@ -5,7 +5,8 @@
  *
  *     ghl_client *client;
  *     char *out;
- *     int32_t status = ghl_client_new("{\"clientId\": \"…\", \"clientSecret\": \"…\"}", &client, &out);
+ *     const char *config = "{\"clientId\": \"…\", \"clientSecret\": \"…\"}";
+ *     int32_t status = ghl_client_new(config, &client, &out);
  *     if (status != GHL_OK) {
  *         fprintf(stderr, "%s: %s\n", ghl_status_name(status), out);
  *     }
@@ -19,18 +20,18 @@
  *     ghl_string_free(error);
  *     ghl_client_free(client);
  *
- * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code. If it has an out_json (or
- *     out_error) parameter, it writes one JSON document there: the result, or {"error": {"status",
- *     "message", "help", "parameter", "retryable", "retryAfterMs", "resourceId", "httpStatus",
- *     "traceId", "api"}}. "message" says what happened, "help" what to do, "parameter" which argument
- *     or key is wrong, "retryable" whether the same call may succeed later, "api" what the server
- *     said. Pass NULL if only the code matters.
+ * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code. If it has an out_json
+ *     (or out_error) parameter, it writes one JSON document there: the result, or {"error":
+ *     {"status", "message", "help", "parameter", "retryable", "retryAfterMs", "resourceId",
+ *     "httpStatus", "traceId", "api"}}. "message" says what happened, "help" what to do.
+ *     "parameter" names the wrong argument or key, "retryable" says whether the same call may
+ *     succeed later, "api" holds the server's error details. Pass NULL if only the code matters.
  *
- * Ownership.  Every out-pointer that is not NULL is set to NULL or 0 on entry. The caller owns every
- *     char * that the library returns and frees it with ghl_string_free, which accepts NULL and wipes
- *     the string. Input strings are NUL-terminated UTF-8 and are read during the call only. NULL and
- *     invalid UTF-8 are refused with the name of the parameter, unknown and mistyped JSON keys with
- *     the name of the key.
+ * Ownership.  Every out-pointer that is not NULL is set to NULL or 0 on entry. The caller owns
+ *     every char * that the library returns and frees it with ghl_string_free, which accepts NULL
+ *     and wipes the string. Input strings are NUL-terminated UTF-8 and are read during the call
+ *     only. NULL and invalid UTF-8 are refused with the name of the parameter, unknown and mistyped
+ *     JSON keys with the name of the key.
  *
  * Threads.  Any number of threads may use a client at once. Free it after the last call on it has
  *     returned. The library keeps no background threads: name lookups run on a short-lived thread,
@@ -582,9 +583,9 @@ int32_t ghl_authorization_complete(struct ghl_client *client,
  * For development and for programs without a web server: point an HTTPS tunnel from the redirect
  * URI to the port, show the user the URL of ghl_authorization_url, and call this function. It
  * listens on 127.0.0.1 only. The first redirect with the expected "state" ends the wait: the
- * browser shows a plain page that reports success or failure, and the port is closed. Everything
- * else (other paths, methods, hosts and states, idle connections) is refused without ending the
- * wait. Several threads may listen at once on different ports.
+ * browser shows a plain page that reports success or failure, and the port is closed. Requests with
+ * another path, method, host or state, and idle connections, are refused without ending the wait.
+ * Several threads may listen at once on different ports.
  *
  * Any thread; waits at most "timeoutMs" for the browser, then at most timeouts.totalMs for the
  * exchange. ghl_client_cancel ends the wait at once.
@@ -709,9 +710,9 @@ int32_t ghl_token_delete(struct ghl_client *client,
 /**
  * Lists the stored tokens page by page: metadata without secrets.
  *
- * First retries the save of tokens that the store has not accepted yet; those that it still
- * refuses are listed with the state "unsaved" if the store can be read. Any thread; waits at most
- * 3 s, and only if such a token is being refreshed.
+ * First retries the save of unsaved tokens. Tokens that the store still refuses are listed with the
+ * state "unsaved" if the store can be read. Any thread; waits at most 3 s, and only if such a token
+ * is being refreshed.
  *
  * @param client       a client
  * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000,
@@ -1053,12 +1054,12 @@ int32_t ghl_webhook_verify(struct ghl_client *client,
  * company's token is held. If the mint fails or the company's token is missing, the location is
  * remembered and minted later: when the company's token arrives, by ghl_tokens_maintain, or at its
  * first use. A token from an earlier installation, or from another company, is replaced.
- * UNINSTALL: deletes the token of the location, or the token of the company with those of its
- * locations, unless the installation began after the UNINSTALL; locations with a consent of their
- * own stay. All other deliveries, and those for another app, are ignored.
+ * UNINSTALL: deletes the token of the location, or the tokens of the company and its locations,
+ * unless the installation began after the UNINSTALL; locations with a consent of their own stay.
+ * All other deliveries, and deliveries for another app, are ignored.
  *
  * Deliveries may arrive in any order and repeatedly. Answer the vendor with success for GHL_OK,
- * whatever "applied" says, and with status 429 for a retryable error, so that the delivery is
+ * even if "applied" is false, and with status 429 for a retryable error, so that the delivery is
  * repeated. Any thread; waits at most timeouts.totalMs.
  *
  * @param client        a client

@@ -1,8 +1,9 @@
-//! The library through a day of an agency: at the end it holds every connection that the API would honour. So do three
-//! programs that were written from the README, in C, C++ and Python, against the emulator's program.
+//! A day of an agency: at its end the library holds every connection that the API accepts. Three
+//! programs in C, C++ and Python, written from the README, must achieve the same against the
+//! emulator's program.
 //!
-//! The clock of the client is the emulator's, for deadlines and the rate limiter as well: a quota that is spent until midnight is
-//! over when the day has been stepped past midnight.
+//! The client reads the emulator's clock, for deadlines and the rate limiter as well. A daily quota
+//! that is used up renews when the clock steps past midnight.
 
 mod built;
 mod support;
@@ -26,13 +27,13 @@ use serde_json::{Value, json};
 
 use support::{Abi, signed};
 
-/// Noon: the quota is spent at ten in the evening, and renewed at midnight.
+/// Noon. The daily quota is used up at 22:00 and renews at midnight.
 const NOON_MS: i64 = 20_000 * 86_400_000 + 43_200_000;
 
-/// How often the host's scheduler calls for maintenance.
+/// The interval of the host's maintenance.
 const MAINTENANCE_MS: i64 = 10 * 60_000;
 
-/// The emulator's clock for everything that the client reads, deadlines and the rate limiter included.
+/// The emulator's clock as the client's only clock, for deadlines and the rate limiter as well.
 struct SteppedClock {
     clock: ghl_oauth_emulator::Clock,
     started_ms: i64,
@@ -58,14 +59,14 @@ impl Clock for SteppedClock {
     }
 }
 
-/// A host program: its client, and what it does at which time of the day.
+/// A host program: its client and its event log.
 struct Host {
     client: Abi,
     emulator: Emulator,
     maintained_ms: i64,
-    /// How often a call failed, by the error's name.
+    /// The number of failed calls by error name.
     failures: BTreeMap<String, u32>,
-    /// The happenings and outcomes of each resource, for the message of a failure.
+    /// The events and results of each resource, for failure messages.
     diary: BTreeMap<String, Vec<String>>,
 }
 
@@ -75,7 +76,8 @@ impl Host {
         emulator.clock().set_ms(NOON_MS);
         let clock = Arc::new(SteppedClock { clock: emulator.clock(), started_ms: NOON_MS });
         let store = json!({"kind": "sqlite", "path": folder.join("tokens.db")});
-        // The limit of an interval would be waited for in real time; the limit of the day is the subject.
+        // The client would wait in real time for the interval limit; this test is about the daily
+        // limit.
         let changes = json!({"store": store, "rateLimit": {"requests": 1_000_000}});
         let client = Abi::by(&emulator, changes, clock);
         Host { client, emulator, maintained_ms: NOON_MS, failures: BTreeMap::new(), diary: BTreeMap::new() }
@@ -86,7 +88,7 @@ impl Host {
         self.client.tokens_mint(json!({"companyId": company_id, "installed": true}), |_| true).ok();
     }
 
-    /// The host's scheduler, at every ten minutes that have passed.
+    /// The host's scheduler: runs maintenance once ten minutes have passed.
     fn maintain_if_due(&mut self) {
         let now_ms = self.emulator.clock().now_ms();
         if now_ms - self.maintained_ms >= MAINTENANCE_MS {
@@ -113,7 +115,7 @@ impl Host {
         report
     }
 
-    /// The host's webhook endpoint: the vendor delivers until it is answered with a success.
+    /// The host's webhook endpoint: the vendor repeats a delivery until it succeeds.
     fn receive(&mut self, resource_id: &str, body: &str) {
         let headers = signed(&self.emulator, body.as_bytes(), Signature::Ed25519);
         for _ in 0..10 {
@@ -124,7 +126,7 @@ impl Host {
             }
             assert_eq!(outcome.1["error"]["retryable"], true, "{body}: {}", outcome.1);
         }
-        panic!("the delivery fails again and again: {body}");
+        panic!("the delivery fails repeatedly: {body}");
     }
 
     fn note(&mut self, resource_id: &str, what: &str) {
@@ -133,12 +135,12 @@ impl Host {
         self.diary.entry(resource_id.to_owned()).or_default().push(entry);
     }
 
-    /// The happenings and outcomes of a resource, a line each.
+    /// The event log of a resource, one event per line.
     fn story(&self, resource_id: &str) -> String {
         self.diary.get(resource_id).map(|lines| lines.join("\n")).unwrap_or_default()
     }
 
-    /// Every resource that the client lists, with its state.
+    /// The state of every listed resource.
     fn held(&self) -> BTreeMap<String, String> {
         let mut held = BTreeMap::new();
         let mut page_token = Value::Null;
@@ -165,7 +167,7 @@ fn options(seed: u64) -> Options {
 }
 
 #[test]
-fn every_connection_that_the_api_honours_is_held_at_the_end_of_an_agencys_day() {
+fn every_connection_accepted_by_the_api_is_held_after_an_agencys_day() {
     let folder = tempfile::tempdir().unwrap();
     let mut host = Host::new(folder.path(), options(1));
     let companies = host.emulator.company_ids();
@@ -181,7 +183,7 @@ fn every_connection_that_the_api_honours_is_held_at_the_end_of_an_agencys_day() 
         if let Some(body) = &happening.webhook {
             host.receive(resource_id, body);
         }
-        // A user of one of the locations; some of these calls fail while the API does.
+        // A user of the location. Some of these calls fail while the API does.
         if !resource_id.is_empty() {
             let outcome = host.client.access_token(resource_id);
             if outcome.0 != 0 {
@@ -193,7 +195,7 @@ fn every_connection_that_the_api_honours_is_held_at_the_end_of_an_agencys_day() 
     assert_eq!(host.emulator.scenario().unwrap().phase, ScenarioPhase::Finished);
     assert!(happened.contains(&Happened::QuotaSpent) && happened.contains(&Happened::DeliveredAgain));
     let report = host.maintain();
-    assert_eq!(report["failed"].as_array().unwrap().len(), 0, "the day is over: {report}");
+    assert_eq!(report["failed"].as_array().unwrap().len(), 0, "maintenance at the end of the day: {report}");
 
     let held = host.held();
     let mut counts = BTreeMap::new();
@@ -223,20 +225,20 @@ fn every_connection_that_the_api_honours_is_held_at_the_end_of_an_agencys_day() 
     assert_eq!(of(&format!("{location:?} Honoured")), 500 + 500 + 30 - 15 - 10);
     assert!(
         host.failures.contains_key("GHL_ERR_RATE_LIMITED"),
-        "the spent quota was met: {:?}",
+        "no call was refused by the used-up quota: {:?}",
         host.failures
     );
 }
 
 // ---- Programs against the emulator's program ------------------------------------------------------------------------
 
-/// The real time of a program's day.
+/// The duration of a program's day in real time.
 const DAY_SECONDS: u64 = 20;
 
-/// How long a program may take for a step.
+/// The limit for the whole day of a program.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A process that ends with this.
+/// A child process that is killed when the value is dropped.
 struct Process(Child);
 
 impl Drop for Process {
@@ -246,7 +248,7 @@ impl Drop for Process {
     }
 }
 
-/// The emulator's program, with its address and the configuration that it prints.
+/// Starts the emulator's program. Returns its address and the configuration that it prints.
 fn emulator_program(webhook_port: u16) -> (Process, String, Value) {
     let mut emulator = Command::new(built::emulator());
     emulator.args(["--port", "0", "--scenario", "agency-day", "--locations", "60"]);
@@ -259,12 +261,12 @@ fn emulator_program(webhook_port: u16) -> (Process, String, Value) {
     lines.find(|line| line.starts_with("Configuration for ghl-oauth")).unwrap();
     let config: String = lines.by_ref().take_while(|line| !line.is_empty()).collect();
     let config = serde_json::from_str(&config).unwrap();
-    // Later output must not fill the pipe.
+    // Drain later output, so that it cannot fill the pipe.
     thread::spawn(move || lines.for_each(drop));
     (child, base_url, config)
 }
 
-/// A request to the emulator's control API.
+/// Sends a request to the emulator's control API.
 fn control(base_url: &str, method: &str, path: &str, body: &str) -> Value {
     let host = base_url.strip_prefix("http://").unwrap();
     let mut connection = TcpStream::connect(host).unwrap();
@@ -281,7 +283,7 @@ fn control(base_url: &str, method: &str, path: &str, body: &str) -> Value {
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {answer}"))
 }
 
-/// The next line of a program that begins with this word, without it.
+/// Returns the rest of the next output line that begins with `word`.
 fn next(output: &mut BufReader<ChildStdout>, word: &str, log: &Path) -> String {
     loop {
         let mut line = String::new();
@@ -293,9 +295,9 @@ fn next(output: &mut BufReader<ChildStdout>, word: &str, log: &Path) -> String {
     }
 }
 
-/// Runs `program CONFIG-FILE PORT` through a day, consents for both companies, and compares the calls that it could make at
-/// the end with the emulator's ledger.
-fn gets_through_the_day(mut program: Command) {
+/// Runs `program CONFIG-FILE PORT` through a day and consents for both companies. At the end the
+/// locations that it could call must be the locations whose tokens the emulator accepts.
+fn survives_the_day(mut program: Command) {
     let folder = tempfile::tempdir().unwrap();
     let port = support::free_port();
     let (_emulator, base_url, mut config) = emulator_program(port);
@@ -313,7 +315,7 @@ fn gets_through_the_day(mut program: Command) {
     let company = |one: &Value| one["userType"] == "Company";
     let mut companies: Vec<Value> =
         ledger().iter().filter(|one| company(one)).map(|one| one["resourceId"].clone()).collect();
-    // The day begins with the connection of the first company.
+    // The first company connects last, which starts the day.
     companies.reverse();
     assert_eq!(companies.len(), 2);
     for company_id in companies {
@@ -348,22 +350,22 @@ fn gets_through_the_day(mut program: Command) {
 }
 
 #[test]
-fn program_in_c_that_was_written_from_the_readme_gets_through_an_agencys_day() {
+fn c_program_written_from_the_readme_holds_every_connection_after_an_agencys_day() {
     let folder = tempfile::tempdir().unwrap();
-    gets_through_the_day(Command::new(built::program("tests/agency_day/agency.c", folder.path())));
+    survives_the_day(Command::new(built::program("tests/agency_day/agency.c", folder.path())));
 }
 
 #[test]
-fn program_in_cpp_that_was_written_from_the_readme_gets_through_an_agencys_day() {
+fn cpp_program_written_from_the_readme_holds_every_connection_after_an_agencys_day() {
     let folder = tempfile::tempdir().unwrap();
-    gets_through_the_day(Command::new(built::program("tests/agency_day/agency.cpp", folder.path())));
+    survives_the_day(Command::new(built::program("tests/agency_day/agency.cpp", folder.path())));
 }
 
 #[test]
-fn program_in_python_that_was_written_from_the_readme_gets_through_an_agencys_day() {
+fn python_program_written_from_the_readme_holds_every_connection_after_an_agencys_day() {
     let mut python = Command::new("python3");
     python.arg(Path::new(built::ROOT).join("tests/agency_day/agency.py"));
     python.env("PYTHONPATH", Path::new(built::ROOT).join("bindings/python/src"));
     python.env("GHL_OAUTH_LIBRARY", built::library()).env("PYTHONDONTWRITEBYTECODE", "1");
-    gets_through_the_day(python);
+    survives_the_day(python);
 }

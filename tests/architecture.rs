@@ -27,7 +27,8 @@ const DOOR: (&str, &str) = ("http", "fuzzing");
 /// The simulation uses every layer and exists only in tests.
 const SIMULATION: &str = "simulation";
 
-/// What only these places may use. `ureq::http`, the vocabulary of URLs and headers, is for everyone.
+/// Crates and types that only these modules may use. Any module may use `ureq::http`, the types for
+/// URLs and headers.
 const OWNERS: [(&str, &[&str]); 12] = [
     ("ureq", &["http/"]),
     ("rustls", &["ca_bundle.rs", "http/", "store/postgres/tls.rs"]),
@@ -258,8 +259,8 @@ fn add_arrow(arrows: &mut Arrows, file: &str, used: &str) {
     }
 }
 
-/// Adds the modules of a folder that a file uses: through `super` if the file is directly in it, and through the path
-/// of the folder. Tests are at the end of a file and may use everything.
+/// Adds the modules of a folder that a file uses: through `super` if the file is directly in it,
+/// and through the path of the folder. Tests are at the end of a file and may use everything.
 fn add_arrows(arrows: &mut Arrows, file: &str, code: &str, prefix: &str) {
     if ["mod.rs", "lib.rs", "main.rs"].contains(&file) {
         return;

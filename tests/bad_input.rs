@@ -67,7 +67,7 @@ unsafe extern "C" fn apply(client: *mut ghl_client, headers: *const c_char, out:
     unsafe { ghl_webhook_apply(client, b"{}".as_ptr(), 2, headers, out) }
 }
 
-/// Every function that takes a client and a text, with the name of the text.
+/// Every function that takes a client and a string, with the name of the parameter.
 const TAKING_TEXT: [(&str, Call, &str); 19] = [
     ("ghl_authorization_url", ghl_authorization_url, "params_json"),
     ("ghl_authorization_complete", ghl_authorization_complete, "params_json"),

@@ -185,7 +185,7 @@ fn deletion_during_a_refresh_persists() {
 }
 
 #[test]
-fn deletion_during_a_refresh_lasts_while_the_store_answers_nothing() {
+fn deletion_during_a_refresh_persists_while_every_store_call_fails() {
     for kind in DURABLE {
         for end in ENDS {
             let (fixture, abi, location) = connected(kind);

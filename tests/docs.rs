@@ -66,14 +66,14 @@ fn documented_keys_and_defaults_are_accepted() {
     assert!(documented >= 34, "{documented}");
 }
 
-/// The keys that a section of the configuration accepts, as the refusal of another key lists them.
+/// The keys that a section of the configuration accepts, taken from the error for an unknown key.
 fn accepted_keys<T: DeserializeOwned>() -> BTreeSet<String> {
     let refusal = serde_json::from_str::<T>("{\"?\": 0}").err().unwrap().to_string();
     let (_, keys) = refusal.split_once("expected ").unwrap();
     keys.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// `marginSeconds` as `margin_seconds`.
+/// Converts `marginSeconds` to `margin_seconds`.
 fn snake_case(key: &str) -> String {
     key.chars().fold(String::new(), |mut name, letter| {
         if letter.is_ascii_uppercase() {
@@ -109,7 +109,7 @@ fn every_key_of_the_configuration_is_documented_and_known_to_the_bindings() {
     for key in &accepted {
         let name = key.rsplit('.').next().unwrap();
         assert!(cpp.contains(&format!("\"{name}\"")), "{key} is missing in ghl_oauth.hpp");
-        // Python takes the store's keys in the library's own form.
+        // Python passes the store's keys on unchanged.
         let is_passed_on = key.starts_with("store.");
         assert!(is_passed_on || python.contains(&snake_case(name)), "{key} is missing in client.py");
     }
@@ -129,7 +129,8 @@ fn every_event_is_documented_for_c_python_and_rust() {
     }
 }
 
-/// Functions of the C ABI without a Rust method of the same name: the method with another name, or the reason.
+/// Functions of the C ABI without a Rust method of the same name: the name of the method, or the
+/// reason.
 const OTHERWISE_IN_RUST: [(&str, &str); 14] = [
     ("abi_version", "the ABI is not used"),
     ("version", "CARGO_PKG_VERSION of the dependency"),
@@ -297,14 +298,14 @@ fn readme_links_lead_to_existing_files() {
     }
 }
 
-/// The anchor of a heading, as GitHub and mdbook make it.
+/// The anchor that GitHub and mdbook generate for a heading.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
     kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
 }
 
-/// The lines of a page outside its blocks of code.
+/// The lines of a page outside its code blocks.
 fn lines_of_text(page: &str) -> impl Iterator<Item = &str> {
     let mut inside = false;
     page.lines().filter(move |line| {
@@ -359,9 +360,9 @@ fn table_of_contents_lists_every_page_of_docs_once() {
     assert_eq!(listed, pages);
 }
 
-/// A 429 is the only status that each published rule of the vendor repeats; a 500 or 503 is final by one of them.
+/// All retry rules that the vendor has published include 429; one of them excludes 500 and 503.
 #[test]
-fn every_webhook_receiver_in_examples_and_documentation_answers_429_if_a_delivery_is_to_come_again() {
+fn every_documented_webhook_receiver_answers_429_to_have_a_delivery_repeated() {
     let receivers = [
         ("examples/python/webhook_flask.py", "429 if error.retryable"),
         ("examples/python/webhook_fastapi.py", "429 if error.retryable"),

@@ -486,7 +486,8 @@ fn every_fault_has_its_documented_outcome_for_every_caller() {
                         results[0].clone()
                     });
                     let cells: Vec<String> = cells.collect();
-                    *rows[index].lock().unwrap() = format!("| {} | {} |\n", fault.name, cells.join(" | "));
+                    let row = format!("| {} | {} |\n", fault.name, cells.join(" | "));
+                    *rows[index].lock().unwrap() = row;
                 }
             });
         }

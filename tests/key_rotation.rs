@@ -1,4 +1,5 @@
-//! Key rotation: under a new client id the same database looks empty, says so, and the tokens of the old one are taken over.
+//! Client id rotation: a client with a new client id does not see the tokens of the old one,
+//! reports that they exist, and can adopt them.
 
 mod built;
 mod fixture;
@@ -20,14 +21,14 @@ const OLD_ID: &str = "6600aabbccddeeff00112233-oldkey";
 
 const KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
-/// A client of another client id on the same database, with these further changes.
+/// A client with the old client id on the same database, with further configuration changes.
 fn old(fixture: &Fixture, changes: Value) -> Abi {
     let mut all = json!({"clientId": OLD_ID});
     all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     fixture.open_with(all)
 }
 
-/// Consents and mints with the present client, and moves what it holds to the old client id, as if that had been used.
+/// Consents and mints with the current client id, and then moves the rows to the old one.
 fn held_under_the_old_id(fixture: &Fixture, changes: &Value) -> (Abi, String, String) {
     let abi = fixture.open_with(changes.clone());
     let company = abi.connect_company(&fixture.emulator);
@@ -53,7 +54,7 @@ fn secrets(abi: &Abi) -> Vec<Value> {
 }
 
 #[test]
-fn token_that_is_asked_for_under_a_new_client_id_is_not_found_and_the_error_names_the_old_one() {
+fn token_requested_under_a_new_client_id_is_not_found_and_the_error_names_the_old_id() {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, company, location) = held_under_the_old_id(&fixture, &json!({}));
     assert_eq!(abi.tokens_list(json!({})).ok()["items"], json!([]));
@@ -74,7 +75,7 @@ fn token_that_is_asked_for_under_a_new_client_id_is_not_found_and_the_error_name
         json!({"adopted": 0, "skipped": [], "failed": [], "clients": [{"clientId": OLD_ID, "tokens": 2}]})
     );
 
-    // An error of a store that holds no other tokens gives no such advice.
+    // The error gives no such advice if the store holds no tokens of another client id.
     let lonely = Fixture::new(Kind::Sqlite);
     let error = lonely.open().access_token("unknown").fails(Status::NotFound);
     assert!(!error["help"].as_str().unwrap().contains("ghl_tokens_adopt"), "{error}");
@@ -84,7 +85,7 @@ fn token_that_is_asked_for_under_a_new_client_id_is_not_found_and_the_error_name
 static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 unsafe extern "C" fn hear(level: i32, message: *const c_char, _: *mut c_void) {
-    // SAFETY: the library passes a text.
+    // SAFETY: the library passes a NUL-terminated string.
     let message = unsafe { CStr::from_ptr(message) }.to_str().unwrap().to_owned();
     if level == 2 && message.contains("ghl_tokens_adopt") {
         WARNINGS.lock().unwrap().push(message);
@@ -92,9 +93,9 @@ unsafe extern "C" fn hear(level: i32, message: *const c_char, _: *mut c_void) {
 }
 
 #[test]
-fn client_warns_once_that_the_store_holds_tokens_of_another_client_id() {
+fn client_on_a_store_with_tokens_of_another_client_id_warns_once() {
     const LOUD_ID: &str = "6600aabbccddeeff00112233-loud";
-    // SAFETY: a function of the right type.
+    // SAFETY: the callback has the declared type.
     assert_eq!(unsafe { ghl_set_log_callback(Some(hear), std::ptr::null_mut(), 2) }, 0);
     let fixture = Fixture::new(Kind::Sqlite);
     let loud = fixture.open_with(json!({"clientId": LOUD_ID}));
@@ -118,7 +119,7 @@ fn client_warns_once_that_the_store_holds_tokens_of_another_client_id() {
 }
 
 #[test]
-fn adopted_tokens_stay_as_they_are_work_under_the_new_client_id_and_are_gone_under_the_old_one() {
+fn adopted_tokens_work_unchanged_under_the_new_client_id_and_are_gone_from_the_old() {
     for changes in [json!({}), json!({"store": {"encryptionKeys": [KEY]}})] {
         let fixture = Fixture::new(Kind::Sqlite);
         let (abi, company, location) = held_under_the_old_id(&fixture, &changes);
@@ -135,13 +136,13 @@ fn adopted_tokens_stay_as_they_are_work_under_the_new_client_id_and_are_gone_und
         }
         let again = abi.tokens_adopt(json!({"clientId": OLD_ID})).ok();
         assert_eq!(again["adopted"], 0, "{again}");
-        // A client that held them in memory does not bring them back.
+        // A client with a copy in memory does not restore it.
         old.access_token(&company).fails(Status::NotFound);
     }
 }
 
 #[test]
-fn dry_run_of_an_adoption_reports_and_changes_nothing() {
+fn adoption_dry_run_reports_and_changes_nothing() {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, ..) = held_under_the_old_id(&fixture, &json!({}));
     let report = abi.tokens_adopt(json!({"clientId": OLD_ID, "dryRun": true})).ok();
@@ -150,7 +151,7 @@ fn dry_run_of_an_adoption_reports_and_changes_nothing() {
 }
 
 #[test]
-fn adoption_of_one_resource_leaves_the_others() {
+fn adoption_of_one_resource_leaves_the_others_unchanged() {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, company, location) = held_under_the_old_id(&fixture, &json!({}));
     let report = abi.tokens_adopt(json!({"clientId": OLD_ID, "resourceId": company})).ok();
@@ -162,7 +163,7 @@ fn adoption_of_one_resource_leaves_the_others() {
 }
 
 #[test]
-fn token_that_is_held_under_the_new_client_id_is_not_replaced_by_an_adoption() {
+fn token_stored_under_the_new_client_id_is_not_replaced_by_an_adoption() {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, company, location) = held_under_the_old_id(&fixture, &json!({}));
     abi.connect(&fixture.emulator, Decision::Company(company.clone()));
@@ -183,7 +184,7 @@ fn token_that_is_held_under_the_new_client_id_is_not_replaced_by_an_adoption() {
 }
 
 #[test]
-fn token_that_was_deleted_under_the_new_client_id_is_not_brought_back_by_an_adoption() {
+fn token_deleted_under_the_new_client_id_is_not_restored_by_an_adoption() {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, company, _) = held_under_the_old_id(&fixture, &json!({}));
     fixture.pass(support::DAY / 24);
@@ -198,11 +199,11 @@ fn token_that_was_deleted_under_the_new_client_id_is_not_brought_back_by_an_adop
 }
 
 #[test]
-fn adoption_that_died_between_its_two_steps_is_completed_by_the_next() {
+fn adoption_interrupted_between_its_two_steps_is_completed_by_the_next() {
     for refreshed_meanwhile in [false, true] {
         let fixture = Fixture::new(Kind::Sqlite);
         let (abi, company, location) = held_under_the_old_id(&fixture, &json!({}));
-        // The state after the first step: the row is there under both client ids.
+        // The state after the first step: the row exists under both client ids.
         let copy = "CREATE TEMP TABLE both AS SELECT * FROM token WHERE client_id = ?1";
         let database = fixture.database();
         database.execute(copy, [OLD_ID]).unwrap();
@@ -225,7 +226,8 @@ fn adoption_that_died_between_its_two_steps_is_completed_by_the_next() {
 fn adoption_waits_for_a_refresh_under_the_old_client_id() {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, company, _) = held_under_the_old_id(&fixture, &json!({}));
-    // The emulator knows one client id only; the refresh is refused after it was held, and the token stays.
+    // The emulator does not know the old client id: it refuses the refresh that it held, and the
+    // token stays.
     let old = old(&fixture, json!({}));
     let hold = fixture.emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
     std::thread::scope(|scope| {
@@ -241,11 +243,11 @@ fn adoption_waits_for_a_refresh_under_the_old_client_id() {
 }
 
 #[test]
-fn lost_connection_is_tried_once_more_after_an_adoption_and_adopted_back() {
+fn lost_connection_is_retried_after_an_adoption_and_can_be_adopted_back() {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, company, _) = held_under_the_old_id(&fixture, &json!({}));
     let old = old(&fixture, json!({}));
-    // The emulator does not know this client id, and refuses the refresh.
+    // The emulator does not know the old client id, and refuses the refresh.
     let _ = old.token_refresh(&company);
     let report = abi.tokens_adopt(json!({"clientId": OLD_ID, "resourceId": company})).ok();
     assert_eq!(report["adopted"], 1, "{report}");
@@ -260,7 +262,7 @@ fn lost_connection_is_tried_once_more_after_an_adoption_and_adopted_back() {
 }
 
 #[test]
-fn unreadable_row_of_the_old_client_id_is_one_failed_item_of_an_adoption() {
+fn unreadable_row_under_the_old_client_id_fails_alone_in_an_adoption() {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, company, location) = held_under_the_old_id(&fixture, &json!({}));
     fixture.damage(&company);
@@ -270,7 +272,7 @@ fn unreadable_row_of_the_old_client_id_is_one_failed_item_of_an_adoption() {
 }
 
 #[test]
-fn install_that_waits_for_a_token_is_adopted_as_well() {
+fn install_waiting_for_its_company_token_is_adopted() {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, ..) = held_under_the_old_id(&fixture, &json!({}));
     let location = fixture.location(1);
@@ -278,7 +280,7 @@ fn install_that_waits_for_a_token_is_adopted_as_well() {
     let headers = support::signed(&fixture.emulator, body.as_bytes(), ghl_oauth_emulator::Signature::Ed25519);
     let applied = abi.webhook_apply(body.as_bytes(), &headers).ok();
     assert_eq!(applied["reason"], "remembered until its company's token is available", "{applied}");
-    // As if it had come under the old client id.
+    // Move the note, as if the webhook had arrived under the old client id.
     fixture.database().execute("UPDATE note SET client_id = ?1", [OLD_ID]).unwrap();
     abi.tokens_adopt(json!({"clientId": OLD_ID})).ok();
     abi.tokens_maintain(json!({}), |_| true).ok();
@@ -286,7 +288,7 @@ fn install_that_waits_for_a_token_is_adopted_as_well() {
 }
 
 #[test]
-fn store_of_one_client_id_says_that_it_has_no_other_to_adopt_from() {
+fn store_without_client_ids_refuses_an_adoption_and_suggests_an_import() {
     for kind in [Kind::Memory, Kind::Host] {
         let fixture = Fixture::new(kind);
         let abi = fixture.open();
@@ -298,7 +300,7 @@ fn store_of_one_client_id_says_that_it_has_no_other_to_adopt_from() {
 }
 
 #[test]
-fn wrong_parameters_of_an_adoption_are_named() {
+fn invalid_adoption_parameters_are_named_in_the_error() {
     let fixture = Fixture::new(Kind::Sqlite);
     let abi = fixture.open();
     abi.tokens_adopt(json!({"clientId": fixture.emulator.client_id()})).refuses("clientId");
@@ -306,7 +308,7 @@ fn wrong_parameters_of_an_adoption_are_named() {
     abi.tokens_adopt(json!({"clientId": OLD_ID, "resourceId": ""})).refuses("resourceId");
 }
 
-/// Runs `program CONFIGURATION OTHER-CLIENT-ID RESOURCE-ID`, which adopts step by step.
+/// Runs `program CONFIGURATION OTHER-CLIENT-ID RESOURCE-ID`, which adopts and checks each report.
 fn adopts(source: &str) {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, company, location) = held_under_the_old_id(&fixture, &json!({}));
@@ -324,12 +326,12 @@ fn adopts(source: &str) {
 
 #[cfg(unix)]
 #[test]
-fn typed_calls_in_c_adopt_and_read_every_part_of_the_report() {
+fn typed_c_calls_adopt_and_read_the_whole_report() {
     adopts("tests/abi/adopt.c");
 }
 
 #[cfg(unix)]
 #[test]
-fn client_in_cpp_adopts_and_reads_every_part_of_the_report() {
+fn cpp_client_adopts_and_reads_the_whole_report() {
     adopts("tests/abi/cpp_adopt.cpp");
 }

@@ -834,7 +834,7 @@ fn invalid_url_is_explained_without_its_password() {
     let Some(server) = shared() else { return };
     let database = server.database();
     let good = database.url();
-    // The port of tcpmux, which no system has listening.
+    // The port of tcpmux, a service that no system runs.
     let nobody = 1;
     let wrong_password = good.replace("d41d8cd9", "d41d8cd9-wrong");
     for (url, says) in [
@@ -933,7 +933,7 @@ fn locations_that_fill_a_pooler_leave_a_connection_for_the_company_refresh() {
     let import = json!({"tokens": tokens["tokens"], "replace": true});
     fixture.client.tokens_import(serde_json::from_value(import).unwrap()).unwrap();
     let mut config = Fixture::config(&fixture.emulator, &url);
-    // Each caller gets its turn in the end; how soon is a matter of the machine.
+    // Every caller succeeds eventually; the time depends on the machine.
     config.timeouts.total_ms = 120_000;
     let locations = fixture.emulator.location_ids();
     let clients: Vec<(&String, Client)> =

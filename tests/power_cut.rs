@@ -334,7 +334,7 @@ impl History {
                 outcome.cuts += 1;
                 let (number, promise) = &promised[index];
                 for state in disk.after_a_cut(depth) {
-                    // The same disk is opened again only for another promise.
+                    // Reopen an identical disk only if the promise differs.
                     if !known.insert((number, disk::digest(&state))) {
                         continue;
                     }

@@ -244,7 +244,8 @@ fn expire(client: &Client) {
     client.tokens_import(serde_json::from_value(page).unwrap()).unwrap();
 }
 
-/// The timeouts of a process whose answer is delayed by a test: however slow the machine is, it is not sent again.
+/// Timeouts long enough that a response delayed by a test is never requested again, even on a slow
+/// machine.
 fn patient() -> Value {
     json!({"totalMs": 120_000, "answerMs": 110_000})
 }
@@ -348,7 +349,8 @@ impl Rng {
     }
 }
 
-/// How long a call may take beyond its deadline on a busy machine. SQLite's own busy handler took ten seconds in all.
+/// How long a call may exceed its deadline on a busy machine. SQLite's own busy handler took ten
+/// seconds in total.
 const SCHEDULING: Duration = Duration::from_secs(6);
 
 /// The deadline of a worker's calls.
@@ -438,7 +440,7 @@ impl<'a> History<'a> {
             match words[..] {
                 ["token", ref id, token, took] => {
                     assert_in_time("access_token", took);
-                    // The token of the guest ends with its uninstall.
+                    // An uninstallation ends the token of that location.
                     let ends = self.webhooks && *id == uninstalled;
                     assert!(ends || emulator.access_token_is_live(token), "{id} got an expired token");
                     *answers.entry("token".to_owned()).or_default() += 1;
@@ -912,11 +914,11 @@ fn foreign_locks_and_reads_between_crashes_delay_no_call_and_lose_no_token() {
 
 // ---- A full disk ----------------------------------------------------------------------------------------------------
 
-/// A file system of its own, which can be filled up. SQLite writes the WAL back when it has 4 MB.
+/// A small file system that a test can fill. SQLite checkpoints the WAL when it has 4 MB.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// Says so if it cannot be mounted.
+    /// Prints a note if it cannot be mounted.
     fn new(size: &str) -> Option<SmallDisk> {
         let folder = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -936,7 +938,7 @@ impl SmallDisk {
         self.filler().exists()
     }
 
-    /// Takes all the room that there is.
+    /// Fills all free space.
     fn fill(&self) {
         let mut filler = fs::File::options().create(true).append(true).open(self.filler()).unwrap();
         for size in [4096, 1] {
@@ -944,7 +946,7 @@ impl SmallDisk {
         }
     }
 
-    /// Takes the room of the WAL as well: no transaction fits any more.
+    /// Fills the space reserved by the WAL as well, so that no transaction fits.
     fn fill_up(&self, store: &Value) {
         self.fill();
         if let Ok(database) = rusqlite::Connection::open(store["path"].as_str().unwrap()) {
@@ -989,7 +991,7 @@ fn disk_full_before_the_save_loses_no_token() {
 }
 
 #[test]
-fn disk_full_at_times_between_crashes_loses_no_token() {
+fn temporarily_full_disk_between_crashes_loses_no_token() {
     let Some(disk) = SmallDisk::new("16m") else { return };
     let store = sqlite(disk.0.path());
     let trouble = |_, _| if disk.is_full() { disk.clear() } else { disk.fill_up(&store) };
@@ -1021,7 +1023,7 @@ fn disk_of_one_megabyte_serves_two_thousand_refreshes() {
 }
 
 #[test]
-fn disk_that_another_program_fills_up_serves_on_by_the_room_of_the_wal() {
+fn disk_filled_by_another_program_still_serves_refreshes_from_the_wal_space() {
     let Some(disk) = SmallDisk::new("16m") else { return };
     let mut fixture = Fixture::new(&sqlite(disk.0.path()));
     let mut other = start_worker(&fixture.config);

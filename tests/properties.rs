@@ -201,7 +201,7 @@ impl World {
         }
     }
 
-    /// What a caller gets works, or the error is one that can be understood from what happened.
+    /// A returned token must work, and an error must be explained by the events so far.
     fn check(&mut self, asked: Result<ghl_oauth::internals::secret::Secret, ghl_oauth::Error>) {
         match asked {
             Ok(token) => {

@@ -396,7 +396,7 @@ fn undated_uninstall_without_an_id_is_applied_again_a_day_after_a_reinstallation
     }
 }
 
-/// A stand with two connected companies of two locations each.
+/// A fixture with two connected companies of two locations each.
 fn two_companies() -> (Fixture, Abi) {
     let options = Options { companies: 2, locations: 2, rate_limit: None, ..Options::default() };
     let fixture = Fixture::of(Kind::Sqlite, options);
@@ -426,7 +426,7 @@ fn install_without_a_company_is_minted_from_the_company_that_lists_the_location(
 }
 
 #[test]
-fn install_without_a_company_that_no_company_lists_is_remembered_and_asked_for_rarely() {
+fn install_that_no_company_lists_is_remembered_and_looked_up_rarely() {
     let (fixture, abi) = two_companies();
     let location = fixture.emulator.open_location(&fixture.emulator.company_ids()[1]);
     let automatic = body(&fixture, &install(&location), json!({"companyId": null}));
@@ -439,7 +439,7 @@ fn install_without_a_company_that_no_company_lists_is_remembered_and_asked_for_r
     }
     assert_eq!(sent(&fixture.emulator), ["list 200", "list 200"], "each company was asked once");
 
-    // It is listed late, and found when the pause is over.
+    // The location is listed late, and found after the pause.
     fixture.emulator.install_location(&location);
     fixture.pass(MINUTE);
     abi.tokens_maintain(json!({}), |_| true).ok();
@@ -447,7 +447,7 @@ fn install_without_a_company_that_no_company_lists_is_remembered_and_asked_for_r
 }
 
 #[test]
-fn location_of_which_no_install_told_is_not_looked_for_among_several_companies() {
+fn location_without_an_install_is_not_looked_up_among_several_companies() {
     let (fixture, abi) = two_companies();
     abi.access_token("unknown").fails(Status::NotFound);
     assert_eq!(sent(&fixture.emulator), Vec::<String>::new());

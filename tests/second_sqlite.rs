@@ -16,7 +16,7 @@ use support::Abi;
 use tempfile::TempDir;
 use worker::Worker;
 
-/// When the file is changed.
+/// The moment at which the file is changed.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
     BeforeRefresh,
@@ -128,8 +128,8 @@ fn save_survives_a_second_copy_of_the_library_in_the_process() {
     second_sqlite("second-library", |_| {});
 }
 
-/// Reading the files releases the POSIX locks of this process, so another process believes to be
-/// the last one.
+/// Closing a file releases all POSIX locks that the process holds on it, so another process takes
+/// itself for the last user.
 #[test]
 fn save_survives_a_host_that_reads_the_files_while_another_process_closes_the_database() {
     second_sqlite("read-file", |path| {
@@ -139,11 +139,11 @@ fn save_survives_a_host_that_reads_the_files_while_another_process_closes_the_da
     });
 }
 
-/// In two processes a second SQLite opens and closes the file without end, so POSIX locks vanish in the midst of
-/// transactions. One process saves a numbered token, and the other one, which saves tokens of its own all the time, must find
-/// that token in the file.
+/// In each of two processes a second SQLite repeatedly opens and closes the file, so that POSIX
+/// locks vanish in the middle of transactions. One process saves a numbered token; the other, which
+/// keeps saving its own tokens, must find that token in the file.
 #[test]
-fn save_that_races_a_second_sqlite_in_each_of_two_processes_is_found_by_the_other() {
+fn save_racing_a_second_sqlite_in_two_processes_is_found_by_the_other() {
     const SAVES: u32 = 150;
     let fixture = Fixture::new();
     let (mut writer, mut reader) = (fixture.worker(), fixture.worker());

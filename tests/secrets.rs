@@ -190,7 +190,7 @@ fn faults(echo: &str, tokens: &str) -> Vec<FaultKind> {
 struct Play {
     emulator: Emulator,
     abi: Abi,
-    /// Another client, whose calls have time: what it is granted, the first one imports.
+    /// Another client, with long timeouts; the first client imports the tokens that it obtains.
     patient: Abi,
     panicking_clock: Arc<PanickingClock>,
     heard: Arc<support::EventRecorder>,
@@ -214,7 +214,8 @@ impl Play {
     /// Reconnects with all tokens due. Returns the tokens and the redirect URLs of two browsers.
     fn ready(&mut self) -> (String, [String; 2]) {
         self.canaries = Canaries::of(&self.emulator);
-        // A deletion that came to its deadline would leave a token that the other resources' calls do not know.
+        // A deletion that times out would leave a token that the calls for other resources do not
+        // expect.
         until_it_succeeds(|| match self.abi.token_delete("imported") {
             Outcome(code, document) if code == Status::NotFound.code() => Outcome(0, document),
             outcome => outcome,
@@ -295,7 +296,7 @@ impl Play {
             ("", &|| abi.token_refresh(&location)),
             ("", &|| {
                 let outcome = abi.tokens_import(sessions.clone());
-                // Without it, the refresh below would be a mint from the company, which does not know what the server repeats.
+                // The import must succeed: without its token, the refresh below would be a mint.
                 until_it_succeeds(|| abi.tokens_import(sessions.clone()));
                 outcome
             }),
@@ -362,12 +363,12 @@ impl Play {
         let export = self.abi.tokens_export(json!({})).ok();
         self.canaries.add_tokens(&export);
         assert!(self.canaries.show_in(&export.to_string()), "the search finds the secrets of an export");
-        assert!(said > 20 * kinds / of, "{said} texts were searched");
+        assert!(said > 20 * kinds / of, "{said} strings were searched");
     }
 }
 
-/// The table's deadline is short, so that each unsuccessful wait ends soon. On a busy machine a call
-/// that needs no server may need several attempts.
+/// The table's deadline is short, so that each unsuccessful wait ends soon. On a busy machine a
+/// call that needs no server may need several attempts.
 fn until_it_succeeds(call: impl Fn() -> Outcome) {
     let tried = (0..1000).find(|_| call().0 == 0);
     tried.expect("a call without faults succeeds");

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measures how many runs the simulation needs to find each of these defects.
+"""Measures how many runs the simulation needs to detect each of these bugs.
 
-All mutations are built into one program, each behind a switch; then the sources are restored. The simulation runs once
-for each mutation. An edit that does not apply any more is an error: adapt it to the sources, or drop it with its
-reason. The sources that are edited must be committed.
+All mutations are built into one program, each behind a switch, and the sources are restored. The
+simulation then runs once per mutation. An edit that no longer applies is an error: adapt it or
+remove it. Commit the edited sources first.
 
     tests/simulation_mutations.py [--runs N] [NAME ...]
 """
@@ -18,7 +18,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# A name, and edits: a file below src, a text that it holds once, and the text that replaces it. `ON` is the switch.
+# A name and its edits: a file below src, a text that occurs in it once, and the replacement. `ON`
+# is the switch.
 MUTATIONS = {
     "import of an older token replaces a newer one": [
         ("tokens/transfer.rs", "if !is_dated && !lost {", "if !ON && !is_dated && !lost {"),
@@ -45,10 +46,10 @@ MUTATIONS = {
             "self.store.lock(resource_id, &if ON { deadline.at_least(Duration::from_secs(120)) } else { deadline.clone() })",
         ),
     ],
-    "answer for another owner is relabelled": [
+    "response for another owner is relabelled": [
         ("tokens/refresh.rs", "if token.is_of_another(", "if !ON && token.is_of_another("),
     ],
-    "deletion is undone by a refresh under way": [
+    "deletion is undone by a pending refresh": [
         (
             "tokens/records.rs",
             "None if self.outlives_deletion(record, origin, deadline)? => Ok(None),",
@@ -67,7 +68,7 @@ MUTATIONS = {
             "if ON { granted_at() } else { self.installed_at.unwrap_or_else(granted_at) }",
         ),
     ],
-    "page of a firewall is a verdict": [
+    "page of a firewall is final": [
         ("error.rs", "is_some_and(|fault| fault.is_of_api)", "is_some_and(|fault| ON || fault.is_of_api)"),
     ],
     "conflict is decided by the wall clock": [
@@ -78,7 +79,7 @@ MUTATIONS = {
             "Origin::Refresh(spent) => is_lost || outlives_mint || same_token(&stored.token, spent),",
         ),
     ],
-    "clock that is set back revives a dead token": [
+    "clock that is set back revives an expired token": [
         (
             "tokens/schedule.rs",
             "Some(known) => known.min(left),",
@@ -97,7 +98,7 @@ MUTATIONS = {
 
 
 SWITCH = """
-/// Whether the mutation of that number is on.
+/// Whether this mutation is on.
 pub(crate) fn is_mutant(number: u32) -> bool {
     static CHOSEN: std::sync::OnceLock<Option<u32>> = std::sync::OnceLock::new();
     *CHOSEN.get_or_init(|| std::env::var("GHL_MUTANT").ok()?.parse().ok()) == Some(number)
@@ -106,7 +107,7 @@ pub(crate) fn is_mutant(number: u32) -> bool {
 
 
 def build(mutations):
-    """Builds the simulation with every mutation behind its switch; the program."""
+    """Builds the simulation with every mutation. Returns the path of the program."""
     before = {}
     try:
         for number, (name, edits) in enumerate(mutations):
@@ -115,7 +116,7 @@ def build(mutations):
                 text = path.read_text()
                 before.setdefault(path, text)
                 if text.count(old) != 1:
-                    sys.exit(f"{name}: the edit of src/{file} does not apply any more: {old!r}")
+                    sys.exit(f"{name}: the edit of src/{file} no longer applies: {old!r}")
                 path.write_text(text.replace(old, new.replace("ON", f"crate::is_mutant({number})")))
         path = ROOT / "src" / "lib.rs"
         before[path] = path.read_text()
@@ -133,13 +134,13 @@ def build(mutations):
 
 
 def test(program, number, options):
-    """What the simulation says of one mutation."""
+    """Runs the simulation with one mutation. Returns its output."""
     variables = {
         "GHL_MUTANT": str(number),
         "GHL_SIMULATION_RUNS": str(options.runs),
         "GHL_SIMULATION_SECONDS": str(options.seconds),
     }
-    command = [program, "simulation::no_run", "--nocapture"]
+    command = [program, "simulation::simulated_runs_violate_no_invariant", "--nocapture"]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -148,9 +149,9 @@ def test(program, number, options):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--runs", type=int, default=200_000, help="the most runs for each mutation")
-    arguments.add_argument("--seconds", type=int, default=600, help="the most seconds for each mutation")
-    arguments.add_argument("names", nargs="*", help="parts of the names of mutations; default: all")
+    arguments.add_argument("--runs", type=int, default=200_000, help="maximum runs per mutation")
+    arguments.add_argument("--seconds", type=int, default=600, help="maximum seconds per mutation")
+    arguments.add_argument("names", nargs="*", help="substrings of mutation names; default: all")
     options = arguments.parse_args()
     mutations = list(MUTATIONS.items())
     program = build(mutations)
@@ -161,7 +162,7 @@ def main():
         output = test(program, number, options)
         made = re.search(r"^(\d+) runs in", output, re.MULTILINE)
         if made is None:
-            sys.exit(f"{name}: it could not be run:\n{output}")
+            sys.exit(f"{name}: the simulation did not run:\n{output}")
         found = re.search(r"^(.*)\nto repeat it: GHL_SIMULATION_SEED=(\d+)", output, re.MULTILINE)
         if found is None:
             missed += 1

@@ -1,5 +1,5 @@
-//! The bindings have the statuses of the table in `src/error/statuses.rs`; `GHL_UPDATE_STATUSES=1`
-//! writes them.
+//! The bindings contain every status of the table in `src/error/statuses.rs`.
+//! `GHL_UPDATE_STATUSES=1` updates them.
 
 use std::fs;
 use std::path::Path;
@@ -44,14 +44,14 @@ impl Row {
     }
 }
 
-/// The file with everything between two of its lines replaced; the lines stay.
+/// Replaces the text between two lines of a file; the lines themselves stay.
 fn replaced(text: &str, first: &str, last: &str, between: &str) -> String {
     let (before, rest) = text.split_once(first).unwrap_or_else(|| panic!("no {first:?}"));
     let end = rest.find(last).unwrap_or_else(|| panic!("no {last:?} after {first:?}"));
     format!("{before}{first}{between}{}", &rest[end..])
 }
 
-/// Compares a file with its expected text, or writes that text if the variable is set.
+/// Compares a file with its expected text, or writes it if the variable is set.
 fn hold(name: &str, expected: impl Fn(&str) -> String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let found = fs::read_to_string(&path).unwrap();
@@ -72,8 +72,8 @@ fn python_has_a_class_for_each_status() {
     hold("bindings/python/src/ghl_oauth/errors.py", |file| {
         let class = |row: Row| {
             let head = format!("class {}(GhlError):\n    \"\"\"", row.class);
-            // A docstring that is there stays: it may say more to a Python programmer than the
-            // table does.
+            // An existing docstring stays: it may tell a Python programmer more than the table
+            // does.
             let kept = file.split_once(&head).and_then(|(_, rest)| rest.split_once("\"\"\""));
             let doc = kept.map_or_else(|| row.doc.trim().replace('`', "``"), |(doc, _)| doc.to_owned());
             format!("{head}{doc}\"\"\"\n\n    code = {}\n    status = \"{}\"\n\n\n", row.code, row.name)

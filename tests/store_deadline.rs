@@ -1,4 +1,4 @@
-//! Calls end by their deadline whatever other programs do with the database file.
+//! Calls end by their deadline even if another program locks the database file.
 #![cfg(all(unix, feature = "sqlite"))]
 
 mod store_suite;
@@ -110,7 +110,7 @@ fn writers_blocked_by_a_foreign_write_lock_resume_when_it_is_released() {
                 assert_eq!(store.save(&record(&format!("company-{index}")), &patience()).unwrap(), 1);
             });
         }
-        // One of them is refused, so the others wait behind it.
+        // One writer is refused, so the others wait behind it.
         let error = store.save(&record("too late"), &within(Duration::from_millis(50))).unwrap_err();
         assert_eq!(error.status(), Status::Timeout);
         other.execute_batch("COMMIT").unwrap();
@@ -132,7 +132,7 @@ fn removal_of_three_thousand_records_during_a_foreign_read_uses_one_short_transa
     assert!(removed.into_iter().all(|removed| removed));
     let took = began.elapsed();
     assert!(took < TOTAL + SLACK, "{took:?}");
-    // No write of another process waits for the reader.
+    // Writes of other processes do not wait for the reader.
     let began = Instant::now();
     other_program(&path, WRITES);
     assert!(began.elapsed() < SLACK, "{:?}", began.elapsed());
@@ -169,10 +169,11 @@ fn calls_blocked_by_a_foreign_write_lock_return_by_total_ms() {
 }
 
 #[test]
-fn client_that_is_made_beside_a_foreign_lock_fails_by_total_ms_and_says_why() {
+fn client_created_under_a_foreign_lock_fails_by_total_ms_and_names_the_cause() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
-    // A file that is no WAL database yet: the library must change that, and the other program does not let it.
+    // The file is not in WAL mode yet. The library must switch it, which the other program's lock
+    // prevents.
     let other = other_program(&path, "CREATE TABLE theirs (x); BEGIN EXCLUSIVE");
     let emulator = support::emulator(1);
     let changes = json!({

@@ -1,5 +1,5 @@
-//! A database has one identity whichever path leads to it, and its files are always those at the
-//! path.
+//! A database has the same identity through every path that leads to it, and its side files are
+//! always next to it.
 #![cfg(all(unix, feature = "sqlite"))]
 
 mod built;

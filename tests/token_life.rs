@@ -726,7 +726,7 @@ fn event_listener_sees_the_reported_state_and_gets_no_event_after_removal() {
         let deleted = event["type"] == "token.deleted";
         let resource = event["resourceId"].as_str().unwrap();
         let listed = if deleted { Value::Null } else { abi.listed(resource)["expiresAt"].clone() };
-        // Nobody changes the listener from inside it.
+        // The callback cannot replace itself.
         // SAFETY: a living client.
         let code = unsafe {
             ghl_oauth::internals::ffi::ghl_client_on_event(abi.handle(), None, std::ptr::null_mut())

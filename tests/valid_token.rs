@@ -19,8 +19,8 @@ const PATIENT: u64 = 120_000;
 /// "At once" on a busy machine: less than any of the waits that these tests cause.
 const AT_ONCE: Duration = Duration::from_secs(60);
 
-/// What is left of a token's life, in milliseconds: less than the margin, and more than a caller that waits in error would
-/// have to wait for it to be noticed.
+/// The remaining lifetime of a token in milliseconds: below the margin, and longer than any wait
+/// that these tests would detect.
 const NEARLY_OVER: i64 = 200_000;
 
 /// A company whose token is inside the margin.
@@ -177,7 +177,7 @@ fn callers_with_a_valid_token_do_not_wait_for_the_write_lock_of_another_connecti
     for warm in [true, false] {
         let (fixture, abi, company, old) = due(Kind::Sqlite);
         let abi = if warm {
-            // The memory and the statements have been used already.
+            // This client has filled its cache and prepared its statements.
             abi
         } else {
             fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}))
@@ -197,7 +197,7 @@ fn callers_with_a_valid_token_do_not_wait_for_a_store_that_hangs() {
     let (fixture, abi, company, old) = if abi.access_token(&company).text() == old {
         (fixture, abi, company, old)
     } else {
-        // That call has renewed the token; the next one is due again, and in memory.
+        // That call refreshed the token. Put one into memory that is due.
         let mut answer = fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         answer["expiresAt"] = json!(fixture.emulator.clock().now_ms() + NEARLY_OVER);
         let import = json!({"tokens": [answer], "replace": true});

@@ -1,8 +1,8 @@
-//! The vendor's own OpenAPI description, served by a strict third-party mock, accepts every request that the library
-//! can make.
+//! The vendor's own OpenAPI description, served by a strict third-party mock, accepts every request
+//! that the library can make.
 //!
-//! Needs Prism (`npm install @stoplight/prism-cli`) and the description, which the vendor publishes; the variables below
-//! say where they are. `.ci/run` sets both.
+//! Needs Prism (`npm install @stoplight/prism-cli`) and the description, which the vendor
+//! publishes; the variables below say where they are. `.ci/run` sets both.
 
 use std::env;
 use std::net::{TcpListener, TcpStream};

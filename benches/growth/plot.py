@@ -1,9 +1,9 @@
-"""Measures the growth of costs with `cargo bench --bench growth`, stores the figures next to this script, and draws them.
+"""Measures how costs grow with `cargo bench --bench growth`, stores the figures, and draws them.
 
     python3 benches/growth/plot.py [--quick] [--draw] [CURVE …]
 
-The curves are tokens, locations, processes and hosts. `--quick` measures less, and draws into another folder; `--draw`
-only draws. Needs matplotlib.
+The curves are tokens, locations, processes and hosts. The figures are stored next to this script.
+`--quick` measures less and draws into another folder; `--draw` only draws. Needs matplotlib.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares this library with its alternatives: python3 benches/peers/compare.py [QUESTION …].
 
-`--locations N` mints more than 1,000. Run benches/peers/setup first, which downloads and builds the peers.
-benches/README.md explains the questions and the results.
+`--locations N` mints more than 1,000. Run benches/peers/setup first: it downloads and builds the
+peers. benches/README.md explains the questions and the results.
 """
 
 import argparse
@@ -449,7 +449,7 @@ def mint(arguments):
 
 
 def store(_):
-    """A persistent save, and a page of many records; no peer has a persistent store that runs here."""
+    """A durable save, and a page of many records. No peer has a durable store that runs here."""
     count = 10_000
     with emulator("--rate-limit", "off") as server, store_of(server, OURS_C) as store:
         token = {**server.token(), "expiresAt": now_ms() + 24 * HOUR_MS}
@@ -505,7 +505,7 @@ def process_of(command):
 
 
 def installed():
-    """The dependencies of each peer, excluding the C library and the standard library of the language."""
+    """The dependencies of each peer, without the C library and the language's standard library."""
 
     def megabytes(paths):
         files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]

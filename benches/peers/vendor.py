@@ -16,7 +16,7 @@ from highlevel.storage import MemorySessionStorage, SessionStorage
 class Folder(SessionStorage):
     """A custom session storage as the documentation suggests: one file per session.
 
-    Like the MongoDB storage it normalizes the field names and merges them into the existing session.
+    Like the MongoDB storage, it normalizes field names and merges them into the existing session.
     """
 
     def __init__(self, path):
@@ -102,7 +102,7 @@ class Peer:
         print(json.dumps({"us": statistics.median(runs) * 1e6}))
 
     async def refresh(self):
-        """Uses the public call, because the session keeps the token that the first refresh spends."""
+        """Makes the public call: the session keeps the token that the first refresh uses up."""
         refresh_token = self.task["token"]["refreshToken"]
         times = []
         for _ in range(self.task["calls"]):

@@ -78,7 +78,7 @@ static struct curl_slist *bearer(const struct caller *caller) {
     return curl_slist_append(NULL, header);
 }
 
-/* Writes a form with the given number of fields and sets it on the handle, which does not copy it. */
+/* Writes a form with `count` fields. The handle does not copy it. */
 static void set_form(const struct caller *caller, char form[8192], int fields, const char **names, const char **values) {
     size_t length = 0;
     for (int i = 0; i < fields; i++) {

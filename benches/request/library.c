@@ -67,7 +67,7 @@ static void caller_free(struct caller *caller) {
     free(caller);
 }
 
-/* ghl_tokens_mint of the given number of locations; prints like the other calls, without a median. */
+/* ghl_tokens_mint of many locations. Prints like the other calls, without a median. */
 static void mint_many(const struct task *task) {
     size_t room = 256 + (size_t)task->locations * 64;
     char *json, *parameters = malloc(room);

@@ -125,17 +125,17 @@ typedef struct ghl_import_report {
 /* Another client id that has tokens in the same database. */
 typedef struct ghl_other_client {
     const char *client_id;
-    int64_t tokens; /* how many */
+    int64_t tokens; /* the number of its tokens */
 } ghl_other_client;
 
-/* The outcome of an adoption. */
+/* The report of an adoption. */
 typedef struct ghl_adopt_report {
     int64_t adopted;
-    ghl_skipped_token *skipped; /* each with its resource_id; the index says nothing */
+    ghl_skipped_token *skipped; /* identified by resource_id; index is unused */
     size_t skipped_count;
     ghl_maintain_failure *failed; /* stored tokens that cannot be read */
     size_t failed_count;
-    ghl_other_client *clients; /* those that have tokens now */
+    ghl_other_client *clients; /* client ids that have tokens now */
     size_t client_count;
     char *document;
 } ghl_adopt_report;
@@ -379,8 +379,9 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
                                 ghl_import_report *out, ghl_error *error);
 
 /*
- * ghl_tokens_adopt. client_id: NULL: nothing is adopted, and the report names the client ids. resource_id: only this company
- * or location; NULL: all. dry_run: only report.
+ * ghl_tokens_adopt. client_id: the other client id; NULL: adopts nothing, and reports the client
+ * ids that have tokens. resource_id: only this company or location; NULL: all. dry_run: only
+ * report.
  */
 int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id, bool dry_run,
                                ghl_adopt_report *out, ghl_error *error);

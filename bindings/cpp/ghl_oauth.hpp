@@ -684,10 +684,10 @@ struct import_report {
 // Another client id that has tokens in the same database.
 struct other_client {
     std::string client_id;
-    std::int64_t tokens = 0; // how many
+    std::int64_t tokens = 0; // the number of its tokens
 };
 
-// A token that an adoption left where it was.
+// A token that an adoption skipped.
 struct unadopted_token {
     std::string resource_id;
     std::string reason;
@@ -697,7 +697,7 @@ struct adoption_report {
     std::int64_t adopted = 0;
     std::vector<unadopted_token> skipped;
     std::vector<failed_token> failed;  // stored tokens that cannot be read
-    std::vector<other_client> clients; // those that have tokens now
+    std::vector<other_client> clients; // client ids that have tokens now
     std::string raw;
 };
 
@@ -2321,9 +2321,9 @@ public:
         return call<import_report>(ghl_tokens_import, params);
     }
 
-    // Moves the tokens of another client id in the same database to this client's, after a key rotation. client_id: the other
-    // one; if it is empty, nothing is adopted, and the report names the client ids. resource_id: only this company or location,
-    // or empty for all. dry_run: only report.
+    // Moves the tokens of another client id in the same database to this one, after a key rotation.
+    // client_id: the other client id; if empty, adopts nothing and reports the client ids that have
+    // tokens. resource_id: only this company or location, or empty for all. dry_run: only report.
     returns<adoption_report> tokens_adopt(std::string_view client_id = {}, std::string_view resource_id = {},
                                           bool dry_run = false) const {
         detail::writer params;
@@ -2370,8 +2370,8 @@ public:
         return watched<mint_report, mint_progress>(ghl_tokens_mint, params, progress);
     }
 
-    // Sends an API request with a valid token. Returns the response whatever its status: check
-    // ok().
+    // Sends an API request with a valid token. Returns every response, even one with an error
+    // status: check ok().
     returns<api_response> request(const api_request &request) const {
         detail::writer params;
         params.open('{').name("method").text(request.method).name("path").text(request.path);

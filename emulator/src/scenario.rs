@@ -51,7 +51,7 @@ impl Run {
         }
     }
 
-    /// Plays the next event, at its scheduled time or now, whichever is later.
+    /// Plays the next event at its scheduled time, or now if that time has passed.
     fn step(&mut self, state: &mut State) -> Option<Happening> {
         let ((at_ms, _), event) = self.queue.pop_first()?;
         if state.clock.now_ms() < at_ms {

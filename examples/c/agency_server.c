@@ -2,8 +2,9 @@
  * The core of an agency's server: webhooks keep the stored tokens in step with the installations,
  * sixteen threads make API calls, and a signal shuts the program down in an orderly way.
  *
- *     cc -std=c99 -D_POSIX_C_SOURCE=200809L examples/c/agency_server.c bindings/c/ghl_oauth_typed.c \
- *         -Iinclude -Ibindings/c -Ltarget/release -lghl_oauth -lpthread -o agency_server
+ *     cc -std=c99 -D_POSIX_C_SOURCE=200809L examples/c/agency_server.c \
+ *         bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c -Ltarget/release -lghl_oauth \
+ *         -lpthread -o agency_server
  *     ./agency_server config.json
  *
  * config.json: {"clientId": "...", "clientSecret": "...", "store": {"kind": "sqlite", "path":
@@ -12,7 +13,7 @@
  * The input that a web framework and a scheduler would provide comes from stdin, so the example
  * needs no HTTP library:
  *
- *     webhook 312 Zs9fQ0...        a delivery: the length of its body in bytes, and its x-ghl-signature header;
+ *     webhook 312 Zs9fQ0...        a delivery: the length of its body, and its x-ghl-signature
  *     {"type": "INSTALL", ...      the body, unchanged, starting on the next line
  *     visit ve9EPM428h8vShlRW1KT   a job: a call for this location
  *     visit all                    a job for each location with a stored token
@@ -243,8 +244,8 @@ static void *await_signal(void *context) {
     int number;
     sigwait(&signals, &number);
     set(&stopping);
-    /* A cancellation ends the calls of its moment, not one that is just about to be made, and so does the signal with a
-       read: hence the loop. Only a refresh that was sent goes on until its token is saved, and is waited for. */
+    /* A cancellation ends only the calls in progress, and a signal only a read in progress. Repeat
+       both until the calls have ended. A refresh that was sent continues until its token is saved. */
     while (!is(&finished)) {
         ghl_client_cancel(client);
         pthread_kill(*reader, SIGUSR1);

@@ -42,7 +42,7 @@ static int32_t connect(ghl_client *client, ghl_token_info *info, ghl_error *erro
     return status;
 }
 
-/* Gets a token for each location of the company: minted on the first call, from memory afterwards. */
+/* Gets a token for each location of the company: by a mint first, from memory afterwards. */
 static int32_t visit_locations(ghl_client *client, const char *company_id, ghl_error *error) {
     /* Locations without the app have no token. */
     ghl_location_query query = {.company_id = company_id, .page_size = 10, .is_installed = GHL_ONLY_TRUE};

@@ -5,7 +5,8 @@ Against the emulator, which grants the consent through its control API:
     cargo run -p ghl-oauth-emulator -- --port 8080
     python3 quickstart.py http://127.0.0.1:8080
 
-Against the real API, with your app's GHL_CLIENT_ID, GHL_CLIENT_SECRET and GHL_REDIRECT_URI in the environment:
+Against the real API, with GHL_CLIENT_ID, GHL_CLIENT_SECRET and GHL_REDIRECT_URI of your app in the
+environment:
 
     python3 quickstart.py
 

@@ -1,9 +1,9 @@
-"""A store written in Python: tokens in a `shelve` of the standard library, with `fcntl` locks. For Linux and macOS.
+"""A store written in Python: tokens in a `shelve`, with `fcntl` locks. For Linux and macOS.
 
     with ghl_oauth.Client(…, store=ShelveStore("tokens")) as client: …
 
-It shows the duties of a store and suits a few hundred tokens: each save closes the shelf and waits for the disk.
-As a program it lists the records of a store:
+It shows the duties of a store and suits a few hundred tokens: each save closes the shelf and waits
+for the disk. As a program it lists the records of a store:
 
     python3 shelve_store.py tokens
 """
@@ -99,7 +99,7 @@ class ShelveStore(ghl_oauth.Store):
             os.close(descriptor)
 
     def _wait_for_disk(self) -> None:
-        """Syncs to disk: the replaced token is already worthless, so a power cut must not undo the save."""
+        """Syncs to disk: the replaced token is used up, so a power cut must not undo the save."""
         for path in [*glob.glob(glob.escape(self._path) + "*"), os.path.dirname(self._path)]:
             if not path.endswith(".locks"):
                 descriptor = os.open(path, os.O_RDONLY)

@@ -5,7 +5,8 @@
  *
  *     ghl_client *client;
  *     char *out;
- *     int32_t status = ghl_client_new("{\"clientId\": \"…\", \"clientSecret\": \"…\"}", &client, &out);
+ *     const char *config = "{\"clientId\": \"…\", \"clientSecret\": \"…\"}";
+ *     int32_t status = ghl_client_new(config, &client, &out);
  *     if (status != GHL_OK) {
  *         fprintf(stderr, "%s: %s\n", ghl_status_name(status), out);
  *     }
@@ -19,18 +20,18 @@
  *     ghl_string_free(error);
  *     ghl_client_free(client);
  *
- * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code. If it has an out_json (or
- *     out_error) parameter, it writes one JSON document there: the result, or {"error": {"status",
- *     "message", "help", "parameter", "retryable", "retryAfterMs", "resourceId", "httpStatus",
- *     "traceId", "api"}}. "message" says what happened, "help" what to do, "parameter" which argument
- *     or key is wrong, "retryable" whether the same call may succeed later, "api" what the server
- *     said. Pass NULL if only the code matters.
+ * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code. If it has an out_json
+ *     (or out_error) parameter, it writes one JSON document there: the result, or {"error":
+ *     {"status", "message", "help", "parameter", "retryable", "retryAfterMs", "resourceId",
+ *     "httpStatus", "traceId", "api"}}. "message" says what happened, "help" what to do.
+ *     "parameter" names the wrong argument or key, "retryable" says whether the same call may
+ *     succeed later, "api" holds the server's error details. Pass NULL if only the code matters.
  *
- * Ownership.  Every out-pointer that is not NULL is set to NULL or 0 on entry. The caller owns every
- *     char * that the library returns and frees it with ghl_string_free, which accepts NULL and wipes
- *     the string. Input strings are NUL-terminated UTF-8 and are read during the call only. NULL and
- *     invalid UTF-8 are refused with the name of the parameter, unknown and mistyped JSON keys with
- *     the name of the key.
+ * Ownership.  Every out-pointer that is not NULL is set to NULL or 0 on entry. The caller owns
+ *     every char * that the library returns and frees it with ghl_string_free, which accepts NULL
+ *     and wipes the string. Input strings are NUL-terminated UTF-8 and are read during the call
+ *     only. NULL and invalid UTF-8 are refused with the name of the parameter, unknown and mistyped
+ *     JSON keys with the name of the key.
  *
  * Threads.  Any number of threads may use a client at once. Free it after the last call on it has
  *     returned. The library keeps no background threads: name lookups run on a short-lived thread,

@@ -50,12 +50,12 @@ pub unsafe extern "C" fn ghl_webhook_verify(
 /// company's token is held. If the mint fails or the company's token is missing, the location is
 /// remembered and minted later: when the company's token arrives, by ghl_tokens_maintain, or at its
 /// first use. A token from an earlier installation, or from another company, is replaced.
-/// UNINSTALL: deletes the token of the location, or the token of the company with those of its
-/// locations, unless the installation began after the UNINSTALL; locations with a consent of their
-/// own stay. All other deliveries, and those for another app, are ignored.
+/// UNINSTALL: deletes the token of the location, or the tokens of the company and its locations,
+/// unless the installation began after the UNINSTALL; locations with a consent of their own stay.
+/// All other deliveries, and deliveries for another app, are ignored.
 ///
 /// Deliveries may arrive in any order and repeatedly. Answer the vendor with success for GHL_OK,
-/// whatever "applied" says, and with status 429 for a retryable error, so that the delivery is
+/// even if "applied" is false, and with status 429 for a retryable error, so that the delivery is
 /// repeated. Any thread; waits at most timeouts.totalMs.
 ///
 /// @param client        a client

@@ -1,4 +1,5 @@
-//! The simulated disk: a store that all processes share, with faults at each call.
+//! The simulated disk: an in-memory store that all processes share, with fault injection at each
+//! call.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::{Bound, RangeInclusive};
@@ -17,20 +18,20 @@ pub struct Disk {
     notes: BTreeMap<String, Note>,
     locks: HashMap<String, Holder>,
     next_lock: u64,
-    /// The highest version that a resource's record ever had.
+    /// The highest version that each resource's record has had.
     highest: HashMap<String, u64>,
-    /// Every refresh token that was ever stored.
+    /// Every refresh token that has been stored.
     pub stored: HashSet<String>,
 }
 
 struct Holder {
     process: usize,
     lock: u64,
-    /// From when on the holder only believes that it has the lock.
+    /// When the lock is lost. The holder is not told, and still relies on the lock.
     lost_at: Duration,
 }
 
-/// Trouble that a call meets.
+/// A fault that is injected into a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     Refused,
@@ -39,7 +40,7 @@ enum Fault {
     Slow,
 }
 
-/// The store of one process.
+/// One process's handle to the shared store.
 pub struct SimulatedStore {
     pub world: Arc<World>,
     pub process: usize,
@@ -58,7 +59,8 @@ fn conflict() -> Error {
 }
 
 impl SimulatedStore {
-    /// One call. `writes` says whether the answer to it can be lost.
+    /// Makes one store call, with latency and faults. `writes`: the call changes the disk, so that
+    /// its acknowledgement can be lost.
     fn call<T>(
         &self,
         name: &str,
@@ -98,7 +100,7 @@ impl SimulatedStore {
             });
             result
         });
-        // A crash may come after the effect and before its answer.
+        // The process may crash between the effect and its acknowledgement.
         let quick = self.world.with(|state| state.rng.chance(50));
         if !quick && !self.world.step(self.process, Duration::ZERO) {
             return Err(gone());
@@ -134,7 +136,8 @@ impl SimulatedStore {
         }
         let version = record.next_version();
         let highest = state.disk.highest.entry(id.clone()).or_default();
-        // A store that does not compare tombstones takes an import that looked for its tombstone before a deletion.
+        // Without an atomic tombstone comparison, an import that read the tombstone before a
+        // deletion may still be saved after it.
         let is_excused = !state.profile.compares_tombstones && state.ledger.imports > 0;
         if version <= *highest && !is_excused {
             let highest = *highest;
@@ -169,7 +172,7 @@ impl SimulatedStore {
 }
 
 impl State {
-    /// The sessions of a process with the store end: it only believes in its locks.
+    /// Ends the process's store sessions: its locks are free, although it still relies on them.
     pub fn lose_locks(&mut self, process: usize) {
         let now = self.now;
         for (id, holder) in &mut self.disk.locks {
@@ -235,7 +238,7 @@ impl Store for SimulatedStore {
             };
             let mut due: Vec<&Record> = state.disk.records.values().filter(is_due).collect();
             due.sort_by_key(|record| record.renew_at);
-            // A handful of records: one page.
+            // A run has a handful of records: one page holds them.
             let resource_ids = due.into_iter().map(|record| record.resource_id.clone()).collect();
             Ok(DuePage { resource_ids, next: None })
         })

@@ -1,5 +1,5 @@
-//! The invariants: checked during each call, and at the end of a run, when the API's ledger is
-//! compared with the store.
+//! The invariants. Some are checked at each call; at the end of a run, the store is compared with
+//! the grants that the API issued.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -9,55 +9,57 @@ use super::world::State;
 use crate::error::{Error, Status};
 use crate::secret::Secret;
 
-/// The time that a call may take beyond its deadline: saves that must be tried have a second of their own, and locks are looked
-/// at in steps.
+/// How long a call may run past its deadline: a save that must be tried has a second of its own,
+/// and waits for locks poll in steps.
 const GRACE: Duration = Duration::from_millis(3_500);
 
-/// How long a caller who has a valid token may be busy without an attempt of its own: brief looks at locks and the store,
-/// and a short rest.
+/// How long a call may take if the process holds a valid token and the call makes no attempt
+/// itself: short lock and store reads, and one pause.
 const BRIEFLY: Duration = Duration::from_millis(1_500);
 
-/// How much longer than the API says a token may be believed in: an answer may be repeated for half a minute, or arrive
-/// late.
+/// How long a process may take a token for valid after its expiry at the API: a replayed response
+/// is up to half a minute old, and a response may arrive late.
 const TOLERANCE: Duration = Duration::from_secs(90);
 
-/// The life that a token must have left for a caller to be certain of it.
+/// The remaining lifetime from which a token must be served without error.
 const CERTAIN: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub struct Ledger {
     pub violations: Vec<String>,
-    /// Resources whose lock was lost at some time.
+    /// Resources whose lock was lost at least once.
     pub lost_locks: HashSet<String>,
-    /// The HTTP attempts of each task.
+    /// HTTP attempts by task.
     pub attempts: HashMap<usize, u32>,
     pub under_way: Vec<UnderWay>,
     pub deletions: Vec<Deletion>,
     pub owed: Vec<Owed>,
-    /// Access tokens that were imported without their age, or under another owner: a process cannot know better.
+    /// Access tokens that were imported without their age or under another owner: no process can
+    /// detect the mistake.
     pub mistold: HashSet<String>,
-    /// Whether the company's token was imported under a location.
+    /// Whether the company's token was imported as a location's.
     pub is_misfiled: bool,
-    /// How many imports are under way.
+    /// The number of imports in progress.
     pub imports: u64,
-    /// Whether a clock was ever wrong.
+    /// Whether any clock has been wrong.
     pub is_skewed: bool,
-    /// For each process and token that was handed out: whether the process could know the token's age.
+    /// Whether a process could know the age of a token that it returned.
     known_age: HashMap<(usize, String), bool>,
-    /// The last token that each process handed out, and when.
+    /// The last token that each process returned for a resource, and when.
     handed_out: HashMap<(usize, String), (String, Duration)>,
-    /// Locations that were uninstalled at some time.
+    /// Locations that have been uninstalled at least once.
     pub was_uninstalled: HashSet<String>,
 }
 
 impl Ledger {
-    /// A token is imported: a process that read it before may read it again by another clock.
+    /// Called when a token is imported: a process that has read it may read it again with a
+    /// different clock.
     pub fn forget_age(&mut self, access_token: &str) {
         self.known_age.retain(|(_, known), _| known != access_token);
     }
 }
 
-/// A refresh that a process waits for.
+/// A refresh in progress.
 pub struct UnderWay {
     pub task: usize,
     pub resource_id: String,
@@ -65,7 +67,7 @@ pub struct UnderWay {
     pub refresh_token: String,
 }
 
-/// A call that deletes.
+/// A call that deletes tokens.
 #[derive(Debug)]
 pub struct Deletion {
     pub resource_id: String,
@@ -73,32 +75,32 @@ pub struct Deletion {
     pub process: usize,
     pub begin: Duration,
     pub end: Duration,
-    /// Whether the call said that it is done.
+    /// Whether the call reported success.
     pub done: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum By {
     User,
-    /// An UNINSTALL, and whether it said when it happened.
+    /// An UNINSTALL, and whether it carried a timestamp.
     Webhook {
         dated: bool,
     },
 }
 
-/// A grant that was taken over, and that the store must keep.
+/// A grant that a process accepted by consent or import: the store must keep it.
 pub struct Owed {
     pub resource_id: String,
     pub chain: usize,
     pub since: Duration,
 }
 
-/// One measured call.
+/// The timing of one call.
 pub struct Measured {
     pub task: usize,
     pub process: usize,
     pub begin: Duration,
-    /// Its duration without the time in which the process was paused.
+    /// The duration, without the time for which the process was suspended.
     pub took: Duration,
 }
 
@@ -125,15 +127,19 @@ impl State {
         });
     }
 
-    /// A call that ended must have ended in time.
+    /// Checks that a call ended by its deadline.
     pub fn check_time(&mut self, what: &str, measured: &Measured, extra: Duration) {
         let most = self.profile.total + GRACE + extra;
         if measured.took > most {
-            self.violation(format!("{what} took {:?}, and had {:?}", measured.took, self.profile.total));
+            self.violation(format!(
+                "{what} took {:?}, and its deadline was {:?}",
+                measured.took, self.profile.total
+            ));
         }
     }
 
-    /// What `access_token` answered; whether the process held a valid token in memory when the call began.
+    /// Checks the result of an `access_token` call. `is_held`: the process held a valid token in
+    /// memory when the call began.
     pub fn check_answer(
         &mut self,
         resource_id: &str,
@@ -149,7 +155,7 @@ impl State {
         if let Some((held, since)) = self.ledger.handed_out.get(&place)
             && let Some(access) = self.server.access.get(held)
         {
-            // Also by another process, before this one noticed.
+            // Includes deletions by other processes, which this process may not have noticed yet.
             let granted = self.server.chains[access.chain].created;
             let was_deleted = self
                 .ledger
@@ -180,21 +186,21 @@ impl State {
         }
     }
 
-    /// A token that was handed out by a call that began at `begin`.
+    /// Checks a token that was returned by a call that began at `begin`.
     fn check_token(&mut self, resource_id: &str, process: usize, begin: Duration, token: &str) {
         let Some(access) = self.server.access.get(token) else {
-            return self.violation(format!("{token} was handed out, and never granted"));
+            return self.violation(format!("{token} was returned, but never issued"));
         };
         let (chain, dies) = (access.chain, access.dies);
         let is_mistold = self.ledger.mistold.contains(token);
         if access.owner != resource_id && !is_mistold {
-            let what = format!("a token of {} was handed out for {resource_id}", access.owner);
+            let what = format!("a token of {} was returned for {resource_id}", access.owner);
             return self.violation(what);
         }
         let age_is_known = self.processes[process].lowest_ms >= access.granter_offset_ms;
         let known = *self.ledger.known_age.entry((process, token.to_owned())).or_insert(age_is_known);
         if known && !is_mistold && dies + TOLERANCE < begin {
-            let what = format!("{token} was handed out {:?} after its death", begin - dies);
+            let what = format!("{token} was returned {:?} after its expiry", begin - dies);
             return self.violation(what);
         }
         let after = self.ledger.deletions.iter().rev().find(|deletion| {
@@ -207,19 +213,20 @@ impl State {
             && self.must_end(deletion, chain)
             && !self.server.chains[chain].began_after(deletion.begin)
         {
-            let what = format!("{token} was handed out after its deletion: {deletion:?}");
+            let what = format!("{token} was returned after its deletion: {deletion:?}");
             return self.violation(what);
         }
         let place = (process, resource_id.to_owned());
         self.ledger.handed_out.insert(place, (token.to_owned(), self.now));
     }
 
-    /// Whether a deletion must end a grant. An UNINSTALL is compared with the beginning of the installation, by clocks
-    /// that may be ahead.
+    /// Whether a deletion must end a grant. An UNINSTALL is compared with the start of the
+    /// installation, and clocks may be ahead.
     fn must_end(&self, deletion: &Deletion, chain: usize) -> bool {
         let ahead = self.processes.iter().map(|process| process.farthest_ms).max().unwrap_or(0).max(0);
         let ahead = Duration::from_millis(ahead.unsigned_abs());
-        // A consent that is not stored yet is compared with a deletion by another process by the clocks of both.
+        // A consent that is not stored yet is compared with another process's deletion by both
+        // clocks.
         let behind = self.processes.iter().map(|process| process.lowest_ms).min().unwrap_or(0).min(0);
         let apart = ahead + Duration::from_millis(behind.unsigned_abs());
         let chain = &self.server.chains[chain];
@@ -229,7 +236,7 @@ impl State {
         }
     }
 
-    /// The store, once nothing is under way.
+    /// Checks the store when no call is in progress.
     pub fn check_store(&mut self) {
         let mut found = Vec::new();
         for record in self.disk.records.values() {
@@ -240,7 +247,7 @@ impl State {
                 continue;
             };
             if access.owner != *id && !self.ledger.mistold.contains(access_token) {
-                found.push(format!("the store holds a token of {} as that of {id}", access.owner));
+                found.push(format!("the store holds a token of {} under {id}", access.owner));
             }
             let deletion = self.ledger.deletions.iter().filter(|deletion| {
                 deletion.done && deletion.resource_id == *id && self.must_end(deletion, access.chain)
@@ -248,7 +255,7 @@ impl State {
             if let Some(deletion) = deletion.max_by_key(|deletion| deletion.begin)
                 && !self.server.chains[access.chain].began_after(deletion.begin)
             {
-                found.push(format!("{id} came back after {deletion:?}"));
+                found.push(format!("{id} exists again after {deletion:?}"));
             }
         }
         for what in found {
@@ -256,7 +263,8 @@ impl State {
         }
     }
 
-    /// The answers that a new process got for each resource, a day after everything ended.
+    /// Checks what a new process got for each resource, one day after all other processes were
+    /// closed.
     pub fn check_connections(&mut self, answers: &[(&'static str, Result<Secret, Error>)]) {
         let is_live = |token: &Secret| {
             let access = self.server.access.get(token.expose());
@@ -270,7 +278,7 @@ impl State {
                 continue;
             }
             let mut found = None;
-            // A later grant takes the place of an earlier one.
+            // A later grant replaces an earlier one.
             let last =
                 self.ledger.owed.iter().filter(|owed| owed.resource_id == *id).max_by_key(|owed| owed.since);
             if let Some(owed) = last
@@ -284,7 +292,7 @@ impl State {
                 .iter()
                 .any(|owed| owed.resource_id == *id && self.server.is_alive(owed.chain));
             let was_deleted = self.ledger.deletions.iter().any(|deletion| deletion.resource_id == *id);
-            // A location that was minted names its company, if that was deleted.
+            // The error for a minted location names the company if the company was deleted.
             let company_was_deleted =
                 self.ledger.deletions.iter().any(|deletion| deletion.resource_id == COMPANY);
             let is_said = error.status() == Status::ReauthorizationRequired
@@ -293,7 +301,9 @@ impl State {
                     && company_was_deleted)
                 || (error.status() == Status::Protocol && self.ledger.is_misfiled);
             if found.is_none() && is_owed && !was_deleted && !is_said {
-                found = Some(format!("the connection of {id} was lost, and it is not said: {error}"));
+                found = Some(format!(
+                    "the connection of {id} was lost, and the error does not ask for consent: {error}"
+                ));
             }
             if LOCATIONS.contains(id)
                 && company
@@ -310,21 +320,22 @@ impl State {
         debug_assert!(RESOURCES.len() == 3);
     }
 
-    /// Why a grant must be there; none if its loss could not be avoided.
+    /// Why the grant should still exist, or `None` if its loss was unavoidable.
     fn is_still_owed(&self, owed: &Owed) -> Option<String> {
         let chain = &self.server.chains[owed.chain];
-        // Of two consents at the same time either may stay.
+        // If two consents overlap, either may win.
         let is_ambiguous = |other: &Owed| {
             other.resource_id == owed.resource_id
                 && other.chain != owed.chain
                 && other.since + Duration::from_secs(60) > owed.since
         };
-        // A later consent took its place, though the call failed.
+        // A later consent replaced it, although that call failed.
         let is_replaced =
             self.server.chains.iter().any(|other| {
                 other.owner == owed.resource_id && other.is_consented && other.created > owed.since
             });
-        // A mint for a newer INSTALL takes the place of a location's own consent, and ends with its company.
+        // A mint for a newer INSTALL replaces the location's own consent, and ends with the
+        // company's grant.
         let is_minted_anew = self.ledger.was_uninstalled.contains(&owed.resource_id)
             && self.server.chains.iter().any(|other| {
                 other.owner == owed.resource_id && !other.is_consented && other.created > owed.since
@@ -332,8 +343,8 @@ impl State {
         let is_last = self.ledger.owed.iter().all(|other| {
             other.chain == owed.chain || other.resource_id != owed.resource_id || other.since < owed.since
         });
-        // A misfiled import replaces a location's grant, and its refresh the company's. By a wrong clock, an older import
-        // seems newer.
+        // A misfiled import replaces the location's grant, and its refresh replaces the company's.
+        // With a wrong clock, an older import looks newer.
         let is_exchanged = self.ledger.is_misfiled || (self.ledger.is_skewed && self.profile.imports);
         if is_exchanged
             || (is_replaced && is_last)
@@ -355,9 +366,10 @@ impl State {
             return None;
         }
         if self.disk.stored.contains(tip) {
-            return Some(format!("{tip} was stored, and was not used"));
+            return Some(format!("{tip} was stored, but not used"));
         }
-        // A consent that the store did not take is compared by the clock, which was wrong, with a deletion or another consent.
+        // A consent that could not be saved is compared with a deletion or another consent by the
+        // clock, which was wrong.
         let consents =
             self.server.chains.iter().filter(|other| other.owner == owed.resource_id && other.is_consented);
         let is_compared = consents.count() > 1
@@ -369,6 +381,6 @@ impl State {
             let process = &self.processes[**process];
             !process.crashed && !process.closed_in_trouble
         });
-        holder.map(|process| format!("{tip} reached process {process}, and was never stored"))
+        holder.map(|process| format!("{tip} reached process {process}, but was never stored"))
     }
 }

@@ -1,7 +1,8 @@
-//! A deterministic simulation: the real tokens, webhooks and consents of several processes over one simulated disk, API,
-//! network and clock, under a seeded scheduler. docs/simulation.md says what it covers.
+//! Deterministic simulation testing: the real code for tokens, webhooks and consents, in several
+//! processes that share one simulated disk, API, network and clock, under a seeded scheduler.
+//! docs/simulation.md lists the operations, faults and checks.
 //!
-//! A failing run prints the one line that repeats it.
+//! A failed run prints the command that repeats it.
 
 mod disk;
 mod ledger;
@@ -22,15 +23,15 @@ use process::{Delivery, Form, Process};
 use server::{COMPANY, LOCATIONS, RESOURCES};
 use world::{Scheduler, State, World};
 
-/// How many runs `cargo test` makes.
+/// The number of runs in `cargo test`.
 const USUAL_RUNS: u64 = 2_000;
 
-/// How many processes there are at a time, at most.
+/// The largest number of processes at a time.
 const PROCESSES: usize = 3;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Something that happens later.
+/// A scheduled event.
 enum Later {
     Deliver(Delivery),
     Reinstall(&'static str),
@@ -41,7 +42,7 @@ enum Later {
 struct Run {
     world: Arc<World>,
     scheduler: Scheduler,
-    /// The living processes.
+    /// The running processes, by slot.
     processes: Vec<Option<Arc<Process>>>,
     later: Vec<(Duration, Later)>,
     webhooks: u64,
@@ -71,7 +72,7 @@ impl Run {
         self.scheduler.spawn(process.index, move || call(&process));
     }
 
-    /// Runs everything up to the end.
+    /// Plays the run from begin to end.
     fn play(&mut self) {
         self.begin();
         let actions = self.draw(|state| 8 + state.rng.below(30));
@@ -84,7 +85,7 @@ impl Run {
         self.end();
     }
 
-    /// Lets time pass, with what happens meanwhile.
+    /// Advances the clock, and plays the events that become due.
     fn pass(&mut self, time: Duration) {
         let end = self.world.now() + time;
         loop {
@@ -97,7 +98,8 @@ impl Run {
         self.scheduler.run_until(Some(end));
     }
 
-    /// A company that consented, one location that was installed with it, and one that consented by itself.
+    /// Sets up a consent for the company, a location installed with it, and perhaps a location with
+    /// its own consent.
     fn begin(&mut self) {
         for slot in 0..self.draw(|state| state.rng.pick(&[1, 2, 2, 3])) {
             self.start(slot);
@@ -125,7 +127,7 @@ impl Run {
         self.spawn(process, move |process| process.complete(owner, &code));
     }
 
-    /// A process that takes calls.
+    /// A running process that accepts calls.
     fn any_process(&self) -> Option<Arc<Process>> {
         let able: Vec<usize> = (0..PROCESSES)
             .filter(|slot| {
@@ -138,7 +140,7 @@ impl Run {
         self.processes[slot].clone()
     }
 
-    /// One thing that a host, a person, the API or the world does.
+    /// One random operation or fault.
     fn act(&mut self) {
         let (profile, dice, id) =
             self.draw(|state| (state.profile, state.rng.below(100), state.rng.pick(&RESOURCES)));
@@ -213,7 +215,7 @@ impl Run {
         }
     }
 
-    /// Renewals at the beginning of trouble: none, one, or one in each process.
+    /// Starts refreshes as an episode of faults begins: none, one, or one in each process.
     fn refresh_some(&mut self, process: &Arc<Process>, id: &'static str) {
         match self.draw(|state| state.rng.below(4)) {
             0 | 1 => self.spawn(process, move |process| process.refresh(id)),
@@ -272,8 +274,9 @@ impl Run {
         self.start_later(slot);
     }
 
-    /// A process is stopped, perhaps in the middle of a refresh. Its sessions with the store may end meanwhile; then other
-    /// processes go on, and rotate the refresh token more than once.
+    /// Suspends a process, perhaps in the middle of a refresh. Its store sessions may end
+    /// meanwhile, so that other processes take its locks and rotate the refresh token more than
+    /// once.
     fn pause(&mut self, process: &Arc<Process>, id: &'static str) {
         let (refreshes, moment) = self.draw(|state| (state.rng.chance(60), state.rng.millis(150)));
         if refreshes {
@@ -307,7 +310,7 @@ impl Run {
         });
     }
 
-    /// The app is removed, and perhaps installed again; the API tells about both.
+    /// A user uninstalls the app, and may reinstall it later; the API sends webhooks for both.
     fn uninstall(&mut self, id: &'static str) {
         let again = self.draw(|state| {
             let now = state.now;
@@ -329,7 +332,7 @@ impl Run {
         }
     }
 
-    /// The API sends a webhook: perhaps late, perhaps twice, perhaps never.
+    /// The API sends a webhook: perhaps late, twice, or not at all.
     fn tell(&mut self, id: &'static str, install: bool) {
         self.webhooks += 1;
         let number = self.webhooks;
@@ -385,7 +388,8 @@ impl Run {
         self.tell(id, true);
     }
 
-    /// Trouble ends, every process is closed, and a new one must find every connection that could be kept.
+    /// Stops all faults and closes every process. A new process must then find every connection
+    /// that could be kept.
     fn end(&mut self) {
         let patient = self.draw(|state| {
             state.is_quiet = true;
@@ -440,7 +444,7 @@ impl Run {
     }
 }
 
-/// A pause between two events: none, a moment, or a large part of a day.
+/// The time between two events: zero, a moment, or a large part of a day.
 fn gap(state: &mut State) -> Duration {
     match state.rng.below(22) {
         0..5 => Duration::ZERO,
@@ -455,7 +459,7 @@ fn gap(state: &mut State) -> Duration {
     }
 }
 
-/// The time until the token that was granted last has only minutes to live.
+/// The time until the newest token is a few minutes from its expiry.
 fn until_due(state: &mut State) -> Duration {
     let last = state.server.saved.last();
     let dies = last.and_then(|last| state.server.access.get(&last.access_token)).map(|access| access.dies);
@@ -463,7 +467,7 @@ fn until_due(state: &mut State) -> Duration {
     dies.unwrap_or_default().saturating_sub(state.now + left)
 }
 
-/// How long trouble lasts.
+/// The length of an episode of faults.
 fn trouble(state: &mut State) -> Duration {
     match state.rng.below(4) {
         0 => state.rng.millis(1_000),
@@ -473,14 +477,14 @@ fn trouble(state: &mut State) -> Duration {
     }
 }
 
-/// How far a clock is ahead, in milliseconds.
+/// A clock offset, in milliseconds ahead.
 fn skew(state: &mut State) -> i64 {
     const DAY_MS: i64 = 86_400_000;
     state.ledger.is_skewed = true;
     state.rng.pick(&[365 * DAY_MS, -10 * DAY_MS, -DAY_MS / 2, -DAY_MS / 12, DAY_MS / 12, 3_000])
 }
 
-/// Runs one seed; answers what is wrong, and with `traced` what happened.
+/// Runs one seed. Returns the violations and, if `traced`, the log of every step.
 fn run(seed: u64, traced: bool) -> (Vec<String>, Vec<String>) {
     let mut run = Run::new(seed, traced);
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| run.play()));
@@ -495,7 +499,7 @@ fn run(seed: u64, traced: bool) -> (Vec<String>, Vec<String>) {
         let words = payload.downcast_ref::<String>().cloned();
         let words = words.or_else(|| payload.downcast_ref::<&str>().map(|words| (*words).to_owned()));
         found.push(format!("a panic: {}", words.unwrap_or_default()));
-        // Its coroutines are in the middle of something.
+        // Its coroutines are suspended in the middle of calls, and cannot be dropped.
         std::mem::forget(run);
     }
     (found, trace)
@@ -505,7 +509,7 @@ fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
-/// Repeats one seed, told in full.
+/// Repeats one seed, and prints every step.
 fn repeat(seed: u64) {
     let (found, trace) = run(seed, true);
     for line in trace {
@@ -515,7 +519,7 @@ fn repeat(seed: u64) {
 }
 
 #[test]
-fn simulation_runs_keep_every_promise() {
+fn simulated_runs_violate_no_invariant() {
     log::set_max_level(log::LevelFilter::Off);
     if let Some(seed) = number("GHL_SIMULATION_SEED") {
         return repeat(seed);
@@ -550,11 +554,11 @@ fn simulation_runs_keep_every_promise() {
     });
     let (made, failures) = (made.into_inner(), failures.into_inner());
     println!("{made} runs in {:.1} s", began.elapsed().as_secs_f64());
-    assert_eq!(failures, 0, "{failures} of {made} runs broke a promise");
+    assert_eq!(failures, 0, "{failures} of {made} runs violated an invariant");
 }
 
 #[test]
-fn run_with_the_same_seed_is_identical() {
+fn same_seed_produces_the_same_run() {
     for seed in 1..20 {
         assert_eq!(run(seed, true), run(seed, true), "seed {seed}");
     }

@@ -1,4 +1,4 @@
-//! The simulated network: one attempt at a request, and what can become of it on its way there and back.
+//! The simulated network: one HTTP attempt, and the faults on its way to the API and back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,32 +12,32 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Status};
 use crate::http::{Bucket, Idempotency, Request, Response, Transport, TransportError};
 
-/// How long an attempt to refresh may take, as the default configuration says.
+/// The default limit for one refresh attempt.
 const ANSWER: Duration = Duration::from_secs(12);
 
-/// A page of a firewall.
+/// A firewall's page.
 const PAGE: &str = "<!DOCTYPE html><html><body><h1>Access denied</h1>Error 1010</body></html>";
 
-/// The course of an attempt.
+/// The fate of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {
     Answered,
     NotSent,
-    /// Lost on its way there, with a reset or in silence.
+    /// The request is lost, with a reset or without any sign.
     Lost {
         silent: bool,
     },
-    /// Processed, and its answer lost.
+    /// The API processes the request, and its response is lost.
     AnswerLost {
         silent: bool,
     },
-    /// Processed at once, and answered late.
+    /// The API processes the request at once, and its response is late.
     Slow(Duration),
-    /// Processed late: then its client may have gone.
+    /// The request arrives late, perhaps after its client gave up.
     Late(Duration),
-    /// Something in between answers.
+    /// A proxy or firewall answers instead of the API.
     Page(u16),
-    /// The API answers without or after processing it.
+    /// The API fails before or after it processed the request.
     Failed {
         status: u16,
         processed: bool,
@@ -88,7 +88,8 @@ impl Network {
         }
     }
 
-    /// Waits for an answer, as long as the attempt may take; answers why it did not come.
+    /// Waits for the response, at most as long as the attempt may take. Returns why it did not
+    /// arrive.
     fn wait(
         &self,
         wait: Duration,

@@ -1,5 +1,5 @@
-//! One simulated process: the real parts of a client over the simulated store, network and clock, and the calls that its
-//! host makes.
+//! One simulated process: the real parts of a client on the simulated store, network and clock, and
+//! the calls of its host.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::webhook::{Verifier, Webhooks};
 
 const REDIRECT: &str = "https://app.example/back";
 
-/// The key that signs the webhooks of the simulated API.
+/// The private key that signs the simulated API's webhooks.
 const WEBHOOK_KEY: [u8; 32] = [7; 32];
 
 pub struct Process {
@@ -40,23 +40,23 @@ pub struct Process {
     total: Duration,
 }
 
-/// A webhook on its way.
+/// A webhook to be delivered.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     pub install: bool,
     pub resource_id: &'static str,
     pub company_id: Option<&'static str>,
-    /// When it happened, in milliseconds since the epoch.
+    /// When the event happened, in milliseconds since the epoch.
     pub at_ms: Option<i64>,
     pub number: u64,
 }
 
-/// How an answer that a host saved is imported.
+/// The form in which a host imports a saved response.
 #[derive(Debug, Clone, Copy)]
 pub enum Form {
-    /// As the API gave it: `expiresIn`, and no time.
+    /// As the API sent it: `expiresIn`, without a timestamp.
     Answer,
-    /// Without any expiry.
+    /// Without an expiry.
     Bare,
     /// With `expiresAt`.
     Dated,
@@ -119,7 +119,7 @@ impl Process {
         Deadline::by(&self.clock, self.total, &self.cancellation)
     }
 
-    /// Makes one call, and measures it; nothing comes of one whose process crashes.
+    /// Makes one call and measures its time. Returns `None` if the process crashes during the call.
     fn measured<T>(&self, what: impl FnOnce() -> String, call: impl FnOnce() -> T) -> Option<(T, Measured)> {
         let look = || self.world.with(|state| (state.now, state.processes[self.index].paused));
         let name = self.world.with(|state| {
@@ -157,7 +157,7 @@ impl Process {
         self.checked("refresh", resource_id, call);
     }
 
-    /// A call of which only the time and the absence of defects is checked.
+    /// Makes a call, and checks only its duration and that its error is not an internal one.
     fn checked(
         &self,
         what: &str,
@@ -186,7 +186,8 @@ impl Process {
         self.checked("export", "", || self.tokens.export(&ListParams::default(), &self.deadline()));
     }
 
-    /// Begins a deletion in the ledger, of what was granted until `from` or now; the closure ends it.
+    /// Records that a deletion begins, which covers grants up to `from` or now; the returned
+    /// closure records its end.
     fn deleting<'a>(
         &'a self,
         resource_ids: &'a [&'a str],
@@ -194,7 +195,7 @@ impl Process {
         from: Option<Duration>,
     ) -> impl FnOnce(bool) + 'a {
         let begin = from.unwrap_or_else(|| self.world.now());
-        // As long as it runs, it may have had its effect.
+        // Until it ends, the deletion may take effect at any time.
         let first = self.world.with(|state| {
             let first = state.ledger.deletions.len();
             for resource_id in resource_ids {
@@ -227,7 +228,7 @@ impl Process {
         ended(matches!(outcome, Some(Ok(_))));
     }
 
-    /// A person consented: the redirect comes back with that code.
+    /// Completes a consent with the code of the redirect.
     pub fn complete(&self, owner: &'static str, code: &str) {
         let params = CompleteParams {
             redirect_url: Secret::new(format!("{REDIRECT}?code={code}&state=state-{code}")),
@@ -242,7 +243,7 @@ impl Process {
             let now = state.now;
             if let (Some(Ok(_)), Some(chain)) = (outcome, state.server.chain_of_code(code)) {
                 state.server.chains[chain].adopted = now;
-                // A deletion that ran at the same time may come after it.
+                // A concurrent deletion may take effect after the consent.
                 let since = state.server.chains[chain].created;
                 state.ledger.owed.push(Owed { resource_id: owner.into(), chain, since });
             }
@@ -272,7 +273,7 @@ impl Process {
             state.ledger.imports += 1;
             state.ledger.is_misfiled |= under.is_some();
             let chain = state.server.access.get_mut(&saved.access_token).map(|access| {
-                // A host saved it with the true time of its end.
+                // The host saved it with its true expiry.
                 access.granter_offset_ms = access.granter_offset_ms.max(0);
                 access.chain
             });
@@ -319,7 +320,8 @@ impl Process {
         self.tokens.wake_all();
     }
 
-    /// Ends the process as a host does that frees its client: once its other calls have ended.
+    /// Closes the client after its other calls have ended, as a host does before it frees the
+    /// client.
     pub fn close(&self) {
         while self.world.with(|state| state.processes[self.index].tasks > 1) {
             if !self.world.step(self.index, Duration::from_millis(50)) {
@@ -342,7 +344,7 @@ impl Process {
         });
     }
 
-    /// A webhook arrives.
+    /// Delivers a webhook.
     pub fn webhook(&self, delivery: &Delivery) {
         let by = By::Webhook { dated: delivery.at_ms.is_some() };
         let all = super::server::RESOURCES;
@@ -351,7 +353,7 @@ impl Process {
             false if delivery.resource_id == COMPANY => &all[..],
             false => std::slice::from_ref(&delivery.resource_id),
         };
-        // A token that was granted before the UNINSTALL must go, whatever the answer says.
+        // Tokens issued before the UNINSTALL must be deleted, even if the call reports an error.
         let from = delivery.at_ms.map(|at_ms| Duration::from_millis(at_ms.abs_diff(EPOCH_MS)));
         let ended = self.deleting(ends, by, from);
         let signed = self.world.with(|state| state.profile.signed_webhooks);

@@ -1,5 +1,5 @@
-//! The simulated API: single-use refresh tokens, with or without a replay window, mints, and installations that begin,
-//! pause and end. It keeps the ledger of what it granted.
+//! The simulated API: single-use refresh tokens, with or without a replay window; mints; and
+//! installations that begin, pause and end. It records every grant that it issues.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,34 +12,34 @@ pub const RESOURCES: [&str; 3] = [COMPANY, LOCATIONS[0], LOCATIONS[1]];
 
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// The life of an access token.
+/// The lifetime of an access token.
 const LIFE: Duration = Duration::from_secs(86_399);
 
-/// A request as it arrives.
+/// A request as the API receives it.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub path: String,
     pub fields: HashMap<String, String>,
     pub bearer: Option<String>,
-    /// Which process sent it.
+    /// The process that sent it.
     pub process: usize,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub status: u16,
     pub body: String,
-    /// The tokens that it grants.
+    /// The tokens that it carries.
     pub granted: Option<Saved>,
 }
 
-/// An access token that was granted.
+/// An access token that was issued.
 pub struct Access {
     pub owner: String,
     pub chain: usize,
     pub dies: Duration,
-    /// How far the clock of the process that got it was ahead, in milliseconds.
+    /// How far ahead the receiving process's clock was, in milliseconds.
     pub granter_offset_ms: i64,
 }
 
@@ -47,20 +47,20 @@ pub struct Access {
 pub struct Chain {
     pub owner: String,
     pub created: Duration,
-    /// Whether it began with a person's consent, and not with a mint.
+    /// Whether it began with a user's consent rather than a mint.
     pub is_consented: bool,
-    /// The refresh token that is good now.
+    /// The current refresh token.
     pub tip: Option<String>,
-    /// When the API ended it.
+    /// When the API ended the grant.
     pub ended: Option<Duration>,
-    /// When a host last took it over, by consent or import; never over while it does.
+    /// When a host last accepted it by consent or import; `Duration::MAX` while it does so.
     pub adopted: Duration,
-    /// The processes to which the answer with the tip was delivered.
+    /// The processes that received the response with the current refresh token.
     pub delivered: Vec<usize>,
 }
 
 impl Chain {
-    /// Whether it was granted or taken over after that time.
+    /// Whether it was issued or accepted after `time`.
     pub fn began_after(&self, time: Duration) -> bool {
         self.created.max(self.adopted) > time
     }
@@ -76,7 +76,7 @@ struct Refresh {
     spent: Option<Spent>,
 }
 
-/// The company or a location, at the API.
+/// The API's state of the company or a location.
 #[derive(Default)]
 pub struct Resource {
     pub installed: bool,
@@ -92,11 +92,12 @@ pub struct Server {
     codes: HashMap<String, &'static str>,
     used_codes: HashMap<String, usize>,
     next: u64,
-    /// Every answer that brought a token to a process, with the owner's id, as a host may have saved it.
+    /// Every token response that reached a process, with its owner's id, as a host may have saved
+    /// it.
     pub saved: Vec<Saved>,
 }
 
-/// The tokens of one answer.
+/// The tokens of one response.
 #[derive(Debug, Clone)]
 pub struct Saved {
     pub owner: String,
@@ -121,7 +122,7 @@ impl Server {
         }
     }
 
-    /// A person consents: a code for the redirect. That installs the app.
+    /// A user consents, which installs the app. Returns the code of the redirect.
     pub fn consent(&mut self, owner: &'static str) -> String {
         self.next += 1;
         let code = format!("code{}", self.next);
@@ -130,8 +131,8 @@ impl Server {
         code
     }
 
-    /// The app is removed: every grant of that installation ends. A location that consented by itself stays when its
-    /// company goes.
+    /// Removes the app and ends every grant of the installation. A location with its own consent
+    /// survives the uninstallation of its company.
     pub fn uninstall(&mut self, owner: &'static str, now: Duration) {
         let Server { chains, resources, codes, .. } = self;
         let ends = |id: &str| id == owner || owner == COMPANY;
@@ -153,12 +154,12 @@ impl Server {
         self.chains[chain].ended.is_none()
     }
 
-    /// The grant that a code was exchanged for.
+    /// The grant that was issued for a code.
     pub fn chain_of_code(&self, code: &str) -> Option<usize> {
         self.used_codes.get(code).copied()
     }
 
-    /// Notes that an answer reached a process.
+    /// Records that a response reached a process.
     pub fn delivered(&mut self, granted: Saved, process: usize) {
         if let Some(refresh_token) = &granted.refresh_token
             && let Some(refresh) = self.refresh.get(refresh_token)
@@ -255,7 +256,7 @@ impl Server {
                 return invalid();
             }
             let reply = spent.reply.clone();
-            // Each process reckons the life by its own clock.
+            // Each process computes the expiry with its own clock.
             let access =
                 reply.granted.as_ref().and_then(|granted| self.access.get_mut(&granted.access_token));
             if let Some(access) = access {
@@ -310,7 +311,8 @@ impl State {
         reply
     }
 
-    /// The API ends the grants of a location, which stays installed: only a mint helps.
+    /// Ends the grants of a location that stays installed: it can be connected again only by a
+    /// mint.
     pub fn revoke(&mut self, id: &str) {
         let now = self.now;
         for chain in self.server.chains.iter_mut().filter(|chain| chain.owner == id) {
@@ -319,7 +321,7 @@ impl State {
         self.say(|| format!("the grants of {id} end"));
     }
 
-    /// Requests arrive that their clients do not wait for any more.
+    /// Processes the requests that arrive after their clients stopped waiting.
     pub fn deliver_late(&mut self) {
         while let Some(index) = self.late.iter().position(|(time, _)| *time <= self.now) {
             let (_, call) = self.late.swap_remove(index);

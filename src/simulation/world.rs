@@ -1,7 +1,9 @@
-//! The simulated world: its clock, its random choices, its processes, and the scheduler of their coroutines.
+//! The simulated world: clock, random number generator, processes, and the scheduler of their
+//! coroutines.
 //!
-//! Every call of every process is a coroutine of one thread. A coroutine yields at each seam: a store call, an HTTP
-//! attempt, a wait. The scheduler then picks a coroutine that can run. If none can, time jumps to the next wake-up.
+//! Every call of every process is a coroutine on one thread. A coroutine yields at each store call,
+//! HTTP attempt and wait. The scheduler then picks a coroutine that can run. If none can, time
+//! jumps to the next wake-up.
 
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,27 +17,27 @@ use super::server::{Call, Server};
 use crate::clock::Clock;
 use crate::signal::Signal;
 
-/// The true wall clock when a run begins, in milliseconds since the epoch.
+/// The true wall clock at the start of a run, in milliseconds since the epoch.
 pub const EPOCH_MS: i64 = 1_800_000_000_000;
 
-/// The uptime of the machines when a run begins.
+/// The machines' uptime at the start of a run.
 const BOOTED: Duration = Duration::from_secs(50_000);
 
-/// The time by the clock of a crashed process: every deadline has passed.
+/// The clock of a crashed process: every deadline has passed.
 const NEVER: Duration = Duration::from_secs(1 << 40);
 
 /// The size of a coroutine's stack, in words.
 const STACK: usize = 0x10000;
 
-/// A run with more steps than this is taken for an endless one.
+/// A run with more steps than this is treated as endless.
 const MAX_STEPS: u64 = 300_000;
 
-/// When a coroutine can go on.
+/// When a coroutine can continue.
 #[derive(Clone, Copy)]
 pub enum Wake {
-    /// At that time.
+    /// At this time.
     At(Duration),
-    /// At that time, or as soon as another coroutine changed what it waits for.
+    /// At this time, or as soon as the condition that it polls holds.
     Poll(Duration),
 }
 
@@ -54,12 +56,12 @@ thread_local! {
     static POOL: RefCell<Vec<Coroutine>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The task that runs on this thread now.
+/// The task that is running on this thread.
 pub fn current_task() -> usize {
     TASK.get()
 }
 
-/// A small deterministic generator of random numbers (SplitMix64).
+/// SplitMix64, a small deterministic random number generator.
 pub struct Rng(pub u64);
 
 impl Rng {
@@ -88,17 +90,18 @@ impl Rng {
     }
 }
 
-/// Which classes of trouble a run has. Each run has some of them only, so that none hides behind another.
+/// The fault classes of a run. Each run has only some of them, so that one class does not mask
+/// another.
 #[derive(Debug, Clone, Copy)]
 pub struct Profile {
     pub store_faults: bool,
     pub store_lost_answers: bool,
     pub lost_locks: bool,
-    /// Whether a first save compares the tombstone in the same step, as the built-in stores do.
+    /// Whether a first save compares the tombstone atomically, as the built-in stores do.
     pub compares_tombstones: bool,
     pub network_faults: bool,
     pub pages: bool,
-    /// Whether a firewall answers many mints with a page, also without other trouble.
+    /// Whether a firewall answers many mints with a page, even outside episodes of faults.
     pub firewall: bool,
     pub slow_server: bool,
     pub window: bool,
@@ -110,12 +113,12 @@ pub struct Profile {
     pub webhooks: bool,
     pub signed_webhooks: bool,
     pub cancels: bool,
-    /// Whether a location's mint brings a refresh token.
+    /// Whether a minted token has a refresh token.
     pub minted_refresh: bool,
-    /// Whether the end of the run waits for unsaved tokens before it closes the processes.
+    /// Whether the run waits for unsaved tokens before it closes the processes at the end.
     pub patient_end: bool,
     pub total: Duration,
-    /// How often, in percent, a call meets trouble during an episode of it.
+    /// How often a call fails during an episode of store faults, in percent.
     pub store_percent: u64,
     pub network_percent: u64,
 }
@@ -153,36 +156,36 @@ impl Profile {
 /// The state of one process.
 pub struct ProcessState {
     pub crashed: bool,
-    /// Whether it takes no more calls.
+    /// Whether it no longer accepts calls.
     pub ending: bool,
     /// Whether it was closed while the store failed.
     pub closed_in_trouble: bool,
-    /// How far its wall clock is ahead, in milliseconds.
+    /// The offset of its wall clock, in milliseconds ahead.
     pub offset_ms: i64,
-    /// The farthest that it ever was: a request may have read the clock before it was set.
+    /// The largest offset so far: a request may have read the clock before it was changed.
     pub farthest_ms: i64,
-    /// The farthest that it ever was behind: a token may have been read by then.
+    /// The smallest offset so far: a token may have been read with it.
     pub lowest_ms: i64,
     pub paused_until: Duration,
-    /// For how long it was paused so far.
+    /// How long it has been suspended in total.
     pub paused: Duration,
     pub tasks: usize,
     pub store_trouble_until: Duration,
     pub network_trouble_until: Duration,
 }
 
-/// Everything that changes.
+/// The mutable state.
 pub struct State {
     pub now: Duration,
     pub rng: Rng,
     pub profile: Profile,
-    /// Whether no call meets trouble any more.
+    /// Whether all faults have stopped.
     pub is_quiet: bool,
     pub processes: Vec<ProcessState>,
     pub disk: Disk,
     pub server: Server,
     pub ledger: Ledger,
-    /// Requests that reach the server later than their client waits.
+    /// Requests that arrive after their clients stopped waiting.
     pub late: Vec<(Duration, Call)>,
     pub trace: Option<Vec<String>>,
 }
@@ -221,7 +224,8 @@ impl World {
         self.with(|state| state.processes[process].crashed)
     }
 
-    /// Lets others run for `wait`; answers whether the process still runs after it.
+    /// Lets other coroutines run for `wait`. Returns whether the process is still running
+    /// afterwards.
     pub fn step(&self, process: usize, wait: Duration) -> bool {
         let until = self.with(|state| (!state.processes[process].crashed).then(|| state.now + wait));
         let Some(until) = until else { return false };
@@ -271,7 +275,7 @@ impl Clock for SimulatedClock {
             if !process.crashed {
                 return state.now;
             }
-            // It advances, since a call may wait for a later time.
+            // Advance the clock, since a call may wait for a later time.
             process.paused += Duration::from_millis(50);
             NEVER + process.paused
         })
@@ -315,7 +319,7 @@ impl Scheduler {
         Scheduler { world, tasks: Vec::new(), next_id: 1, steps: 0 }
     }
 
-    /// Begins a call of a process.
+    /// Starts a call of a process as a coroutine.
     pub fn spawn(&mut self, process: usize, work: impl FnOnce() + Send + 'static) {
         let run = move || {
             work();
@@ -336,7 +340,7 @@ impl Scheduler {
         self.next_id += 1;
     }
 
-    /// Runs until `end`; without one, until nothing is left to run.
+    /// Runs until `end`, or until no coroutine is left.
     pub fn run_until(&mut self, end: Option<Duration>) {
         let mut ready = Vec::new();
         let world = Arc::clone(&self.world);
@@ -368,7 +372,7 @@ impl Scheduler {
         }
     }
 
-    /// A process dies: its calls end without effect.
+    /// Crashes a process: its calls end without further effects.
     pub fn crash(&mut self, process: usize) {
         let now = self.world.with(|state| {
             let dying = &mut state.processes[process];
@@ -380,7 +384,7 @@ impl Scheduler {
         }
     }
 
-    /// Resumes each coroutine that waits for a change, to look for it.
+    /// Resumes each coroutine that polls a condition.
     fn poll(&mut self) {
         let mut index = 0;
         while index < self.tasks.len() {
@@ -394,7 +398,7 @@ impl Scheduler {
         }
     }
 
-    /// Runs one coroutine until its next seam; answers whether it ended.
+    /// Runs one coroutine to its next scheduling point. Returns whether it ended.
     fn resume(&mut self, index: usize) -> bool {
         let task = &mut self.tasks[index];
         TASK.set(task.id);

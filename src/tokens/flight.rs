@@ -74,6 +74,11 @@ impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
 }
 
 impl<K: Hash + Eq, T> Flights<K, T> {
+    /// Whether a flight of this key is in progress.
+    pub fn is_open(&self, key: &K) -> bool {
+        self.open().contains_key(key)
+    }
+
     fn open(&self) -> MutexGuard<'_, HashMap<K, Arc<Flight<T>>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

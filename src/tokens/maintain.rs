@@ -235,7 +235,14 @@ impl Tokens {
     fn renew_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         let was_held = self.cache.contains(resource_id);
         if !was_held {
-            self.maintained().insert(resource_id.to_owned(), false);
+            self.maintained().entry(resource_id.to_owned()).or_default();
+            // A caller that began before this pass has not seen the entry.
+            let has_caller = [Want::Fresh, Want::Another, Want::Now]
+                .iter()
+                .any(|&want| self.flights.is_open(&(resource_id.to_owned(), want)));
+            if has_caller {
+                self.maintained().insert(resource_id.to_owned(), true);
+            }
         }
         let renewed = self.renewed(resource_id, Want::Runway, None, deadline);
         let is_asked_for = !was_held && self.maintained().remove(resource_id).unwrap_or(true);

@@ -1,4 +1,6 @@
-/* Takes over the tokens of another client id by the typed calls: adopt CONFIGURATION OTHER-CLIENT-ID RESOURCE-ID. */
+/* Adopts the tokens of another client id by the typed calls.
+ *
+ *   adopt CONFIGURATION OTHER-CLIENT-ID RESOURCE-ID */
 #include <stdio.h>
 #include <string.h>
 

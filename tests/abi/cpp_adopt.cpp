@@ -1,4 +1,4 @@
-// Takes over the tokens of another client id: cpp_adopt CONFIGURATION OTHER-CLIENT-ID RESOURCE-ID.
+// Adopts the tokens of another client id: cpp_adopt CONFIGURATION OTHER-CLIENT-ID RESOURCE-ID.
 #include <iostream>
 
 #include "ghl_oauth.hpp"

@@ -1,8 +1,8 @@
 /*
  * An agency's server in C: agency CONFIG-FILE PORT.
  *
- * Webhooks arrive on 127.0.0.1:PORT. Each line of stdin is the address at which a browser ended up after a consent; the end of
- * stdin ends the program, after a last call for every location.
+ * Receives webhooks on 127.0.0.1:PORT. Each line of stdin is the redirect URL of a consent. At the
+ * end of stdin the program makes a last call for every location and exits.
  */
 #include <arpa/inet.h>
 #include <poll.h>
@@ -29,7 +29,7 @@ static void complain(const char *what, ghl_error *error) {
 
 /* ---- Webhooks ---- */
 
-/* Reads one request. Returns where its body begins, and the body's length; NULL if the connection ended before. */
+/* Reads one request. Returns its body, or NULL if the connection ends early. */
 static char *read_request(int connection, char *text, ghl_header *headers, size_t *header_count, size_t *body_length) {
     size_t size = 0;
     char *body = NULL;
@@ -115,7 +115,7 @@ static bool maintain(void) {
     return true;
 }
 
-/* A call for each location, told on stdout if wanted. Answers whether a further round may do better. */
+/* Makes a call for each location, and prints the results if `tell`. Returns whether to retry. */
 static bool visit_all(bool tell) {
     ghl_token_query query = {.user_type = "Location", .page_size = 1000};
     ghl_token_info_page page;

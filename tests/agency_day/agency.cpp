@@ -1,7 +1,7 @@
 // An agency's server in C++: agency CONFIG-FILE PORT.
 //
-// Webhooks arrive on 127.0.0.1:PORT. Each line of stdin is the address at which a browser ended up after a consent; the end of
-// stdin ends the program, after a last call for every location.
+// Receives webhooks on 127.0.0.1:PORT. Each line of stdin is the redirect URL of a consent. At the
+// end of stdin the program makes a last call for every location and exits.
 #include <arpa/inet.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -19,7 +19,7 @@
 
 namespace {
 
-// Reads one request from a connection: its headers, and the body after them.
+// Reads one request: its headers and body.
 bool read_request(int connection, ghl::headers &headers, std::string &body) {
     std::string text;
     std::size_t end = std::string::npos, length = 0;
@@ -84,7 +84,7 @@ void receive(const ghl::client &client, int listener) {
     }
 }
 
-// A call for each location; answers whether a further round may do better.
+// Makes a call for each location. Returns whether to retry.
 bool visit_all(const ghl::client &client, std::map<std::string, int> &visited) {
     bool again = false;
     visited.clear();

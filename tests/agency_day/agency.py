@@ -1,7 +1,7 @@
 """An agency's server in Python: ``agency.py CONFIG-FILE PORT``.
 
-Webhooks arrive on 127.0.0.1:PORT. Each line of stdin is the address at which a browser ended up after a consent; the end of
-stdin ends the program, after a last call for every location.
+Receives webhooks on 127.0.0.1:PORT. Each line of stdin is the redirect URL of a consent. At the
+end of stdin the program makes a last call for every location and exits.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def receiver(client: ghl_oauth.Client, port: int) -> http.server.ThreadingHTTPSe
 
 
 def visit_all(client: ghl_oauth.Client) -> tuple[dict[str, int], bool]:
-    """A call for each location; the statuses, and whether a further round may do better."""
+    """Calls the API for each location. Returns the statuses, and whether to retry."""
     visited: dict[str, int] = {}
     again = False
     for held in list(client.tokens_list(user_type="Location", page_size=1000)):

@@ -55,13 +55,13 @@ def make(config):
 
 
 def ask_by_name(resource_id):
-    """The task of a pool process: uses the inherited client after a fork, or a new one after a spawn."""
+    """The task of a pool process: uses the inherited client, or a new one after a spawn."""
     client = inherited if inherited is not None else make(json.loads(os.environ["GHL_TEST_CONFIG"]))
     return ask(client, resource_id)
 
 
 class Receiver:
-    """Sets an event or log callback through the C ABI, where a replacement waits for running calls."""
+    """Sets an event or log callback through the C ABI: a replacement waits for running calls."""
 
     def __init__(self, client, kind, function):
         self.client = client._open()
@@ -87,7 +87,7 @@ def happen(client):
 
 
 def child_of_a_replacement(client, kind):
-    """Forks while one thread is inside a callback and another waits to replace it. Returns the events of the child."""
+    """Forks while a thread waits to replace a running callback. Returns the child's events."""
     ended = threading.Event()
     first = Receiver(client, kind, lambda: threading.current_thread() is inside and ended.wait())
     second, third = (Receiver(client, kind, lambda: None) for _ in range(2))
@@ -115,7 +115,7 @@ def child_of_a_replacement(client, kind):
 
 
 def fork_in_a_receiver(client, kind):
-    """Forks inside a callback, which then returns in both processes. Returns the events of the child."""
+    """Forks inside a callback, which returns in both processes. Returns the child's events."""
     reader, writer = os.pipe()
     children = []
     first = Receiver(client, kind, lambda: children or children.append(os.fork()))
@@ -135,7 +135,7 @@ def fork_in_a_receiver(client, kind):
 
 
 def forks_beside_a_writer(client, resource_id):
-    """Forks while another thread waits to write. Returns the longest duration of a fork in milliseconds."""
+    """Forks while another thread waits to write. Returns the longest fork in milliseconds."""
     waits = threading.Thread(target=refresh, args=[client, resource_id], daemon=True)
     waits.start()
     longest = 0

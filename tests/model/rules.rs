@@ -51,7 +51,8 @@ pub struct Rules {
     pub intent: bool,
     /// A final refusal needs two refusals, whether or not the outcome of an earlier use is unknown.
     pub two_refusals: bool,
-    /// A deletion writes its tombstone and removes the row in one transaction. Otherwise the tombstone first.
+    /// A deletion writes its tombstone and removes the row in one transaction. Otherwise it writes
+    /// the tombstone first.
     pub atomic_deletion: bool,
     /// A refresh takes the store's lock.
     pub lock: bool,

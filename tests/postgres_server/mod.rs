@@ -97,8 +97,8 @@ fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// A port that a program started next can listen on. It is none of the ports that systems give to connections: one of those
-/// could be taken by any connection of another test before the program listens.
+/// A free port outside the system's ephemeral range: an outgoing connection of another test could
+/// otherwise take the port before the program listens on it.
 pub fn free_port() -> u16 {
     use std::hash::{BuildHasher, RandomState};
     loop {

@@ -4,8 +4,9 @@
  * folder: data written to it appears in the log between the changes. A record is a line, followed
  * by the number of bytes given in the line:
  *
- *   create INODE PATH    write INODE OFFSET LENGTH    truncate INODE LENGTH    sync INODE    syncdir PATH
- *   rename FROM TO       unlink PATH                  mkdir PATH               mark LENGTH
+ *   create INODE PATH    write INODE OFFSET LENGTH    truncate INODE LENGTH    sync INODE
+ *   rename FROM TO       unlink PATH                  mkdir PATH               syncdir PATH
+ *   mark LENGTH
  *
  * Paths are relative to the folder and contain no blanks. An operation and its record are one step
  * under a mutex. */

@@ -58,19 +58,19 @@ def read_file(path):
 
 
 def hold(client, resource_id, number):
-    """Imports the token of this number, and says how that went."""
+    """Imports the token with this number. Returns the number of imported tokens."""
     token = {"companyId": resource_id, "accessToken": f"{resource_id}-{number}", "expiresAt": 4_000_000_000_000}
     return client.tokens_import([token], replace=True).imported
 
 
 def stored(client, resource_id):
-    """The token that a reader of the file finds."""
+    """The stored access token."""
     found = list(client.tokens_export(company_id=resource_id))
     return found[0].access_token if found else "nothing"
 
 
 def in_background(step):
-    """Repeats a step until the process ends, which counts what went wrong."""
+    """Repeats a step in a thread until the process ends, and collects its errors."""
 
     def work():
         for number in itertools.count():
@@ -86,7 +86,7 @@ failures = []
 
 
 def main():
-    # A call that waits for ever is a failure as well.
+    # A call that never returns is a failure as well.
     signal.alarm(600)
     config = json.loads(os.environ["GHL_TEST_CONFIG"])
     client = ghl_oauth.Client.from_config(config)

@@ -156,7 +156,7 @@ impl Abi {
         self.client
     }
 
-    /// Calls any function that takes one text.
+    /// Calls any function that takes one string.
     pub fn call(&self, function: Call, text: &str) -> Outcome {
         let text = CString::new(text).unwrap();
         let mut document = ptr::dangling_mut();
@@ -312,7 +312,7 @@ impl Abi {
     /// The same, and calls `act` for each event on its thread.
     pub fn listen_with(&self, act: impl Fn(&Value) + Send + Sync + 'static) -> Arc<EventRecorder> {
         unsafe extern "C" fn hear(event: *const c_char, context: *mut c_void) {
-            // SAFETY: the library passes a text and the given context, which outlives the client.
+            // SAFETY: the library passes a string and the given context, which outlives the client.
             let (event, heard) = unsafe { (CStr::from_ptr(event), &*context.cast::<EventRecorder>()) };
             let event = serde_json::from_str(event.to_str().unwrap()).unwrap();
             (heard.act)(&event);

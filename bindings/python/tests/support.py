@@ -163,7 +163,7 @@ def free_port() -> int:
 
 
 def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
-    """Runs ``work`` in several threads at once; returns their results, or the exceptions they raised."""
+    """Runs ``work`` in several threads at once. Returns their results or exceptions."""
     results: list[Any] = []
     start = threading.Barrier(count)
 

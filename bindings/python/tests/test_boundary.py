@@ -268,12 +268,14 @@ class ExitTest(EmulatorTest):
         program = textwrap.dedent("""
             import logging, sys, threading, time, ghl_oauth
             logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
-            client = ghl_oauth.Client(*sys.argv[1:3], base_url=sys.argv[3], retry={"max_attempts": 1})
+            once = {"max_attempts": 1}
+            client = ghl_oauth.Client(*sys.argv[1:3], base_url=sys.argv[3], retry=once)
             client.on_event(print)
-            client.tokens_import([{"refreshToken": "unknown", "companyId": "c"}], replace=True)
+            unknown = {"refreshToken": "unknown", "companyId": "c"}
+            client.tokens_import([unknown], replace=True)
             def work():
                 while True:
-                    client.tokens_import([{"refreshToken": "unknown", "companyId": "c"}], replace=True)
+                    client.tokens_import([unknown], replace=True)
                     try:
                         client.token_refresh("c")
                     except ghl_oauth.GhlError:
@@ -294,13 +296,16 @@ class ExitTest(EmulatorTest):
         program = textwrap.dedent("""
             import sys, threading, time, ghl_oauth
             client = ghl_oauth.Client(*sys.argv[1:3], base_url=sys.argv[3])
-            client.tokens_import([{"accessToken": sys.argv[5], "expiresIn": 3600, "companyId": sys.argv[4]}])
+            company_id, token = sys.argv[4:6]
+            token = {"accessToken": token, "expiresIn": 3600, "companyId": company_id}
+            client.tokens_import([token])
             begun = threading.Barrier(3)
             def mint():
                 begun.wait()
                 while True:
                     try:
-                        client.tokens_mint(sys.argv[4], force=True, concurrency=1, progress=lambda so_far: None)
+                        ignore = lambda so_far: None
+                        client.tokens_mint(company_id, force=True, concurrency=1, progress=ignore)
                     except ghl_oauth.GhlError:
                         pass
             for _ in range(2):

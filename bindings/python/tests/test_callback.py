@@ -112,7 +112,7 @@ class LogTest(EmulatorTest):
 
 @unittest.skipIf(sys.platform == "win32", "no signal can be sent to one process there")
 class SignalTest(EmulatorTest):
-    """A signal during a library call is handled at the entry of the next callback, the worst moment."""
+    """Handles a signal at the entry of the next callback, the worst moment during a call."""
 
     OPTIONS = ("--locations", "60")
 

@@ -414,7 +414,7 @@ class UnsavedTest(CliTest):
     def refresh_that_is_not_saved(
         self, *arguments: str
     ) -> Generator[tuple[subprocess.Popen[str], sqlite3.Connection], None, None]:
-        """A command whose refresh gets its response while the store is locked, and the locking connection."""
+        """A command whose refresh ends while the store is locked, and the locking connection."""
         self.emulator.control("DELETE", "/requests")
         self.emulator.fault("stall", count=1, endpoint="token", stage="beforeProcessing")
         process = subprocess.Popen(

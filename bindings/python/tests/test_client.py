@@ -672,7 +672,8 @@ class StoreTest(EmulatorTest):
             settings, company_id = json.load(sys.stdin)
             client = ghl_oauth.Client(**settings)
             tokens = set()
-            threads = [threading.Thread(target=lambda: tokens.add(client.access_token(company_id))) for _ in range(4)]
+            ask = lambda: tokens.add(client.access_token(company_id))
+            threads = [threading.Thread(target=ask) for _ in range(4)]
             for thread in threads:
                 thread.start()
             for thread in threads:

@@ -1,4 +1,4 @@
-"""Stores written in Python: the example store passes the store tests, and a failing store loses no token."""
+"""Stores written in Python: the example passes the store tests; failing stores lose no token."""
 
 from __future__ import annotations
 
@@ -401,6 +401,7 @@ class FailureTest(EmulatorTest):
             import json, sys, ghl_oauth
             from tests.test_store import LockedStore
             settings, records, company_id = json.load(sys.stdin)
+            before = json.loads(records[company_id])
             store = LockedStore()
             store.records = records
             unlocked = []
@@ -410,8 +411,8 @@ class FailureTest(EmulatorTest):
                 client.token_refresh(company_id)
             except KeyboardInterrupt:
                 saved = json.loads(store.records[company_id])
-                print("interrupted", saved["version"] > json.loads(records_before)["version"], len(unlocked) > 0)
-        """).replace("store = LockedStore()", "records_before = records[company_id]; store = LockedStore()")
+                print("interrupted", saved["version"] > before["version"], len(unlocked) > 0)
+        """)
         configuration = self.emulator.configuration
         settings = {
             "client_id": configuration["clientId"],

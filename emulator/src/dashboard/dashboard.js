@@ -9,7 +9,7 @@
     status.textContent = text;
   };
 
-  // Updates `old` to match `fresh`. Equal nodes stay untouched, which preserves focus and selection.
+  // Updates `old` to match `fresh`. Equal nodes stay, which preserves focus and selection.
   const update = (old, fresh) => {
     if (old.nodeType !== Node.ELEMENT_NODE) {
       if (old.data !== fresh.data) old.data = fresh.data;

@@ -152,7 +152,7 @@ impl Browser {
     #[track_caller]
     pub fn click(&self, xpath: &str) {
         let element = self.element(xpath);
-        // Not at the edge, where the status bar covers it.
+        // At the edge, the status bar would cover it.
         let script = "arguments[0].scrollIntoView({block: 'center'})";
         self.post("/execute/sync", &json!({"script": script, "args": [{ELEMENT: element}]}));
         self.post(&format!("/element/{element}/click"), &json!({}));

@@ -1,4 +1,4 @@
-"""The ``Authorization`` header with a live token, which the plug-ins of all HTTP libraries share."""
+"""The ``Authorization`` header with a valid token, shared by the plug-ins of all HTTP libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CURABLE = ("invalid jwt", "access token is invalid")
 
 
 class Bearer:
-    """The ``Authorization`` header of one resource, and its renewal when the API rejects the token."""
+    """The ``Authorization`` header of one resource, renewed when the API rejects the token."""
 
     def __init__(self, client: Client, resource_id: str) -> None:
         self._client = client

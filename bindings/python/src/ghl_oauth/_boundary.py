@@ -33,7 +33,7 @@ def encode_id(resource_id: str) -> bytes:
 
 
 def call(function: Callable[..., int], *arguments: Any) -> Any:
-    """Calls a function whose last parameter is ``char **out_json``; returns the document or raises the error."""
+    """Calls a function that ends with ``char **out_json``. Returns the document or raises."""
     out = c_void_p()
     status = function(*arguments, byref(out))
     document = take(out)

@@ -58,7 +58,7 @@ def callback(prototype: Any, function: Callable[..., Any], failed: int | None = 
 
 
 def _report(error: BaseException) -> None:
-    """Logs an exception that no call will raise; an exception of the log itself must not reach C either."""
+    """Logs an exception that no call will raise. The log's own exceptions must not reach C."""
     try:
         import logging  # imported here because it is slow
 
@@ -100,7 +100,7 @@ def pending() -> bool:
 
 
 def free_client(client: c_void_p, store: object) -> None:
-    """Frees a client that is no longer in use.
+    """Frees a client that no call uses any more.
 
     The library forbids that inside a callback. If the garbage collector runs there, the client is
     freed at the end of the call; the callbacks of its store must live until then.
@@ -126,7 +126,7 @@ _unfreed: list[tuple[c_void_p, object]] = []
 
 
 def settle() -> None:
-    """Runs after each call: frees clients and raises exceptions that its callbacks had to postpone."""
+    """Runs after each call: frees clients, and raises exceptions that callbacks deferred."""
     if not (_raised or _unfreed):
         return
     if not _thread.callbacks:

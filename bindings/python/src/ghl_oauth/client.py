@@ -38,7 +38,7 @@ Item = TypeVar("Item")
 
 
 class Headers(Protocol):
-    """The part of a header mapping that this package uses; a dict and every framework's headers have it."""
+    """The part of a header mapping that this package uses, as a dict or a framework provides it."""
 
     def items(self) -> Iterable[tuple[str, str]]:
         """Names with their values."""
@@ -50,7 +50,8 @@ class Client:
 
     ::
 
-        with Client(client_id="…", client_secret="…", redirect_uri="https://…", store="tokens.db") as client:
+        config = {"client_id": "…", "client_secret": "…", "redirect_uri": "https://…"}
+        with Client(**config, store="tokens.db") as client:
             link = client.authorization_url(scopes=["contacts.readonly"])
             # the user opens link.url and consents; the browser is redirected to redirect_url
             info = client.authorization_complete(redirect_url)
@@ -173,7 +174,7 @@ class Client:
                 if this store has no ``encryption_keys``. Default: none.
 
         Raises:
-            InvalidArgument: A key is unknown, missing or mistyped, or ``"store"`` is None;
+            InvalidArgument: A key is unknown, missing or mistyped, or ``"store"`` is ``None``;
                 ``parameter`` names it.
             ConfigError: A value cannot be used; ``parameter`` names its key.
             StoreError: The store cannot be opened.
@@ -239,7 +240,7 @@ class Client:
         self._open().cancel()
 
     def stats(self) -> dict[str, Any]:
-        """Statistics for monitoring, such as the number of requests sent and tokens held; never a secret."""
+        """Statistics for monitoring, such as the number of requests and tokens; never a secret."""
         statistics: dict[str, Any] = self._call(library.ghl_client_stats)
         return statistics
 
@@ -417,7 +418,7 @@ class Client:
         return TokenInfo.from_json(self._call(library.ghl_token_refresh, encode_id(resource_id)))
 
     def token_delete(self, resource_id: str) -> TokenInfo:
-        """Deletes a token from memory and store, and returns its metadata. The API is not told.
+        """Deletes a token from memory and store, and returns its metadata. The API is not notified.
 
         Args:
             resource_id: The id of the company or location.
@@ -503,20 +504,21 @@ class Client:
     def tokens_adopt(
         self, client_id: str | None = None, *, resource_id: str | None = None, dry_run: bool | None = None
     ) -> Adoption:
-        """Moves the tokens of another client id in the same database to this client's, after a key rotation.
+        """Moves the tokens of another client id to this one after a key rotation.
 
-        For SQLite and PostgreSQL. Stop the programs that use the other client id first. A token that is held under this
-        client id stays, unless its connection is lost. An interrupted call loses nothing: call again for the rest.
+        For SQLite and PostgreSQL: both client ids must use the same database. Stop the programs
+        that use the other client id first. A token that is stored under this client id stays,
+        unless its connection is lost. If the call is interrupted, repeat it to move the rest.
 
         Args:
-            client_id: The other client id. Default: nothing is adopted, and :attr:`Adoption.clients` names the client
-                ids that have tokens in the database.
+            client_id: The other client id. Default: nothing is adopted, and
+                :attr:`Adoption.clients` names the client ids that have tokens in the database.
             resource_id: Only this company or location. Default: all.
             dry_run: Only report. Default: False.
 
         Raises:
             ConfigError: The store holds the tokens of one client id only.
-            StoreError: The store failed; some of the tokens are adopted, and the same call again brings the rest.
+            StoreError: The store failed. Some tokens may be adopted; repeat the call for the rest.
         """
         return Adoption.from_json(
             self._call_with(library.ghl_tokens_adopt, clientId=client_id, resourceId=resource_id, dryRun=dry_run)
@@ -640,7 +642,8 @@ class Client:
 
         ::
 
-            answer = client.request("GET", "/contacts/", resource_id=location_id, query={"limit": 20})
+            query = {"limit": 20}
+            answer = client.request("GET", "/contacts/", resource_id=location_id, query=query)
             for contact in answer.body["contacts"]: ...
 
         Args:
@@ -656,7 +659,7 @@ class Client:
                 Default: none.
 
         Returns:
-            The answer, whatever its status: check ``.status`` or ``.ok``.
+            The response, even if its status is an error: check ``.status`` or ``.ok``.
         """
         is_bytes = isinstance(body, (bytes, bytearray, memoryview))
         wanted = {
@@ -691,10 +694,10 @@ class Client:
         """Verifies a webhook like :meth:`webhook_verify` and applies it to the stored tokens.
 
         INSTALL mints the location's token, or is remembered until its company's token arrives.
-        UNINSTALL deletes the token of the location, or the token of the company with those of its
-        locations. Deliveries may arrive in any order and repeatedly. Answer the vendor with success
-        whatever ``applied`` says, and with status 429 for an error that is ``retryable``, so that
-        the delivery is repeated.
+        UNINSTALL deletes the token of the location, or the tokens of the company and its locations.
+        Deliveries may arrive in any order and repeatedly. Respond with success even if ``applied``
+        is False, and with status 429 to an error that is ``retryable``, so that the delivery is
+        repeated.
 
         Args:
             body: As for :meth:`webhook_verify`.
@@ -930,7 +933,7 @@ def _camel(name: str) -> str:
 
 
 def _next_page_token(pagination: Any) -> str | None:
-    """The token of the next page of an API list, or None if there is none or it is unusable."""
+    """The token of an API list's next page. None on the last page, or if it is unusable."""
     if not isinstance(pagination, dict) or flag(pagination.get("hasNextPage")) is False:
         return None
     token = pagination.get("nextPageToken")

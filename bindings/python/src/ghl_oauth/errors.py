@@ -15,7 +15,7 @@ class GhlError(Exception):
     Attributes:
         code: The stable number of the status.
         status: The status as in the C header and the logs, for instance ``"GHL_ERR_RATE_LIMITED"``.
-        message: What happened, in one sentence.
+        message: The cause, in one sentence.
         help: What to do about it, or None.
         parameter: The offending parameter or configuration key (``"store.kind"``), or None.
         retryable: Whether the same call, unchanged, may succeed later.
@@ -197,7 +197,7 @@ class BufferTooSmall(GhlError):
 
 
 class Conflict(GhlError):
-    """A record in the store has another version than expected. Raised by ``Store.save``: ``raise Conflict``."""
+    """The stored record has another version than expected. ``Store.save`` raises it."""
 
     code = 21
     status = "GHL_ERR_CONFLICT"

@@ -73,7 +73,7 @@ class Token:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The library's form, as ``Client.tokens_import`` takes it: ``raw``, updated with this object's fields."""
+        """The form that ``Client.tokens_import`` takes: ``raw`` with this object's fields."""
         fields = {
             "accessToken": self.access_token,
             "refreshToken": self.refresh_token,
@@ -102,7 +102,7 @@ class TokenInfo:
     expires_at: datetime | None
     """When the access token expires (UTC); it is renewed before."""
     refreshable: bool
-    """Whether it can be renewed without a user: by a refresh token, or from the token of its company."""
+    """Whether it can be renewed without a user: by refresh, or from its company's token."""
     state: str
     """``"ok"``; ``"inactive"``: the location is paused; ``"reauthorizationRequired"``: a user must
     consent again; ``"unsaved"``: newer than the stored token, because the store failed;
@@ -161,7 +161,7 @@ class AuthorizationUrl:
 
     url: str = field(repr=False)
     state: str = field(repr=False)
-    """The state in the redirect; keep it in the browser session if another process may complete the consent."""
+    """The state in the redirect. Keep it in the session if another process completes it."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -244,12 +244,12 @@ class OtherClient:
 
     client_id: str
     tokens: int
-    """How many tokens it has."""
+    """The number of its tokens."""
 
 
 @dataclass(frozen=True)
 class UnadoptedToken:
-    """A token that an adoption left where it was."""
+    """A token that an adoption skipped."""
 
     resource_id: str
     reason: str
@@ -257,10 +257,10 @@ class UnadoptedToken:
 
 @dataclass(frozen=True)
 class Adoption:
-    """The outcome of an adoption."""
+    """The report of an adoption."""
 
     adopted: int
-    """How many tokens were taken over."""
+    """The number of tokens that were moved."""
     skipped: tuple[UnadoptedToken, ...]
     failed: tuple[FailedToken, ...]
     """Stored tokens that cannot be read."""
@@ -295,7 +295,7 @@ class Maintenance:
     failed: tuple[FailedToken, ...]
     """Tokens that could not be renewed, and new tokens that the store still refuses."""
     next_due_at: datetime | None
-    """When there will be something to do again (UTC); None where nothing is held that can be renewed."""
+    """When the next token is due (UTC); None if the store holds no renewable token."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -323,7 +323,7 @@ class MintProgress:
     total: int | None
     """The number of locations; None while unknown."""
     per_second: float
-    """Locations processed per second, without those that already had a token."""
+    """Locations processed per second, except locations that already had a token."""
     seconds_left: int | None
     """The estimated time left; None while unknown."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
@@ -363,13 +363,13 @@ class Minting:
 
 @dataclass(frozen=True)
 class Response:
-    """The API's answer to a request, whatever its status."""
+    """The API's response to a request, with any status."""
 
     status: int
     headers: Mapping[str, str]
     """By lower-case name."""
     body: Any = field(repr=False)
-    """JSON if the answer is declared as JSON and parses; otherwise a string if it is UTF-8; otherwise bytes."""
+    """Parsed JSON if the response is valid JSON by its type; a string if it is UTF-8; or bytes."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @property

@@ -41,7 +41,7 @@ class Pages(Iterator[Item]):
 
     @property
     def next_page_token(self) -> str | None:
-        """The token of the page after the last one fetched, to continue there later; None after the last page."""
+        """The token of the next page, to continue there later; None after the last page."""
         return self._next_page_token
 
     @property

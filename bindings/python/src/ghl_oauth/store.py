@@ -13,7 +13,7 @@ class StorePage:
     """A page of records."""
 
     records: Sequence[str]
-    """Records as passed to :meth:`Store.save`; if there are several pages, in the byte order of their UTF-8 ids."""
+    """Records as passed to :meth:`Store.save`; pages are in byte order of the UTF-8 ids."""
     next_page_token: str | None = None
     """The id of the last record; None on the last page."""
 
@@ -112,4 +112,4 @@ class Store(abc.ABC):
         raise NotImplementedError
 
     def close(self) -> None:  # noqa: B027
-        """Called once, when the client has ended or could not be created. Does nothing by default."""
+        """Called once, when the client ends or could not be created. Default: does nothing."""

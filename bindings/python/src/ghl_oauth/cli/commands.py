@@ -200,7 +200,7 @@ def import_tokens(options: argparse.Namespace) -> int:
 
 
 def adopt(options: argparse.Namespace) -> int:
-    """Takes over the tokens of another client id in the same database."""
+    """Moves the tokens of another client id to this one, in the same database."""
     with Session.begin(options.config) as session:
         done = session.run(
             lambda client: client.tokens_adopt(options.client, resource_id=options.resource, dry_run=options.dry_run)

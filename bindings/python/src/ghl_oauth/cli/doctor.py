@@ -31,7 +31,7 @@ _MOST_NAMED = 10
 
 @dataclass(frozen=True)
 class Check:
-    """The result of a check. ``outcome`` is ``ok``, ``warning``, ``problem``, ``consent`` or ``skipped``."""
+    """A result. ``outcome``: ``ok``, ``warning``, ``problem``, ``consent`` or ``skipped``."""
 
     name: str
     outcome: str
@@ -118,7 +118,7 @@ def _unreadable(failed: Sequence[FailedToken]) -> Iterator[Check]:
 
 
 def _rotation(clients: Sequence[OtherClient], holds: bool) -> Iterator[Check]:
-    """Tokens of other client ids: of other apps that share the database, or of this app before a key rotation."""
+    """Tokens of other client ids: of another app, or of this app before a key rotation."""
     if clients:
         ids = ", ".join(f"{each.client_id} ({each.tokens})" for each in clients[:_MOST_NAMED])
         more = f" and {len(clients) - _MOST_NAMED} more" if len(clients) > _MOST_NAMED else ""
@@ -184,7 +184,7 @@ def _store(configuration: Configuration) -> Iterator[Check]:
 
 
 def _file_system(path: Path) -> str | None:
-    """The type of the file system that contains the file; None if unknown (only Linux reports it)."""
+    """The type of the file's file system; None if unknown (only Linux reports it)."""
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -24,7 +24,7 @@ class Refusal(Exception):
 
 
 class Unsaved(Exception):
-    """New tokens that the store did not save, with an error for each. The cause is the command's error, if any."""
+    """New tokens that the store did not save, with an error for each."""
 
     def __init__(self, errors: Sequence[GhlError]) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ def show_failed(failed: Iterable[FailedToken], as_json: bool) -> None:
 
 
 def plain(text: str) -> str:
-    """Replaces control characters, so that untrusted text cannot move the cursor or change colours."""
+    """Replaces control characters, so that untrusted text cannot control the terminal."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 

@@ -189,10 +189,10 @@ def make_parser() -> argparse.ArgumentParser:
     adopt = add(
         "adopt",
         commands.adopt,
-        "take over the tokens of another client id in the same database",
+        "move the tokens of another client id in the same database to this one",
         "After a key rotation the app has a new client id, under which the database looks empty. This moves the tokens "
         "of the old client id to the configured one. Stop the programs that use the old one first. A token that is "
-        "already held under the new client id stays. Without --from the client ids that have tokens are listed.",
+        "already stored under the new client id stays. Without --from, the client ids that have tokens are listed.",
     )
     adopt.add_argument("--from", dest="client", type=_text, metavar="CLIENT_ID", help="the old client id")
     adopt.add_argument("--resource", type=_text, metavar="ID", help="only this company or location")

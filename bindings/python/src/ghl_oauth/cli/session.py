@@ -28,7 +28,7 @@ _UNSAVED_HELP = (
 
 
 class Terminated(BaseException):
-    """SIGTERM. A BaseException, like KeyboardInterrupt, so that ``except Exception`` does not catch it."""
+    """SIGTERM. A BaseException, so that ``except Exception`` does not catch it."""
 
 
 @contextmanager
@@ -96,7 +96,7 @@ class Session:
         self.client.close()
 
     def insist(self) -> list[GhlError]:
-        """Retries saving unsaved tokens for some seconds; returns an error for each that the store still refuses."""
+        """Retries unsaved tokens for some seconds. Returns an error for each that stays unsaved."""
         self._interrupted = False
         if self._unsaved():
             say(f"ghl-oauth: the store did not save a new token; retrying for {_PATIENCE:.0f} s")
@@ -132,10 +132,10 @@ class Session:
             self._refused.pop(event.resource_id, None)
 
     def run(self, work: Callable[[Client], Result]) -> Result:
-        """Runs the work on another thread, since Python handles no signals while this one is inside a call.
+        """Runs the work on another thread, since Python handles no signals during a call.
 
-        A signal cancels the client and waits for work that must not be interrupted, such as a refresh whose request
-        was sent. A second signal ends that wait.
+        A signal cancels the client and waits for work that must not be interrupted, such as a
+        refresh whose request was sent. A second signal ends that wait.
         """
         results: list[Result] = []
         errors: list[BaseException] = []
