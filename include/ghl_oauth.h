@@ -583,9 +583,9 @@ int32_t ghl_authorization_complete(struct ghl_client *client,
  * For development and for programs without a web server: point an HTTPS tunnel from the redirect
  * URI to the port, show the user the URL of ghl_authorization_url, and call this function. It
  * listens on 127.0.0.1 only. The first redirect with the expected "state" ends the wait: the
- * browser shows a plain page that reports success or failure, and the port is closed. Requests with
- * another path, method, host or state, and idle connections, are refused without ending the wait.
- * Several threads may listen at once on different ports.
+ * browser shows a plain page that reports success or failure, and the port is closed. Requests
+ * with another path, method, host or state, and idle connections, are refused without ending the
+ * wait. Several threads may listen at once on different ports.
  *
  * Any thread; waits at most "timeoutMs" for the browser, then at most timeouts.totalMs for the
  * exchange. ghl_client_cancel ends the wait at once.
@@ -710,9 +710,9 @@ int32_t ghl_token_delete(struct ghl_client *client,
 /**
  * Lists the stored tokens page by page: metadata without secrets.
  *
- * First retries the save of unsaved tokens. Tokens that the store still refuses are listed with the
- * state "unsaved" if the store can be read. Any thread; waits at most 3 s, and only if such a token
- * is being refreshed.
+ * First retries the save of unsaved tokens. Tokens that the store still refuses are listed with
+ * the state "unsaved" if the store can be read. Any thread; waits at most 3 s, and only if such a
+ * token is being refreshed.
  *
  * @param client       a client
  * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000,

@@ -200,9 +200,9 @@ pub unsafe extern "C" fn ghl_token_delete(
 
 /// Lists the stored tokens page by page: metadata without secrets.
 ///
-/// First retries the save of unsaved tokens. Tokens that the store still refuses are listed with the
-/// state "unsaved" if the store can be read. Any thread; waits at most 3 s, and only if such a token
-/// is being refreshed.
+/// First retries the save of unsaved tokens. Tokens that the store still refuses are listed with
+/// the state "unsaved" if the store can be read. Any thread; waits at most 3 s, and only if such a
+/// token is being refreshed.
 ///
 /// @param client       a client
 /// @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000,

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use self::database::Database;
@@ -28,6 +29,7 @@ use super::file_lock::LockFolder;
 use super::row::{Resealing, Row, StoredRow};
 use super::{
     DuePage, Lock, MAX_CLIENTS, Note, NotePage, OtherClient, Page, Query, Record, Resealed, Seal, Store,
+    TOMBSTONE,
 };
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
@@ -43,13 +45,10 @@ const RESEAL_BATCH: usize = 100;
 /// deleted and replaced.
 const DAMAGED: u64 = 1;
 
-/// A first save; it continues from the tombstone's version.
+/// A first save.
 const INSERT: &str = "
     INSERT INTO token (client_id, resource_id, version, user_type, company_id, renew_at, sealed_with, document)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
-    WHERE coalesce((SELECT iif(json_valid(document), document ->> '$.version', 0) FROM note
-                    WHERE client_id = ?1 AND key = 'deleted/' || ?2), 0) = ?3 - 1
-    ON CONFLICT DO NOTHING";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
 
 /// The usual save, which changes neither the owner nor the key. SQLite updates an index whenever a
 /// statement sets its column, so setting fewer columns writes one page less per save.
@@ -105,10 +104,15 @@ impl SqliteStore {
 }
 
 impl SqliteStore {
-    /// Writes a row by compare-and-swap on its version. If an earlier attempt `may_be_written`, an
+    /// Writes a row by compare-and-swap on its version, inside a write transaction. A new row must
+    /// continue from the version of its tombstone. If an earlier attempt `may_be_written`, an
     /// identical stored row counts as written.
     fn put(&self, connection: &Connection, row: &Row, may_be_written: bool) -> rusqlite::Result<bool> {
-        let statements: &[&str] = if row.is_new { &[INSERT] } else { &[RENEW, REPLACE] };
+        let statements: &[&str] = match row.is_new {
+            true if self.deleted_version(connection, &row.resource_id)? + 1 != row.version => &[],
+            true => &[INSERT],
+            false => &[RENEW, REPLACE],
+        };
         for statement in statements {
             let changed = connection.prepare_cached(statement)?.execute(params![
                 self.seal.client_id(),
@@ -125,6 +129,19 @@ impl SqliteStore {
             }
         }
         Ok(may_be_written && self.is_stored(connection, row)?)
+    }
+
+    /// The version in a resource's tombstone; 0 if there is none, or it is unreadable.
+    fn deleted_version(&self, connection: &Connection, resource_id: &str) -> rusqlite::Result<u64> {
+        let select = "SELECT document FROM note WHERE client_id = ?1 AND key = ?2";
+        let key = format!("{TOMBSTONE}{resource_id}");
+        let version =
+            connection.prepare_cached(select)?.query_row(params![self.seal.client_id(), key], |row| {
+                let document = row.get_ref(0)?.as_bytes_or_null()?;
+                let document = document.and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
+                Ok(document.and_then(|document| document["version"].as_u64()))
+            });
+        Ok(version.optional()?.flatten().unwrap_or(0))
     }
 
     fn is_stored(&self, connection: &Connection, row: &Row) -> rusqlite::Result<bool> {
@@ -176,6 +193,11 @@ impl SqliteStore {
                     Err(_) => batch = vec![Arc::clone(own)],
                 }
             }
+            if own.row.is_new {
+                // The tombstone is compared and the row written in one transaction.
+                return self.put_all(connection, std::iter::once(&own.row), may_be_written);
+            }
+            // A single statement is its own transaction.
             Ok(vec![self.put(connection, &own.row, may_be_written)?])
         })?;
         for (pending, saved) in batch.iter().zip(written) {
