@@ -307,7 +307,7 @@ typedef struct ghl_store_callbacks {
                    const char *resource_id);
     /**
      * Frees a string that load or list returned. May be NULL: then the host frees the string
-     * itself, not before the next callback on the same thread.
+     * itself, but not before the next callback on the same thread.
      */
     void (*free_string)(void *context,
                         char *string);
@@ -423,12 +423,12 @@ int32_t ghl_client_new(const char *config_json,
                        char **out_json);
 
 /**
- * Frees a client, its connections and its memory. Tokens in a durable store stay there. A token
- * that the store has not accepted yet is offered to it for up to 5 s; if the store still refuses
- * it, the loss is logged as an error.
+ * Frees a client, its connections and its memory. Tokens in a durable store stay there. If a token
+ * could not be saved so far, the save is retried for up to 5 s; if it still fails, the loss is
+ * logged as an error.
  *
- * Call it after the last call on the client has returned (ghl_client_cancel hastens that), and
- * never from a callback. Any thread.
+ * Call it after the last call on the client has returned (ghl_client_cancel ends running calls
+ * early), and never from a callback. Any thread.
  *
  * @param client  a client, or NULL
  */

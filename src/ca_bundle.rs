@@ -9,8 +9,8 @@ use rustls::pki_types::pem::PemObject;
 use crate::error::{Error, Result, Status};
 
 /// Reads the certificates of the PEM file that the configuration names under `key`. Called when the
-/// client is created, so that a bad file fails then and not at a later connection. Ignores other
-/// PEM sections, such as private keys.
+/// client is created, so that a bad file is reported at once, not at the first connection. Ignores
+/// other PEM sections, such as private keys.
 ///
 /// # Errors
 /// `CONFIG`, naming the key, if the file cannot be read, has no certificate, or has one that cannot

@@ -138,7 +138,7 @@ fn exhausted_daily_quota_is_not_exceeded() {
         let error = list(&abi, &company).fails(Status::RateLimited);
         assert_eq!((&error["httpStatus"], &error["resourceId"]), (&Value::Null, &json!(company)));
         let wait = error["retryAfterMs"].as_u64().unwrap();
-        // The server does not announce its daily reset: it is asked again every five minutes.
+        // The server does not announce its daily reset, so the client retries every five minutes.
         let longest = if by_the_server { 300_000 } else { DAY.as_millis() as u64 };
         assert!((longest - 60_000..=longest).contains(&wait), "{wait} ms");
         assert_eq!(sent(&emulator), vec!["list 200"; allowed]);

@@ -110,7 +110,7 @@ fn writers_blocked_by_a_foreign_write_lock_resume_when_it_is_released() {
                 assert_eq!(store.save(&record(&format!("company-{index}")), &patience()).unwrap(), 1);
             });
         }
-        // One writer is refused, so the others wait behind it.
+        // The lock is still held: this writer reaches its deadline while the others wait.
         let error = store.save(&record("too late"), &within(Duration::from_millis(50))).unwrap_err();
         assert_eq!(error.status(), Status::Timeout);
         other.execute_batch("COMMIT").unwrap();

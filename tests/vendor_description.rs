@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 const PRISM: &str = "GHL_PRISM";
 const DESCRIPTION: &str = "GHL_VENDOR_DESCRIPTION";
 
-/// A mock server that ends with the test.
+/// The mock server (Prism); stopped when dropped.
 struct Mock {
     process: Child,
     base_url: String,

@@ -996,7 +996,7 @@ struct maintenance_options {
 struct mint_options {
     std::optional<std::vector<std::string>> location_ids; // default: all locations with the app
     std::string app_id;
-    bool force = false; // also tokens that are not due
+    bool force = false; // mint tokens that are not due as well
     std::optional<int> concurrency;
 };
 

@@ -18,17 +18,17 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
 #[derive(Debug, Default)]
 pub(crate) struct Page<'a> {
     pub(crate) title: &'a str,
-    /// The class of its body.
+    /// The `class` attribute of the `body` element.
     pub(crate) class: &'a str,
     pub(crate) style: &'a str,
     pub(crate) script: &'a str,
-    /// The content of its body, HTML-escaped.
+    /// The HTML of the `body` element; its text is already escaped.
     pub(crate) body: String,
 }
 
 impl Page<'_> {
     /// Renders the page as a response. Its content security policy allows only its own style and
-    /// script, and connections to the emulator if it has a script.
+    /// script. A page with a script may also connect to the emulator.
     pub(crate) fn answer(self, status: u16) -> Answer {
         let Page { title, class, style, script, body } = self;
         let style = format!("{STYLE}{style}");

@@ -92,7 +92,8 @@ mod tests {
         Failure { error, outcome: Outcome::Refused }
     }
 
-    /// The names that are sent to a server with these responses to camelCase and snake_case.
+    /// The names that are sent if the server answers camelCase and snake_case with these refusals;
+    /// `None` accepts the names.
     fn sent(names: &FieldNames, camel: Option<(u16, &str)>, snake: Option<(u16, &str)>) -> Vec<&'static str> {
         let sent = RefCell::new(Vec::new());
         let _ = names.send(&NAMES, |casing| {

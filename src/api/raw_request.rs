@@ -58,7 +58,8 @@ impl Api {
     }
 }
 
-/// Whether a caller may set a header. The library sets connection headers and `User-Agent` itself.
+/// Whether a caller may set this header. The library controls `Host`, `User-Agent`, and the headers
+/// about the connection, message framing and compression itself.
 pub fn is_caller_settable(name: &HeaderName) -> bool {
     let ours = [
         header::HOST,

@@ -52,7 +52,7 @@ pub struct ConsumedState {
 }
 
 impl Pending {
-    /// No pending consents.
+    /// An empty map of consents, with a new random key.
     ///
     /// # Errors
     /// `INTERNAL` if the system returns no random bytes.
@@ -126,6 +126,8 @@ impl Pending {
     }
 }
 
+/// Inserts a consent. A full map first evicts the expired consents, or the oldest one if none has
+/// expired.
 fn insert(consents: &mut HashMap<Digest, Consent>, digest: Digest, consent: Consent) {
     let full = |consents: &HashMap<Digest, Consent>| {
         consents.len() >= MAX_PENDING && !consents.contains_key(&digest)

@@ -147,12 +147,12 @@ pub unsafe extern "C" fn ghl_client_new(
     }
 }
 
-/// Frees a client, its connections and its memory. Tokens in a durable store stay there. A token
-/// that the store has not accepted yet is offered to it for up to 5 s; if the store still refuses
-/// it, the loss is logged as an error.
+/// Frees a client, its connections and its memory. Tokens in a durable store stay there. If a token
+/// could not be saved so far, the save is retried for up to 5 s; if it still fails, the loss is
+/// logged as an error.
 ///
-/// Call it after the last call on the client has returned (ghl_client_cancel hastens that), and
-/// never from a callback. Any thread.
+/// Call it after the last call on the client has returned (ghl_client_cancel ends running calls
+/// early), and never from a callback. Any thread.
 ///
 /// @param client  a client, or NULL
 #[unsafe(no_mangle)]

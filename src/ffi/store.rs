@@ -107,7 +107,7 @@ pub struct ghl_store_callbacks {
     /// Releases the lock, on the thread that took it.
     pub unlock: Option<unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char)>,
     /// Frees a string that load or list returned. May be NULL: then the host frees the string
-    /// itself, not before the next callback on the same thread.
+    /// itself, but not before the next callback on the same thread.
     pub free_string: Option<unsafe extern "C" fn(context: *mut c_void, string: *mut c_char)>,
     /// Called once, when the client is freed or could not be created: the context is no longer
     /// used. May be NULL.

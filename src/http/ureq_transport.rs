@@ -236,7 +236,7 @@ fn host<'a>(request: &'a Request) -> &'a str {
     request.uri.host().unwrap_or_default()
 }
 
-/// The error of TLS itself, as opposed to one of the connection below it.
+/// The TLS error of a failure; `None` for any other, such as an error of the TCP connection.
 fn tls_error(failure: &ureq::Error) -> Option<&rustls::Error> {
     match failure {
         ureq::Error::Rustls(error) => Some(error),
@@ -245,6 +245,7 @@ fn tls_error(failure: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
+/// The error of a failed TLS handshake.
 fn untrusted(request: &Request, tls: &rustls::Error) -> Error {
     let host = host(request);
     if let rustls::Error::InvalidCertificate(_) = tls {

@@ -1,5 +1,5 @@
-//! Notes: versioned key-value documents with an expiry, such as installations and seen deliveries.
-//! Never a secret.
+//! Notes: versioned key-value documents with an expiry, such as installations, tombstones and seen
+//! webhook deliveries. A note contains no secret.
 
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ pub struct Note {
 }
 
 impl Note {
-    /// The last version of the deleted record, if the note is a tombstone.
+    /// The last version of the deleted record, if the note is a tombstone; otherwise 0.
     pub fn deleted_version(&self) -> u64 {
         self.document.get("version").and_then(Value::as_u64).unwrap_or(0)
     }
@@ -35,7 +35,7 @@ pub struct NotePage {
 }
 
 impl NotePage {
-    /// The first `limit` of the `notes`. There is a next page if there are more.
+    /// A page of the first `limit` notes; `next` is set if `notes` has more.
     pub(super) fn cut(mut notes: Vec<Note>, limit: usize) -> NotePage {
         let more = notes.len() > limit;
         notes.truncate(limit);

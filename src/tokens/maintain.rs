@@ -26,6 +26,8 @@ const PAGE: usize = 100;
 /// A renewal with an unknown outcome is retried at this interval during the same pass: twice within
 /// the 30-second replay window. The next pass may come too late.
 const RETRY_AFTER: Duration = Duration::from_secs(8);
+
+/// A retry is scheduled only if it starts within this time after the first attempt.
 const RETRY_BEFORE: Duration = Duration::from_secs(25);
 
 /// Options of a maintenance pass.
@@ -340,7 +342,8 @@ impl<'a> DueQueue<'a> {
         let store = self.tokens.records.store();
         let mut page = store.due(self.company_id, &renewals, after, PAGE, &deadline)?;
         if range == Range::TooFar {
-            // Most of these are long-lived tokens. An unreadable record cannot be renewed.
+            // Most of these are long-lived tokens, which are not due. An unreadable record cannot
+            // be renewed, so it is skipped.
             let is_due = |id: &String| {
                 let record = self.tokens.records.load(id, &deadline).ok().flatten();
                 record.is_some_and(|record| !self.tokens.schedule.has_runway(&record))
@@ -355,7 +358,7 @@ impl<'a> DueQueue<'a> {
     }
 }
 
-/// Marks the loading of a page; wakes the other workers when dropped.
+/// A guard for loading a page. Dropping it wakes the workers that wait for the page.
 struct PageLoad<'a>(&'a DueQueue<'a>);
 
 impl Drop for PageLoad<'_> {
@@ -366,7 +369,7 @@ impl Drop for PageLoad<'_> {
 }
 
 impl QueueState {
-    /// The next retry if its time has come, otherwise the next resource of the page.
+    /// The next retry if it is due, otherwise the next resource of the page.
     fn next_queued(&mut self, now: Duration) -> Option<NextStep> {
         if self.unresolved.front().is_some_and(|unresolved| now >= unresolved.failed + RETRY_AFTER)
             && let Some(again) = self.unresolved.pop_front()

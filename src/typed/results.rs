@@ -242,7 +242,7 @@ result! {
         checked: u64,
         /// How many were refreshed.
         refreshed: u64,
-        /// How many records were encrypted again with the store's first key.
+        /// How many records were re-encrypted with the store's first key.
         resealed: u64,
         /// How many failed.
         failed: u64,
@@ -256,9 +256,9 @@ result! {
         checked: u64,
         /// How many of them were refreshed.
         refreshed: u64,
-        /// How many records were encrypted again with the store's first key.
+        /// How many records were re-encrypted with the store's first key.
         resealed: u64,
-        /// How many records could not be encrypted again.
+        /// How many records could not be re-encrypted.
         unsealed: u64,
         /// Tokens that could not be refreshed, and new tokens that could not be saved.
         failed: Vec<FailedToken>,

@@ -1,4 +1,4 @@
-"""The plug-in for httpx; imported only if httpx is installed."""
+"""Bearer authentication for httpx; imported only if httpx is installed."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ def _carried(response: httpx.Response, header: str) -> bool:
 
 
 def _can_be_repeated(request: httpx.Request) -> bool:
-    """Whether the body can be sent again; a generator cannot."""
+    """Whether the body can be sent again, which is not possible if it comes from a generator."""
     return isinstance(request.stream, httpx.ByteStream)
