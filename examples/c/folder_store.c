@@ -4,7 +4,7 @@
  *     cc examples/c/folder_store.c bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c \
  *         -Ltarget/release -Wl,-rpath,$PWD/target/release -lghl_oauth
  *     ./a.out CONFIG FOLDER connect             prints a link, reads the redirect URL
- *     ./a.out CONFIG FOLDER token RESOURCE      prints a live token
+ *     ./a.out CONFIG FOLDER token RESOURCE      prints a valid token
  *     ./a.out CONFIG FOLDER list | delete RESOURCE | maintain
  *
  * The configuration is JSON; with {"store": {"kind": "callbacks", "encryptionKeys": ["..."]}} the

@@ -1,5 +1,5 @@
 /*
- * From a consent link to live tokens, with the typed structs of bindings/c.
+ * From a consent link to valid tokens, with the typed structs of bindings/c.
  *
  *     cc examples/c/quickstart.c bindings/c/ghl_oauth_typed.c -Iinclude -Ibindings/c \
  *         -Ltarget/release -Wl,-rpath,$PWD/target/release -lghl_oauth

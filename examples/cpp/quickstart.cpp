@@ -1,5 +1,5 @@
 /*
- * From a consent link to live tokens, with ghl_oauth.hpp.
+ * From a consent link to valid tokens, with ghl_oauth.hpp.
  *
  *     c++ -std=c++17 examples/cpp/quickstart.cpp -Iinclude -Ibindings/cpp \
  *         -Ltarget/release -Wl,-rpath,$PWD/target/release -lghl_oauth

@@ -1,4 +1,4 @@
-"""From a consent link to live tokens.
+"""From a consent link to valid tokens.
 
 Against the emulator, which grants the consent through its control API:
 
