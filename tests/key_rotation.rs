@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use ghl_oauth::Status;
 use ghl_oauth::internals::ffi::ghl_set_log_callback;
-use ghl_oauth_emulator::{Decision, Endpoint, Rule, Stage};
+use ghl_oauth_emulator::{Decision, Endpoint, FaultKind, Rule, Stage};
 use serde_json::{Value, json};
 
 use fixture::{Fixture, Kind};
@@ -79,6 +79,26 @@ fn token_requested_under_a_new_client_id_is_not_found_and_the_error_names_the_ol
     let lonely = Fixture::new(Kind::Sqlite);
     let error = lonely.open().access_token("unknown").fails(Status::NotFound);
     assert!(!error["help"].as_str().unwrap().contains("ghl_tokens_adopt"), "{error}");
+}
+
+#[test]
+fn token_whose_refresh_has_an_unknown_outcome_is_not_adopted() {
+    let fixture = Fixture::new(Kind::Sqlite);
+    let abi = fixture.open();
+    let company = abi.connect_company(&fixture.emulator);
+    fixture.emulator.inject(Rule::on(Endpoint::Token), FaultKind::ReplyLost);
+    assert_ne!(abi.token_refresh(&company).0, 0);
+    fixture.emulator.clear_faults();
+    let own_id = fixture.emulator.client_id().to_owned();
+    let report = old(&fixture, json!({})).tokens_adopt(json!({"clientId": own_id})).ok();
+    assert_eq!(
+        (&report["adopted"], &report["skipped"][0]["resourceId"]),
+        (&json!(0), &json!(company)),
+        "{report}"
+    );
+    assert!(report["skipped"][0]["reason"].as_str().unwrap().contains("unknown outcome"), "{report}");
+    abi.token_refresh(&company).ok();
+    assert_eq!(old(&fixture, json!({})).tokens_adopt(json!({"clientId": own_id})).ok()["adopted"], 1);
 }
 
 /// The warnings of this process that name other client ids.

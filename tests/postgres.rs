@@ -389,6 +389,21 @@ fn row_with_unexpected_columns_is_one_unreadable_item_that_can_be_deleted_and_re
     }
 }
 
+#[test]
+fn consent_after_the_deletion_of_a_row_with_a_damaged_version_is_saved() {
+    let Some(server) = shared() else { return };
+    let database = server.database();
+    let Fixture { emulator, client, company, .. } = Fixture::new(&database.url());
+    database.sql("ALTER TABLE ghl_oauth_token ALTER COLUMN version DROP NOT NULL");
+    for version in ["NULL", "0", "-1"] {
+        database.sql(&format!("UPDATE ghl_oauth_token SET version = {version}"));
+        client.token_delete(&company).unwrap();
+        Fixture::connect(&emulator, &client);
+        let other = Fixture::client(&emulator, &database.url());
+        assert!(emulator.access_token_is_live(other.access_token(&company).unwrap().expose()), "{version}");
+    }
+}
+
 // ---- Deadlines ------------------------------------------------------------------------------------------------------
 
 type Call = fn(&PostgresStore, &Deadline) -> Result<()>;
@@ -581,11 +596,7 @@ impl Fixture {
         listen();
         let emulator = Emulator::start(Options::default()).unwrap();
         let client = Fixture::client(&emulator, url);
-        let link = client.authorization_url(Default::default()).unwrap();
-        let decision = Decision::Company(emulator.company_id());
-        let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-        let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
-        client.authorization_complete(&params).unwrap();
+        Fixture::connect(&emulator, &client);
         let events = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&events);
         client.on_event(Some(Arc::new(move |event: &Value| {
@@ -593,6 +604,14 @@ impl Fixture {
         })));
         let company = emulator.company_id();
         Fixture { emulator, client, company, events }
+    }
+
+    fn connect(emulator: &Emulator, client: &Client) {
+        let link = client.authorization_url(Default::default()).unwrap();
+        let decision = Decision::Company(emulator.company_id());
+        let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+        let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
+        client.authorization_complete(&params).unwrap();
     }
 
     fn client(emulator: &Emulator, url: &str) -> Client {

@@ -121,7 +121,7 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
         ),
         401 if says("invalid private integration token") => (
             Status::Unauthorized,
-            "import the current token from the account's settings: this one was rotated or deleted",
+            "import the current private integration token from the account's settings: this one was rotated or deleted",
         ),
         401 if INVALID_TOKEN_MESSAGES.iter().any(|message| words.contains(message)) => (
             Status::Unauthorized,

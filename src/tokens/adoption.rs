@@ -1,9 +1,10 @@
-//! Key rotation: adopts the records of another client id in the same database.
+//! Client ID rotation: adopts the records of another client id in the same database.
 //!
 //! Adoption moves a record: it is saved under this client id, then deleted under the other. If the
 //! process dies in between, the next adoption recognizes the copy and deletes the original. A
 //! record that stayed under both ids could let two programs spend the same refresh token.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use super::Tokens;
 use super::bulk::{failure, stopped};
 use super::installation::UNMINTED;
-use super::records::{Origin, Records, Saved, same_token};
+use super::records::{Deletion, Origin, Records, Saved, same_token};
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
@@ -22,6 +23,10 @@ use crate::token::valid_id;
 
 /// Records or notes per page.
 const PAGE: usize = 100;
+
+/// Ages of an intent, in milliseconds, at which its refresh may still end. A negative age is a
+/// difference between clocks.
+const UNRESOLVED_MS: Range<i64> = -5 * 60 * 1000..60 * 60 * 1000;
 
 /// Selects the tokens to adopt.
 #[derive(Debug, Default, Deserialize)]
@@ -227,12 +232,22 @@ impl Tokens {
         }
         // Date the tombstone with the start of the installation, so that it does not block a later
         // adoption in the other direction.
-        other.delete(resource_id, installed_at, |record| same_token(&record.token, &token), deadline)?;
-        Ok(None)
+        match other.delete(resource_id, installed_at, |record| same_token(&record.token, &token), deadline)? {
+            Deletion::Kept => Ok(Some("the other client id got a new token meanwhile: adopt again")),
+            Deletion::Deleted | Deletion::NotFound => Ok(None),
+        }
     }
 
     fn adoption(&self, theirs: Record, deadline: &Deadline) -> Result<Adoption> {
         let resource_id = &theirs.resource_id;
+        // A living process may hold the successor of a refresh token whose refresh has an unknown
+        // outcome; its save would find the record gone.
+        let age_ms = |since_ms: i64| self.clock.wall_ms().saturating_sub(since_ms);
+        if theirs.intent.as_ref().is_some_and(|intent| UNRESOLVED_MS.contains(&age_ms(intent.since_ms))) {
+            return Ok(Adoption::Left(
+                "a refresh under the other client id has an unknown outcome: stop its programs, try again in an hour",
+            ));
+        }
         let held = match self.records.load(resource_id, deadline) {
             Err(error) if error.is_unreadable() => {
                 return Ok(Adoption::Left("the record under this client id cannot be read"));
@@ -253,6 +268,12 @@ impl Tokens {
             .is_some_and(|deleted_at| deleted_at > theirs.installed_at())
         {
             return Ok(Adoption::Left("it was deleted under this client id"));
+        } else if !theirs.own_consent
+            && let Some(company_id) = &theirs.token.company_id
+            && let Some(last) = self.last_installation_state(company_id, deadline)?
+            && last.uninstalled_after(theirs.installed_at())
+        {
+            return Ok(Adoption::Left("its company was uninstalled under this client id"));
         }
         // A refusal under the other client id says nothing about this one: let the next refresh
         // decide.

@@ -554,7 +554,7 @@ fn is_good(record: &Record) -> bool {
 
 impl InstallationState {
     /// Whether this is an UNINSTALL later than `at_ms`.
-    fn uninstalled_after(&self, at_ms: i64) -> bool {
+    pub(super) fn uninstalled_after(&self, at_ms: i64) -> bool {
         !self.installed && self.at_ms > at_ms
     }
 

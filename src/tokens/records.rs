@@ -217,7 +217,8 @@ impl Records {
                 }
                 Err(error) => return Err(error.with_resource(&record.resource_id)),
                 Ok(version) => {
-                    let is_first = record.version == 0;
+                    // Including a first save whose confirmation failed.
+                    let is_first = record.version == 0 || record.version == record.predecessor + 1;
                     record.version = version;
                     return if is_first {
                         self.confirm_first(record, origin, deadline)

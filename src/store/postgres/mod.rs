@@ -92,7 +92,7 @@ macro_rules! select_stored {
 macro_rules! deleted_version {
     ($resource_id:literal) => {
         concat!(
-            "coalesce((SELECT substring(encode(n.document, 'escape') from '\"version\":([0-9]{1,18})')::bigint
+            "coalesce((SELECT substring(encode(n.document, 'escape') from '\"version\":([0-9]{1,19})')::numeric
                        FROM ghl_oauth_note AS n WHERE n.client_id = $1 AND n.key = 'deleted/' || ",
             $resource_id,
             "), 0)"

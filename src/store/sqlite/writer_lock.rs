@@ -54,7 +54,7 @@ impl WriterLock {
         let opened = FileLock::open(&self.path).or_else(|_| {
             self.path.parent().map_or(Ok(()), make_folder).and_then(|()| FileLock::open(&self.path))
         });
-        opened.inspect_err(|error| log::debug!("the writer lock cannot be used: {error}")).ok()
+        opened.ok()
     }
 }
 
