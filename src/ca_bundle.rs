@@ -29,7 +29,7 @@ pub fn read(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
         certificates.push(certificate);
     }
     if certificates.is_empty() {
-        return Err(refused("it contains no PEM certificate".to_owned()));
+        return Err(refused("it contains no certificate in PEM".to_owned()));
     }
     Ok(certificates)
 }

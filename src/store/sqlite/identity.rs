@@ -66,7 +66,7 @@ pub struct Paths {
     /// The database.
     pub database: PathBuf,
     /// The rollback journal, used before the database is in WAL mode.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    #[cfg_attr(not(all(target_os = "linux", target_pointer_width = "64")), allow(dead_code))]
     pub journal: PathBuf,
     /// The index of the WAL, which is shared memory.
     pub shm: PathBuf,
