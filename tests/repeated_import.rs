@@ -119,6 +119,23 @@ fn import_of_unknown_age_replaces_a_valid_token_only_with_replace() {
 }
 
 #[test]
+fn import_without_a_refresh_token_does_not_replace_a_token_that_has_one() {
+    for kind in EVERY {
+        let fixture = Fixture::new(kind);
+        let (abi, location) = (fixture.open(), fixture.location(0));
+        abi.connect(&fixture.emulator, Decision::Location(location.clone()));
+        let minted = json!({
+            "accessToken": "minted elsewhere", "locationId": location, "companyId": fixture.company(),
+            "userType": "Location", "expiresAt": 4_000_000_000_000_i64,
+        });
+        let reason = import(&abi, &minted, false);
+        assert!(reason.contains("a token with a refresh token is stored"), "{kind:?}: {reason}");
+        works(&fixture, &abi, &location);
+        assert_eq!(import(&abi, &minted, true), "", "{kind:?}");
+    }
+}
+
+#[test]
 fn import_with_replace_of_a_spent_token_does_not_end_a_working_connection() {
     for kind in EVERY {
         let fixture = Fixture::new(kind);

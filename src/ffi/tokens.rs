@@ -242,9 +242,10 @@ pub unsafe extern "C" fn ghl_tokens_list(
 /// Imports tokens that were granted elsewhere: from an export, or in the form in which the vendor's
 /// SDKs store them.
 ///
-/// An older token, or one without "expiresAt", does not replace a good one unless "replace" is
-/// true. A refresh token that this store has spent is always skipped, and so is a second owner of
-/// the same refresh token. A token with neither an expiry nor a refresh token never expires.
+/// Unless "replace" is true, a good token is not replaced by an older token, by one without
+/// "expiresAt", or, if it has a refresh token, by one without. A refresh token that this store has
+/// spent is always skipped, and so is a second owner of the same refresh token. A token with neither
+/// an expiry nor a refresh token never expires.
 ///
 /// Any thread; waits for refreshes of the same resources, at most timeouts.totalMs.
 ///

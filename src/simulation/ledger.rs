@@ -292,13 +292,16 @@ impl State {
                 .iter()
                 .any(|owed| owed.resource_id == *id && self.server.is_alive(owed.chain));
             let was_deleted = self.ledger.deletions.iter().any(|deletion| deletion.resource_id == *id);
+            // A token that was never stored leaves no record that could ask for consent.
+            let was_never_stored = last
+                .and_then(|owed| self.server.chains[owed.chain].tip.as_ref())
+                .is_some_and(|tip| !self.disk.stored.contains(tip));
             // The error for a minted location names the company if the company was deleted.
             let company_was_deleted =
                 self.ledger.deletions.iter().any(|deletion| deletion.resource_id == COMPANY);
             let is_said = error.status() == Status::ReauthorizationRequired
                 || (error.status() == Status::NotFound
-                    && error.resource_id() == Some(COMPANY)
-                    && company_was_deleted)
+                    && (was_never_stored || (error.resource_id() == Some(COMPANY) && company_was_deleted)))
                 || (error.status() == Status::Protocol && self.ledger.is_misfiled);
             if found.is_none() && is_owed && !was_deleted && !is_said {
                 found = Some(format!(

@@ -267,6 +267,12 @@ impl Tokens {
             if held.token.expires_at > token.expires_at && !lost {
                 return refused("a newer token is stored; \"replace\": true imports this one anyway");
             }
+            if held.token.refresh_token.is_some() && token.refresh_token.is_none() && !lost {
+                return refused(
+                    "a token with a refresh token is stored, and this one has none; \"replace\": true imports \
+                     this one anyway",
+                );
+            }
         }
         let mut record = match &held {
             Some(held) => {
