@@ -243,9 +243,9 @@ pub unsafe extern "C" fn ghl_tokens_list(
 /// SDKs store them.
 ///
 /// Unless "replace" is true, a good token is not replaced by an older token, by one without
-/// "expiresAt", or, if it has a refresh token, by one without. A refresh token that this store has
-/// spent is always skipped, and so is a second owner of the same refresh token. A token with neither
-/// an expiry nor a refresh token never expires.
+/// "expiresAt", or, if it has a refresh token, by one without. A refresh token that this store
+/// has spent is always skipped, and so is a second owner of the same refresh token. A token with
+/// neither an expiry nor a refresh token never expires.
 ///
 /// Any thread; waits for refreshes of the same resources, at most timeouts.totalMs.
 ///
