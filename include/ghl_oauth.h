@@ -1079,7 +1079,10 @@ int32_t ghl_webhook_verify(struct ghl_client *client,
  * const char *body = "{\"type\": \"INSTALL\"}";
  * const char *headers = "{\"x-ghl-signature\": \"…\"}";
  * int32_t status = ghl_webhook_apply(client, (const uint8_t *)body, strlen(body), headers, NULL);
- * int answer = status == GHL_OK ? 200 : status == GHL_ERR_SIGNATURE_INVALID ? 401 : 503;
+ * int answer = status == GHL_OK                       ? 200
+ *              : status == GHL_ERR_SIGNATURE_INVALID  ? 401
+ *              : status == GHL_ERR_INVALID_ARGUMENT   ? 400
+ *                                                     : 429;
  * printf("HTTP %d\n", answer);
  * ```
  */

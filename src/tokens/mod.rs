@@ -255,6 +255,11 @@ impl Tokens {
         };
         let unread = || Record { as_of, ..Record::new(resource_id.to_owned(), token.clone()) };
         let (record, origin) = match held {
+            // Another process has imported this token and refreshed it: it holds the successor.
+            Ok(Some(held)) if token.refresh_token.as_ref().is_some_and(|own| held.has_spent(own)) => {
+                self.invalidate(resource_id);
+                return Ok(held);
+            }
             Ok(Some(held)) => {
                 let origin = Origin::Consent(Some(Arc::clone(&held.token)));
                 let installed_at = begins.or(held.installed_at);
