@@ -21,8 +21,17 @@ pub struct Note {
 impl Note {
     /// The last version of the deleted record, if the note is a tombstone; otherwise 0.
     pub fn deleted_version(&self) -> u64 {
-        self.document.get("version").and_then(Value::as_u64).unwrap_or(0)
+        deleted_version(&self.document)
     }
+}
+
+/// The version in the document of a tombstone; 0 if it has no version that a record can have.
+pub fn deleted_version(document: &Value) -> u64 {
+    document
+        .get("version")
+        .and_then(Value::as_u64)
+        .filter(|version| *version < i64::MAX.cast_unsigned())
+        .unwrap_or(0)
 }
 
 /// A page of notes.

@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
-use serde_json::Value;
 use zeroize::Zeroizing;
 
 use self::database::Database;
 use self::group_commit::{CommitGroup, PendingRow};
 pub use self::identity::locate;
 use super::file_lock::LockFolder;
+use super::note::deleted_version;
 use super::row::{Resealing, Row, StoredRow};
 use super::{
     DuePage, Lock, MAX_CLIENTS, Note, NotePage, OtherClient, Page, Query, Record, Resealed, Seal, Store,
@@ -131,17 +131,17 @@ impl SqliteStore {
         Ok(may_be_written && self.is_stored(connection, row)?)
     }
 
-    /// The version in a resource's tombstone; 0 if there is none, or it is unreadable.
+    /// The version in a resource's tombstone; 0 without a tombstone, or if it is unreadable.
     fn deleted_version(&self, connection: &Connection, resource_id: &str) -> rusqlite::Result<u64> {
         let select = "SELECT document FROM note WHERE client_id = ?1 AND key = ?2";
         let key = format!("{TOMBSTONE}{resource_id}");
         let version =
             connection.prepare_cached(select)?.query_row(params![self.seal.client_id(), key], |row| {
-                let document = row.get_ref(0)?.as_bytes_or_null()?;
-                let document = document.and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
-                Ok(document.and_then(|document| document["version"].as_u64()))
+                let document = row.get_ref(0)?.as_bytes().ok();
+                let document = document.and_then(|bytes| serde_json::from_slice(bytes).ok());
+                Ok(document.map_or(0, |document| deleted_version(&document)))
             });
-        Ok(version.optional()?.flatten().unwrap_or(0))
+        Ok(version.optional()?.unwrap_or(0))
     }
 
     fn is_stored(&self, connection: &Connection, row: &Row) -> rusqlite::Result<bool> {
