@@ -115,3 +115,24 @@ fn damaged_row_is_one_failed_item_that_can_be_deleted_imported_or_consented_agai
         }
     }
 }
+
+#[test]
+fn consent_after_a_deletion_with_a_damaged_tombstone_is_saved() {
+    let emulator = ghl_oauth_emulator::Emulator::start(Default::default()).unwrap();
+    for document in ["'text'", "x'00'", "'{\"version\": 18446744073709551615}'", "'{\"version\": -1}'", "'5'"]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        let open = || Abi::with(&emulator, json!({"store": {"kind": "sqlite", "path": path}}));
+        let abi = open();
+        let company = abi.connect_company(&emulator);
+        abi.token_delete(&company).ok();
+        let database = rusqlite::Connection::open(&path).unwrap();
+        let damage =
+            format!("UPDATE note SET document = CAST({document} AS TEXT) WHERE key LIKE 'deleted/%'");
+        assert_eq!(database.execute(&damage, []).unwrap(), 1, "{document}");
+        drop(database);
+        open().connect_company(&emulator);
+        open().live_token(&emulator, &company);
+    }
+}
